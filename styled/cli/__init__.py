@@ -1,0 +1,1 @@
+"""What a person types: the only code that prints, and the only map from errors to exit codes."""

@@ -1,0 +1,74 @@
+"""From errors to exit codes, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from styled.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceLost,
+    EngineFailure,
+    InputIncomplete,
+    InputRejected,
+    ResourceUnavailable,
+    StyledError,
+    WeightsError,
+)
+
+DONE = 0
+REJECTED = 1
+USAGE = 2
+NOT_AVAILABLE = 69
+NOT_WRITABLE = 73
+TEMPORARY = 75
+BAD_CONFIG = 78
+
+# The first class that fits decides, so that subclasses come before their bases.
+EXIT_CODES: tuple[tuple[type[StyledError], int], ...] = (
+    (DeviceLost, TEMPORARY),
+    (WeightsError, NOT_AVAILABLE),
+    (DeviceError, NOT_AVAILABLE),
+    (ResourceUnavailable, NOT_WRITABLE),
+    (ConfigError, BAD_CONFIG),
+    (InputRejected, REJECTED),
+    (InputIncomplete, REJECTED),
+    (EngineFailure, REJECTED),
+)
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def exit_code_of(error: StyledError) -> int:
+    """Return the exit code for an error that ended the program."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), TEMPORARY)
+
+
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """Print a `StyledError` in words and leave with its code; never a traceback."""
+    try:
+        yield
+    except StyledError as error:
+        say_error(error)
+        raise typer.Exit(exit_code_of(error)) from error
+
+
+def say_error(error: StyledError) -> None:
+    """Print an error and what to do about it on standard error."""
+    errors.print(Text.assemble(("styled: ", "bold red"), error.message), soft_wrap=True)
+    for remedy in error.remedies:
+        errors.print(Text(f"  - {remedy}"), soft_wrap=True)
+
+
+def leave_with_usage_error(message: str) -> NoReturn:
+    """Print what is wrong with the command line and leave."""
+    errors.print(Text.assemble(("styled: ", "bold red"), message), soft_wrap=True)
+    raise typer.Exit(USAGE)

@@ -1,0 +1,204 @@
+"""`styled`: the commands, each a few lines that call what does the work.
+
+Whatever needs torch is imported inside the command that needs it, so that `--help` and
+`status` answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styled import __version__
+from styled.cli.exits import REJECTED, errors_as_exit_codes
+
+app = typer.Typer(
+    name="styled",
+    help="Photos dropped into a folder come back as paintings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+config_app = typer.Typer(help="The configuration: its schema, and what it resolves to.")
+app.add_typer(config_app, name="config", no_args_is_help=True)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration file. Without it: ./config.yaml, else the folder ~/styled.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"styled {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def styled(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Photos dropped into a folder come back as paintings."""
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Watch the inbox and paint what arrives, until stopped. SIGHUP reloads the configuration."""
+    with errors_as_exit_codes():
+        from styled.cli.daemon_commands import run_daemon
+
+        run_daemon(config)
+
+
+@app.command()
+def once(config: ConfigOption = None) -> None:
+    """Work through what lies in the inbox, then exit: 0, or 1 if anything was rejected."""
+    with errors_as_exit_codes():
+        from styled.cli.daemon_commands import run_once
+
+        rejected = run_once(config)
+    if rejected:
+        raise typer.Exit(REJECTED)
+
+
+@app.command()
+def stylize(
+    photo: Annotated[Path, typer.Argument(help="The photo to paint.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to write the picture.", show_default=False)
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-s", "--style-image", help="A style image; may be repeated.", show_default=False
+        ),
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="A style of the configuration.", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe; see styled recipes.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a recipe field, e.g. size.long_edge=256."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, untrained, or a .pth or .safetensors file.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, float32 or bfloat16.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="For a noise start.", show_default=False)] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Paint one picture, with a progress bar; writes OUT and OUT.json."""
+    with errors_as_exit_codes():
+        from styled.cli.stylize import StylizeRequest, stylize_one
+
+        stylize_one(
+            StylizeRequest(
+                photo=photo,
+                out=out,
+                images=tuple(images or ()),
+                style=style,
+                recipe=recipe,
+                settings=tuple(settings or ()),
+                weights=weights,
+                device=device,
+                precision=precision,
+                seed=seed,
+                config=config,
+            )
+        )
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Made if it is not there.", show_default=False)],
+) -> None:
+    """Make a working folder: configuration, folders, a first style."""
+    with errors_as_exit_codes():
+        from styled.cli.init import init_folder, say_what_was_made
+
+        say_what_was_made(init_folder(folder))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The working folder to make.")] = Path("styled-demo"),
+) -> None:
+    """Draw a photo and a painting, run the daemon on them, and show where the result is."""
+    with errors_as_exit_codes():
+        from styled.cli.demo import run_demo
+
+        run_demo(out)
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Check configuration, style images, folders, weights and device."""
+    with errors_as_exit_codes():
+        from styled.cli.check import check_all
+
+        exit_code = check_all(config)
+    raise typer.Exit(exit_code)
+
+
+@app.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the queue, the current job, the last results, and what is degraded."""
+    with errors_as_exit_codes():
+        from styled.cli.status import show_status
+
+        show_status(config, as_json=as_json)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show all values of one.")] = None,
+) -> None:
+    """List the recipes, or show the values of one."""
+    with errors_as_exit_codes():
+        from styled.cli.recipes import show_recipe, show_recipes
+
+        show_recipes() if name is None else show_recipe(name)
+
+
+@config_app.command("schema")
+def config_schema_command() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    import json
+
+    from styled.config import config_schema
+
+    typer.echo(json.dumps(config_schema(), indent=2))
+
+
+@config_app.command("show")
+def config_show_command(config: ConfigOption = None) -> None:
+    """Print the configuration with every value resolved."""
+    with errors_as_exit_codes():
+        from styled.cli.working_folder import find_config
+        from styled.config import show_config
+
+        typer.echo(show_config(find_config(config)))

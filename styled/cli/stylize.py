@@ -1,0 +1,240 @@
+"""`styled stylize`: one picture, now, with a progress bar."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.progress import (
+    BarColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as ProgressBar,
+)
+from rich.text import Text
+
+from styled import photos
+from styled.cli.exits import console, errors, leave_with_usage_error
+from styled.cli.working_folder import find_config
+from styled.config import (
+    EngineConfig,
+    Style,
+    StyleImage,
+    parse_settings,
+    resolve_recipe,
+)
+from styled.delivery.atomic import make_folder, write_whole
+from styled.delivery.names import sidecar_of
+from styled.engine.device import choose_device
+from styled.engine.local import LocalEngine
+from styled.engine.stylize import Stylized
+from styled.engine.weights import load_weights
+from styled.errors import ConfigError, InputRejected
+from styled.jobs.account import Outcome, degradations, sidecar_of_result
+from styled.jobs.job import Job, JobState
+from styled.jobs.preparation import Prepared, prepare
+from styled.recipes import DEFAULT_RECIPE, Recipe
+from styled.sidecar import ResultFacts, TimingFacts
+
+FORMATS = {
+    ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
+    ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".avif": "avif",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StylizeRequest:
+    """The command line of `styled stylize`."""
+
+    photo: Path
+    out: Path
+    images: tuple[Path, ...]
+    style: str | None
+    recipe: str | None
+    settings: tuple[str, ...]
+    weights: str | None
+    device: str | None
+    precision: str | None
+    seed: int | None
+    config: Path | None
+
+
+def stylize_one(request: StylizeRequest) -> None:
+    """Paint one picture and its sidecar.
+
+    Raises:
+        StyledError: it can't be done; the message says why.
+    """
+    result_format = FORMATS.get(request.out.suffix.lower())
+    if result_format is None:
+        leave_with_usage_error(
+            f"--out: {request.out} should end in one of {', '.join(sorted(FORMATS))}"
+        )
+    style, engine_config = _style_and_engine(request)
+    submitted_at, begun = time.time(), time.monotonic()
+    try:
+        prepared = prepare(request.photo, style, max_pixels=200_000_000)
+    except FileNotFoundError:
+        raise InputRejected(f"{request.photo} does not exist") from None
+    if request.out.is_dir():
+        raise ConfigError(f"--out: {request.out} is a folder", "name a file in it")
+    make_folder(request.out.absolute().parent)
+
+    with _progress_bar() as bar:
+        engine = _load_engine(engine_config, bar)
+        prepared_at = time.monotonic()
+        stylized = _paint(engine, prepared, bar)
+    painted_at = time.monotonic()
+
+    data = photos.encode(stylized.image, result_format)
+    write_whole(request.out, data)
+    now = time.time()
+    outcome = Outcome(
+        stylized,
+        resumed=False,
+        peak_memory_bytes=engine.peak_memory_bytes(),
+        degraded=degradations(prepared, engine.facts.degraded),
+    )
+    sidecar = sidecar_of_result(
+        _job(request, prepared, submitted_at),
+        prepared,
+        outcome,
+        engine.facts,
+        ResultFacts(
+            path=str(request.out),
+            sha256=hashlib.sha256(data).hexdigest(),
+            width=stylized.image.shape[3],
+            height=stylized.image.shape[2],
+            format=result_format,
+        ),
+        TimingFacts(
+            waited=0.0,
+            prepare=prepared_at - begun,
+            optimise=painted_at - prepared_at,
+            publish=time.monotonic() - painted_at,
+        ),
+        changed=False,
+        now=now,
+    )
+    write_whole(sidecar_of(request.out), sidecar.to_json())
+    for note in outcome.degraded:
+        errors.print(Text(f"note: {note}"), soft_wrap=True)
+    console.print(
+        Text(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
+             f"{sidecar_of(request.out)})"),
+        soft_wrap=True,
+    )  # fmt: skip
+
+
+def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig]:
+    """Put together what the command line and, where it is asked for, the configuration say."""
+    if bool(request.images) == (request.style is not None):
+        leave_with_usage_error("name a style: either -s IMAGE, once or more, or --style NAME")
+    engine = EngineConfig()
+    if request.style is None:
+        images = tuple(StyleImage(path) for path in request.images)
+        recipe = resolve_recipe(request.recipe or DEFAULT_RECIPE)
+    else:
+        config = find_config(request.config)
+        if request.style not in config.styles:
+            raise ConfigError(
+                f'--style: there is no style "{request.style}"',
+                f"the configuration has {', '.join(config.styles) or 'none'}",
+            )
+        style = config.styles[request.style]
+        images, engine = style.images, config.engine
+        recipe = resolve_recipe(request.recipe) if request.recipe else style.recipe
+    return Style(images, _adjusted(recipe, request)), _overridden(engine, request)
+
+
+def _adjusted(recipe: Recipe, request: StylizeRequest) -> Recipe:
+    recipe = parse_settings(request.settings, recipe)
+    return recipe if request.seed is None else replace(recipe, seed=request.seed)
+
+
+def _overridden(engine: EngineConfig, request: StylizeRequest) -> EngineConfig:
+    options = {
+        "device": request.device,
+        "weights": request.weights,
+        "precision": request.precision,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        return EngineConfig.model_validate({**engine.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from None
+
+
+def _load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
+    task = bar.add_task("loading the network", total=None)
+
+    def on_bytes(done: int, total: int) -> None:
+        bar.update(task, description="fetching the network (548 MB, once)",
+                   completed=done, total=total or None)  # fmt: skip
+
+    device = choose_device(config.device)
+    weights = load_weights(config.weights, on_bytes)
+    engine = LocalEngine(weights, device, config.precision)
+    bar.remove_task(task)
+    return engine
+
+
+def _paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar) -> Stylized:
+    task = bar.add_task("painting", total=1.0)
+    painting = engine.stylize(prepared.content, prepared.weighted_styles(), prepared.recipe)
+    while True:
+        try:
+            progress = next(painting)
+        except StopIteration as finished:
+            stylized: Stylized = finished.value
+            return stylized
+        bar.update(
+            task,
+            completed=progress.fraction,
+            description=f"painting {progress.width} x {progress.height}, "
+            f"step {progress.step} of {progress.steps}, loss {progress.losses.total:.4g}",
+        )
+
+
+@contextmanager
+def _progress_bar() -> Iterator[ProgressBar]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with ProgressBar(*columns, console=errors, transient=True) as bar:
+        yield bar
+
+
+def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float) -> Job:
+    """Describe the command as a job, so that its sidecar is like all others."""
+    facts = os.stat(request.photo)
+    return Job(
+        id=f"stylize-{uuid.uuid4().hex[:12]}",
+        input=str(request.photo),
+        size=prepared.read.bytes,
+        mtime_ns=facts.st_mtime_ns,
+        style=request.style or "+".join(path.stem for path in request.images),
+        destination=request.out.name,
+        state=JobState.DONE,
+        attempts=1,
+        submitted_at=submitted_at,
+        not_before=0.0,
+        started_at=submitted_at,
+        finished_at=None,
+        result=str(request.out),
+        result_sha256=None,
+        original=None,
+        reason=None,
+        failure=None,
+        fraction=1.0,
+    )

@@ -1,0 +1,50 @@
+"""Which configuration a command works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.text import Text
+
+from styled.cli.exits import errors
+from styled.config import Config, load_config
+
+HERE = Path("config.yaml")
+
+
+def home_folder() -> Path:
+    """Return the working folder that is used where nothing else is named."""
+    return Path.home() / "styled"
+
+
+def find_config(named: Path | None) -> Config:
+    """Return the named configuration, else ./config.yaml, else that of ~/styled.
+
+    Raises:
+        ConfigError: it is wrong, or there is none.
+    """
+    if named is not None:
+        return load_config(named)
+    if HERE.exists():
+        return load_config(HERE)
+    return load_config(home_folder() / "config.yaml")
+
+
+def find_or_make_config(named: Path | None) -> Config:
+    """As `find_config`, but make ~/styled where nothing is configured at all.
+
+    Raises:
+        ConfigError: it is wrong.
+        ResourceUnavailable: the folder can't be made.
+    """
+    if named is None and not HERE.exists():
+        home = home_folder()
+        if not (home / "config.yaml").exists():
+            from styled.cli.init import init_folder
+
+            init_folder(home)
+            errors.print(
+                Text(f"There was no configuration, so {home} was made, with a first style."),
+                soft_wrap=True,
+            )
+    return find_config(named)

@@ -1,0 +1,39 @@
+"""The configuration: YAML becomes a frozen, fully resolved `Config`, or plain sentences.
+
+It never imports torch, so that commands which only look at things start at once.
+"""
+
+from styled.config.load import default_config, load_config
+from styled.config.merging import apply_overrides, resolve_recipe
+from styled.config.models import (
+    DEFAULT_IGNORE,
+    ConfigFile,
+    EngineConfig,
+    IntakeConfig,
+    OutputConfig,
+    QueueConfig,
+)
+from styled.config.overrides import RecipeOverrides
+from styled.config.present import config_schema, show_config
+from styled.config.resolved import Config, Style, StyleImage
+from styled.config.settings import parse_settings
+
+__all__ = [
+    "DEFAULT_IGNORE",
+    "Config",
+    "ConfigFile",
+    "EngineConfig",
+    "IntakeConfig",
+    "OutputConfig",
+    "QueueConfig",
+    "RecipeOverrides",
+    "Style",
+    "StyleImage",
+    "apply_overrides",
+    "config_schema",
+    "default_config",
+    "load_config",
+    "parse_settings",
+    "resolve_recipe",
+    "show_config",
+]

@@ -1,0 +1,210 @@
+"""The kinds of values that a configuration holds, each of which can say what it expects.
+
+They are used inside `Annotated`: `Annotated[int, Number(ge=1)]` is a whole number from 1
+up, and anything else is refused with "expected a whole number >= 1". Numbers are
+strict: YAML has types of its own, so `"5"` in quotes is text and `true` is not 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from styled.config.wording import expected, quoted, refused
+
+LONGEST_NAME_BYTES = 100  # leaves room for suffixes below the file systems' 255
+SMALLEST_MEMORY_BYTES = 100_000_000  # the network alone takes most of this
+UNIT_BYTES = {
+    "B": 1,
+    **{f"{letter}B": 1000**n for n, letter in enumerate("KMGT", start=1)},
+    **{f"{letter}IB": 1024**n for n, letter in enumerate("KMGT", start=1)},
+}
+NO_NAME_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control, lone surrogates, line separators
+WEIGHTS_SUFFIXES = (".pth", ".safetensors")
+
+BuiltInWeights = Literal["imagenet", "untrained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Metadata that replaces whatever the value's own checks say by one sentence."""
+
+    what: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Wrap the schema of the annotated type."""
+        return _worded(handler(source), self.what)
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyAsDefault:
+    """Metadata that reads a key without a value as an empty mapping.
+
+    That is what remains of a section when every line below its name is commented out.
+    """
+
+    def __get_pydantic_core_schema__(
+        self, source: type[object], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Put the reading before the annotated type's own schema."""
+        empty = BeforeValidator(
+            lambda value: {} if value is None else value, json_schema_input_type=source | None
+        )
+        return empty.__get_pydantic_core_schema__(source, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Metadata for `int` and `float`: a finite number within bounds, and nothing else."""
+
+    ge: int | None = None
+    gt: int | None = None
+    le: int | None = None
+    lt: int | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Build the schema of a whole number for `int`, of a finite one for `float`."""
+        if source is int:
+            whole = core_schema.int_schema(
+                strict=True, ge=self.ge, gt=self.gt, le=self.le, lt=self.lt
+            )
+            return _worded(whole, f"a whole number {self._bounds()}")
+        finite = core_schema.float_schema(
+            strict=True, allow_inf_nan=False, ge=self.ge, gt=self.gt, le=self.le, lt=self.lt
+        )
+        return _worded(finite, f"a number {self._bounds()}")
+
+    def _bounds(self) -> str:
+        if self.ge is not None and self.le is not None:
+            return f"from {self.ge} to {self.le}"
+        bounds = {">=": self.ge, ">": self.gt, "<=": self.le, "<": self.lt}
+        return " and ".join(
+            f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None
+        )
+
+
+def _worded(schema: CoreSchema, what: str) -> CoreSchema:
+    def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise expected(what) from None
+
+    return core_schema.no_info_wrap_validator_function(check, schema)
+
+
+def _parse_path(value: object) -> Path:
+    """Return the path with `~` expanded; it may still be relative."""
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise expected("a path")
+    try:
+        if b"\0" in os.fsencode(value):
+            raise refused("a path cannot hold a NUL character")
+        return Path(value).expanduser()
+    except UnicodeEncodeError:
+        raise refused("holds a character that no file name can have") from None
+    except RuntimeError:
+        raise refused(f"there is no home folder for {quoted(value.split('/')[0])}") from None
+
+
+def _parse_weights(value: object) -> BuiltInWeights | Path:
+    if value == "imagenet":
+        return "imagenet"
+    if value == "untrained":
+        return "untrained"
+    if isinstance(value, str | Path) and str(value).lower().endswith(WEIGHTS_SUFFIXES):
+        return _parse_path(value)
+    raise expected("imagenet, untrained, or a .pth or .safetensors file")
+
+
+def _parse_memory(value: object) -> int | Literal["auto"]:
+    """Return a size in bytes: GB counts in thousands, GiB in 1024s, as their standards say."""
+    if value == "auto":
+        return "auto"
+    size: float = 0
+    if isinstance(value, str) and (
+        match := re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?I?B)", value.upper(), re.ASCII)
+    ):
+        size = float(match[1]) * UNIT_BYTES.get(match[2], 0)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    if not SMALLEST_MEMORY_BYTES <= size < 2**63:
+        raise expected("auto, or a size from 100MB up such as 4GB or 6GiB")
+    return int(size)
+
+
+def _check_device(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value, re.ASCII):
+        return value
+    raise expected("auto, cpu, cuda, cuda:N (N counts from 0) or mps")
+
+
+def _check_folder_name(name: str) -> str:
+    """Refuse what would not be, on every file system in sight, the plain name of one folder."""
+    if not name:
+        raise refused("the name is empty, but a folder takes this name")
+    if "/" in name or any(unicodedata.category(letter) in NO_NAME_CATEGORIES for letter in name):
+        raise refused("a folder takes this name: it cannot hold a slash or a control character")
+    if name.startswith("."):
+        raise refused("a folder takes this name: it cannot begin with a dot")
+    if len(name.encode()) > LONGEST_NAME_BYTES:
+        raise refused(f"the name is longer than {LONGEST_NAME_BYTES} bytes")
+    return name
+
+
+def _check_pattern(pattern: str) -> str:
+    if not pattern:
+        raise refused("an empty pattern matches nothing")
+    if "/" in pattern:
+        raise refused("patterns match single names of files and folders, so / never matches")
+    return pattern
+
+
+def _check_not_empty(value: object) -> object:
+    # Not `min_length`: pydantic counts what is valid, so a list of one wrong item is "too short".
+    if value in ([], ()):
+        raise refused("the list is empty; it needs at least one entry")
+    return value
+
+
+T = TypeVar("T")
+OrEmpty = Annotated[T, EmptyAsDefault()]
+NotEmpty = Annotated[T, BeforeValidator(_check_not_empty), Field(json_schema_extra={"minItems": 1})]
+
+FilePath = Annotated[Path, PlainValidator(_parse_path, json_schema_input_type=str)]
+FolderName = Annotated[str, AfterValidator(_check_folder_name)]
+NamePattern = Annotated[str, AfterValidator(_check_pattern)]
+Device = Annotated[str, BeforeValidator(_check_device)]
+Weights = Annotated[
+    BuiltInWeights | Path, PlainValidator(_parse_weights, json_schema_input_type=str)
+]
+MemoryLimit = Annotated[
+    Literal["auto"] | int, PlainValidator(_parse_memory, json_schema_input_type=str | int)
+]
+Flag = Annotated[bool, Field(strict=True)]
+
+NonNegative = Annotated[float, Number(ge=0)]
+Positive = Annotated[float, Number(gt=0)]
+Count = Annotated[int, Number(ge=1)]
+EdgePx = Annotated[int, Number(ge=32, le=30_000)]

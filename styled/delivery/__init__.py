@@ -1,0 +1,1 @@
+"""From a result to files that others may rely on."""

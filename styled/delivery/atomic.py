@@ -1,0 +1,154 @@
+"""Files that appear whole or not at all, and stay after a power cut."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from styled.errors import ResourceUnavailable
+
+TEMPORARY_PREFIX = ".styled-"
+"""What the hidden names of unfinished files begin with."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, replacing what is there, so that nobody ever sees a part of it.
+
+    Raises:
+        ResourceUnavailable: the disk is full, read-only or gone.
+    """
+    with resource_errors(path):
+        temporary = _temporary_beside(path)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def move_whole(source: Path, destination: Path) -> None:
+    """Move a file to a name that is free, even to another file system, never losing it.
+
+    Raises:
+        ResourceUnavailable: the destination is full, read-only or gone; the source is
+            still where it was.
+    """
+    with resource_errors(destination):
+        try:
+            source.rename(destination)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(source, destination)
+            source.unlink()
+        sync_folder(destination.parent)
+        sync_folder(source.parent)
+
+
+def copy_whole(source: Path, destination: Path) -> None:
+    """Give a file a second name; where the file system has no hard links, copy it.
+
+    Raises:
+        ResourceUnavailable: as for `move_whole`.
+    """
+    with resource_errors(destination):
+        try:
+            os.link(source, destination, follow_symlinks=False)
+        except OSError:
+            _copy(source, destination)
+        sync_folder(destination.parent)
+
+
+def _copy(source: Path, destination: Path) -> None:
+    temporary = _temporary_beside(destination)
+    try:
+        shutil.copyfile(source, temporary, follow_symlinks=False)
+        with suppress(OSError):  # times and permissions are a courtesy
+            shutil.copystat(source, temporary, follow_symlinks=False)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(destination)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, durably.
+
+    Raises:
+        ResourceUnavailable: it can't be made.
+    """
+    with resource_errors(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(missing):
+            sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems can't sync a folder; they order renames themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temporaries(root: Path) -> int:
+    """Delete what a dead process left half-written below `root`; return how many files."""
+    swept = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.startswith(TEMPORARY_PREFIX):
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+                    swept += 1
+    return swept
+
+
+@contextmanager
+def resource_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses about `path` into words.
+
+    Raises:
+        ResourceUnavailable: for any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is mended")
+        raise ResourceUnavailable(
+            f"{path} can't be written: {error.strerror or error}", remedy
+        ) from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space; work goes on by itself",
+    errno.EDQUOT: "raise the quota or free some space; work goes on by itself",
+    errno.EROFS: "mount it writable; work goes on by itself",
+    errno.EACCES: "give the daemon's user write permission; work goes on by itself",
+    errno.EPERM: "give the daemon's user write permission; work goes on by itself",
+    errno.ENOENT: "mount it or make it again; work goes on by itself",
+}
+
+
+def _temporary_beside(path: Path) -> Path:
+    # Not derived from the final name, which may already be as long as a name can be.
+    return path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}.tmp"

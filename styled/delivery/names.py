@@ -1,0 +1,47 @@
+"""Names for what is delivered: free ones, and never too long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+LONGEST_NAME_BYTES = 255
+"""What ext4, XFS, Btrfs, NTFS and APFS allow, the last two in other units but no less."""
+
+
+def candidates(name: str, suffix: str = "") -> Iterator[str]:
+    """Yield `photo.jpg`, `photo-2.jpg`, `photo-3.jpg`, ... without end.
+
+    Args:
+        name: What would be best.
+        suffix: Something like `.json` that must still fit behind every name.
+    """
+    stem, extension = os.path.splitext(name)
+    number = 1
+    while True:
+        tail = extension if number == 1 else f"-{number}{extension}"
+        yield shortened(stem, LONGEST_NAME_BYTES - len(os.fsencode(tail + suffix))) + tail
+        number += 1
+
+
+def shortened(stem: str, longest_bytes: int) -> str:
+    """Cut a name to so many bytes, between characters."""
+    while len(os.fsencode(stem)) > longest_bytes:
+        stem = stem[:-1]
+    return stem
+
+
+def free_place(folder: Path, name: str, *, sidecar: bool) -> Path:
+    """Return a path in `folder` that nothing has yet, nor its sidecar's."""
+    suffix = ".json" if sidecar else ""
+    for candidate in candidates(name, suffix):
+        path = folder / candidate
+        if not os.path.lexists(path) and not (sidecar and os.path.lexists(sidecar_of(path))):
+            return path
+    raise AssertionError("candidates() never ends")
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return where the sidecar of a result or a rejected input is."""
+    return path.with_name(f"{path.name}.json")

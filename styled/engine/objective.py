@@ -1,0 +1,118 @@
+"""The function that is minimised: how far a picture is from its content and its style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from styled.engine.losses import (
+    Moments,
+    WassersteinTarget,
+    content_loss,
+    moments,
+    total_variation,
+    wasserstein_loss,
+    wasserstein_target,
+)
+from styled.engine.vgg import Vgg19, normalize
+from styled.recipes import Recipe
+
+StyleTargets = Mapping[str, WassersteinTarget]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The value of the objective and its three weighted terms: total = content + style + tv."""
+
+    total: float
+    content: float
+    style: float
+    tv: float
+
+
+def layer_features(
+    network: Vgg19, recipe: Recipe, image: Tensor, layers: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Return the features of 1x3xHxW sRGB in [0, 1] as the recipe has the network see it."""
+    return network.features(
+        normalize(image) if recipe.normalize_input else image,
+        layers,
+        pooling=recipe.pooling,
+        first_padding=recipe.first_padding,
+    )
+
+
+@torch.no_grad()
+def style_targets(
+    network: Vgg19, recipe: Recipe, styles: Sequence[tuple[Tensor, float]]
+) -> StyleTargets:
+    """Return what each style layer should come close to.
+
+    Args:
+        network: The resident network.
+        recipe: Names the layers.
+        styles: 1x3xHxW sRGB in [0, 1] of any size, with weights.
+    """
+    statistics: list[tuple[dict[str, Moments], float]] = []
+    for image, weight in styles:
+        features = layer_features(network, recipe, image, recipe.style_layers)
+        statistics.append(({name: moments(f) for name, f in features.items()}, weight))
+    return {
+        name: wasserstein_target([(by_layer[name], weight) for by_layer, weight in statistics])
+        for name in recipe.style_layers
+    }
+
+
+class Objective:
+    """The total loss of a recipe at one scale, with its gradient."""
+
+    def __init__(
+        self, network: Vgg19, recipe: Recipe, content: Tensor, targets: StyleTargets
+    ) -> None:
+        """Fix what the result is compared with.
+
+        Args:
+            network: The resident network.
+            recipe: Layers, weights and terms.
+            content: 1x3xHxW sRGB in [0, 1], the photo at this scale.
+            targets: The style's, from `style_targets`.
+        """
+        self._network = network
+        self._recipe = recipe
+        self._targets = targets
+        with torch.no_grad():
+            features = layer_features(network, recipe, content, recipe.content_layers)
+        self._content = {name: f.float() for name, f in features.items()}
+
+    def evaluate(self, image: Tensor) -> tuple[Losses, Tensor]:
+        """Return the losses of a picture and their gradient.
+
+        Args:
+            image: 1x3xHxW float32, sRGB in [0, 1], of the content's size.
+
+        Returns:
+            The weighted terms as numbers, and d total / d image, 1x3xHxW float32.
+        """
+        recipe = self._recipe
+        image = image.detach().requires_grad_()
+        layers = {**recipe.content_layers, **recipe.style_layers}
+        features = layer_features(self._network, recipe, image, layers)
+
+        content = torch.stack([
+            weight * content_loss(features[name].float(), self._content[name])
+            for name, weight in recipe.content_layers.items()
+        ]).sum() * recipe.content_weight  # fmt: skip
+        style = torch.stack([
+            weight * wasserstein_loss(moments(features[name]), self._targets[name])
+            for name, weight in recipe.style_layers.items()
+        ]).sum() * recipe.style_weight  # fmt: skip
+        tv = total_variation(image) * recipe.tv_weight
+        total = content + style + tv
+
+        (gradient,) = torch.autograd.grad(total, image)
+        # One copy to the host for all four numbers: on a GPU each copy waits for the device.
+        values = torch.stack([total, content, style, tv]).detach().tolist()
+        return Losses(*values), gradient

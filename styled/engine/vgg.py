@@ -1,0 +1,134 @@
+"""VGG-19 as a frozen feature extractor with named layers.
+
+Only the slice up to the deepest layer that is asked for is run. The layers are those
+of Simonyan and Zisserman, "Very Deep Convolutional Networks" (2015), configuration E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from styled.errors import ConfigError
+from styled.recipes import CONVOLUTIONS_PER_BLOCK, LAYER_NAMES, FirstPadding, Pooling
+
+CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
+CONVOLUTION_NAMES: tuple[str, ...] = tuple(n for n in LAYER_NAMES if n.startswith("conv"))
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Convolutions = Mapping[str, tuple[Tensor, Tensor]]
+"""Layer name -> kernel (out x in x 3 x 3) and bias (out)."""
+
+
+def convolution_shapes() -> dict[str, tuple[int, int]]:
+    """Return the output and input channels of every convolution, by layer name."""
+    shapes: dict[str, tuple[int, int]] = {}
+    channels_in = 3
+    for block, (count, channels) in enumerate(
+        zip(CONVOLUTIONS_PER_BLOCK, CHANNELS_PER_BLOCK, strict=True), start=1
+    ):
+        for i in range(1, count + 1):
+            shapes[f"conv{block}_{i}"] = (channels, channels_in)
+            channels_in = channels
+    return shapes
+
+
+def needed_slice(layers: Collection[str]) -> tuple[str, ...]:
+    """Return the layers to run, in order, so that all of `layers` are computed.
+
+    Raises:
+        ConfigError: a name is not a layer of VGG-19.
+    """
+    unknown = sorted(set(layers) - set(LAYER_NAMES))
+    if unknown:
+        raise ConfigError(
+            f"VGG-19 has no layer {', '.join(unknown)}", f"its layers are {', '.join(LAYER_NAMES)}"
+        )
+    deepest = max(LAYER_NAMES.index(name) for name in layers)
+    return LAYER_NAMES[: deepest + 1]
+
+
+class Vgg19:
+    """The resident network: frozen convolutions on one device in one precision.
+
+    Attributes:
+        device: Where the network runs.
+        dtype: What the convolutions compute in; features come out in this type.
+    """
+
+    def __init__(
+        self,
+        convolutions: Convolutions,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Put a frozen copy of `convolutions` (see `weights`) on `device` as `dtype`."""
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self._convolutions = {
+            name: (
+                kernel.detach().to(self.device, dtype).contiguous(),
+                bias.detach().to(self.device, dtype),
+            )
+            for name, (kernel, bias) in convolutions.items()
+        }
+
+    def features(
+        self,
+        image: Tensor,
+        layers: Collection[str],
+        *,
+        pooling: Pooling = "max",
+        first_padding: FirstPadding = "zeros",
+    ) -> dict[str, Tensor]:
+        """Return the activations of the named layers.
+
+        Args:
+            image: 1x3xHxW, normalised where the recipe asks for it.
+            layers: Names from `LAYER_NAMES`.
+            pooling: What ends a block. `average_rescaled` doubles the average, which
+                keeps the size of activations close to that of max pooling.
+            first_padding: How the first convolution sees beyond the picture's edge.
+
+        Returns:
+            Layer name -> 1xCxhxw in the network's dtype.
+
+        Raises:
+            ConfigError: a layer does not exist.
+        """
+        wanted = frozenset(layers)
+        found: dict[str, Tensor] = {}
+        x = image.to(self.dtype)
+        previous = ""
+        for name in needed_slice(wanted):
+            if name.startswith("conv"):
+                kernel, bias = self._convolutions[name]
+                if name == "conv1_1" and first_padding == "replicate":
+                    x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
+                else:
+                    x = F.conv2d(x, kernel, bias, padding=1)
+            elif name.startswith("relu"):
+                # In place saves one copy of every activation, but would overwrite a
+                # convolution's output that was asked for.
+                x = F.relu(x) if previous in wanted else F.relu_(x)
+            elif pooling == "max":
+                x = F.max_pool2d(x, 2)
+            else:
+                x = F.avg_pool2d(x, 2)
+                x = x * 2 if pooling == "average_rescaled" else x
+            if name in wanted:
+                found[name] = x
+            previous = name
+        return found
+
+
+def normalize(image: Tensor) -> Tensor:
+    """Map 1x3xHxW sRGB in [0, 1] to what the network was trained on."""
+    mean = image.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = image.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return (image - mean) / std

@@ -1,0 +1,60 @@
+"""What can go wrong, as a small family of exceptions.
+
+Each message says what happened, where, and what to do about it. The command line is
+the only place that turns these into exit codes.
+"""
+
+from __future__ import annotations
+
+
+class StyledError(Exception):
+    """Base of every error that styled raises on purpose.
+
+    Attributes:
+        message: What happened and where, in one sentence for a person.
+        remedies: What to do about it, one suggestion for each entry.
+    """
+
+    def __init__(self, message: str, *remedies: str) -> None:
+        super().__init__(message, *remedies)
+        self.message = message
+        self.remedies = remedies
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  - {remedy}" for remedy in self.remedies)])
+
+
+class ConfigError(StyledError):
+    """The configuration, or a value given on the command line, is wrong."""
+
+
+class WeightsError(StyledError):
+    """The network's weights are missing, damaged or not those of a VGG-19."""
+
+
+class DeviceError(StyledError):
+    """The configured device is missing or does not work."""
+
+
+class DeviceLost(DeviceError):
+    """The device broke while in use; only a new process can use it again."""
+
+
+class InputRejected(StyledError):
+    """This input can never be done. It is moved to `rejected` with the message."""
+
+
+class InputIncomplete(StyledError):
+    """This input ends too early: it may still be on its way."""
+
+
+class ResourceUnavailable(StyledError):
+    """A folder, a disk or a permission is missing. It is nobody's input's fault."""
+
+
+class InUse(ResourceUnavailable):
+    """Another instance already works on these folders."""
+
+
+class EngineFailure(StyledError):
+    """The optimisation failed: not-a-number, divergence or lack of memory."""

@@ -1,0 +1,1 @@
+"""From a folder to jobs: watching, scanning, settling, and pairing files with styles."""

@@ -1,0 +1,82 @@
+"""What lies in the inbox right now: one look at the whole tree, trusting nothing in it."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from styled.errors import ResourceUnavailable
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A regular file in the inbox.
+
+    Attributes:
+        path: Relative to the inbox, with `/`; bytes that are not UTF-8 as surrogate escapes.
+        size: In bytes.
+        mtime_ns: When it was last written, in nanoseconds since the epoch.
+        inode: Its number in the file system: another file under the same name has another.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+class IgnoreRules:
+    """Glob patterns for names that are nobody's photo, such as unfinished uploads."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        """Compile the patterns; a name matches if any of them does, whatever its case."""
+        alternatives = [fnmatch.translate(pattern) for pattern in patterns]
+        self._pattern = re.compile("|".join(alternatives) or r"(?!)", re.IGNORECASE)
+
+    def match(self, name: str) -> bool:
+        """Tell whether a file or folder of this name is to be left alone."""
+        return self._pattern.match(name) is not None
+
+
+def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
+    """Yield every regular file below `inbox`.
+
+    Symbolic links, pipes, sockets and devices are neither followed nor opened. What
+    vanishes during the look, or can't be looked into, is passed over until the next one.
+
+    Raises:
+        ResourceUnavailable: the inbox itself is gone or can't be read.
+    """
+    try:
+        pending = [(os.scandir(inbox), "")]
+    except OSError as error:
+        raise ResourceUnavailable(
+            f"the inbox {inbox} can't be read: {error.strerror}",
+            "mount it, make it again or mend its permissions; work goes on by itself",
+        ) from error
+    while pending:
+        entries, prefix = pending.pop()
+        with entries:
+            for entry in entries:
+                if ignore.match(entry.name):
+                    continue
+                path = prefix + entry.name
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(facts.st_mode):
+                        pending.append((os.scandir(entry.path), path + "/"))
+                    elif stat.S_ISREG(facts.st_mode):
+                        yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    log.warning("folder.skipped", path=path, reason=error.strerror)

@@ -1,0 +1,65 @@
+"""The folder of checkpoints: one file for each job that has been interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from styled.engine.checkpoint import Checkpoint
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import Job
+from styled.jobs.protocols import Engine
+
+log = structlog.get_logger()
+
+
+class CheckpointStore:
+    """Saves and finds the checkpoints of jobs."""
+
+    def __init__(
+        self, folder: Path, engine: Engine, write_whole: Callable[[Path, bytes], None]
+    ) -> None:
+        """Keep checkpoints in `folder`, written by `write_whole`, in the engine's format."""
+        self._folder = folder
+        self._engine = engine
+        self._write_whole = write_whole
+
+    def save(self, job: Job, checkpoint: Checkpoint, fingerprint: str) -> None:
+        """Save a checkpoint, replacing the one before.
+
+        A checkpoint that can't be written is logged and nothing else: it only would
+        have saved time.
+        """
+        try:
+            self._write_whole(
+                self._path(job), self._engine.dump_checkpoint(checkpoint, fingerprint)
+            )
+        except ResourceUnavailable as error:
+            log.warning("checkpoint.failed", reason=error.message)
+
+    def find(self, job: Job, fingerprint: str) -> Checkpoint | None:
+        """Return the job's checkpoint if there is one that belongs to exactly this work."""
+        try:
+            data = self._path(job).read_bytes()
+        except OSError:
+            return None
+        try:
+            return self._engine.load_checkpoint(data, fingerprint)
+        except ValueError as error:
+            log.warning("checkpoint.ignored", reason=str(error))
+            return None
+
+    def drop(self, job: Job) -> None:
+        """Delete the job's checkpoint, if there is one."""
+        self._path(job).unlink(missing_ok=True)
+
+    def sweep(self, keep: set[str]) -> None:
+        """Delete all checkpoints but those of the jobs whose ids are in `keep`."""
+        for path in self._folder.glob("*.ckpt"):
+            if path.stem not in keep:
+                path.unlink(missing_ok=True)
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / f"{job.id}.ckpt"

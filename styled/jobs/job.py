@@ -1,0 +1,80 @@
+"""A job: one photo to be painted in one style, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class JobState(StrEnum):
+    """queued -> running -> done | rejected | cancelled; running -> queued on a stop or crash."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+
+
+class Arrival(Protocol):
+    """A settled input, as intake hands it on."""
+
+    @property
+    def path(self) -> str:
+        """Relative to the inbox; bytes that are not UTF-8 as surrogate escapes."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was last written, in nanoseconds since the epoch."""
+
+    @property
+    def destinations(self) -> Mapping[str, str]:
+        """For each style that it is wanted in, the result's path below the style's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the journal.
+
+    Attributes:
+        id: Unique for ever; it stands in the sidecar.
+        input: Relative to the inbox; bytes that are not UTF-8 as surrogate escapes.
+        size: Of the input in bytes. With `mtime_ns` it identifies what was dropped.
+        mtime_ns: Of the input.
+        style: The style's name.
+        destination: Where the result belongs, below the style's folder in the outbox.
+        attempts: How often it was begun, the present one included; stops do not count.
+        submitted_at: Unix time, as all other times here.
+        not_before: When a waiting job is next tried.
+        result: Where its result is or will be, below the outbox.
+        result_sha256: Of the result's bytes, once they are known.
+        original: Where its original is or will be: an absolute path.
+        reason: Why it waits, was rejected or was cancelled, in words.
+        failure: The class of that reason, such as `input` or `engine`.
+        fraction: How much of it is done, in [0, 1].
+    """
+
+    id: str
+    input: str
+    size: int
+    mtime_ns: int
+    style: str
+    destination: str
+    state: JobState
+    attempts: int
+    submitted_at: float
+    not_before: float
+    started_at: float | None
+    finished_at: float | None
+    result: str | None
+    result_sha256: str | None
+    original: str | None
+    reason: str | None
+    failure: str | None
+    fraction: float

@@ -1,0 +1,339 @@
+"""The journal: every job and its state, in one SQLite file that survives a power cut.
+
+It is the only hand-off between arriving and working. Writes are durable when a method
+returns (WAL with full synchronisation), and every method is one transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Self
+
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import Arrival, Job, JobState
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    input BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    style TEXT NOT NULL,
+    destination BLOB NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    submitted_at REAL NOT NULL,
+    not_before REAL NOT NULL DEFAULT 0,
+    started_at REAL,
+    finished_at REAL,
+    result BLOB,
+    result_sha256 TEXT,
+    original BLOB,
+    reason TEXT,
+    failure TEXT,
+    fraction REAL NOT NULL DEFAULT 0,
+    in_inbox INTEGER NOT NULL DEFAULT 1
+);
+-- The same file is never submitted twice while it lies in the inbox, done or not.
+CREATE UNIQUE INDEX jobs_identity ON jobs (input, style, size, mtime_ns) WHERE in_inbox;
+CREATE INDEX jobs_queue ON jobs (state, seq);
+CREATE TABLE daemon (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+_COLUMNS = ", ".join(field.name for field in fields(Job))
+_PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
+FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
+
+
+class Journal:
+    """All jobs. Safe to use from several threads; other processes may read along."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use `open` or `open_read_only` instead."""
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the journal at `path`, making it where there is none.
+
+        Raises:
+            ResourceUnavailable: it can't be opened or written, is damaged, or is newer.
+        """
+        with _sqlite_errors(path):
+            connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA busy_timeout = 10000")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise ResourceUnavailable(
+                    f"the journal {path} was written by a newer styled (schema {version}, this "
+                    f"one knows {SCHEMA_VERSION})",
+                    "install that version again, or move the journal away to start afresh",
+                )
+            if version == 0:
+                connection.executescript(
+                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
+        return cls(connection)
+
+    @classmethod
+    def open_read_only(cls, path: Path) -> Self:
+        """Open an existing journal for looking at it only.
+
+        Raises:
+            ResourceUnavailable: there is none, or it can't be read.
+        """
+        if not path.exists():
+            raise ResourceUnavailable(f"there is no journal at {path}", "start it with styled run")
+        with _sqlite_errors(path):
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+            connection.execute("PRAGMA busy_timeout = 2000")
+            connection.execute("SELECT 1 FROM jobs LIMIT 1")
+        return cls(connection)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # Arriving
+
+    def submit(self, arrivals: Iterable[Arrival], now: float) -> int:
+        """Queue a job for each style of each arrival that is not known yet; return how many."""
+        rows = [
+            (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, arrival.mtime_ns,
+             style, os.fsencode(destination), now)
+            for arrival in arrivals
+            for style, destination in arrival.destinations.items()
+        ]  # fmt: skip
+        with self._transaction() as cursor:
+            cursor.executemany(
+                "INSERT OR IGNORE INTO jobs"
+                " (id, input, size, mtime_ns, style, destination, submitted_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            return max(cursor.rowcount, 0)
+
+    # Working
+
+    def recover(self) -> list[Job]:
+        """Turn jobs that a dead process left `running` back into `queued`; return them."""
+        interrupted = self._jobs("state = 'running'")
+        self._execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
+        return interrupted
+
+    def claim(self, now: float) -> Job | None:
+        """Take the oldest job that is due, counting an attempt; None where nothing is due."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, fraction = 0,"
+                " started_at = ? WHERE seq = (SELECT seq FROM jobs WHERE state = 'queued'"
+                f" AND not_before <= ? ORDER BY seq LIMIT 1) RETURNING {_COLUMNS}",
+                (now, now),
+            )
+            row = cursor.fetchone()
+        return None if row is None else _job(row)
+
+    def next_due(self) -> float | None:
+        """Return when the next queued job may be claimed, or None where none is queued."""
+        row = self._row("SELECT min(not_before) FROM jobs WHERE state = 'queued'")
+        due: float | None = row[0]
+        return due
+
+    def put_back(
+        self,
+        job: Job,
+        *,
+        reason: str | None = None,
+        failure: str | None = None,
+        not_before: float = 0.0,
+        attempt_counts: bool,
+    ) -> None:
+        """Return a claimed job to the queue.
+
+        Args:
+            job: Claimed.
+            reason: Why it has to wait, in words.
+            failure: The class of the reason.
+            not_before: When to try again.
+            attempt_counts: False where the job is not to blame: a stop, a full disk.
+        """
+        self._execute(
+            "UPDATE jobs SET state = 'queued', reason = ?, failure = ?, not_before = ?,"
+            " attempts = attempts - ? WHERE id = ?",
+            (reason, failure, not_before, 0 if attempt_counts else 1, job.id),
+        )
+
+    def note_progress(self, job: Job, fraction: float) -> None:
+        """Remember how far a running job is."""
+        self._execute("UPDATE jobs SET fraction = ? WHERE id = ?", (fraction, job.id))
+
+    def reserve_result(self, job: Job, result: str, sha256: str) -> None:
+        """Remember where a result will be published, before it is."""
+        self._execute(
+            "UPDATE jobs SET result = ?, result_sha256 = ? WHERE id = ?",
+            (os.fsencode(result), sha256, job.id),
+        )
+
+    def reserve_original(self, job: Job, original: Path) -> None:
+        """Remember where an original will be put, before it is."""
+        self._execute("UPDATE jobs SET original = ? WHERE id = ?", (os.fsencode(original), job.id))
+
+    def finish(
+        self,
+        job: Job,
+        state: JobState,
+        now: float,
+        *,
+        reason: str | None = None,
+        failure: str | None = None,
+    ) -> None:
+        """End a job as done, rejected or cancelled."""
+        self._execute(
+            "UPDATE jobs SET state = ?, finished_at = ?, reason = ?, failure = ?,"
+            " fraction = CASE ? WHEN 'done' THEN 1.0 ELSE fraction END WHERE id = ?",
+            (state, now, reason, failure, state, job.id),
+        )
+
+    # Leaving
+
+    def jobs_of_input(self, job: Job) -> list[Job]:
+        """Return all jobs of the same input, `job` among them."""
+        return self._jobs(
+            "in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
+            (os.fsencode(job.input), job.size, job.mtime_ns),
+        )
+
+    def forget_input(self, job: Job) -> None:
+        """Note that the input has left the inbox: the same file may be dropped again."""
+        self._execute(
+            "UPDATE jobs SET in_inbox = 0 WHERE input = ? AND size = ? AND mtime_ns = ?",
+            (os.fsencode(job.input), job.size, job.mtime_ns),
+        )
+
+    def finished_in_inbox(self) -> list[Job]:
+        """Return one finished job for each input that should have left the inbox by now."""
+        return self._jobs(
+            "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
+        )
+
+    # Looking
+
+    def job(self, job_id: str) -> Job | None:
+        """Return a job by its id."""
+        found = self._jobs("id = ?", (job_id,))
+        return found[0] if found else None
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        return {JobState(state): count for state, count in rows}
+
+    def count_finished(self, state: JobState, since: float) -> int:
+        """Return how many jobs have ended in `state` since a Unix time."""
+        with self._reading() as cursor:
+            count: int = cursor.execute(
+                "SELECT count(*) FROM jobs WHERE state = ? AND finished_at >= ?", (state, since)
+            ).fetchone()[0]
+        return count
+
+    def unfinished_ids(self) -> set[str]:
+        """Return the ids of all jobs that are still to be done."""
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
+            return {job_id for (job_id,) in rows}
+
+    def in_state(self, *states: JobState, limit: int, newest_first: bool = False) -> list[Job]:
+        """Return jobs in any of the states, in the order of the queue or the newest first."""
+        order = "coalesce(finished_at, started_at, submitted_at) DESC" if newest_first else "seq"
+        marks = ", ".join("?" * len(states))
+        return self._jobs(f"state IN ({marks}) ORDER BY {order} LIMIT ?", (*states, limit))
+
+    def write_daemon(self, **facts: str) -> None:
+        """Remember facts about the running daemon, for `styled status`."""
+        with self._transaction() as cursor:
+            cursor.executemany(
+                "INSERT INTO daemon VALUES (?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                list(facts.items()),
+            )
+
+    def read_daemon(self) -> dict[str, str]:
+        """Return what `write_daemon` remembers."""
+        with self._reading() as cursor:
+            return dict(cursor.execute("SELECT key, value FROM daemon").fetchall())
+
+    # SQLite
+
+    def _jobs(self, where: str, values: tuple[object, ...] = ()) -> list[Job]:
+        with self._reading() as cursor:
+            rows = cursor.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {where}", values).fetchall()
+        return [_job(row) for row in rows]
+
+    def _row(self, statement: str) -> tuple[float | None, ...]:
+        with self._reading() as cursor:
+            row: tuple[float | None, ...] = cursor.execute(statement).fetchone()
+        return row
+
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> None:
+        with self._transaction() as cursor:
+            cursor.execute(statement, values)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Cursor]:
+        with self._lock, _sqlite_errors():
+            yield self._connection.cursor()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        with self._lock, _sqlite_errors():
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _sqlite_errors(path: Path | None = None) -> Iterator[None]:
+    where = f" {path}" if path else ""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise ResourceUnavailable(
+            f"the journal{where} can't be used: {error}",
+            "check free space and permissions of the state folder",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise ResourceUnavailable(
+            f"the journal{where} is damaged: {error}",
+            "move it away to start afresh; finished work in the outbox is not touched",
+        ) from error
+
+
+def _job(row: tuple[object, ...]) -> Job:
+    values = {
+        field.name: os.fsdecode(value)
+        if field.name in _PATH_COLUMNS and isinstance(value, bytes)
+        else value
+        for field, value in zip(fields(Job), row, strict=True)
+    }
+    values["state"] = JobState(str(values["state"]))
+    return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order

@@ -1,0 +1,142 @@
+"""From a claimed job to tensors: the photo read once, the style, the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from torch import Tensor
+
+from styled import photos
+from styled.config import Style
+from styled.engine.scales import fitted, working_size
+from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
+from styled.recipes import Recipe
+
+_SUFFIXES = {
+    "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "tiff": {".tif", ".tiff"},
+    "bmp": {".bmp", ".dib"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A picture file, as it was read.
+
+    Attributes:
+        sha256: Of its bytes.
+        bytes: How many.
+    """
+
+    photo: photos.Photo
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StylePicture:
+    """One of a style's pictures, ready for the engine.
+
+    Attributes:
+        image: 1x3xHxW float32, sRGB in [0, 1].
+    """
+
+    path: Path
+    sha256: str
+    weight: float
+    image: Tensor
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that the engine needs.
+
+    Attributes:
+        content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result.
+    """
+
+    read: ReadFile
+    content: Tensor
+    styles: tuple[StylePicture, ...]
+    recipe: Recipe
+
+    def weighted_styles(self) -> list[tuple[Tensor, float]]:
+        """Return the style images with their weights."""
+        return [(style.image, style.weight) for style in self.styles]
+
+
+def prepare(photo_path: Path, style: Style, *, max_pixels: int) -> Prepared:
+    """Read the photo and its style.
+
+    Raises:
+        FileNotFoundError: the photo is gone.
+        InputRejected: the photo can't be done, ever.
+        InputIncomplete: the photo ends too early.
+        ResourceUnavailable: the photo or a style image can't be read now.
+    """
+    read = read_picture(photo_path, max_pixels=max_pixels)
+    width, height = working_size(style.recipe.size, read.photo.width, read.photo.height)
+    long_edge = round(max(width, height) * style.recipe.style_scale)
+    pictures = tuple(
+        _style_picture(image.path, image.weight, long_edge, max_pixels) for image in style.images
+    )
+    return Prepared(read, read.photo.tensor(width, height), pictures, style.recipe)
+
+
+def read_picture(path: Path, *, max_pixels: int) -> ReadFile:
+    """Read and decode one file.
+
+    Raises:
+        FileNotFoundError, InputRejected, InputIncomplete, ResourceUnavailable: as `prepare`.
+    """
+    data = photos.read_bytes(path)
+    photo = photos.decode(data, max_pixels=max_pixels)
+    return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
+    """Return what is wrong with a style's pictures, in words; nothing if all is well."""
+    problems = []
+    for image in style.images:
+        try:
+            read_picture(image.path, max_pixels=max_pixels)
+        except FileNotFoundError:
+            problems.append(f"{image.path} does not exist")
+        except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
+            problems.append(f"{image.path}: {error.message}")
+    return problems
+
+
+def _style_picture(path: Path, weight: float, long_edge: int, max_pixels: int) -> StylePicture:
+    try:
+        read = read_picture(path, max_pixels=max_pixels)
+    except FileNotFoundError:
+        raise ResourceUnavailable(
+            f"the style image {path} does not exist", "bring it back or change the configuration"
+        ) from None
+    except (InputRejected, InputIncomplete) as error:
+        # The photo is not to blame for its style.
+        raise ResourceUnavailable(
+            f"the style image {path} can't be used: {error.message}",
+            "replace it or change the configuration",
+        ) from error
+    photo = read.photo
+    image = photo.tensor(*fitted(photo.width, photo.height, long_edge))
+    return StylePicture(path, read.sha256, weight, image, photo.notes)
+
+
+def result_name(destination: str, configured_format: str, read: ReadFile) -> tuple[str, str]:
+    """Return the result's path below the style's folder, and its format.
+
+    A suffix that says what the file is stays as it is; any other is replaced.
+    """
+    result_format, suffix = photos.output_format(configured_format, read.photo.format)
+    path = PurePosixPath(destination)
+    if path.suffix.lower() not in _SUFFIXES.get(result_format, {suffix}):
+        path = path.with_name(os.path.splitext(path.name)[0] + suffix)
+    return str(path), result_format

@@ -1,0 +1,87 @@
+"""What the worker needs from others: the seams between jobs, engine and delivery.
+
+Today one engine in this process stands behind `Engine`. A pool of GPU workers can take
+its place without a change to the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from styled.engine.checkpoint import Checkpoint
+from styled.engine.local import EngineFacts
+from styled.engine.stylize import Progress, Stylized
+from styled.recipes import Recipe
+from styled.sidecar import Sidecar
+
+Styles = Sequence[tuple[Tensor, float]]
+
+
+class Engine(Protocol):
+    """Paints one picture at a time."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What the engine is, for the sidecar."""
+
+    def stylize(
+        self, content: Tensor, styles: Styles, recipe: Recipe, resume: Checkpoint | None = None
+    ) -> Generator[Progress, None, Stylized]:
+        """Paint, yielding after every step; closing the generator stops it."""
+
+    def fingerprint(self, content: Tensor, styles: Styles, recipe: Recipe) -> str:
+        """Return a digest of all that decides the result."""
+
+    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str) -> bytes:
+        """Return a checkpoint as bytes."""
+
+    def load_checkpoint(self, data: bytes, fingerprint: str) -> Checkpoint:
+        """Read a checkpoint back; ValueError where it can't be trusted."""
+
+    def peak_memory_bytes(self) -> int:
+        """Return the most memory used."""
+
+
+class Delivery(Protocol):
+    """Publishes files; see `styled.delivery.publisher.Publisher`."""
+
+    @property
+    def outbox(self) -> Path:
+        """Where results go."""
+
+    @property
+    def rejected(self) -> Path:
+        """Where inputs go that can't be done."""
+
+    @property
+    def archive(self) -> Path:
+        """Where the originals of finished jobs go."""
+
+    def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
+        """Return a free path below `root`."""
+
+    def place_for_original(
+        self, root: Path, relative: str, source: Path, reserved: Path | None
+    ) -> Path:
+        """Return where an original goes."""
+
+    def publish_result(self, path: Path, data: bytes) -> None:
+        """Write a result."""
+
+    def publish_sidecar(self, path: Path, sidecar: Sidecar) -> None:
+        """Write a sidecar, which makes the result count."""
+
+    def is_published(self, path: Path, job_id: str) -> bool:
+        """Tell whether `path` is complete and made by this job."""
+
+    def may_replace(self, path: Path, job_id: str, sha256: str | None) -> bool:
+        """Tell whether a reserved name is still the job's own."""
+
+    def take_original(
+        self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
+    ) -> bool:
+        """Put an input where it belongs now, and out of the inbox unless it is kept."""

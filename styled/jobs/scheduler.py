@@ -1,0 +1,147 @@
+"""The scheduler: gives the worker one job at a time, and waits out what is nobody's fault."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import Job, JobState
+from styled.jobs.journal import Journal
+from styled.jobs.worker import Worker
+from styled.sidecar import readable
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+IDLE_SECONDS = 60.0
+"""How long an idle scheduler sleeps at most; new jobs wake it at once."""
+
+
+class Scheduler:
+    """Claims jobs in the order of their arrival, until told to stop."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        worker: Worker,
+        stop: threading.Event,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Work through `journal` with `worker` until `stop` is set."""
+        self._journal = journal
+        self._worker = worker
+        self._stop = stop
+        self._now = now
+        self._wake = threading.Event()
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def wake(self) -> None:
+        """Look at the queue now: something may have been submitted, or it is time to stop."""
+        self._wake.set()
+
+    def recover(self) -> None:
+        """Take up what an earlier process left behind.
+
+        Raises:
+            ResourceUnavailable: the journal can't be written.
+        """
+        for job in self._journal.recover():
+            log.warning("job.recovered", job=job.id, input=readable(job.input), style=job.style)
+
+    def retire_what_is_left(self) -> None:
+        """Let inputs leave the inbox whose jobs had ended when an earlier process stopped."""
+        while not self._stop.is_set():
+            try:
+                for job in self._journal.finished_in_inbox():
+                    self._worker.retire(job)
+                return
+            except ResourceUnavailable as error:
+                self._pause(error)
+
+    def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            DeviceLost: the process has to be restarted.
+        """
+        self.retire_what_is_left()
+        while not self._stop.is_set():
+            if not self.run_one():
+                self._wake.wait(self._seconds_until_due())
+                self._wake.clear()
+
+    def run_one(self) -> bool:
+        """Claim one job and do it; return whether there was one.
+
+        Raises:
+            DeviceLost: as `run`.
+        """
+        try:
+            job = self._journal.claim(self._now())
+        except ResourceUnavailable as error:
+            self._pause(error)
+            return True
+        if job is None:
+            return False
+        with structlog.contextvars.bound_contextvars(
+            job=job.id, input=readable(job.input), style=job.style
+        ):
+            log.info("job.claimed", attempt=job.attempts)
+            try:
+                self._worker.work(job)
+                self._resumed()
+            except ResourceUnavailable as error:
+                self._pause(error)
+                self._put_back(job)
+        return True
+
+    def _put_back(self, job: Job) -> None:
+        """Return a job to the queue, or finish its retirement if it had already ended."""
+        while True:
+            try:
+                present = self._journal.job(job.id)
+                if present is not None and present.state is JobState.RUNNING:
+                    self._journal.put_back(present, attempt_counts=False)
+                elif present is not None:
+                    self._worker.retire(present)
+                    self._resumed()
+                return
+            except ResourceUnavailable as error:
+                if self._stop.is_set():
+                    return  # the next start finds the job as it is
+                self._pause(error)
+
+    def _pause(self, error: ResourceUnavailable) -> None:
+        log.error(
+            "queue.paused",
+            reason=error.message,
+            remedies=list(error.remedies),
+            retry_seconds=self._pause_seconds,
+        )
+        self._say(f"paused: {error.message}")
+        self._stop.wait(self._pause_seconds)
+        self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+    def _resumed(self) -> None:
+        if self._pause_seconds > FIRST_PAUSE_SECONDS:
+            log.info("queue.resumed")
+            self._say("running")
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def _say(self, state: str) -> None:
+        # The journal itself may be what is missing; the log has said so already.
+        with suppress(ResourceUnavailable):
+            self._journal.write_daemon(state=state)
+
+    def _seconds_until_due(self) -> float:
+        try:
+            due = self._journal.next_due()
+        except ResourceUnavailable:
+            return FIRST_PAUSE_SECONDS
+        return IDLE_SECONDS if due is None else min(max(0.0, due - self._now()), IDLE_SECONDS)

@@ -1,0 +1,293 @@
+"""The worker: brings one claimed job to its next state, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from styled import photos
+from styled.config import Config, Style
+from styled.engine.stylize import Progress
+from styled.errors import (
+    DeviceLost,
+    EngineFailure,
+    InputIncomplete,
+    InputRejected,
+    ResourceUnavailable,
+    StyledError,
+)
+from styled.jobs.account import Outcome, degradations, sidecar_of_result
+from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.job import Job, JobState
+from styled.jobs.journal import Journal
+from styled.jobs.preparation import Prepared, prepare, result_name
+from styled.jobs.protocols import Delivery, Engine
+from styled.jobs.retirement import identity, retire_input
+from styled.sidecar import ResultFacts, TimingFacts, readable
+
+log = structlog.get_logger()
+
+PROGRESS_SECONDS = 1.0
+"""How often a running job's progress is written down."""
+
+LOOK_AGAIN_SECONDS = 5.0
+"""How long a job waits whose file is incomplete or can't be read just now."""
+
+
+class _Stopped(Exception):
+    """The daemon is stopping: the job has been saved and goes back to the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What the worker is handed by the daemon."""
+
+    journal: Journal
+    engine: Engine
+    delivery: Delivery
+    checkpoints: CheckpointStore
+    styles: Callable[[], Mapping[str, Style]]  # the present ones: they change on reload
+
+
+class Worker:
+    """Does one job at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        collaborators: Collaborators,
+        stop: threading.Event,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Work until `stop` is set; `now` tells the time of day, `clock` measures."""
+        self._config = config
+        self._journal = collaborators.journal
+        self._engine = collaborators.engine
+        self._delivery = collaborators.delivery
+        self._checkpoints = collaborators.checkpoints
+        self._styles = collaborators.styles
+        self._stop = stop
+        self._now = now
+        self._clock = clock
+
+    def work(self, job: Job) -> None:
+        """Do a claimed job and write its next state into the journal.
+
+        Raises:
+            ResourceUnavailable: a disk, a folder or the journal fails. The job is still
+                `running` in the journal; it is for the scheduler to put it back and wait.
+            DeviceLost: the process has to be restarted.
+        """
+        try:
+            self._attempt(job)
+        except _Stopped:
+            self._journal.put_back(job, attempt_counts=False)
+            log.info("job.interrupted", resumes=True)
+            return
+        except FileNotFoundError:
+            self._cancel(job, "the input was removed before its turn")
+        except InputRejected as error:
+            self._reject(job, str(error), "input")
+        except InputIncomplete as error:
+            self._wait_for_the_rest(job, error)
+        except (ResourceUnavailable, DeviceLost):
+            raise
+        except EngineFailure as error:
+            self._fail(job, str(error), "engine")
+        except StyledError as error:
+            self._fail(job, str(error), "configuration")
+        # This is the one broad boundary: whatever a picture provokes must end its job, not
+        # the daemon and all other jobs.
+        except Exception as error:
+            log.exception("job.crashed")
+            self._fail(job, f"an unexpected error: {type(error).__name__}: {error}", "internal")
+        self.retire(job)
+
+    def retire(self, job: Job) -> None:
+        """Let the input leave the inbox if this was its last job.
+
+        Raises:
+            ResourceUnavailable: its new place is full, read-only or gone.
+        """
+        retire_input(
+            job, self._journal, self._delivery, self._config.inbox,
+            self._config.output.after_success, self._now(),
+        )  # fmt: skip
+
+    def _attempt(self, job: Job) -> None:
+        if job.attempts > self._config.queue.max_attempts:
+            raise InputRejected(
+                f"the program died {job.attempts - 1} times while it worked on this",
+                "see the log for the cause; styled retry tries again",
+            )
+        if self._already_published(job):
+            self._journal.finish(job, JobState.DONE, self._now())
+            log.info("job.found_published", result=job.result)
+            return
+        style = self._styles().get(job.style)
+        if style is None:
+            self._cancel(job, f'the style "{job.style}" is no longer configured')
+            return
+        source = self._config.inbox / job.input
+        found = identity(source)
+        if found is not None and found != (job.size, job.mtime_ns):
+            self._cancel(job, "the input was replaced by another file before its turn")
+            return
+
+        started = self._clock()
+        try:
+            prepared = prepare(source, style, max_pixels=self._config.intake.max_pixels)
+        except ResourceUnavailable as error:
+            # One unreadable file or style must not stop all others.
+            self._look_again_later(job, error)
+            return
+        prepared_at = self._clock()
+        log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
+        outcome, save = self._paint(job, prepared)
+        painted_at = self._clock()
+        try:
+            self._deliver(job, prepared, outcome, prepared_at - started, painted_at - prepared_at)
+        except ResourceUnavailable:
+            save()  # so that nothing is painted twice when there is room again
+            raise
+
+    def _already_published(self, job: Job) -> bool:
+        if job.result is None:
+            return False
+        return self._delivery.is_published(self._delivery.outbox / job.result, job.id)
+
+    # Painting
+
+    def _paint(self, job: Job, prepared: Prepared) -> tuple[Outcome, Callable[[], None]]:
+        """Return the painting, and a function that saves its last checkpoint."""
+        styles = prepared.weighted_styles()
+        fingerprint = self._engine.fingerprint(prepared.content, styles, prepared.recipe)
+        resume = self._checkpoints.find(job, fingerprint)
+        if resume is not None:
+            log.info("job.resumed", scale=resume.scale, step=resume.step)
+        painting = self._engine.stylize(prepared.content, styles, prepared.recipe, resume)
+        saved_at = noted_at = self._clock()
+        progress: Progress | None = None
+
+        def save() -> None:
+            if progress is not None:
+                self._checkpoints.save(job, progress.checkpoint(), fingerprint)
+
+        while True:
+            try:
+                progress = next(painting)
+            except StopIteration as finished:
+                stylized = finished.value
+                break
+            now = self._clock()
+            if self._stop.is_set():
+                save()
+                raise _Stopped
+            if now - saved_at >= self._config.queue.checkpoint_seconds:
+                save()
+                saved_at = now
+            if now - noted_at >= PROGRESS_SECONDS:
+                self._journal.note_progress(job, progress.fraction)
+                noted_at = now
+        outcome = Outcome(
+            stylized,
+            resumed=resume is not None,
+            peak_memory_bytes=self._engine.peak_memory_bytes(),
+            degraded=degradations(prepared, self._engine.facts.degraded),
+        )
+        return outcome, save
+
+    # Delivering
+
+    def _deliver(
+        self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float
+    ) -> None:
+        started = self._clock()
+        name, result_format = result_name(
+            job.destination, self._config.output.format, prepared.read
+        )
+        image = outcome.stylized.image
+        data = photos.encode(image, result_format, self._config.output.quality)
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._reserve(job, f"{job.style}/{name}", sha256)
+        self._delivery.publish_result(path, data)
+
+        now = self._now()
+        publish = self._clock() - started
+        result = ResultFacts(
+            path=str(path.relative_to(self._delivery.outbox)),
+            sha256=sha256,
+            width=image.shape[3],
+            height=image.shape[2],
+            format=result_format,
+        )
+        waited = max(0.0, (job.started_at or now) - job.submitted_at)
+        timing = TimingFacts(waited=waited, prepare=prepare, optimise=optimise, publish=publish)
+        changed = identity(self._config.inbox / job.input) != (job.size, job.mtime_ns)
+        sidecar = sidecar_of_result(
+            job, prepared, outcome, self._engine.facts, result, timing, changed=changed, now=now
+        )
+        self._delivery.publish_sidecar(path, sidecar)
+        self._journal.finish(job, JobState.DONE, now)
+        self._checkpoints.drop(job)
+        log.info(
+            "job.published",
+            result=readable(result.path),
+            width=result.width,
+            height=result.height,
+            steps=len(outcome.stylized.trace),
+            loss=round(outcome.stylized.trace[-1].total, 6),
+            resumed=outcome.resumed,
+            changed=changed,
+            degraded=list(outcome.degraded),
+            **{f"{phase}_seconds": round(s, 3) for phase, s in timing.model_dump().items()},
+        )
+
+    def _reserve(self, job: Job, relative: str, sha256: str) -> Path:
+        """Return the result's path, written into the journal before anything else is."""
+        outbox = self._delivery.outbox
+        path = outbox / job.result if job.result is not None else None
+        if path is None or not self._delivery.may_replace(path, job.id, job.result_sha256):
+            path = self._delivery.place_for(outbox, relative, sidecar=True)
+        self._journal.reserve_result(job, str(path.relative_to(outbox)), sha256)
+        return path
+
+    # Other ends
+
+    def _cancel(self, job: Job, reason: str) -> None:
+        self._journal.finish(job, JobState.CANCELLED, self._now(), reason=reason)
+        self._checkpoints.drop(job)
+        log.info("job.cancelled", reason=reason)
+
+    def _reject(self, job: Job, reason: str, failure: str) -> None:
+        self._journal.finish(job, JobState.REJECTED, self._now(), reason=reason, failure=failure)
+        self._checkpoints.drop(job)
+        log.warning("job.rejected", reason=reason, failure=failure)
+
+    def _fail(self, job: Job, reason: str, failure: str) -> None:
+        if job.attempts >= self._config.queue.max_attempts:
+            self._reject(job, f"{reason} (after {job.attempts} attempts)", failure)
+            return
+        self._journal.put_back(job, reason=reason, failure=failure, attempt_counts=True)
+        log.warning("job.failed", reason=reason, failure=failure, attempt=job.attempts)
+
+    def _wait_for_the_rest(self, job: Job, error: InputIncomplete) -> None:
+        waited = self._now() - job.submitted_at
+        if waited >= self._config.intake.truncated_grace_seconds:
+            self._reject(job, str(error), "incomplete")
+            return
+        self._look_again_later(job, error)
+
+    def _look_again_later(self, job: Job, error: StyledError) -> None:
+        not_before = self._now() + LOOK_AGAIN_SECONDS
+        self._journal.put_back(
+            job, reason=str(error), failure="waiting", not_before=not_before, attempt_counts=False
+        )
+        log.info("job.waits", reason=error.message, seconds=LOOK_AGAIN_SECONDS)

@@ -1,0 +1,70 @@
+"""One instance for each state folder: a lock that dies with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from styled.errors import InUse, ResourceUnavailable
+
+
+class InstanceLock:
+    """An advisory lock on a file that names its owner.
+
+    The kernel releases it when the process ends, however it ends, so that a crash leaves
+    nothing behind that would have to be cleaned up.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Lock the file at `path` once acquired."""
+        self._path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            InUse: another process has it.
+            ResourceUnavailable: the file can't be made.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ResourceUnavailable(
+                f"{self._path} can't be written: {error.strerror}",
+                "give the daemon's user write permission to the state folder",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(descriptor, 100).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise InUse(
+                f"another styled (process {owner}) already works on {self._path.parent}",
+                "stop that one first, or give this one a configuration with other folders",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def owner(self) -> int | None:
+        """Return the process that holds the lock now, None if nobody does."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            text = os.read(descriptor, 100).decode(errors="replace").strip()
+            return int(text) if text.isdigit() else None
+        finally:
+            os.close(descriptor)
+        return None

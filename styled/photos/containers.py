@@ -1,0 +1,189 @@
+"""What a file says about itself: which format it is in, and whether all of it is there.
+
+Pillow decodes many cut files without complaint (a JPEG whose tail is all zeros comes out
+grey, a PNG without its last chunks lacks its orientation). These checks read only the
+outer structure and so tell "still arriving" from "damaged" before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+# What a file of each format starts with; "?" stands for any byte.
+_MAGICS: tuple[tuple[str, bytes], ...] = (
+    ("jpeg", b"\xff\xd8\xff"),
+    ("png", b"\x89PNG\r\n\x1a\n"),
+    ("tiff", b"II*\0"),
+    ("tiff", b"MM\0*"),
+    ("tiff", b"II+\0"),
+    ("tiff", b"MM\0+"),
+    ("webp", b"RIFF????WEBP"),
+    ("gif", b"GIF87a"),
+    ("gif", b"GIF89a"),
+    ("avif", b"\0\0\0?ftypavif"),
+    ("avif", b"\0\0\0?ftypavis"),
+    ("avif", b"\0\0\0?ftypmif1"),
+    ("bmp", b"BM"),
+)
+
+
+def format_of(data: bytes) -> str | None:
+    """Return the format whose magic bytes `data` starts with, or None."""
+    for name, magic in _MAGICS:
+        if len(data) >= len(magic) and _agrees(data, magic):
+            return name
+    return None
+
+
+def could_become_picture(data: bytes) -> bool:
+    """Return whether `data` is so short that more bytes could complete a format's magic."""
+    return any(len(data) < len(magic) and _agrees(data, magic) for _, magic in _MAGICS)
+
+
+def is_cut(data: bytes, name: str) -> bool:
+    """Return whether a file of format `name` ends before its own structure says so.
+
+    A structure that makes no sense is not "cut": decoding will tell what is wrong with it.
+    """
+    try:
+        return _IS_CUT[name](data)
+    except (struct.error, IndexError, OverflowError):  # a field lies beyond the end
+        return True
+
+
+def _agrees(data: bytes, magic: bytes) -> bool:
+    return all(wanted in (byte, ord("?")) for byte, wanted in zip(data, magic, strict=False))
+
+
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_JPEG_START_OF_SCAN = 0xDA
+_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
+
+
+def _jpeg_is_cut(data: bytes) -> bool:
+    # Segments are skipped by their length: an EXIF thumbnail is a whole JPEG in itself,
+    # whose end-of-image marker must not be taken for the photo's.
+    position = 2
+    while match := _JPEG_MARKER.search(data, position):
+        position = match.end()
+        marker = match[1][0]
+        if marker not in _JPEG_WITHOUT_LENGTH:
+            (length,) = struct.unpack_from(">H", data, position)
+            position += length
+        if marker == _JPEG_START_OF_SCAN:
+            return data.find(b"\xff\xd9", position) < 0
+    return True
+
+
+def _png_is_cut(data: bytes) -> bool:
+    length: int
+    kind: bytes
+    position = 8
+    while True:
+        length, kind = struct.unpack_from(">I4s", data, position)
+        position += 12 + length
+        if kind == b"IEND":
+            return position > len(data)
+        if not kind.isalpha():
+            # Zeros are what a copy that reserves its space first has not written yet.
+            return kind == b"\0\0\0\0"
+
+
+def _gif_is_cut(data: bytes) -> bool:
+    position = 13 + _gif_palette_bytes(data[10])
+    while True:
+        kind = data[position : position + 1]
+        if kind == b"!":
+            position += 2
+        elif kind == b",":
+            position += 11 + _gif_palette_bytes(data[position + 9])
+        else:
+            return not kind  # else the trailer, or nonsense
+        while length := data[position]:
+            position += 1 + length
+        position += 1
+
+
+def _gif_palette_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _webp_is_cut(data: bytes) -> bool:
+    (length,) = struct.unpack_from("<I", data, 4)
+    return bool(len(data) < 8 + length)
+
+
+_BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
+
+
+def _bmp_is_cut(data: bytes) -> bool:
+    length, _, _, header_size = struct.unpack_from("<IIII", data, 2)
+    # A text that starts with "BM" is not a picture that is still arriving.
+    return header_size in _BMP_HEADER_SIZES and len(data) < length
+
+
+def _avif_is_cut(data: bytes) -> bool:
+    position = 0
+    kinds = set()
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if length == 1:  # the length did not fit into 32 bits
+            (length,) = struct.unpack_from(">Q", data, position + 8)
+        if length < 8:  # 0: to the end of the file; the others make no sense
+            return False
+        kinds.add(kind)
+        position += length
+    return position > len(data) or b"meta" not in kinds
+
+
+# TIFF: bytes of one value of each field type, and the fields that the check looks at.
+_TIFF_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+_TIFF_LAST_BASELINE_TAG = 532
+_TIFF_ICC_PROFILE = 34675
+_TIFF_PIXEL_SPANS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
+_TIFF_UNSIGNED = {3: "H", 4: "I", 16: "Q"}
+
+
+def _tiff_is_cut(data: bytes) -> bool:
+    """Look at the first page only: no other is painted."""
+    order = "<" if data.startswith(b"II") else ">"
+    big = b"+" in data[2:4]
+    word, word_bytes, entry_count = ("Q", 8, "Q") if big else ("I", 4, "H")
+    (directory,) = struct.unpack_from(order + word, data, word_bytes)
+    (entries,) = struct.unpack_from(order + entry_count, data, directory)
+    first = directory + struct.calcsize(entry_count)
+    entry_bytes = 4 + 2 * word_bytes
+    if first + entries * entry_bytes + word_bytes > len(data):
+        return True
+    numbers: dict[int, tuple[int, ...]] = {}
+    for entry in range(first, first + entries * entry_bytes, entry_bytes):
+        tag, kind, count = struct.unpack_from(f"{order}HH{word}", data, entry)
+        length = count * (_TIFF_TYPE_BYTES[kind] if kind < len(_TIFF_TYPE_BYTES) else 0)
+        position = entry + 4 + word_bytes
+        if length > word_bytes:
+            (position,) = struct.unpack_from(order + word, data, position)
+        if tag <= _TIFF_LAST_BASELINE_TAG or tag == _TIFF_ICC_PROFILE:
+            # Private fields are often damaged by editing and do not matter here.
+            if position + length > len(data):
+                return True
+            if any(tag in pair for pair in _TIFF_PIXEL_SPANS) and kind in _TIFF_UNSIGNED:
+                form = f"{order}{count}{_TIFF_UNSIGNED[kind]}"
+                numbers[tag] = struct.unpack_from(form, data, position)
+    return any(
+        offset + length > len(data)
+        for offsets, lengths in _TIFF_PIXEL_SPANS
+        for offset, length in zip(numbers.get(offsets, ()), numbers.get(lengths, ()), strict=False)
+    )
+
+
+_IS_CUT: dict[str, Callable[[bytes], bool]] = {
+    "jpeg": _jpeg_is_cut,
+    "png": _png_is_cut,
+    "gif": _gif_is_cut,
+    "webp": _webp_is_cut,
+    "bmp": _bmp_is_cut,
+    "avif": _avif_is_cut,
+    "tiff": _tiff_is_cut,
+}

@@ -1,0 +1,183 @@
+"""The sidecar: a JSON file beside each result that says exactly how it was made.
+
+It is a format, like the recipes and the configuration: jobs fill it in, delivery
+publishes it, and whoever shows results reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+SCHEMA_FILE = Path(__file__).with_name("sidecar.schema.json")
+"""The JSON Schema that ships with the package."""
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    r"""Return a file name as text: bytes that are not UTF-8 are escaped as `\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def utc(unix_seconds: float) -> datetime:
+    """Return a Unix time as UTC."""
+    return datetime.fromtimestamp(unix_seconds, UTC)
+
+
+Readable = Annotated[str, AfterValidator(readable)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobFacts(_Section):
+    """Which job made this."""
+
+    id: str
+    attempts: int = Field(ge=1, description="How often it was begun; clean stops do not count.")
+    resumed: bool = Field(description="Whether it went on from a checkpoint.")
+    submitted_at: datetime
+    started_at: datetime
+    finished_at: datetime
+
+
+class InputFacts(_Section):
+    """The photo, as it was read."""
+
+    path: Readable = Field(description="Relative to the inbox.")
+    sha256: str | None = None
+    bytes: int
+    format: str | None = None
+    width: int | None = Field(default=None, description="Upright, in pixels.")
+    height: int | None = None
+    orientation: int | None = Field(default=None, description="EXIF orientation as found, 1 to 8.")
+    icc: str | None = Field(default=None, description="Description of the colour profile.")
+    changed: bool = Field(
+        default=False,
+        description="The file in the inbox was changed or removed while it was worked on.",
+    )
+
+
+class StyleImageFacts(_Section):
+    """One of the style's pictures."""
+
+    path: Readable
+    sha256: str
+    weight: float
+
+
+class StyleFacts(_Section):
+    """The style."""
+
+    name: str
+    images: tuple[StyleImageFacts, ...]
+
+
+class EngineFacts(_Section):
+    """What computed it."""
+
+    weights_source: Readable
+    weights_sha256: str
+    device: str
+    precision: str
+    torch: str
+    styled: str
+    seed: int
+    peak_memory_bytes: int
+
+
+class ResultFacts(_Section):
+    """The picture."""
+
+    path: Readable = Field(description="Relative to the outbox.")
+    sha256: str
+    width: int
+    height: int
+    format: str
+
+
+class Losses(_Section):
+    """Weighted losses: total = content + style + tv."""
+
+    total: float
+    content: float
+    style: float
+    tv: float
+
+
+class LossFacts(_Section):
+    """How the optimisation went."""
+
+    first: Losses
+    last: Losses
+    columns: tuple[str, ...] = ("scale", "step", "total", "content", "style", "tv")
+    trace: tuple[tuple[int, int, float, float, float, float], ...]
+
+
+class TimingFacts(_Section):
+    """Seconds spent."""
+
+    waited: float
+    prepare: float
+    optimise: float
+    publish: float
+
+
+class Rejection(_Section):
+    """Why there is no result."""
+
+    reason: str
+    failure: str = Field(description="input, incomplete, engine or crash.")
+    remedies: tuple[str, ...] = ()
+
+
+class Sidecar(_Section):
+    """How a result was made, or why an input was rejected. Times are UTC."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    job: JobFacts
+    input: InputFacts
+    style: StyleFacts | None = None
+    recipe: dict[str, JsonValue] | None = Field(
+        default=None, description="The recipe's name and every field of it, as used."
+    )
+    engine: EngineFacts | None = None
+    result: ResultFacts | None = Field(
+        default=None, description="null where the input was rejected."
+    )
+    losses: LossFacts | None = None
+    timing: TimingFacts | None = None
+    degraded: tuple[str, ...] = Field(
+        default=(), description="In which ways the result is less than what was asked for."
+    )
+    rejected: Rejection | None = None
+
+    def to_json(self) -> bytes:
+        """Return the file's content."""
+        text = self.model_dump_json(by_alias=True, indent=2)
+        return text.encode() + b"\n"
+
+
+def sidecar_schema() -> dict[str, JsonValue]:
+    """Return the JSON Schema of sidecars, as shipped in `sidecar.schema.json`."""
+    schema: dict[str, JsonValue] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Sidecar.model_json_schema(by_alias=True, mode="serialization"),
+    }
+    return schema
+
+
+def job_id_in(path: Path) -> str | None:
+    """Return the id of the job that published the sidecar at `path`, None if there is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    job = content.get("job") if isinstance(content, dict) else None
+    found = job.get("id") if isinstance(job, dict) else None
+    return found if isinstance(found, str) else None

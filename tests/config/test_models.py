@@ -1,0 +1,113 @@
+"""The models: frozen, without shared state, and in step with their JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ValidationError
+
+from styled.config import (
+    Config,
+    ConfigFile,
+    EngineConfig,
+    IntakeConfig,
+    OutputConfig,
+    QueueConfig,
+    config_schema,
+    default_config,
+    show_config,
+)
+from styled.config.models import StyleEntry, StyleImageEntry
+
+Load = Callable[[str], Config]
+
+MODELS = (
+    ConfigFile,
+    EngineConfig,
+    IntakeConfig,
+    OutputConfig,
+    QueueConfig,
+    StyleEntry,
+    StyleImageEntry,
+)
+
+
+def accepts(document: object) -> bool:
+    """Return whether the published schema takes a document."""
+    return bool(Draft202012Validator(config_schema()).is_valid(document))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_are_closed_and_described(model: type[BaseModel]) -> None:
+    """Unknown keys are errors everywhere, and every field has a sentence for editors."""
+    assert model.model_config["extra"] == "forbid"
+    assert model.model_config["frozen"]
+    assert all(field.description for field in model.model_fields.values())
+
+
+def test_configurations_are_frozen() -> None:
+    """Neither a configuration nor a section of it can be changed."""
+    config = default_config(Path("/srv/styled"))
+    with pytest.raises(FrozenInstanceError):
+        config.inbox = Path("elsewhere")  # type: ignore[misc]  # the error is the point
+    with pytest.raises(ValidationError):
+        config.queue.max_attempts = 5
+
+
+def test_configurations_share_no_state() -> None:
+    """Two default configurations are equal, but hold separate mappings."""
+    first, second = default_config(Path("/srv/styled")), default_config(Path("/srv/styled"))
+    assert first == second
+    assert first.styles is not second.styles
+    assert first.folders is not second.folders
+
+
+def test_the_schema_is_a_schema() -> None:
+    """The published schema is valid itself."""
+    Draft202012Validator.check_schema(config_schema())
+
+
+@pytest.mark.parametrize(
+    ("document", "valid"),
+    [
+        ({}, True),
+        ({"styles": None, "engine": None}, True),
+        ({"styles": {"a": {"image": "a.jpg", "recipe": "pyramid"}}}, True),
+        ({"styles": {"a": {"images": ["a.jpg", {"path": "b.jpg", "weight": 2}]}}}, True),
+        ({"styles": {"a": {"image": "a.jpg", "recipe": {"steps": 3, "scales": None}}}}, True),
+        ({"engine": {"memory_limit": "4GB"}}, True),
+        ({"engin": {}}, False),
+        ({"styles": {"a": {}}}, False),
+        ({"styles": {"a": {"image": "a.jpg", "images": ["b.jpg"]}}}, False),
+        ({"styles": {"a": {"image": "a.jpg", "recipe": "piramid"}}}, False),
+        ({"styles": {"a": {"image": "a.jpg", "overrides": {"steps": 0}}}}, False),
+        ({"styles": {"a": {"image": "a", "overrides": {"style_layers": {"relu9_9": 1}}}}}, False),
+        ({"styles": {"a": {"images": []}}}, False),
+        ({"folders": {"a": []}}, False),
+        ({"output": {"quality": 101}}, False),
+    ],
+)
+def test_the_schema_takes_what_loads(document: object, valid: bool) -> None:
+    """Short and long forms pass the schema; wrong keys, values and combinations do not."""
+    assert accepts(document) is valid
+
+
+def test_a_shown_configuration_loads_as_the_same(load: Load) -> None:
+    """What `styled config show` prints is a configuration file for the same configuration."""
+    config = load(
+        """
+        inbox: Fotografías
+        default_style: sea
+        styles:
+          sea:
+            images: [{path: a.jpg, weight: 0.5}, b.jpg]
+            recipe: {size: {exact: [300, 450]}, scales: null, tv_weight: 1e-5}
+        folders: {all: [sea]}
+        engine: {weights: vgg.pth, memory_limit: 4GB}
+        """
+    )
+    assert load(show_config(config)) == config

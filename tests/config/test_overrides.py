@@ -1,0 +1,129 @@
+"""Overrides: what they may say about a recipe, and what becomes of the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from styled.config import RecipeOverrides, apply_overrides
+from styled.config.overrides import OptimizerOverrides, ScalesOverrides, SizeOverrides
+from styled.recipes import LAYER_NAMES, PYRAMID, Optimizer, Recipe, Scales, Size
+
+
+def overridden(data: Mapping[str, object], recipe: Recipe = PYRAMID) -> Recipe:
+    """Return the recipe with overrides as they might stand in a file."""
+    return apply_overrides(recipe, RecipeOverrides.model_validate(data))
+
+
+@pytest.mark.parametrize(
+    ("model", "record", "not_overridable"),
+    [
+        (RecipeOverrides, Recipe, {"name"}),
+        (SizeOverrides, Size, set()),
+        (ScalesOverrides, Scales, set()),
+        (OptimizerOverrides, Optimizer, set()),
+    ],
+)
+def test_every_field_of_a_recipe_can_be_overridden(
+    model: type[BaseModel], record: type, not_overridable: set[str]
+) -> None:
+    """The models and the recipe's records have the same fields, so that they cannot drift."""
+    assert set(model.model_fields) == {field.name for field in fields(record)} - not_overridable
+
+
+def test_every_field_is_described() -> None:
+    """Editors show a sentence for each field."""
+    for model in (RecipeOverrides, SizeOverrides, ScalesOverrides, OptimizerOverrides):
+        for name, field in model.model_fields.items():
+            assert field.description, name
+
+
+def test_no_overrides_change_nothing() -> None:
+    """Absent keys and empty values leave the recipe as it is."""
+    assert overridden({}) == PYRAMID
+    assert overridden({"steps": None, "size": None, "optimizer": {"history": None}}) == PYRAMID
+
+
+def test_plain_fields_are_replaced() -> None:
+    """A given value takes the place of the recipe's, and layers are replaced as a whole."""
+    recipe = overridden({"steps": 3, "pooling": "average", "style_layers": {"conv3_1": 1}})
+    assert recipe == replace(PYRAMID, steps=3, pooling="average", style_layers={"conv3_1": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("override", "size"),
+    [
+        ({"short_edge": 300}, Size(short_edge=300)),
+        ({"megapixels": 0.5}, Size(megapixels=0.5)),
+        ({"exact": [300, 450]}, Size(exact=(300, 450))),
+        ({"upscale": True}, Size(long_edge=512, upscale=True)),
+        ({"exact": [300, 450], "upscale": True}, Size(exact=(300, 450), upscale=True)),
+    ],
+)
+def test_one_size_takes_the_place_of_another(override: Mapping[str, object], size: Size) -> None:
+    """Setting one kind of size clears the other kinds, and `upscale` stands apart."""
+    assert overridden({"size": override}).size == size
+
+
+def test_scales_may_be_changed_in_part_or_switched_off() -> None:
+    """Null means a single scale; a part of the scales keeps the other part."""
+    single = overridden({"scales": None})
+    assert single.scales is None
+    assert overridden({"scales": {"start_px": 64}}).scales == Scales(start_px=64)
+    assert overridden({"scales": {"factor": 2}}, single).scales == Scales(factor=2)
+
+
+def test_another_optimizer_comes_with_its_own_learning_rate() -> None:
+    """A rate is only kept with the optimiser that it was meant for."""
+    adam = overridden({"optimizer": {"name": "adam"}})
+    assert adam.optimizer == Optimizer("adam", learning_rate=0.02)
+    assert overridden({"optimizer": {"name": "lbfgs"}}, adam).optimizer.learning_rate == 1.0
+    chosen = overridden({"optimizer": {"name": "adam", "learning_rate": 0.3}})
+    assert chosen.optimizer.learning_rate == 0.3
+    assert overridden({"optimizer": {"name": "adam"}}, chosen) == chosen
+    assert overridden({"optimizer": {"betas": [0.8, 0.9]}}, chosen).optimizer == (
+        Optimizer("adam", 0.3, betas=(0.8, 0.9))
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"content_weight": -1},
+        {"steps": 0},
+        {"steps": 100_001},
+        {"steps": 2.0},
+        {"steps": True},
+        {"seed": -1},
+        {"style_scale": 0},
+        {"trace_every": 0},
+        {"normalize_input": 1},
+        {"pooling": "mean"},
+        {"size": {"long_edge": 31}},
+        {"size": {"exact": [300]}},
+        {"size": {"exact": [300, 450, 3]}},
+        {"size": {"long_edge": 300, "megapixels": 1}},
+        {"scales": {"factor": 1}},
+        {"optimizer": {"learning_rate": 0}},
+        {"optimizer": {"history": 101}},
+        {"optimizer": {"betas": [0.9, 1]}},
+        {"content_layers": {}},
+        {"content_layers": {"relu4_2": 0}},
+        {"content_layers": {"relu4_2": -1, "relu4_1": 2}},
+        {"content_layers": {"relu6_1": 1}},
+        {"name": "gatys"},
+    ],
+)
+def test_values_out_of_range_are_refused(data: Mapping[str, object]) -> None:
+    """Each field takes only what the engine can work with."""
+    with pytest.raises(ValidationError):
+        RecipeOverrides.model_validate(data)
+
+
+def test_every_layer_of_the_network_may_be_used() -> None:
+    """All names that the recipes know are known here."""
+    weights = dict.fromkeys(LAYER_NAMES, 1.0)
+    assert overridden({"content_layers": weights}).content_layers == weights

@@ -1,0 +1,162 @@
+"""Problems: all at once, each with its line, its key path and a sentence that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from styled.config import Config
+from styled.config.problems import dotted
+
+Load = Callable[[str], Config]
+Problems = Callable[[str], list[str]]
+
+
+def test_all_problems_appear_at_once_in_the_order_of_the_file(problems: Problems) -> None:
+    """Slips in keys, values, names and layout are reported together, sorted by line."""
+    assert problems(
+        """
+        inbox: photos
+        engin: {}
+        default_style: stary-night
+        styles:
+          starry-night:
+            image: styles/starry-night.jpg
+            recipe:
+              content_weight: high
+              stepz: 4
+          two-masters:
+            images: [{path: a.jpg, weight: 0}, {weight: 1}]
+            recipe: pyramyd
+          bare: {}
+        folders:
+          all: [starry-night, two-master]
+        outbox: photos/out
+        output: {format: jpg}
+        output: {quality: 101}
+        """
+    ) == [
+        'config.yaml:2: engin: unknown key; did you mean "engine"?',
+        'config.yaml:3: default_style: "stary-night" is not a style; did you mean "starry-night"?',
+        "config.yaml:8: styles.starry-night.recipe.content_weight: "
+        'expected a number >= 0, got "high"',
+        'config.yaml:9: styles.starry-night.recipe.stepz: unknown key; did you mean "steps"?',
+        "config.yaml:11: styles.two-masters.images.0.weight: expected a number > 0, got 0",
+        'config.yaml:11: styles.two-masters.images.1: needs the key "path"',
+        'config.yaml:12: styles.two-masters.recipe: unknown recipe "pyramyd"; '
+        'did you mean "pyramid"?',
+        'config.yaml:13: styles.bare: needs "image" (one file) or "images" (a list)',
+        'config.yaml:15: folders.all.1: "two-master" is not a style; did you mean "two-masters"?',
+        "config.yaml:16: outbox: outbox cannot lie inside inbox: "
+        "what is in it would be taken as new inputs",
+        "config.yaml:18: output.quality: expected a whole number from 1 to 100, got 101",
+        "config.yaml:18: output: given twice, on line 17 and on line 18",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("intake: {zzz: 1}", "intake.zzz: unknown key; valid keys: mode, settle_seconds"),
+        ("queue: {max_attempts: 2.5}", "expected a whole number from 1 to 100, got 2.5"),
+        ("queue: {max_attempts: true}", "expected a whole number from 1 to 100, got true"),
+        ('queue: {max_attempts: "3"}', 'expected a whole number from 1 to 100, got "3"'),
+        ("intake: {rescan_seconds: .inf}", "expected a number > 0, got inf"),
+        ("intake: {rescan_seconds: .nan}", "expected a number > 0, got nan"),
+        ("intake: {ignore: '*.tmp'}", 'intake.ignore: expected a list, got "*.tmp"'),
+        ("intake: {ignore: [a/b]}", "intake.ignore.0: patterns match single names"),
+        ("default_style: yes", "default_style: expected text, got true; put it in quotes"),
+        ("default_style: sea", 'default_style: "sea" is not a style; there are no styles'),
+        ("inbox:", "inbox: expected a path, got nothing"),
+        ('inbox: "a\\0b"', "inbox: a path cannot hold a NUL character"),
+        ("inbox: ~no-such-user-here/in", 'there is no home folder for "~no-such-user-here"'),
+        ("engine: {device: gpu}", "engine.device: expected auto, cpu, cuda, cuda:N"),
+        ("engine: {weights: imagnet}", "engine.weights: expected imagenet, untrained, or a .pth"),
+        ("engine: {memory_limit: 4}", "expected auto, or a size from 100MB up"),
+        (
+            "output: {format: jpg}",
+            'expected same, jpeg, png, tiff or webp, got "jpg"; did you mean',
+        ),
+        ("engine: fast", 'engine: expected a mapping of keys to values, got "fast"'),
+        ("inbox: [[a], b]", "inbox: expected a path, got a list"),
+        ("inbox: [1, 2, 3, 4, 5]", "inbox: expected a path, got a list"),
+        ("inbox: {a: b}", "inbox: expected a path, got a mapping"),
+        ("inbox: !!binary YQ==", "inbox: expected a path, got bytes"),
+        ("queue: {max_attempts: 0x" + "f" * 9000 + "}", "got a huge number"),
+        ("output: {format: " + "x" * 9000 + "}", "x..."),
+        ("- inbox", 'expected a mapping of keys to values, got ["inbox"]'),
+        ("2024: x", "config.yaml:1: the key 2024 is not text; put it in quotes"),
+        ("output: {quality: 2024-13-45}", "config.yaml:1: cannot be read as timestamp"),
+        ("styles: {a: }", "styles.a: expected a mapping of keys to values, got nothing"),
+        ("styles: {a: {image: x, images: [y]}}", 'give "image" or "images", not both'),
+        ("styles: {a: {images: []}}", "the list is empty; it needs at least one entry"),
+        ("styles: {a: {image: x, recipe: 5}}", "styles.a.recipe: expected the name of a recipe"),
+        ("styles: {a: {image: inbox/x.jpg}}", "styles.a.image: lies inside inbox"),
+        ("styles: {a: {images: [inbox/x.jpg]}}", "styles.a.images.0: lies inside inbox"),
+        ("styles: {a: {image: x}}\nfolders: {a: [a]}", "folders.a: is the name of a style"),
+        ("styles: {a: {image: x}}\nfolders: {b: [a, a]}", 'folders.b.1: "a" is listed twice'),
+        ("styles: {a: {image: x}}\nfolders: {b: []}", "folders.b: the list is empty"),
+    ],
+)
+def test_each_problem_has_its_sentence(problems: Problems, text: str, problem: str) -> None:
+    """A single slip gives a single line, which says what was expected and what was found."""
+    lines = problems(text)
+    assert len(lines) == 1
+    assert problem in lines[0]
+
+
+@pytest.mark.parametrize(
+    "name", ['""', "a/b", ".hidden", "..", '"a\\0"', '"a\\nb"', '"\\u2028"', "ä" * 51]
+)
+@pytest.mark.parametrize("section", ["styles: {NAME: {image: a}}", "folders: {NAME: [s]}"])
+def test_names_that_cannot_be_folders_are_refused(
+    problems: Problems, section: str, name: str
+) -> None:
+    """Styles and folders are called what a folder can be called, and errors stay on one line."""
+    lines = problems(section.replace("NAME", name))
+    assert "name" in lines[0]
+    assert all(line.startswith("config.yaml:1: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("outbox: inbox", "outbox: inbox and outbox cannot be the same folder"),
+        ("inbox: ./outbox/../outbox", "inbox and outbox cannot be the same folder"),
+        ("archive: outbox", "archive: outbox and archive cannot be the same folder: their files"),
+        ("state: inbox/.state", "state: state cannot lie inside inbox"),
+        ("outbox: out\ninbox: out/in", "outbox: inbox cannot lie inside outbox"),
+        ("inbox: link", "inbox: inbox and outbox cannot be the same folder"),
+    ],
+)
+def test_folders_that_feed_one_another_are_refused(
+    load: Load, problems: Problems, text: str, problem: str
+) -> None:
+    """Folders are compared by where they really are, so that a link cannot hide a loop."""
+    base = load("").base
+    (base / "outbox").mkdir()
+    (base / "link").symlink_to("outbox")
+    assert [line for line in problems(text) if problem in line]
+
+
+def test_folders_beside_one_another_are_fine(load: Load) -> None:
+    """A name that begins like the inbox's is not inside it; the state may lie in the outbox."""
+    config = load("outbox: inbox-done\nstate: inbox-done/.state\n")
+    assert config.state.name == ".state"
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("4GB", 4 * 10**9), ("6 GiB", 6 * 2**30), ("1.5gb", 1_500_000_000), ("200000000", 2 * 10**8)],
+)
+def test_memory_limits_are_sizes(load: Load, written: str, size: int) -> None:
+    """GB counts in thousands, GiB in 1024s, and a bare number in bytes."""
+    assert load(f"engine: {{memory_limit: {written}}}").engine.memory_limit == size
+
+
+def test_odd_keys_are_quoted_in_key_paths() -> None:
+    """A key that would blur the path, or break the line, appears in quotes."""
+    assert dotted(("styles", "a.b", 0, "x\ny", "starry-night")) == (
+        'styles."a.b".0."x\\ny".starry-night'
+    )
