@@ -25,6 +25,7 @@ from styled.delivery.atomic import make_folder, sweep_temporaries, write_whole
 from styled.delivery.publisher import Publisher
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
+from styled.engine.memory import keep_freed_memory
 from styled.engine.weights import load_weights
 from styled.errors import ConfigError, StyledError
 from styled.intake.intake import Intake, SettledInput
@@ -44,15 +45,21 @@ log = structlog.get_logger()
 ONCE_LOOK_SECONDS = 0.2
 """How often `once` looks whether everything has settled."""
 
+DOWNLOAD_REPORT_SECONDS = 5.0
+"""How often a download of weights is reported in the log."""
 
-def build_engine(config: Config) -> LocalEngine:
+OnBytes = Callable[[int, int], None]
+"""Called with bytes done and bytes in all while weights are downloaded; may raise to stop."""
+
+
+def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
     """Load the network onto the device that the configuration names.
 
     Raises:
         WeightsError, DeviceError: it can't be had.
     """
     device = choose_device(config.engine.device)
-    weights = load_weights(config.engine.weights)
+    weights = load_weights(config.engine.weights, on_bytes)
     return LocalEngine(weights, device, config.engine.precision)
 
 
@@ -72,25 +79,36 @@ def check_styles(config: Config) -> None:
 
 
 class _Command(Enum):
+    READY = auto()
     STOP = auto()
     RELOAD = auto()
 
 
+class _StoppedEarly(Exception):
+    """Told to stop while still starting."""
+
+
 class Daemon:
-    """All stages for one configuration. Use once."""
+    """All stages for one configuration. Use once.
+
+    Three threads: the caller's, which waits for commands; the intake's; and the
+    scheduler's, the only one that computes. Were torch used from two threads, each would
+    get a pool of OpenMP workers of its own, and a step would take 1.4 times as long.
+    """
 
     def __init__(
-        self, config: Config, engine_factory: Callable[[Config], Engine] = build_engine
+        self, config: Config, engine_factory: Callable[[Config, OnBytes], Engine] = build_engine
     ) -> None:
         """Work as `config` says, with the engine that `engine_factory` makes of it."""
         self._config = config
         self._styles = config.styles
         self._engine_factory = engine_factory
         self._stop = threading.Event()
+        self._submitted = threading.Event()
         # A SimpleQueue may be put to from a signal handler; an Event may not be set in one,
         # because the interrupted code may be holding its lock.
         self._commands: SimpleQueue[_Command] = SimpleQueue()
-        self._scheduler_failure: BaseException | None = None
+        self._failure: BaseException | None = None
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; SIGHUP reloads the configuration.
@@ -98,7 +116,8 @@ class Daemon:
         Raises:
             StyledError: it can't start, or can't go on.
         """
-        with self._working() as (_, intake):
+        with self._working() as journal:
+            intake = self._make_intake(journal)
             intake.start()
             try:
                 while (command := self._commands.get()) is not _Command.STOP:
@@ -115,7 +134,8 @@ class Daemon:
             StyledError: it can't start, or can't go on.
         """
         begun = time.time()
-        with self._working() as (journal, intake):
+        with self._working() as journal:
+            intake = self._make_intake(journal)
             while not self._told_to_stop(ONCE_LOOK_SECONDS):
                 if intake.look() and not journal.unfinished_ids():
                     break
@@ -128,29 +148,35 @@ class Daemon:
             return False
 
     @contextmanager
-    def _working(self) -> Iterator[tuple[Journal, Intake]]:
-        """Run the scheduler in a thread of its own while the context lasts.
+    def _working(self) -> Iterator[Journal]:
+        """Have the scheduler work in a thread of its own while the context lasts.
 
         Raises:
             StyledError: it can't start, or the scheduler has failed.
         """
         with self._signals(), ExitStack() as stack:
-            journal, scheduler, intake = self._build(stack)
+            publisher = self._prepare_folders(stack)
+            check_styles(self._config)
+            journal = Journal.open(self._config.state / "journal.sqlite3")
+            stack.callback(journal.close)
+            keep_freed_memory()
             thread = threading.Thread(
-                target=self._run_scheduler, args=(scheduler,), name="scheduler"
+                target=self._run_scheduler, args=(journal, publisher), name="scheduler"
             )
             thread.start()
             try:
-                yield journal, intake
+                if self._commands.get() is _Command.STOP:
+                    self._commands.put(_Command.STOP)  # for whoever waits inside the context
+                yield journal
             finally:
                 self._stop.set()
-                scheduler.wake()
+                self._submitted.set()
                 thread.join()
                 journal.write_daemon(state="stopped")
-        if self._scheduler_failure is not None:
-            raise self._scheduler_failure
+                if self._failure is not None:
+                    raise self._failure
 
-    def _build(self, stack: ExitStack) -> tuple[Journal, Scheduler, Intake]:
+    def _prepare_folders(self, stack: ExitStack) -> Publisher:
         config = self._config
         for folder in (config.state, config.state / "checkpoints", config.inbox):
             make_folder(folder)
@@ -160,27 +186,18 @@ class Daemon:
         lock.acquire()
         stack.callback(lock.release)
         publisher = Publisher(config.outbox, config.rejected, config.archive)
-        swept = publisher.prepare() + sweep_temporaries(config.state)
-        check_styles(config)
+        if swept := publisher.prepare() + sweep_temporaries(config.state):
+            log.info("temporaries.swept", count=swept)
+        return publisher
 
-        journal = Journal.open(config.state / "journal.sqlite3")
-        stack.callback(journal.close)
-        started = time.time()
-        engine = self._engine_factory(config)
-        checkpoints = CheckpointStore(config.state / "checkpoints", engine, write_whole)
-        collaborators = Collaborators(
-            journal, engine, publisher, checkpoints, styles=lambda: self._styles
-        )
-        scheduler = Scheduler(journal, Worker(config, collaborators, self._stop), self._stop)
-        scheduler.recover()
-        checkpoints.sweep(keep=journal.unfinished_ids())
-
+    def _make_intake(self, journal: Journal) -> Intake:
         def submit(inputs: Sequence[SettledInput]) -> None:
             if submitted := journal.submit(inputs, time.time()):
                 log.info("jobs.submitted", count=submitted)
-                scheduler.wake()
+                self._submitted.set()
 
-        intake = Intake(
+        config = self._config
+        return Intake(
             config.inbox,
             _pairing(config),
             submit,
@@ -189,15 +206,43 @@ class Daemon:
             settle_seconds=config.intake.settle_seconds,
             rescan_seconds=config.intake.rescan_seconds,
         )
+
+    # In the scheduler's thread
+
+    def _run_scheduler(self, journal: Journal, publisher: Publisher) -> None:
+        try:
+            scheduler = self._make_scheduler(journal, publisher)
+            self._commands.put(_Command.READY)
+            scheduler.run()
+        except _StoppedEarly:
+            pass
+        except BaseException as error:  # noqa: BLE001  # the caller's thread raises it again
+            self._failure = error
+        finally:
+            self._commands.put(_Command.STOP)
+
+    def _make_scheduler(self, journal: Journal, publisher: Publisher) -> Scheduler:
+        config = self._config
+        started = time.time()
+        engine = self._engine_factory(config, self._on_bytes())
+        checkpoints = CheckpointStore(config.state / "checkpoints", engine, write_whole)
+        worker = Worker(
+            config,
+            Collaborators(journal, engine, publisher, checkpoints, styles=lambda: self._styles),
+            self._stop,
+        )
+        scheduler = Scheduler(journal, worker, stop=self._stop, wake=self._submitted)
+        scheduler.recover()
+        checkpoints.sweep(keep=journal.unfinished_ids())
+        facts = engine.facts
         journal.write_daemon(
             pid=str(os.getpid()),
             version=__version__,
             started_at=str(started),
             state="running",
-            inbox=str(config.inbox),
-            device=engine.facts.device,
-            weights=engine.facts.weights_source,
-            degraded=json.dumps(engine.facts.degraded),
+            device=facts.device,
+            weights=facts.weights_source,
+            degraded=json.dumps(facts.degraded),
         )
         log.info(
             "daemon.started",
@@ -205,21 +250,27 @@ class Daemon:
             inbox=str(config.inbox),
             outbox=str(config.outbox),
             styles=list(config.styles),
-            device=engine.facts.device,
-            weights=engine.facts.weights_source,
-            degraded=list(engine.facts.degraded),
-            swept=swept,
+            device=facts.device,
+            weights=facts.weights_source,
+            degraded=list(facts.degraded),
             seconds=round(time.time() - started, 2),
         )
-        return journal, scheduler, intake
+        return scheduler
 
-    def _run_scheduler(self, scheduler: Scheduler) -> None:
-        try:
-            scheduler.run()
-        except BaseException as error:  # noqa: BLE001  # the main thread raises it again
-            self._scheduler_failure = error
-        finally:
-            self._commands.put(_Command.STOP)
+    def _on_bytes(self) -> OnBytes:
+        reported_at = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal reported_at
+            if self._stop.is_set():
+                raise _StoppedEarly
+            if time.monotonic() - reported_at >= DOWNLOAD_REPORT_SECONDS:
+                reported_at = time.monotonic()
+                log.info("weights.downloading", bytes=done, of_bytes=total)
+
+        return report
+
+    # On command
 
     def _load_again(self, intake: Intake) -> None:
         """Take over changed styles and folders; anything wrong keeps what there was."""

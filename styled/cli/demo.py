@@ -42,14 +42,20 @@ styles:
   {style}:
     image: styles/{style}.png
     overrides:
-      # Small and quick, and tuned for the untrained network, whose deep layers know
-      # nothing of objects: the photo has to be held on to more firmly.
-      size: {{long_edge: 320}}
-      steps: 24
-      content_weight: 0.06
+      size: {{long_edge: 288}}
+      steps: 20
+OVERRIDES
 engine:
   weights: {weights}
 intake: {{settle_seconds: 0.2}}
+"""
+
+FOR_UNTRAINED = """\
+      # The deep layers of an untrained network know nothing of objects: the photo is held
+      # on to by a shallow layer, and the strokes are shown larger.
+      content_layers: {{relu2_2: 1}}
+      content_weight: 0.06
+      style_scale: 2.0
 """
 
 
@@ -68,7 +74,9 @@ def run_demo(out: Path) -> None:
             soft_wrap=True,
         )
     made = init_folder(
-        out, weights="imagenet" if trained else "untrained", configuration=CONFIGURATION
+        out,
+        weights="imagenet" if trained else "untrained",
+        configuration=CONFIGURATION.replace("OVERRIDES\n", "" if trained else FOR_UNTRAINED),
     )
     buffer = io.BytesIO()
     draw_photo().save(buffer, "jpeg", quality=95)

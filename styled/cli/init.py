@@ -15,7 +15,7 @@ from styled.delivery.atomic import make_folder, write_whole
 from styled.errors import ResourceUnavailable
 
 FIRST_STYLE = "red-trees"
-FIRST_STYLE_SIZE = (960, 720)
+FIRST_STYLE_SIZE = (640, 480)
 
 CONFIGURATION = """\
 # The configuration of styled. `styled check` says whether it is right, and

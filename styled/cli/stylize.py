@@ -37,6 +37,7 @@ from styled.delivery.atomic import make_folder, write_whole
 from styled.delivery.names import sidecar_of
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
+from styled.engine.memory import keep_freed_memory
 from styled.engine.stylize import Stylized
 from styled.engine.weights import load_weights
 from styled.errors import ConfigError, InputRejected
@@ -183,6 +184,7 @@ def _load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
         bar.update(task, description="fetching the network (548 MB, once)",
                    completed=done, total=total or None)  # fmt: skip
 
+    keep_freed_memory()
     device = choose_device(config.device)
     weights = load_weights(config.weights, on_bytes)
     engine = LocalEngine(weights, device, config.precision)

@@ -30,20 +30,21 @@ class Scheduler:
         self,
         journal: Journal,
         worker: Worker,
+        *,
         stop: threading.Event,
+        wake: threading.Event,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Work through `journal` with `worker` until `stop` is set."""
+        """Work through `journal` with `worker` until `stop` is set.
+
+        Whoever submits a job or sets `stop` sets `wake` as well.
+        """
         self._journal = journal
         self._worker = worker
         self._stop = stop
         self._now = now
-        self._wake = threading.Event()
+        self._wake = wake
         self._pause_seconds = FIRST_PAUSE_SECONDS
-
-    def wake(self) -> None:
-        """Look at the queue now: something may have been submitted, or it is time to stop."""
-        self._wake.set()
 
     def recover(self) -> None:
         """Take up what an earlier process left behind.

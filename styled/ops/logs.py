@@ -32,6 +32,7 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     )
+    _quieten_libraries()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -42,6 +43,15 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+
+
+def _quieten_libraries() -> None:
+    """Leave only errors of other libraries, which write to standard error themselves.
+
+    watchdog warns whenever an observer is stopped while events are still coming.
+    """
+    for name in ("watchdog", "PIL"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _without_control_characters(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
