@@ -174,9 +174,11 @@ def sidecar_schema() -> dict[str, JsonValue]:
 
 def job_id_in(path: Path) -> str | None:
     """Return the id of the job that published the sidecar at `path`, None if there is none."""
+    if not os.path.isfile(path):
+        return None  # reading a pipe would block
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     job = content.get("job") if isinstance(content, dict) else None
     found = job.get("id") if isinstance(job, dict) else None

@@ -15,6 +15,7 @@ from styled.daemon import check_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
 from styled.errors import ResourceUnavailable, StyledError, WeightsError
+from styled.ops.logs import printable
 
 
 def check_all(named: Path | None) -> int:
@@ -72,4 +73,4 @@ def _device(config: Config) -> Iterator[str]:
 
 
 def _good(line: str) -> None:
-    console.print(Text.assemble(("ok  ", "bold green"), line), soft_wrap=True)
+    console.print(Text.assemble(("ok  ", "bold green"), printable(line)), soft_wrap=True)

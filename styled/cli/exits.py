@@ -21,6 +21,7 @@ from styled.errors import (
     StyledError,
     WeightsError,
 )
+from styled.ops.logs import printable
 
 DONE = 0
 REJECTED = 1
@@ -63,12 +64,22 @@ def errors_as_exit_codes() -> Iterator[None]:
 
 def say_error(error: StyledError) -> None:
     """Print an error and what to do about it on standard error."""
-    errors.print(Text.assemble(("styled: ", "bold red"), error.message), soft_wrap=True)
+    _say(error.message)
     for remedy in error.remedies:
-        errors.print(Text(f"  - {remedy}"), soft_wrap=True)
+        errors.print(Text(f"  - {_printable_lines(remedy)}"), soft_wrap=True)
 
 
 def leave_with_usage_error(message: str) -> NoReturn:
     """Print what is wrong with the command line and leave."""
-    errors.print(Text.assemble(("styled: ", "bold red"), message), soft_wrap=True)
+    _say(message)
     raise typer.Exit(USAGE)
+
+
+def _say(message: str) -> None:
+    words = _printable_lines(message)
+    errors.print(Text.assemble(("styled: ", "bold red"), words), soft_wrap=True)
+
+
+def _printable_lines(text: str) -> str:
+    # Messages quote file names, which may hold anything.
+    return "\n".join(map(printable, text.split("\n")))

@@ -13,6 +13,7 @@ from styled.cli.exits import console
 from styled.config import load_config
 from styled.delivery.atomic import make_folder, write_whole
 from styled.errors import ResourceUnavailable
+from styled.ops.logs import printable
 
 FIRST_STYLE = "red-trees"
 FIRST_STYLE_SIZE = (640, 480)
@@ -89,6 +90,9 @@ def init_folder(
 
 def say_what_was_made(made: WorkingFolder) -> None:
     """Tell a person what is there now and what to do next."""
-    console.print(Text(f"{made.folder} is ready, with a first style, {made.style}."))
-    console.print(Text(f"Start:          styled run -c {made.config}"), soft_wrap=True)
-    console.print(Text(f"Drop photos in: {made.inbox}"), soft_wrap=True)
+    for line in (
+        f"{made.folder} is ready, with a first style, {made.style}.",
+        f"Start:          styled run -c {made.config}",
+        f"Drop photos in: {made.inbox}",
+    ):
+        console.print(Text(printable(line)), soft_wrap=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from pydantic import ValidationError
 from rich.progress import (
@@ -28,12 +29,13 @@ from styled.cli.exits import console, errors, leave_with_usage_error
 from styled.cli.working_folder import find_config
 from styled.config import (
     EngineConfig,
+    IntakeConfig,
     Style,
     StyleImage,
     parse_settings,
     resolve_recipe,
 )
-from styled.delivery.atomic import make_folder, write_whole
+from styled.delivery.atomic import make_folder, resource_errors, write_whole
 from styled.delivery.names import sidecar_of
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
@@ -43,14 +45,17 @@ from styled.engine.weights import load_weights
 from styled.errors import ConfigError, InputRejected
 from styled.jobs.account import Outcome, degradations, sidecar_of_result
 from styled.jobs.job import Job, JobState
-from styled.jobs.preparation import Prepared, prepare
+from styled.jobs.preparation import Prepared, check_style, prepare
+from styled.ops.logs import printable
 from styled.recipes import DEFAULT_RECIPE, Recipe
-from styled.sidecar import ResultFacts, TimingFacts
+from styled.sidecar import ResultFacts, TimingFacts, readable
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
     ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".avif": "avif",
 }  # fmt: skip
+
+MAX_PIXELS = IntakeConfig().max_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +86,21 @@ def stylize_one(request: StylizeRequest) -> None:
         leave_with_usage_error(
             f"--out: {request.out} should end in one of {', '.join(sorted(FORMATS))}"
         )
+    for picture in (request.photo, *request.images):
+        if _is_same_file(picture, request.out):
+            leave_with_usage_error(f"--out: {request.out} is {picture} itself, and would be lost")
     style, engine_config = _style_and_engine(request)
+    if problems := check_style(style, max_pixels=MAX_PIXELS):
+        raise ConfigError("\n".join(f"style image: {problem}" for problem in problems))
     submitted_at, begun = time.time(), time.monotonic()
     try:
-        prepared = prepare(request.photo, style, max_pixels=200_000_000)
+        mtime_ns = os.stat(request.photo).st_mtime_ns
+        prepared = prepare(request.photo, style, max_pixels=MAX_PIXELS)
     except FileNotFoundError:
         raise InputRejected(f"{request.photo} does not exist") from None
     if request.out.is_dir():
         raise ConfigError(f"--out: {request.out} is a folder", "name a file in it")
-    make_folder(request.out.absolute().parent)
+    _require_writable(request.out.absolute().parent)
 
     with _progress_bar() as bar:
         engine = _load_engine(engine_config, bar)
@@ -107,7 +118,7 @@ def stylize_one(request: StylizeRequest) -> None:
         degraded=degradations(prepared, engine.facts.degraded),
     )
     sidecar = sidecar_of_result(
-        _job(request, prepared, submitted_at),
+        _job(request, prepared, submitted_at, mtime_ns),
         prepared,
         outcome,
         engine.facts,
@@ -131,8 +142,8 @@ def stylize_one(request: StylizeRequest) -> None:
     for note in outcome.degraded:
         errors.print(Text(f"note: {note}"), soft_wrap=True)
     console.print(
-        Text(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
-             f"{sidecar_of(request.out)})"),
+        Text(printable(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
+                       f"{sidecar_of(request.out)})")),
         soft_wrap=True,
     )  # fmt: skip
 
@@ -217,15 +228,32 @@ def _progress_bar() -> Iterator[ProgressBar]:
         yield bar
 
 
-def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float) -> Job:
+def _is_same_file(a: Path, b: Path) -> bool:
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return False
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder, and a file in it: better to fail now than after all the painting.
+
+    Raises:
+        ResourceUnavailable: either can't be done.
+    """
+    make_folder(folder)
+    with resource_errors(folder), TemporaryFile(dir=folder):
+        pass
+
+
+def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float, mtime_ns: int) -> Job:
     """Describe the command as a job, so that its sidecar is like all others."""
-    facts = os.stat(request.photo)
     return Job(
         id=f"stylize-{uuid.uuid4().hex[:12]}",
         input=str(request.photo),
         size=prepared.read.bytes,
-        mtime_ns=facts.st_mtime_ns,
-        style=request.style or "+".join(path.stem for path in request.images),
+        mtime_ns=mtime_ns,
+        style=readable(request.style or "+".join(path.stem for path in request.images)),
         destination=request.out.name,
         state=JobState.DONE,
         attempts=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from styled.errors import ResourceUnavailable
 
 TEMPORARY_PREFIX = ".styled-"
 """What the hidden names of unfinished files begin with."""
+
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -51,38 +54,62 @@ def move_whole(source: Path, destination: Path) -> None:
             if error.errno != errno.EXDEV:
                 raise
             _copy(source, destination)
+            # Two file systems know of no common order: without this a power cut could
+            # keep the deletion of the original and lose the name of its copy.
+            sync_folder(destination.parent)
             source.unlink()
         sync_folder(destination.parent)
         sync_folder(source.parent)
 
 
-def copy_whole(source: Path, destination: Path) -> None:
+def copy_whole(source: Path, destination: Path, *, apart: bool = False) -> None:
     """Give a file a second name; where the file system has no hard links, copy it.
+
+    Args:
+        source: Stays as it is.
+        destination: A name that is free.
+        apart: Copy in any case, so that writing to the one never changes the other.
 
     Raises:
         ResourceUnavailable: as for `move_whole`.
     """
     with resource_errors(destination):
-        try:
-            os.link(source, destination, follow_symlinks=False)
-        except OSError:
+        if apart or not _link(source, destination):
             _copy(source, destination)
         sync_folder(destination.parent)
 
 
+def _link(source: Path, destination: Path) -> bool:
+    try:
+        os.link(source, destination, follow_symlinks=False)
+    except FileExistsError:
+        raise  # copying would replace it
+    except OSError:
+        return False
+    return True
+
+
 def _copy(source: Path, destination: Path) -> None:
     temporary = _temporary_beside(destination)
+    before = _state_of(source)
     try:
         shutil.copyfile(source, temporary, follow_symlinks=False)
         with suppress(OSError):  # times and permissions are a courtesy
             shutil.copystat(source, temporary, follow_symlinks=False)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if _state_of(source) != before:
+            raise OSError(errno.EBUSY, "the original changed while it was copied")
         temporary.replace(destination)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    facts = os.stat(path, follow_symlinks=False)
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def make_folder(path: Path) -> None:
@@ -116,7 +143,7 @@ def sweep_temporaries(root: Path) -> int:
     swept = 0
     for folder, _, names in os.walk(root):
         for name in names:
-            if name.startswith(TEMPORARY_PREFIX):
+            if _TEMPORARY_NAME.fullmatch(name):
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, name))
                     swept += 1

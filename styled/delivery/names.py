@@ -9,6 +9,9 @@ from pathlib import Path
 LONGEST_NAME_BYTES = 255
 """What ext4, XFS, Btrfs, NTFS and APFS allow, the last two in other units but no less."""
 
+LONGEST_EXTENSION_BYTES = 32
+"""What follows the last dot of a name counts as its extension up to here."""
+
 
 def candidates(name: str, suffix: str = "") -> Iterator[str]:
     """Yield `photo.jpg`, `photo-2.jpg`, `photo-3.jpg`, ... without end.
@@ -18,6 +21,8 @@ def candidates(name: str, suffix: str = "") -> Iterator[str]:
         suffix: Something like `.json` that must still fit behind every name.
     """
     stem, extension = os.path.splitext(name)
+    if len(os.fsencode(extension)) > LONGEST_EXTENSION_BYTES:
+        stem, extension = name, ""  # or nothing could be cut to make room for a number
     number = 1
     while True:
         tail = extension if number == 1 else f"-{number}{extension}"
@@ -38,6 +43,15 @@ def free_place(folder: Path, name: str, *, sidecar: bool) -> Path:
     for candidate in candidates(name, suffix):
         path = folder / candidate
         if not os.path.lexists(path) and not (sidecar and os.path.lexists(sidecar_of(path))):
+            return path
+    raise AssertionError("candidates() never ends")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """Return a path in `parent` that is a folder or may become one."""
+    for candidate in candidates(name):
+        path = parent / candidate
+        if os.path.isdir(path) or not os.path.lexists(path):
             return path
     raise AssertionError("candidates() never ends")
 

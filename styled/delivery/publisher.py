@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from styled.delivery.atomic import (
@@ -15,7 +16,7 @@ from styled.delivery.atomic import (
     sync_folder,
     write_whole,
 )
-from styled.delivery.names import free_place, sidecar_of
+from styled.delivery.names import free_folder, free_place, sidecar_of
 from styled.errors import ResourceUnavailable
 from styled.sidecar import Sidecar, job_id_in
 
@@ -43,12 +44,17 @@ class Publisher:
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
         """Return a free path below `root`, as near to `relative` as possible.
 
+        Where a file has taken the name of a folder, the folder too gets another name.
+
         Raises:
             ResourceUnavailable: its folder can't be made.
         """
-        wanted = root / relative
-        make_folder(wanted.parent)
-        return free_place(wanted.parent, wanted.name, sidecar=sidecar)
+        *folders, name = Path(relative).parts
+        folder = root
+        for part in folders:
+            folder = free_folder(folder, part)
+        make_folder(folder)
+        return free_place(folder, name, sidecar=sidecar)
 
     def publish_result(self, path: Path, data: bytes) -> None:
         """Write a result; it counts only once its sidecar is published too.
@@ -69,8 +75,13 @@ class Publisher:
         write_whole(sidecar_of(path), sidecar.to_json())
 
     def is_published(self, path: Path, job_id: str) -> bool:
-        """Tell whether `path` is complete and made by this job."""
-        return path.exists() and job_id_in(sidecar_of(path)) == job_id
+        """Tell whether `path` is complete and made by this job.
+
+        Raises:
+            ResourceUnavailable: the outbox can't be looked into.
+        """
+        with resource_errors(path):
+            return path.exists() and job_id_in(sidecar_of(path)) == job_id
 
     def may_replace(self, path: Path, job_id: str, sha256: str | None) -> bool:
         """Tell whether a name that this job once reserved is still its own to write.
@@ -79,19 +90,24 @@ class Publisher:
         has taken the name meanwhile is never overwritten.
         """
         sidecar = sidecar_of(path)
-        if os.path.lexists(sidecar):
-            return job_id_in(sidecar) == job_id
-        return not os.path.lexists(path) or sha256 == _sha256_of(path)
+        if os.path.lexists(sidecar) and job_id_in(sidecar) != job_id:
+            return False
+        return not os.path.lexists(path) or (sha256 is not None and sha256 == _sha256_of(path))
 
     def place_for_original(
         self, root: Path, relative: str, source: Path, reserved: Path | None
     ) -> Path:
         """Return where an original goes: the reserved place, unless a stranger has taken it.
 
+        An original that is no longer in the inbox is what lies in the reserved place: the
+        process died after it had moved it.
+
         Raises:
             ResourceUnavailable: its folder can't be made.
         """
-        if reserved is not None and (not os.path.lexists(reserved) or _same(reserved, source)):
+        if reserved is not None and (
+            not os.path.lexists(reserved) or identity(source) is None or _same(reserved, source)
+        ):
             return reserved
         return self.place_for(root, relative, sidecar=root == self.rejected)
 
@@ -111,47 +127,74 @@ class Publisher:
             Whether the input was still there, and the same.
 
         Raises:
-            ResourceUnavailable: a destination is full, read-only or gone.
+            ResourceUnavailable: a destination is full, read-only, gone or taken meanwhile.
         """
         if identity(source) != same_as:
             return False
         try:
             *others, last = [*destinations, None] if keep or not destinations else destinations
             for destination in others:
-                self._copy(source, destination)
-            if last is not None and not os.path.lexists(last):
+                self._copy(source, destination, apart=keep)
+            if last is not None and not _is_there_already(source, last):
+                make_folder(last.parent)
                 move_whole(source, last)
             elif not keep:
                 with resource_errors(source):
                     source.unlink()
                     sync_folder(source.parent)
         except ResourceUnavailable:
-            if identity(source) is None:
-                return False  # somebody took it away at this very moment
+            if identity(source) != same_as:
+                return False  # somebody took it away, or replaced it, at this very moment
             raise
         return True
 
-    def _copy(self, source: Path, destination: Path | None) -> None:
-        if destination is not None and not os.path.lexists(destination):
+    def _copy(self, source: Path, destination: Path | None, *, apart: bool) -> None:
+        if destination is not None and not _is_there_already(source, destination):
             make_folder(destination.parent)
-            copy_whole(source, destination)
+            copy_whole(source, destination, apart=apart)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime_ns of a file, None where there is none."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
+    """Return size and mtime_ns of a file, None where there is none.
+
+    Raises:
+        ResourceUnavailable: nobody can tell, for instance because of a permission.
+    """
+    with resource_errors(path):
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size, found.st_mtime_ns
+
+
+def _is_there_already(source: Path, destination: Path) -> bool:
+    """Tell whether an earlier attempt has put `source` at `destination`.
+
+    Raises:
+        ResourceUnavailable: something else has taken that name since it was chosen. To
+            go on would lose either; the next attempt chooses another name.
+    """
+    if not os.path.lexists(destination):
+        return False
+    if not _same(source, destination):
+        raise ResourceUnavailable(
+            f"{destination} was taken by another file at this very moment",
+            "another name is chosen at the next attempt; work goes on by itself",
+        )
+    return True
 
 
 def _same(a: Path, b: Path) -> bool:
-    return os.path.samefile(a, b) or _sha256_of(a) == _sha256_of(b)
+    sha256 = _sha256_of(a)
+    return sha256 is not None and sha256 == _sha256_of(b)
 
 
 def _sha256_of(path: Path) -> str | None:
+    """Return the digest of a regular file, None for anything else: a pipe would block."""
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

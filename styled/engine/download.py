@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 from styled.errors import WeightsError
 
@@ -79,5 +80,7 @@ def download(
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    return str(reason) or type(error).__name__
+    # A URLError is a wrapper around the reason; an HTTPError says more than its reason does.
+    if isinstance(error, URLError) and not isinstance(error, HTTPError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    return str(error) or type(error).__name__

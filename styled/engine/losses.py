@@ -41,9 +41,13 @@ class Moments:
 
 def moments(features: Tensor) -> Moments:
     """Return the moments of 1xCxhxw features, in float32 or better whatever they come in."""
-    flat = features.flatten(2).squeeze(0)
-    flat = flat.float() if flat.dtype.itemsize < 4 else flat
+    flat = at_least_float32(features).flatten(2).squeeze(0)
     return Moments(flat.mean(dim=1), flat @ flat.T / flat.shape[1])
+
+
+def at_least_float32(features: Tensor) -> Tensor:
+    """Return features in float32 where they are in less, as they are otherwise."""
+    return features.float() if features.dtype.itemsize < 4 else features
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def wasserstein_loss(result: Moments, target: WassersteinTarget) -> Tensor:
     covariance = result.covariance()
     channels = len(result.mean)
     spread = covariance.trace() + target.trace - 2 * trace_of_root(covariance, target.root)
-    return (result.mean - target.mean).square().mean() + spread / channels
+    return (result.mean - target.mean).square().mean() + spread.to(result.mean.dtype) / channels
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:

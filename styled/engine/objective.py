@@ -11,6 +11,7 @@ from torch import Tensor
 from styled.engine.losses import (
     Moments,
     WassersteinTarget,
+    at_least_float32,
     content_loss,
     moments,
     total_variation,
@@ -85,7 +86,7 @@ class Objective:
         self._targets = targets
         with torch.no_grad():
             features = layer_features(network, recipe, content, recipe.content_layers)
-        self._content = {name: f.float() for name, f in features.items()}
+        self._content = {name: at_least_float32(f) for name, f in features.items()}
 
     def evaluate(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Return the losses of a picture and their gradient.
@@ -102,7 +103,7 @@ class Objective:
         features = layer_features(self._network, recipe, image, layers)
 
         content = torch.stack([
-            weight * content_loss(features[name].float(), self._content[name])
+            weight * content_loss(at_least_float32(features[name]), self._content[name])
             for name, weight in recipe.content_layers.items()
         ]).sum() * recipe.content_weight  # fmt: skip
         style = torch.stack([

@@ -97,7 +97,7 @@ def stylize(
     content = content.to(network.device)
     styles = [(image.to(network.device), weight) for image, weight in styles]
 
-    trace = list(resume.trace) if resume else []
+    trace = [TraceRow(*row) for row in resume.trace] if resume else []
     result = content  # of the scale before; replaced at once unless `init` is content
     for scale, (w, h) in enumerate(plan, start=1):
         if resume is not None and scale < resume.scale:

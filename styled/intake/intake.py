@@ -135,14 +135,18 @@ class Intake:
                 self._gate.forget()
                 next_full_look = self._clock() + self._rescan_seconds
             self.look()
-            self._stopping.wait(REST_SECONDS)
+            if self._stopping.wait(REST_SECONDS):
+                break  # without this, the hint of stop() might be the one cleared above
             self._hint.wait(max(0.0, self._next_look_at(next_full_look) - self._clock()))
         self._watcher.stop()
 
     def _next_look_at(self, next_full_look: float) -> float:
+        soon = self._clock() + POLL_SECONDS
+        if self._trouble is not None:
+            return min(next_full_look, soon)  # what has settled long ago is no reason to hurry
         moments = [next_full_look]
-        if self.degraded is not None or self._mode == "polling" or self._trouble is not None:
-            moments.append(self._clock() + POLL_SECONDS)
+        if self.degraded is not None or self._mode == "polling":
+            moments.append(soon)
         settles = self._gate.next_settled_at()
         if settles is not None:
             moments.append(settles)

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from styled.errors import ResourceUnavailable
+from styled.sidecar import readable
 
 log = structlog.get_logger()
 
@@ -56,27 +57,37 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
     Raises:
         ResourceUnavailable: the inbox itself is gone or can't be read.
     """
-    try:
-        pending = [(os.scandir(inbox), "")]
-    except OSError as error:
-        raise ResourceUnavailable(
-            f"the inbox {inbox} can't be read: {error.strerror}",
-            "mount it, make it again or mend its permissions; work goes on by itself",
-        ) from error
+    # Folders wait by name, and each is read to its end before the next is opened: there may
+    # be more of them than a process may have open at once.
+    pending = [""]
     while pending:
-        entries, prefix = pending.pop()
-        with entries:
-            for entry in entries:
-                if ignore.match(entry.name):
-                    continue
-                path = prefix + entry.name
-                try:
-                    facts = entry.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(facts.st_mode):
-                        pending.append((os.scandir(entry.path), path + "/"))
-                    elif stat.S_ISREG(facts.st_mode):
-                        yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    log.warning("folder.skipped", path=path, reason=error.strerror)
+        folder = pending.pop()
+        try:
+            with os.scandir(inbox / folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            if not folder:
+                raise ResourceUnavailable(
+                    f"the inbox {inbox} can't be read: {error.strerror}",
+                    "mount it, make it again or mend its permissions; work goes on by itself",
+                ) from error
+            _pass_over(folder, error)
+            continue
+        for entry in entries:
+            if ignore.match(entry.name):
+                continue
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                facts = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                _pass_over(path, error)
+                continue
+            if stat.S_ISDIR(facts.st_mode):
+                pending.append(path)
+            elif stat.S_ISREG(facts.st_mode):
+                yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+def _pass_over(path: str, error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        log.warning("folder.skipped", path=readable(path), reason=error.strerror)

@@ -41,7 +41,7 @@ class SettleGate:
             if entry is None or entry.found != file:
                 entry = _Watched(file, since=now)
             watched[file.path] = entry
-            if not entry.let_through and now - entry.since >= self._settle_seconds:
+            if not entry.let_through and now >= entry.since + self._settle_seconds:
                 entry.let_through = True
                 settled.append(file)
         self._watched = watched

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 from watchdog.events import (
     EVENT_TYPE_CLOSED_NO_WRITE,
+    EVENT_TYPE_DELETED,
     EVENT_TYPE_OPENED,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -28,8 +29,9 @@ class Watcher:
     def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
         """Watch `folder` once started; `on_change` must return at once and never raise."""
         self._folder = folder
-        self._handler = _Hints(on_change)
+        self._on_change = on_change
         self._observer: BaseObserver | None = None
+        self._hints: _Hints | None = None
         self._watched: tuple[int, int] | None = None
 
     def ensure(self) -> str | None:
@@ -46,32 +48,52 @@ class Watcher:
             self.stop()
             return f"{self._folder} can't be watched: {error.strerror}"
         present = facts.st_dev, facts.st_ino
-        if self._observer is not None and self._observer.is_alive() and self._watched == present:
+        if self._is_watching() and self._watched == present:
             return None
         self.stop()
-        observer = Observer()
+        # The kernel is told not to follow links, not even the inbox itself if it is one.
+        folder = os.path.realpath(self._folder)
+        hints = _Hints(folder, self._on_change)
+        observer: BaseObserver | None = None
         try:
-            observer.schedule(self._handler, str(self._folder), recursive=True)
+            observer = Observer()
+            observer.schedule(hints, folder, recursive=True)
             observer.start()
         except OSError as error:
             # For instance the inotify limit of the user is reached.
+            if observer is not None:
+                observer.stop()  # or each attempt would use up one more of the few there are
             return f"{self._folder} can't be watched: {error.strerror or error}"
-        self._observer, self._watched = observer, present
+        self._observer, self._hints, self._watched = observer, hints, present
         log.debug("inbox.watched", folder=str(self._folder))
         return None
 
     def stop(self) -> None:
         """Stop watching and join the threads."""
         observer, self._observer = self._observer, None
-        if observer is not None and observer.is_alive():
-            observer.stop()
+        if observer is not None:
+            observer.stop()  # its helpers may live on even where it is dead itself
             observer.join()
+
+    def _is_watching(self) -> bool:
+        return (
+            self._observer is not None
+            and self._observer.is_alive()
+            and all(emitter.is_alive() for emitter in self._observer.emitters)
+            and self._hints is not None
+            and not self._hints.folder_is_gone
+        )
 
 
 class _Hints(FileSystemEventHandler):
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    def __init__(self, folder: str, on_change: Callable[[], None]) -> None:
+        self._folder = folder
         self._on_change = on_change
+        self.folder_is_gone = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
+        # A folder that is made again at once may have the same number in the file system.
+        if event.event_type == EVENT_TYPE_DELETED and event.src_path == self._folder:
+            self.folder_is_gone = True
         if event.event_type not in _OF_READING:
             self._on_change()

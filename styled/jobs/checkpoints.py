@@ -11,6 +11,7 @@ from styled.engine.checkpoint import Checkpoint
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job
 from styled.jobs.protocols import Engine
+from styled.sidecar import readable
 
 log = structlog.get_logger()
 
@@ -53,13 +54,20 @@ class CheckpointStore:
 
     def drop(self, job: Job) -> None:
         """Delete the job's checkpoint, if there is one."""
-        self._path(job).unlink(missing_ok=True)
+        self._delete(self._path(job))
 
     def sweep(self, keep: set[str]) -> None:
         """Delete all checkpoints but those of the jobs whose ids are in `keep`."""
         for path in self._folder.glob("*.ckpt"):
             if path.stem not in keep:
-                path.unlink(missing_ok=True)
+                self._delete(path)
+
+    def _delete(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            # It only takes up space, which is no reason to fail a job that is done.
+            log.warning("checkpoint.kept", path=readable(path), reason=error.strerror)
 
     def _path(self, job: Job) -> Path:
         return self._folder / f"{job.id}.ckpt"

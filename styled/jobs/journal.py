@@ -11,13 +11,14 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Self
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Arrival, Job, JobState
+from styled.sidecar import readable
 
 SCHEMA_VERSION = 1
 
@@ -27,7 +28,7 @@ CREATE TABLE jobs (
     id TEXT NOT NULL UNIQUE,
     input BLOB NOT NULL,
     size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
+    mtime_ns TEXT NOT NULL, -- a file may be dated beyond what an INTEGER holds: the year 2262
     style TEXT NOT NULL,
     destination BLOB NOT NULL,
     state TEXT NOT NULL DEFAULT 'queued',
@@ -70,8 +71,9 @@ class Journal:
         Raises:
             ResourceUnavailable: it can't be opened or written, is damaged, or is newer.
         """
-        with _sqlite_errors(path):
+        with _sqlite_errors(path), ExitStack() as on_failure:
             connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            on_failure.callback(connection.close)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA busy_timeout = 10000")
@@ -86,6 +88,7 @@ class Journal:
                 connection.executescript(
                     f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
                 )
+            on_failure.pop_all()
         return cls(connection)
 
     @classmethod
@@ -97,10 +100,16 @@ class Journal:
         """
         if not path.exists():
             raise ResourceUnavailable(f"there is no journal at {path}", "start it with styled run")
-        with _sqlite_errors(path):
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        # Without a write-ahead log nobody is writing, and SQLite has to be told so: else it
+        # wants to make one, which a user who may only read is not allowed to.
+        log_file = path.with_name(f"{path.name}-wal")
+        mode = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
+        with _sqlite_errors(path), ExitStack() as on_failure:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+            on_failure.callback(connection.close)
             connection.execute("PRAGMA busy_timeout = 2000")
             connection.execute("SELECT 1 FROM jobs LIMIT 1")
+            on_failure.pop_all()
         return cls(connection)
 
     def close(self) -> None:
@@ -112,7 +121,7 @@ class Journal:
     def submit(self, arrivals: Iterable[Arrival], now: float) -> int:
         """Queue a job for each style of each arrival that is not known yet; return how many."""
         rows = [
-            (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, arrival.mtime_ns,
+            (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
              style, os.fsencode(destination), now)
             for arrival in arrivals
             for style, destination in arrival.destinations.items()
@@ -173,7 +182,7 @@ class Journal:
         self._execute(
             "UPDATE jobs SET state = 'queued', reason = ?, failure = ?, not_before = ?,"
             " attempts = attempts - ? WHERE id = ?",
-            (reason, failure, not_before, 0 if attempt_counts else 1, job.id),
+            (_text(reason), failure, not_before, 0 if attempt_counts else 1, job.id),
         )
 
     def note_progress(self, job: Job, fraction: float) -> None:
@@ -204,7 +213,7 @@ class Journal:
         self._execute(
             "UPDATE jobs SET state = ?, finished_at = ?, reason = ?, failure = ?,"
             " fraction = CASE ? WHEN 'done' THEN 1.0 ELSE fraction END WHERE id = ?",
-            (state, now, reason, failure, state, job.id),
+            (state, now, _text(reason), failure, state, job.id),
         )
 
     # Leaving
@@ -213,14 +222,15 @@ class Journal:
         """Return all jobs of the same input, `job` among them."""
         return self._jobs(
             "in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
-            (os.fsencode(job.input), job.size, job.mtime_ns),
+            (os.fsencode(job.input), job.size, str(job.mtime_ns)),
         )
 
     def forget_input(self, job: Job) -> None:
         """Note that the input has left the inbox: the same file may be dropped again."""
         self._execute(
-            "UPDATE jobs SET in_inbox = 0 WHERE input = ? AND size = ? AND mtime_ns = ?",
-            (os.fsencode(job.input), job.size, job.mtime_ns),
+            "UPDATE jobs SET in_inbox = 0"
+            " WHERE in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
+            (os.fsencode(job.input), job.size, str(job.mtime_ns)),
         )
 
     def finished_in_inbox(self) -> list[Job]:
@@ -268,7 +278,7 @@ class Journal:
             cursor.executemany(
                 "INSERT INTO daemon VALUES (?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                list(facts.items()),
+                [(key, readable(value)) for key, value in facts.items()],
             )
 
     def read_daemon(self) -> dict[str, str]:
@@ -328,6 +338,11 @@ def _sqlite_errors(path: Path | None = None) -> Iterator[None]:
         ) from error
 
 
+def _text(words: str | None) -> str | None:
+    """Return words as SQLite takes them: they may name files that are not UTF-8."""
+    return None if words is None else readable(words)
+
+
 def _job(row: tuple[object, ...]) -> Job:
     values = {
         field.name: os.fsdecode(value)
@@ -336,4 +351,5 @@ def _job(row: tuple[object, ...]) -> Job:
         for field, value in zip(fields(Job), row, strict=True)
     }
     values["state"] = JobState(str(values["state"]))
+    values["mtime_ns"] = int(str(values["mtime_ns"]))
     return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order

@@ -9,6 +9,7 @@ from typing import Literal
 
 import structlog
 
+from styled.errors import ResourceUnavailable
 from styled.jobs.account import sidecar_of_rejection
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import FINISHED, Journal
@@ -18,6 +19,9 @@ from styled.sidecar import readable
 log = structlog.get_logger()
 
 AfterSuccess = Literal["archive", "keep", "delete"]
+
+STYLE_REMOVED = "style removed"
+"""The failure of a job that was cancelled because its style is no longer configured."""
 
 
 def retire_input(
@@ -34,28 +38,35 @@ def retire_input(
     again.
 
     Raises:
-        ResourceUnavailable: the new place is full, read-only or gone.
+        ResourceUnavailable: the new place is full, read-only or gone, or the inbox is.
     """
     siblings = journal.jobs_of_input(job)
     if not siblings or any(sibling.state not in FINISHED for sibling in siblings):
         return
     done = [s for s in siblings if s.state is JobState.DONE]
     rejected = [s for s in siblings if s.state is JobState.REJECTED]
+    require_inbox(inbox)
     source = inbox / job.input
+    is_there = identity(source) == (job.size, job.mtime_ns)
     if not done and not rejected:
-        if identity(source) != (job.size, job.mtime_ns):
-            journal.forget_input(job)  # cancelled because it is gone
+        # Cancelled because it is gone, or because its style is: then it is painted after
+        # all once that style is back.
+        if not is_there or any(s.failure == STYLE_REMOVED for s in siblings):
+            journal.forget_input(job)
         return
 
     keep = after_success == "keep" and bool(done)
-    sha256 = _sha256(source) if rejected else None
+    sha256 = _sha256(source) if rejected and is_there else None
     places: dict[str, Path] = {}
     for sibling in (*(done if after_success == "archive" else ()), *rejected):
         root = delivery.rejected if sibling.state is JobState.REJECTED else delivery.archive
         reserved = Path(sibling.original) if sibling.original else None
-        place = delivery.place_for_original(
-            root, f"{sibling.style}/{sibling.destination}", source, reserved
-        )
+        if reserved is not None and not is_there:
+            place = reserved  # where a dead process has already moved it
+        else:
+            place = delivery.place_for_original(
+                root, f"{sibling.style}/{sibling.destination}", source, reserved
+            )
         if place != reserved:
             journal.reserve_original(sibling, place)
         places[sibling.id] = place
@@ -71,17 +82,41 @@ def retire_input(
                 sibling, sha256 or _sha256(places[sibling.id]), changed=changed, now=now
             ),
         )
-    if not keep:
+    if not keep or not was_there:
         journal.forget_input(job)
     log.debug("input.retired", path=readable(job.input), places=[str(p) for p in places.values()])
 
 
+def require_inbox(inbox: Path) -> None:
+    """Do nothing, unless the whole inbox is missing: then no single input is.
+
+    Raises:
+        ResourceUnavailable: it is not there or can't be read.
+    """
+    try:
+        os.scandir(inbox).close()
+    except OSError as error:
+        raise ResourceUnavailable(
+            f"the inbox {inbox} can't be read: {error.strerror}",
+            "mount it, make it again or mend its permissions; work goes on by itself",
+        ) from error
+
+
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime_ns of a file, None where there is none."""
+    """Return size and mtime_ns of a file, None where there is none.
+
+    Raises:
+        ResourceUnavailable: nobody can tell, for instance because of a permission.
+    """
     try:
         found = os.stat(path, follow_symlinks=False)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise ResourceUnavailable(
+            f"{path} can't be looked at: {error.strerror}",
+            "check the permissions, the disk and the mount",
+        ) from error
     return found.st_size, found.st_mtime_ns
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
-from styled.jobs.journal import Journal
+from styled.jobs.journal import FINISHED, Journal
 from styled.jobs.worker import Worker
 from styled.sidecar import readable
 
@@ -61,6 +61,7 @@ class Scheduler:
             try:
                 for job in self._journal.finished_in_inbox():
                     self._worker.retire(job)
+                self._resumed()
                 return
             except ResourceUnavailable as error:
                 self._pause(error)
@@ -89,6 +90,7 @@ class Scheduler:
             self._pause(error)
             return True
         if job is None:
+            self._resumed()
             return False
         with structlog.contextvars.bound_contextvars(
             job=job.id, input=readable(job.input), style=job.style
@@ -98,25 +100,32 @@ class Scheduler:
                 self._worker.work(job)
                 self._resumed()
             except ResourceUnavailable as error:
-                self._pause(error)
-                self._put_back(job)
+                self._sit_out(job, error)
         return True
 
-    def _put_back(self, job: Job) -> None:
-        """Return a job to the queue, or finish its retirement if it had already ended."""
+    def _sit_out(self, job: Job, error: ResourceUnavailable) -> None:
+        """Put a job back and pause; or, if it had already ended, let its input leave.
+
+        It is put back before the pause: whoever kills the process during a long one must
+        not make it look as if the job had killed it.
+        """
+        paused = False
         while True:
             try:
                 present = self._journal.job(job.id)
                 if present is not None and present.state is JobState.RUNNING:
                     self._journal.put_back(present, attempt_counts=False)
-                elif present is not None:
+                elif present is not None and present.state in FINISHED and paused:
                     self._worker.retire(present)
                     self._resumed()
-                return
-            except ResourceUnavailable as error:
-                if self._stop.is_set():
-                    return  # the next start finds the job as it is
-                self._pause(error)
+                if paused:
+                    return
+            except ResourceUnavailable as another:
+                error = another
+            self._pause(error)
+            paused = True
+            if self._stop.is_set():
+                return  # the next start finds the job as it is
 
     def _pause(self, error: ResourceUnavailable) -> None:
         log.error(

@@ -28,7 +28,7 @@ from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared, prepare, result_name
 from styled.jobs.protocols import Delivery, Engine
-from styled.jobs.retirement import identity, retire_input
+from styled.jobs.retirement import STYLE_REMOVED, identity, require_inbox, retire_input
 from styled.sidecar import ResultFacts, TimingFacts, readable
 
 log = structlog.get_logger()
@@ -91,8 +91,6 @@ class Worker:
             self._journal.put_back(job, attempt_counts=False)
             log.info("job.interrupted", resumes=True)
             return
-        except FileNotFoundError:
-            self._cancel(job, "the input was removed before its turn")
         except InputRejected as error:
             self._reject(job, str(error), "input")
         except InputIncomplete as error:
@@ -122,31 +120,29 @@ class Worker:
         )  # fmt: skip
 
     def _attempt(self, job: Job) -> None:
-        if job.attempts > self._config.queue.max_attempts:
-            raise InputRejected(
-                f"the program died {job.attempts - 1} times while it worked on this",
-                "see the log for the cause; styled retry tries again",
-            )
+        # Before anything is held against the job: it may have died of its very last step.
         if self._already_published(job):
             self._journal.finish(job, JobState.DONE, self._now())
+            self._checkpoints.drop(job)
             log.info("job.found_published", result=job.result)
+            return
+        if job.attempts > self._config.queue.max_attempts:
+            begun = job.attempts - 1
+            self._reject(
+                job,
+                f"the program died while it worked on this, which was begun "
+                f"{begun} {'time' if begun == 1 else 'times'}\n"
+                "  - see the log for the cause, then drop the photo again",
+                "crash",
+            )
             return
         style = self._styles().get(job.style)
         if style is None:
-            self._cancel(job, f'the style "{job.style}" is no longer configured')
+            self._cancel(job, f'the style "{job.style}" is no longer configured', STYLE_REMOVED)
             return
-        source = self._config.inbox / job.input
-        found = identity(source)
-        if found is not None and found != (job.size, job.mtime_ns):
-            self._cancel(job, "the input was replaced by another file before its turn")
-            return
-
         started = self._clock()
-        try:
-            prepared = prepare(source, style, max_pixels=self._config.intake.max_pixels)
-        except ResourceUnavailable as error:
-            # One unreadable file or style must not stop all others.
-            self._look_again_later(job, error)
+        prepared = self._prepare(job, style)
+        if prepared is None:
             return
         prepared_at = self._clock()
         log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
@@ -157,6 +153,23 @@ class Worker:
         except ResourceUnavailable:
             save()  # so that nothing is painted twice when there is room again
             raise
+
+    def _prepare(self, job: Job, style: Style) -> Prepared | None:
+        """Return what there is to paint, or None where the job can't go on and has been told."""
+        source = self._config.inbox / job.input
+        try:
+            if identity(source) in (None, (job.size, job.mtime_ns)):
+                return prepare(source, style, max_pixels=self._config.intake.max_pixels)
+            gone = "the input was replaced by another file before its turn"
+        except FileNotFoundError:
+            require_inbox(self._config.inbox)
+            gone = "the input was removed before its turn"
+        except ResourceUnavailable as error:
+            # One unreadable file or style must not stop all others.
+            self._look_again_later(job, error)
+            return None
+        self._cancel(job, gone)
+        return None
 
     def _already_published(self, job: Job) -> bool:
         if job.result is None:
@@ -261,8 +274,8 @@ class Worker:
 
     # Other ends
 
-    def _cancel(self, job: Job, reason: str) -> None:
-        self._journal.finish(job, JobState.CANCELLED, self._now(), reason=reason)
+    def _cancel(self, job: Job, reason: str, failure: str | None = None) -> None:
+        self._journal.finish(job, JobState.CANCELLED, self._now(), reason=reason, failure=failure)
         self._checkpoints.drop(job)
         log.info("job.cancelled", reason=reason)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from styled.errors import InUse, ResourceUnavailable
+
+LOCK_ATTEMPTS = 5
+LOCK_RETRY_SECONDS = 0.02
 
 
 class InstanceLock:
@@ -36,7 +40,7 @@ class InstanceLock:
                 "give the daemon's user write permission to the state folder",
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_exclusively(descriptor)
         except OSError as error:
             owner = os.read(descriptor, 100).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
@@ -68,3 +72,18 @@ class InstanceLock:
         finally:
             os.close(descriptor)
         return None
+
+
+def _lock_exclusively(descriptor: int) -> None:
+    """Lock an open file, or raise the OSError of the last of a few attempts.
+
+    Whoever asks for the owner at this very moment holds a shared lock, for microseconds.
+    """
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if attempt == LOCK_ATTEMPTS - 1:
+                raise
+            time.sleep(LOCK_RETRY_SECONDS)

@@ -9,6 +9,11 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+# Without local variables, which are whole pictures here.
+_tracebacks = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None:
     """Send all events to `stream` (standard error): JSON unless it is a terminal.
@@ -22,17 +27,20 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
     rendering: list[Processor] = (
         [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.processors.format_exc_info,
             _without_control_characters,
-            structlog.dev.ConsoleRenderer(pad_event_to=18),
+            structlog.dev.ConsoleRenderer(
+                pad_event_to=18, exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
         if on_terminal
         else [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            _tracebacks,
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     )
-    _quieten_libraries()
+    _take_in_libraries()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -45,13 +53,22 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
     )
 
 
-def _quieten_libraries() -> None:
-    """Leave only errors of other libraries, which write to standard error themselves.
+class _LibraryLogs(logging.Handler):
+    """Passes what other libraries log on to our own log, so that it stays one of JSON lines."""
 
-    watchdog warns whenever an observer is stopped while events are still coming.
-    """
-    for name in ("watchdog", "PIL"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        # watchdog calls it an error that an observer is stopped while events are coming.
+        if "when the thread is inactive" not in message:
+            structlog.get_logger().log(
+                record.levelno, "library.logged", library=record.name, message=message
+            )
+
+
+def _take_in_libraries() -> None:
+    root = logging.getLogger()
+    if not any(isinstance(handler, _LibraryLogs) for handler in root.handlers):
+        root.addHandler(_LibraryLogs(logging.WARNING))
 
 
 def _without_control_characters(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -60,8 +77,10 @@ def _without_control_characters(_: WrappedLogger, __: str, event: EventDict) -> 
     File names are chosen by strangers. JSON escapes such characters by itself.
     """
     for key, value in event.items():
-        if isinstance(value, str) and key != "exception":
-            event[key] = printable(value)
+        if isinstance(value, str):
+            # A traceback has lines of its own, but quotes names all the same.
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(map(printable, lines))
     return event
 
 

@@ -1,0 +1,171 @@
+"""`styled stylize`: one small picture, and every way in which it can fail."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+from PIL import Image
+
+from styled.cli import stylize
+from styled.cli.init import init_folder
+from styled.sidecar import SCHEMA_FILE
+from tests.cli.conftest import Run, draw
+
+SMALL = (
+    *("--set", "size.long_edge=48", "--set", "steps=2"),
+    *("--weights", "untrained", "--device", "cpu"),
+)
+
+
+@pytest.fixture
+def photo(here: Path) -> Path:
+    return draw(here / "photo.png")
+
+
+@pytest.fixture
+def painting(here: Path) -> Path:
+    return draw(here / "painting.png", "crimson")
+
+
+@pytest.mark.usefixtures("_network_at_hand")
+def test_a_photo_becomes_a_picture_and_a_sidecar(run: Run, photo: Path, painting: Path) -> None:
+    """OUT has the size asked for, OUT.json validates, and what is degraded is told."""
+    out = photo.with_name("deep") / "out.jpg"
+    result = run("stylize", photo, "-s", painting, "-o", out, "--seed", "7", *SMALL)
+    assert result.exit_code == 0, result.output
+    with Image.open(out) as image:
+        assert (image.format, image.size) == ("JPEG", (48, 36))
+    sidecar = json.loads((out.parent / "out.jpg.json").read_bytes())
+    jsonschema.validate(sidecar, json.loads(SCHEMA_FILE.read_bytes()))
+    assert sidecar["result"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert sidecar["input"]["path"] == str(photo)
+    assert sidecar["style"]["name"] == "painting"
+    assert (sidecar["recipe"]["steps"], sidecar["recipe"]["seed"]) == (2, 7)
+    assert sidecar["engine"]["device"] == "cpu"
+    assert sidecar["degraded"] == ["the network is untrained"]
+    assert "note: the network is untrained" in result.output
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.jpg", "out.jpg.json"]
+
+
+@pytest.mark.usefixtures("_network_at_hand")
+def test_the_same_command_gives_the_same_bytes(run: Run, photo: Path, painting: Path) -> None:
+    """Twice the same on the CPU, with a name that is not UTF-8 the second time."""
+    other = photo.with_name(os.fsdecode(b"caf\xe9.png"))
+    other.write_bytes(photo.read_bytes())
+    for source in (photo, other):
+        out = source.with_name(f"{source.stem}-out.png")
+        assert run("stylize", source, "-s", painting, "-o", out, *SMALL).exit_code == 0
+    one, two = sorted(photo.parent.glob("*-out.png"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.usefixtures("_network_at_hand")
+def test_a_style_of_the_configuration_brings_its_recipe_and_engine(run: Run, here: Path) -> None:
+    """`--style` takes images, overrides and weights from the configuration."""
+    init_folder(here, weights="untrained")
+    photo = draw(here / "photo.png")
+    options = ("--set", "size.long_edge=48", "--set", "steps=1", "--set", "scales=null")
+    result = run("stylize", photo, "--style", "red-trees", "-o", "out.png", *options)
+    assert result.exit_code == 0, result.output
+    sidecar = json.loads((here / "out.png.json").read_bytes())
+    assert sidecar["style"]["name"] == "red-trees"
+    assert sidecar["engine"]["weights_source"] == "untrained"
+
+
+@pytest.mark.usefixtures("_network_at_hand")
+def test_a_photo_may_be_removed_while_it_is_painted(
+    run: Run, photo: Path, painting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read once, and that is enough."""
+    paint = stylize._paint
+
+    def remove(*arguments: object) -> object:
+        photo.unlink()
+        return paint(*arguments)  # type: ignore[arg-type]  # handed through as they came
+
+    monkeypatch.setattr(stylize, "_paint", remove)
+    assert run("stylize", photo, "-s", painting, "-o", "out.png", *SMALL).exit_code == 0
+    assert photo.with_name("out.png.json").exists()
+
+
+# What can go wrong. Nothing of it may take the time of loading a network.
+
+
+@pytest.fixture
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was loaded for nothing")
+
+    monkeypatch.setattr(stylize, "_load_engine", refuse)
+
+
+@pytest.mark.usefixtures("_no_engine")
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("gone.png -s painting.png -o out.png", 1, "gone.png does not exist"),
+        ("text.jpg -s painting.png -o out.png", 1, "is not a picture"),
+        ("cut.png -s painting.png -o out.png", 1, "ends too early"),
+        ("tiny.png -s painting.png -o out.png", 1, "too small"),
+        (". -s painting.png -o out.png", 1, "not a regular file"),
+        ("photo.png -s gone.png -o out.png", 78, "gone.png does not exist"),
+        ("photo.png -s text.jpg -o out.png", 78, "text.jpg: "),
+        ("photo.png -s painting.png -o out.png --set steps=many", 78, "--set steps: expected"),
+        ("photo.png -s painting.png -o out.png --set stepz=3", 78, 'did you mean "steps"?'),
+        ("photo.png -s painting.png -o out.png --set size.long_edge=32", 1, "32 pixels"),
+        ("photo.png -s painting.png -o out.png --recipe pyramyd", 78, "pyramyd"),
+        ("photo.png -s painting.png -o out.png --device gpu", 78, "--device: "),
+        ("photo.png -s painting.png -o out.png --precision half", 78, "--precision: "),
+        ("photo.png --style oil -o out.png", 78, "config.yaml"),
+        ("photo.png --style oil -o out.png -c init/config.yaml", 78, 'no style "oil"'),
+        ("photo.png -s painting.png -o folder.png", 78, "is a folder"),
+        ("photo.png -s painting.png -o text.jpg/out.png", 73, "can't be written"),
+        ("photo.png -s painting.png -o /proc/out.png", 73, "can't be written"),
+        ("photo.png -o out.png", 2, "name a style"),
+        ("photo.png -s painting.png --style oil -o out.png", 2, "name a style"),
+        ("photo.png -s painting.png -o out.xyz", 2, "should end in one of"),
+        ("photo.png -s painting.png -o photo.png", 2, "would be lost"),
+        ("photo.png -s painting.png -o link.png", 2, "would be lost"),
+        ("photo.png -s painting.png -o painting.png", 2, "would be lost"),
+    ],
+)
+def test_a_failure_is_told_in_words_with_its_code(
+    run: Run, here: Path, photo: Path, painting: Path, arguments: str, code: int, words: str
+) -> None:
+    """Every failure is one clear message and its exit code, and leaves all files as they are."""
+    (here / "text.jpg").write_text("Dear diary, this is no picture at all.")
+    (here / "cut.png").write_bytes(photo.read_bytes()[:-30])
+    (here / "folder.png").mkdir()
+    (here / "link.png").symlink_to(photo)
+    draw(here / "tiny.png", size=(20, 20))
+    init_folder(here / "init")
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    result = run("stylize", *arguments.split())
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    assert result.output.startswith("styled: ")
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--weights", "missing.pth"), "missing.pth"),
+        (("--weights", "broken.pth"), "broken.pth"),
+        (("--weights", "untrained", "--device", "cuda:99"), "cuda:99"),
+    ],
+)
+def test_a_missing_network_or_device_is_69(
+    run: Run, photo: Path, painting: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """Weights that can't be read, and a device that is not there, are told with code 69."""
+    photo.with_name("broken.pth").write_bytes(b"no network")
+    result = run("stylize", photo, "-s", painting, "-o", "out.png", *arguments)
+    assert result.exit_code == 69
+    assert words in result.output
+    assert not photo.with_name("out.png").exists()

@@ -1,0 +1,30 @@
+"""Networks and pictures that the engine's tests share; loaded once, because they are large."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from styled.engine.vgg import Vgg19
+from styled.engine.weights import untrained
+
+
+@pytest.fixture(scope="session")
+def network() -> Vgg19:
+    """An untrained VGG-19 in float32 on the CPU."""
+    return Vgg19(untrained())
+
+
+@pytest.fixture(scope="session")
+def network64() -> Vgg19:
+    """The same in float64, for finite differences."""
+    return Vgg19(untrained(), dtype=torch.float64)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Tensor:
+    """Return 1x3xHxW smooth random colours in [0, 1]: more like a photo than white noise is."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, max(height // 8, 2), max(width // 8, 2), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return smooth.clamp(0, 1)

@@ -1,0 +1,75 @@
+"""Checkpoints: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
+from styled.recipes import PYRAMID
+
+CPU = torch.device("cpu")
+
+
+def checkpoint() -> Checkpoint:
+    """Return a checkpoint with something in every field."""
+    return Checkpoint(
+        scale=2,
+        step=7,
+        image=torch.rand(1, 3, 4, 5),
+        best=torch.rand(1, 3, 4, 5),
+        best_total=0.25,
+        optimizer={"pairs": [[torch.rand(3), torch.rand(3), 0.5]], "previous": None},
+        trace=[(1, 1, 0.4, 0.3, 0.1, 0.0)],
+    )
+
+
+def test_a_checkpoint_comes_back_bit_for_bit() -> None:
+    """Every field is what it was, tensors included."""
+    before = checkpoint()
+    after = load_checkpoint(dump_checkpoint(before, "work"), "work", CPU)
+    assert (after.scale, after.step, after.best_total) == (2, 7, 0.25)
+    assert torch.equal(after.image, before.image)
+    assert torch.equal(after.best, before.best)
+    assert torch.equal(after.optimizer["pairs"][0][1], before.optimizer["pairs"][0][1])
+    assert [tuple(row) for row in after.trace] == before.trace
+
+
+@pytest.mark.parametrize("position", [0, 40, 500, -1])
+def test_one_flipped_byte_is_found(position: int) -> None:
+    """A damaged checkpoint is refused wherever the damage is."""
+    data = bytearray(dump_checkpoint(checkpoint(), "work"))
+    data[position] ^= 1
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(bytes(data), "work", CPU)
+
+
+@pytest.mark.parametrize("length", [0, 10, 32, 1000])
+def test_a_cut_checkpoint_is_refused(length: int) -> None:
+    """A file that ends too early is refused."""
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(dump_checkpoint(checkpoint(), "work")[:length], "work", CPU)
+
+
+def test_a_checkpoint_of_other_work_is_refused() -> None:
+    """The fingerprint binds a checkpoint to its photo, style, recipe and network."""
+    with pytest.raises(ValueError, match="other work"):
+        load_checkpoint(dump_checkpoint(checkpoint(), "work"), "other work", CPU)
+
+
+def test_everything_that_decides_the_pixels_changes_the_fingerprint() -> None:
+    """A pixel, a shape, a recipe field or a name: each gives another fingerprint."""
+    image = torch.zeros(1, 3, 4, 6)
+    other = image.clone()
+    other[0, 0, 0, 0] = 1e-6
+    parts = [
+        (image, PYRAMID, "weights"),
+        (other, PYRAMID, "weights"),
+        (image.view(1, 3, 6, 4), PYRAMID, "weights"),
+        (image, replace(PYRAMID, steps=PYRAMID.steps + 1), "weights"),
+        (image, PYRAMID, "other weights"),
+    ]
+    assert len({fingerprint_of(*part) for part in parts}) == len(parts)
+    assert fingerprint_of(*parts[0]) == fingerprint_of(image.clone(), replace(PYRAMID), "weights")

@@ -1,0 +1,233 @@
+"""Weights from files of every kind, from a seed, and from a download."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from styled.engine import weights as weights_module
+from styled.engine.vgg import Convolutions
+from styled.engine.weights import (
+    TORCHVISION_INDEX,
+    load_weights,
+    read_safetensors,
+    untrained,
+)
+from styled.errors import WeightsError
+from tests.engine.web import Web, serving
+
+
+@pytest.fixture(scope="module")
+def convolutions() -> Convolutions:
+    """Return the untrained network."""
+    return untrained()
+
+
+@pytest.fixture(scope="module")
+def state_dict(convolutions: Convolutions) -> dict[str, Tensor]:
+    """Return the same under torchvision's names."""
+    state = {}
+    for name, (kernel, bias) in convolutions.items():
+        state[f"features.{TORCHVISION_INDEX[name]}.weight"] = kernel
+        state[f"features.{TORCHVISION_INDEX[name]}.bias"] = bias
+    return state
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """Run a web server on this machine for one test."""
+    with serving() as server:
+        yield server
+
+
+def test_untrained_kernels_are_orthogonal_with_gain_root_two(convolutions: Convolutions) -> None:
+    """Rows of a kernel are orthogonal with a squared norm of two, and biases are zero."""
+    kernel, bias = convolutions["conv2_1"]
+    flat = kernel.flatten(1)
+    torch.testing.assert_close(flat @ flat.T, 2 * torch.eye(128), rtol=0, atol=1e-4)
+    assert not bias.any()
+
+
+def test_untrained_is_the_same_every_time(convolutions: Convolutions) -> None:
+    """The seed decides the network, bit for bit."""
+    assert torch.equal(untrained()["conv5_4"][0], convolutions["conv5_4"][0])
+
+
+def test_a_whole_network_and_its_convolutions_alone_are_the_same(
+    tmp_path: Path, state_dict: dict[str, Tensor]
+) -> None:
+    """A .pth with a classifier, one without, and a .safetensors give one digest."""
+    whole = {**state_dict, "classifier.0.weight": torch.zeros(8, 8)}
+    torch.save(whole, tmp_path / "whole.pth")
+    torch.save(state_dict, tmp_path / "convolutions.pth", _use_new_zipfile_serialization=False)
+    save_file(state_dict, tmp_path / "convolutions.safetensors")
+    digests = {load_weights(path).sha256 for path in tmp_path.iterdir()}
+    assert digests == {load_weights("untrained").sha256}
+
+
+def test_float16_weights_are_read_as_float32(tmp_path: Path, state_dict: dict[str, Tensor]) -> None:
+    """A file in half precision is close to the original and computes in float32."""
+    save_file({k: v.half() for k, v in state_dict.items()}, tmp_path / "half.safetensors")
+    kernel, _ = load_weights(tmp_path / "half.safetensors").convolutions["conv1_1"]
+    assert kernel.dtype == torch.float32
+    torch.testing.assert_close(kernel, state_dict["features.0.weight"], rtol=0, atol=1e-3)
+
+
+def test_safetensors_are_read_as_the_safetensors_package_writes_them(tmp_path: Path) -> None:
+    """Names, shapes, types and values survive, whatever else the file holds."""
+    tensors = {
+        "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+        "b": torch.tensor([1.5], dtype=torch.bfloat16),
+        "c": torch.tensor([[2.5]], dtype=torch.float64),
+    }
+    save_file({**tensors, "count": torch.tensor([3])}, tmp_path / "t.safetensors", {"by": "test"})
+    found = read_safetensors(tmp_path / "t.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("pwned"),)  # type: ignore[return-value]  # never called
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.pth", b"this is no network"),
+        ("empty.pth", b""),
+        ("empty.safetensors", b""),
+        ("cut.safetensors", (1 << 40).to_bytes(8, "little") + b"{"),
+        ("nonsense.safetensors", (2).to_bytes(8, "little") + b"[]"),
+        ("outside.safetensors", None),
+    ],
+)
+def test_a_damaged_file_is_an_error_in_words(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    """Damage is a WeightsError that names the file, never a traceback."""
+    if content is None:
+        header = b'{"a":{"dtype":"F32","shape":[100],"data_offsets":[0,400]}}'
+        content = len(header).to_bytes(8, "little") + header + b"\0" * 8
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        load_weights(tmp_path / name)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .pth that would run code when unpickled is refused, and the code does not run."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"features.0.weight": _Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError):
+        load_weights(tmp_path / "evil.pth")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_another_network_is_refused_with_what_is_missing(
+    tmp_path: Path, state_dict: dict[str, Tensor]
+) -> None:
+    """A file without one of the convolutions is not a VGG-19, and the message names it."""
+    torch.save({k: v for k, v in state_dict.items() if "34" not in k}, tmp_path / "vgg16.pth")
+    with pytest.raises(WeightsError, match=r"features\.34\.weight"):
+        load_weights(tmp_path / "vgg16.pth")
+
+
+def test_weights_that_are_not_finite_are_refused(
+    tmp_path: Path, state_dict: dict[str, Tensor]
+) -> None:
+    """One infinity in a kernel is found when loading, not after an hour of painting."""
+    broken = {**state_dict, "features.5.weight": state_dict["features.5.weight"].clone()}
+    broken["features.5.weight"][0, 0, 0, 0] = float("inf")
+    torch.save(broken, tmp_path / "inf.pth")
+    with pytest.raises(WeightsError, match="not finite"):
+        load_weights(tmp_path / "inf.pth")
+
+
+def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """The path that was configured stands in the message."""
+    with pytest.raises(WeightsError, match=r"nowhere\.pth does not exist"):
+        load_weights(tmp_path / "nowhere.pth")
+
+
+# The download
+
+
+@pytest.fixture
+def published(
+    state_dict: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, web: Web
+) -> bytes:
+    """Have `imagenet` mean a small server on this machine, and an empty cache."""
+    buffer = io.BytesIO()
+    torch.save(state_dict, buffer)
+    data = buffer.getvalue()
+    monkeypatch.setattr(
+        weights_module, "IMAGENET_SHA256_PREFIX", hashlib.sha256(data).hexdigest()[:8]
+    )
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("STYLED_WEIGHTS_URL", web.url)
+    return data
+
+
+def left_behind(tmp_path: Path) -> list[Path]:
+    """Return all files in the cache."""
+    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_the_network_is_fetched_once_and_then_found(
+    web: Web, published: bytes, tmp_path: Path
+) -> None:
+    """The first start downloads with progress; the second asks nobody."""
+    web.serve(published)
+    seen: list[tuple[int, int]] = []
+    first = load_weights("imagenet", lambda done, total: seen.append((done, total)))
+    assert first.source == "imagenet"
+    assert seen[-1] == (len(published), len(published))
+    assert load_weights("imagenet").sha256 == first.sha256
+    assert web.requests == 1
+    assert len(left_behind(tmp_path)) == 1
+
+
+def test_a_broken_connection_leaves_nothing_behind(
+    web: Web, published: bytes, tmp_path: Path
+) -> None:
+    """A server that stops in the middle gives an error, no file, and a later start succeeds."""
+    web.serve(published, cut_at=100_000)
+    with pytest.raises(WeightsError, match="not on this machine"):
+        load_weights("imagenet")
+    assert left_behind(tmp_path) == []
+    web.serve(published)
+    assert load_weights("imagenet").source == "imagenet"
+
+
+def test_a_server_that_lies_is_not_believed(web: Web, published: bytes, tmp_path: Path) -> None:
+    """Other content than the hash promises never takes the file's name."""
+    web.serve(published[:-1] + b"!")
+    with pytest.raises(WeightsError, match="SHA-256"):
+        load_weights("imagenet")
+    assert left_behind(tmp_path) == []
+
+
+def test_no_connection_names_three_remedies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a network the error says what to do: connect, copy a file, or go untrained."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("STYLED_WEIGHTS_URL", "http://127.0.0.1:9/none")
+    with pytest.raises(WeightsError) as caught:
+        load_weights("imagenet")
+    assert len(caught.value.remedies) == 3
+    assert "untrained" in str(caught.value)
+
+
+def test_a_missing_page_is_an_error(web: Web, published: bytes) -> None:
+    """HTTP 404 is reported as such."""
+    assert published
+    with pytest.raises(WeightsError, match="404"):
+        load_weights("imagenet")

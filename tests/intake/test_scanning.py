@@ -1,0 +1,235 @@
+"""One look at a folder full of things that are not what they seem."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from styled.errors import ResourceUnavailable
+from styled.intake.scanning import Found, IgnoreRules, scan
+
+NOTHING_IGNORED = IgnoreRules([])
+
+
+def names(inbox: Path, *ignored: str) -> list[str]:
+    """Return the paths of what is found, sorted."""
+    return sorted(file.path for file in scan(inbox, IgnoreRules(ignored)))
+
+
+def put(path: Path, data: bytes = b"photo") -> Path:
+    """Write a file and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
+    """Paths are relative to the inbox; folders themselves are not found."""
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "style" / "trip" / "b.jpg")
+    (tmp_path / "empty").mkdir()
+    assert names(tmp_path) == ["a.jpg", "style/trip/b.jpg"]
+
+
+def test_a_file_is_known_by_size_time_and_inode(tmp_path: Path) -> None:
+    """The facts are those of the file system, to the nanosecond."""
+    path = put(tmp_path / "a.jpg", b"12345")
+    os.utime(path, ns=(1, 1_600_000_000_123_456_789))
+    inode = path.stat().st_ino
+    assert list(scan(tmp_path, NOTHING_IGNORED)) == [
+        Found("a.jpg", 5, 1_600_000_000_123_456_789, inode)
+    ]
+
+
+def test_an_empty_inbox_has_nothing(tmp_path: Path) -> None:
+    """That is no error."""
+    assert names(tmp_path) == []
+
+
+def test_an_inbox_may_be_a_link(tmp_path: Path) -> None:
+    """The administrator put it there; only what strangers put inside is not trusted."""
+    put(tmp_path / "disk" / "a.jpg")
+    (tmp_path / "inbox").symlink_to("disk")
+    assert names(tmp_path / "inbox") == ["a.jpg"]
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """Neither to files nor to folders, nor in circles, nor to nowhere."""
+    put(tmp_path / "secret" / "a.jpg")
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "file.jpg").symlink_to(tmp_path / "secret" / "a.jpg")
+    (inbox / "folder").symlink_to(tmp_path / "secret")
+    (inbox / "circle").symlink_to(inbox)
+    (inbox / "nowhere.jpg").symlink_to("nowhere")
+    assert names(inbox) == []
+
+
+@pytest.mark.timeout(10)
+def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    monkeypatch.chdir(tmp_path)  # the names of sockets must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket.jpg")
+        assert names(tmp_path) == []
+
+
+def test_names_that_are_not_utf8_are_found(tmp_path: Path) -> None:
+    """Their bytes can be had back."""
+    put(tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.jpg"))
+    (found,) = scan(tmp_path, NOTHING_IGNORED)
+    assert os.fsencode(found.path) == b"caf\xe9/\xff.jpg"
+
+
+def test_names_of_255_bytes_are_found(tmp_path: Path) -> None:
+    """The longest names are names like any other."""
+    put(tmp_path / ("d" * 255) / ("f" * 255))
+    assert names(tmp_path) == ["d" * 255 + "/" + "f" * 255]
+
+
+# Ignoring
+
+
+def test_ignored_names_are_left_alone_whatever_their_case(tmp_path: Path) -> None:
+    """The pattern is for the name, and all of it."""
+    for name in ("a.part", "B.PART", "a.part.jpg", ".hidden", "photo.jpg"):
+        put(tmp_path / name)
+    assert names(tmp_path, ".*", "*.part") == ["a.part.jpg", "photo.jpg"]
+
+
+def test_ignored_folders_are_not_looked_into(tmp_path: Path) -> None:
+    """What a NAS keeps in hidden folders is nobody's photo."""
+    put(tmp_path / "style" / ".trash" / "deep" / "a.jpg")
+    put(tmp_path / "@eaDir" / "a.jpg")
+    put(tmp_path / "style" / "a.jpg")
+    assert names(tmp_path, ".*", "@eaDir") == ["style/a.jpg"]
+
+
+def test_without_patterns_nothing_is_ignored(tmp_path: Path) -> None:
+    """No pattern is not a pattern that matches everything."""
+    put(tmp_path / ".hidden")
+    assert names(tmp_path) == [".hidden"]
+
+
+# Trouble
+
+
+def test_a_missing_inbox_is_a_matter_of_resources(tmp_path: Path) -> None:
+    """The message names it and says what to do."""
+    with pytest.raises(ResourceUnavailable) as caught:
+        list(scan(tmp_path / "inbox", NOTHING_IGNORED))
+    assert str(tmp_path / "inbox") in caught.value.message
+    assert "No such file" in caught.value.message
+    assert "mount it" in caught.value.remedies[0]
+
+
+def test_an_inbox_that_fails_amid_the_look_is_a_matter_of_resources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may open a folder and then not list it."""
+    put(tmp_path / "a.jpg")
+    _fail_while_listing(monkeypatch, tmp_path)
+    with pytest.raises(ResourceUnavailable, match="Input/output error"):
+        names(tmp_path)
+
+
+def test_a_folder_that_fails_amid_the_look_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is found, and the log says what was not."""
+    put(tmp_path / "bad" / "a.jpg")
+    put(tmp_path / "good" / "b.jpg")
+    _fail_while_listing(monkeypatch, tmp_path / "bad")
+    with capture_logs() as logs:
+        assert names(tmp_path) == ["good/b.jpg"]
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("folder.skipped", "bad")]
+
+
+def test_an_unreadable_folder_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the log, in words that any terminal can show, and the rest is found."""
+    bad = tmp_path / os.fsdecode(b"b\xe4d")
+    put(bad / "a.jpg")
+    put(tmp_path / "b.jpg")
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if path == bad:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with capture_logs() as logs:
+        assert names(tmp_path) == ["b.jpg"]
+    (entry,) = logs
+    assert (entry["event"], entry["log_level"]) == ("folder.skipped", "warning")
+    assert (entry["path"], entry["reason"]) == (r"b\xe4d", "Permission denied")
+
+
+def test_what_vanishes_during_the_look_is_passed_over_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder and a file go after they were listed: that is everyday life."""
+    put(tmp_path / "gone" / "a.jpg")
+    put(tmp_path / "c.jpg")
+    look = scan(tmp_path, NOTHING_IGNORED)
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with real(path) as listing:
+            entries = list(listing)
+        if path == tmp_path:
+            (tmp_path / "gone" / "a.jpg").unlink()
+            (tmp_path / "gone").rmdir()
+            (tmp_path / "c.jpg").unlink()
+        yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with capture_logs() as logs:
+        assert list(look) == []
+    assert logs == []
+
+
+def test_more_folders_than_a_process_may_open(tmp_path: Path) -> None:
+    """Folders are opened one at a time, however many lie side by side or in each other."""
+    for number in range(60):
+        put(tmp_path / f"day{number}" / "a.jpg")
+    put(tmp_path.joinpath("deep", *"d" * 60, "a.jpg"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = max(int(name) for name in os.listdir("/proc/self/fd")) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    try:
+        found = names(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(found) == 61
+
+
+class _FailingListing(Iterator[os.DirEntry[str]]):
+    def __next__(self) -> os.DirEntry[str]:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def _fail_while_listing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        if path == folder:
+            yield _FailingListing()
+        else:
+            with real(path) as listing:
+                yield listing
+
+    monkeypatch.setattr(os, "scandir", scandir)

@@ -1,0 +1,267 @@
+"""What the tests of jobs share: a scripted engine, clocks that stand still, and all the rest real.
+
+The journal is a real SQLite file, the publisher writes real files, the photos are real
+pictures. Only the painting and the passing of time are played.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from PIL import Image
+from torch import Tensor
+
+from styled.config import Config, load_config
+from styled.delivery.atomic import write_whole
+from styled.delivery.publisher import Publisher
+from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
+from styled.engine.local import EngineFacts
+from styled.engine.objective import Losses
+from styled.engine.stylize import Progress, Stylized, TraceRow
+from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.job import Job
+from styled.jobs.journal import Journal
+from styled.jobs.scheduler import Scheduler
+from styled.jobs.worker import Collaborators, Worker
+from styled.recipes import Recipe
+
+LogLines = list[MutableMapping[str, Any]]
+
+CONFIGURATION = """\
+default_style: oil
+styles:
+  oil: {image: styles/oil.png}
+  ink: {image: styles/ink.png}
+"""
+
+
+class Died(BaseException):
+    """The process dies here; nothing catches it, as nothing catches SIGKILL."""
+
+
+def picture(colour: str = "teal", size: tuple[int, int] = (40, 36), format: str = "png") -> bytes:
+    """Return a picture file with something in it."""
+    image = Image.new("RGB", size, colour)
+    image.paste("gold", (4, 4, size[0] // 2, size[1] // 2))
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+class ScriptedEngine:
+    """Darkens the photo a little at each of a few steps; `at_step` may interfere.
+
+    Attributes:
+        begun: For each painting, the step that it began after: 0 unless it was resumed.
+        at_step: Called before each step; may raise, set an event, or change files.
+    """
+
+    facts = EngineFacts("untrained", "0" * 64, "cpu", "float32", "2.0", ("it is only a stub",))
+
+    def __init__(self, steps: int = 3) -> None:
+        self.steps = steps
+        self.begun: list[int] = []
+        self.at_step: Callable[[int], None] = lambda step: None
+
+    def stylize(
+        self,
+        content: Tensor,
+        styles: Sequence[tuple[Tensor, float]],
+        recipe: Recipe,
+        resume: Checkpoint | None = None,
+    ) -> Generator[Progress, None, Stylized]:
+        image = content if resume is None else resume.image
+        trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
+        first = 0 if resume is None else resume.step
+        self.begun.append(first)
+        height, width = content.shape[-2:]
+        for step in range(first + 1, self.steps + 1):
+            self.at_step(step)
+            image = image * 0.9
+            loss = Losses(1.0 / step, 0.25 / step, 0.5 / step, 0.25 / step)
+            trace.append(TraceRow(1, step, loss.total, loss.content, loss.style, loss.tv))
+            snapshot = Checkpoint(1, step, image, image, loss.total, {}, [tuple(r) for r in trace])
+            fraction = step / self.steps
+            yield Progress(
+                1, 1, width, height, step, self.steps, fraction, loss, lambda s=snapshot: s  # type: ignore[misc]  # mypy can't infer a default argument's type
+            )  # fmt: skip
+        return Stylized(image, tuple(trace))
+
+    def fingerprint(
+        self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
+    ) -> str:
+        return fingerprint_of(content, *(part for style in styles for part in style), recipe)
+
+    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str) -> bytes:
+        return dump_checkpoint(checkpoint, fingerprint)
+
+    def load_checkpoint(self, data: bytes, fingerprint: str) -> Checkpoint:
+        import torch
+
+        return load_checkpoint(data, fingerprint, torch.device("cpu"))
+
+    def peak_memory_bytes(self) -> int:
+        return 1
+
+
+class ScriptedEvent(threading.Event):
+    """An event on which nobody waits: the clock jumps instead, and `on_wait` plays the world."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        super().__init__()
+        self._advance = advance
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "a wait without an end can't be left"
+        self.waits.append(timeout)
+        assert len(self.waits) < 100, "it waits for ever"
+        if not self.is_set():
+            self._advance(timeout)
+            self.on_wait()
+        return self.is_set()
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A settled input."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    destinations: Mapping[str, str]
+
+
+class Workshop:
+    """One working folder, and a daemon's worth of objects around the scripted engine."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        (base / "styles").mkdir(parents=True)
+        (base / "styles/oil.png").write_bytes(picture("crimson", (48, 40)))
+        (base / "styles/ink.png").write_bytes(picture("navy", (48, 40)))
+        (base / "config.yaml").write_text(CONFIGURATION)
+        self.config: Config = load_config(base / "config.yaml")
+        self.styles = dict(self.config.styles)
+        for folder in (self.config.inbox, self.config.state / "checkpoints"):
+            folder.mkdir(parents=True)
+        self.engine = ScriptedEngine()
+        self.now = 1_000_000.0
+        self._wanted: dict[str, Sequence[str]] = {}
+        self._open()
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def configure(self, section: str, **changes: object) -> None:
+        """Change the configuration, which takes a restart."""
+        changed = getattr(self.config, section).model_copy(update=changes)
+        self.config = replace(self.config, **{section: changed})
+        self.journal.close()
+        self._open()
+
+    def _open(self) -> None:
+        config = self.config
+        self.stop = ScriptedEvent(self.advance)
+        self.wake = ScriptedEvent(self.advance)
+        self.journal = Journal.open(config.state / "journal.sqlite3")
+        self.publisher = Publisher(config.outbox, config.rejected, config.archive)
+        self.publisher.prepare()
+        self.checkpoints = CheckpointStore(config.state / "checkpoints", self.engine, write_whole)
+        self.worker = Worker(
+            config,
+            Collaborators(
+                self.journal, self.engine, self.publisher, self.checkpoints, lambda: self.styles
+            ),
+            self.stop,
+            now=lambda: self.now,
+            clock=lambda: self.now,
+        )
+        self.scheduler = Scheduler(
+            self.journal, self.worker, stop=self.stop, wake=self.wake, now=lambda: self.now
+        )
+
+    def restart(self) -> None:
+        """Start another process on the same folders, and let it look at the inbox."""
+        self.engine.at_step = lambda step: None
+        self.journal.close()
+        self._open()
+        self.scheduler.recover()
+        self.checkpoints.sweep(keep=self.journal.unfinished_ids())
+        self.scheduler.retire_what_is_left()
+        self.rescan()
+
+    def drop(self, name: str = "photo.png", data: bytes | None = None, *styles: str) -> Path:
+        """Put a file into the inbox and submit it, in the style `oil` if no other is named."""
+        path = self.config.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture() if data is None else data)
+        self._wanted[name] = styles or ("oil",)
+        self.rescan()
+        return path
+
+    def rescan(self) -> int:
+        """Submit whatever lies in the inbox and is wanted in a configured style."""
+        arrivals = []
+        for name, styles in self._wanted.items():
+            path = self.config.inbox / name
+            wanted = {style: name for style in styles if style in self.styles}
+            if path.exists():
+                facts = path.stat()
+                arrivals.append(Dropped(name, facts.st_size, facts.st_mtime_ns, wanted))
+        return self.journal.submit(arrivals, self.now)
+
+    def work(self) -> None:
+        """Work until nothing is due."""
+        for _ in range(50):
+            if not self.scheduler.run_one():
+                return
+        raise AssertionError("the queue never ends")
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs in the order of their arrival."""
+        return self.journal._jobs("1 ORDER BY seq")
+
+    def job(self) -> Job:
+        """Return the only job."""
+        (job,) = self.jobs()
+        return job
+
+    def states(self) -> list[str]:
+        return [str(job.state) for job in self.jobs()]
+
+    def files(self, root: str) -> list[str]:
+        """Return the files below a folder of the working folder, hidden ones included."""
+        top = self.base / root
+        found = (Path(folder) / name for folder, _, names in os.walk(top) for name in names)
+        return sorted(str(path.relative_to(top)) for path in found)
+
+    def sidecar(self, path: str) -> dict[str, Any]:
+        """Return a sidecar's content, once it is known to keep its format."""
+        content: dict[str, Any] = json.loads((self.base / path).read_bytes())
+        return content
+
+
+@pytest.fixture
+def shop(tmp_path: Path, logs: LogLines) -> Iterator[Workshop]:
+    """Return a working folder with two styles, `oil` and `ink`, and nothing to do yet."""
+    workshop = Workshop(tmp_path / "shop")
+    yield workshop
+    workshop.journal.close()
+
+
+@pytest.fixture
+def logs() -> Iterator[LogLines]:
+    """Return the list that every logged event goes into."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines

@@ -1,0 +1,330 @@
+"""The journal: a real SQLite file, and what it promises."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import Job, JobState
+from styled.jobs.journal import SCHEMA_VERSION, Journal
+from tests.jobs.conftest import Dropped
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite3"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    journal = Journal.open(path)
+    yield journal
+    journal.close()
+
+
+def arrival(name: str = "a.jpg", mtime_ns: int = 5, *styles: str, size: int = 9) -> Dropped:
+    return Dropped(name, size, mtime_ns, dict.fromkeys(styles or ("oil",), f"to/{name}"))
+
+
+def claimed(journal: Journal, now: float = 10.0) -> Job:
+    job = journal.claim(now)
+    assert job is not None
+    return job
+
+
+# Arriving
+
+
+def test_a_submitted_input_becomes_a_queued_job(journal: Journal) -> None:
+    """Every fact of an arrival stands in its job."""
+    assert journal.submit([arrival()], 7.0) == 1
+    (job,) = journal.in_state(JobState.QUEUED, limit=9)
+    assert (job.input, job.size, job.mtime_ns) == ("a.jpg", 9, 5)
+    assert (job.style, job.destination) == ("oil", "to/a.jpg")
+    assert (job.state, job.attempts, job.submitted_at) == (JobState.QUEUED, 0, 7.0)
+    assert journal.job(job.id) == job
+
+
+def test_each_style_of_an_input_is_a_job(journal: Journal) -> None:
+    """An input wanted in two styles gives two jobs with ids of their own."""
+    assert journal.submit([arrival("a.jpg", 5, "oil", "ink")], 7.0) == 2
+    jobs = journal.in_state(JobState.QUEUED, limit=9)
+    assert [job.style for job in jobs] == ["oil", "ink"]
+    assert len({job.id for job in jobs}) == 2
+
+
+@pytest.mark.parametrize("state", [None, JobState.DONE, JobState.REJECTED, JobState.CANCELLED])
+def test_an_input_is_submitted_once_while_it_lies_there(
+    journal: Journal, state: JobState | None
+) -> None:
+    """Submitting the same file again changes nothing, whatever has become of its job."""
+    journal.submit([arrival()], 7.0)
+    if state is not None:
+        journal.finish(claimed(journal), state, 11.0)
+    assert journal.submit([arrival(), arrival()], 12.0) == 0
+    assert sum(journal.counts().values()) == 1
+
+
+@pytest.mark.parametrize("changed", [arrival(mtime_ns=6), arrival(size=10), arrival("b.jpg")])
+def test_another_file_is_another_job(journal: Journal, changed: Dropped) -> None:
+    """Another name, size or date makes another input."""
+    journal.submit([arrival()], 7.0)
+    assert journal.submit([changed], 8.0) == 1
+
+
+def test_the_same_file_may_come_again_once_it_has_left(journal: Journal) -> None:
+    """After `forget_input` the same file is new; of another file nothing is forgotten."""
+    journal.submit([arrival(), arrival("b.jpg")], 7.0)
+    job = claimed(journal)
+    journal.finish(job, JobState.DONE, 11.0)
+    journal.forget_input(job)
+    assert journal.submit([arrival(), arrival("b.jpg")], 12.0) == 1
+    assert journal.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
+    assert [j.input for j in journal.jobs_of_input(job)] == ["a.jpg"]
+
+
+def test_a_hundred_thousand_inputs_are_submitted_in_one_go(journal: Journal) -> None:
+    """A flood is one transaction, the second time a no-op, and the queue keeps its order."""
+    flood = [arrival(f"{number}.jpg") for number in range(100_000)]
+    assert journal.submit(flood, 7.0) == 100_000
+    assert journal.submit(flood, 8.0) == 0
+    assert [claimed(journal).input for _ in range(3)] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"\xff\xfe", b"new\nline.jpg", "größe".encode()])
+def test_names_of_any_bytes_round_trip(journal: Journal, path: Path, name: bytes) -> None:
+    """Paths come back as the bytes that they were, even in another process's journal."""
+    text = os.fsdecode(name)
+    journal.submit([arrival(text)], 7.0)
+    job = claimed(journal)
+    journal.reserve_result(job, f"oil/{text}", "ab")
+    journal.reserve_original(job, Path("/archive") / text)
+    reader = Journal.open_read_only(path)
+    found = reader.job(job.id)
+    reader.close()
+    assert found is not None
+    assert os.fsencode(found.input) == name
+    assert found.destination == f"to/{text}"
+    assert (found.result, found.original) == (f"oil/{text}", f"/archive/{text}")
+
+
+def test_reasons_may_name_files_that_are_not_utf8(journal: Journal) -> None:
+    """Words about such a file are kept with its bytes escaped."""
+    journal.submit([arrival()], 7.0)
+    job = claimed(journal)
+    journal.put_back(job, reason="caf\udce9 is gone", attempt_counts=True)
+    assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "caf\\xe9 is gone"
+    journal.finish(job, JobState.REJECTED, 9.0, reason="caf\udce9 is bad", failure="input")
+    assert journal.in_state(JobState.REJECTED, limit=1)[0].reason == "caf\\xe9 is bad"
+    journal.write_daemon(state="paused: caf\udce9")
+    assert journal.read_daemon() == {"state": "paused: caf\\xe9"}
+
+
+@pytest.mark.parametrize("mtime_ns", [-(10**18), 10**19])
+def test_dates_beyond_64_bits_are_kept(journal: Journal, mtime_ns: int) -> None:
+    """A file dated before 1970 or after 2262 is an input like any other."""
+    assert journal.submit([arrival(mtime_ns=mtime_ns)], 7.0) == 1
+    assert journal.submit([arrival(mtime_ns=mtime_ns)], 7.0) == 0
+    job = claimed(journal)
+    assert job.mtime_ns == mtime_ns
+    assert journal.jobs_of_input(job) == [job]
+    journal.forget_input(job)
+    assert journal.jobs_of_input(job) == []
+
+
+# Working
+
+
+def test_claims_come_in_order_and_count_attempts(journal: Journal) -> None:
+    """Each claim takes the oldest queued job; nothing is left for one too many."""
+    journal.submit([arrival("b.jpg"), arrival("a.jpg")], 7.0)
+    first = claimed(journal, 8.0)
+    assert (first.input, first.attempts, first.started_at) == ("b.jpg", 1, 8.0)
+    assert first.state is JobState.RUNNING
+    assert claimed(journal).input == "a.jpg"
+    assert journal.claim(10.0) is None
+
+
+def test_a_waiting_job_lets_others_pass_until_it_is_due(journal: Journal) -> None:
+    """`not_before` holds one job back, and `next_due` tells until when."""
+    journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
+    journal.put_back(claimed(journal), not_before=20.0, attempt_counts=False)
+    assert journal.next_due() == 0.0
+    assert claimed(journal).input == "b.jpg"
+    assert journal.next_due() == 20.0
+    assert journal.claim(19.9) is None
+    assert claimed(journal, 20.0).input == "a.jpg"
+    assert journal.next_due() is None
+
+
+@pytest.mark.parametrize(("counts", "attempts"), [(True, 2), (False, 1)])
+def test_only_attempts_that_count_are_counted(
+    journal: Journal, counts: bool, attempts: int
+) -> None:
+    """A job put back through no fault of its own is claimed as if for the first time."""
+    journal.submit([arrival()], 7.0)
+    journal.put_back(claimed(journal), reason="why", failure="engine", attempt_counts=counts)
+    job = claimed(journal)
+    assert (job.attempts, job.reason, job.failure) == (attempts, "why", "engine")
+
+
+def test_recovery_queues_what_was_running_and_nothing_else(journal: Journal, path: Path) -> None:
+    """Another process finds running jobs queued again, their attempt counted."""
+    journal.submit([arrival("a.jpg"), arrival("b.jpg"), arrival("c.jpg")], 7.0)
+    journal.finish(claimed(journal), JobState.DONE, 9.0)
+    claimed(journal)
+    journal.close()
+    later = Journal.open(path)
+    assert [job.input for job in later.recover()] == ["b.jpg"]
+    assert later.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
+    assert claimed(later).attempts == 2
+    later.close()
+
+
+def test_a_done_job_is_wholly_done(journal: Journal) -> None:
+    """Only success fills the progress, and an earlier reason is forgotten with it."""
+    journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
+    for state in (JobState.DONE, JobState.REJECTED):
+        job = claimed(journal)
+        journal.note_progress(job, 0.4)
+        journal.put_back(job, reason="once", attempt_counts=True)
+        journal.note_progress(claimed(journal), 0.5)
+        journal.finish(job, state, 12.0)
+    (done,) = journal.in_state(JobState.DONE, limit=9)
+    assert (done.fraction, done.reason, done.finished_at) == (1.0, None, 12.0)
+    assert journal.in_state(JobState.REJECTED, limit=9)[0].fraction == 0.5
+
+
+def test_finished_inputs_are_listed_until_they_have_left(journal: Journal) -> None:
+    """One job stands for each input with a finished job; forgotten inputs are gone."""
+    journal.submit([arrival("a.jpg", 5, "oil", "ink"), arrival("b.jpg")], 7.0)
+    for _ in range(2):
+        journal.finish(claimed(journal), JobState.DONE, 9.0)
+    (job,) = journal.finished_in_inbox()
+    assert job.input == "a.jpg"
+    journal.forget_input(job)
+    assert journal.finished_in_inbox() == []
+
+
+# Looking
+
+
+def test_counts_and_lists_tell_what_there_is(journal: Journal) -> None:
+    """States are counted and listed, the newest first where asked, within the limit."""
+    journal.submit([arrival(f"{name}.jpg") for name in "abcd"], 7.0)
+    for number in range(3):
+        journal.finish(claimed(journal), JobState.REJECTED, 20.0 + number)
+    assert journal.counts() == {JobState.REJECTED: 3, JobState.QUEUED: 1}
+    newest = journal.in_state(JobState.REJECTED, JobState.DONE, limit=2, newest_first=True)
+    assert [job.input for job in newest] == ["c.jpg", "b.jpg"]
+    assert journal.count_finished(JobState.REJECTED, since=21.0) == 2
+    assert journal.unfinished_ids() == {journal.in_state(JobState.QUEUED, limit=1)[0].id}
+    assert journal.job("nobody") is None
+
+
+def test_daemon_facts_are_replaced_one_by_one(journal: Journal) -> None:
+    """A fact written again replaces its old value and leaves the others."""
+    journal.write_daemon(state="running", pid="4")
+    journal.write_daemon(state="stopped")
+    assert journal.read_daemon() == {"state": "stopped", "pid": "4"}
+
+
+def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -> None:
+    """Another process may look at the journal while it is used, but not write."""
+    reader = Journal.open_read_only(path)
+    journal.submit([arrival()], 7.0)
+    assert reader.counts() == {JobState.QUEUED: 1}
+    with pytest.raises(ResourceUnavailable, match="readonly"):
+        reader.write_daemon(state="x")
+    reader.close()
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from styled.jobs.journal import Journal
+os.setuid(65534)
+print(Journal.open_read_only(Path(sys.argv[1])).read_daemon()["state"])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("running", [True, False])
+def test_a_user_who_may_only_read_can_look(tmp_path: Path, running: bool) -> None:
+    """The journal can be read by others, whether or not the daemon is running."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    path = tmp_path / "journal.sqlite3"
+    journal = Journal.open(path)
+    journal.write_daemon(state="here")
+    if not running:
+        journal.close()
+    ran = subprocess.run(
+        [sys.executable, "-c", READ_AS_NOBODY, path], capture_output=True, text=True, check=False
+    )
+    journal.close()
+    assert (ran.stdout, ran.returncode) == ("here\n", 0), ran.stderr
+
+
+# Trouble
+
+
+def test_a_journal_of_a_newer_version_is_refused(journal: Journal, path: Path) -> None:
+    """What a newer styled has written is not touched, and the message says what to do."""
+    journal.close()
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    raw.close()
+    with pytest.raises(ResourceUnavailable, match="newer styled") as caught:
+        Journal.open(path)
+    assert caught.value.remedies
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("open_", [Journal.open, Journal.open_read_only])
+@pytest.mark.parametrize("content", [b"this is not a database, but longer than its header" * 9])
+def test_a_damaged_journal_is_refused_in_words(path: Path, open_: object, content: bytes) -> None:
+    """A damaged file raises no SQLite error, names itself, and stays as it is."""
+    path.write_bytes(content)
+    assert callable(open_)
+    with pytest.raises(ResourceUnavailable, match="is damaged") as caught:
+        open_(path)
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == content
+
+
+def test_a_journal_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> None:
+    """Without its folder, or with a folder in its place, the journal says so."""
+    with pytest.raises(ResourceUnavailable, match="can't be used"):
+        Journal.open(tmp_path / "missing/journal.sqlite3")
+    with pytest.raises(ResourceUnavailable, match="can't be used"):
+        Journal.open(tmp_path)
+
+
+def test_looking_at_no_journal_says_that_there_is_none(path: Path) -> None:
+    """Looking never makes a journal."""
+    with pytest.raises(ResourceUnavailable, match="no journal"):
+        Journal.open_read_only(path)
+    assert not path.exists()
+
+
+def test_a_failed_write_changes_nothing(journal: Journal, path: Path) -> None:
+    """A transaction that SQLite refuses is undone, and the next one works."""
+    journal.submit([arrival()], 7.0)
+    raw = sqlite3.connect(path)
+    raw.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON jobs WHEN new.input = CAST('bad.jpg' AS BLOB)"
+        " BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END"
+    )
+    raw.close()
+    with pytest.raises(ResourceUnavailable, match="disk is full"):
+        journal.submit([arrival("good.jpg"), arrival("bad.jpg")], 8.0)
+    assert journal.counts() == {JobState.QUEUED: 1}
+    assert journal.submit([arrival("good.jpg")], 9.0) == 1

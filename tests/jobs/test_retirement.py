@@ -1,0 +1,159 @@
+"""How an input leaves the inbox."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import Job, JobState
+from styled.jobs.retirement import AfterSuccess, identity, require_inbox, retire_input
+from tests.jobs.conftest import Workshop, picture
+
+
+def end(shop: Workshop, *states: JobState) -> list[Job]:
+    """Claim and end the jobs one after the other, as if they had been worked on."""
+    jobs = []
+    for state in states:
+        job = shop.journal.claim(shop.now)
+        assert job is not None
+        shop.journal.finish(job, state, shop.now, reason="because", failure="input")
+        jobs.append(job)
+    return jobs
+
+
+def retire(shop: Workshop, job: Job, after_success: AfterSuccess = "archive") -> None:
+    retire_input(
+        job, shop.journal, shop.publisher, shop.config.inbox, after_success, shop.now
+    )  # fmt: skip
+
+
+def test_an_input_with_work_left_stays(shop: Workshop) -> None:
+    """Nothing leaves, or is copied, while a job of the same input is still to be done."""
+    shop.drop("photo.png", None, "oil", "ink")
+    (job,) = end(shop, JobState.REJECTED)
+    retire(shop, job)
+    assert shop.files("inbox") == ["photo.png"]
+    assert shop.files("rejected") == []
+
+
+def test_retiring_twice_changes_nothing(shop: Workshop) -> None:
+    """Everything may be repeated: the second time finds the input gone and all in place."""
+    shop.drop("photo.png", None, "oil", "ink")
+    jobs = end(shop, JobState.DONE, JobState.REJECTED)
+    for job in jobs * 2:
+        retire(shop, job)
+    assert shop.files("archive") == ["oil/photo.png"]
+    assert shop.files("rejected") == ["ink/photo.png", "ink/photo.png.json"]
+    assert shop.files("inbox") == []
+
+
+def test_a_kept_original_stays_known_until_it_is_gone(shop: Workshop) -> None:
+    """A kept photo is not taken for a new one; once it was removed, it may come again."""
+    path = shop.drop()
+    (job,) = end(shop, JobState.DONE)
+    retire(shop, job, "keep")
+    assert shop.rescan() == 0
+    facts, data = path.stat(), path.read_bytes()
+    path.unlink()
+    retire(shop, job, "keep")
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert shop.rescan() == 1
+
+
+@pytest.mark.parametrize("after_success", ["archive", "keep", "delete"])
+def test_a_rejected_original_always_leaves(shop: Workshop, after_success: AfterSuccess) -> None:
+    """`after_success` decides about successes alone: what failed goes to `rejected`."""
+    shop.drop()
+    (job,) = end(shop, JobState.REJECTED)
+    retire(shop, job, after_success)
+    assert shop.files("inbox") == []
+    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+
+
+def test_a_rejected_input_that_was_taken_away_leaves_its_reason(shop: Workshop) -> None:
+    """Without the original there still is a sidecar, which says that the file has changed."""
+    shop.drop().unlink()
+    (job,) = end(shop, JobState.REJECTED)
+    retire(shop, job)
+    assert shop.files("rejected") == ["oil/photo.png.json"]
+    facts = shop.sidecar("rejected/oil/photo.png.json")["input"]
+    assert facts["changed"]
+    assert facts["sha256"] is None
+
+
+def test_the_digest_of_a_rejection_is_never_that_of_another_file(shop: Workshop) -> None:
+    """A file that has replaced the rejected one stays, and is not described in its stead."""
+    path = shop.drop()
+    (job,) = end(shop, JobState.REJECTED)
+    path.write_bytes(picture("olive", (44, 44)))
+    retire(shop, job)
+    assert path.exists()
+    facts = shop.sidecar("rejected/oil/photo.png.json")["input"]
+    assert facts["sha256"] is None
+    assert facts["changed"]
+
+
+def test_a_moved_original_whose_name_is_in_use_again_is_not_moved_twice(shop: Workshop) -> None:
+    """After a death between move and note, a new file of that name changes nothing."""
+    path = shop.drop()
+    (job,) = end(shop, JobState.REJECTED)
+    place = shop.config.rejected / "oil/photo.png"
+    shop.journal.reserve_original(job, place)
+    place.parent.mkdir(parents=True)
+    path.rename(place)
+    path.write_bytes(picture("olive", (44, 44)))
+    retire(shop, job)
+    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+    facts = shop.sidecar("rejected/oil/photo.png.json")["input"]
+    assert facts["sha256"] == hashlib.sha256(picture()).hexdigest()
+    assert path.read_bytes() == picture("olive", (44, 44))
+
+
+def test_a_cancelled_photo_that_is_still_there_stays_and_stays_known(shop: Workshop) -> None:
+    """A job cancelled while its photo lies in the inbox does not start again by itself."""
+    shop.drop()
+    (job,) = end(shop, JobState.CANCELLED)
+    retire(shop, job)
+    assert shop.files("inbox") == ["photo.png"]
+    assert shop.rescan() == 0
+
+
+def test_without_its_inbox_no_input_is_forgotten(shop: Workshop) -> None:
+    """A missing inbox is a resource to wait for, not proof that the photo has left."""
+    shop.drop()
+    (job,) = end(shop, JobState.DONE)
+    shop.config.inbox.rename(shop.base / "elsewhere")
+    with pytest.raises(ResourceUnavailable, match="inbox"):
+        retire(shop, job)
+    assert shop.journal.finished_in_inbox() != []
+
+
+def test_identity_is_size_and_date(tmp_path: Path) -> None:
+    """A file is known by size and mtime_ns; what is not there has none; links are not followed."""
+    path = tmp_path / "a"
+    path.write_bytes(b"four")
+    os.utime(path, ns=(1, 2))
+    assert identity(path) == (4, 2)
+    assert identity(tmp_path / "b") is None
+    assert identity(path / "below a file") is None
+    (tmp_path / "link").symlink_to(path)
+    assert identity(tmp_path / "link") != (4, 2)
+
+
+def test_an_identity_that_nobody_can_tell_is_not_taken_for_absence(tmp_path: Path) -> None:
+    """Trouble with looking is a resource problem, or a photo would count as removed."""
+    with pytest.raises(ResourceUnavailable, match="can't be looked at"):
+        identity(tmp_path / ("n" * 300))
+
+
+def test_an_inbox_that_is_a_file_is_missing(tmp_path: Path) -> None:
+    """Only a folder that can be read is an inbox."""
+    require_inbox(tmp_path)
+    (tmp_path / "inbox").write_bytes(b"")
+    with pytest.raises(ResourceUnavailable, match="Not a directory"):
+        require_inbox(tmp_path / "inbox")

@@ -1,0 +1,301 @@
+"""The queue: in order, patient with what is nobody's fault, and quick to stop."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from styled.delivery.atomic import resource_errors
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import JobState
+from styled.jobs.scheduler import IDLE_SECONDS, LONGEST_PAUSE_SECONDS
+from tests.jobs.conftest import Died, LogLines, Workshop, picture
+
+
+class FullDisk:
+    """Makes writing into outbox, rejected and archive fail, until it is mended."""
+
+    def __init__(self, shop: Workshop, monkeypatch: pytest.MonkeyPatch, pauses: int) -> None:
+        """Be full for so many pauses."""
+        self._shop = shop
+        self._patch = monkeypatch
+        self._left = pauses
+        for name in ("write_whole", "move_whole", "copy_whole"):
+            monkeypatch.setattr(f"styled.delivery.publisher.{name}", self._refuse)
+        shop.stop.on_wait = self.wait_over
+
+    @staticmethod
+    def _refuse(path: Path, data: object) -> NoReturn:
+        with resource_errors(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise AssertionError
+
+    def wait_over(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._patch.undo()
+
+
+def events(logs: LogLines) -> list[str]:
+    return [line["event"] for line in logs]
+
+
+def test_jobs_are_done_in_the_order_of_their_arrival(shop: Workshop) -> None:
+    """First come, first painted."""
+    for name in ("c.png", "a.png", "b.png"):
+        shop.drop(name)
+        shop.advance(1)
+    shop.work()
+    finished = shop.journal.in_state(JobState.DONE, limit=9)
+    assert [job.input for job in finished] == ["c.png", "a.png", "b.png"]
+
+
+def test_a_full_disk_pauses_the_queue_and_costs_nothing(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+) -> None:
+    """While the outbox is full nothing is rejected and no attempt counted; then work goes on."""
+    shop.configure("queue", max_attempts=1)
+    FullDisk(shop, monkeypatch, pauses=4)
+    shop.drop("one.png")
+    shop.drop("two.png", picture("olive"))
+    shop.work()
+    assert shop.states() == ["done", "done"]
+    assert [job.attempts for job in shop.jobs()] == [1, 1]
+    assert shop.files("rejected") == []
+    assert shop.stop.waits == [1, 2, 4, 8]
+    assert events(logs).count("queue.paused") == 4
+    assert events(logs).count("queue.resumed") == 1
+    paused = next(line for line in logs if line["event"] == "queue.paused")
+    assert "No space left" in paused["reason"]
+
+
+def test_nothing_is_painted_twice_because_of_a_full_disk(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finished picture is saved before the pause and only published after it."""
+    FullDisk(shop, monkeypatch, pauses=2)
+    shop.drop()
+    shop.work()
+    assert shop.engine.begun == [0, 3, 3]
+    assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
+
+
+def test_a_pause_can_be_seen_from_outside(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lasts the daemon's facts tell the reason, and afterwards that it runs again."""
+    disk = FullDisk(shop, monkeypatch, pauses=2)
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.append(shop.journal.read_daemon()["state"])
+        disk.wait_over()
+
+    shop.stop.on_wait = look
+    shop.drop(os.fsdecode(b"caf\xe9.png"))
+    shop.work()
+    assert len(seen) == 2
+    assert all(state.startswith("paused: ") and "No space left" in state for state in seen)
+    assert shop.journal.read_daemon()["state"] == "running"
+
+
+def test_a_pause_ends_even_if_nothing_is_left_to_do(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause at start is over once the left-over is put away, though no job follows."""
+    shop.drop()
+
+    def die(*_: object, **__: object) -> NoReturn:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.publisher, "take_original", die)
+        with pytest.raises(Died):
+            shop.work()
+    FullDisk(shop, monkeypatch, pauses=1)
+    stop = shop.stop
+    shop.scheduler.retire_what_is_left()
+    assert stop.waits == [1]
+    assert shop.files("archive") == ["oil/photo.png"]
+    assert shop.journal.read_daemon()["state"] == "running"
+
+
+def test_pauses_grow_up_to_a_minute_and_begin_again_small(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The back-off doubles to its limit, and one success resets it."""
+    FullDisk(shop, monkeypatch, pauses=8)
+    shop.drop("one.png")
+    shop.work()
+    assert shop.stop.waits == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
+    FullDisk(shop, monkeypatch, pauses=1)
+    shop.drop("two.png", picture("olive"))
+    shop.work()
+    assert shop.stop.waits[-1] == 1
+
+
+def test_a_job_waits_out_a_pause_in_the_queue(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed during a pause has not died at work: no attempt is counted."""
+    FullDisk(shop, monkeypatch, pauses=9)
+
+    def die() -> None:
+        assert shop.states() == ["queued"]
+        raise Died
+
+    shop.stop.on_wait = die
+    shop.drop()
+    for _ in range(5):
+        with pytest.raises(Died):
+            shop.work()
+    assert (shop.job().state, shop.job().attempts) == (JobState.QUEUED, 0)
+
+
+def test_a_full_archive_keeps_the_original_and_the_result(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If only the original can't be moved, the job stays done and the move is repeated."""
+
+    def refuse(source: Path, destination: Path) -> None:
+        with resource_errors(destination):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("styled.delivery.publisher.move_whole", refuse)
+
+    def mend() -> None:
+        assert shop.states() == ["done"]
+        assert shop.files("inbox") == ["photo.png"]
+        if len(shop.stop.waits) == 3:
+            monkeypatch.undo()
+
+    shop.stop.on_wait = mend
+    shop.drop()
+    shop.work()
+    assert shop.stop.waits == [1, 2, 4]
+    assert shop.engine.begun == [0]
+    assert shop.files("archive") == ["oil/photo.png"]
+    assert shop.files("inbox") == []
+
+
+def test_a_missing_inbox_pauses_instead_of_cancelling(shop: Workshop) -> None:
+    """An inbox that is not mounted says nothing about its photos; they wait for it."""
+    shop.drop("one.png")
+    shop.drop("two.png", picture("olive"))
+    away = shop.base / "elsewhere"
+    shop.config.inbox.rename(away)
+
+    def mount() -> None:
+        if len(shop.stop.waits) == 2:
+            away.rename(shop.config.inbox)
+
+    shop.stop.on_wait = mount
+    shop.work()
+    assert shop.stop.waits == [1, 2]
+    assert shop.states() == ["done", "done"]
+
+
+def test_an_inbox_lost_while_painting_does_not_make_a_photo_come_twice(shop: Workshop) -> None:
+    """The original is put away when the inbox is back, and not painted again."""
+    away = shop.base / "elsewhere"
+
+    def unmount(step: int) -> None:
+        if step == 1:
+            shop.config.inbox.rename(away)
+
+    def mount() -> None:
+        away.rename(shop.config.inbox)
+
+    shop.engine.at_step = unmount
+    shop.stop.on_wait = mount
+    shop.drop()
+    shop.work()
+    shop.rescan()
+    shop.work()
+    assert shop.states() == ["done"]
+    assert shop.files("archive") == ["oil/photo.png"]
+
+
+def test_a_journal_that_fails_is_tried_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+) -> None:
+    """A journal that can't be written pauses the queue at a claim and at putting back."""
+    shop.drop()
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ResourceUnavailable("the journal can't be used: disk I/O error")
+
+    for method in ("claim", "reserve_result", "put_back", "write_daemon"):
+        monkeypatch.setattr(shop.journal, method, refuse)
+
+    def mend() -> None:
+        if len(shop.stop.waits) == 1:
+            monkeypatch.delattr(shop.journal, "claim")
+        if len(shop.stop.waits) == 4:
+            monkeypatch.undo()
+
+    shop.stop.on_wait = mend
+    shop.work()
+    assert shop.states() == ["done"]
+    assert shop.job().attempts == 1
+    assert events(logs).count("queue.paused") == len(shop.stop.waits)
+
+
+def test_a_stop_ends_a_pause_and_leaves_the_job_in_the_queue(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping during a pause neither waits for the disk nor counts an attempt."""
+    FullDisk(shop, monkeypatch, pauses=99)
+    shop.stop.on_wait = shop.stop.set
+    shop.drop()
+    shop.scheduler.run()
+    assert shop.stop.waits == [1]
+    assert (shop.job().state, shop.job().attempts) == (JobState.QUEUED, 0)
+
+
+def test_jobs_of_a_dead_process_are_taken_up_again(shop: Workshop, logs: LogLines) -> None:
+    """What was running when the process died is queued again at start, and then done."""
+    shop.drop()
+    assert shop.journal.claim(shop.now) is not None
+    shop.restart()
+    assert shop.states() == ["queued"]
+    assert "job.recovered" in events(logs)
+    shop.work()
+    assert shop.states() == ["done"]
+    assert shop.job().attempts == 2
+
+
+def test_an_idle_scheduler_sleeps_until_it_is_woken(shop: Workshop) -> None:
+    """With nothing to do it waits for new jobs, and goes to work as soon as one comes."""
+
+    def arrive() -> None:
+        if len(shop.wake.waits) == 1:
+            shop.drop()
+        else:
+            shop.stop.set()
+
+    shop.wake.on_wait = arrive
+    shop.scheduler.run()
+    assert shop.wake.waits == [IDLE_SECONDS, IDLE_SECONDS]
+    assert shop.states() == ["done"]
+
+
+def test_an_idle_scheduler_wakes_for_the_next_waiting_job(shop: Workshop) -> None:
+    """It sleeps exactly until the first waiting job is due."""
+    shop.drop("photo.png", picture()[:-40])
+    shop.wake.on_wait = lambda: shop.stop.set() if shop.states() == ["rejected"] else None
+    shop.scheduler.run()
+    assert set(shop.wake.waits) == {5.0, IDLE_SECONDS}
+    assert sum(shop.wake.waits) == 60 + IDLE_SECONDS
+
+
+def test_a_stop_ends_the_work_after_the_present_job(shop: Workshop) -> None:
+    """Once told to stop, no further job is begun."""
+    shop.engine.at_step = lambda step: shop.stop.set()
+    shop.drop("one.png")
+    shop.drop("two.png", picture("olive"))
+    shop.scheduler.run()
+    assert shop.engine.begun == [0]
+    assert shop.states() == ["queued", "queued"]
