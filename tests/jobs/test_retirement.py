@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_a_rejected_original_always_leaves(shop: Workshop, after_success: AfterS
     retire(shop, job, after_success)
     assert shop.files("inbox") == []
     assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+
+
+def test_a_rejection_is_dated_when_it_was_decided(shop: Workshop) -> None:
+    """However late the original can be moved, the sidecar tells when the job ended."""
+    shop.drop()
+    (job,) = end(shop, JobState.REJECTED)
+    shop.advance(3600)
+    retire(shop, job)
+    finished_at = shop.sidecar("rejected/oil/photo.png.json")["job"]["finished_at"]
+    assert datetime.fromisoformat(finished_at).timestamp() == shop.now - 3600
 
 
 def test_a_rejected_input_that_was_taken_away_leaves_its_reason(shop: Workshop) -> None:

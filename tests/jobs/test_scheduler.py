@@ -243,6 +243,41 @@ def test_a_journal_that_fails_is_tried_again(
     assert events(logs).count("queue.paused") == len(shop.stop.waits)
 
 
+def test_a_failed_claim_is_over_once_the_queue_is_found_empty(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+) -> None:
+    """The pause ends with the first look at the journal that succeeds, jobs or not."""
+
+    def refuse(now: float) -> NoReturn:
+        raise ResourceUnavailable("the journal can't be used: disk I/O error")
+
+    monkeypatch.setattr(shop.journal, "claim", refuse)
+    assert shop.scheduler.run_one()
+    monkeypatch.undo()
+    assert not shop.scheduler.run_one()
+    assert events(logs) == ["queue.paused", "queue.resumed"]
+    assert shop.journal.read_daemon()["state"] == "running"
+
+
+def test_a_stop_does_not_wait_for_the_journal(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If not even the journal can be written, a stop leaves the job for the next start to find."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ResourceUnavailable("the journal can't be used: disk I/O error")
+
+    monkeypatch.setattr(shop.journal, "reserve_result", refuse)
+    monkeypatch.setattr(shop.journal, "put_back", refuse)
+    shop.stop.on_wait = shop.stop.set
+    shop.drop()
+    shop.scheduler.run()
+    assert shop.stop.waits == [1]
+    shop.restart()
+    shop.work()
+    assert shop.states() == ["done"]
+
+
 def test_a_stop_ends_a_pause_and_leaves_the_job_in_the_queue(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -422,6 +422,7 @@ def test_a_death_at_any_step_of_finishing_is_mended(
     """Exactly one result, sidecar and archived original, and nothing published is painted twice."""
     shop.configure("queue", max_attempts=1 if step >= 2 and after else 2)
     owner, method = FINISHING[step]
+    shop.engine.at_step = lambda step: shop.advance(60)  # so that there is a checkpoint as well
     shop.drop()
     with monkeypatch.context() as patch:
         die_around(getattr(shop, owner), method, after=after, monkeypatch=patch)
