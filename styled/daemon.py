@@ -102,6 +102,7 @@ class Daemon:
         """Work as `config` says, with the engine that `engine_factory` makes of it."""
         self._config = config
         self._styles = config.styles
+        self._degraded: tuple[str, ...] = ()
         self._engine_factory = engine_factory
         self._stop = threading.Event()
         self._submitted = threading.Event()
@@ -159,6 +160,7 @@ class Daemon:
             check_styles(self._config)
             journal = Journal.open(self._config.state / "journal.sqlite3")
             stack.callback(journal.close)
+            journal.write_daemon(state="starting", version=__version__, degraded_intake="[]")
             keep_freed_memory()
             thread = threading.Thread(
                 target=self._run_scheduler, args=(journal, publisher), name="scheduler"
@@ -196,6 +198,10 @@ class Daemon:
                 log.info("jobs.submitted", count=submitted)
                 self._submitted.set()
 
+        def note_degraded(reason: str | None) -> None:
+            self._degraded = () if reason is None else (reason,)
+            journal.write_daemon(degraded_intake=json.dumps(self._degraded))
+
         config = self._config
         return Intake(
             config.inbox,
@@ -205,6 +211,7 @@ class Daemon:
             mode=config.intake.mode,
             settle_seconds=config.intake.settle_seconds,
             rescan_seconds=config.intake.rescan_seconds,
+            on_degraded=note_degraded,
         )
 
     # In the scheduler's thread
@@ -228,7 +235,14 @@ class Daemon:
         checkpoints = CheckpointStore(config.state / "checkpoints", engine, write_whole)
         worker = Worker(
             config,
-            Collaborators(journal, engine, publisher, checkpoints, styles=lambda: self._styles),
+            Collaborators(
+                journal,
+                engine,
+                publisher,
+                checkpoints,
+                styles=lambda: self._styles,
+                degraded=lambda: self._degraded,
+            ),
             self._stop,
         )
         scheduler = Scheduler(journal, worker, stop=self._stop, wake=self._submitted)
@@ -237,7 +251,6 @@ class Daemon:
         facts = engine.facts
         journal.write_daemon(
             pid=str(os.getpid()),
-            version=__version__,
             started_at=str(started),
             state="running",
             device=facts.device,

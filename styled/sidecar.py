@@ -132,7 +132,7 @@ class Rejection(_Section):
     """Why there is no result."""
 
     reason: str
-    failure: str = Field(description="input, incomplete, engine or crash.")
+    failure: str = Field(description="input, incomplete, engine, configuration, crash or internal.")
     remedies: tuple[str, ...] = ()
 
 

@@ -83,7 +83,10 @@ def read_status(config: Config) -> Status:
             version=facts.get("version"),
             device=facts.get("device"),
             weights=facts.get("weights"),
-            degraded=json.loads(facts.get("degraded", "[]")),
+            degraded=[
+                *json.loads(facts.get("degraded", "[]")),
+                *json.loads(facts.get("degraded_intake", "[]")),
+            ],
             counts=journal.counts(),
             current=_listed(journal.in_state(JobState.RUNNING, limit=SHOWN)),
             waiting=_listed(journal.in_state(JobState.QUEUED, limit=SHOWN)),

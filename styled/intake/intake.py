@@ -59,8 +59,12 @@ class Intake:
         settle_seconds: float = 1.0,
         rescan_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        on_degraded: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
-        """Hand settled inputs to `submit`, which is called from the intake's own thread."""
+        """Hand settled inputs to `submit`, and a word whenever watching fails to `on_degraded`.
+
+        Both are called from the intake's own thread; None means that watching works again.
+        """
         self._inbox = inbox
         self._pairing = pairing
         self._submit = submit
@@ -68,6 +72,7 @@ class Intake:
         self._mode = mode
         self._rescan_seconds = rescan_seconds
         self._clock = clock
+        self._on_degraded = on_degraded
         self._gate = SettleGate(settle_seconds)
         self._hint = threading.Event()
         self._stopping = threading.Event()
@@ -156,6 +161,9 @@ class Intake:
         if self._mode == "polling":
             return
         problem = self._watcher.ensure()
-        if problem is not None and problem != self.degraded:
+        if problem == self.degraded:
+            return
+        if problem is not None:
             log.warning("inbox.polled", reason=problem, every_seconds=POLL_SECONDS)
         self.degraded = problem
+        self._on_degraded(None if problem is None else f"the inbox is polled: {problem}")

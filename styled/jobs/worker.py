@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Collaborators:
     delivery: Delivery
     checkpoints: CheckpointStore
     styles: Callable[[], Mapping[str, Style]]  # the present ones: they change on reload
+    degraded: Callable[[], Sequence[str]] = tuple  # what the service does without just now
 
 
 class Worker:
@@ -73,6 +74,7 @@ class Worker:
         self._delivery = collaborators.delivery
         self._checkpoints = collaborators.checkpoints
         self._styles = collaborators.styles
+        self._degraded = collaborators.degraded
         self._stop = stop
         self._now = now
         self._clock = clock
@@ -100,7 +102,8 @@ class Worker:
         except EngineFailure as error:
             self._fail(job, str(error), "engine")
         except StyledError as error:
-            self._fail(job, str(error), "configuration")
+            # Such as a size that the output format can't hold: the next try would be the same.
+            self._reject(job, str(error), "configuration")
         # This is the one broad boundary: whatever a picture provokes must end its job, not
         # the daemon and all other jobs.
         except Exception as error:
@@ -213,7 +216,7 @@ class Worker:
             stylized,
             resumed=resume is not None,
             peak_memory_bytes=self._engine.peak_memory_bytes(),
-            degraded=degradations(prepared, self._engine.facts.degraded),
+            degraded=degradations(prepared, (*self._engine.facts.degraded, *self._degraded())),
         )
         return outcome, save
 

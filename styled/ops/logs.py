@@ -66,6 +66,7 @@ class _LibraryLogs(logging.Handler):
 
 
 def _take_in_libraries() -> None:
+    logging.captureWarnings(True)
     root = logging.getLogger()
     if not any(isinstance(handler, _LibraryLogs) for handler in root.handlers):
         root.addHandler(_LibraryLogs(logging.WARNING))

@@ -108,6 +108,7 @@ def studio(tmp_path: Path) -> Studio:
     """Make a working folder with two styles."""
     (tmp_path / "styles").mkdir()
     draw_painting(240, 180).save(tmp_path / "styles" / "swirls.png")
-    Image.fromarray(skimage.data.coffee()).save(tmp_path / "styles" / "coffee.jpg")
+    coffee = skimage.data.coffee()  # type: ignore[no-untyped-call]  # it has no types
+    Image.fromarray(coffee).save(tmp_path / "styles" / "coffee.jpg")
     (tmp_path / "config.yaml").write_text(CONFIGURATION)
     return Studio(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -122,3 +123,17 @@ def test_printable_leaves_words_alone() -> None:
     """Letters of any script stay as they are."""
     assert printable("größe 画.jpg") == "größe 画.jpg"
     assert printable(HOSTILE) == ESCAPED
+
+
+def test_what_other_libraries_log_or_warn_is_part_of_the_log() -> None:
+    """A line of another library, or a Python warning, is a JSON object like all others."""
+    stream = io.StringIO()
+    configure_logs(stream)
+    logging.getLogger("somebody").error("it broke: %s", HOSTILE)
+    logging.getLogger("watchdog.x").error("called when the thread is inactive")
+    logging.getLogger("py.warnings").warning("old habits")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["event"] == second["event"] == "library.logged"
+    assert (first["library"], first["level"]) == ("somebody", "error")
+    assert HOSTILE in first["message"]
+    assert second["message"] == "old habits"
