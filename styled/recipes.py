@@ -12,13 +12,31 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal
 
-ContentLoss = Literal["mean_squared"]
-StyleLoss = Literal["wasserstein"]
-TotalVariationLoss = Literal["nine_point"]
+ContentLoss = Literal["mean_squared", "half_sum_squared"]
+StyleLoss = Literal[
+    "wasserstein",  # between Gaussians fitted to the features
+    "gram_raw",  # mean((G - A)^2) of the Gram matrices G = F F^T
+    "gram_by_size",  # the same of G / (c h w), each by its own size
+    "gram_over_style_size",  # mean((G - A)^2) / (c h w) of the style's layer
+    "gram_over_result_size",  # mean((G - A)^2) / (c h w) of the result's layer
+    "gram_gatys",  # sum((G - A)^2) / (4 N^2 M^2), N channels, M positions
+]
+TotalVariationLoss = Literal[
+    "none",
+    "nine_point",  # squares over eight neighbours
+    "sum_absolute",  # sum|dx| + sum|dy|
+    "mean_absolute",  # (mean|dx| + mean|dy|) / 2
+]
 Pooling = Literal["max", "average", "average_rescaled"]
 FirstPadding = Literal["zeros", "replicate"]
 OptimizerName = Literal["lbfgs", "adam"]
-Init = Literal["content", "noise", "gray"]
+Init = Literal["content", "noise", "gray", "style_colors"]
+PreserveColor = Literal["none", "luminance", "histogram", "affine"]
+Space = Literal["srgb", "normalized"]
+Keep = Literal["best", "last"]
+Resample = Literal["lanczos", "bilinear"]
+Upscale = Literal[True, False, "to_long_edge"]
+StyleFit = Literal["scaled", "content"]
 
 # VGG-19 up to its last convolution: `convB_I` is the I-th convolution of block B
 # before its ReLU, `reluB_I` after it, `poolB` the pooling that ends the block.
@@ -35,13 +53,15 @@ LAYER_NAMES: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the result is, in pixels. Exactly one of the first four is set."""
+    """How large a picture is, in pixels. Exactly one of the first four is set."""
 
     long_edge: int | None = None
     short_edge: int | None = None
     megapixels: float | None = None
     exact: tuple[int, int] | None = None  # width, height; the aspect ratio is not kept
-    upscale: bool = False  # whether a smaller photo is enlarged to the size
+    # Whether a smaller photo is enlarged to the size; `to_long_edge`: only until its short
+    # edge is as long as its long edge was.
+    upscale: Upscale = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +78,11 @@ class Optimizer:
 
     name: OptimizerName = "lbfgs"
     learning_rate: float = 1.0
+    decay: float = 1.0  # the learning rate is multiplied by this...
+    decay_every: int = 0  # ...after every so many steps; 0: never
     history: int = 20  # lbfgs: curvature pairs kept
-    betas: tuple[float, float] = (0.9, 0.99)  # adam: decay of the two moments
+    betas: tuple[float, float] = (0.9, 0.999)  # adam: decay of the two moments
+    average: float = 0.0  # adam: decay of an average over iterates, which is the result; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +93,38 @@ class Recipe:
     """
 
     name: str
+    source: str  # where the recipe was published
     # the objective
     content_layers: Mapping[str, float]  # layer name -> weight
     style_layers: Mapping[str, float]
     content_weight: float
     style_weight: float
-    tv_weight: float
+    tv_weight: float = 0.0
     content_loss: ContentLoss = "mean_squared"
     style_loss: StyleLoss = "wasserstein"
-    tv_loss: TotalVariationLoss = "nine_point"
+    tv_loss: TotalVariationLoss = "none"
     # the network
     normalize_input: bool = True  # by ImageNet's mean and standard deviation
     pooling: Pooling = "max"
     first_padding: FirstPadding = "zeros"  # of the first convolution
     # the optimisation
+    space: Space = "normalized"  # where the optimised image, and its total variation, live
+    clamp: bool = False  # whether every step keeps the image within valid colours
     optimizer: Optimizer = field(default_factory=Optimizer)
-    steps: int = 50  # at each scale; one step is one evaluation of loss and gradient
+    steps: int = 500  # at each scale; one step is one evaluation of loss and gradient
+    min_improvement: float = 0.0  # a scale ends once ten steps gain less than this; 0: never
+    keep: Keep = "last"  # which image of a scale is its result
     scales: Scales | None = None  # None: one scale, the size itself
     init: Init = "content"
     seed: int = 0
     # the pictures
     size: Size = field(default_factory=lambda: Size(long_edge=512))
-    style_scale: float = 1.0  # long edge of the style, as a multiple of the result's
+    # `scaled`: the style keeps its shape, its long edge `style_scale` times the result's;
+    # `content`: exactly the result's size.
+    style_size: StyleFit | Size = "scaled"
+    style_scale: float = 1.0
+    resample: Resample = "lanczos"  # how photo and style are brought to size
+    preserve_color: PreserveColor = "none"  # whether the result gets the photo's colours back
     # the record
     trace_every: int = 10  # steps between two rows of the sidecar's loss trace
 
@@ -101,23 +134,122 @@ def _normalized(weights: Mapping[str, float]) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
+_RELU_1_TO_5 = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+# The published codes read the outputs of convolutions. torchvision's ReLUs run in place,
+# so that what they in fact compare are the activations after the ReLU, except in the last
+# convolution that they run, behind which there is no ReLU.
+_RELU_1_TO_4_CONV_5 = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1")
+
 PYRAMID = Recipe(
     name="pyramid",
+    source="the objective of K. Crowson, style-transfer-pytorch, 2021; optimised by L-BFGS",
     content_layers={"relu4_2": 1.0},
-    style_layers=_normalized(
-        {"relu1_1": 256, "relu2_1": 64, "relu3_1": 16, "relu4_1": 4, "relu5_1": 1}
-    ),
+    style_layers=_normalized(dict(zip(_RELU_1_TO_5, (256, 64, 16, 4, 1), strict=True))),
     content_weight=0.015,
     style_weight=1.0,
     tv_weight=2.0,
+    tv_loss="nine_point",
     first_padding="replicate",
+    space="srgb",
+    clamp=True,
+    optimizer=Optimizer(betas=(0.9, 0.99)),
+    steps=50,
+    keep="best",
     scales=Scales(),
 )
-"""The default: the squared 2-Wasserstein distance of layer statistics, coarse to fine.
+"""The default: the squared 2-Wasserstein distance of layer statistics, coarse to fine."""
 
-The objective and its weights follow K. Crowson's style-transfer-pytorch (2021); the
-optimiser is L-BFGS instead of its Adam, because it reaches a lower value sooner.
-"""
+AVGPOOL = Recipe(
+    name="avgpool",
+    source="a 2020 PyTorch write-up of the TensorFlow style transfer tutorial",
+    content_layers={"relu4_2": 1.0},
+    style_layers=dict.fromkeys(_RELU_1_TO_5, 1 / 5),
+    content_weight=1.0,
+    style_weight=1e3,
+    tv_weight=1e-2,
+    style_loss="gram_over_style_size",
+    tv_loss="sum_absolute",
+    pooling="average",
+    optimizer=Optimizer(name="adam", learning_rate=0.03),
+    steps=500,
+    size=Size(long_edge=512),
+    style_size=Size(long_edge=512),
+    resample="bilinear",
+)
+"""Average pooling, and total variation as a sum of absolute differences."""
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (PYRAMID,)}
+UDACITY = Recipe(
+    name="udacity",
+    source="the style transfer notebook of Udacity's deep-learning nanodegree",
+    content_layers={"relu4_2": 1.0},
+    style_layers=dict(zip(_RELU_1_TO_5, (1.0, 0.75, 0.2, 0.2, 0.2), strict=True)),
+    content_weight=1.0,
+    style_weight=1e6,
+    style_loss="gram_over_result_size",
+    optimizer=Optimizer(name="adam", learning_rate=0.003),
+    steps=2000,
+    size=Size(short_edge=400, upscale="to_long_edge"),
+    style_size="content",
+    resample="bilinear",
+)
+"""Large style features weigh more, and the style is stretched to the photo's size."""
+
+D2L = Recipe(
+    name="d2l",
+    source="Zhang et al., Dive into Deep Learning, section 14.12",
+    content_layers={"relu4_4": 1.0},
+    style_layers=dict.fromkeys(_RELU_1_TO_4_CONV_5, 1.0),
+    content_weight=1.0,
+    style_weight=1e4,
+    tv_weight=10.0,
+    style_loss="gram_by_size",
+    tv_loss="mean_absolute",
+    optimizer=Optimizer(name="adam", learning_rate=0.3, decay=0.8, decay_every=50),
+    steps=500,
+    size=Size(exact=(450, 300), upscale=True),
+    style_size=Size(exact=(450, 300), upscale=True),
+    resample="bilinear",
+)
+"""Fast steps that slow down, at 450 x 300."""
+
+FIVE_LAYER = Recipe(
+    name="five-layer",
+    source="a PyTorch tutorial that compares content and style on all five layers",
+    content_layers=dict.fromkeys(_RELU_1_TO_4_CONV_5, 1.0),
+    style_layers=dict.fromkeys(_RELU_1_TO_4_CONV_5, 1.0),
+    content_weight=1.0,
+    style_weight=1e-2,
+    style_loss="gram_raw",
+    normalize_input=False,
+    space="srgb",
+    optimizer=Optimizer(name="adam", learning_rate=0.001),
+    steps=1000,
+    size=Size(exact=(512, 512), upscale=True),
+    style_size=Size(exact=(512, 512), upscale=True),
+    resample="bilinear",
+)
+"""Content and style on all five layers, from pixels that are not normalised."""
+
+GATYS = Recipe(
+    name="gatys",
+    source="Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, 2016",
+    content_layers={"relu4_2": 1.0},
+    style_layers=dict.fromkeys(_RELU_1_TO_5, 1 / 5),
+    content_weight=1.0,
+    style_weight=1e3,
+    content_loss="half_sum_squared",
+    style_loss="gram_gatys",
+    pooling="average",
+    optimizer=Optimizer(name="lbfgs", learning_rate=1.0, history=100),
+    steps=1000,
+    init="noise",
+    style_size="content",
+    resample="bilinear",
+)
+"""The paper's: sums of squares, L-BFGS, and a start from noise."""
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe for recipe in (PYRAMID, AVGPOOL, UDACITY, D2L, FIVE_LAYER, GATYS)
+}
 DEFAULT_RECIPE = PYRAMID.name

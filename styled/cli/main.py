@@ -7,7 +7,7 @@ Whatever needs torch is imported inside the command that needs it, so that `--he
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configuration: its schema, and what it resolves to.")
 app.add_typer(config_app, name="config", no_args_is_help=True)
+weights_app = typer.Typer(help="The network's weights: where they are, fetching, exporting.")
+app.add_typer(weights_app, name="weights", no_args_is_help=True)
 
 ConfigOption = Annotated[
     Path | None,
@@ -202,3 +204,49 @@ def config_show_command(config: ConfigOption = None) -> None:
         from styled.config import show_config
 
         typer.echo(show_config(find_config(config)))
+
+
+@weights_app.command("show")
+def weights_show_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show where the configured network comes from, and whether it is there."""
+    with errors_as_exit_codes():
+        from styled.cli.weights import show_weights
+
+        show_weights(config, as_json=as_json)
+
+
+@weights_app.command("fetch")
+def weights_fetch_command() -> None:
+    """Download the pretrained network (548 MB), unless it is there and whole."""
+    with errors_as_exit_codes():
+        from styled.cli.weights import fetch_weights
+
+        fetch_weights()
+
+
+@weights_app.command("export")
+def weights_export_command(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT.safetensors", help="Where to write the file.", show_default=False
+        ),
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, untrained, or a .pth or .safetensors file. Without it: what the "
+            "configuration names, else imagenet.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="float16 halves the file (80 MB to 40).")
+    ] = "float32",
+) -> None:
+    """Write only what is needed of the network, for machines without internet."""
+    with errors_as_exit_codes():
+        from styled.cli.weights import export_weights
+
+        export_weights(out, weights=weights, config=config, dtype=dtype)

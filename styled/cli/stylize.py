@@ -115,7 +115,7 @@ def stylize_one(request: StylizeRequest) -> None:
         stylized,
         resumed=False,
         peak_memory_bytes=engine.peak_memory_bytes(),
-        degraded=degradations(prepared, engine.facts.degraded),
+        degraded=degradations(prepared, (*engine.facts.degraded, *stylized.degraded)),
     )
     sidecar = sidecar_of_result(
         _job(request, prepared, submitted_at, mtime_ns),

@@ -48,6 +48,9 @@ def apply_overrides(recipe: Recipe, overrides: RecipeOverrides) -> Recipe:
     changes.pop("name", None)  # of a RecipeChoice: it has been looked up by now
     if overrides.size is not None:
         changes["size"] = _apply_size(recipe.size, overrides.size)
+    if isinstance(overrides.style_size, SizeOverrides):
+        own = recipe.style_size if isinstance(recipe.style_size, Size) else Size()
+        changes["style_size"] = _apply_size(own, overrides.style_size)
     if overrides.optimizer is not None:
         changes["optimizer"] = _apply_optimizer(recipe.optimizer, overrides.optimizer)
     if "scales" in overrides.model_fields_set:

@@ -19,10 +19,16 @@ from styled.recipes import (
     ContentLoss,
     FirstPadding,
     Init,
+    Keep,
     OptimizerName,
     Pooling,
+    PreserveColor,
+    Resample,
+    Space,
+    StyleFit,
     StyleLoss,
     TotalVariationLoss,
+    Upscale,
 )
 
 
@@ -73,8 +79,10 @@ class SizeOverrides(BaseModel):
         default=None,
         description="Width and height in pixels; the photo's aspect ratio is not kept.",
     )
-    upscale: Flag | None = Field(
-        default=None, description="Whether a photo smaller than the size is enlarged to it."
+    upscale: Upscale | None = Field(
+        default=None,
+        description="Whether a photo smaller than the size is enlarged to it; to_long_edge: only "
+        "until its short edge is as long as its long edge was.",
     )
 
     @model_validator(mode="after")
@@ -108,12 +116,22 @@ class OptimizerOverrides(BaseModel):
 
     name: OptimizerName | None = Field(default=None, description="The optimisation method.")
     learning_rate: Positive | None = Field(default=None, description="How far one step goes.")
+    decay: Annotated[float, Number(gt=0, le=1)] | None = Field(
+        default=None, description="What the learning rate is multiplied by now and then..."
+    )
+    decay_every: Annotated[int, Number(ge=0, le=100_000)] | None = Field(
+        default=None, description="...after every so many steps; 0: never."
+    )
     history: Annotated[int, Number(ge=1, le=100)] | None = Field(
         default=None,
         description="Only lbfgs: past steps remembered; each takes memory for two pictures.",
     )
     betas: Betas | None = Field(
         default=None, description="Only adam: decay of its two running averages."
+    )
+    average: Decay | None = Field(
+        default=None,
+        description="Only adam: decay of an average over steps, which is the result; 0: none.",
     )
 
 
@@ -151,12 +169,23 @@ class RecipeOverrides(BaseModel):
     first_padding: FirstPadding | None = Field(
         default=None, description="What surrounds the picture in the first convolution."
     )
+    space: Space | None = Field(
+        default=None, description="Where the optimised pixels and their total variation live."
+    )
+    clamp: Flag | None = Field(
+        default=None, description="Whether every step keeps pixels within valid colours."
+    )
     optimizer: OptimizerOverrides | None = Field(
         default=None, description="How the pixels are optimised at each scale."
     )
     steps: Annotated[int, Number(ge=1, le=100_000)] | None = Field(
         default=None, description="Optimisation steps at each scale."
     )
+    min_improvement: Decay | None = Field(
+        default=None,
+        description="A scale ends once ten steps gain less than this share of the loss; 0: never.",
+    )
+    keep: Keep | None = Field(default=None, description="Which image of a scale is its result.")
     scales: ScalesOverrides | None = Field(
         default=None, description="The scales, coarse to fine; null for the final size alone."
     )
@@ -167,8 +196,19 @@ class RecipeOverrides(BaseModel):
         default=None, description="Seed of everything random; the same seed gives the same picture."
     )
     size: SizeOverrides | None = Field(default=None, description="How large the result is.")
+    style_size: StyleFit | SizeOverrides | None = Field(
+        default=None,
+        description="How large the style image is seen: scaled (it keeps its shape), content "
+        "(exactly the result's size), or a size.",
+    )
     style_scale: Annotated[float, Number(gt=0, le=10)] | None = Field(
         default=None, description="Long edge of the style image, as a multiple of the result's."
+    )
+    resample: Resample | None = Field(
+        default=None, description="How photo and style are brought to size."
+    )
+    preserve_color: PreserveColor | None = Field(
+        default=None, description="Whether and how the result keeps the photo's colours."
     )
     trace_every: Count | None = Field(
         default=None, description="Steps between two rows of the loss trace in the sidecar."

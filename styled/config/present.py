@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from styled.config.models import ConfigFile
 from styled.config.resolved import Config, Style
+from styled.recipes import Recipe
 
 
 def config_schema() -> dict[str, object]:
@@ -31,11 +32,20 @@ def show_config(config: Config) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
+def _recipe(recipe: Recipe) -> dict[str, object]:
+    """Return what can be written for a recipe: all but where it was published."""
+    return {
+        field.name: _plain(getattr(recipe, field.name))
+        for field in fields(recipe)
+        if field.name != "source"
+    }
+
+
 def _plain(value: object) -> object:
     """Return a value in the few types that YAML has."""
     if isinstance(value, Style):
         images = [{"path": str(image.path), "weight": image.weight} for image in value.images]
-        return {"images": images, "recipe": _plain(value.recipe)}
+        return {"images": images, "recipe": _recipe(value.recipe)}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if is_dataclass(value):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 _DIGEST_BYTES = 32
 
 
@@ -23,19 +23,27 @@ class Checkpoint:
     Attributes:
         scale: The scale being worked on, counted from one.
         step: Steps done at it.
+        finished: Whether the scale has come to its end.
         image: 1x3xHxW float32, where the optimiser stands.
         best: 1x3xHxW float32, the image of the lowest loss at this scale.
         best_total: That loss.
+        first_total: The first loss of this scale, against which an explosion is measured.
+        milestone: The lowest loss ten steps ago, against which convergence is measured.
         optimizer: The optimiser's own state.
+        settings: What has become safer so far, as the fields of `guard.Settings`.
         trace: Loss rows so far.
     """
 
     scale: int
     step: int
+    finished: bool
     image: Tensor
     best: Tensor
     best_total: float
+    first_total: float
+    milestone: float
     optimizer: Mapping[str, Any]
+    settings: Mapping[str, Any]
     trace: list[Any]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from styled import __version__
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.device import Device, Precision, convolution_dtype
+from styled.engine.style_cache import StyleCache
 from styled.engine.stylize import Progress, Stylized, stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
@@ -55,6 +56,7 @@ class LocalEngine:
         """
         dtype = convolution_dtype(precision)
         self._network = Vgg19(weights.convolutions, device.torch_device, dtype)
+        self._style_cache = StyleCache()
         untrained = ["the network is untrained"] if weights.source == "untrained" else []
         self.facts = EngineFacts(
             weights_source=weights.source,
@@ -79,7 +81,7 @@ class LocalEngine:
         """Paint one picture; see `styled.engine.stylize.stylize`."""
         if self._network.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._network.device)
-        return stylize(self._network, content, styles, recipe, resume)
+        return stylize(self._network, content, styles, recipe, resume, self._style_cache.targets)
 
     def fingerprint(
         self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,18 +10,16 @@ from torch import Tensor
 
 from styled.engine.losses import (
     Moments,
-    WassersteinTarget,
     at_least_float32,
     content_loss,
     moments,
     total_variation,
-    wasserstein_loss,
-    wasserstein_target,
 )
-from styled.engine.vgg import Vgg19, normalize
+from styled.engine.style_losses import StyleTarget, style_loss, style_target
+from styled.engine.vgg import Vgg19, denormalize, normalize
 from styled.recipes import Recipe
 
-StyleTargets = Mapping[str, WassersteinTarget]
+StyleTargets = Mapping[str, StyleTarget]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +32,26 @@ class Losses:
     tv: float
 
 
+def to_space(recipe: Recipe, image: Tensor) -> Tensor:
+    """Bring 1x3xHxW sRGB in [0, 1] to the space in which the recipe optimises."""
+    return normalize(image) if recipe.space == "normalized" else image
+
+
+def from_space(recipe: Recipe, image: Tensor) -> Tensor:
+    """Bring 1x3xHxW from the space in which the recipe optimises to sRGB."""
+    return denormalize(image) if recipe.space == "normalized" else image
+
+
 def layer_features(
     network: Vgg19, recipe: Recipe, image: Tensor, layers: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """Return the features of 1x3xHxW sRGB in [0, 1] as the recipe has the network see it."""
+    """Return the features of 1x3xHxW in the recipe's space, as it has the network see it."""
+    if recipe.normalize_input and recipe.space == "srgb":
+        image = normalize(image)
+    elif not recipe.normalize_input and recipe.space == "normalized":
+        image = denormalize(image)
     return network.features(
-        normalize(image) if recipe.normalize_input else image,
-        layers,
-        pooling=recipe.pooling,
-        first_padding=recipe.first_padding,
+        image, layers, pooling=recipe.pooling, first_padding=recipe.first_padding
     )
 
 
@@ -59,10 +68,13 @@ def style_targets(
     """
     statistics: list[tuple[dict[str, Moments], float]] = []
     for image, weight in styles:
-        features = layer_features(network, recipe, image, recipe.style_layers)
+        seen = to_space(recipe, image)
+        features = layer_features(network, recipe, seen, recipe.style_layers)
         statistics.append(({name: moments(f) for name, f in features.items()}, weight))
     return {
-        name: wasserstein_target([(by_layer[name], weight) for by_layer, weight in statistics])
+        name: style_target(
+            recipe.style_loss, [(by_layer[name], weight) for by_layer, weight in statistics]
+        )
         for name in recipe.style_layers
     }
 
@@ -85,14 +97,15 @@ class Objective:
         self._recipe = recipe
         self._targets = targets
         with torch.no_grad():
-            features = layer_features(network, recipe, content, recipe.content_layers)
+            seen = to_space(recipe, content)
+            features = layer_features(network, recipe, seen, recipe.content_layers)
         self._content = {name: at_least_float32(f) for name, f in features.items()}
 
     def evaluate(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Return the losses of a picture and their gradient.
 
         Args:
-            image: 1x3xHxW float32, sRGB in [0, 1], of the content's size.
+            image: 1x3xHxW float32 in the recipe's space, of the content's size.
 
         Returns:
             The weighted terms as numbers, and d total / d image, 1x3xHxW float32.
@@ -102,18 +115,25 @@ class Objective:
         layers = {**recipe.content_layers, **recipe.style_layers}
         features = layer_features(self._network, recipe, image, layers)
 
-        content = torch.stack([
-            weight * content_loss(at_least_float32(features[name]), self._content[name])
+        content = recipe.content_weight * _sum(
+            weight
+            * content_loss(
+                recipe.content_loss, at_least_float32(features[name]), self._content[name]
+            )
             for name, weight in recipe.content_layers.items()
-        ]).sum() * recipe.content_weight  # fmt: skip
-        style = torch.stack([
-            weight * wasserstein_loss(moments(features[name]), self._targets[name])
+        )
+        style = recipe.style_weight * _sum(
+            weight * style_loss(recipe.style_loss, moments(features[name]), self._targets[name])
             for name, weight in recipe.style_layers.items()
-        ]).sum() * recipe.style_weight  # fmt: skip
-        tv = total_variation(image) * recipe.tv_weight
+        )
+        tv = total_variation(recipe.tv_loss, image) * recipe.tv_weight
         total = content + style + tv
 
         (gradient,) = torch.autograd.grad(total, image)
         # One copy to the host for all four numbers: on a GPU each copy waits for the device.
         values = torch.stack([total, content, style, tv]).detach().tolist()
         return Losses(*values), gradient
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()

@@ -1,4 +1,4 @@
-"""First-order and quasi-Newton updates of an image inside the box of valid colours.
+"""First-order and quasi-Newton updates of an image, with or without a box of valid colours.
 
 One call of `update` is one step: it takes the gradient at the present image and moves
 the image in place. Nothing here evaluates the objective, so a step costs exactly one
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from styled.recipes import Optimizer as OptimizerRecipe
+
+BLIND_REACH = 0.05
+"""The most that a pixel may move in one step without knowledge of the curvature."""
 
 State = dict[str, Any]
 """Tensors, numbers and lists of them, as torch.save with weights_only reads them back."""
@@ -26,6 +30,12 @@ class Optimizer(Protocol):
     def update(self, image: Tensor, gradient: Tensor) -> None:
         """Move `image` (1x3xHxW) in place, given the gradient at it."""
 
+    def result(self, image: Tensor) -> Tensor:
+        """Return what the optimiser holds to be the answer when it stands at `image`."""
+
+    def at_size(self, width: int, height: int) -> Optimizer:
+        """Return an optimiser for the next scale that knows what can be carried over."""
+
     def state(self) -> State:
         """Return all that is needed to go on exactly from here."""
 
@@ -33,11 +43,9 @@ class Optimizer(Protocol):
         """Go on from a state that `state` has returned."""
 
 
-def make_optimizer(recipe: OptimizerRecipe) -> Optimizer:
-    """Return a fresh optimiser as the recipe describes it."""
-    if recipe.name == "lbfgs":
-        return Lbfgs(recipe.learning_rate, recipe.history)
-    return Adam(recipe.learning_rate, recipe.betas)
+def make_optimizer(recipe: OptimizerRecipe, *, clamp: bool) -> Optimizer:
+    """Return a fresh optimiser; with `clamp` it keeps the image within [0, 1]."""
+    return Lbfgs(recipe, clamp=clamp) if recipe.name == "lbfgs" else Adam(recipe, clamp=clamp)
 
 
 class Lbfgs:
@@ -45,36 +53,65 @@ class Lbfgs:
 
     It departs from the book in its handling of the box [0, 1]. Pixels that sit on a bound
     and would be pushed beyond it are left out of the direction; the others move, and are
-    clamped. Curvature pairs are the differences of what was really visited, after
-    clamping, so that they stay true to the function.
+    clamped. Curvature pairs hold the moves that were really made, after clamping, so that
+    they stay true to the function.
     """
 
-    def __init__(self, learning_rate: float = 1.0, history: int = 20) -> None:
-        """Take steps of `learning_rate` times the quasi-Newton step, from `history` pairs."""
-        self._learning_rate = learning_rate
-        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)
-        self._previous: tuple[Tensor, Tensor] | None = None
+    def __init__(self, recipe: OptimizerRecipe, *, clamp: bool) -> None:
+        """Take steps of the learning rate times the quasi-Newton step."""
+        self._recipe = recipe
+        self._clamp = clamp
+        self._steps = 0
+        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=recipe.history)
+        self._blind_steps = 0  # in a row, without any curvature pair
+        self._last: tuple[Tensor, Tensor] | None = None  # the last move, and where from
 
     def update(self, image: Tensor, gradient: Tensor) -> None:
-        """Move `image` (1x3xHxW in [0, 1]) in place, given the gradient at it."""
-        if self._previous is not None:
-            self._remember(image - self._previous[0], gradient - self._previous[1])
-        self._previous = image.clone(), gradient.clone()
-
-        free = ~(((image <= 0) & (gradient > 0)) | ((image >= 1) & (gradient < 0)))
-        downhill = torch.where(free, -gradient, torch.zeros_like(gradient))
-        direction = self._newton_step(downhill)
-        direction = torch.where(free, direction, torch.zeros_like(direction))
-        if not self._pairs or _dot(direction, gradient) >= 0:
+        """Move `image` (1x3xHxW) in place, given the gradient at it."""
+        if self._last is not None:
+            moved, last_gradient = self._last
+            self._remember(moved, gradient - last_gradient)
+        downhill = self._without_blocked(image, gradient, -gradient)
+        direction = self._without_blocked(image, gradient, self._newton_step(downhill))
+        if self._pairs and _dot(direction, gradient) >= 0:
             self._pairs.clear()
-            direction = downhill * min(1.0, 1.0 / max(float(downhill.abs().sum()), 1e-12))
-        image.add_(direction, alpha=self._learning_rate).clamp_(0, 1)
+            self._blind_steps = 0
+        if not self._pairs:
+            direction = downhill * self._blind_reach(downhill)
+            self._blind_steps += 1
+        moved = direction.mul_(_rate(self._recipe, self._steps))
+        if self._clamp:
+            before = image.clone()
+            image.add_(moved).clamp_(0, 1)
+            moved = image - before
+        else:
+            image.add_(moved)
+        self._last = moved, gradient.clone()
+        self._steps += 1
+
+    def _blind_reach(self, downhill: Tensor) -> float:
+        """Return how far to go downhill where nothing is known of the curvature.
+
+        The first step is of a size that can't hurt. Where the ground then falls ever more
+        steeply, as it does around a uniform grey, it tells nothing of a minimum: each further
+        step goes twice as far, until one has been reached.
+        """
+        first = min(1.0, 1.0 / max(float(downhill.abs().sum()), 1e-12))
+        farthest = BLIND_REACH / max(float(downhill.abs().max()), 1e-12)
+        return max(first, min(first * 2.0**self._blind_steps, farthest))
+
+    def _without_blocked(self, image: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
+        if not self._clamp:
+            return direction
+        blocked = ((image <= 0) & (gradient > 0)) | ((image >= 1) & (gradient < 0))
+        return direction.masked_fill(blocked, 0.0)
 
     def _remember(self, moved: Tensor, bent: Tensor) -> None:
         curvature = _dot(moved, bent)
         # A pair without clearly positive curvature would make the model indefinite.
         if curvature > 1e-10 * _dot(bent, bent):
             self._pairs.append((moved, bent, 1.0 / curvature))
+            self._blind_steps = 0
 
     def _newton_step(self, downhill: Tensor) -> Tensor:
         if not self._pairs:
@@ -93,51 +130,112 @@ class Lbfgs:
             direction.add_(moved, alpha=projection - inverse_curvature * _dot(bent, direction))
         return direction
 
+    def result(self, image: Tensor) -> Tensor:
+        """Return the image itself."""
+        return image
+
+    def at_size(self, width: int, height: int) -> Lbfgs:
+        """Return a fresh one: curvature at one scale says little of the next."""
+        return Lbfgs(self._recipe, clamp=self._clamp)
+
     def state(self) -> State:
-        """Return the curvature pairs and the last point."""
+        """Return the curvature pairs and the last move."""
         return {
+            "steps": self._steps,
+            "blind_steps": self._blind_steps,
             "pairs": [list(pair) for pair in self._pairs],
-            "previous": None if self._previous is None else list(self._previous),
+            "last": None if self._last is None else list(self._last),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state` has returned."""
+        self._steps = state["steps"]
+        self._blind_steps = state["blind_steps"]
         self._pairs.clear()
         self._pairs.extend((moved, bent, rho) for moved, bent, rho in state["pairs"])
-        previous = state["previous"]
-        self._previous = None if previous is None else (previous[0], previous[1])
+        last = state["last"]
+        self._last = None if last is None else (last[0], last[1])
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015), algorithm 1, with every pixel clamped to [0, 1]."""
+    """Adam: Kingma and Ba (2015), algorithm 1.
 
-    def __init__(self, learning_rate: float, betas: tuple[float, float]) -> None:
-        """Take steps of about `learning_rate` for each pixel."""
-        self._learning_rate = learning_rate
-        self._betas = betas
+    It can average its iterates, which takes the jitter of a constant rate out of the
+    result, and carry its moments from scale to scale, which spares it to find the right
+    step lengths again; both after K. Crowson's style-transfer-pytorch.
+    """
+
+    def __init__(self, recipe: OptimizerRecipe, *, clamp: bool) -> None:
+        """Take steps of about the learning rate for each pixel."""
+        self._recipe = recipe
+        self._clamp = clamp
+        self._schedule_steps = 0
         self._steps = 0
         self._first: Tensor | None = None
         self._second: Tensor | None = None
+        self._average: Tensor | None = None
+        self._averaged = 0
 
     def update(self, image: Tensor, gradient: Tensor) -> None:
-        """Move `image` (1x3xHxW in [0, 1]) in place, given the gradient at it."""
+        """Move `image` (1x3xHxW) in place, given the gradient at it."""
         if self._first is None or self._second is None:
             self._first, self._second = torch.zeros_like(image), torch.zeros_like(image)
-        decay_first, decay_second = self._betas
+        decay_first, decay_second = self._recipe.betas
         self._steps += 1
         self._first.lerp_(gradient, 1 - decay_first)
         self._second.mul_(decay_second).addcmul_(gradient, gradient, value=1 - decay_second)
         spread = (self._second / (1 - decay_second**self._steps)).sqrt_().add_(1e-8)
-        rate = self._learning_rate / (1 - decay_first**self._steps)
-        image.addcdiv_(self._first, spread, value=-rate).clamp_(0, 1)
+        rate = _rate(self._recipe, self._schedule_steps) / (1 - decay_first**self._steps)
+        image.addcdiv_(self._first, spread, value=-rate)
+        if self._clamp:
+            image.clamp_(0, 1)
+        self._schedule_steps += 1
+        if self._recipe.average:
+            if self._average is None:
+                self._average = torch.zeros_like(image)
+            self._average.lerp_(image, 1 - self._recipe.average)
+            self._averaged += 1
+
+    def result(self, image: Tensor) -> Tensor:
+        """Return the average over iterates if there is one, corrected for its start at zero."""
+        if self._average is None:
+            return image
+        return self._average / (1 - self._recipe.average**self._averaged)
+
+    def at_size(self, width: int, height: int) -> Self:
+        """Return one whose moments are this one's, enlarged; the average starts anew."""
+        other = type(self)(self._recipe, clamp=self._clamp)
+        if self._first is not None and self._second is not None:
+            other._steps = self._steps
+            other._first = F.interpolate(self._first, (height, width), mode="bicubic")
+            # Linearly, because a second moment may not become negative.
+            other._second = F.interpolate(self._second, (height, width), mode="bilinear")
+        return other
 
     def state(self) -> State:
-        """Return both moments and the number of steps."""
-        return {"steps": self._steps, "first": self._first, "second": self._second}
+        """Return the moments, the average and the counts of steps."""
+        return {
+            "schedule_steps": self._schedule_steps,
+            "steps": self._steps,
+            "first": self._first,
+            "second": self._second,
+            "average": self._average,
+            "averaged": self._averaged,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state` has returned."""
-        self._steps, self._first, self._second = state["steps"], state["first"], state["second"]
+        self._schedule_steps, self._steps = state["schedule_steps"], state["steps"]
+        self._first, self._second = state["first"], state["second"]
+        self._average, self._averaged = state["average"], state["averaged"]
+
+
+def _rate(recipe: OptimizerRecipe, steps: int) -> float:
+    """Return the learning rate after so many steps at this scale."""
+    if not recipe.decay_every:
+        return recipe.learning_rate
+    drops = steps // recipe.decay_every
+    return recipe.learning_rate * float(recipe.decay**drops)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

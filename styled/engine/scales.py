@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styled.errors import InputRejected
-from styled.recipes import Scales, Size
+from styled.recipes import Recipe, Scales, Size
 
 SHORTEST_EDGE_PX = 32
 """Below this, the deepest layers of VGG-19 have nothing left to look at."""
@@ -25,13 +25,7 @@ def working_size(size: Size, width: int, height: int) -> tuple[int, int]:
     Raises:
         InputRejected: an edge would be shorter than `SHORTEST_EDGE_PX`.
     """
-    if size.exact is not None:
-        result = size.exact
-    else:
-        factor = _enlargement(size, width, height)
-        if not size.upscale:
-            factor = min(factor, 1.0)
-        result = max(1, round(width * factor)), max(1, round(height * factor))
+    result = size.exact or _proportional(size, width, height)
     if min(result) < SHORTEST_EDGE_PX:
         raise InputRejected(
             f"the photo is {width} x {height} pixels, which would be painted at "
@@ -41,14 +35,41 @@ def working_size(size: Size, width: int, height: int) -> tuple[int, int]:
     return result
 
 
-def _enlargement(size: Size, width: int, height: int) -> float:
-    if size.long_edge is not None:
-        return size.long_edge / max(width, height)
+def _proportional(size: Size, width: int, height: int) -> tuple[int, int]:
+    short, long = min(width, height), max(width, height)
+    largest = short if size.upscale is False else long
     if size.short_edge is not None:
-        return size.short_edge / min(width, height)
-    if size.megapixels is not None:
-        return sqrt(size.megapixels * 1e6 / (width * height))
-    return 1.0
+        edge = size.short_edge if size.upscale is True else min(size.short_edge, largest)
+        # Cut off rather than rounded, as torchvision's Resize does.
+        return (edge, edge * height // width) if width <= height else (edge * width // height, edge)
+    factor = 1.0
+    if size.long_edge is not None:
+        factor = size.long_edge / long
+    elif size.megapixels is not None:
+        factor = sqrt(size.megapixels * 1e6 / (width * height))
+    if size.upscale is not True:
+        factor = min(factor, largest / short if size.upscale == "to_long_edge" else 1.0)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def style_picture_size(
+    recipe: Recipe, result: tuple[int, int], style: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the width and height at which a style image is looked at.
+
+    Args:
+        recipe: Says how.
+        result: Width and height of the result, at the present scale.
+        style: Width and height that the style image has.
+
+    Raises:
+        InputRejected: an edge would be shorter than `SHORTEST_EDGE_PX`.
+    """
+    if recipe.style_size == "content":
+        return result
+    if recipe.style_size == "scaled":
+        return fitted(*style, round(max(result) * recipe.style_scale))
+    return working_size(recipe.style_size, *style)
 
 
 def plan_scales(scales: Scales | None, width: int, height: int) -> list[tuple[int, int]]:

@@ -7,21 +7,32 @@ generator stops it at a safe point, and nothing here calls back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.objective import Losses, Objective, style_targets
-from styled.engine.optimizers import Optimizer, make_optimizer
-from styled.engine.scales import fitted, plan_scales, resize
+from styled.engine.color import in_style_colors, keep_colors, recolored_styles
+from styled.engine.guard import Settings, check_result
+from styled.engine.objective import (
+    Losses,
+    Objective,
+    StyleTargets,
+    from_space,
+    style_targets,
+    to_space,
+)
+from styled.engine.scales import plan_scales, resize, style_picture_size
+from styled.engine.stage import Stage, restored_settings
 from styled.engine.vgg import Vgg19
-from styled.errors import EngineFailure
 from styled.recipes import Recipe
+
+TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]]], StyleTargets]
+"""Computes style targets, or remembers them; see `style_targets`."""
 
 
 class TraceRow(NamedTuple):
@@ -42,7 +53,7 @@ class Progress:
     Attributes:
         scale: The present scale, counted from one, of `scales`.
         width: Of the present scale, in pixels.
-        step: Steps done at this scale, of `steps`.
+        step: Steps done at this scale, of `steps` at most.
         fraction: How much of the whole work is done, by pixels times steps, in [0, 1].
         losses: Of the image that this step started from.
         checkpoint: Takes a snapshot to resume from; call it before going on, if at all.
@@ -66,10 +77,12 @@ class Stylized:
     Attributes:
         image: 1x3xHxW float32 on the CPU, sRGB in [0, 1].
         trace: Losses every `trace_every` steps, and at the first and last of each scale.
+        degraded: What had to be given up on the way, in words.
     """
 
     image: Tensor
     trace: tuple[TraceRow, ...]
+    degraded: tuple[str, ...] = ()
 
 
 def stylize(
@@ -78,6 +91,7 @@ def stylize(
     styles: Sequence[tuple[Tensor, float]],
     recipe: Recipe,
     resume: Checkpoint | None = None,
+    targets_of: TargetsOf = style_targets,
 ) -> Generator[Progress, None, Stylized]:
     """Paint `content` in the manner of `styles`, yielding after every step.
 
@@ -87,38 +101,44 @@ def stylize(
         styles: 1x3xHxW float32, sRGB in [0, 1], each with its weight.
         recipe: How.
         resume: A snapshot of the same work to go on from.
+        targets_of: Computes the style targets, or remembers them from an earlier picture.
 
     Raises:
-        EngineFailure: the loss is no longer a finite number.
+        EngineFailure: the loss was not a number or exploded, with the safest settings too,
+            or the result is one that nobody can have wanted.
     """
     height, width = content.shape[-2:]
     plan = plan_scales(recipe.scales, width, height)
     work_of_scales = [w * h for w, h in plan]
     content = content.to(network.device)
     styles = [(image.to(network.device), weight) for image, weight in styles]
+    styles = recolored_styles(recipe.preserve_color, styles, content)
 
+    settings = restored_settings(resume.settings) if resume else Settings(recipe.optimizer)
     trace = [TraceRow(*row) for row in resume.trace] if resume else []
-    result = content  # of the scale before; replaced at once unless `init` is content
+    stage: Stage | None = None
     for scale, (w, h) in enumerate(plan, start=1):
         if resume is not None and scale < resume.scale:
             continue
-        targets = style_targets(
-            network,
-            recipe,
-            [(_style_at(image, recipe, max(w, h)), weight) for image, weight in styles],
-        )
-        objective = Objective(network, recipe, resize(content, w, h), targets)
-        optimizer = make_optimizer(recipe.optimizer)
+        objective_in = partial(
+            _objective, recipe=recipe, content=resize(content, w, h),
+            styles=[(_style_at(recipe, image, w, h, width), weight) for image, weight in styles],
+            targets_of=targets_of,
+        )  # fmt: skip
         if resume is not None and scale == resume.scale:
-            stage = _Stage.resumed(resume, optimizer, network.device)
+            stage = Stage.resumed(resume, recipe, settings, network, objective_in)
+        elif stage is None:
+            start = to_space(recipe, _first_image(recipe, content, styles, w, h))
+            stage = Stage(start, recipe, settings, network, objective_in)
         else:
-            start = _first_image(recipe, content, w, h) if scale == 1 else resize(result, w, h)
-            stage = _Stage(start.clone(), optimizer)
-        for step in range(stage.steps_done + 1, recipe.steps + 1):
-            losses = stage.advance(objective)
-            if step in (1, recipe.steps) or step % recipe.trace_every == 0:
+            stage = stage.enlarged(w, h, objective_in)
+        while not stage.finished:
+            losses = stage.advance()
+            step = stage.steps_done
+            if step == 1 or stage.finished or step % recipe.trace_every == 0:
                 trace.append(TraceRow(scale, step, *_terms(losses)))
-            work_done = sum(work_of_scales[: scale - 1]) + w * h * step / recipe.steps
+            done_here = 1.0 if stage.finished else step / recipe.steps
+            work_done = sum(work_of_scales[: scale - 1]) + w * h * done_here
             yield Progress(
                 scale,
                 len(plan),
@@ -128,70 +148,54 @@ def stylize(
                 recipe.steps,
                 work_done / sum(work_of_scales),
                 losses,
-                checkpoint=lambda at=(scale, stage): at[1].snapshot(at[0], trace),  # type: ignore[misc]  # mypy can't infer a default argument's type
+                checkpoint=partial(_snapshot, stage, scale, trace),
             )
-        result = stage.best
-    return Stylized(result.detach().float().cpu(), tuple(trace))
+    assert stage is not None  # a plan has at least one scale
+    image = from_space(recipe, stage.result()).clamp(0, 1)
+    image = keep_colors(recipe.preserve_color, image, content)
+    check_result(image, content)
+    return Stylized(image.float().cpu(), tuple(trace), stage.settings.degraded)
 
 
-class _Stage:
-    """The state of the optimisation at one scale."""
-
-    def __init__(self, image: Tensor, optimizer: Optimizer) -> None:
-        self._image = image
-        self._optimizer = optimizer
-        self.steps_done = 0
-        self.best = image.clone()
-        self._best_total = math.inf
-
-    @classmethod
-    def resumed(cls, checkpoint: Checkpoint, optimizer: Optimizer, device: torch.device) -> _Stage:
-        stage = cls(checkpoint.image.to(device), optimizer)
-        stage.steps_done = checkpoint.step
-        stage.best, stage._best_total = checkpoint.best.to(device), checkpoint.best_total
-        optimizer.load(checkpoint.optimizer)
-        return stage
-
-    def advance(self, objective: Objective) -> Losses:
-        losses, gradient = objective.evaluate(self._image)
-        if not math.isfinite(losses.total):
-            raise EngineFailure(
-                f"the loss became {losses.total} at step {self.steps_done + 1}",
-                "lower the recipe's optimizer.learning_rate",
-            )
-        # Without a line search a step may overshoot, so the best image is kept, not the last.
-        if losses.total < self._best_total:
-            self._best_total = losses.total
-            self.best.copy_(self._image)
-        self._optimizer.update(self._image, gradient)
-        self.steps_done += 1
-        return losses
-
-    def snapshot(self, scale: int, trace: Sequence[TraceRow]) -> Checkpoint:
-        return Checkpoint(
-            scale=scale,
-            step=self.steps_done,
-            image=self._image,
-            best=self.best,
-            best_total=self._best_total,
-            optimizer=self._optimizer.state(),
-            trace=[tuple(row) for row in trace],
-        )
+def _objective(
+    network: Vgg19,
+    *,
+    recipe: Recipe,
+    content: Tensor,
+    styles: Sequence[tuple[Tensor, float]],
+    targets_of: TargetsOf,
+) -> Objective:
+    return Objective(network, recipe, content, targets_of(network, recipe, styles))
 
 
-def _first_image(recipe: Recipe, content: Tensor, width: int, height: int) -> Tensor:
-    if recipe.init == "content":
-        return resize(content, width, height)
+def _snapshot(stage: Stage, scale: int, trace: Sequence[TraceRow]) -> Checkpoint:
+    return stage.snapshot(scale, [tuple(row) for row in trace])
+
+
+def _style_at(recipe: Recipe, style: Tensor, w: int, h: int, full_width: int) -> Tensor:
+    """Return a style image as it is looked at while the result is `w` x `h`."""
+    height, width = style.shape[-2:]
+    if recipe.style_size in ("scaled", "content"):
+        return resize(style, *style_picture_size(recipe, (w, h), (width, height)))
+    shrink = w / full_width
+    return resize(style, round(width * shrink), round(height * shrink))
+
+
+def _first_image(
+    recipe: Recipe,
+    content: Tensor,
+    styles: Sequence[tuple[Tensor, float]],
+    width: int,
+    height: int,
+) -> Tensor:
     if recipe.init == "gray":
         return content.new_full((1, 3, height, width), 0.5)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    # Drawn on the CPU, so that a seed means the same noise on every device.
-    return torch.rand(1, 3, height, width, generator=generator).to(content.device)
-
-
-def _style_at(image: Tensor, recipe: Recipe, long_edge: int) -> Tensor:
-    height, width = image.shape[-2:]
-    return resize(image, *fitted(width, height, round(long_edge * recipe.style_scale)))
+    if recipe.init == "noise":
+        generator = torch.Generator().manual_seed(recipe.seed)
+        # Drawn on the CPU, so that a seed means the same noise on every device.
+        return torch.rand(1, 3, height, width, generator=generator).to(content)
+    small = resize(content, width, height)
+    return in_style_colors(small, styles) if recipe.init == "style_colors" else small
 
 
 def _terms(losses: Losses) -> tuple[float, float, float, float]:

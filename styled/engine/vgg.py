@@ -70,6 +70,8 @@ class Vgg19:
         """Put a frozen copy of `convolutions` (see `weights`) on `device` as `dtype`."""
         self.device = torch.device(device)
         self.dtype = dtype
+        self._source = convolutions
+        self._float32: Vgg19 | None = self if dtype == torch.float32 else None
         self._convolutions = {
             name: (
                 kernel.detach().to(self.device, dtype).contiguous(),
@@ -77,6 +79,12 @@ class Vgg19:
             )
             for name, (kernel, bias) in convolutions.items()
         }
+
+    def in_float32(self) -> Vgg19:
+        """Return the same network in float32, made when it is first asked for."""
+        if self._float32 is None:
+            self._float32 = Vgg19(self._source, self.device, torch.float32)
+        return self._float32
 
     def features(
         self,
@@ -129,6 +137,16 @@ class Vgg19:
 
 def normalize(image: Tensor) -> Tensor:
     """Map 1x3xHxW sRGB in [0, 1] to what the network was trained on."""
-    mean = image.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = image.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean, std = _mean_and_std(image)
     return (image - mean) / std
+
+
+def denormalize(image: Tensor) -> Tensor:
+    """Undo `normalize`."""
+    mean, std = _mean_and_std(image)
+    return image * std + mean
+
+
+def _mean_and_std(image: Tensor) -> tuple[Tensor, Tensor]:
+    mean = image.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    return mean, image.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)

@@ -7,11 +7,10 @@ running any code from it) or `.safetensors`.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from torch import Tensor
 from torch.hub import get_dir as torch_hub_folder
 from torchvision.models import VGG19_Weights
 
-from styled.engine.download import download
+from styled.engine.download import OnBytes, download, sha256_of
+from styled.engine.safetensors import read_safetensors, safetensors_bytes
 from styled.engine.vgg import CONVOLUTION_NAMES, Convolutions, convolution_shapes
 from styled.errors import WeightsError
 
@@ -57,12 +57,15 @@ def imagenet_file() -> Path:
     return Path(torch_hub_folder()) / "checkpoints" / f"vgg19-{IMAGENET_SHA256_PREFIX}.pth"
 
 
-def load_weights(source: str | Path, on_bytes: Callable[[int, int], None] | None = None) -> Weights:
+def load_weights(
+    source: str | Path, on_bytes: OnBytes | None = None, *, may_download: bool = True
+) -> Weights:
     """Load the network that the configuration names.
 
     Args:
         source: `imagenet`, `untrained`, or a `.pth` or `.safetensors` file.
         on_bytes: Called with bytes done and bytes in all while a download runs.
+        may_download: Whether `imagenet` is fetched where it is missing.
 
     Raises:
         WeightsError: they are missing and can't be downloaded, or are damaged.
@@ -70,27 +73,95 @@ def load_weights(source: str | Path, on_bytes: Callable[[int, int], None] | None
     if source == "untrained":
         return _described(untrained(), "untrained")
     if source == "imagenet":
-        return _described(_read_file(_fetched_imagenet(on_bytes)), "imagenet")
+        path = imagenet_file()
+        if not path.exists():
+            if not may_download:
+                raise _imagenet_is_missing(f"there is no {path}")
+            fetch_imagenet(on_bytes)
+        return _described(_read_file(path), "imagenet")
     return _described(_read_file(Path(source)), str(source))
 
 
-def _fetched_imagenet(on_bytes: Callable[[int, int], None] | None) -> Path:
+def fetch_imagenet(on_bytes: OnBytes | None = None) -> Path:
+    """Download torchvision's VGG-19, unless it is there and whole; return its file.
+
+    Raises:
+        WeightsError: it can't be had; the remedies say what to do.
+    """
     path = imagenet_file()
-    if not path.exists():
-        # A mirror may serve the same file; its hash is checked all the same.
-        url = os.environ.get("STYLED_WEIGHTS_URL") or VGG19_Weights.IMAGENET1K_V1.url
-        try:
-            download(url, path, sha256_prefix=IMAGENET_SHA256_PREFIX, on_bytes=on_bytes)
-        except WeightsError as error:
-            raise WeightsError(
-                f"the pretrained network is not on this machine: {error.message}",
-                f"connect to the internet and start again: {url} (548 MB) is loaded once",
-                f"or bring that file from another machine to {path}, or set engine.weights to "
-                "where it is",
-                "or set engine.weights to untrained (--weights untrained): pictures are "
-                "recognisable, but plainer",
-            ) from error
+    try:
+        download(_imagenet_url(), path, sha256_prefix=IMAGENET_SHA256_PREFIX, on_bytes=on_bytes)
+    except WeightsError as error:
+        raise _imagenet_is_missing(error.message) from error
     return path
+
+
+def imagenet_is_whole() -> bool:
+    """Return whether the downloaded network has the hash that its name promises.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        WeightsError: it can't be read.
+    """
+    path = imagenet_file()
+    try:
+        return sha256_of(path).startswith(IMAGENET_SHA256_PREFIX)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"the weights file {path} can't be read: {error.strerror}") from error
+
+
+def _imagenet_url() -> str:
+    # A mirror may serve the same file; its hash is checked all the same.
+    return os.environ.get("STYLED_WEIGHTS_URL") or str(VGG19_Weights.IMAGENET1K_V1.url)
+
+
+def _imagenet_is_missing(reason: str) -> WeightsError:
+    return WeightsError(
+        f"the pretrained network is not on this machine: {reason}",
+        f"connect to the internet and run styled weights fetch: {_imagenet_url()} (548 MB) is "
+        "loaded once",
+        f"or bring that file from another machine to {imagenet_file()}, or bring the 80 MB that "
+        "styled weights export writes there, and set engine.weights to where they are",
+        "or set engine.weights to untrained (--weights untrained): pictures are recognisable, "
+        "but plainer",
+    )
+
+
+def exported(weights: Weights, dtype: torch.dtype = torch.float32) -> bytes:
+    """Return the convolutions as the content of a .safetensors file.
+
+    They bear torchvision's names. The metadata tell the source and the digest of the
+    convolutions in this file, which is what `load_weights` will find in it: rounding to
+    half precision makes another network.
+
+    Args:
+        weights: What to export.
+        dtype: float32, or float16 for half the size.
+
+    Raises:
+        WeightsError: a value is too large for the type.
+    """
+    stored = {name: (k.to(dtype), b.to(dtype)) for name, (k, b) in weights.convolutions.items()}
+    tensors = {}
+    for name in CONVOLUTION_NAMES:
+        key = f"features.{TORCHVISION_INDEX[name]}"
+        for part, tensor in zip(("weight", "bias"), stored[name], strict=True):
+            if not tensor.isfinite().all():
+                raise WeightsError(
+                    f"{key}.{part} has values that {str(dtype).removeprefix('torch.')} can't hold",
+                    "export in float32",
+                )
+            tensors[f"{key}.{part}"] = tensor
+    widened = {name: (k.float(), b.float()) for name, (k, b) in stored.items()}
+    metadata = {
+        # Where a file lay on this machine means nothing on another one.
+        "source": Path(weights.source).name.encode(errors="backslashreplace").decode(),
+        "source_sha256": weights.sha256,
+        "sha256": _digest(widened),
+    }
+    return safetensors_bytes(tensors, metadata)
 
 
 def untrained(seed: int = UNTRAINED_SEED) -> Convolutions:
@@ -164,44 +235,12 @@ def _picked_convolutions(tensors: Mapping[str, object], path: Path) -> Convoluti
 
 
 def _described(convolutions: Convolutions, source: str) -> Weights:
+    return Weights(convolutions, source, _digest(convolutions))
+
+
+def _digest(convolutions: Convolutions) -> str:
     digest = hashlib.sha256()
     for name in CONVOLUTION_NAMES:
         for tensor in convolutions[name]:
             digest.update(tensor.numpy().tobytes())
-    return Weights(convolutions, source, digest.hexdigest())
-
-
-_SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
-_SAFETENSORS_DTYPES |= {"BF16": torch.bfloat16}
-_SAFETENSORS_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read the floating-point tensors of a .safetensors file.
-
-    The format is a little-endian 64-bit length, a JSON header of that many bytes with
-    type, shape and place of each tensor, and the raw data.
-
-    Raises:
-        ValueError: the file is not well formed.
-        OSError: it can't be read.
-    """
-    data = path.read_bytes()
-    header_bytes = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or header_bytes > min(len(data) - 8, _SAFETENSORS_MAX_HEADER_BYTES):
-        raise ValueError("the header is longer than the file")
-    header = json.loads(data[8 : 8 + header_bytes])
-    body = memoryview(bytearray(data[8 + header_bytes :]))
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in _SAFETENSORS_DTYPES:
-            continue
-        dtype = _SAFETENSORS_DTYPES[entry["dtype"]]
-        start, end = entry["data_offsets"]
-        if (
-            not 0 <= start < end <= len(body)
-            or end - start != math.prod(entry["shape"]) * dtype.itemsize
-        ):
-            raise ValueError(f"{name} does not lie inside the file")
-        tensors[name] = torch.frombuffer(body[start:end], dtype=dtype).reshape(entry["shape"])
-    return tensors
+    return digest.hexdigest()

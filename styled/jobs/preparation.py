@@ -12,7 +12,7 @@ from torch import Tensor
 
 from styled import photos
 from styled.config import Style
-from styled.engine.scales import fitted, working_size
+from styled.engine.scales import style_picture_size, working_size
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
 from styled.recipes import Recipe
 
@@ -81,11 +81,12 @@ def prepare(photo_path: Path, style: Style, *, max_pixels: int) -> Prepared:
     """
     read = read_picture(photo_path, max_pixels=max_pixels)
     width, height = working_size(style.recipe.size, read.photo.width, read.photo.height)
-    long_edge = round(max(width, height) * style.recipe.style_scale)
     pictures = tuple(
-        _style_picture(image.path, image.weight, long_edge, max_pixels) for image in style.images
+        _style_picture(image.path, image.weight, style.recipe, (width, height), max_pixels)
+        for image in style.images
     )
-    return Prepared(read, read.photo.tensor(width, height), pictures, style.recipe)
+    content = read.photo.tensor(width, height, style.recipe.resample)
+    return Prepared(read, content, pictures, style.recipe)
 
 
 def read_picture(path: Path, *, max_pixels: int) -> ReadFile:
@@ -112,9 +113,13 @@ def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
     return problems
 
 
-def _style_picture(path: Path, weight: float, long_edge: int, max_pixels: int) -> StylePicture:
+def _style_picture(
+    path: Path, weight: float, recipe: Recipe, result: tuple[int, int], max_pixels: int
+) -> StylePicture:
     try:
         read = read_picture(path, max_pixels=max_pixels)
+        photo = read.photo
+        size = style_picture_size(recipe, result, (photo.width, photo.height))
     except FileNotFoundError:
         raise ResourceUnavailable(
             f"the style image {path} does not exist", "bring it back or change the configuration"
@@ -125,8 +130,7 @@ def _style_picture(path: Path, weight: float, long_edge: int, max_pixels: int) -
             f"the style image {path} can't be used: {error.message}",
             "replace it or change the configuration",
         ) from error
-    photo = read.photo
-    image = photo.tensor(*fitted(photo.width, photo.height, long_edge))
+    image = photo.tensor(*size, recipe.resample)
     return StylePicture(path, read.sha256, weight, image, photo.notes)
 
 

@@ -216,7 +216,10 @@ class Worker:
             stylized,
             resumed=resume is not None,
             peak_memory_bytes=self._engine.peak_memory_bytes(),
-            degraded=degradations(prepared, (*self._engine.facts.degraded, *self._degraded())),
+            degraded=degradations(
+                prepared,
+                (*self._engine.facts.degraded, *stylized.degraded, *self._degraded()),
+            ),
         )
         return outcome, save
 

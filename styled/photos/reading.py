@@ -32,6 +32,7 @@ from PIL.ExifTags import Base
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable, StyledError
 from styled.photos.colour import to_srgb
 from styled.photos.containers import could_become_picture, format_of, is_cut
+from styled.recipes import Resample
 
 MIN_EDGE_PX = 32
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -75,8 +76,10 @@ class Photo:
     icc: str | None  # name of the embedded colour profile
     notes: tuple[str, ...]  # what was lost on the way, in plain words
 
-    def tensor(self, width: int, height: int) -> torch.Tensor:
+    def tensor(self, width: int, height: int, resample: Resample = "lanczos") -> torch.Tensor:
         """Return the picture at `width` x `height` pixels: 1x3xHxW float32, sRGB in [0,1].
+
+        `bilinear` is what torchvision's Resize does to a Pillow image, to the last bit.
 
         Raises ValueError if a side is below 1.
         """
@@ -84,7 +87,9 @@ class Photo:
             raise ValueError(f"a tensor of {width} x {height} pixels is not possible")
         image = self.image
         if (width, height) != image.size:
-            if width < image.width or height < image.height:
+            if resample == "bilinear":
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            elif width < image.width or height < image.height:
                 # A gap of 3 makes box averages do the coarse part of a large reduction, which
                 # is several times faster and can't be told apart.
                 image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -21,7 +21,7 @@ def overridden(data: Mapping[str, object], recipe: Recipe = PYRAMID) -> Recipe:
 @pytest.mark.parametrize(
     ("model", "record", "not_overridable"),
     [
-        (RecipeOverrides, Recipe, {"name"}),
+        (RecipeOverrides, Recipe, {"name", "source"}),
         (SizeOverrides, Size, set()),
         (ScalesOverrides, Scales, set()),
         (OptimizerOverrides, Optimizer, set()),
@@ -79,7 +79,7 @@ def test_scales_may_be_changed_in_part_or_switched_off() -> None:
 def test_another_optimizer_comes_with_its_own_learning_rate() -> None:
     """A rate is only kept with the optimiser that it was meant for."""
     adam = overridden({"optimizer": {"name": "adam"}})
-    assert adam.optimizer == Optimizer("adam", learning_rate=0.02)
+    assert adam.optimizer == replace(PYRAMID.optimizer, name="adam", learning_rate=0.02)
     assert overridden({"optimizer": {"name": "lbfgs"}}, adam).optimizer.learning_rate == 1.0
     chosen = overridden({"optimizer": {"name": "adam", "learning_rate": 0.3}})
     assert chosen.optimizer.learning_rate == 0.3

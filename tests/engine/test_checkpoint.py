@@ -18,10 +18,14 @@ def checkpoint() -> Checkpoint:
     return Checkpoint(
         scale=2,
         step=7,
+        finished=False,
         image=torch.rand(1, 3, 4, 5),
         best=torch.rand(1, 3, 4, 5),
         best_total=0.25,
+        first_total=0.5,
+        milestone=0.3,
         optimizer={"pairs": [[torch.rand(3), torch.rand(3), 0.5]], "previous": None},
+        settings={"float32": False, "degraded": ["it was dark"]},
         trace=[(1, 1, 0.4, 0.3, 0.1, 0.0)],
     )
 

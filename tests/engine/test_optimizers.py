@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from torch import Tensor
 from styled.engine.optimizers import Adam, Lbfgs, Optimizer, make_optimizer
 from styled.recipes import Optimizer as OptimizerRecipe
 
-MAKERS: list[Callable[[], Optimizer]] = [lambda: Lbfgs(1.0, 10), lambda: Adam(0.005, (0.9, 0.99))]
+LBFGS = OptimizerRecipe(name="lbfgs", learning_rate=1.0, history=10)
+ADAM = OptimizerRecipe(name="adam", learning_rate=0.005, betas=(0.9, 0.99))
+MAKERS: list[Callable[[], Optimizer]] = [
+    lambda: Lbfgs(LBFGS, clamp=True),
+    lambda: Adam(ADAM, clamp=True),
+]
 
 
 class Quadratic:
@@ -76,13 +82,23 @@ def test_lbfgs_comes_lower_than_adam_in_as_many_steps() -> None:
 
 def test_lbfgs_ignores_a_pair_of_negative_curvature() -> None:
     """Where the gradient bends the wrong way the step is still a finite one downhill."""
-    optimizer = Lbfgs(1.0, 10)
+    optimizer = Lbfgs(LBFGS, clamp=True)
     x = torch.full((1, 3, 2, 2), 0.5)
     optimizer.update(x, torch.full_like(x, 1.0))
     before = x.clone()
     optimizer.update(x, torch.full_like(x, 2.0))  # steeper though further down: concave
     assert x.isfinite().all()
     assert (x < before).all()
+
+
+def test_lbfgs_leaves_a_hilltop_within_a_few_steps() -> None:
+    """On -|x - 0.5|^2, which has no positive curvature anywhere, steps grow until the bounds."""
+    optimizer = Lbfgs(LBFGS, clamp=True)
+    x = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
+    x += 1e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    for _ in range(40):
+        optimizer.update(x, -2 * (x - 0.5))
+    assert bool(((x == 0) | (x == 1)).all())
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -113,11 +129,11 @@ def test_going_on_from_a_saved_state_gives_the_same_numbers(
 def test_adams_first_step_is_the_learning_rate() -> None:
     """With bias correction the first step of Adam is its rate, against the gradient's sign."""
     x = torch.tensor([[[[0.5, 0.5]]]])
-    Adam(0.1, (0.9, 0.999)).update(x, torch.tensor([[[[3.0, -0.01]]]]))
+    Adam(replace(ADAM, learning_rate=0.1), clamp=True).update(x, torch.tensor([[[[3.0, -0.01]]]]))
     torch.testing.assert_close(x, torch.tensor([[[[0.4, 0.6]]]]))
 
 
 def test_the_recipe_chooses_the_optimiser() -> None:
     """`optimizer.name` decides which of the two is made."""
-    assert isinstance(make_optimizer(OptimizerRecipe(name="lbfgs")), Lbfgs)
-    assert isinstance(make_optimizer(OptimizerRecipe(name="adam", learning_rate=0.02)), Adam)
+    assert isinstance(make_optimizer(LBFGS, clamp=True), Lbfgs)
+    assert isinstance(make_optimizer(ADAM, clamp=True), Adam)

@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from styled.engine import weights as weights_module
+from styled.engine.download import download
+from styled.engine.safetensors import read_safetensors, safetensors_bytes
 from styled.engine.vgg import Convolutions
 from styled.engine.weights import (
     TORCHVISION_INDEX,
+    Weights,
+    exported,
+    fetch_imagenet,
+    imagenet_file,
+    imagenet_is_whole,
     load_weights,
-    read_safetensors,
     untrained,
 )
 from styled.errors import WeightsError
-from tests.engine.web import Web, serving
+from tests.engine.web import Answer, Web, serving
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +164,97 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
         load_weights(tmp_path / "nowhere.pth")
 
 
+def test_safetensors_are_written_as_the_safetensors_package_reads_them(tmp_path: Path) -> None:
+    """Names, shapes, types, values and words survive, and ours reads the same back."""
+    tensors = {
+        "half": torch.tensor([[1.5, -2.0, 3.0]], dtype=torch.float16),
+        "brain": torch.tensor([1.5], dtype=torch.bfloat16),
+        "turned": torch.arange(6, dtype=torch.float32).reshape(2, 3).T,
+        "one": torch.tensor(2.5, dtype=torch.float64),
+    }
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(safetensors_bytes(tensors, {"source": "caf\xe9", "by": "test"}))
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"source": "caf\xe9", "by": "test"}
+    for found in (load_file(path), read_safetensors(path)):
+        assert found.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert found[name].dtype == tensor.dtype
+            assert torch.equal(found[name], tensor)
+
+
+# The export
+
+
+@pytest.fixture(scope="module")
+def weights(convolutions: Convolutions) -> Weights:
+    """Return the untrained network with its digest."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(weights_module, "untrained", lambda: convolutions)
+        return load_weights("untrained")
+
+
+def test_an_export_is_the_same_network(
+    tmp_path: Path, weights: Weights, state_dict: dict[str, Tensor]
+) -> None:
+    """The file has torchvision's names and the digest, in 80 MB, and loads as what it was."""
+    path = tmp_path / "vgg19.safetensors"
+    path.write_bytes(exported(weights))
+    assert 80_097_536 < path.stat().st_size < 80_103_000
+    assert load_weights(path).sha256 == weights.sha256
+    assert load_file(path).keys() == state_dict.keys()
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {
+            "source": "untrained", "source_sha256": weights.sha256, "sha256": weights.sha256,
+        }  # fmt: skip
+
+
+def test_an_export_in_float16_is_half_as_large_and_bears_its_own_digest(
+    tmp_path: Path, weights: Weights
+) -> None:
+    """Rounding makes another network, so the metadata tell its digest and its origin's."""
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(exported(weights, torch.float16))
+    assert 40_048_768 < path.stat().st_size < 40_054_000
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["sha256"] == load_weights(path).sha256 != weights.sha256
+    assert metadata["source_sha256"] == weights.sha256
+
+
+def test_an_export_is_the_same_bytes_every_time_and_everywhere(
+    convolutions: Convolutions, weights: Weights
+) -> None:
+    """Neither the order in memory nor the folder that a network came from leaves a trace."""
+    turned_round = {name: convolutions[name] for name in reversed(list(convolutions))}
+    here, there = (
+        exported(Weights(named, source, weights.sha256))
+        for named, source in ((convolutions, "/a/n.pth"), (turned_round, "/b/c/n.pth"))
+    )
+    assert here == there
+
+
+def test_a_source_that_is_not_utf8_is_escaped_in_the_export(
+    tmp_path: Path, weights: Weights
+) -> None:
+    """A strange file name does not make a file that others can't read."""
+    named = Weights(weights.convolutions, "caf\udce9.pth", weights.sha256)
+    (tmp_path / "n.safetensors").write_bytes(exported(named))
+    with safe_open(tmp_path / "n.safetensors", "pt") as file:
+        assert file.metadata()["source"] == r"caf\udce9.pth"
+
+
+def test_values_too_large_for_float16_are_refused(
+    convolutions: Convolutions, weights: Weights
+) -> None:
+    """An export never turns a value into infinity; the message says which and what to do."""
+    kernel, bias = convolutions["conv1_2"]
+    large = {**convolutions, "conv1_2": (kernel * 1e6, bias)}
+    with pytest.raises(WeightsError, match=r"features\.2\.weight.*float16") as caught:
+        exported(Weights(large, "large", weights.sha256), torch.float16)
+    assert caught.value.remedies == ("export in float32",)
+
+
 # The download
 
 
@@ -172,6 +271,7 @@ def published(
     )
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("STYLED_WEIGHTS_URL", web.url)
+    monkeypatch.setattr(weights_module, "download", partial(download, sleep=lambda seconds: None))
     return data
 
 
@@ -194,7 +294,7 @@ def test_the_network_is_fetched_once_and_then_found(
     assert len(left_behind(tmp_path)) == 1
 
 
-def test_a_broken_connection_leaves_nothing_behind(
+def test_a_broken_connection_that_cannot_be_resumed_leaves_nothing_behind(
     web: Web, published: bytes, tmp_path: Path
 ) -> None:
     """A server that stops in the middle gives an error, no file, and a later start succeeds."""
@@ -204,6 +304,47 @@ def test_a_broken_connection_leaves_nothing_behind(
     assert left_behind(tmp_path) == []
     web.serve(published)
     assert load_weights("imagenet").source == "imagenet"
+
+
+def test_a_broken_connection_is_gone_on_with_at_a_later_start(
+    web: Web, published: bytes, tmp_path: Path
+) -> None:
+    """Nothing takes the network's name before all of it is there, over two starts."""
+    web.script(Answer(published, cut_at=100_000, etag='"1"'), Answer(status=503, data=b""))
+    with pytest.raises(WeightsError, match="kept for the next time"):
+        load_weights("imagenet")
+    assert not imagenet_file().exists()
+    assert all(path.name.startswith(".") for path in left_behind(tmp_path))
+    web.serve(published, etag='"1"')
+    assert load_weights("imagenet").source == "imagenet"
+    assert web.ranges_asked[-1] == "bytes=100000-"
+    assert left_behind(tmp_path) == [imagenet_file()]
+
+
+def test_fetching_leaves_a_whole_file_alone_and_replaces_a_damaged_one(
+    web: Web, published: bytes, tmp_path: Path
+) -> None:
+    """The hash decides whether what lies in the cache is the network."""
+    web.serve(published)
+    path = fetch_imagenet()
+    assert imagenet_is_whole()
+    assert fetch_imagenet() == path
+    assert web.requests == 1
+    path.write_bytes(published[:-1])
+    assert not imagenet_is_whole()
+    fetch_imagenet()
+    assert path.read_bytes() == published
+    assert left_behind(tmp_path) == [path]
+
+
+def test_looking_does_not_download(web: Web, published: bytes, tmp_path: Path) -> None:
+    """Where a download is not wanted, a missing network is an error with the remedies."""
+    web.serve(published)
+    with pytest.raises(WeightsError) as caught:
+        load_weights("imagenet", may_download=False)
+    assert len(caught.value.remedies) == 3
+    assert web.requests == 0
+    assert left_behind(tmp_path) == []
 
 
 def test_a_server_that_lies_is_not_believed(web: Web, published: bytes, tmp_path: Path) -> None:

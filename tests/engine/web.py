@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server does with one request.
+
+    Attributes:
+        data: The file; None is 404.
+        cut_at: Break off after so many bytes of the answer.
+        stall_at: Fall silent after so many bytes of the answer.
+        status: Answer this instead.
+        etag: What the file is known by.
+        last_modified: What the file is known by.
+        ranges: Whether a part may be asked for.
+        heeds_if_range: Whether a part is refused when the file has changed.
+        declared_bytes: Lie about how much is coming; -1 tells nothing.
+        range_shift: Send a part that begins elsewhere, saying so.
+        range_lie: Send a part that begins elsewhere, not saying so.
+        content_range: Say this of the part instead.
+    """
+
+    data: bytes | None = None
+    cut_at: int | None = None
+    stall_at: int | None = None
+    status: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    ranges: bool = True
+    heeds_if_range: bool = True
+    declared_bytes: int | None = None
+    range_shift: int = 0
+    range_lie: int = 0
+    content_range: str | None = None
 
 
 class Web:
@@ -14,29 +50,79 @@ class Web:
     def __init__(self, port: int) -> None:
         """Answer 404 until told what to serve."""
         self.url = f"http://127.0.0.1:{port}/network.pth"
-        self.requests = 0
+        self.asked: list[Message] = []  # the headers of each request
         self.stalled = threading.Event()  # set to let a stalled answer go on
-        self._data: bytes | None = None
-        self._cut_at: int | None = None
-        self._stall = False
+        self._answers = [Answer()]
 
-    def serve(self, data: bytes, *, cut_at: int | None = None, stall: bool = False) -> None:
+    @property
+    def requests(self) -> int:
+        """How often something was asked for."""
+        return len(self.asked)
+
+    @property
+    def ranges_asked(self) -> list[str | None]:
+        """The Range of each request."""
+        return [headers.get("Range") for headers in self.asked]
+
+    def serve(
+        self,
+        data: bytes,
+        *,
+        cut_at: int | None = None,
+        stall: bool = False,
+        etag: str | None = None,
+    ) -> None:
         """Serve `data`; break off after `cut_at` bytes; say nothing after the headers."""
-        self._data, self._cut_at, self._stall = data, cut_at, stall
+        self.script(Answer(data, cut_at=cut_at, stall_at=0 if stall else None, etag=etag))
+
+    def script(self, *answers: Answer) -> None:
+        """Give these answers one after the other, and the last one from then on."""
+        self._answers = list(answers)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one GET."""
-        self.requests += 1
-        if self._data is None:
-            request.send_error(404)
+        self.asked.append(request.headers)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if answer.data is None or answer.status is not None:
+            request.send_error(answer.status or 404)
             return
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(self._data)))
-        request.end_headers()
-        if self._stall:
-            self.stalled.wait(10)
+        start = _start_of_part(answer, request.headers)
+        if start is None:
+            request.send_response(200)
+            body = answer.data
+        elif start >= len(answer.data):
+            request.send_error(416)
+            return
         else:
-            request.wfile.write(self._data[: self._cut_at])
+            request.send_response(206)
+            told, total = start + answer.range_shift, len(answer.data)
+            default = f"bytes {told}-{total - 1}/{total}"
+            request.send_header("Content-Range", answer.content_range or default)
+            body = answer.data[told + answer.range_lie :]
+        if answer.declared_bytes != -1:
+            request.send_header("Content-Length", str(answer.declared_bytes or len(body)))
+        for name, value in (("ETag", answer.etag), ("Last-Modified", answer.last_modified)):
+            if value is not None:
+                request.send_header(name, value)
+        if not answer.ranges:
+            request.send_header("Accept-Ranges", "none")
+        request.end_headers()
+        body = body[: answer.cut_at]
+        if answer.stall_at is not None:
+            request.wfile.write(body[: answer.stall_at])
+            self.stalled.wait(10)
+            body = body[answer.stall_at :]
+        request.wfile.write(body)
+
+
+def _start_of_part(answer: Answer, asked: Message) -> int | None:
+    match = re.fullmatch(r"bytes=(\d+)-", asked.get("Range", ""))
+    if match is None or not answer.ranges:
+        return None
+    known_by = asked.get("If-Range")
+    if answer.heeds_if_range and known_by not in (None, answer.etag, answer.last_modified):
+        return None
+    return int(match[1])
 
 
 @contextmanager
@@ -45,14 +131,18 @@ def serving() -> Iterator[Web]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            web.answer(self)
+            # Whoever asked may have given up meanwhile.
+            with suppress(ConnectionError):
+                web.answer(self)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web = Web(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, name="web")
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="web"
+    )
     thread.start()
     try:
         yield web

@@ -89,7 +89,10 @@ class ScriptedEngine:
             image = image * 0.9
             loss = Losses(1.0 / step, 0.25 / step, 0.5 / step, 0.25 / step)
             trace.append(TraceRow(1, step, loss.total, loss.content, loss.style, loss.tv))
-            snapshot = Checkpoint(1, step, image, image, loss.total, {}, [tuple(r) for r in trace])
+            snapshot = Checkpoint(
+                1, step, False, image, image, loss.total, loss.total, loss.total, {}, {},
+                [tuple(r) for r in trace],
+            )  # fmt: skip
             fraction = step / self.steps
             yield Progress(
                 1, 1, width, height, step, self.steps, fraction, loss, lambda s=snapshot: s  # type: ignore[misc]  # mypy can't infer a default argument's type

@@ -23,7 +23,9 @@ JOB = Job(
 
 def checkpoint(step: int) -> Checkpoint:
     image = torch.full((1, 3, 4, 4), step / 10)
-    return Checkpoint(1, step, image, image, 0.5, {}, [(1, step, 0.5, 0.1, 0.2, 0.2)])
+    return Checkpoint(
+        1, step, False, image, image, 0.5, 0.5, 0.5, {}, {}, [(1, step, 0.5, 0.1, 0.2, 0.2)]
+    )
 
 
 @pytest.fixture

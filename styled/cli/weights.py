@@ -1,0 +1,220 @@
+"""`styled weights`: where the network comes from, fetching it, and exporting what is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ValidationError
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from styled.cli.exits import console, errors, leave_with_usage_error
+from styled.cli.working_folder import HERE, find_config, home_folder
+from styled.config import EngineConfig
+from styled.delivery.atomic import make_folder, write_whole
+from styled.engine.weights import (
+    exported,
+    fetch_imagenet,
+    imagenet_file,
+    imagenet_is_whole,
+    load_weights,
+)
+from styled.errors import ConfigError, WeightsError
+from styled.ops.logs import printable
+from styled.sidecar import readable
+
+SUFFIX = ".safetensors"
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class WeightsStatus(BaseModel):
+    """What `styled weights show --json` prints.
+
+    Attributes:
+        source: `imagenet`, `untrained` or a file, as the configuration says it.
+        configured_in: The configuration, None where there is none and the default holds.
+        file: Where the network lies or would lie; None for `untrained`, which has no file.
+        there: Whether it can be used without a download.
+        bytes: The size of the file.
+        sha256: Of the convolutions, whatever file they are in; None if they can't be read.
+    """
+
+    source: str
+    configured_in: str | None
+    file: str | None
+    there: bool
+    bytes: int | None
+    sha256: str | None
+
+
+def show_weights(named: Path | None, *, as_json: bool) -> None:
+    """Print where the network comes from; never download it.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        WeightsError: the network is missing or damaged; what is known has been printed.
+    """
+    source, configured_in = _configured_source(named)
+    file = _file_of(source)
+    size = _size(file)
+    sha256, problem = None, None
+    try:
+        sha256 = load_weights(source, may_download=False).sha256
+    except WeightsError as error:
+        problem = error
+    status = WeightsStatus(
+        source=readable(str(source)),
+        configured_in=None if configured_in is None else readable(str(configured_in)),
+        file=None if file is None else readable(str(file)),
+        there=file is None or size is not None,
+        bytes=size,
+        sha256=sha256,
+    )
+    if as_json:
+        print(status.model_dump_json(indent=2))
+    else:
+        _print(status)
+    if problem is not None:
+        raise problem
+
+
+def fetch_weights() -> None:
+    """Download the pretrained network, unless it is there and whole.
+
+    Raises:
+        WeightsError: it can't be had.
+    """
+    try:
+        if imagenet_is_whole():
+            _say(f"The pretrained network is here already, and whole: {imagenet_file()}")
+            return
+        errors.print(
+            Text(printable(f"{imagenet_file()} is damaged: its hash is wrong. Fetching it anew.")),
+            soft_wrap=True,
+        )
+    except FileNotFoundError:
+        pass
+    with _progress_bar() as on_bytes:
+        path = fetch_imagenet(on_bytes)
+    _say(f"The pretrained network is here, and its hash is right: {path}")
+
+
+def export_weights(
+    out: Path,
+    *,
+    weights: str | None,
+    config: Path | None,
+    dtype: Literal["float32", "float16"],
+) -> None:
+    """Write the convolutions to a .safetensors file.
+
+    Raises:
+        ConfigError: the source is not one, or the configuration is wrong.
+        WeightsError: the network can't be had.
+        ResourceUnavailable: the file can't be written.
+    """
+    if out.suffix != SUFFIX:
+        leave_with_usage_error(
+            f"only {SUFFIX} files are written, which any program can read without running code "
+            f"from them: try {out.with_suffix(SUFFIX) if out.name else Path('vgg19' + SUFFIX)}"
+        )
+    if out.is_dir():
+        leave_with_usage_error(f"{out} is a folder; name a file in it")
+    if weights is not None and config is not None:
+        leave_with_usage_error("name either --weights or --config, not both")
+    source = _parsed(weights) if weights is not None else _configured_source(config)[0]
+    if isinstance(source, Path) and _is_same_file(source, out):
+        leave_with_usage_error(f"{out} is the network itself, and would be lost: name another file")
+    make_folder(out.absolute().parent)
+    with _progress_bar() as on_bytes:
+        data = exported(load_weights(source, on_bytes), DTYPES[dtype])
+    write_whole(out, data)
+    _say(f"{out}  ({len(data) / 1e6:.0f} MB, {dtype}, from {source})")
+    _say(f"On the other machine, set engine.weights to where {out.name} is.")
+
+
+def _configured_source(named: Path | None) -> tuple[str | Path, Path | None]:
+    """Return `engine.weights` and the configuration, or the default where there is none."""
+    if named is None and not HERE.exists() and not (home_folder() / "config.yaml").exists():
+        return EngineConfig().weights, None
+    config = find_config(named)
+    return config.engine.weights, config.path
+
+
+def _parsed(weights: str) -> str | Path:
+    try:
+        return EngineConfig.model_validate({"weights": weights}).weights
+    except ValidationError as error:
+        raise ConfigError(f"--weights: {error.errors()[0]['msg']}") from None
+
+
+def _print(status: WeightsStatus) -> None:
+    where = status.configured_in or "the default: there is no configuration"
+    _say(f"weights: {status.source} ({where})")
+    if status.file is None:
+        _say("file:    none, it is made from a seed")
+    elif not status.there:
+        _say(f"file:    {status.file} (missing)")
+    else:
+        _say(f"file:    {status.file} ({(status.bytes or 0) / 1e6:.0f} MB)")
+    if status.sha256 is not None:
+        _say(f"sha256:  {status.sha256} (of the convolutions)")
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar once something is known; a download that goes on from half starts there."""
+    columns = (
+        TextColumn("fetching the pretrained network"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as bar:
+
+        def on_bytes(done: int, total: int) -> None:
+            if not done and not total:
+                return  # nobody has answered yet
+            if not bar.task_ids:
+                bar.add_task("", completed=done, total=total or None)
+            bar.update(bar.task_ids[0], completed=done, total=total or None)
+
+        yield on_bytes
+
+
+def _file_of(source: str | Path) -> Path | None:
+    if source == "untrained":
+        return None
+    return imagenet_file() if source == "imagenet" else Path(source)
+
+
+def _size(file: Path | None) -> int | None:
+    try:
+        return None if file is None else file.stat().st_size
+    except OSError:
+        return None
+
+
+def _is_same_file(a: Path, b: Path) -> bool:
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return False
+
+
+def _say(line: str) -> None:
+    console.print(Text(printable(line)), soft_wrap=True)

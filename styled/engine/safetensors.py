@@ -1,0 +1,81 @@
+"""Read and write .safetensors files: tensors with names, and no code.
+
+The format is a little-endian 64-bit length, a JSON header of that many bytes with type,
+shape and place of each tensor, and the raw data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_ALIGNMENT_BYTES = 8
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read the floating-point tensors of a .safetensors file.
+
+    Raises:
+        ValueError: the file is not well formed.
+        OSError: it can't be read.
+    """
+    data = path.read_bytes()
+    header_bytes = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or header_bytes > min(len(data) - 8, _MAX_HEADER_BYTES):
+        raise ValueError("the header is longer than the file")
+    header = json.loads(data[8 : 8 + header_bytes])
+    if not isinstance(header, dict):
+        raise ValueError("the header is no object")
+    body = memoryview(bytearray(data[8 + header_bytes :]))
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
+            continue
+        dtype = _DTYPES[entry["dtype"]]
+        start, end = entry["data_offsets"]
+        if (
+            not 0 <= start < end <= len(body)
+            or end - start != math.prod(entry["shape"]) * dtype.itemsize
+        ):
+            raise ValueError(f"{name} does not lie inside the file")
+        tensors[name] = torch.frombuffer(body[start:end], dtype=dtype).reshape(entry["shape"])
+    return tensors
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a .safetensors file; the same tensors give the same bytes.
+
+    Args:
+        tensors: Floating-point tensors on the CPU; they are laid out in this order.
+        metadata: Words about the file.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    pieces = []
+    end = 0
+    for name, tensor in tensors.items():
+        # By way of bytes, because numpy knows no bfloat16.
+        piece = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        start, end = end, end + len(piece)
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        pieces.append(piece)
+    written = json.dumps(header, separators=(",", ":")).encode()
+    # Spaces may follow the header, so that a reader can map the data where it lies.
+    written += b" " * (-len(written) % _ALIGNMENT_BYTES)
+    return b"".join([len(written).to_bytes(8, "little"), written, *pieces])

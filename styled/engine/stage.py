@@ -1,0 +1,164 @@
+"""One scale of the optimisation: its image, its optimiser, and its way back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from styled.engine.checkpoint import Checkpoint
+from styled.engine.guard import Settings, is_good, safer
+from styled.engine.objective import Losses, Objective, from_space, to_space
+from styled.engine.optimizers import Optimizer, make_optimizer
+from styled.engine.scales import resize
+from styled.engine.vgg import Vgg19
+from styled.recipes import Optimizer as OptimizerRecipe
+from styled.recipes import Recipe
+
+ObjectiveIn = Callable[[Vgg19], Objective]
+"""Makes the objective of a scale, for a network in some precision."""
+
+MILESTONE_STEPS = 10
+"""Over how many steps an improvement is measured."""
+
+
+class Stage:
+    """The state of the optimisation at one scale."""
+
+    def __init__(
+        self,
+        image: Tensor,
+        recipe: Recipe,
+        settings: Settings,
+        network: Vgg19,
+        objective_in: ObjectiveIn,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """Begin at `image`, 1x3xHxW in the recipe's space."""
+        self._recipe = recipe
+        self._network = network
+        self._objective_in = objective_in
+        self.settings = settings
+        self._objective = objective_in(self._present_network())
+        self._optimizer = optimizer or make_optimizer(settings.optimizer, clamp=recipe.clamp)
+        self._image = image.clone()
+        self._best = image.clone()
+        self._best_total = math.inf
+        self._first_total = math.inf
+        self._milestone = math.inf
+        self.steps_done = 0
+        self.finished = False
+
+    @classmethod
+    def resumed(
+        cls,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        settings: Settings,
+        network: Vgg19,
+        objective_in: ObjectiveIn,
+    ) -> Stage:
+        """Go on exactly where a checkpoint was taken."""
+        stage = cls(checkpoint.image, recipe, settings, network, objective_in)
+        stage._best = checkpoint.best
+        stage._best_total = checkpoint.best_total
+        stage._first_total = checkpoint.first_total
+        stage._milestone = checkpoint.milestone
+        stage._optimizer.load(checkpoint.optimizer)
+        stage.steps_done = checkpoint.step
+        stage.finished = checkpoint.finished
+        return stage
+
+    def enlarged(self, width: int, height: int, objective_in: ObjectiveIn) -> Stage:
+        """Return the next scale, which begins with this one's result."""
+        image = resize(from_space(self._recipe, self.result()).clamp(0, 1), width, height)
+        return Stage(
+            to_space(self._recipe, image),
+            self._recipe,
+            self.settings,
+            self._network,
+            objective_in,
+            self._optimizer.at_size(width, height),
+        )
+
+    def advance(self) -> Losses:
+        """Take one step, or roll back from a bad one; return the losses before it.
+
+        Raises:
+            EngineFailure: nothing safer is left to try.
+        """
+        losses, gradient = self._objective.evaluate(self._image)
+        self.steps_done += 1
+        if self.steps_done == 1:
+            self._first_total = losses.total
+        if is_good(losses.total, self._first_total):
+            if losses.total < self._best_total:
+                self._best_total = losses.total
+                self._best.copy_(self._image)
+            self._optimizer.update(self._image, gradient)
+            self.finished = self.steps_done >= self._recipe.steps or self._has_converged()
+        else:
+            self._roll_back(losses.total)
+        return losses
+
+    def _roll_back(self, total: float) -> None:
+        network = self._present_network()
+        self.settings = safer(
+            self.settings, total, reduced_precision=network.dtype != torch.float32
+        )
+        if self._present_network() is not network:
+            self._objective = self._objective_in(self._present_network())
+        self._optimizer = make_optimizer(self.settings.optimizer, clamp=self._recipe.clamp)
+        self._image.copy_(self._best)
+        if not math.isfinite(self._first_total):
+            self.steps_done = 0  # there has been no first step yet
+        self.finished = self.steps_done >= self._recipe.steps
+
+    def _has_converged(self) -> bool:
+        if not self._recipe.min_improvement or self.steps_done % MILESTONE_STEPS:
+            return False
+        gained = (self._milestone - self._best_total) / max(abs(self._best_total), 1e-12)
+        self._milestone = self._best_total
+        return gained < self._recipe.min_improvement
+
+    def _present_network(self) -> Vgg19:
+        return self._network.in_float32() if self.settings.float32 else self._network
+
+    def result(self) -> Tensor:
+        """Return the image that this scale has come to, in the recipe's space."""
+        if self._recipe.keep == "best":
+            # Without a line search a step may overshoot: the last image need not be the best.
+            return self._best
+        return self._optimizer.result(self._image)
+
+    def snapshot(self, scale: int, trace: list[Any]) -> Checkpoint:
+        """Return everything that is needed to go on from here."""
+        return Checkpoint(
+            scale=scale,
+            step=self.steps_done,
+            finished=self.finished,
+            image=self._image,
+            best=self._best,
+            best_total=self._best_total,
+            first_total=self._first_total,
+            milestone=self._milestone,
+            optimizer=self._optimizer.state(),
+            settings=_as_plain(self.settings),
+            trace=trace,
+        )
+
+
+def _as_plain(settings: Settings) -> dict[str, Any]:
+    return {**asdict(settings), "degraded": list(settings.degraded)}
+
+
+def restored_settings(plain: Mapping[str, Any]) -> Settings:
+    """Return the settings that a checkpoint remembers."""
+    optimizer = OptimizerRecipe(
+        **{**plain["optimizer"], "betas": tuple(plain["optimizer"]["betas"])}
+    )
+    return Settings(optimizer, plain["float32"], plain["failures"], tuple(plain["degraded"]))

@@ -1,0 +1,64 @@
+"""Style targets are computed once for each style, size and recipe, and kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import fields
+
+from torch import Tensor
+
+from styled.engine.checkpoint import fingerprint_of
+from styled.engine.objective import StyleTargets, style_targets
+from styled.engine.style_losses import StyleTarget
+from styled.engine.vgg import Vgg19
+from styled.recipes import Recipe
+
+LIMIT_BYTES = 1 << 30
+
+
+class StyleCache:
+    """Remembers targets by the pixels of their styles, the least recently used go first."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        """Keep at most `limit_bytes` of tensors."""
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[str, StyleTargets] = OrderedDict()
+        self._bytes = 0
+
+    def targets(
+        self, network: Vgg19, recipe: Recipe, styles: Sequence[tuple[Tensor, float]]
+    ) -> StyleTargets:
+        """Return what `style_targets` returns, computed only where it is not known yet.
+
+        The key is the pixels themselves, so that an edited style image is another style.
+        """
+        key = fingerprint_of(
+            *(part for image, weight in styles for part in (image, weight)),
+            sorted(recipe.style_layers),
+            recipe.style_loss,
+            recipe.normalize_input,
+            recipe.space,
+            recipe.pooling,
+            recipe.first_padding,
+            network.dtype,
+        )
+        found = self._kept.get(key)
+        if found is None:
+            found = style_targets(network, recipe, styles)
+            self._kept[key] = found
+            self._bytes += _bytes_of(found)
+        self._kept.move_to_end(key)
+        while self._bytes > self._limit_bytes and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= _bytes_of(dropped)
+        return found
+
+
+def _bytes_of(targets: StyleTargets) -> int:
+    return sum(_bytes_of_target(target) for target in targets.values())
+
+
+def _bytes_of_target(target: StyleTarget) -> int:
+    values = (getattr(target, field.name) for field in fields(target))
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
