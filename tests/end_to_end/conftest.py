@@ -90,7 +90,7 @@ class Daemon:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == name]
 
-    def wait_until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def wait_until(self, condition: Callable[[], object], seconds: float = 200.0) -> None:
         """Wait until something is so; fail with the log if that takes too long."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -12,10 +12,14 @@ import subprocess
 from pathlib import Path
 
 import jsonschema
+import pytest
 from PIL import Image
 
 from styled.sidecar import SCHEMA_FILE
 from tests.end_to_end.conftest import Studio
+
+# Whole programs, on machines that may be busy with other things.
+pytestmark = pytest.mark.timeout(400)
 
 
 def sidecar(path: Path) -> dict[str, dict[str, object]]:
@@ -67,7 +71,7 @@ def test_folders_decide_the_style_and_sub_paths_are_kept(studio: Studio) -> None
     studio.drop("coffee/trip/day1/cat.png", "chelsea")
     studio.drop("both/rocket.jpg", "rocket")
     studio.drop("elsewhere/cat.png", "chelsea")
-    done = subprocess.run(studio.command("once"), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(studio.command("once"), capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert studio.files("outbox") == [
         "coffee/rocket.jpg",
@@ -121,7 +125,7 @@ def test_once_says_by_its_exit_code_that_something_was_rejected(studio: Studio) 
     """`styled once` exits with 1 after a rejection."""
     (studio.folder / "inbox").mkdir()
     (studio.folder / "inbox/letter.jpg").write_text("not a photo")
-    done = subprocess.run(studio.command("once"), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(studio.command("once"), capture_output=True, text=True, timeout=250)
     assert done.returncode == 1, done.stderr
 
 
@@ -165,7 +169,7 @@ def test_sigterm_in_the_middle_saves_and_the_next_start_gives_the_same_picture(
     text = studio.config.read_text().replace("steps: 3", "steps: 20")
     studio.config.write_text(text)
     studio.drop("undisturbed.png", "chelsea")
-    assert subprocess.run(studio.command("once"), capture_output=True, timeout=100).returncode == 0
+    assert subprocess.run(studio.command("once"), capture_output=True, timeout=250).returncode == 0
     source = studio.folder / "archive/swirls/undisturbed.png"
     shutil.copy(source, studio.folder / "inbox/stopped.png")
     with studio.running() as daemon:

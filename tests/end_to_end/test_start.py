@@ -10,6 +10,9 @@ import pytest
 
 from tests.end_to_end.conftest import Studio
 
+# Whole programs, on machines that may be busy with other things.
+pytestmark = pytest.mark.timeout(400)
+
 
 def run(studio: Studio, **environment: str) -> subprocess.CompletedProcess[str]:
     """Start `styled run` and wait until it has given up."""
