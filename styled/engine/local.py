@@ -17,6 +17,7 @@ from styled.engine.style_cache import StyleCache
 from styled.engine.stylize import Progress, Stylized, stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
+from styled.errors import DeviceLost, EngineFailure
 from styled.recipes import Recipe
 
 
@@ -34,6 +35,9 @@ class EngineFacts:
     precision: str
     torch: str
     degraded: tuple[str, ...]
+
+
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 class LocalEngine:
@@ -78,10 +82,34 @@ class LocalEngine:
         recipe: Recipe,
         resume: Checkpoint | None = None,
     ) -> Generator[Progress, None, Stylized]:
-        """Paint one picture; see `styled.engine.stylize.stylize`."""
+        """Paint one picture; see `styled.engine.stylize.stylize`.
+
+        Raises:
+            EngineFailure: the loss or the result went wrong, or there is too little memory.
+            DeviceLost: the device broke; this process can't use it any more.
+        """
         if self._network.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._network.device)
-        return stylize(self._network, content, styles, recipe, resume, self._style_cache.targets)
+        painting = stylize(
+            self._network, content, styles, recipe, resume, self._style_cache.targets
+        )
+        try:
+            return (yield from painting)
+        except RuntimeError as error:
+            # torch has no types for these on all devices, only words.
+            words = str(error).lower()
+            if any(sign in words for sign in _OUT_OF_MEMORY):
+                raise EngineFailure(
+                    f"there is too little memory on {self.facts.device} for "
+                    f"{content.shape[3]} x {content.shape[2]} pixels",
+                    "lower the recipe's size, or its optimizer.history",
+                ) from error
+            if "cuda error" in words:
+                raise DeviceLost(
+                    f"{self.facts.device} broke while in use: {str(error).splitlines()[0]}",
+                    "restart styled; if it happens again, look at the driver's messages (dmesg)",
+                ) from error
+            raise
 
     def fingerprint(
         self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe

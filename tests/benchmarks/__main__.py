@@ -1,0 +1,23 @@
+"""`python -m tests.benchmarks`: prints tables; no part of the test suite."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks import optimizers
+
+
+def main() -> None:
+    """Run the benchmarks that are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--device", default="cpu", type=torch.device)
+    parser.add_argument("--sizes", default=[128], nargs="+", type=int, help="long edges, in px")
+    parser.add_argument("--paintings", default=[], nargs="*", type=Path, help="style images")
+    words = parser.parse_args()
+    optimizers.run(words.device, words.sizes, words.paintings)
+
+
+main()
