@@ -29,9 +29,7 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.processors.format_exc_info,
             _without_control_characters,
-            structlog.dev.ConsoleRenderer(
-                pad_event_to=18, exception_formatter=structlog.dev.plain_traceback
-            ),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
         if on_terminal
         else [
