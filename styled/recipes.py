@@ -158,7 +158,12 @@ PYRAMID = Recipe(
     keep="best",
     scales=Scales(),
 )
-"""The default: the squared 2-Wasserstein distance of layer statistics, coarse to fine."""
+"""The default: the squared 2-Wasserstein distance of layer statistics, coarse to fine.
+
+L-BFGS was chosen by measurement: in the time of 40 of its steps it ends 14 % lower than Adam
+at 0.02 (median of four pairs at 128 px, untrained network, two CPU cores; see
+`python -m tests.benchmarks`).
+"""
 
 AVGPOOL = Recipe(
     name="avgpool",
