@@ -167,8 +167,7 @@ class Daemon:
             )
             thread.start()
             try:
-                if self._commands.get() is _Command.STOP:
-                    self._commands.put(_Command.STOP)  # for whoever waits inside the context
+                self._wait_until_ready()
                 yield journal
             finally:
                 self._stop.set()
@@ -177,6 +176,16 @@ class Daemon:
                 journal.write_daemon(state="stopped")
                 if self._failure is not None:
                     raise self._failure
+
+    def _wait_until_ready(self) -> None:
+        """Wait for the scheduler, leaving other commands to whoever waits for them next."""
+        others = []
+        while (command := self._commands.get()) is not _Command.READY:
+            others.append(command)
+            if command is _Command.STOP:
+                break
+        for command in others:
+            self._commands.put(command)
 
     def _prepare_folders(self, stack: ExitStack) -> Publisher:
         config = self._config

@@ -60,7 +60,8 @@ def _weights(config: Config) -> Iterator[str]:
         # A check is no reason to fetch half a gigabyte.
         raise WeightsError(
             f"the pretrained network is not on this machine ({imagenet_file()})",
-            "styled run fetches it at its first start (548 MB), if there is a network",
+            "styled weights fetch, or the first start of styled run, loads it (548 MB) if there "
+            "is a network",
             "or set engine.weights to untrained: pictures are recognisable, but plainer",
         )
     weights = load_weights(source)
