@@ -18,7 +18,7 @@ from styled.recipes import PYRAMID, Optimizer, Recipe
 from tests.engine.conftest import picture
 
 CONTENT, STYLES = picture(48, 40), [(picture(48, 48, 1), 1.0)]
-UNBOUNDED = replace(PYRAMID, steps=14, scales=None, clamp=False)
+UNBOUNDED = replace(PYRAMID, steps=14, scales=None, clamp=False, trace_every=1)
 
 
 def painted(network: Vgg19, recipe: Recipe, resume: Checkpoint | None = None) -> Stylized:
@@ -43,8 +43,8 @@ def test_a_huge_learning_rate_is_lowered_and_put_on_record(
     """The picture goes on from the last good image, is better than the photo, and says so."""
     result = painted(network, replace(UNBOUNDED, optimizer=optimizer))
     assert any("learning rate was lowered" in note for note in result.degraded)
-    good = [row.total for row in result.trace if row.total < 100 * result.trace[0].total]
-    assert min(good) <= result.trace[0].total
+    first, *later = [row.total for row in result.trace]
+    assert min(later) < first
     assert result.image.isfinite().all()
 
 
@@ -82,7 +82,7 @@ def test_bfloat16_that_overflows_gives_way_to_float32(network: Vgg19) -> None:
 
     result = painted(Overflowing(untrained(), dtype=torch.bfloat16), UNBOUNDED)
     assert result.degraded[0].endswith("convolutions went on in float32")
-    assert result.trace[-1].total < result.trace[0].total or len(result.degraded) == 1
+    assert len(result.degraded) == 1
 
 
 def test_a_resumed_job_remembers_what_became_safer(network: Vgg19) -> None:
