@@ -56,11 +56,14 @@ def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
     """Load the network onto the device that the configuration names.
 
     Raises:
-        WeightsError, DeviceError: it can't be had.
+        WeightsError, DeviceError, ConfigError: it can't be had.
     """
     device = choose_device(config.engine.device)
     weights = load_weights(config.engine.weights, on_bytes)
-    return LocalEngine(weights, device, config.engine.precision)
+    limit = config.engine.memory_limit
+    return LocalEngine(
+        weights, device, config.engine.precision, memory_limit=None if limit == "auto" else limit
+    )
 
 
 def check_styles(config: Config) -> None:

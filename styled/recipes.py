@@ -81,6 +81,9 @@ class Optimizer:
     decay: float = 1.0  # the learning rate is multiplied by this...
     decay_every: int = 0  # ...after every so many steps; 0: never
     history: int = 20  # lbfgs: curvature pairs kept
+    # lbfgs: the farthest that one step may move the image, root mean square, in its own
+    # units; steps that led uphill are then taken back. 0: no bound, and no way back.
+    reach: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)  # adam: decay of the two moments
     average: float = 0.0  # adam: decay of an average over iterates, which is the result; 0: none
 
@@ -153,7 +156,7 @@ PYRAMID = Recipe(
     first_padding="replicate",
     space="srgb",
     clamp=True,
-    optimizer=Optimizer(betas=(0.9, 0.99)),
+    optimizer=Optimizer(reach=0.1, betas=(0.9, 0.99)),
     steps=50,
     keep="best",
     scales=Scales(),

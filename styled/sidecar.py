@@ -89,6 +89,9 @@ class EngineFacts(_Section):
     styled: str
     seed: int
     peak_memory_bytes: int
+    tile_px: int | None = Field(
+        default=None, description="The longest edge of the tiles that a large picture was cut into."
+    )
 
 
 class ResultFacts(_Section):

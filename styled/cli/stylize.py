@@ -40,7 +40,7 @@ from styled.delivery.names import sidecar_of
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
 from styled.engine.memory import keep_freed_memory
-from styled.engine.stylize import Stylized
+from styled.engine.progress import Stylized
 from styled.engine.weights import load_weights
 from styled.errors import ConfigError, InputRejected
 from styled.jobs.account import Outcome, degradations, sidecar_of_result

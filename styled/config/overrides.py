@@ -126,6 +126,11 @@ class OptimizerOverrides(BaseModel):
         default=None,
         description="Only lbfgs: past steps remembered; each takes memory for two pictures.",
     )
+    reach: Annotated[float, Number(ge=0, le=10)] | None = Field(
+        default=None,
+        description="Only lbfgs: the farthest that one step may move the image, root mean "
+        "square; steps that led uphill are then taken back. 0: no bound, and no way back.",
+    )
     betas: Betas | None = Field(
         default=None, description="Only adam: decay of its two running averages."
     )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 _DIGEST_BYTES = 32
 
 

@@ -1,7 +1,8 @@
 """The guard: no picture is lost to a step that went wrong, and none is published ruined.
 
 A bad step rolls back to the best image so far and goes on with safer settings, each of
-which is put on record. When nothing safer is left, the job has failed.
+which is put on record. When nothing safer is left, the job has failed. What is done about
+a lack of memory is in `ladder`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class Settings:
     Attributes:
         optimizer: As the recipe has it at first.
         float32: Whether the convolutions must not use less than float32.
+        tile_px: The longest edge of a tile; None: the picture is looked at as a whole.
         failures: How many steps have gone wrong.
         degraded: What was given up, in words.
     """
 
     optimizer: Optimizer
     float32: bool = False
+    tile_px: int | None = None
     failures: int = 0
     degraded: tuple[str, ...] = ()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -11,13 +9,15 @@ import torch
 from torch import Tensor
 
 from styled import __version__
+from styled.engine import memory
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.device import Device, Precision, convolution_dtype
+from styled.engine.progress import Progress, Stylized
 from styled.engine.style_cache import StyleCache
-from styled.engine.stylize import Progress, Stylized, stylize
+from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
-from styled.errors import DeviceLost, EngineFailure
+from styled.errors import ConfigError, DeviceLost, EngineFailure
 from styled.recipes import Recipe
 
 
@@ -37,9 +37,6 @@ class EngineFacts:
     degraded: tuple[str, ...]
 
 
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-
-
 class LocalEngine:
     """Keeps one VGG-19 on one device and paints one picture at a time."""
 
@@ -49,6 +46,7 @@ class LocalEngine:
         device: Device,
         precision: Precision = "auto",
         degraded: Sequence[str] = (),
+        memory_limit: int | None = None,
     ) -> None:
         """Put the network on the device and run it once, so that the first job is not slower.
 
@@ -57,6 +55,11 @@ class LocalEngine:
             device: From `choose_device`.
             precision: Of the convolutions.
             degraded: What was already given up on the way here, in words.
+            memory_limit: The most bytes to use, the network's included: of the process on a
+                CPU, of the device on a GPU. None: most of what is free when a picture begins.
+
+        Raises:
+            ConfigError: the network alone takes more than `memory_limit`.
         """
         dtype = convolution_dtype(precision)
         self._network = Vgg19(weights.convolutions, device.torch_device, dtype)
@@ -74,6 +77,15 @@ class LocalEngine:
             self._network.features(
                 torch.zeros(1, 3, 64, 64, device=device.torch_device), ["relu5_1"]
             )
+        memory.give_back(device.torch_device)
+        self._resident_bytes = memory.used_bytes(device.torch_device)
+        self._memory_limit = memory_limit
+        if memory_limit is not None and memory_limit <= self._resident_bytes:
+            raise ConfigError(
+                f"engine.memory_limit: {memory_limit >> 20} MiB is less than the network and "
+                f"the program take on {device.name}, {self._resident_bytes >> 20} MiB",
+                f"raise it to {(self._resident_bytes >> 20) + 1024} MiB or more, or use auto",
+            )
 
     def stylize(
         self,
@@ -88,28 +100,46 @@ class LocalEngine:
             EngineFailure: the loss or the result went wrong, or there is too little memory.
             DeviceLost: the device broke; this process can't use it any more.
         """
-        if self._network.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._network.device)
-        painting = stylize(
-            self._network, content, styles, recipe, resume, self._style_cache.targets
-        )
+        device = self._network.device
+        memory.reset_peak(device)
         try:
-            return (yield from painting)
-        except RuntimeError as error:
-            # torch has no types for these on all devices, only words.
-            words = str(error).lower()
-            if any(sign in words for sign in _OUT_OF_MEMORY):
+            return (
+                yield from stylize(
+                    self._network,
+                    content,
+                    styles,
+                    recipe,
+                    resume,
+                    self._style_cache.targets,
+                    self._bytes_for_a_picture(),
+                )
+            )
+        except (RuntimeError, MemoryError) as error:
+            if memory.is_out_of_memory(error):
                 raise EngineFailure(
                     f"there is too little memory on {self.facts.device} for "
                     f"{content.shape[3]} x {content.shape[2]} pixels",
                     "lower the recipe's size, or its optimizer.history",
                 ) from error
-            if "cuda error" in words:
+            # torch has no type for this one, only words.
+            if "cuda error" in str(error).lower():
                 raise DeviceLost(
                     f"{self.facts.device} broke while in use: {str(error).splitlines()[0]}",
                     "restart styled; if it happens again, look at the driver's messages (dmesg)",
                 ) from error
             raise
+        finally:
+            memory.give_back(device)
+
+    def _bytes_for_a_picture(self) -> int | None:
+        device = self._network.device
+        free = memory.free_bytes(device)
+        limits = [] if self._memory_limit is None else [self._memory_limit]
+        if free is not None:
+            limits.append(memory.used_bytes(device) + int(memory.SHARE_OF_FREE * free))
+        if not limits:
+            return None
+        return min(limits) - self._resident_bytes - self._style_cache.bytes
 
     def fingerprint(
         self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
@@ -135,8 +165,5 @@ class LocalEngine:
         return load_checkpoint(data, fingerprint, self._network.device)
 
     def peak_memory_bytes(self) -> int:
-        """Return the most memory used: by the last picture on a GPU, by the process on the CPU."""
-        if self._network.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._network.device)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        """Return the most memory used since the last picture was begun, as `peak_bytes` has it."""
+        return memory.peak_bytes(self._network.device)

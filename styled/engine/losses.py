@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from styled.recipes import ContentLoss, TotalVariationLoss
@@ -38,6 +37,12 @@ class Moments:
         """How many channels the layer has."""
         return len(self.mean)
 
+    def __add__(self, other: Moments) -> Moments:
+        """Return the moments over the positions of both."""
+        positions = self.positions + other.positions
+        mean = torch.lerp(self.mean, other.mean, other.positions / positions)
+        return Moments(mean, self.gram + other.gram, positions)
+
     def covariance(self) -> Tensor:
         """Return the CxC covariance with the ridge on its diagonal."""
         ridge = COVARIANCE_RIDGE * torch.eye(
@@ -57,42 +62,78 @@ def at_least_float32(features: Tensor) -> Tensor:
     return features.float() if features.dtype.itemsize < 4 else features
 
 
-def content_loss(kind: ContentLoss, features: Tensor, target: Tensor) -> Tensor:
-    """Compare 1xCxhxw features with the photo's.
+def content_loss(kind: ContentLoss, features: Tensor, target: Tensor, count: int) -> Tensor:
+    """Compare 1xCxhxw features with the photo's; return a scalar.
 
     `half_sum_squared` is Gatys et al. 2016, equation 1; `mean_squared` is the mean that
     most codes use in its place, which does not grow with the picture.
+
+    Args:
+        kind: Which of the two.
+        features: Of a picture or a part of it.
+        target: The photo's there.
+        count: How many numbers the layer has over the whole picture.
     """
-    if kind == "mean_squared":
-        return F.mse_loss(features, target)
-    return (features - target).square().sum() / 2
+    return (features - target).square().sum() * _content_factor(kind, count)
 
 
-def total_variation(kind: TotalVariationLoss, image: Tensor) -> Tensor:
-    """Return how much neighbouring pixels of 1x3xHxW differ.
+def content_slope(kind: ContentLoss, features: Tensor, target: Tensor, count: int) -> Tensor:
+    """Return the gradient of `content_loss` by the features, 1xCxhxw."""
+    return (features - target).mul_(2 * _content_factor(kind, count))
+
+
+def _content_factor(kind: ContentLoss, count: int) -> float:
+    return 1 / count if kind == "mean_squared" else 1 / 2
+
+
+def total_variation(kind: TotalVariationLoss, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much neighbouring pixels of 1x3xHxW differ, and the gradient of that.
 
     `nine_point` is the mean over pixels of (dx^2 + dy^2) / 3 + (both diagonals squared) / 12,
     with replicate padding, so that the border counts like the inside. The other two are
     sums, or half the sum of means, of absolute differences to the right and below.
+
+    The picture is gone through in bands of rows: what it takes in memory besides the
+    gradient does not grow with the picture.
     """
+    value, gradient = image.new_zeros(()), torch.zeros_like(image)
     if kind == "none":
-        return image.new_zeros(())
+        return value, gradient
+    height, width = image.shape[-2:]
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        # The row below a band is its neighbour; below the last, the last row once more.
+        band = image[..., top : bottom + 1, :].detach().requires_grad_()
+        padded = band if bottom < height else torch.cat([band, band[..., -1:, :]], dim=-2)
+        loss = _variation(kind, padded, image.shape)
+        (slope,) = torch.autograd.grad(loss, band)
+        value += loss.detach()
+        gradient[..., top : bottom + 1, :] += slope
+    return value, gradient
+
+
+_BAND_PIXELS = 1 << 20
+
+
+def _variation(kind: TotalVariationLoss, padded: Tensor, size: torch.Size) -> Tensor:
+    """Return what all rows of 1x3x(h+1)xW but the last add to that of a picture of `size`."""
+    centre, next_row = padded[..., :-1, :], padded[..., 1:, :]
     if kind == "nine_point":
-        return _nine_point(image)
-    right = (image[..., :, 1:] - image[..., :, :-1]).abs()
-    below = (image[..., 1:, :] - image[..., :-1, :]).abs()
+        return _nine_point(centre, next_row) / size.numel()
+    right = (centre[..., 1:] - centre[..., :-1]).abs().sum()
+    below = (next_row - centre).abs().sum()
     if kind == "sum_absolute":
-        return right.sum() + below.sum()
-    return (right.mean() + below.mean()) / 2
+        return right + below
+    channels, height, width = size[-3:]
+    return (right / (height * (width - 1)) + below / ((height - 1) * width)) / (2 * channels)
 
 
-def _nine_point(image: Tensor) -> Tensor:
-    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    centre = padded[..., 1:-1, 1:-1]
-    right = padded[..., 1:-1, 2:] - centre
-    below = padded[..., 2:, 1:-1] - centre
-    below_right = padded[..., 2:, 2:] - centre
-    below_left = padded[..., 2:, :-2] - centre
-    sides = right.square().mean() + below.square().mean()
-    diagonals = below_right.square().mean() + below_left.square().mean()
+def _nine_point(centre: Tensor, next_row: Tensor) -> Tensor:
+    # Replication makes the difference beyond an edge zero, and a diagonal one there vertical.
+    on_right = torch.cat([next_row[..., 1:], next_row[..., -1:]], dim=-1)
+    on_left = torch.cat([next_row[..., :1], next_row[..., :-1]], dim=-1)
+    right = centre[..., 1:] - centre[..., :-1]
+    sides = right.square().sum() + (next_row - centre).square().sum()
+    diagonals = (on_right - centre).square().sum() + (on_left - centre).square().sum()
     return sides / 3 + diagonals / 12

@@ -1,12 +1,20 @@
-"""What the engine does about memory."""
+"""What the engine knows and does about memory: of the process on a CPU, of the device on a GPU."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
+import sys
+from pathlib import Path
+
+import torch
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
+
+SHARE_OF_FREE = 0.9
+"""How much of the memory that is free now one picture may count on."""
 
 
 def keep_freed_memory() -> None:
@@ -18,8 +26,128 @@ def keep_freed_memory() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # as Windows has it
         return
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_ARENA_MAX, 1)
+
+
+def _trim() -> None:
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate",
+    "bad_alloc",
+    "could not create a memory object",
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error is a failed allocation; torch has no type for it on all devices."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in words for sign in _OUT_OF_MEMORY)
+
+
+def give_back(device: torch.device) -> None:
+    """Hand freed memory back, so that others, or larger pieces, find room."""
+    _trim()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def used_bytes(device: torch.device) -> int:
+    """Return what is in use now: on a CPU by the whole process, on a GPU by tensors."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return peak_bytes(device)
+    return pages * resource.getpagesize()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most that was in use since `reset_peak`; or ever, where that can't be reset."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, IndexError, ValueError):
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure the peak anew, where that can be done."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux, or not allowed
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return how much more could be used, or None where nobody tells."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    known = [free for free in (_free_in_machine(), _free_in_cgroup()) if free is not None]
+    return min(known, default=None)
+
+
+def _free_in_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _free_in_cgroup(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return what systemd's MemoryMax, or a container's limit, leaves: the least of all levels."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().splitlines()[-1].partition("::")[2].strip("/")
+    except (OSError, IndexError):
+        return None
+    folder, found = root / own, []
+    while True:
+        try:
+            limit = (folder / "memory.max").read_text().strip()
+            used = int((folder / "memory.current").read_text())
+            if limit != "max":
+                # Cached files count as used, but make room when memory is asked for.
+                found.append(int(limit) - used + _cached_files(folder))
+        except (OSError, ValueError):
+            pass
+        if folder in (root, folder.parent):
+            return min(found, default=None)
+        folder = folder.parent
+
+
+def _cached_files(folder: Path) -> int:
+    for line in (folder / "memory.stat").read_text().splitlines():
+        if line.startswith("inactive_file "):
+            return int(line.split()[1])
+    return 0

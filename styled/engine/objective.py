@@ -1,9 +1,18 @@
-"""The function that is minimised: how far a picture is from its content and its style."""
+"""The function that is minimised: how far a picture is from its content and its style.
+
+A picture is looked at in tiles; usually one tile is all of it. Style losses need the
+moments of the *whole* picture, so that an evaluation takes two passes over the tiles: the
+first sums up the moments; the second brings the slopes of the loss, with regard to the
+moments and to the content features, back to the pixels. The result is that of one tile,
+to rounding, in memory that grows with the tile. A single tile is passed through once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -12,12 +21,14 @@ from styled.engine.losses import (
     Moments,
     at_least_float32,
     content_loss,
+    content_slope,
     moments,
     total_variation,
 )
 from styled.engine.style_losses import StyleTarget, style_loss, style_target
-from styled.engine.vgg import Vgg19, denormalize, normalize
-from styled.recipes import Recipe
+from styled.engine.tiling import Tile, stride_of, tiles
+from styled.engine.vgg import Vgg19, channels_of, denormalize, normalize
+from styled.recipes import LAYER_NAMES, Recipe
 
 StyleTargets = Mapping[str, StyleTarget]
 
@@ -56,8 +67,23 @@ def layer_features(
 
 
 @torch.no_grad()
+def picture_moments(
+    network: Vgg19, recipe: Recipe, image: Tensor, cut: Sequence[Tile]
+) -> dict[str, Moments]:
+    """Return the moments of each style layer over 1x3xHxW in the recipe's space."""
+    parts = []
+    for tile in cut:
+        features = layer_features(network, recipe, tile.window(image), recipe.style_layers)
+        parts.append({name: moments(tile.core(f, name)) for name, f in features.items()})
+    return {name: reduce(add, (part[name] for part in parts)) for name in recipe.style_layers}
+
+
+@torch.no_grad()
 def style_targets(
-    network: Vgg19, recipe: Recipe, styles: Sequence[tuple[Tensor, float]]
+    network: Vgg19,
+    recipe: Recipe,
+    styles: Sequence[tuple[Tensor, float]],
+    tile_px: int | None = None,
 ) -> StyleTargets:
     """Return what each style layer should come close to.
 
@@ -65,12 +91,13 @@ def style_targets(
         network: The resident network.
         recipe: Names the layers.
         styles: 1x3xHxW sRGB in [0, 1] of any size, with weights.
+        tile_px: The longest edge of a tile; None: each image is looked at as a whole.
     """
     statistics: list[tuple[dict[str, Moments], float]] = []
     for image, weight in styles:
-        seen = to_space(recipe, image)
-        features = layer_features(network, recipe, seen, recipe.style_layers)
-        statistics.append(({name: moments(f) for name, f in features.items()}, weight))
+        cut = tiles(image.shape[2], image.shape[3], tile_px, recipe.style_layers)
+        found = picture_moments(network, recipe, to_space(recipe, image), cut)
+        statistics.append((found, weight))
     return {
         name: style_target(
             recipe.style_loss, [(by_layer[name], weight) for by_layer, weight in statistics]
@@ -79,11 +106,63 @@ def style_targets(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What the network makes of one tile.
+
+    Attributes:
+        pixels: 1x3xhxw, the tile's window, to which gradients flow.
+        features: Layer name -> 1xCxhxw, of the tile's window.
+    """
+
+    tile: Tile
+    pixels: Tensor
+    features: dict[str, Tensor]
+
+    def core(self, layer: str) -> Tensor:
+        """Return the features of the tile's core as constants, in float32 or better."""
+        return at_least_float32(self.tile.core(self.features[layer].detach(), layer))
+
+    def to_pixels(self, slope_of: Callable[[str], Tensor]) -> Tensor:
+        """Bring slopes back to the pixels.
+
+        Args:
+            slope_of: Returns the loss's slope by the core features of a layer. It is asked
+                when the way back has come to that layer, not before: of all that a step
+                holds in memory, these slopes would be a quarter.
+        """
+        *shallower, deepest = sorted(self.features, key=LAYER_NAMES.index)
+
+        def with_slope(layer: str, gradient: Tensor) -> Tensor:
+            gradient = gradient.clone()
+            self.tile.core(gradient, layer).add_(slope_of(layer))
+            return gradient
+
+        # Hooks know the view, and the view the tensors that they hang on: left in place they
+        # would keep all activations alive until the garbage collector comes by.
+        hooks = [
+            self.features[layer].register_hook(partial(with_slope, layer))  # type: ignore[no-untyped-call]  # torch's
+            for layer in shallower
+        ]
+        try:
+            start = with_slope(deepest, torch.zeros_like(self.features[deepest]))
+            (gradient,) = torch.autograd.grad(self.features[deepest], self.pixels, start)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return gradient
+
+
 class Objective:
     """The total loss of a recipe at one scale, with its gradient."""
 
     def __init__(
-        self, network: Vgg19, recipe: Recipe, content: Tensor, targets: StyleTargets
+        self,
+        network: Vgg19,
+        recipe: Recipe,
+        content: Tensor,
+        targets: StyleTargets,
+        tile_px: int | None = None,
     ) -> None:
         """Fix what the result is compared with.
 
@@ -92,14 +171,20 @@ class Objective:
             recipe: Layers, weights and terms.
             content: 1x3xHxW sRGB in [0, 1], the photo at this scale.
             targets: The style's, from `style_targets`.
+            tile_px: The longest edge of a tile, which bounds the memory; None: the picture
+                is looked at as a whole.
         """
         self._network = network
         self._recipe = recipe
         self._targets = targets
-        with torch.no_grad():
-            seen = to_space(recipe, content)
-            features = layer_features(network, recipe, seen, recipe.content_layers)
-        self._content = {name: at_least_float32(f) for name, f in features.items()}
+        self._photo = to_space(recipe, content)
+        self._layers = {**recipe.content_layers, **recipe.style_layers}
+        self._tiles = tiles(content.shape[2], content.shape[3], tile_px, self._layers)
+        self._kept = (
+            [self._content_at(tile) for tile in self._tiles]
+            if keeps_content_features(recipe, len(self._tiles))
+            else None
+        )
 
     def evaluate(self, image: Tensor) -> tuple[Losses, Tensor]:
         """Return the losses of a picture and their gradient.
@@ -111,29 +196,124 @@ class Objective:
             The weighted terms as numbers, and d total / d image, 1x3xHxW float32.
         """
         recipe = self._recipe
-        image = image.detach().requires_grad_()
-        layers = {**recipe.content_layers, **recipe.style_layers}
-        features = layer_features(self._network, recipe, image, layers)
+        image = image.detach()
+        tv, gradient = total_variation(recipe.tv_loss, image)
+        tv, gradient = tv * recipe.tv_weight, gradient.mul_(recipe.tv_weight)
 
-        content = recipe.content_weight * _sum(
-            weight
-            * content_loss(
-                recipe.content_loss, at_least_float32(features[name]), self._content[name]
-            )
-            for name, weight in recipe.content_layers.items()
-        )
-        style = recipe.style_weight * _sum(
-            weight * style_loss(recipe.style_loss, moments(features[name]), self._targets[name])
-            for name, weight in recipe.style_layers.items()
-        )
-        tv = total_variation(recipe.tv_loss, image) * recipe.tv_weight
-        total = content + style + tv
+        whole = self._view(image, self._tiles[0]) if len(self._tiles) == 1 else None
+        if whole is None:
+            found = picture_moments(self._network, recipe, image, self._tiles)
+        else:
+            found = {name: moments(whole.core(name)) for name in recipe.style_layers}
+        style, style_slopes = self._style(found)
 
-        (gradient,) = torch.autograd.grad(total, image)
+        content = torch.zeros_like(style)
+        for index, tile in enumerate(self._tiles):
+            view = whole or self._view(image, tile)
+            photo = self._kept[index] if self._kept else self._content_at(tile)
+            content += self._content_share(view, photo)
+            slope_of = partial(self._slope, view, photo, style_slopes)
+            tile.window(gradient).add_(view.to_pixels(slope_of))
+
         # One copy to the host for all four numbers: on a GPU each copy waits for the device.
-        values = torch.stack([total, content, style, tv]).detach().tolist()
+        values = torch.stack([content + style + tv, content, style, tv]).tolist()
         return Losses(*values), gradient
 
+    def _view(self, image: Tensor, tile: Tile) -> _View:
+        pixels = tile.window(image).detach().requires_grad_()
+        return _View(
+            tile, pixels, layer_features(self._network, self._recipe, pixels, self._layers)
+        )
 
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(terms)).sum()
+    def _style(self, found: Mapping[str, Moments]) -> tuple[Tensor, dict[str, _MomentsSlope]]:
+        """Return the weighted style term, and its slope by each layer's moments."""
+        recipe = self._recipe
+        terms, slopes = [], {}
+        for name, weight in recipe.style_layers.items():
+            mean, gram = found[name].mean.requires_grad_(), found[name].gram.requires_grad_()
+            result = Moments(mean, gram, found[name].positions)
+            term = style_loss(recipe.style_loss, result, self._targets[name])
+            term = recipe.style_weight * weight * term
+            by_mean, by_gram = torch.autograd.grad(term, (mean, gram), materialize_grads=True)
+            terms.append(term.detach())
+            slopes[name] = _MomentsSlope(by_mean / result.positions, by_gram + by_gram.T)
+        return torch.stack(terms).sum(), slopes
+
+    def _content_share(self, view: _View, photo: Mapping[str, Tensor]) -> Tensor:
+        """Return what a tile adds to the weighted content term."""
+        recipe = self._recipe
+        shares = [
+            content_loss(recipe.content_loss, view.core(name), photo[name], self._count(name))
+            * (recipe.content_weight * weight)
+            for name, weight in recipe.content_layers.items()
+        ]
+        return torch.stack(shares).sum()
+
+    def _slope(
+        self,
+        view: _View,
+        photo: Mapping[str, Tensor],
+        style_slopes: Mapping[str, _MomentsSlope],
+        layer: str,
+    ) -> Tensor:
+        """Return the slope of content and style by a layer's features in a tile's core."""
+        recipe, features = self._recipe, view.core(layer)
+        slopes = []
+        if layer in style_slopes:
+            slopes.append(style_slopes[layer].of_features(features))
+        if layer in recipe.content_layers:
+            weight = recipe.content_weight * recipe.content_layers[layer]
+            count = self._count(layer)
+            slope = content_slope(recipe.content_loss, features, photo[layer], count)
+            slopes.append(slope.mul_(weight))
+        return reduce(Tensor.add_, slopes)
+
+    def _count(self, layer: str) -> int:
+        """Return how many numbers a layer has over the whole picture."""
+        height, width = self._photo.shape[-2:]
+        stride = stride_of(layer)
+        return channels_of(layer) * (height // stride) * (width // stride)
+
+    @torch.no_grad()
+    def _content_at(self, tile: Tile) -> dict[str, Tensor]:
+        """Return the photo's content features in the core of a tile."""
+        features = layer_features(
+            self._network, self._recipe, tile.window(self._photo), self._recipe.content_layers
+        )
+        # Copied, so that the halo's features are not kept along with the core's.
+        return {
+            name: at_least_float32(tile.core(f, name)).contiguous() for name, f in features.items()
+        }
+
+
+KEPT_NUMBERS_PER_PIXEL = 16
+"""How many content features for each pixel are kept from step to step if there are tiles."""
+
+
+def keeps_content_features(recipe: Recipe, tile_count: int) -> bool:
+    """Tell whether the photo's features are kept, or computed anew at every step.
+
+    Those of one tile are small beside what a step needs. Those of many add up to the whole
+    picture's, 8 numbers a pixel at relu4_2, which is less than the optimiser holds; but
+    64 at relu1_1.
+    """
+    per_pixel = sum(channels_of(name) / stride_of(name) ** 2 for name in recipe.content_layers)
+    return tile_count == 1 or per_pixel <= KEPT_NUMBERS_PER_PIXEL
+
+
+@dataclass(frozen=True, slots=True)
+class _MomentsSlope:
+    """The slope of a loss with regard to the moments of a layer.
+
+    Attributes:
+        mean: C, by the mean, divided by the positions that it is over.
+        gram: CxC, by the Gram matrix, plus its transpose.
+    """
+
+    mean: Tensor
+    gram: Tensor
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """Return the slope by 1xCxhxw features F: that of F F^T is (S + S^T) F."""
+        flat = features.flatten(2).squeeze(0)
+        return torch.addmm(self.mean[:, None], self.gram, flat).view(features.shape)

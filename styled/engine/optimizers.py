@@ -1,7 +1,7 @@
 """First-order and quasi-Newton updates of an image, with or without a box of valid colours.
 
-One call of `update` is one step: it takes the gradient at the present image and moves
-the image in place. Nothing here evaluates the objective, so a step costs exactly one
+One call of `update` is one step: it takes value and gradient at the present image and
+moves the image in place. Nothing here evaluates the objective, so a step costs exactly one
 evaluation.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,10 @@ from torch import Tensor
 from styled.recipes import Optimizer as OptimizerRecipe
 
 BLIND_REACH = 0.05
-"""The most that a pixel may move in one step without knowledge of the curvature."""
+"""The most that a pixel moves without knowledge of the curvature, where no reach is set."""
+
+BLIND_SHARE = 0.2
+"""The most that a pixel moves in the first step, as a share of the reach, where one is set."""
 
 State = dict[str, Any]
 """Tensors, numbers and lists of them, as torch.save with weights_only reads them back."""
@@ -27,14 +31,20 @@ State = dict[str, Any]
 class Optimizer(Protocol):
     """Moves an image downhill, one gradient at a time."""
 
-    def update(self, image: Tensor, gradient: Tensor) -> None:
-        """Move `image` (1x3xHxW) in place, given the gradient at it."""
+    def update(self, image: Tensor, gradient: Tensor, total: float) -> None:
+        """Take one step.
+
+        Args:
+            image: 1x3xHxW, moved in place.
+            gradient: At the image; it is kept, so it must not be changed afterwards.
+            total: The objective's value there.
+        """
 
     def result(self, image: Tensor) -> Tensor:
         """Return what the optimiser holds to be the answer when it stands at `image`."""
 
-    def at_size(self, width: int, height: int) -> Optimizer:
-        """Return an optimiser for the next scale that knows what can be carried over."""
+    def at_size(self, width: int, height: int, recipe: OptimizerRecipe) -> Optimizer:
+        """Return one for the next scale, as `recipe` has it, with what can be carried over."""
 
     def state(self) -> State:
         """Return all that is needed to go on exactly from here."""
@@ -48,6 +58,15 @@ def make_optimizer(recipe: OptimizerRecipe, *, clamp: bool) -> Optimizer:
     return Lbfgs(recipe, clamp=clamp) if recipe.name == "lbfgs" else Adam(recipe, clamp=clamp)
 
 
+@dataclass(frozen=True, slots=True)
+class _Visited:
+    """A point that a step was taken from."""
+
+    image: Tensor
+    gradient: Tensor
+    total: float
+
+
 class Lbfgs:
     """L-BFGS without a line search: Nocedal and Wright, "Numerical Optimization", algorithm 7.4.
 
@@ -55,6 +74,11 @@ class Lbfgs:
     and would be pushed beyond it are left out of the direction; the others move, and are
     clamped. Curvature pairs hold the moves that were really made, after clamping, so that
     they stay true to the function.
+
+    Where the recipe sets a `reach`, three safeguards stand in for the line search, at no
+    evaluation of their own: the first step is large enough to tell curvature from rounding,
+    none goes farther than the reach, and one that has led uphill is taken back. What it has
+    taught of the curvature is kept, so that it is not wasted either.
     """
 
     def __init__(self, recipe: OptimizerRecipe, *, clamp: bool) -> None:
@@ -64,41 +88,56 @@ class Lbfgs:
         self._steps = 0
         self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=recipe.history)
         self._blind_steps = 0  # in a row, without any curvature pair
-        self._last: tuple[Tensor, Tensor] | None = None  # the last move, and where from
+        self._taken_back = 0  # in a row
+        self._last: _Visited | None = None
 
-    def update(self, image: Tensor, gradient: Tensor) -> None:
-        """Move `image` (1x3xHxW) in place, given the gradient at it."""
+    def update(self, image: Tensor, gradient: Tensor, total: float) -> None:
+        """Take one step; see `Optimizer`."""
+        here = _Visited(image, gradient, total)
         if self._last is not None:
-            moved, last_gradient = self._last
-            self._remember(moved, gradient - last_gradient)
+            self._remember(image - self._last.image, gradient - self._last.gradient)
+            uphill = self._recipe.reach > 0 and total > self._last.total
+            self._taken_back = self._taken_back + 1 if uphill else 0
+            if uphill:
+                here = self._last
+                image.copy_(here.image)
+        move = self._direction(image, here.gradient)
+        # Each time in a row that a step was taken back, the next goes half as far.
+        move.mul_(_rate(self._recipe, self._steps) * 0.5**self._taken_back)
+        if self._recipe.reach:
+            length = float(torch.linalg.vector_norm(move)) / move.numel() ** 0.5
+            move.mul_(min(1.0, self._recipe.reach / max(length, 1e-12)))
+        self._last = _Visited(image.clone(), here.gradient, here.total)
+        image.add_(move)
+        if self._clamp:
+            image.clamp_(0, 1)
+        self._steps += 1
+
+    def _direction(self, image: Tensor, gradient: Tensor) -> Tensor:
         downhill = self._without_blocked(image, gradient, -gradient)
-        direction = self._without_blocked(image, gradient, self._newton_step(downhill))
-        if self._pairs and _dot(direction, gradient) >= 0:
+        if self._pairs:
+            direction = self._without_blocked(image, gradient, self._newton_step(downhill))
+            if _dot(direction, gradient) < 0:
+                return direction
             self._pairs.clear()
             self._blind_steps = 0
-        if not self._pairs:
-            direction = downhill * self._blind_reach(downhill)
-            self._blind_steps += 1
-        moved = direction.mul_(_rate(self._recipe, self._steps))
-        if self._clamp:
-            before = image.clone()
-            image.add_(moved).clamp_(0, 1)
-            moved = image - before
-        else:
-            image.add_(moved)
-        self._last = moved, gradient.clone()
-        self._steps += 1
+        direction = downhill.mul_(self._blind_reach(downhill))
+        self._blind_steps += 1
+        return direction
 
     def _blind_reach(self, downhill: Tensor) -> float:
         """Return how far to go downhill where nothing is known of the curvature.
 
-        The first step is of a size that can't hurt. Where the ground then falls ever more
-        steeply, as it does around a uniform grey, it tells nothing of a minimum: each further
-        step goes twice as far, until one has been reached.
+        Where the ground falls ever more steeply, as it does around a uniform grey, the first
+        step tells nothing of a minimum: each further one goes twice as far, until one does.
+        Without a reach the first is of a size that can't hurt, 1 / sum|g|.
         """
+        steepest = max(float(downhill.abs().max()), 1e-12)
+        if self._recipe.reach:
+            share = min(BLIND_SHARE * 2.0**self._blind_steps, 1.0)
+            return share * self._recipe.reach / steepest
         first = min(1.0, 1.0 / max(float(downhill.abs().sum()), 1e-12))
-        farthest = BLIND_REACH / max(float(downhill.abs().max()), 1e-12)
-        return max(first, min(first * 2.0**self._blind_steps, farthest))
+        return max(first, min(first * 2.0**self._blind_steps, BLIND_REACH / steepest))
 
     def _without_blocked(self, image: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
         if not self._clamp:
@@ -114,8 +153,6 @@ class Lbfgs:
             self._blind_steps = 0
 
     def _newton_step(self, downhill: Tensor) -> Tensor:
-        if not self._pairs:
-            return downhill
         direction = downhill.clone()
         projections = []
         for moved, bent, inverse_curvature in reversed(self._pairs):
@@ -134,27 +171,30 @@ class Lbfgs:
         """Return the image itself."""
         return image
 
-    def at_size(self, width: int, height: int) -> Lbfgs:
+    def at_size(self, width: int, height: int, recipe: OptimizerRecipe) -> Lbfgs:
         """Return a fresh one: curvature at one scale says little of the next."""
-        return Lbfgs(self._recipe, clamp=self._clamp)
+        return Lbfgs(recipe, clamp=self._clamp)
 
     def state(self) -> State:
-        """Return the curvature pairs and the last move."""
+        """Return the curvature pairs and the point of the last step."""
+        last = self._last
         return {
             "steps": self._steps,
             "blind_steps": self._blind_steps,
+            "taken_back": self._taken_back,
             "pairs": [list(pair) for pair in self._pairs],
-            "last": None if self._last is None else list(self._last),
+            "last": None if last is None else [last.image, last.gradient, last.total],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state` has returned."""
         self._steps = state["steps"]
         self._blind_steps = state["blind_steps"]
+        self._taken_back = state["taken_back"]
         self._pairs.clear()
         self._pairs.extend((moved, bent, rho) for moved, bent, rho in state["pairs"])
         last = state["last"]
-        self._last = None if last is None else (last[0], last[1])
+        self._last = None if last is None else _Visited(*last)
 
 
 class Adam:
@@ -176,8 +216,8 @@ class Adam:
         self._average: Tensor | None = None
         self._averaged = 0
 
-    def update(self, image: Tensor, gradient: Tensor) -> None:
-        """Move `image` (1x3xHxW) in place, given the gradient at it."""
+    def update(self, image: Tensor, gradient: Tensor, total: float) -> None:
+        """Take one step; see `Optimizer`. The total is of no use to Adam."""
         if self._first is None or self._second is None:
             self._first, self._second = torch.zeros_like(image), torch.zeros_like(image)
         decay_first, decay_second = self._recipe.betas
@@ -202,9 +242,9 @@ class Adam:
             return image
         return self._average / (1 - self._recipe.average**self._averaged)
 
-    def at_size(self, width: int, height: int) -> Self:
+    def at_size(self, width: int, height: int, recipe: OptimizerRecipe) -> Adam:
         """Return one whose moments are this one's, enlarged; the average starts anew."""
-        other = type(self)(self._recipe, clamp=self._clamp)
+        other = Adam(recipe, clamp=self._clamp)
         if self._first is not None and self._second is not None:
             other._steps = self._steps
             other._first = F.interpolate(self._first, (height, width), mode="bicubic")

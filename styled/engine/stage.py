@@ -19,8 +19,8 @@ from styled.engine.vgg import Vgg19
 from styled.recipes import Optimizer as OptimizerRecipe
 from styled.recipes import Recipe
 
-ObjectiveIn = Callable[[Vgg19], Objective]
-"""Makes the objective of a scale, for a network in some precision."""
+MakeObjective = Callable[[Vgg19, int | None], Objective]
+"""Makes the objective of a scale: for a network in some precision, and tiles of some size."""
 
 MILESTONE_STEPS = 10
 """Over how many steps an improvement is measured."""
@@ -35,16 +35,17 @@ class Stage:
         recipe: Recipe,
         settings: Settings,
         network: Vgg19,
-        objective_in: ObjectiveIn,
+        make_objective: MakeObjective,
         optimizer: Optimizer | None = None,
     ) -> None:
         """Begin at `image`, 1x3xHxW in the recipe's space."""
         self._recipe = recipe
         self._network = network
-        self._objective_in = objective_in
+        self._make_objective = make_objective
         self.settings = settings
-        self._objective = objective_in(self._present_network())
+        self._objective: Objective | None = None  # made at the first step that needs it
         self._optimizer = optimizer or make_optimizer(settings.optimizer, clamp=recipe.clamp)
+        self._updating = False
         self._image = image.clone()
         self._best = image.clone()
         self._best_total = math.inf
@@ -60,10 +61,10 @@ class Stage:
         recipe: Recipe,
         settings: Settings,
         network: Vgg19,
-        objective_in: ObjectiveIn,
+        make_objective: MakeObjective,
     ) -> Stage:
         """Go on exactly where a checkpoint was taken."""
-        stage = cls(checkpoint.image, recipe, settings, network, objective_in)
+        stage = cls(checkpoint.image, recipe, settings, network, make_objective)
         stage._best = checkpoint.best
         stage._best_total = checkpoint.best_total
         stage._first_total = checkpoint.first_total
@@ -73,16 +74,18 @@ class Stage:
         stage.finished = checkpoint.finished
         return stage
 
-    def enlarged(self, width: int, height: int, objective_in: ObjectiveIn) -> Stage:
+    def enlarged(
+        self, width: int, height: int, settings: Settings, make_objective: MakeObjective
+    ) -> Stage:
         """Return the next scale, which begins with this one's result."""
         image = resize(from_space(self._recipe, self.result()).clamp(0, 1), width, height)
         return Stage(
             to_space(self._recipe, image),
             self._recipe,
-            self.settings,
+            settings,
             self._network,
-            objective_in,
-            self._optimizer.at_size(width, height),
+            make_objective,
+            self._optimizer.at_size(width, height, settings.optimizer),
         )
 
     def advance(self) -> Losses:
@@ -91,6 +94,8 @@ class Stage:
         Raises:
             EngineFailure: nothing safer is left to try.
         """
+        if self._objective is None:
+            self._objective = self._make_objective(self._present_network(), self.settings.tile_px)
         losses, gradient = self._objective.evaluate(self._image)
         self.steps_done += 1
         if self.steps_done == 1:
@@ -99,11 +104,29 @@ class Stage:
             if losses.total < self._best_total:
                 self._best_total = losses.total
                 self._best.copy_(self._image)
-            self._optimizer.update(self._image, gradient)
+            self._updating = True
+            self._optimizer.update(self._image, gradient, losses.total)
+            self._updating = False
             self.finished = self.steps_done >= self._recipe.steps or self._has_converged()
         else:
             self._roll_back(losses.total)
         return losses
+
+    def relieve(self, settings: Settings) -> None:
+        """Go on with settings that take less memory, after an allocation has failed.
+
+        The optimiser stays as it is, unless it was in the middle of an update or is to
+        remember less.
+        """
+        self.release()
+        if self._updating or settings.optimizer != self.settings.optimizer:
+            self._optimizer = make_optimizer(settings.optimizer, clamp=self._recipe.clamp)
+            self._updating = False
+        self.settings = settings
+
+    def release(self) -> None:
+        """Let go of all that the next step would compute again."""
+        self._objective = None
 
     def _roll_back(self, total: float) -> None:
         network = self._present_network()
@@ -111,7 +134,7 @@ class Stage:
             self.settings, total, reduced_precision=network.dtype != torch.float32
         )
         if self._present_network() is not network:
-            self._objective = self._objective_in(self._present_network())
+            self.release()
         self._optimizer = make_optimizer(self.settings.optimizer, clamp=self._recipe.clamp)
         self._image.copy_(self._best)
         if not math.isfinite(self._first_total):
@@ -161,4 +184,6 @@ def restored_settings(plain: Mapping[str, Any]) -> Settings:
     optimizer = OptimizerRecipe(
         **{**plain["optimizer"], "betas": tuple(plain["optimizer"]["betas"])}
     )
-    return Settings(optimizer, plain["float32"], plain["failures"], tuple(plain["degraded"]))
+    return Settings(
+        **{**plain, "optimizer": optimizer, "degraded": tuple(plain["degraded"])},
+    )

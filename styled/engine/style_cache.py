@@ -24,10 +24,14 @@ class StyleCache:
         """Keep at most `limit_bytes` of tensors."""
         self._limit_bytes = limit_bytes
         self._kept: OrderedDict[str, StyleTargets] = OrderedDict()
-        self._bytes = 0
+        self.bytes = 0  # that are held now
 
     def targets(
-        self, network: Vgg19, recipe: Recipe, styles: Sequence[tuple[Tensor, float]]
+        self,
+        network: Vgg19,
+        recipe: Recipe,
+        styles: Sequence[tuple[Tensor, float]],
+        tile_px: int | None = None,
     ) -> StyleTargets:
         """Return what `style_targets` returns, computed only where it is not known yet.
 
@@ -42,16 +46,17 @@ class StyleCache:
             recipe.pooling,
             recipe.first_padding,
             network.dtype,
+            tile_px,  # another order of the sums gives other last digits
         )
         found = self._kept.get(key)
         if found is None:
-            found = style_targets(network, recipe, styles)
+            found = style_targets(network, recipe, styles, tile_px)
             self._kept[key] = found
-            self._bytes += _bytes_of(found)
+            self.bytes += _bytes_of(found)
         self._kept.move_to_end(key)
-        while self._bytes > self._limit_bytes and len(self._kept) > 1:
+        while self.bytes > self._limit_bytes and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
-            self._bytes -= _bytes_of(dropped)
+            self.bytes -= _bytes_of(dropped)
         return found
 
 

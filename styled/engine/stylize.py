@@ -8,16 +8,18 @@ generator stops it at a safe point, and nothing here calls back.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.color import in_style_colors, keep_colors, recolored_styles
+from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings, check_result
+from styled.engine.ladder import Pixels, smaller_plan, thriftier, within
+from styled.engine.memory import give_back, is_out_of_memory
 from styled.engine.objective import (
     Losses,
     Objective,
@@ -26,63 +28,15 @@ from styled.engine.objective import (
     style_targets,
     to_space,
 )
+from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.engine.scales import plan_scales, resize, style_picture_size
 from styled.engine.stage import Stage, restored_settings
 from styled.engine.vgg import Vgg19
+from styled.errors import EngineFailure
 from styled.recipes import Recipe
 
-TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]]], StyleTargets]
+TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]], int | None], StyleTargets]
 """Computes style targets, or remembers them; see `style_targets`."""
-
-
-class TraceRow(NamedTuple):
-    """The weighted losses at one step; scales and steps count from one."""
-
-    scale: int
-    step: int
-    total: float
-    content: float
-    style: float
-    tv: float
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a picture stands after one step.
-
-    Attributes:
-        scale: The present scale, counted from one, of `scales`.
-        width: Of the present scale, in pixels.
-        step: Steps done at this scale, of `steps` at most.
-        fraction: How much of the whole work is done, by pixels times steps, in [0, 1].
-        losses: Of the image that this step started from.
-        checkpoint: Takes a snapshot to resume from; call it before going on, if at all.
-    """
-
-    scale: int
-    scales: int
-    width: int
-    height: int
-    step: int
-    steps: int
-    fraction: float
-    losses: Losses
-    checkpoint: Callable[[], Checkpoint]
-
-
-@dataclass(frozen=True, slots=True)
-class Stylized:
-    """A finished picture.
-
-    Attributes:
-        image: 1x3xHxW float32 on the CPU, sRGB in [0, 1].
-        trace: Losses every `trace_every` steps, and at the first and last of each scale.
-        degraded: What had to be given up on the way, in words.
-    """
-
-    image: Tensor
-    trace: tuple[TraceRow, ...]
-    degraded: tuple[str, ...] = ()
 
 
 def stylize(
@@ -92,6 +46,7 @@ def stylize(
     recipe: Recipe,
     resume: Checkpoint | None = None,
     targets_of: TargetsOf = style_targets,
+    memory_bytes: int | None = None,
 ) -> Generator[Progress, None, Stylized]:
     """Paint `content` in the manner of `styles`, yielding after every step.
 
@@ -102,83 +57,216 @@ def stylize(
         recipe: How.
         resume: A snapshot of the same work to go on from.
         targets_of: Computes the style targets, or remembers them from an earlier picture.
+        memory_bytes: What may be used on the device, besides what the network takes; where
+            a picture needs more, see `ladder`. None: as much as there is.
 
     Raises:
-        EngineFailure: the loss was not a number or exploded, with the safest settings too,
-            or the result is one that nobody can have wanted.
+        EngineFailure: the loss was not a number or exploded, with the safest settings too;
+            or the result is one that nobody can have wanted; or there is too little memory
+            for the smallest picture.
     """
-    height, width = content.shape[-2:]
-    plan = plan_scales(recipe.scales, width, height)
-    work_of_scales = [w * h for w, h in plan]
-    content = content.to(network.device)
-    styles = [(image.to(network.device), weight) for image, weight in styles]
-    styles = recolored_styles(recipe.preserve_color, styles, content)
-
-    settings = restored_settings(resume.settings) if resume else Settings(recipe.optimizer)
-    trace = [TraceRow(*row) for row in resume.trace] if resume else []
+    painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes)
+    resume = painting.fit_plan(resume)
     stage: Stage | None = None
-    for scale, (w, h) in enumerate(plan, start=1):
-        if resume is not None and scale < resume.scale:
-            continue
-        objective_in = partial(
-            _objective, recipe=recipe, content=resize(content, w, h),
-            styles=[(_style_at(recipe, image, w, h, width), weight) for image, weight in styles],
-            targets_of=targets_of,
-        )  # fmt: skip
-        if resume is not None and scale == resume.scale:
-            stage = Stage.resumed(resume, recipe, settings, network, objective_in)
-        elif stage is None:
-            start = to_space(recipe, _first_image(recipe, content, styles, w, h))
-            stage = Stage(start, recipe, settings, network, objective_in)
+    scale = resume.scale if resume else 1
+    while scale <= len(painting.plan):
+        before, stage = stage, None
+        while stage is None or not stage.finished:
+            try:
+                stage = stage or painting.begin(scale, before, resume)
+                if stage.finished:  # as a resumed one may be
+                    break
+                losses = stage.advance()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                losses = None
+            # Not in the except block: while the error lives, so do the frames that it came
+            # through, and all tensors in them.
+            if losses is None:
+                give_back(network.device)
+                if not painting.relieve(scale, stage):
+                    stage = None  # and the plan has become smaller
+                    break
+            elif stage is not None:
+                before = None
+                painting.settings = stage.settings
+                yield painting.progress(scale, stage, losses)
+        if stage is None:
+            stage = before
         else:
-            stage = stage.enlarged(w, h, objective_in)
-        while not stage.finished:
-            losses = stage.advance()
-            step = stage.steps_done
-            if step == 1 or stage.finished or step % recipe.trace_every == 0:
-                trace.append(TraceRow(scale, step, *_terms(losses)))
-            done_here = 1.0 if stage.finished else step / recipe.steps
-            work_done = sum(work_of_scales[: scale - 1]) + w * h * done_here
-            yield Progress(
-                scale,
-                len(plan),
-                w,
-                h,
-                step,
-                recipe.steps,
-                work_done / sum(work_of_scales),
-                losses,
-                checkpoint=partial(_snapshot, stage, scale, trace),
-            )
-    assert stage is not None  # a plan has at least one scale
-    image = from_space(recipe, stage.result()).clamp(0, 1)
-    image = keep_colors(recipe.preserve_color, image, content)
-    check_result(image, content)
-    return Stylized(image.float().cpu(), tuple(trace), stage.settings.degraded)
+            stage.release()
+            scale += 1
+    if stage is None:
+        raise EngineFailure(
+            f"there is too little memory on {network.device} to go on where the job stopped",
+            "stop other programs that use the device's memory, or raise engine.memory_limit",
+        )
+    return painting.finished(stage)
 
 
-def _objective(
-    network: Vgg19,
-    *,
-    recipe: Recipe,
-    content: Tensor,
-    styles: Sequence[tuple[Tensor, float]],
-    targets_of: TargetsOf,
-) -> Objective:
-    return Objective(network, recipe, content, targets_of(network, recipe, styles))
+class _Painting:
+    """What all scales of one picture have in common.
+
+    Attributes:
+        plan: Width and height of each scale, coarse to fine.
+        settings: What has become safer, or thriftier, so far.
+        trace: Loss rows so far.
+    """
+
+    def __init__(
+        self,
+        network: Vgg19,
+        content: Tensor,
+        styles: Sequence[tuple[Tensor, float]],
+        recipe: Recipe,
+        targets_of: TargetsOf,
+        memory_bytes: int | None,
+    ) -> None:
+        height, width = content.shape[-2:]
+        self._network = network
+        self._recipe = recipe
+        self._targets_of = targets_of
+        self._memory_bytes = memory_bytes
+        self._asked: Pixels = width, height
+        self._content = content.to(network.device)
+        styles = [(image.to(network.device), weight) for image, weight in styles]
+        self._styles = recolored_styles(recipe.preserve_color, styles, self._content)
+        self._needs = Footprint.of(network, recipe, self._content, self._styles).peak_bytes
+        self.plan = plan_scales(recipe.scales, width, height)
+        self.settings = Settings(recipe.optimizer)
+        self.trace: list[TraceRow] = []
+
+    def fit_plan(self, resume: Checkpoint | None) -> Checkpoint | None:
+        """Make the plan smaller until its last scale fits into memory.
+
+        Returns:
+            The snapshot to go on from, if there is one that fits into the plan.
+
+        Raises:
+            EngineFailure: not even a tiny picture would fit.
+        """
+        if resume is not None:
+            self.settings = restored_settings(resume.settings)
+        while not within(self._memory_bytes, self.settings, self.plan[-1], self._needs):
+            self._shrink()
+        if resume is None:
+            return None
+        height, width = resume.image.shape[-2:]
+        # The picture may have become smaller before it was interrupted.
+        while resume.scale == len(self.plan) and self.plan[-1] > (width, height):
+            self._shrink()
+        if resume.scale > len(self.plan) or self.plan[resume.scale - 1] != (width, height):
+            self.settings = Settings(self._recipe.optimizer, degraded=self.settings.degraded)
+            return None
+        self.trace = [TraceRow(*row) for row in resume.trace]
+        return resume
+
+    def begin(self, scale: int, before: Stage | None, resume: Checkpoint | None) -> Stage:
+        """Return the stage of a scale, in the memory that there is."""
+        w, h = self.plan[scale - 1]
+        recipe = self._recipe
+        fitting = within(self._memory_bytes, self.settings, (w, h), self._needs)
+        self.settings = fitting or self.settings
+        make_objective = partial(self._objective, size=(w, h))
+        if resume is not None and scale == resume.scale:
+            stage = Stage.resumed(resume, recipe, self.settings, self._network, make_objective)
+        elif before is None:
+            start = to_space(recipe, _first_image(recipe, self._content, self._styles, w, h))
+            stage = Stage(start, recipe, self.settings, self._network, make_objective)
+        else:
+            stage = before.enlarged(w, h, self.settings, make_objective)
+        return stage
+
+    def relieve(self, scale: int, stage: Stage | None) -> bool:
+        """Climb down a rung of the memory ladder after an allocation has failed.
+
+        Returns:
+            Whether the stage can go on. If not, the plan has become smaller.
+
+        Raises:
+            EngineFailure: there is no rung left.
+        """
+        size = self.plan[scale - 1]
+        thrifty = thriftier(self.settings, size)
+        if thrifty is None:
+            self.plan = self.plan[:scale]
+            if stage is not None and stage.steps_done > 0:
+                note = f"memory ran out at {size[0]} x {size[1]} after {stage.steps_done} steps"
+                self.settings = _noting(self.settings, note)
+                stage.finished = True
+                return True
+            self._shrink()
+            return False
+        if thrifty.tile_px != self.settings.tile_px:
+            note = f"memory ran out at {size[0]} x {size[1]}: it went on in tiles"
+            thrifty = _noting(thrifty, note)
+        self.settings = thrifty
+        if stage is not None:
+            stage.relieve(thrifty)
+        return True
+
+    def progress(self, scale: int, stage: Stage, losses: Losses) -> Progress:
+        """Note the step that was just taken, and describe it."""
+        step, steps = stage.steps_done, self._recipe.steps
+        if step == 1 or stage.finished or step % self._recipe.trace_every == 0:
+            terms = losses.total, losses.content, losses.style, losses.tv
+            self.trace.append(TraceRow(scale, step, *terms))
+        work_of_scales = [w * h for w, h in self.plan]
+        width, height = self.plan[scale - 1]
+        done_here = 1.0 if stage.finished else step / steps
+        work_done = sum(work_of_scales[: scale - 1]) + width * height * done_here
+        return Progress(
+            scale,
+            len(self.plan),
+            width,
+            height,
+            step,
+            steps,
+            work_done / sum(work_of_scales),
+            losses,
+            checkpoint=lambda: stage.snapshot(scale, [tuple(row) for row in self.trace]),
+        )
+
+    def finished(self, stage: Stage) -> Stylized:
+        """Return the picture.
+
+        Raises:
+            EngineFailure: it is one that nobody can have wanted.
+        """
+        image = from_space(self._recipe, stage.result()).clamp(0, 1)
+        content = resize(self._content, *self.plan[-1])
+        image = keep_colors(self._recipe.preserve_color, image, content)
+        check_result(image, content)
+        settings = self.settings
+        return Stylized(image.float().cpu(), tuple(self.trace), settings.degraded, settings.tile_px)
+
+    def _shrink(self) -> None:
+        self.plan = smaller_plan(self.plan)
+        (width, height), (w, h) = self.plan[-1], self._asked
+        shrunk = "memory was short: painted at"
+        others = tuple(note for note in self.settings.degraded if not note.startswith(shrunk))
+        note = f"{shrunk} {width} x {height} in place of {w} x {h}"
+        self.settings = replace(self.settings, degraded=(*others, note))
+
+    def _objective(self, network: Vgg19, tile_px: int | None, *, size: Pixels) -> Objective:
+        recipe, (w, h) = self._recipe, size
+        styles = [(self._style_at(image, w, h), weight) for image, weight in self._styles]
+        targets = self._targets_of(network, recipe, styles, tile_px)
+        return Objective(network, recipe, resize(self._content, w, h), targets, tile_px)
+
+    def _style_at(self, style: Tensor, w: int, h: int) -> Tensor:
+        """Return a style image as it is looked at while the result is `w` x `h`."""
+        height, width = style.shape[-2:]
+        if self._recipe.style_size in ("scaled", "content"):
+            return resize(style, *style_picture_size(self._recipe, (w, h), (width, height)))
+        shrink = w / self._asked[0]
+        return resize(style, round(width * shrink), round(height * shrink))
 
 
-def _snapshot(stage: Stage, scale: int, trace: Sequence[TraceRow]) -> Checkpoint:
-    return stage.snapshot(scale, [tuple(row) for row in trace])
-
-
-def _style_at(recipe: Recipe, style: Tensor, w: int, h: int, full_width: int) -> Tensor:
-    """Return a style image as it is looked at while the result is `w` x `h`."""
-    height, width = style.shape[-2:]
-    if recipe.style_size in ("scaled", "content"):
-        return resize(style, *style_picture_size(recipe, (w, h), (width, height)))
-    shrink = w / full_width
-    return resize(style, round(width * shrink), round(height * shrink))
+def _noting(settings: Settings, note: str) -> Settings:
+    others = tuple(known for known in settings.degraded if known != note)
+    return replace(settings, degraded=(*others, note))
 
 
 def _first_image(
@@ -196,7 +284,3 @@ def _first_image(
         return torch.rand(1, 3, height, width, generator=generator).to(content)
     small = resize(content, width, height)
     return in_style_colors(small, styles) if recipe.init == "style_colors" else small
-
-
-def _terms(losses: Losses) -> tuple[float, float, float, float]:
-    return losses.total, losses.content, losses.style, losses.tv

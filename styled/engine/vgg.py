@@ -53,6 +53,16 @@ def needed_slice(layers: Collection[str]) -> tuple[str, ...]:
     return LAYER_NAMES[: deepest + 1]
 
 
+def block_of(layer: str) -> int:
+    """Return the number of the block, from 1 to 5, that a layer belongs to."""
+    return int(layer.removeprefix("conv").removeprefix("relu").removeprefix("pool")[0])
+
+
+def channels_of(layer: str) -> int:
+    """Return how many channels a layer has."""
+    return CHANNELS_PER_BLOCK[block_of(layer) - 1]
+
+
 class Vgg19:
     """The resident network: frozen convolutions on one device in one precision.
 
@@ -117,7 +127,7 @@ class Vgg19:
             if name.startswith("conv"):
                 kernel, bias = self._convolutions[name]
                 if name == "conv1_1" and first_padding == "replicate":
-                    x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, bias)
+                    x = F.conv2d(_replicated(x), kernel, bias)
                 else:
                     x = F.conv2d(x, kernel, bias, padding=1)
             elif name.startswith("relu"):
@@ -133,6 +143,12 @@ class Vgg19:
                 found[name] = x
             previous = name
         return found
+
+
+def _replicated(image: Tensor) -> Tensor:
+    """Repeat the border of 1xCxHxW once on each side; always in the same order, on GPUs too."""
+    image = torch.cat([image[..., :1], image, image[..., -1:]], dim=-1)
+    return torch.cat([image[..., :1, :], image, image[..., -1:, :]], dim=-2)
 
 
 def normalize(image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from styled import __version__
 from styled.engine.local import EngineFacts
-from styled.engine.stylize import Stylized, TraceRow
+from styled.engine.progress import Stylized, TraceRow
 from styled.jobs.job import Job
 from styled.jobs.preparation import Prepared
 from styled.recipes import Recipe
@@ -67,7 +67,9 @@ def style_facts(prepared: Prepared, name: str) -> StyleFacts:
     return StyleFacts(name=name, images=images)
 
 
-def engine_facts(facts: EngineFacts, recipe: Recipe, peak_memory_bytes: int) -> EngineSection:
+def engine_facts(
+    facts: EngineFacts, recipe: Recipe, stylized: Stylized, peak_memory_bytes: int
+) -> EngineSection:
     """Describe the engine."""
     return EngineSection(
         weights_source=facts.weights_source,
@@ -78,6 +80,7 @@ def engine_facts(facts: EngineFacts, recipe: Recipe, peak_memory_bytes: int) -> 
         styled=__version__,
         seed=recipe.seed,
         peak_memory_bytes=peak_memory_bytes,
+        tile_px=stylized.tile_px,
     )
 
 
@@ -120,7 +123,7 @@ def sidecar_of_result(
         input=input_facts(prepared, job.input, changed=changed),
         style=style_facts(prepared, job.style),
         recipe=recipe_facts(prepared.recipe),
-        engine=engine_facts(facts, prepared.recipe, outcome.peak_memory_bytes),
+        engine=engine_facts(facts, prepared.recipe, outcome.stylized, outcome.peak_memory_bytes),
         result=result,
         losses=loss_facts(outcome.stylized.trace),
         timing=timing,

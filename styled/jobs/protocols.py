@@ -14,7 +14,7 @@ from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.local import EngineFacts
-from styled.engine.stylize import Progress, Stylized
+from styled.engine.progress import Progress, Stylized
 from styled.recipes import Recipe
 from styled.sidecar import Sidecar
 

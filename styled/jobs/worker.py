@@ -13,7 +13,7 @@ import structlog
 
 from styled import photos
 from styled.config import Config, Style
-from styled.engine.stylize import Progress
+from styled.engine.progress import Progress
 from styled.errors import (
     DeviceLost,
     EngineFailure,

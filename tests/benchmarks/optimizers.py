@@ -34,9 +34,10 @@ BASELINE = "adam 0.02"
 CONTENDERS = {
     BASELINE: Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
     "adam 0.05": Optimizer(name="adam", learning_rate=0.05, betas=(0.9, 0.99)),
-    "lbfgs 5": Optimizer(history=5),
-    "lbfgs 20": Optimizer(history=20),
-    "lbfgs 50": Optimizer(history=50),
+    "lbfgs 5": replace(PYRAMID.optimizer, history=5),
+    "lbfgs 10": replace(PYRAMID.optimizer, history=10),
+    "lbfgs 20": replace(PYRAMID.optimizer, history=20),
+    "unguarded 20": Optimizer(history=20),
 }
 
 
@@ -71,7 +72,7 @@ def lowest(objective: Objective, start: Tensor, optimizer: Optimizer, seconds: f
     while time.perf_counter() - begun < seconds if seconds else steps < STEPS:
         losses, gradient = objective.evaluate(image)
         best = min(best, losses.total)
-        updates.update(image, gradient)
+        updates.update(image, gradient, losses.total)
         steps += 1
     return best
 

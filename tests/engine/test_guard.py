@@ -10,7 +10,8 @@ from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
 from styled.engine.guard import MOST_FAILURES, Settings, check_result, is_good, safer
-from styled.engine.stylize import Stylized, stylize
+from styled.engine.progress import Stylized
+from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.errors import EngineFailure

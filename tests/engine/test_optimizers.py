@@ -13,10 +13,12 @@ from styled.engine.optimizers import Adam, Lbfgs, Optimizer, make_optimizer
 from styled.recipes import Optimizer as OptimizerRecipe
 
 LBFGS = OptimizerRecipe(name="lbfgs", learning_rate=1.0, history=10)
+GUARDED = replace(LBFGS, reach=0.1)
 ADAM = OptimizerRecipe(name="adam", learning_rate=0.005, betas=(0.9, 0.99))
 MAKERS: list[Callable[[], Optimizer]] = [
     lambda: Lbfgs(LBFGS, clamp=True),
     lambda: Adam(ADAM, clamp=True),
+    lambda: Lbfgs(GUARDED, clamp=True),
 ]
 
 
@@ -39,7 +41,7 @@ class Quadratic:
 def minimise(optimizer: Optimizer, function: Quadratic, x: Tensor, steps: int) -> Tensor:
     """Take so many steps from x."""
     for _ in range(steps):
-        optimizer.update(x, function.gradient(x))
+        optimizer.update(x, function.gradient(x), function.value(x))
     return x
 
 
@@ -49,7 +51,7 @@ def inside() -> Tensor:
     return 0.2 + 0.6 * torch.rand(1, 3, 4, 4, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("make", "steps"), [(MAKERS[0], 120), (MAKERS[1], 1500)])
+@pytest.mark.parametrize(("make", "steps"), [(MAKERS[0], 120), (MAKERS[1], 1500), (MAKERS[2], 120)])
 def test_the_minimum_inside_the_box_is_found(make: Callable[[], Optimizer], steps: int) -> None:
     """Both optimisers come to the minimum of a quadratic of condition 100."""
     function = Quadratic(inside())
@@ -57,7 +59,7 @@ def test_the_minimum_inside_the_box_is_found(make: Callable[[], Optimizer], step
     torch.testing.assert_close(x, function.minimum, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("make", "steps"), [(MAKERS[0], 120), (MAKERS[1], 1500)])
+@pytest.mark.parametrize(("make", "steps"), [(MAKERS[0], 120), (MAKERS[1], 1500), (MAKERS[2], 120)])
 def test_a_minimum_outside_the_box_is_met_at_its_nearest_face(
     make: Callable[[], Optimizer], steps: int
 ) -> None:
@@ -84,20 +86,21 @@ def test_lbfgs_ignores_a_pair_of_negative_curvature() -> None:
     """Where the gradient bends the wrong way the step is still a finite one downhill."""
     optimizer = Lbfgs(LBFGS, clamp=True)
     x = torch.full((1, 3, 2, 2), 0.5)
-    optimizer.update(x, torch.full_like(x, 1.0))
+    optimizer.update(x, torch.full_like(x, 1.0), 1.0)
     before = x.clone()
-    optimizer.update(x, torch.full_like(x, 2.0))  # steeper though further down: concave
+    optimizer.update(x, torch.full_like(x, 2.0), 0.5)  # steeper though further down: concave
     assert x.isfinite().all()
     assert (x < before).all()
 
 
-def test_lbfgs_leaves_a_hilltop_within_a_few_steps() -> None:
+@pytest.mark.parametrize("recipe", [LBFGS, GUARDED])
+def test_lbfgs_leaves_a_hilltop_within_a_few_steps(recipe: OptimizerRecipe) -> None:
     """On -|x - 0.5|^2, which has no positive curvature anywhere, steps grow until the bounds."""
-    optimizer = Lbfgs(LBFGS, clamp=True)
+    optimizer = Lbfgs(recipe, clamp=True)
     x = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
     x += 1e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     for _ in range(40):
-        optimizer.update(x, -2 * (x - 0.5))
+        optimizer.update(x, -2 * (x - 0.5), -float((x - 0.5).square().sum()))
     assert bool(((x == 0) | (x == 1)).all())
 
 
@@ -107,7 +110,7 @@ def test_a_zero_gradient_moves_nothing(make: Callable[[], Optimizer]) -> None:
     x = torch.full((1, 3, 2, 2), 0.5)
     minimise_with_zero = make()
     for _ in range(3):
-        minimise_with_zero.update(x, torch.zeros_like(x))
+        minimise_with_zero.update(x, torch.zeros_like(x), 1.0)
     assert (x == 0.5).all()
 
 
@@ -129,7 +132,8 @@ def test_going_on_from_a_saved_state_gives_the_same_numbers(
 def test_adams_first_step_is_the_learning_rate() -> None:
     """With bias correction the first step of Adam is its rate, against the gradient's sign."""
     x = torch.tensor([[[[0.5, 0.5]]]])
-    Adam(replace(ADAM, learning_rate=0.1), clamp=True).update(x, torch.tensor([[[[3.0, -0.01]]]]))
+    gradient = torch.tensor([[[[3.0, -0.01]]]])
+    Adam(replace(ADAM, learning_rate=0.1), clamp=True).update(x, gradient, 1.0)
     torch.testing.assert_close(x, torch.tensor([[[[0.4, 0.6]]]]))
 
 
@@ -137,3 +141,48 @@ def test_the_recipe_chooses_the_optimiser() -> None:
     """`optimizer.name` decides which of the two is made."""
     assert isinstance(make_optimizer(LBFGS, clamp=True), Lbfgs)
     assert isinstance(make_optimizer(ADAM, clamp=True), Adam)
+
+
+def valley(x: Tensor) -> tuple[Tensor, float]:
+    """Return gradient and value of sum(sqrt(1e-6 + (x - 0.5)^2)): steep sides, a sharp bottom."""
+    height = (1e-6 + (x - 0.5).square()).sqrt()
+    return (x - 0.5) / height, float(height.sum())
+
+
+def test_a_step_that_led_uphill_is_taken_back() -> None:
+    """With a reach the image never rests on a point above one that it has visited."""
+    optimizer = Lbfgs(GUARDED, clamp=True)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(1, 3, 4, 4, generator=generator, dtype=torch.float64)
+    resting: list[float] = []
+    taken_back = 0
+    for _ in range(60):
+        gradient, total = valley(x)
+        taken_back += bool(resting) and total > resting[-1]
+        optimizer.update(x, gradient, total)
+        assert optimizer._last is not None
+        resting.append(optimizer._last.total)
+    assert taken_back > 0  # otherwise this tests nothing
+    assert resting == sorted(resting, reverse=True)
+    assert resting[-1] < 0.05 * resting[0]
+
+
+def test_no_step_goes_farther_than_the_reach() -> None:
+    """From far away the quasi-Newton step would be 30 wide; with a reach it is at most 0.1."""
+    optimizer = Lbfgs(GUARDED, clamp=False)
+    x = torch.full((1, 3, 4, 4), 30.0, dtype=torch.float64)
+    lengths = []
+    for _ in range(20):
+        before = x.clone()
+        optimizer.update(x, x.clone(), float(x.square().sum() / 2))
+        lengths.append(float((x - before).square().mean().sqrt()))
+    assert max(lengths) == pytest.approx(0.1)
+
+
+def test_the_first_step_with_a_reach_tells_curvature_from_rounding() -> None:
+    """However steep or flat the ground, the most moved pixel goes a fifth of the reach."""
+    for steepness in (1e-6, 1.0, 1e6):
+        x = torch.full((1, 3, 2, 2), 0.5)
+        gradient = steepness * torch.linspace(-1, 1, 12).view(1, 3, 2, 2)
+        Lbfgs(GUARDED, clamp=True).update(x, gradient, 1.0)
+        assert float((x - 0.5).abs().max()) == pytest.approx(0.02, rel=1e-3)

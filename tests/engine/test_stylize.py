@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
-from styled.engine.stylize import Progress, Stylized, stylize
+from styled.engine.progress import Progress, Stylized
+from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, Optimizer, Recipe, Scales

@@ -26,7 +26,7 @@ from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.local import EngineFacts
 from styled.engine.objective import Losses
-from styled.engine.stylize import Progress, Stylized, TraceRow
+from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.job import Job
 from styled.jobs.journal import Journal

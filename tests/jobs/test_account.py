@@ -8,7 +8,7 @@ from datetime import datetime
 import jsonschema
 import pytest
 
-from styled.engine.stylize import TraceRow
+from styled.engine.progress import TraceRow
 from styled.errors import EngineFailure
 from styled.jobs.account import loss_facts, recipe_facts
 from styled.recipes import PYRAMID
