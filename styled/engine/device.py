@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,51 @@ def _tried(device: torch.device) -> Device:
     return Device(device, name)
 
 
-def convolution_dtype(precision: Precision) -> torch.dtype:
-    """Return what convolutions compute in; statistics and losses are always float32."""
+WORTH_IT = 0.75
+"""bfloat16 is taken by itself where it needs at most this share of float32's time."""
+
+
+def convolution_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return what convolutions compute in; statistics and losses are always float32.
+
+    `auto` measures: there are devices that compute in bfloat16 several times faster, and
+    others that only emulate it.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if bfloat16_share(device) <= WORTH_IT else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def bfloat16_share(device: torch.device) -> float:
+    """Return the time of a convolution in bfloat16 over that in float32, both ways, by trial."""
+    try:
+        fast, exact = (
+            min(_seconds(device, dtype) for _ in range(_TRIALS))
+            for dtype in (torch.bfloat16, torch.float32)
+        )
+    except (RuntimeError, NotImplementedError):
+        return float("inf")  # not on this device
+    return fast / exact
+
+
+_TRIALS = 4  # of which the first pays for what is loaded on demand
+_CHANNELS, _EDGE_PX = 128, 96
+
+
+def _seconds(device: torch.device, dtype: torch.dtype) -> float:
+    features = torch.ones(1, _CHANNELS, _EDGE_PX, _EDGE_PX, device=device, dtype=dtype)
+    kernel = torch.ones(_CHANNELS, _CHANNELS, 3, 3, device=device, dtype=dtype)
+    features.requires_grad_()
+    _wait_for(device)
+    begun = time.perf_counter()
+    result = torch.nn.functional.conv2d(features, kernel, padding=1)
+    torch.autograd.grad(result, features, torch.ones_like(result))
+    _wait_for(device)
+    return time.perf_counter() - begun
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

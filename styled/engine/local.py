@@ -18,7 +18,7 @@ from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
 from styled.errors import ConfigError, DeviceLost, EngineFailure
-from styled.recipes import Recipe
+from styled.recipes import PYRAMID, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class EngineFacts:
     """What the engine is, for the sidecar.
 
     Attributes:
+        precision: What convolutions compute in where the recipe allows it.
         degraded: In which ways it is less than what was asked for, in words.
     """
 
@@ -53,7 +54,8 @@ class LocalEngine:
         Args:
             weights: From `load_weights`.
             device: From `choose_device`.
-            precision: Of the convolutions.
+            precision: Of the convolutions. `auto` is bfloat16 where the device is faster at
+                it, but for recipes that promise the picture of a published code.
             degraded: What was already given up on the way here, in words.
             memory_limit: The most bytes to use, the network's included: of the process on a
                 CPU, of the device on a GPU. None: most of what is free when a picture begins.
@@ -61,7 +63,8 @@ class LocalEngine:
         Raises:
             ConfigError: the network alone takes more than `memory_limit`.
         """
-        dtype = convolution_dtype(precision)
+        dtype = convolution_dtype(precision, device.torch_device)
+        self._precision_was_chosen = precision != "auto"
         self._network = Vgg19(weights.convolutions, device.torch_device, dtype)
         self._style_cache = StyleCache()
         untrained = ["the network is untrained"] if weights.source == "untrained" else []
@@ -105,7 +108,7 @@ class LocalEngine:
         try:
             return (
                 yield from stylize(
-                    self._network,
+                    self._network_for(recipe),
                     content,
                     styles,
                     recipe,
@@ -130,6 +133,10 @@ class LocalEngine:
             raise
         finally:
             memory.give_back(device)
+
+    def _network_for(self, recipe: Recipe) -> Vgg19:
+        exact = recipe.name != PYRAMID.name and not self._precision_was_chosen
+        return self._network.in_float32() if exact else self._network
 
     def _bytes_for_a_picture(self) -> int | None:
         device = self._network.device

@@ -125,10 +125,12 @@ def _free_in_machine() -> int | None:
     return None
 
 
-def _free_in_cgroup(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+def _free_in_cgroup(
+    root: Path = Path("/sys/fs/cgroup"), named: Path = Path("/proc/self/cgroup")
+) -> int | None:
     """Return what systemd's MemoryMax, or a container's limit, leaves: the least of all levels."""
     try:
-        own = Path("/proc/self/cgroup").read_text().splitlines()[-1].partition("::")[2].strip("/")
+        own = named.read_text().splitlines()[-1].partition("::")[2].strip("/")
     except (OSError, IndexError):
         return None
     folder, found = root / own, []

@@ -57,9 +57,11 @@ class Stylized:
         degraded: What had to be given up on the way, in words.
         tile_px: The longest edge of the tiles that the picture was looked at in at last;
             None: it was looked at as a whole.
+        precision: What convolutions computed in at last.
     """
 
     image: Tensor
     trace: tuple[TraceRow, ...]
     degraded: tuple[str, ...] = ()
     tile_px: int | None = None
+    precision: str = "float32"

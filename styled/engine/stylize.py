@@ -239,7 +239,13 @@ class _Painting:
         image = keep_colors(self._recipe.preserve_color, image, content)
         check_result(image, content)
         settings = self.settings
-        return Stylized(image.float().cpu(), tuple(self.trace), settings.degraded, settings.tile_px)
+        return Stylized(
+            image.float().cpu(),
+            tuple(self.trace),
+            settings.degraded,
+            settings.tile_px,
+            "float32" if settings.float32 else str(self._network.dtype).removeprefix("torch."),
+        )
 
     def _shrink(self) -> None:
         self.plan = smaller_plan(self.plan)

@@ -75,7 +75,7 @@ def engine_facts(
         weights_source=facts.weights_source,
         weights_sha256=facts.weights_sha256,
         device=facts.device,
-        precision=facts.precision,
+        precision=stylized.precision,
         torch=facts.torch,
         styled=__version__,
         seed=recipe.seed,

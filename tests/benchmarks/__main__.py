@@ -7,17 +7,21 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import optimizers
+from tests.benchmarks import optimizers, precision
+
+BENCHMARKS = {"optimizers": optimizers.run, "precision": precision.run}
 
 
 def main() -> None:
     """Run the benchmarks that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--only", default=list(BENCHMARKS), nargs="+", choices=BENCHMARKS)
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--sizes", default=[128], nargs="+", type=int, help="long edges, in px")
     parser.add_argument("--paintings", default=[], nargs="*", type=Path, help="style images")
     words = parser.parse_args()
-    optimizers.run(words.device, words.sizes, words.paintings)
+    for name in words.only:
+        BENCHMARKS[name](words.device, words.sizes, words.paintings)
 
 
 main()

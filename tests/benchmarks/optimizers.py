@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import skimage.data
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
-from styled.cli.demo_pictures import draw_painting, draw_photo
 from styled.engine.memory import keep_freed_memory
 from styled.engine.objective import Objective, style_targets
 from styled.engine.optimizers import make_optimizer
-from styled.engine.scales import fitted, resize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, Optimizer
+from tests.benchmarks.pictures import pairs
 
 STEPS = 40
 
@@ -39,30 +35,6 @@ CONTENDERS = {
     "lbfgs 20": replace(PYRAMID.optimizer, history=20),
     "unguarded 20": Optimizer(history=20),
 }
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A photo and a painting, 1x3xHxW in [0, 1]."""
-
-    name: str
-    photo: Tensor
-    painting: Tensor
-
-
-def pairs(size: int, paintings: Sequence[Path]) -> Iterator[Pair]:
-    """Yield three real photographs, each with a painting, all of a long edge of `size`."""
-    styles = [Image.open(path).convert("RGB") for path in paintings] or [draw_painting()]
-    photos = {name: Image.fromarray(getattr(skimage.data, name)()) for name in
-              ("astronaut", "coffee", "chelsea")} | {"lighthouse": draw_photo()}  # fmt: skip
-    for k, (name, photo) in enumerate(photos.items()):
-        painting = styles[k % len(styles)]
-        yield Pair(f"{name} {size}", _tensor(photo, size), _tensor(painting, size))
-
-
-def _tensor(image: Image.Image, size: int) -> Tensor:
-    pixels = pil_to_tensor(image)[None].float() / 255
-    return resize(pixels, *fitted(image.width, image.height, size))
 
 
 def lowest(objective: Objective, start: Tensor, optimizer: Optimizer, seconds: float) -> float:

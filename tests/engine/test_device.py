@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from styled.engine import device as device_module
-from styled.engine.device import Device, choose_device, convolution_dtype
+from styled.engine.device import Device, bfloat16_share, choose_device, convolution_dtype
 from styled.errors import DeviceError
 
 
@@ -42,8 +42,39 @@ def test_a_device_that_does_not_exist_lists_those_that_may() -> None:
     assert "cuda:1" in str(caught.value)
 
 
+CPU = torch.device("cpu")
+
+
 def test_precision_decides_what_convolutions_compute_in() -> None:
-    """bfloat16 has to be asked for."""
-    assert convolution_dtype("bfloat16") is torch.bfloat16
-    assert convolution_dtype("float32") is torch.float32
-    assert convolution_dtype("auto") is torch.float32
+    """What is asked for is what is taken, however slow it is."""
+    assert convolution_dtype("bfloat16", CPU) is torch.bfloat16
+    assert convolution_dtype("float32", CPU) is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.3, torch.bfloat16), (0.9, torch.float32), (2.0, torch.float32)]
+)
+def test_auto_takes_bfloat16_only_where_it_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, share: float, expected: torch.dtype
+) -> None:
+    """A third of the time is worth it; a tenth less is not, and twice as long neither."""
+    monkeypatch.setattr(device_module, "bfloat16_share", lambda device: share)
+    assert convolution_dtype("auto", CPU) is expected
+
+
+def test_the_share_is_the_quotient_of_the_shortest_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several trials the fastest counts; what else the machine does only makes them slower."""
+    assert 0.01 < bfloat16_share(CPU) < 100  # measured in earnest
+    times = iter([9.0, 2.0, 3.0, 8.0, 9.0, 5.0, 4.0, 8.0])
+    monkeypatch.setattr(device_module, "_seconds", lambda device, dtype: next(times))
+    assert bfloat16_share(CPU) == 0.5
+
+
+def test_a_device_without_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the trial fails, `auto` stays with float32."""
+
+    def refused(device: torch.device, dtype: torch.dtype) -> float:
+        raise RuntimeError("BFloat16 is not supported on this device")
+
+    monkeypatch.setattr(device_module, "_seconds", refused)
+    assert convolution_dtype("auto", CPU) is torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from styled.engine.device import Device
 from styled.engine.local import LocalEngine
+from styled.engine.progress import Stylized
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights, untrained
-from styled.errors import DeviceLost, EngineFailure, StyledError
-from styled.recipes import PYRAMID
+from styled.errors import ConfigError, DeviceLost, EngineFailure, StyledError
+from styled.recipes import PYRAMID, RECIPES, Recipe
 from tests.engine.conftest import picture
 
 CPU = Device(torch.device("cpu"), "cpu", degraded="no GPU was found: running on the CPU")
@@ -88,3 +90,65 @@ def test_a_fingerprint_names_everything_that_decides_the_result(weights: Weights
         engine.fingerprint(photo, [(style, 1.0)], replace(RECIPE, seed=1)),
     }
     assert len(prints) == 4
+
+
+def test_bfloat16_is_taken_by_itself_for_pyramid_alone(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published recipes promise their source's picture, unless the user insists on bfloat16."""
+    monkeypatch.setattr("styled.engine.device.bfloat16_share", lambda device: 0.1)
+    published = replace(RECIPES["avgpool"], steps=1)
+    for precision, recipe, expected in (
+        ("auto", RECIPE, "bfloat16"),
+        ("auto", published, "float32"),
+        ("bfloat16", published, "bfloat16"),
+        ("float32", RECIPE, "float32"),
+    ):
+        engine = LocalEngine(weights, CPU, precision)  # type: ignore[arg-type]  # one of three
+        assert finish(engine, recipe).precision == expected
+
+
+def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(
+    weights: Weights,
+) -> None:
+    """The message names the limit and how much is needed at least."""
+    with pytest.raises(ConfigError, match="engine.memory_limit: 100 MiB is less than"):
+        LocalEngine(weights, CPU, memory_limit=100 << 20)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured in /proc")
+def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
+    """A picture that would take 700 MB is painted in tiles within 500, and its peak says so."""
+    content, style = picture(512, 448), [(picture(256, 256, 1), 1.0)]
+    engine = LocalEngine(weights, CPU)
+    resident = engine._resident_bytes
+    recipe = replace(RECIPE, steps=1)
+    roomy = finish(engine, recipe, content, style)
+    roomy_peak = engine.peak_memory_bytes()
+    limit = resident + (500 << 20)
+    engine = LocalEngine(weights, CPU, memory_limit=limit)
+    tight = finish(engine, recipe, content, style)
+    assert (roomy.tile_px, tight.tile_px) == (None, 256)
+    assert tight.degraded == ()
+    assert engine.peak_memory_bytes() < 1.05 * limit < roomy_peak
+    torch.testing.assert_close(tight.image, roomy.image, rtol=0, atol=1e-3)
+
+
+def finish(
+    engine: LocalEngine,
+    recipe: Recipe,
+    content: Tensor | None = None,
+    styles: list[tuple[Tensor, float]] | None = None,
+) -> Stylized:
+    """Paint to the end."""
+    painting = engine.stylize(
+        picture(40, 40) if content is None else content,
+        styles or [(picture(40, 40, 1), 1.0)],
+        recipe,
+    )
+    while True:
+        try:
+            next(painting)
+        except StopIteration as finished:
+            stylized: Stylized = finished.value
+            return stylized

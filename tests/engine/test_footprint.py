@@ -1,0 +1,73 @@
+"""The prediction of memory against what pictures really take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from styled.engine.footprint import Footprint
+from styled.engine.guard import Settings
+from styled.recipes import PYRAMID, RECIPES, Optimizer
+
+FULL = (4096, 2731)
+CPU = Footprint(PYRAMID, FULL, ((4096, 3000),), torch.float32, "cpu")
+START = Settings(PYRAMID.optimizer)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")
+@pytest.mark.parametrize(
+    ("recipe", "tile", "history", "steps", "sizes"),
+    [
+        ("pyramid", 0, 20, 3, ("384x288", "512x512", "768x512")),
+        ("pyramid", 256, 5, 3, ("768x640",)),
+        ("avgpool", 0, 20, 3, ("512x448",)),
+    ],
+)
+def test_the_prediction_is_within_15_percent_of_what_is_measured(
+    recipe: str, tile: int, history: int, steps: int, sizes: tuple[str, ...]
+) -> None:
+    """Growth of a real process, the median of three pictures of each size."""
+    command = [sys.executable, "-m", "tests.engine.footprint_probe"]
+    words = [recipe, str(tile), str(history), str(steps), *sizes]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    for size, (predicted, measured) in zip(sizes, json.loads(done.stdout), strict=True):
+        assert predicted == pytest.approx(measured, rel=0.15), f"{size}: {predicted / measured:.3f}"
+
+
+def test_with_tiles_only_images_grow_with_the_picture() -> None:
+    """From one size to four times the pixels, a tiled picture grows by images and features."""
+    tiled = replace(START, tile_px=512)
+    small, large = CPU.peak_bytes(tiled, (2048, 1365)), CPU.peak_bytes(tiled, FULL)
+    more_pixels = FULL[0] * FULL[1] - 2048 * 1365
+    images = 2 * 20 + 2 + 3 + 1
+    assert large - small == pytest.approx(more_pixels * (images * 12 + 8 * 4), rel=0.02)
+
+
+def test_what_makes_a_picture_need_more() -> None:
+    """A longer history, no tiles, five content layers, a larger style: each takes more."""
+    size = (2048, 1365)
+    assert CPU.peak_bytes(START, size) > CPU.peak_bytes(replace(START, tile_px=1024), size)
+    short = replace(START, optimizer=Optimizer(history=5))
+    assert CPU.peak_bytes(START, size) - CPU.peak_bytes(short, size) == 30 * 2048 * 1365 * 12
+    five = replace(CPU, recipe=RECIPES["five-layer"])
+    adam = Settings(RECIPES["five-layer"].optimizer)
+    assert five.peak_bytes(adam, size) > CPU.peak_bytes(adam, size)
+    assert replace(CPU, styles=((9000, 9000),)).peak_bytes(START, size) > CPU.peak_bytes(
+        START, size
+    )
+
+
+def test_half_the_precision_takes_less_until_the_guard_falls_back() -> None:
+    """Bfloat16 halves activations; where the guard has gone back to float32 it does not."""
+    half = replace(CPU, precision=torch.bfloat16)
+    size = (1024, 683)
+    assert half.peak_bytes(START, size) < CPU.peak_bytes(START, size)
+    back = replace(START, float32=True)
+    assert half.peak_bytes(back, size) == CPU.peak_bytes(START, size)

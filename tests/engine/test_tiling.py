@@ -1,0 +1,107 @@
+"""Tiles: their geometry, and that looking through them changes nothing but the memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from styled.engine.objective import KEPT_NUMBERS_PER_PIXEL, Objective, style_targets, to_space
+from styled.engine.tiling import reach, stride_of, tiles
+from styled.engine.vgg import Vgg19
+from styled.recipes import LAYER_NAMES, RECIPES, Recipe
+from tests.engine.conftest import picture
+
+
+def test_what_the_layers_see() -> None:
+    """A position of conv5_1 is 16 px wide and sees 70 px more on each side: 156 in all."""
+    assert (stride_of("relu1_1"), stride_of("pool1"), stride_of("conv5_1")) == (1, 2, 16)
+    assert reach(["conv1_1"]) == 1
+    assert reach(["relu2_1"]) == 1 + 1 + 2
+    assert reach(["relu5_1"]) == reach(["conv5_1", "relu1_1"]) == 70
+
+
+def test_a_picture_that_fits_is_one_tile() -> None:
+    """Without an edge, or with one that is large enough, nothing is cut."""
+    for edge in (None, 300):
+        (tile,) = tiles(211, 300, edge, ["relu5_1"])
+        image = torch.rand(1, 3, 211, 300)
+        assert tile.window(image).shape == image.shape
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(32, 700),
+    width=st.integers(32, 700),
+    edge=st.sampled_from([32, 64, 96, 256]),
+    layer=st.sampled_from(LAYER_NAMES),
+)
+def test_cores_cover_every_layer_exactly_once(
+    height: int, width: int, edge: int, layer: str
+) -> None:
+    """The cores of all tiles, put side by side, are the layer of the whole picture."""
+    stride = stride_of(layer)
+    seen = torch.zeros(height // stride, width // stride)
+    for tile in tiles(height, width, edge, [layer]):
+        rows, columns = tile.rows, tile.columns
+        window = torch.zeros(
+            1,
+            1,
+            (rows.window_stop - rows.window_start) // stride,
+            (columns.window_stop - columns.window_start) // stride,
+        )
+        core = tile.core(window, layer)
+        assert core.numel() > 0
+        top, left = rows.start // stride, columns.start // stride
+        seen[top : top + core.shape[2], left : left + core.shape[3]] += 1
+        assert rows.window_start % stride == columns.window_start % stride == 0
+        assert rows.start - rows.window_start >= min(reach([layer]), rows.start)
+        assert rows.window_stop - rows.stop >= min(reach([layer]), height - rows.stop)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_tiles_give_the_loss_and_gradient_of_the_whole(network: Vgg19, recipe: Recipe) -> None:
+    """For an odd size in float32, all recipes: the same to 1e-5, pixel by pixel."""
+    content, style = picture(277, 203), picture(163, 229, 1)
+    image = to_space(recipe, 0.1 + 0.7 * picture(277, 203, 2))
+    found = []
+    for tile_px in (None, 96):
+        targets = style_targets(network, recipe, [(style, 1.0)], tile_px)
+        objective = Objective(network, recipe, content, targets, tile_px)
+        found.append(objective.evaluate(image))
+    (losses, gradient), (tiled_losses, tiled_gradient) = found
+    assert len(tiles(203, 277, 96, recipe.style_layers)) == 9
+    for term in ("total", "content", "style", "tv"):
+        assert getattr(tiled_losses, term) == pytest.approx(getattr(losses, term), rel=1e-5)
+    difference = (tiled_gradient - gradient).abs().max()
+    assert float(difference) < 1e-5 * float(gradient.abs().max())
+
+
+def test_content_features_that_are_not_kept_are_the_same(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Computed anew at every step, the photo's features give the same bytes."""
+    recipe = RECIPES["pyramid"]
+    content, style, image = picture(150, 130), picture(60, 60, 1), picture(150, 130, 2)
+    targets = style_targets(network, recipe, [(style, 1.0)])
+    kept = Objective(network, recipe, content, targets, 64)
+    monkeypatch.setattr("styled.engine.objective.KEPT_NUMBERS_PER_PIXEL", 0)
+    anew = Objective(network, recipe, content, targets, 64)
+    assert kept._kept is not None
+    assert anew._kept is None
+    (losses, gradient), (other_losses, other_gradient) = kept.evaluate(image), anew.evaluate(image)
+    assert losses == other_losses
+    assert torch.equal(gradient, other_gradient)
+
+
+def test_which_recipes_keep_their_content_features(network: Vgg19) -> None:
+    """Deep content layers are kept; one at full resolution would outweigh the tile itself."""
+    assert KEPT_NUMBERS_PER_PIXEL < 64
+    for tile_px, expected in ((None, True), (64, False)):
+        recipe = replace(RECIPES["five-layer"], content_layers={"relu1_1": 1.0})
+        objective = Objective(network, recipe, picture(128, 128), {}, tile_px)
+        assert (objective._kept is not None) is expected
