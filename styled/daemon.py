@@ -21,7 +21,7 @@ import structlog
 
 from styled import __version__
 from styled.config import Config, load_config
-from styled.delivery.atomic import make_folder, sweep_temporaries, write_whole
+from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed
 from styled.delivery.publisher import Publisher
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
@@ -244,7 +244,7 @@ class Daemon:
         config = self._config
         started = time.time()
         engine = self._engine_factory(config, self._on_bytes())
-        checkpoints = CheckpointStore(config.state / "checkpoints", engine, write_whole)
+        checkpoints = CheckpointStore(config.state / "checkpoints", engine, write_streamed)
         worker = Worker(
             config,
             Collaborators(

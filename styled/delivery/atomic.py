@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from styled.errors import ResourceUnavailable
 
@@ -25,11 +26,24 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         ResourceUnavailable: the disk is full, read-only or gone.
     """
+    write_streamed(path, lambda file: _write_all(file, data))
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+
+
+def write_streamed(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write to `path` what `write` writes, so that nobody ever sees a part of it.
+
+    Raises:
+        ResourceUnavailable: the disk is full, read-only or gone.
+    """
     with resource_errors(path):
         temporary = _temporary_beside(path)
         try:
             with open(temporary, "xb") as file:
-                file.write(data)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -96,11 +96,13 @@ def bfloat16_share(device: torch.device) -> float:
 
 
 _TRIALS = 4  # of which the first pays for what is loaded on demand
-_CHANNELS, _EDGE_PX = 128, 96
+_CHANNELS = 128
+_EDGE_PX = {"cpu": 96, "cuda": 512, "mps": 256}  # enough work to time that, not its launch
 
 
 def _seconds(device: torch.device, dtype: torch.dtype) -> float:
-    features = torch.ones(1, _CHANNELS, _EDGE_PX, _EDGE_PX, device=device, dtype=dtype)
+    edge = _EDGE_PX.get(device.type, 96)
+    features = torch.ones(1, _CHANNELS, edge, edge, device=device, dtype=dtype)
     kernel = torch.ones(_CHANNELS, _CHANNELS, 3, 3, device=device, dtype=dtype)
     features.requires_grad_()
     _wait_for(device)

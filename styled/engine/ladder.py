@@ -25,14 +25,19 @@ TILE_EDGES_PX = (2048, 1024, 512, 256)
 HISTORIES = (10, 5, 2)
 
 
-def thriftier(settings: Settings, size: Pixels) -> Settings | None:
+def thriftier(settings: Settings, size: Pixels, *, in_update: bool = False) -> Settings | None:
     """Return the next settings that need less memory, or None: only a smaller size is left.
 
     What changes the picture is put on record in `degraded`; tiles do not.
+
+    Args:
+        settings: The present ones.
+        size: Of the scale.
+        in_update: Whether it was the optimiser that ran out of memory: tiles are no help then.
     """
     edge = min(max(size), settings.tile_px or max(size))
     for tile_px in TILE_EDGES_PX:
-        if tile_px < edge:
+        if tile_px < edge and not in_update:
             return replace(settings, tile_px=tile_px)
     optimizer = settings.optimizer
     for history in HISTORIES:
@@ -52,12 +57,18 @@ def _without_histories(settings: Settings) -> tuple[str, ...]:
 
 def within(
     limit: int | None, settings: Settings, size: Pixels, needs: Callable[[Settings, Pixels], int]
-) -> Settings | None:
-    """Return the first settings down the ladder whose need is within the limit, if any is."""
-    found: Settings | None = settings
-    while found is not None and limit is not None and needs(found, size) > limit:
-        found = thriftier(found, size)
-    return found
+) -> tuple[Settings, bool]:
+    """Return the first settings down the ladder whose need is within the limit.
+
+    Returns:
+        The settings, and whether they fit: if none do, they are the thriftiest.
+    """
+    while limit is not None and needs(settings, size) > limit:
+        next_rung = thriftier(settings, size)
+        if next_rung is None:
+            return settings, False
+        settings = next_rung
+    return settings, True
 
 
 def smaller_plan(plan: list[Pixels]) -> list[Pixels]:

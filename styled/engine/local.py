@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from styled import __version__
 from styled.engine import memory
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.device import Device, Precision, convolution_dtype
+from styled.engine.objective import Objective, style_targets
 from styled.engine.progress import Progress, Stylized
 from styled.engine.style_cache import StyleCache
 from styled.engine.stylize import stylize
@@ -36,6 +38,10 @@ class EngineFacts:
     precision: str
     torch: str
     degraded: tuple[str, ...]
+
+
+STYLE_SHARE = 0.1
+"""The most of the memory for pictures that remembered styles may take of it."""
 
 
 class LocalEngine:
@@ -76,10 +82,9 @@ class LocalEngine:
             torch=torch.__version__,
             degraded=(*([device.degraded] if device.degraded else []), *untrained, *degraded),
         )
-        with torch.no_grad():
-            self._network.features(
-                torch.zeros(1, 3, 64, 64, device=device.torch_device), ["relu5_1"]
-            )
+        gray = torch.full((1, 3, 64, 64), 0.5, device=device.torch_device)
+        targets = style_targets(self._network, PYRAMID, [(gray, 1.0)])
+        Objective(self._network, PYRAMID, gray, targets).evaluate(gray)
         memory.give_back(device.torch_device)
         self._resident_bytes = memory.used_bytes(device.torch_device)
         self._memory_limit = memory_limit
@@ -105,18 +110,18 @@ class LocalEngine:
         """
         device = self._network.device
         memory.reset_peak(device)
+        painting = stylize(
+            self._network_for(recipe),
+            content,
+            styles,
+            recipe,
+            resume,
+            self._style_cache.targets,
+            self._bytes_for_a_picture(),
+        )
+        del resume  # its images are of no use once the first step is done
         try:
-            return (
-                yield from stylize(
-                    self._network_for(recipe),
-                    content,
-                    styles,
-                    recipe,
-                    resume,
-                    self._style_cache.targets,
-                    self._bytes_for_a_picture(),
-                )
-            )
+            return (yield from painting)
         except (RuntimeError, MemoryError) as error:
             if memory.is_out_of_memory(error):
                 raise EngineFailure(
@@ -146,7 +151,9 @@ class LocalEngine:
             limits.append(memory.used_bytes(device) + int(memory.SHARE_OF_FREE * free))
         if not limits:
             return None
-        return min(limits) - self._resident_bytes - self._style_cache.bytes
+        room = max(0, min(limits) - self._resident_bytes)
+        self._style_cache.shrink_to(int(STYLE_SHARE * room))
+        return room - self._style_cache.bytes
 
     def fingerprint(
         self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
@@ -155,21 +162,22 @@ class LocalEngine:
         weighted = [part for image, weight in styles for part in (image, weight)]
         facts = self.facts
         return fingerprint_of(
-            content, *weighted, recipe, facts.weights_sha256, facts.device, facts.precision,
+            content, *weighted, recipe, facts.weights_sha256, facts.device,
+            self._network_for(recipe).dtype,
             facts.torch, __version__,
         )  # fmt: skip
 
-    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str) -> bytes:
-        """Return a checkpoint as bytes."""
-        return dump_checkpoint(checkpoint, fingerprint)
+    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
+        """Write a checkpoint."""
+        dump_checkpoint(checkpoint, fingerprint, stream)
 
-    def load_checkpoint(self, data: bytes, fingerprint: str) -> Checkpoint:
+    def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
         """Read a checkpoint back onto the engine's device.
 
         Raises:
             ValueError: it is damaged or belongs to other work.
         """
-        return load_checkpoint(data, fingerprint, self._network.device)
+        return load_checkpoint(stream, fingerprint, self._network.device)
 
     def peak_memory_bytes(self) -> int:
         """Return the most memory used since the last picture was begun, as `peak_bytes` has it."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:
@@ -46,7 +47,12 @@ class _TraceOfRoot(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, covariance: Tensor, root: Tensor) -> Tensor:
         root = _precise(root)
-        values, vectors = torch.linalg.eigh(root @ _precise(covariance) @ root)
+        try:
+            values, vectors = torch.linalg.eigh(root @ _precise(covariance) @ root)
+        except LinAlgError:
+            # Some libraries refuse what is not finite: the guard knows what to do about it.
+            ctx.save_for_backward(torch.full_like(covariance, torch.nan))
+            return root.new_tensor(torch.nan)
         # Rounding can push the smallest eigenvalues to zero or below. Directions whose
         # eigenvalue is below what this precision resolves carry no usable slope.
         floor = values[-1].clamp(min=0) * torch.finfo(values.dtype).eps

@@ -47,6 +47,8 @@ _OUT_OF_MEMORY = (
     "failed to allocate",
     "bad_alloc",
     "could not create a memory object",
+    "_alloc_failed",  # cuBLAS and cuDNN, when they want a workspace
+    "unable to find an engine",  # cuDNN, when none fits into what is left
 )
 
 

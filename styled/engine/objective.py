@@ -71,11 +71,13 @@ def picture_moments(
     network: Vgg19, recipe: Recipe, image: Tensor, cut: Sequence[Tile]
 ) -> dict[str, Moments]:
     """Return the moments of each style layer over 1x3xHxW in the recipe's space."""
-    parts = []
-    for tile in cut:
-        features = layer_features(network, recipe, tile.window(image), recipe.style_layers)
-        parts.append({name: moments(tile.core(f, name)) for name, f in features.items()})
+    parts = [_tile_moments(network, recipe, image, tile) for tile in cut]
     return {name: reduce(add, (part[name] for part in parts)) for name in recipe.style_layers}
+
+
+def _tile_moments(network: Vgg19, recipe: Recipe, image: Tensor, tile: Tile) -> dict[str, Moments]:
+    features = layer_features(network, recipe, tile.window(image), recipe.style_layers)
+    return {name: moments(tile.core(f, name)) for name, f in features.items()}
 
 
 @torch.no_grad()
@@ -208,16 +210,31 @@ class Objective:
         style, style_slopes = self._style(found)
 
         content = torch.zeros_like(style)
-        for index, tile in enumerate(self._tiles):
-            view = whole or self._view(image, tile)
-            photo = self._kept[index] if self._kept else self._content_at(tile)
-            content += self._content_share(view, photo)
-            slope_of = partial(self._slope, view, photo, style_slopes)
-            tile.window(gradient).add_(view.to_pixels(slope_of))
+        for index in range(len(self._tiles)):
+            content += self._descend(whole or image, index, style_slopes, gradient)
 
         # One copy to the host for all four numbers: on a GPU each copy waits for the device.
         values = torch.stack([content + style + tv, content, style, tv]).tolist()
         return Losses(*values), gradient
+
+    def _descend(
+        self,
+        seen: _View | Tensor,
+        index: int,
+        style_slopes: Mapping[str, _MomentsSlope],
+        gradient: Tensor,
+    ) -> Tensor:
+        """Add what a tile adds to the gradient; return what it adds to the content term.
+
+        One tile's activations are gone before those of the next are computed.
+        """
+        tile = self._tiles[index]
+        view = self._view(seen, tile) if isinstance(seen, Tensor) else seen
+        photo = self._kept[index] if self._kept else self._content_at(tile)
+        share = self._content_share(view, photo)
+        slope_of = partial(self._slope, view, photo, style_slopes)
+        tile.window(gradient).add_(view.to_pixels(slope_of))
+        return share
 
     def _view(self, image: Tensor, tile: Tile) -> _View:
         pixels = tile.window(image).detach().requires_grad_()

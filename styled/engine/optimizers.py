@@ -122,7 +122,7 @@ class Lbfgs:
             self._pairs.clear()
             self._blind_steps = 0
         direction = downhill.mul_(self._blind_reach(downhill))
-        self._blind_steps += 1
+        self._blind_steps += not self._taken_back
         return direction
 
     def _blind_reach(self, downhill: Tensor) -> float:

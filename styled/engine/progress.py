@@ -65,3 +65,8 @@ class Stylized:
     degraded: tuple[str, ...] = ()
     tile_px: int | None = None
     precision: str = "float32"
+
+    @property
+    def steps(self) -> int:
+        """Steps taken at all scales together."""
+        return sum({row.scale: row.step for row in self.trace}.values())

@@ -45,7 +45,7 @@ class Stage:
         self.settings = settings
         self._objective: Objective | None = None  # made at the first step that needs it
         self._optimizer = optimizer or make_optimizer(settings.optimizer, clamp=recipe.clamp)
-        self._updating = False
+        self.updating = False  # whether an update of the image has begun and not ended
         self._image = image.clone()
         self._best = image.clone()
         self._best_total = math.inf
@@ -97,18 +97,19 @@ class Stage:
         if self._objective is None:
             self._objective = self._make_objective(self._present_network(), self.settings.tile_px)
         losses, gradient = self._objective.evaluate(self._image)
-        self.steps_done += 1
-        if self.steps_done == 1:
+        if self.steps_done == 0:
             self._first_total = losses.total
         if is_good(losses.total, self._first_total):
             if losses.total < self._best_total:
                 self._best_total = losses.total
                 self._best.copy_(self._image)
-            self._updating = True
+            self.updating = True
             self._optimizer.update(self._image, gradient, losses.total)
-            self._updating = False
+            self.updating = False
+            self.steps_done += 1
             self.finished = self.steps_done >= self._recipe.steps or self._has_converged()
         else:
+            self.steps_done += 1
             self._roll_back(losses.total)
         return losses
 
@@ -119,14 +120,20 @@ class Stage:
         remember less.
         """
         self.release()
-        if self._updating or settings.optimizer != self.settings.optimizer:
+        if self.updating or settings.optimizer != self.settings.optimizer:
             self._optimizer = make_optimizer(settings.optimizer, clamp=self._recipe.clamp)
-            self._updating = False
+            self.updating = False
         self.settings = settings
 
     def release(self) -> None:
         """Let go of all that the next step would compute again."""
         self._objective = None
+
+    def settle(self) -> None:
+        """Keep the result, and let go of the way to it: the next scale has begun."""
+        self.release()
+        self._image = self.result()
+        self._optimizer = make_optimizer(self.settings.optimizer, clamp=self._recipe.clamp)
 
     def _roll_back(self, total: float) -> None:
         network = self._present_network()

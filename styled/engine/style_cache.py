@@ -14,7 +14,7 @@ from styled.engine.style_losses import StyleTarget
 from styled.engine.vgg import Vgg19
 from styled.recipes import Recipe
 
-LIMIT_BYTES = 1 << 30
+LIMIT_BYTES = 1 << 28
 
 
 class StyleCache:
@@ -54,10 +54,14 @@ class StyleCache:
             self._kept[key] = found
             self.bytes += _bytes_of(found)
         self._kept.move_to_end(key)
-        while self.bytes > self._limit_bytes and len(self._kept) > 1:
+        self.shrink_to(self._limit_bytes, at_least=1)
+        return found
+
+    def shrink_to(self, limit_bytes: int, at_least: int = 0) -> None:
+        """Forget the least recently used until the rest fits, or `at_least` so many are left."""
+        while self.bytes > limit_bytes and len(self._kept) > at_least:
             _, dropped = self._kept.popitem(last=False)
             self.bytes -= _bytes_of(dropped)
-        return found
 
 
 def _bytes_of(targets: StyleTargets) -> int:

@@ -32,7 +32,6 @@ from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.engine.scales import plan_scales, resize, style_picture_size
 from styled.engine.stage import Stage, restored_settings
 from styled.engine.vgg import Vgg19
-from styled.errors import EngineFailure
 from styled.recipes import Recipe
 
 TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]], int | None], StyleTargets]
@@ -68,6 +67,7 @@ def stylize(
     painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes)
     resume = painting.fit_plan(resume)
     stage: Stage | None = None
+    before: Stage | None
     scale = resume.scale if resume else 1
     while scale <= len(painting.plan):
         before, stage = stage, None
@@ -84,24 +84,24 @@ def stylize(
             # Not in the except block: while the error lives, so do the frames that it came
             # through, and all tensors in them.
             if losses is None:
+                relieved = painting.relieve(scale, stage)
                 give_back(network.device)
-                if not painting.relieve(scale, stage):
+                if not relieved:
                     stage = None  # and the plan has become smaller
                     break
             elif stage is not None:
-                before = None
+                before = resume = None  # whose images would take memory to the end
                 painting.settings = stage.settings
                 yield painting.progress(scale, stage, losses)
-        if stage is None:
-            stage = before
-        else:
+        if stage is not None:
             stage.release()
             scale += 1
-    if stage is None:
-        raise EngineFailure(
-            f"there is too little memory on {network.device} to go on where the job stopped",
-            "stop other programs that use the device's memory, or raise engine.memory_limit",
-        )
+        elif before is not None:
+            stage = before  # it is the picture: the plan ends here now
+        else:
+            scale, resume = 1, None
+            painting.trace.clear()
+    assert stage is not None  # a plan has at least one scale
     return painting.finished(stage)
 
 
@@ -136,6 +136,7 @@ class _Painting:
         self.plan = plan_scales(recipe.scales, width, height)
         self.settings = Settings(recipe.optimizer)
         self.trace: list[TraceRow] = []
+        self._last_row: TraceRow | None = None
 
     def fit_plan(self, resume: Checkpoint | None) -> Checkpoint | None:
         """Make the plan smaller until its last scale fits into memory.
@@ -148,16 +149,16 @@ class _Painting:
         """
         if resume is not None:
             self.settings = restored_settings(resume.settings)
-        while not within(self._memory_bytes, self.settings, self.plan[-1], self._needs):
-            self._shrink()
+        while not within(self._memory_bytes, self.settings, self.plan[-1], self._needs)[1]:
+            self.plan = smaller_plan(self.plan)
         if resume is None:
             return None
         height, width = resume.image.shape[-2:]
         # The picture may have become smaller before it was interrupted.
         while resume.scale == len(self.plan) and self.plan[-1] > (width, height):
-            self._shrink()
+            self.plan = smaller_plan(self.plan)
         if resume.scale > len(self.plan) or self.plan[resume.scale - 1] != (width, height):
-            self.settings = Settings(self._recipe.optimizer, degraded=self.settings.degraded)
+            self.settings = Settings(self._recipe.optimizer)
             return None
         self.trace = [TraceRow(*row) for row in resume.trace]
         return resume
@@ -166,8 +167,7 @@ class _Painting:
         """Return the stage of a scale, in the memory that there is."""
         w, h = self.plan[scale - 1]
         recipe = self._recipe
-        fitting = within(self._memory_bytes, self.settings, (w, h), self._needs)
-        self.settings = fitting or self.settings
+        self.settings, _ = within(self._memory_bytes, self.settings, (w, h), self._needs)
         make_objective = partial(self._objective, size=(w, h))
         if resume is not None and scale == resume.scale:
             stage = Stage.resumed(resume, recipe, self.settings, self._network, make_objective)
@@ -176,6 +176,7 @@ class _Painting:
             stage = Stage(start, recipe, self.settings, self._network, make_objective)
         else:
             stage = before.enlarged(w, h, self.settings, make_objective)
+            before.settle()
         return stage
 
     def relieve(self, scale: int, stage: Stage | None) -> bool:
@@ -188,15 +189,16 @@ class _Painting:
             EngineFailure: there is no rung left.
         """
         size = self.plan[scale - 1]
-        thrifty = thriftier(self.settings, size)
+        in_update = stage is not None and stage.updating
+        thrifty = thriftier(self.settings, size, in_update=in_update)
         if thrifty is None:
             self.plan = self.plan[:scale]
             if stage is not None and stage.steps_done > 0:
                 note = f"memory ran out at {size[0]} x {size[1]} after {stage.steps_done} steps"
-                self.settings = _noting(self.settings, note)
+                self.settings = stage.settings = _noting(self.settings, note)
                 stage.finished = True
                 return True
-            self._shrink()
+            self.plan = smaller_plan(self.plan)
             return False
         if thrifty.tile_px != self.settings.tile_px:
             note = f"memory ran out at {size[0]} x {size[1]}: it went on in tiles"
@@ -209,9 +211,10 @@ class _Painting:
     def progress(self, scale: int, stage: Stage, losses: Losses) -> Progress:
         """Note the step that was just taken, and describe it."""
         step, steps = stage.steps_done, self._recipe.steps
+        terms = losses.total, losses.content, losses.style, losses.tv
+        self._last_row = TraceRow(scale, step, *terms)
         if step == 1 or stage.finished or step % self._recipe.trace_every == 0:
-            terms = losses.total, losses.content, losses.style, losses.tv
-            self.trace.append(TraceRow(scale, step, *terms))
+            self.trace.append(self._last_row)
         work_of_scales = [w * h for w, h in self.plan]
         width, height = self.plan[scale - 1]
         done_here = 1.0 if stage.finished else step / steps
@@ -239,21 +242,20 @@ class _Painting:
         image = keep_colors(self._recipe.preserve_color, image, content)
         check_result(image, content)
         settings = self.settings
+        degraded = settings.degraded
+        if self.plan[-1] != self._asked:
+            (width, height), (w, h) = self.plan[-1], self._asked
+            size = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
+            degraded = (*degraded, size)
+        if self._last_row and self.trace[-1] != self._last_row:
+            self.trace.append(self._last_row)  # it ended early
         return Stylized(
             image.float().cpu(),
             tuple(self.trace),
-            settings.degraded,
+            degraded,
             settings.tile_px,
             "float32" if settings.float32 else str(self._network.dtype).removeprefix("torch."),
         )
-
-    def _shrink(self) -> None:
-        self.plan = smaller_plan(self.plan)
-        (width, height), (w, h) = self.plan[-1], self._asked
-        shrunk = "memory was short: painted at"
-        others = tuple(note for note in self.settings.degraded if not note.startswith(shrunk))
-        note = f"{shrunk} {width} x {height} in place of {w} x {h}"
-        self.settings = replace(self.settings, degraded=(*others, note))
 
     def _objective(self, network: Vgg19, tile_px: int | None, *, size: Pixels) -> Objective:
         recipe, (w, h) = self._recipe, size

@@ -63,7 +63,7 @@ def tiles(height: int, width: int, core_px: int | None, layers: Collection[str])
     Args:
         height: Of the picture, in pixels.
         width: Likewise.
-        core_px: The longest edge of a core; None: the whole picture is one tile.
+        core_px: The longest edge of a core, about; None: the whole picture is one tile.
         layers: The layers that will be looked at; they decide grid and halo.
     """
     grid = stride_of(needed_slice(layers)[-1])

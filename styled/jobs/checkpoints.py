@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import structlog
 
@@ -20,12 +21,15 @@ class CheckpointStore:
     """Saves and finds the checkpoints of jobs."""
 
     def __init__(
-        self, folder: Path, engine: Engine, write_whole: Callable[[Path, bytes], None]
+        self,
+        folder: Path,
+        engine: Engine,
+        write_streamed: Callable[[Path, Callable[[IO[bytes]], None]], None],
     ) -> None:
-        """Keep checkpoints in `folder`, written by `write_whole`, in the engine's format."""
+        """Keep checkpoints in `folder`, written by `write_streamed`, in the engine's format."""
         self._folder = folder
         self._engine = engine
-        self._write_whole = write_whole
+        self._write_streamed = write_streamed
 
     def save(self, job: Job, checkpoint: Checkpoint, fingerprint: str) -> None:
         """Save a checkpoint, replacing the one before.
@@ -34,8 +38,9 @@ class CheckpointStore:
         have saved time.
         """
         try:
-            self._write_whole(
-                self._path(job), self._engine.dump_checkpoint(checkpoint, fingerprint)
+            self._write_streamed(
+                self._path(job),
+                lambda stream: self._engine.dump_checkpoint(checkpoint, fingerprint, stream),
             )
         except ResourceUnavailable as error:
             log.warning("checkpoint.failed", reason=error.message)
@@ -43,11 +48,10 @@ class CheckpointStore:
     def find(self, job: Job, fingerprint: str) -> Checkpoint | None:
         """Return the job's checkpoint if there is one that belongs to exactly this work."""
         try:
-            data = self._path(job).read_bytes()
+            with open(self._path(job), "rb") as stream:
+                return self._engine.load_checkpoint(stream, fingerprint)
         except OSError:
             return None
-        try:
-            return self._engine.load_checkpoint(data, fingerprint)
         except ValueError as error:
             log.warning("checkpoint.ignored", reason=str(error))
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from torch import Tensor
 
@@ -36,10 +36,10 @@ class Engine(Protocol):
     def fingerprint(self, content: Tensor, styles: Styles, recipe: Recipe) -> str:
         """Return a digest of all that decides the result."""
 
-    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str) -> bytes:
-        """Return a checkpoint as bytes."""
+    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
+        """Write a checkpoint, piece by piece."""
 
-    def load_checkpoint(self, data: bytes, fingerprint: str) -> Checkpoint:
+    def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
         """Read a checkpoint back; ValueError where it can't be trusted."""
 
     def peak_memory_bytes(self) -> int:

@@ -36,6 +36,9 @@ log = structlog.get_logger()
 PROGRESS_SECONDS = 1.0
 """How often a running job's progress is written down."""
 
+SAVING_SHARE = 10
+"""Between two checkpoints at least so many times the seconds go by that one takes to write."""
+
 LOOK_AGAIN_SECONDS = 5.0
 """How long a job waits whose file is incomplete or can't be read just now."""
 
@@ -189,7 +192,10 @@ class Worker:
         if resume is not None:
             log.info("job.resumed", scale=resume.scale, step=resume.step)
         painting = self._engine.stylize(prepared.content, styles, prepared.recipe, resume)
+        resumed = resume is not None
+        del resume  # its images would take up memory to the end
         saved_at = noted_at = self._clock()
+        interval: float = self._config.queue.checkpoint_seconds
         progress: Progress | None = None
 
         def save() -> None:
@@ -206,15 +212,17 @@ class Worker:
             if self._stop.is_set():
                 save()
                 raise _Stopped
-            if now - saved_at >= self._config.queue.checkpoint_seconds:
+            if now - saved_at >= interval:
                 save()
-                saved_at = now
+                saved_at = self._clock()
+                # A large picture's state takes long to write: most of the time is for painting.
+                interval = max(interval, SAVING_SHARE * (saved_at - now))
             if now - noted_at >= PROGRESS_SECONDS:
                 self._journal.note_progress(job, progress.fraction)
                 noted_at = now
         outcome = Outcome(
             stylized,
-            resumed=resume is not None,
+            resumed=resumed,
             peak_memory_bytes=self._engine.peak_memory_bytes(),
             degraded=degradations(
                 prepared,
@@ -261,7 +269,9 @@ class Worker:
             result=readable(result.path),
             width=result.width,
             height=result.height,
-            steps=len(outcome.stylized.trace),
+            steps=outcome.stylized.steps,
+            precision=outcome.stylized.precision,
+            tile_px=outcome.stylized.tile_px,
             loss=round(outcome.stylized.trace[-1].total, 6),
             resumed=outcome.resumed,
             changed=changed,

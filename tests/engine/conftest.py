@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 from torch import Tensor
 
+from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 
@@ -28,3 +31,15 @@ def picture(width: int, height: int, seed: int = 0) -> Tensor:
     coarse = torch.rand(1, 3, max(height // 8, 2), max(width // 8, 2), generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
     return smooth.clamp(0, 1)
+
+
+def dumped(checkpoint: Checkpoint, fingerprint: str = "work") -> bytes:
+    """Return what a checkpoint is written as."""
+    stream = io.BytesIO()
+    dump_checkpoint(checkpoint, fingerprint, stream)
+    return stream.getvalue()
+
+
+def loaded(data: bytes, fingerprint: str = "work") -> Checkpoint:
+    """Return the checkpoint that was written."""
+    return load_checkpoint(io.BytesIO(data), fingerprint, torch.device("cpu"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from dataclasses import replace
 
 import pytest
 import torch
 
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
+from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of
 from styled.recipes import PYRAMID
-
-CPU = torch.device("cpu")
+from tests.engine.conftest import dumped, loaded
 
 
 def checkpoint() -> Checkpoint:
@@ -33,7 +34,7 @@ def checkpoint() -> Checkpoint:
 def test_a_checkpoint_comes_back_bit_for_bit() -> None:
     """Every field is what it was, tensors included."""
     before = checkpoint()
-    after = load_checkpoint(dump_checkpoint(before, "work"), "work", CPU)
+    after = loaded(dumped(before))
     assert (after.scale, after.step, after.best_total) == (2, 7, 0.25)
     assert torch.equal(after.image, before.image)
     assert torch.equal(after.best, before.best)
@@ -44,23 +45,23 @@ def test_a_checkpoint_comes_back_bit_for_bit() -> None:
 @pytest.mark.parametrize("position", [0, 40, 500, -1])
 def test_one_flipped_byte_is_found(position: int) -> None:
     """A damaged checkpoint is refused wherever the damage is."""
-    data = bytearray(dump_checkpoint(checkpoint(), "work"))
+    data = bytearray(dumped(checkpoint()))
     data[position] ^= 1
     with pytest.raises(ValueError, match="damaged"):
-        load_checkpoint(bytes(data), "work", CPU)
+        loaded(bytes(data))
 
 
 @pytest.mark.parametrize("length", [0, 10, 32, 1000])
 def test_a_cut_checkpoint_is_refused(length: int) -> None:
     """A file that ends too early is refused."""
     with pytest.raises(ValueError, match="damaged"):
-        load_checkpoint(dump_checkpoint(checkpoint(), "work")[:length], "work", CPU)
+        loaded(dumped(checkpoint())[:length])
 
 
 def test_a_checkpoint_of_other_work_is_refused() -> None:
     """The fingerprint binds a checkpoint to its photo, style, recipe and network."""
     with pytest.raises(ValueError, match="other work"):
-        load_checkpoint(dump_checkpoint(checkpoint(), "work"), "other work", CPU)
+        loaded(dumped(checkpoint()), "other work")
 
 
 def test_everything_that_decides_the_pixels_changes_the_fingerprint() -> None:
@@ -77,3 +78,18 @@ def test_everything_that_decides_the_pixels_changes_the_fingerprint() -> None:
     ]
     assert len({fingerprint_of(*part) for part in parts}) == len(parts)
     assert fingerprint_of(*parts[0]) == fingerprint_of(image.clone(), replace(PYRAMID), "weights")
+
+
+class FullDisk(io.BytesIO):
+    """Takes nothing more."""
+
+    def write(self, data: object) -> int:
+        """Refuse, as a full disk does."""
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_an_operating_systems_error() -> None:
+    """torch has words of its own for it; whoever writes files knows what to do about ENOSPC."""
+    with pytest.raises(OSError, match="No space left") as caught:
+        dump_checkpoint(checkpoint(), "work", FullDisk())
+    assert caught.value.errno == errno.ENOSPC

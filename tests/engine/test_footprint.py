@@ -24,9 +24,9 @@ START = Settings(PYRAMID.optimizer)
 @pytest.mark.parametrize(
     ("recipe", "tile", "history", "steps", "sizes"),
     [
-        ("pyramid", 0, 20, 3, ("384x288", "512x512", "768x512")),
-        ("pyramid", 256, 5, 3, ("768x640",)),
-        ("avgpool", 0, 20, 3, ("512x448",)),
+        ("pyramid", 0, 20, 3, ("320x256", "448x384", "640x480")),
+        ("pyramid", 256, 5, 3, ("640x512",)),
+        ("avgpool", 0, 20, 3, ("448x384",)),
     ],
 )
 def test_the_prediction_is_within_15_percent_of_what_is_measured(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
+from styled.engine.checkpoint import Checkpoint
 from styled.engine.guard import MOST_FAILURES, Settings, check_result, is_good, safer
 from styled.engine.progress import Stylized
 from styled.engine.stylize import stylize
@@ -16,7 +16,7 @@ from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, Optimizer, Recipe
-from tests.engine.conftest import picture
+from tests.engine.conftest import dumped, loaded, picture
 
 CONTENT, STYLES = picture(48, 40), [(picture(48, 48, 1), 1.0)]
 UNBOUNDED = replace(PYRAMID, steps=14, scales=None, clamp=False, trace_every=1)
@@ -93,8 +93,8 @@ def test_a_resumed_job_remembers_what_became_safer(network: Vgg19) -> None:
     painting = stylize(network, CONTENT, STYLES, recipe)
     for _ in range(6):
         progress = next(painting)
-    data = dump_checkpoint(progress.checkpoint(), "work")
-    resume = load_checkpoint(data, "work", torch.device("cpu"))
+    data = dumped(progress.checkpoint())
+    resume = loaded(data)
     resumed = painted(network, recipe, resume)
     assert whole.degraded == resumed.degraded != ()
     assert torch.equal(whole.image, resumed.image)

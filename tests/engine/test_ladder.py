@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from styled.engine.checkpoint import dump_checkpoint, load_checkpoint
 from styled.engine.guard import Settings
 from styled.engine.ladder import smaller_plan, thriftier, within
 from styled.engine.objective import Losses, Objective
 from styled.engine.optimizers import Lbfgs
 from styled.engine.progress import Progress, Stylized
+from styled.engine.stage import Stage
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, Optimizer, Recipe, Scales
-from tests.engine.conftest import picture
+from tests.engine.conftest import dumped, loaded, picture
 
 CONTENT, STYLES = picture(96, 72), [(picture(80, 80, 1), 1.0)]
 SMALL = replace(PYRAMID, steps=3, scales=Scales(start_px=48), trace_every=1)
@@ -69,17 +71,17 @@ def test_adam_has_no_history_to_give_up() -> None:
 
 
 def test_the_first_rung_that_fits_is_taken() -> None:
-    """Of all settings down the ladder the first within the limit; None where none is."""
+    """Of all settings down the ladder the first within the limit, or the last of them."""
 
     def needs(settings: Settings, size: tuple[int, int]) -> int:
         return (settings.tile_px or max(size)) + 100 * settings.optimizer.history
 
-    assert within(None, START, (1500, 900), needs) is START
-    assert within(3500, START, (1500, 900), needs) is START
-    half = within(2600, START, (1500, 900), needs)
-    assert half is not None
-    assert half.tile_px == 512
-    assert within(100, START, (1500, 900), needs) is None
+    assert within(None, START, (1500, 900), needs) == (START, True)
+    assert within(3500, START, (1500, 900), needs) == (START, True)
+    half, fits = within(2600, START, (1500, 900), needs)
+    assert (half.tile_px, half.optimizer.history, fits) == (512, 20, True)
+    least, fits = within(100, START, (1500, 900), needs)
+    assert (least.tile_px, least.optimizer.history, fits) == (256, 2, False)
 
 
 def test_a_smaller_plan_lacks_the_last_scale_or_half_the_pixels() -> None:
@@ -142,6 +144,7 @@ class Allocator:
         self.refuses_untiled_above = 10_000
         evaluate, newton_step = Objective.evaluate, Lbfgs._newton_step
         self.refuses_history_above = 1000
+        self.refuses_updates = False
 
         def limited(objective: Objective, image: Tensor) -> tuple[Losses, Tensor]:
             self.evaluations += 1
@@ -150,6 +153,13 @@ class Allocator:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
             return evaluate(objective, image)
 
+        update = Lbfgs.update
+
+        def limited_update(optimizer: Lbfgs, image: Tensor, gradient: Tensor, total: float) -> None:
+            if self.refuses_updates:
+                raise MemoryError
+            update(optimizer, image, gradient, total)
+
         def limited_step(optimizer: Lbfgs, downhill: Tensor) -> Tensor:
             if len(optimizer._pairs) > self.refuses_history_above:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
@@ -157,6 +167,7 @@ class Allocator:
 
         monkeypatch.setattr(Objective, "evaluate", limited)
         monkeypatch.setattr(Lbfgs, "_newton_step", limited_step)
+        monkeypatch.setattr(Lbfgs, "update", limited_update)
         monkeypatch.setattr("styled.engine.ladder.TILE_EDGES_PX", (64, 32))
         monkeypatch.setattr("styled.engine.ladder.HISTORIES", (2, 1))
 
@@ -186,7 +197,10 @@ def test_a_failure_in_the_middle_of_a_scale_keeps_what_was_painted(
     allocator.evaluations, allocator.refuses_evaluation = 0, (4,)
     result = painted(network, recipe)
     assert len(result.trace) == len(whole.trace) == 6
-    torch.testing.assert_close(result.image, whole.image, rtol=0, atol=2e-3)
+    # Rounding differs in tiles, and six steps of L-BFGS make more of it; a history lost would
+    # change the picture by a hundred times that.
+    torch.testing.assert_close(result.image, whole.image, rtol=0, atol=5e-3)
+    assert float((result.image - whole.image).abs().mean()) < 1e-4
 
 
 def test_a_history_that_does_not_fit_is_shortened(network: Vgg19, allocator: Allocator) -> None:
@@ -194,7 +208,17 @@ def test_a_history_that_does_not_fit_is_shortened(network: Vgg19, allocator: All
     allocator.refuses_history_above = 2
     result = painted(network, replace(FLAT, steps=12))
     assert any("L-BFGS remembered 2 steps" in note for note in result.degraded)
+    assert result.tile_px is None  # tiles would not have helped
     assert result.trace[-1].total < result.trace[0].total
+
+
+def test_a_photo_that_no_update_could_change_is_not_handed_on(
+    network: Vgg19, allocator: Allocator
+) -> None:
+    """Evaluations alone are no steps: without a single update there is no picture."""
+    allocator.refuses_updates = True
+    with pytest.raises(EngineFailure, match="too little memory"):
+        painted(network, SMALL)
 
 
 def test_when_no_rung_is_left_the_scale_before_is_the_picture(
@@ -216,6 +240,7 @@ def test_when_no_rung_is_left_within_a_scale_it_ends_early(
     result = painted(network, replace(FLAT, steps=9))
     assert result.image.shape == CONTENT.shape
     assert "memory ran out at 96 x 72 after 2 steps" in result.degraded
+    assert (result.trace[-1].step, result.steps) == (2, 2)
 
 
 def test_a_single_scale_that_does_not_fit_is_painted_smaller(
@@ -243,12 +268,16 @@ def test_no_memory_is_held_by_the_error_that_told_of_its_lack(
     """The next attempt begins when the error, and the frames it came through, are gone."""
     allocator.refuses_untiled_above = 70
     handled: list[object] = []
-    monkeypatch.setattr(
-        "styled.engine.stylize.give_back", lambda device: handled.append(sys.exc_info()[1])
-    )
+    alive: list[object] = []
+
+    def give_back(device: torch.device) -> None:
+        handled.append(sys.exc_info()[1])
+        alive.extend(o for o in gc.get_objects() if type(o) is torch.OutOfMemoryError)
+
+    monkeypatch.setattr("styled.engine.stylize.give_back", give_back)
     painted(network, SMALL)
     assert handled == [None]
-    assert not any(isinstance(o, torch.OutOfMemoryError) for o in gc.get_objects())
+    assert alive == []
 
 
 def test_a_job_that_was_shrunk_resumes_at_its_size(network: Vgg19, allocator: Allocator) -> None:
@@ -258,8 +287,8 @@ def test_a_job_that_was_shrunk_resumes_at_its_size(network: Vgg19, allocator: Al
     allocator.evaluations = 0
     painting = stylize(network, CONTENT, STYLES, FLAT)
     progress = next(painting)
-    data = dump_checkpoint(progress.checkpoint(), "work")
-    resume = load_checkpoint(data, "work", torch.device("cpu"))
+    data = dumped(progress.checkpoint())
+    resume = loaded(data)
     resumed = stylize(network, CONTENT, STYLES, FLAT, resume)
     result = driven(resumed)
     assert torch.equal(result.image, whole.image)
@@ -271,8 +300,8 @@ def test_a_checkpoint_that_no_longer_fits_is_begun_again(
 ) -> None:
     """With less memory than before, the job starts over at a size that fits."""
     painting = stylize(network, CONTENT, STYLES, FLAT)
-    data = dump_checkpoint(next(painting).checkpoint(), "work")
-    resume = load_checkpoint(data, "work", torch.device("cpu"))
+    data = dumped(next(painting).checkpoint())
+    resume = loaded(data)
 
     def peak_bytes(_: object, settings: Settings, size: tuple[int, int]) -> int:
         return size[0] * size[1]
@@ -281,3 +310,57 @@ def test_a_checkpoint_that_no_longer_fits_is_begun_again(
     resumed = stylize(network, CONTENT, STYLES, FLAT, resume, memory_bytes=4000)
     first = next(resumed)
     assert (first.step, first.width, first.height) == (1, 68, 51)
+
+
+def test_a_resumed_job_without_memory_for_its_scale_begins_again_smaller(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a checkpoint's own size no longer fits, the photo is painted smaller, not cropped."""
+    painting = stylize(network, CONTENT, STYLES, FLAT)
+    resume = loaded(dumped(next(painting).checkpoint()))
+    refused = 0
+    make = Stage.__init__
+
+    def refuse_large(stage: Stage, image: Tensor, *rest: Any) -> None:
+        nonlocal refused
+        if image.shape[-1] == 96:
+            refused += 1
+            raise RuntimeError("CUDA out of memory")
+        make(stage, image, *rest)
+
+    monkeypatch.setattr(Stage, "__init__", refuse_large)
+    result = driven(stylize(network, CONTENT, STYLES, FLAT, resume))
+    assert refused > 0
+    assert result.image.shape == (1, 3, 51, 68)
+    assert [row.step for row in result.trace] == [1, 2, 3]
+
+
+def test_a_resumed_job_lets_go_of_its_checkpoint(network: Vgg19) -> None:
+    """After the first step nothing holds the images that were read from the file."""
+    recipe = replace(FLAT, steps=9)
+    painting = stylize(network, CONTENT, STYLES, recipe)
+    for _ in range(4):
+        progress = next(painting)
+    resume = loaded(dumped(progress.checkpoint()))
+    image = weakref.ref(resume.image)
+    resumed = stylize(network, CONTENT, STYLES, recipe, resume)
+    del resume
+    next(resumed)
+    next(resumed)
+    assert image() is None
+
+
+def test_more_memory_than_before_leaves_no_false_record(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was to be painted smaller, and after a restart is not, says nothing of it."""
+
+    def peak_bytes(_: object, settings: Settings, size: tuple[int, int]) -> int:
+        return size[0] * size[1]
+
+    monkeypatch.setattr("styled.engine.footprint.Footprint.peak_bytes", peak_bytes)
+    painting = stylize(network, CONTENT, STYLES, SMALL, memory_bytes=4000)
+    resume = loaded(dumped(next(painting).checkpoint()))
+    result = driven(stylize(network, CONTENT, STYLES, SMALL, resume))
+    assert result.image.shape == CONTENT.shape
+    assert result.degraded == ()

@@ -112,7 +112,7 @@ def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(
     weights: Weights,
 ) -> None:
     """The message names the limit and how much is needed at least."""
-    with pytest.raises(ConfigError, match="engine.memory_limit: 100 MiB is less than"):
+    with pytest.raises(ConfigError, match=r"engine\.memory_limit: 100 MiB is less than"):
         LocalEngine(weights, CPU, memory_limit=100 << 20)
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
+from styled.engine.checkpoint import Checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, Optimizer, Recipe, Scales
-from tests.engine.conftest import picture
+from tests.engine.conftest import dumped, loaded, picture
 
 SMALL = replace(PYRAMID, steps=4, scales=Scales(start_px=32), trace_every=3)
 CONTENT, STYLE = picture(64, 48), picture(60, 60, 1)
@@ -80,9 +80,9 @@ def test_resuming_at_any_step_gives_the_same_bytes(
     painting = stylize(network, CONTENT, STYLES, recipe)
     for _ in range(stop_after):
         progress = next(painting)
-    data = dump_checkpoint(progress.checkpoint(), "work")
+    data = dumped(progress.checkpoint())
     painting.close()
-    resume = load_checkpoint(data, "work", torch.device("cpu"))
+    resume = loaded(data)
     rest, resumed = finish(stylize(network, CONTENT, STYLES, recipe, resume))
     assert len(rest) == 8 - stop_after
     assert torch.equal(resumed.image, whole.image)

@@ -81,6 +81,29 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(network: Vgg19, recipe: R
     assert float(difference) < 1e-5 * float(gradient.abs().max())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"style_layers": {"conv2_1": 1.0, "relu2_1": 1.0, "pool3": 0.5}},
+        {"pooling": "average_rescaled"},
+        {"style_layers": {"relu2_2": 1.0}, "content_layers": {"relu5_4": 0.1}},
+        {"style_layers": {"pool5": 1.0}},
+    ],
+    ids=["conv and its relu", "average", "content deepest", "pool deepest"],
+)
+def test_tiles_are_exact_for_other_layers_too(network64: Vgg19, changes: dict[str, object]) -> None:
+    """In float64: whatever layers and poolings, equal but for the last digits."""
+    recipe = replace(RECIPES["pyramid"], **changes)  # type: ignore[arg-type]  # parametrised
+    content, style = picture(237, 141).double(), picture(90, 120, 1).double()
+    image = 0.1 + 0.7 * picture(237, 141, 2).double()
+    targets = style_targets(network64, recipe, [(style, 1.0)])
+    whole, gradient = Objective(network64, recipe, content, targets).evaluate(image)
+    tiled, tiled_gradient = Objective(network64, recipe, content, targets, 96).evaluate(image)
+    assert tiled.total == pytest.approx(whole.total, rel=1e-8)
+    difference = (tiled_gradient - gradient).abs().max()
+    assert float(difference) < 1e-7 * float(gradient.abs().max())
+
+
 def test_content_features_that_are_not_kept_are_the_same(
     network: Vgg19, monkeypatch: pytest.MonkeyPatch
 ) -> None:

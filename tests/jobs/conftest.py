@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import structlog
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from styled.config import Config, load_config
-from styled.delivery.atomic import write_whole
+from styled.delivery.atomic import write_streamed
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.local import EngineFacts
@@ -104,13 +104,13 @@ class ScriptedEngine:
     ) -> str:
         return fingerprint_of(content, *(part for style in styles for part in style), recipe)
 
-    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str) -> bytes:
-        return dump_checkpoint(checkpoint, fingerprint)
+    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
+        dump_checkpoint(checkpoint, fingerprint, stream)
 
-    def load_checkpoint(self, data: bytes, fingerprint: str) -> Checkpoint:
+    def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
         import torch
 
-        return load_checkpoint(data, fingerprint, torch.device("cpu"))
+        return load_checkpoint(stream, fingerprint, torch.device("cpu"))
 
     def peak_memory_bytes(self) -> int:
         return 1
@@ -180,7 +180,9 @@ class Workshop:
         self.journal = Journal.open(config.state / "journal.sqlite3")
         self.publisher = Publisher(config.outbox, config.rejected, config.archive)
         self.publisher.prepare()
-        self.checkpoints = CheckpointStore(config.state / "checkpoints", self.engine, write_whole)
+        self.checkpoints = CheckpointStore(
+            config.state / "checkpoints", self.engine, write_streamed
+        )
         self.worker = Worker(
             config,
             Collaborators(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from styled.delivery.atomic import write_whole
+from styled.delivery.atomic import write_streamed
 from styled.engine.checkpoint import Checkpoint
 from styled.errors import ResourceUnavailable
 from styled.jobs.checkpoints import CheckpointStore
@@ -30,7 +30,7 @@ def checkpoint(step: int) -> Checkpoint:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path, ScriptedEngine(), write_whole)
+    return CheckpointStore(tmp_path, ScriptedEngine(), write_streamed)
 
 
 def test_the_latest_checkpoint_is_found_again(store: CheckpointStore) -> None:
@@ -65,7 +65,7 @@ def test_a_damaged_checkpoint_is_ignored(
 def test_a_checkpoint_that_cannot_be_written_is_no_failure(tmp_path: Path, logs: LogLines) -> None:
     """A full disk costs the checkpoint, with a word in the log, and not the picture."""
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, write: object) -> None:
         raise ResourceUnavailable("no space left")
 
     store = CheckpointStore(tmp_path, ScriptedEngine(), refuse)
