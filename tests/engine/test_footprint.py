@@ -24,15 +24,15 @@ START = Settings(PYRAMID.optimizer)
 @pytest.mark.parametrize(
     ("recipe", "tile", "history", "steps", "sizes"),
     [
-        ("pyramid", 0, 20, 3, ("320x256", "448x384", "640x480")),
-        ("pyramid", 256, 5, 3, ("640x512",)),
-        ("avgpool", 0, 20, 3, ("448x384",)),
+        ("pyramid", 0, 20, 2, ("320x256", "448x384", "640x480")),
+        ("pyramid", 256, 5, 2, ("512x384",)),
+        ("avgpool", 0, 20, 2, ("448x384",)),
     ],
 )
 def test_the_prediction_is_within_15_percent_of_what_is_measured(
     recipe: str, tile: int, history: int, steps: int, sizes: tuple[str, ...]
 ) -> None:
-    """Growth of a real process, the median of three pictures of each size."""
+    """Growth of a real process, the mean of two pictures of each size."""
     command = [sys.executable, "-m", "tests.engine.footprint_probe"]
     words = [recipe, str(tile), str(history), str(steps), *sizes]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=280)
