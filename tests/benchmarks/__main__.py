@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import optimizers, precision
+from tests.benchmarks import optimizers, precision, schedule
 
-BENCHMARKS = {"optimizers": optimizers.run, "precision": precision.run}
+BENCHMARKS = {"optimizers": optimizers.run, "schedule": schedule.run, "precision": precision.run}
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ CONTENDERS = {
     "lbfgs 5": replace(PYRAMID.optimizer, history=5),
     "lbfgs 10": replace(PYRAMID.optimizer, history=10),
     "lbfgs 20": replace(PYRAMID.optimizer, history=20),
-    "unguarded 20": Optimizer(history=20),
+    "unguarded 20": Optimizer(history=20),  # without a reach
 }
 
 

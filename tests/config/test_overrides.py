@@ -85,7 +85,7 @@ def test_another_optimizer_comes_with_its_own_learning_rate() -> None:
     assert chosen.optimizer.learning_rate == 0.3
     assert overridden({"optimizer": {"name": "adam"}}, chosen) == chosen
     assert overridden({"optimizer": {"betas": [0.8, 0.9]}}, chosen).optimizer == (
-        Optimizer("adam", 0.3, betas=(0.8, 0.9))
+        replace(PYRAMID.optimizer, name="adam", learning_rate=0.3, betas=(0.8, 0.9))
     )
 
 

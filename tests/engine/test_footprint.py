@@ -16,7 +16,7 @@ from styled.recipes import PYRAMID, RECIPES, Optimizer
 
 FULL = (4096, 2731)
 CPU = Footprint(PYRAMID, FULL, ((4096, 3000),), torch.float32, "cpu")
-START = Settings(PYRAMID.optimizer)
+START = Settings(replace(PYRAMID.optimizer, history=20))
 
 
 @pytest.mark.timeout(300)
