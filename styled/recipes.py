@@ -158,6 +158,7 @@ PYRAMID = Recipe(
     clamp=True,
     optimizer=Optimizer(history=5, reach=0.1, betas=(0.9, 0.99)),
     steps=50,
+    min_improvement=0.01,
     keep="best",
     scales=Scales(),
 )
@@ -168,6 +169,9 @@ L-BFGS was chosen by measurement: in the time of 40 of its steps it ends 20 % lo
 cores; see `python -m tests.benchmarks`). A history of 5 ends within half a percent of 10 and of
 20, with a third of their memory. Without a reach it lost a picture: a first step too small
 to tell curvature from rounding sent the second one out of sight.
+
+A scale ends once ten steps gain less than 1 %: the picture is done in 0.71 of the time of 50
+steps at each scale, at an objective 0.5 % higher (median of the same pairs at 192 px).
 """
 
 AVGPOOL = Recipe(

@@ -55,8 +55,8 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
             base_total, base_seconds = found[BASELINE]
             for name, (total, seconds) in found.items():
                 ratios[name].append((total / base_total, seconds / base_seconds))
-            print(f"{pair.name:<16}"
-                  + "".join(f"{t:>12.6f}{s:>6.1f}s" for t, s in found.values()), flush=True)  # fmt: skip
+            cells = "".join(f"{t:>12.6f}{s:>6.1f}s" for t, s in found.values())
+            print(f"{pair.name:<16}{cells}", flush=True)
     print(f"{'ratio (median)':<16}" + "".join(
         f"{statistics.median(t for t, _ in r):>12.3f}{statistics.median(s for _, s in r):>7.2f}"
         for r in ratios.values()))  # fmt: skip
