@@ -7,9 +7,14 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import optimizers, precision, schedule
+from tests.benchmarks import optimizers, precision, schedule, tiles
 
-BENCHMARKS = {"optimizers": optimizers.run, "schedule": schedule.run, "precision": precision.run}
+BENCHMARKS = {
+    "optimizers": optimizers.run,
+    "schedule": schedule.run,
+    "precision": precision.run,
+    "tiles": tiles.run,
+}
 
 
 def main() -> None:

@@ -1,0 +1,77 @@
+"""What one step of `pyramid` takes in tiles: seconds, and memory beside what was predicted.
+
+`--only tiles --sizes 4096` shows a step at print size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from styled.engine.footprint import Footprint
+from styled.engine.guard import Settings
+from styled.engine.memory import (
+    give_back,
+    keep_freed_memory,
+    peak_bytes,
+    reset_peak,
+    used_bytes,
+)
+from styled.engine.objective import Objective, style_targets
+from styled.engine.optimizers import make_optimizer
+from styled.engine.scales import resize
+from styled.engine.vgg import Vgg19
+from styled.engine.weights import untrained
+from styled.recipes import PYRAMID
+from tests.benchmarks.pictures import pairs
+
+TILES_PX = (None, 1024, 512, 256)
+WHOLE_AT_MOST_PX = 1024
+STYLE_PX = 1024
+
+
+def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
+    """Print a row for each size and tile; the baseline is the whole, where it is tried."""
+    keep_freed_memory()
+    network = Vgg19(untrained(), device)
+    print(f"one step in tiles; torch {torch.__version__}, {device}, untrained network")
+    print(f"{'size':<14}{'tile':>8}{'evaluate':>12}{'ratio':>8}{'update':>10}"
+          f"{'predicted':>13}{'measured':>13}")  # fmt: skip
+    for size in sizes:
+        (pair,) = islice(pairs(512, paintings), 1, 2)
+        height, width = pair.photo.shape[-2:]
+        whole_seconds = None
+        for tile_px in TILES_PX:
+            if size > WHOLE_AT_MOST_PX and tile_px != 512:
+                continue
+            give_back(device)
+            before = used_bytes(device)
+            reset_peak(device)
+            photo = resize(pair.photo, size, round(size * height / width)).to(device)
+            style_edge = min(size, STYLE_PX)
+            painting = resize(pair.painting, style_edge, style_edge).to(device)
+            settings = Settings(PYRAMID.optimizer, tile_px=tile_px)
+            shape = photo.shape[3], photo.shape[2]
+            styles = [(painting, 1.0)]
+            footprint = Footprint.of(network, PYRAMID, photo, styles)
+            predicted = footprint.peak_bytes(settings, shape)
+            targets = style_targets(network, PYRAMID, styles, tile_px)
+            objective = Objective(network, PYRAMID, photo, targets, tile_px)
+            image, updates = photo.clone(), make_optimizer(PYRAMID.optimizer, clamp=True)
+            begun = time.perf_counter()
+            losses, gradient = objective.evaluate(image)
+            evaluated = time.perf_counter()
+            updates.update(image, gradient, losses.total)
+            updated = time.perf_counter()
+            seconds = evaluated - begun
+            whole_seconds = whole_seconds or (seconds if tile_px is None else None)
+            ratio = f"{seconds / whole_seconds:.2f}" if whole_seconds else ""
+            measured = peak_bytes(device) - before
+            print(f"{f'{shape[0]} x {shape[1]}':<14}{tile_px or 'whole':>8}{seconds:>10.1f} s"
+                  f"{ratio:>8}{updated - evaluated:>8.2f} s{predicted >> 20:>9} MiB"
+                  f"{measured >> 20:>9} MiB", flush=True)  # fmt: skip
+            del objective, targets, updates, gradient, image, photo, painting, styles, footprint
