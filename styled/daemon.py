@@ -60,9 +60,8 @@ def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
     """
     device = choose_device(config.engine.device)
     weights = load_weights(config.engine.weights, on_bytes)
-    limit = config.engine.memory_limit
     return LocalEngine(
-        weights, device, config.engine.precision, memory_limit=None if limit == "auto" else limit
+        weights, device, config.engine.precision, memory_limit=config.engine.memory_bytes
     )
 
 

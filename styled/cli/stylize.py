@@ -198,10 +198,7 @@ def _load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
     keep_freed_memory()
     device = choose_device(config.device)
     weights = load_weights(config.weights, on_bytes)
-    limit = config.memory_limit
-    engine = LocalEngine(
-        weights, device, config.precision, memory_limit=None if limit == "auto" else limit
-    )
+    engine = LocalEngine(weights, device, config.precision, memory_limit=config.memory_bytes)
     bar.remove_task(task)
     return engine
 

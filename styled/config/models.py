@@ -97,6 +97,11 @@ class EngineConfig(BaseModel):
         default="auto", description="Most memory to use: auto, or a size such as 4GB or 6GiB."
     )
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most memory to use; None: as much as is free."""
+        return None if self.memory_limit == "auto" else self.memory_limit
+
 
 class IntakeConfig(BaseModel):
     """How the inbox is watched, and what in it counts as an input."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Generator
 
 import pytest
 import torch
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
+from styled.engine.progress import Progress, Stylized
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 
@@ -43,3 +45,13 @@ def dumped(checkpoint: Checkpoint, fingerprint: str = "work") -> bytes:
 def loaded(data: bytes, fingerprint: str = "work") -> Checkpoint:
     """Return the checkpoint that was written."""
     return load_checkpoint(io.BytesIO(data), fingerprint, torch.device("cpu"))
+
+
+def driven(painting: Generator[Progress, None, Stylized]) -> Stylized:
+    """Drive a painting to its end and return the picture."""
+    while True:
+        try:
+            next(painting)
+        except StopIteration as finished:
+            stylized: Stylized = finished.value
+            return stylized

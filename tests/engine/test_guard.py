@@ -16,7 +16,7 @@ from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, Optimizer, Recipe
-from tests.engine.conftest import dumped, loaded, picture
+from tests.engine.conftest import driven, dumped, loaded, picture
 
 CONTENT, STYLES = picture(48, 40), [(picture(48, 48, 1), 1.0)]
 UNBOUNDED = replace(PYRAMID, steps=14, scales=None, clamp=False, trace_every=1)
@@ -24,13 +24,7 @@ UNBOUNDED = replace(PYRAMID, steps=14, scales=None, clamp=False, trace_every=1)
 
 def painted(network: Vgg19, recipe: Recipe, resume: Checkpoint | None = None) -> Stylized:
     """Paint to the end."""
-    painting = stylize(network, CONTENT, STYLES, recipe, resume)
-    while True:
-        try:
-            next(painting)
-        except StopIteration as finished:
-            stylized: Stylized = finished.value
-            return stylized
+    return driven(stylize(network, CONTENT, STYLES, recipe, resume))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +16,13 @@ from styled.engine.guard import Settings
 from styled.engine.ladder import smaller_plan, thriftier, within
 from styled.engine.objective import Losses, Objective
 from styled.engine.optimizers import Lbfgs
-from styled.engine.progress import Progress, Stylized
+from styled.engine.progress import Stylized
 from styled.engine.stage import Stage
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, Optimizer, Recipe, Scales
-from tests.engine.conftest import dumped, loaded, picture
+from tests.engine.conftest import driven, dumped, loaded, picture
 
 CONTENT, STYLES = picture(96, 72), [(picture(80, 80, 1), 1.0)]
 SMALL = replace(PYRAMID, steps=3, scales=Scales(start_px=48), trace_every=1)
@@ -36,16 +35,6 @@ def painted(
 ) -> Stylized:
     """Paint to the end."""
     return driven(stylize(network, content, STYLES, recipe, memory_bytes=memory_bytes))
-
-
-def driven(painting: Generator[Progress, None, Stylized]) -> Stylized:
-    """Drive a painting to its end."""
-    while True:
-        try:
-            next(painting)
-        except StopIteration as finished:
-            stylized: Stylized = finished.value
-            return stylized
 
 
 # Rungs
