@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -21,29 +21,43 @@ import structlog
 
 from styled import __version__
 from styled.config import Config, load_config
-from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed
+from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
 from styled.delivery.publisher import Publisher
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
 from styled.engine.memory import keep_freed_memory
 from styled.engine.weights import load_weights
-from styled.errors import ConfigError, StyledError
+from styled.errors import (
+    ConfigError,
+    JournalDamaged,
+    ResourceUnavailable,
+    StoppedAmidStep,
+    StyledError,
+)
 from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import IgnoreRules
+from styled.intake.scanning import IgnoreRules, scan
 from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.database import set_aside
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import check_style
 from styled.jobs.protocols import Engine
-from styled.jobs.scheduler import Scheduler
+from styled.jobs.rebuild import adopt_finished
+from styled.jobs.scheduler import History, Scheduler
 from styled.jobs.worker import Collaborators, Worker
+from styled.mounts import Mounts
 from styled.ops.lock import InstanceLock
 
 log = structlog.get_logger()
 
 ONCE_LOOK_SECONDS = 0.2
 """How often `once` looks whether everything has settled."""
+
+STOP_SECONDS = 4.0
+"""How long a stop waits for the present step; then it is given up, and nothing else is."""
+
+DAY_SECONDS = 86400.0
 
 DOWNLOAD_REPORT_SECONDS = 5.0
 """How often a download of weights is reported in the log."""
@@ -103,7 +117,7 @@ class Daemon:
     ) -> None:
         """Work as `config` says, with the engine that `engine_factory` makes of it."""
         self._config = config
-        self._styles = config.styles
+        self._present = config  # what a reload has made of it
         self._degraded: tuple[str, ...] = ()
         self._engine_factory = engine_factory
         self._stop = threading.Event()
@@ -112,6 +126,8 @@ class Daemon:
         # because the interrupted code may be holding its lock.
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._failure: BaseException | None = None
+        self._worker: Worker | None = None
+        self._mounts = Mounts(config.state / "mounts.json", write_whole)
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; SIGHUP reloads the configuration.
@@ -136,13 +152,12 @@ class Daemon:
         Raises:
             StyledError: it can't start, or can't go on.
         """
-        begun = time.time()
         with self._working() as journal:
             intake = self._make_intake(journal)
             while not self._told_to_stop(ONCE_LOOK_SECONDS):
                 if intake.look() and not journal.unfinished_ids():
                     break
-            return journal.count_finished(JobState.REJECTED, since=begun)
+        return self._worker.rejected if self._worker is not None else 0
 
     def _told_to_stop(self, within_seconds: float) -> bool:
         try:
@@ -156,16 +171,19 @@ class Daemon:
 
         Raises:
             StyledError: it can't start, or the scheduler has failed.
+            StoppedAmidStep: the scheduler is still at a step that takes too long. Nothing
+                is lost that could be kept: after slow steps a checkpoint is saved each time,
+                and whatever is being published appears whole or not at all.
         """
         with self._signals(), ExitStack() as stack:
             publisher = self._prepare_folders(stack)
             check_styles(self._config)
-            journal = Journal.open(self._config.state / "journal.sqlite3")
+            journal = self._open_journal()
             stack.callback(journal.close)
             journal.write_daemon(state="starting", version=__version__, degraded_intake="[]")
             keep_freed_memory()
             thread = threading.Thread(
-                target=self._run_scheduler, args=(journal, publisher), name="scheduler"
+                target=self._run_scheduler, args=(journal, publisher), name="scheduler", daemon=True
             )
             thread.start()
             try:
@@ -174,10 +192,16 @@ class Daemon:
             finally:
                 self._stop.set()
                 self._submitted.set()
-                thread.join()
-                journal.write_daemon(state="stopped")
+                thread.join(STOP_SECONDS)
+                is_amid_a_step = thread.is_alive()
+                if is_amid_a_step:
+                    _put_back_what_runs(journal)
+                with suppress(ResourceUnavailable):  # the next start would say so
+                    journal.write_daemon(state="stopped")
                 if self._failure is not None:
                     raise self._failure
+            if is_amid_a_step:
+                raise StoppedAmidStep
 
     def _wait_until_ready(self) -> None:
         """Wait for the scheduler, leaving other commands to whoever waits for them next."""
@@ -191,27 +215,64 @@ class Daemon:
 
     def _prepare_folders(self, stack: ExitStack) -> Publisher:
         config = self._config
-        for folder in (config.state, config.state / "checkpoints", config.inbox):
-            make_folder(folder)
-        for name in (*config.styles, *config.folders):
-            make_folder(config.inbox / name)
+        make_folder(config.state / "checkpoints")
         lock = InstanceLock(config.state / "lock")
         lock.acquire()
         stack.callback(lock.release)
-        publisher = Publisher(config.outbox, config.rejected, config.archive)
+        self._mounts.require_mounted(config.inbox)
+        make_folder(config.inbox)
+        self._make_style_folders(config)
+        publisher = Publisher(
+            config.outbox, config.rejected, config.archive, self._mounts.require_mounted
+        )
         if swept := publisher.prepare() + sweep_temporaries(config.state):
             log.info("temporaries.swept", count=swept)
         return publisher
 
+    def _make_style_folders(self, config: Config) -> None:
+        for name in (*config.styles, *config.folders):
+            make_folder(self._config.inbox / name)
+
+    def _open_journal(self) -> Journal:
+        """Open the journal; where it is lost or damaged, make one of what the folders tell."""
+        path = self._config.state / "journal.sqlite3"
+        is_new = not path.exists()
+        try:
+            journal = Journal.open(path)
+        except JournalDamaged as error:
+            aside = set_aside(path)
+            log.error("journal.set_aside", reason=error.message, kept_as=str(aside))
+            is_new = True
+            journal = Journal.open(path)
+        if is_new:
+            config, pairing = self._config, _pairing(self._config)
+            arrivals = (
+                SettledInput(found.path, found.size, found.mtime_ns, destinations)
+                for found in scan(config.inbox, IgnoreRules(config.intake.ignore))
+                if (destinations := pairing.destinations(found.path))
+            )
+            now = time.time()
+            if adopted := adopt_finished(journal, arrivals, config.inbox, config.outbox, now):
+                log.warning("jobs.adopted", count=adopted, source="sidecars in the outbox")
+        return journal
+
     def _make_intake(self, journal: Journal) -> Intake:
-        def submit(inputs: Sequence[SettledInput]) -> None:
+        def submit(inputs: Sequence[SettledInput]) -> int:
             if submitted := journal.submit(inputs, time.time()):
-                log.info("jobs.submitted", count=submitted)
                 self._submitted.set()
+            return submitted
 
         def note_degraded(reason: str | None) -> None:
             self._degraded = () if reason is None else (reason,)
-            journal.write_daemon(degraded_intake=json.dumps(self._degraded))
+            with suppress(ResourceUnavailable):  # the log has it, and sidecars will
+                journal.write_daemon(degraded_intake=json.dumps(self._degraded))
+
+        def make_folders() -> None:
+            # Not the inbox itself: that may be on a disk which is not mounted just now.
+            if self._config.inbox.is_dir():
+                with suppress(ResourceUnavailable):  # looking at the inbox says more
+                    self._mounts.require_mounted(self._config.inbox)
+                    self._make_style_folders(self._present)
 
         config = self._config
         return Intake(
@@ -222,6 +283,8 @@ class Daemon:
             mode=config.intake.mode,
             settle_seconds=config.intake.settle_seconds,
             rescan_seconds=config.intake.rescan_seconds,
+            require_inbox=lambda: self._mounts.require(config.inbox),
+            make_folders=make_folders,
             on_degraded=note_degraded,
         )
 
@@ -243,20 +306,26 @@ class Daemon:
         config = self._config
         started = time.time()
         engine = self._engine_factory(config, self._on_bytes())
-        checkpoints = CheckpointStore(config.state / "checkpoints", engine, write_streamed)
-        worker = Worker(
+        checkpoints = CheckpointStore(
+            config.state / "checkpoints", engine, write_streamed, make_folder
+        )
+        worker = self._worker = Worker(
             config,
             Collaborators(
                 journal,
                 engine,
                 publisher,
                 checkpoints,
-                styles=lambda: self._styles,
+                styles=lambda: self._present.styles,
                 degraded=lambda: self._degraded,
+                require_inbox=lambda: self._mounts.require(config.inbox),
             ),
             self._stop,
         )
-        scheduler = Scheduler(journal, worker, stop=self._stop, wake=self._submitted)
+        history = History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs)
+        scheduler = Scheduler(
+            journal, worker, stop=self._stop, wake=self._submitted, history=history
+        )
         scheduler.recover()
         checkpoints.sweep(keep=journal.unfinished_ids())
         facts = engine.facts
@@ -304,12 +373,11 @@ class Daemon:
         try:
             config = load_config(path)
             check_styles(config)
-            for name in (*config.styles, *config.folders):
-                make_folder(config.inbox / name)
+            self._make_style_folders(config)
         except StyledError as error:
             log.error("config.kept", reason=str(error))
             return
-        self._styles = config.styles
+        self._present = config
         intake.look_at_everything_again(_pairing(config))
         log.info("config.reloaded", styles=list(config.styles))
         fixed = [
@@ -339,3 +407,11 @@ class Daemon:
 
 def _pairing(config: Config) -> Pairing:
     return Pairing(tuple(config.styles), config.folders, config.default_style)
+
+
+def _put_back_what_runs(journal: Journal) -> None:
+    """Note that the present job has been given up through no fault of its own."""
+    with suppress(ResourceUnavailable, JournalDamaged):
+        for job in journal.in_state(JobState.RUNNING, limit=1):
+            journal.put_back(job, attempt_counts=False)
+    log.warning("daemon.stopped_amid_a_step", waited_seconds=STOP_SECONDS)

@@ -52,9 +52,21 @@ class ResourceUnavailable(StyledError):
     """A folder, a disk or a permission is missing. It is nobody's input's fault."""
 
 
+class NotMounted(ResourceUnavailable):
+    """The disk that a folder was on before is not mounted now."""
+
+
+class JournalDamaged(StyledError):
+    """The journal's file is damaged; the next start makes a new one of what there is."""
+
+
 class InUse(ResourceUnavailable):
     """Another instance already works on these folders."""
 
 
 class EngineFailure(StyledError):
     """The optimisation failed: not-a-number, divergence or lack of memory."""
+
+
+class StoppedAmidStep(Exception):
+    """Told to stop, amid a step that would have taken too long to wait for. No failure."""

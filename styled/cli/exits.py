@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -17,7 +19,10 @@ from styled.errors import (
     EngineFailure,
     InputIncomplete,
     InputRejected,
+    JournalDamaged,
+    NotMounted,
     ResourceUnavailable,
+    StoppedAmidStep,
     StyledError,
     WeightsError,
 )
@@ -36,6 +41,8 @@ EXIT_CODES: tuple[tuple[type[StyledError], int], ...] = (
     (DeviceLost, TEMPORARY),
     (WeightsError, NOT_AVAILABLE),
     (DeviceError, NOT_AVAILABLE),
+    (NotMounted, TEMPORARY),
+    (JournalDamaged, TEMPORARY),
     (ResourceUnavailable, NOT_WRITABLE),
     (ConfigError, BAD_CONFIG),
     (InputRejected, REJECTED),
@@ -57,6 +64,9 @@ def errors_as_exit_codes() -> Iterator[None]:
     """Print a `StyledError` in words and leave with its code; never a traceback."""
     try:
         yield
+    except StoppedAmidStep:
+        sys.stderr.flush()
+        os._exit(DONE)  # anything else would wait for the step, or tear torch down amid it
     except StyledError as error:
         say_error(error)
         raise typer.Exit(exit_code_of(error)) from error

@@ -263,6 +263,7 @@ def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float, mtime
         finished_at=None,
         result=str(request.out),
         result_sha256=None,
+        input_sha256=prepared.read.sha256,
         original=None,
         reason=None,
         failure=None,

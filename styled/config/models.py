@@ -142,6 +142,12 @@ class QueueConfig(BaseModel):
         default=30,
         description="How often a running job is saved; a crash costs at most this much work.",
     )
+    history_days: Positive = Field(
+        default=90, description="How long finished jobs are remembered for `styled status`."
+    )
+    history_jobs: Count = Field(
+        default=10_000, description="How many finished jobs are remembered at most."
+    )
 
 
 class OutputConfig(BaseModel):

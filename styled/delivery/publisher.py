@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from styled.delivery.atomic import (
@@ -18,17 +17,28 @@ from styled.delivery.atomic import (
 )
 from styled.delivery.names import free_folder, free_place, sidecar_of
 from styled.errors import ResourceUnavailable
+from styled.files import identity, sha256_of
 from styled.sidecar import Sidecar, job_id_in
 
 
 class Publisher:
     """Puts files where others look for them. The daemon owns exactly one."""
 
-    def __init__(self, outbox: Path, rejected: Path, archive: Path) -> None:
-        """Publish below these folders."""
+    def __init__(
+        self,
+        outbox: Path,
+        rejected: Path,
+        archive: Path,
+        require_mounted: Callable[[Path], None] = lambda root: None,
+    ) -> None:
+        """Publish below these folders, as long as `require_mounted` does not object.
+
+        It raises ResourceUnavailable for a folder whose disk is not mounted just now.
+        """
         self.outbox = outbox
         self.rejected = rejected
         self.archive = archive
+        self._require_mounted = require_mounted
 
     def prepare(self) -> int:
         """Make the folders, sweep what a dead process left; return how many files were swept.
@@ -38,7 +48,7 @@ class Publisher:
         """
         roots = (self.outbox, self.rejected, self.archive)
         for root in roots:
-            make_folder(root)
+            self._make_folder(root)
         return sum(sweep_temporaries(root) for root in roots)
 
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
@@ -50,10 +60,11 @@ class Publisher:
             ResourceUnavailable: its folder can't be made.
         """
         *folders, name = Path(relative).parts
+        self._require_mounted(root)
         folder = root
         for part in folders:
             folder = free_folder(folder, part)
-        make_folder(folder)
+        self._make_folder(folder)
         return free_place(folder, name, sidecar=sidecar)
 
     def publish_result(self, path: Path, data: bytes) -> None:
@@ -62,7 +73,7 @@ class Publisher:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        make_folder(path.parent)
+        self._make_folder(path.parent)
         write_whole(path, data)
 
     def publish_sidecar(self, path: Path, sidecar: Sidecar) -> None:
@@ -71,7 +82,7 @@ class Publisher:
         Raises:
             ResourceUnavailable: the folder is full, read-only or gone.
         """
-        make_folder(path.parent)
+        self._make_folder(path.parent)
         write_whole(sidecar_of(path), sidecar.to_json())
 
     def is_published(self, path: Path, job_id: str) -> bool:
@@ -80,6 +91,7 @@ class Publisher:
         Raises:
             ResourceUnavailable: the outbox can't be looked into.
         """
+        self._require_mounted(self.outbox)
         with resource_errors(path):
             return path.exists() and job_id_in(sidecar_of(path)) == job_id
 
@@ -92,7 +104,7 @@ class Publisher:
         sidecar = sidecar_of(path)
         if os.path.lexists(sidecar) and job_id_in(sidecar) != job_id:
             return False
-        return not os.path.lexists(path) or (sha256 is not None and sha256 == _sha256_of(path))
+        return not os.path.lexists(path) or (sha256 is not None and sha256 == sha256_of(path))
 
     def place_for_original(
         self, root: Path, relative: str, source: Path, reserved: Path | None
@@ -136,7 +148,7 @@ class Publisher:
             for destination in others:
                 self._copy(source, destination, apart=keep)
             if last is not None and not _is_there_already(source, last):
-                make_folder(last.parent)
+                self._make_folder(last.parent)
                 move_whole(source, last)
             elif not keep:
                 with resource_errors(source):
@@ -148,24 +160,16 @@ class Publisher:
             raise
         return True
 
+    def _make_folder(self, folder: Path) -> None:
+        for root in (self.outbox, self.rejected, self.archive):
+            if folder.is_relative_to(root):
+                self._require_mounted(root)
+        make_folder(folder)
+
     def _copy(self, source: Path, destination: Path | None, *, apart: bool) -> None:
         if destination is not None and not _is_there_already(source, destination):
-            make_folder(destination.parent)
+            self._make_folder(destination.parent)
             copy_whole(source, destination, apart=apart)
-
-
-def identity(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime_ns of a file, None where there is none.
-
-    Raises:
-        ResourceUnavailable: nobody can tell, for instance because of a permission.
-    """
-    with resource_errors(path):
-        try:
-            found = os.stat(path, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found.st_size, found.st_mtime_ns
 
 
 def _is_there_already(source: Path, destination: Path) -> bool:
@@ -186,16 +190,5 @@ def _is_there_already(source: Path, destination: Path) -> bool:
 
 
 def _same(a: Path, b: Path) -> bool:
-    sha256 = _sha256_of(a)
-    return sha256 is not None and sha256 == _sha256_of(b)
-
-
-def _sha256_of(path: Path) -> str | None:
-    """Return the digest of a regular file, None for anything else: a pipe would block."""
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    sha256 = sha256_of(a)
+    return sha256 is not None and sha256 == sha256_of(b)

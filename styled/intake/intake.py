@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from styled.intake.pairing import Pairing
 from styled.intake.scanning import Found, IgnoreRules, scan
 from styled.intake.settling import SettleGate
 from styled.intake.watching import Watcher
+from styled.mounts import mount_of
 
 log = structlog.get_logger()
 
@@ -26,6 +28,12 @@ POLL_SECONDS = 1.0
 
 REST_SECONDS = 0.1
 """The least pause between two looks: a storm of events collapses into one of them."""
+
+LOOKING_SHARE = 10
+"""Looking again without a reason waits at least so many times as long as a look has taken."""
+
+SUBMITTED_AT_ONCE = 1000
+"""So that the first photos of a hundred thousand are worked on while the others are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,10 @@ class SettledInput:
     destinations: dict[str, str]
 
 
+class _Stopping(Exception):
+    """Told to stop amid a look."""
+
+
 class Intake:
     """Looks at the inbox at start, when the kernel hints, and every so often regardless."""
 
@@ -52,18 +64,34 @@ class Intake:
         self,
         inbox: Path,
         pairing: Pairing,
-        submit: Callable[[Sequence[SettledInput]], None],
+        submit: Callable[[Sequence[SettledInput]], int],
         *,
         ignore: IgnoreRules,
         mode: Mode = "auto",
         settle_seconds: float = 1.0,
         rescan_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        require_inbox: Callable[[], None] = lambda: None,
+        make_folders: Callable[[], None] = lambda: None,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
-        """Hand settled inputs to `submit`, and a word whenever watching fails to `on_degraded`.
+        """Hand settled inputs to `submit`, which returns how many new jobs they are.
 
-        Both are called from the intake's own thread; None means that watching works again.
+        Args:
+            inbox: May come and go.
+            pairing: Decides what is handed on.
+            submit: Like the callables below, called from the intake's own thread; may
+                raise ResourceUnavailable, then the same inputs come again.
+            ignore: Names that are left alone.
+            mode: `native` relies on the kernel's events, `polling` does without, and `auto`
+                polls where there are none.
+            settle_seconds: How long a file must stay as it is.
+            rescan_seconds: How often everything is looked at and offered again.
+            clock: Monotonic seconds.
+            require_inbox: Called before each look; raises ResourceUnavailable where the
+                inbox is not there, even if a folder of its name is.
+            make_folders: Called every `rescan_seconds`, to bring back what was removed.
+            on_degraded: Told whenever watching fails, and with None once it works again.
         """
         self._inbox = inbox
         self._pairing = pairing
@@ -72,12 +100,16 @@ class Intake:
         self._mode = mode
         self._rescan_seconds = rescan_seconds
         self._clock = clock
+        self._require_inbox = require_inbox
+        self._make_folders = make_folders
         self._on_degraded = on_degraded
         self._gate = SettleGate(settle_seconds)
         self._hint = threading.Event()
         self._stopping = threading.Event()
         self._watcher = Watcher(inbox, self._hint.set)
-        self._thread = threading.Thread(target=self._run, name="intake")
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._next_full_look = clock()
+        self._look_seconds = 0.0
         self._trouble: str | None = None
         self.degraded: str | None = None
 
@@ -85,12 +117,12 @@ class Intake:
         """Start watching in a thread of its own."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop watching and join the thread."""
+    def stop(self, within_seconds: float = 2.0) -> None:
+        """Stop watching and join the thread, unless it hangs on a drive that is gone."""
         self._stopping.set()
         self._hint.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(within_seconds)
 
     def look(self) -> bool:
         """Look at the whole inbox once, and submit what has settled.
@@ -98,10 +130,11 @@ class Intake:
         Returns:
             Whether everything that lies there has settled.
         """
-        now = self._clock()
+        began = self._clock()
         try:
-            settled = self._gate.pass_settled(scan(self._inbox, self._ignore), now)
-            self._hand_on(settled)
+            self._require_inbox()
+            found = self._until_stopped(scan(self._inbox, self._ignore))
+            self._hand_on(self._gate.pass_settled(found, began))
         except ResourceUnavailable as error:
             # What was let through but not handed on must come again.
             self._gate.forget()
@@ -109,9 +142,12 @@ class Intake:
                 log.error("inbox.unavailable", reason=error.message, remedies=error.remedies)
             self._trouble = error.message
             return False
+        except _Stopping:
+            return False
         if self._trouble is not None:
             log.info("inbox.recovered")
             self._trouble = None
+        self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
     def look_at_everything_again(self, pairing: Pairing) -> None:
@@ -120,37 +156,62 @@ class Intake:
         self._gate.forget()
         self._hint.set()
 
+    def _until_stopped(self, found: Iterable[Found]) -> Iterator[Found]:
+        for file in found:
+            if self._stopping.is_set():
+                raise _Stopping
+            yield file
+
     def _hand_on(self, settled: Sequence[Found]) -> None:
-        inputs = [
+        inputs = (
             SettledInput(file.path, file.size, file.mtime_ns, destinations)
             for file in settled
             if (destinations := self._pairing.destinations(file.path))
-        ]
-        if inputs:
-            self._submit(inputs)
+        )
+        submitted = 0
+        while portion := list(islice(inputs, SUBMITTED_AT_ONCE)):
+            submitted += self._submit(portion)
+        if submitted:
+            log.info("jobs.submitted", count=submitted)
+
+    # In its own thread
 
     def _run(self) -> None:
-        next_full_look = self._clock()
         while not self._stopping.is_set():
             self._hint.clear()
-            self._watch()
-            if self._clock() >= next_full_look:
-                # Once in a while everything is offered again: the journal knows what it
-                # has, and whatever a hint or a look has missed is found.
+            try:
+                self._turn()
+            # Nobody would notice if this thread died: photos would simply not be found any
+            # more. Whatever it was, the next look may go better.
+            except Exception:
+                log.exception("intake.crashed", next_look_seconds=POLL_SECONDS)
+                self._trouble = "the last look at the inbox failed"
                 self._gate.forget()
-                next_full_look = self._clock() + self._rescan_seconds
-            self.look()
             if self._stopping.wait(REST_SECONDS):
                 break  # without this, the hint of stop() might be the one cleared above
-            self._hint.wait(max(0.0, self._next_look_at(next_full_look) - self._clock()))
+            self._hint.wait(max(0.0, self._next_look_at() - self._clock()))
         self._watcher.stop()
 
-    def _next_look_at(self, next_full_look: float) -> float:
-        soon = self._clock() + POLL_SECONDS
+    def _turn(self) -> None:
+        """Look once; now and then at everything, as if nothing had been seen before."""
+        if self._clock() >= self._next_full_look:
+            # The journal knows what it has, and whatever a hint or a look has missed is found.
+            self._gate.forget()
+            self._next_full_look = self._clock() + self._rarely(self._rescan_seconds)
+            self._make_folders()
+        self._watch()
+        self.look()
+
+    def _rarely(self, seconds: float) -> float:
+        return max(seconds, LOOKING_SHARE * self._look_seconds)
+
+    def _next_look_at(self) -> float:
+        soon = self._clock() + self._rarely(POLL_SECONDS)
         if self._trouble is not None:
-            return min(next_full_look, soon)  # what has settled long ago is no reason to hurry
-        moments = [next_full_look]
-        if self.degraded is not None or self._mode == "polling":
+            # What has settled long ago is no reason to hurry.
+            return min(self._next_full_look, soon)
+        moments = [self._next_full_look]
+        if self._mode == "polling" or (self._mode == "auto" and self.degraded is not None):
             moments.append(soon)
         settles = self._gate.next_settled_at()
         if settles is not None:
@@ -160,10 +221,25 @@ class Intake:
     def _watch(self) -> None:
         if self._mode == "polling":
             return
-        problem = self._watcher.ensure()
+        problem = self._no_use_in_watching() or self._watcher.ensure()
         if problem == self.degraded:
             return
+        every = POLL_SECONDS if self._mode == "auto" else self._rescan_seconds
         if problem is not None:
-            log.warning("inbox.polled", reason=problem, every_seconds=POLL_SECONDS)
+            log.warning("inbox.polled", reason=problem, every_seconds=every)
         self.degraded = problem
-        self._on_degraded(None if problem is None else f"the inbox is polled: {problem}")
+        self._on_degraded(
+            None if problem is None else f"the inbox is polled every {every:g} s: {problem}"
+        )
+
+    def _no_use_in_watching(self) -> str | None:
+        if self._mode != "auto":
+            return None
+        mount = mount_of(self._inbox)
+        if mount is None or not mount.is_remote:
+            return None
+        self._watcher.stop()
+        return (
+            f"{self._inbox} is on a network drive ({mount.kind}), which does not tell of new "
+            "files (to accept that: intake.mode: polling)"
+        )

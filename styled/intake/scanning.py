@@ -51,7 +51,8 @@ class IgnoreRules:
 def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
     """Yield every regular file below `inbox`.
 
-    Symbolic links, pipes, sockets and devices are neither followed nor opened. What
+    The files of a folder come in the order of their names, and before those of the folders
+    in it. Symbolic links, pipes, sockets and devices are neither followed nor opened. What
     vanishes during the look, or can't be looked into, is passed over until the next one.
 
     Raises:
@@ -64,7 +65,7 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
         folder = pending.pop()
         try:
             with os.scandir(inbox / folder) as listing:
-                entries = list(listing)
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             if not folder:
                 raise ResourceUnavailable(
@@ -73,6 +74,7 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
                 ) from error
             _pass_over(folder, error)
             continue
+        folders = []
         for entry in entries:
             if ignore.match(entry.name):
                 continue
@@ -83,9 +85,10 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
                 _pass_over(path, error)
                 continue
             if stat.S_ISDIR(facts.st_mode):
-                pending.append(path)
+                folders.append(path)
             elif stat.S_ISREG(facts.st_mode):
                 yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        pending.extend(reversed(folders))
 
 
 def _pass_over(path: str, error: OSError) -> None:

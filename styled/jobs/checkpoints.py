@@ -25,8 +25,10 @@ class CheckpointStore:
         folder: Path,
         engine: Engine,
         write_streamed: Callable[[Path, Callable[[IO[bytes]], None]], None],
+        make_folder: Callable[[Path], None],
     ) -> None:
         """Keep checkpoints in `folder`, written by `write_streamed`, in the engine's format."""
+        self._make_folder = make_folder
         self._folder = folder
         self._engine = engine
         self._write_streamed = write_streamed
@@ -38,6 +40,7 @@ class CheckpointStore:
         have saved time.
         """
         try:
+            self._make_folder(self._folder)  # somebody may have tidied up
             self._write_streamed(
                 self._path(job),
                 lambda stream: self._engine.dump_checkpoint(checkpoint, fingerprint, stream),

@@ -54,6 +54,7 @@ class Job:
         not_before: When a waiting job is next tried.
         result: Where its result is or will be, below the outbox.
         result_sha256: Of the result's bytes, once they are known.
+        input_sha256: Of the bytes that were read and painted, once there is a result.
         original: Where its original is or will be: an absolute path.
         reason: Why it waits, was rejected or was cancelled, in words.
         failure: The class of that reason, such as `input` or `engine`.
@@ -74,7 +75,23 @@ class Job:
     finished_at: float | None
     result: str | None
     result_sha256: str | None
+    input_sha256: str | None
     original: str | None
     reason: str | None
     failure: str | None
     fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a sidecar in the outbox says of a finished job.
+
+    Attributes:
+        result: Relative to the outbox.
+    """
+
+    job_id: str
+    style: str
+    input_sha256: str
+    result: str
+    result_sha256: str

@@ -11,48 +11,20 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Self
 
-from styled.errors import ResourceUnavailable
-from styled.jobs.job import Arrival, Job, JobState
+from styled.jobs.database import open_database, open_database_read_only, sqlite_errors
+from styled.jobs.job import Arrival, Job, JobState, Published
 from styled.sidecar import readable
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE jobs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    input BLOB NOT NULL,
-    size INTEGER NOT NULL,
-    mtime_ns TEXT NOT NULL, -- a file may be dated beyond what an INTEGER holds: the year 2262
-    style TEXT NOT NULL,
-    destination BLOB NOT NULL,
-    state TEXT NOT NULL DEFAULT 'queued',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    submitted_at REAL NOT NULL,
-    not_before REAL NOT NULL DEFAULT 0,
-    started_at REAL,
-    finished_at REAL,
-    result BLOB,
-    result_sha256 TEXT,
-    original BLOB,
-    reason TEXT,
-    failure TEXT,
-    fraction REAL NOT NULL DEFAULT 0,
-    in_inbox INTEGER NOT NULL DEFAULT 1
-);
--- The same file is never submitted twice while it lies in the inbox, done or not.
-CREATE UNIQUE INDEX jobs_identity ON jobs (input, style, size, mtime_ns) WHERE in_inbox;
-CREATE INDEX jobs_queue ON jobs (state, seq);
-CREATE TABLE daemon (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 
 _COLUMNS = ", ".join(field.name for field in fields(Job))
 _PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
+LONGEST_WAIT_SECONDS = 3600.0
+"""No job is ever told to wait longer: if one seems to, the clock has been set back."""
+
 FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
 
 
@@ -69,52 +41,23 @@ class Journal:
         """Open the journal at `path`, making it where there is none.
 
         Raises:
-            ResourceUnavailable: it can't be opened or written, is damaged, or is newer.
+            JournalDamaged, ResourceUnavailable: as `open_database`.
         """
-        with _sqlite_errors(path), ExitStack() as on_failure:
-            connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            on_failure.callback(connection.close)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA busy_timeout = 10000")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise ResourceUnavailable(
-                    f"the journal {path} was written by a newer styled (schema {version}, this "
-                    f"one knows {SCHEMA_VERSION})",
-                    "install that version again, or move the journal away to start afresh",
-                )
-            if version == 0:
-                connection.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
-            on_failure.pop_all()
-        return cls(connection)
+        return cls(open_database(path))
 
     @classmethod
     def open_read_only(cls, path: Path) -> Self:
         """Open an existing journal for looking at it only.
 
         Raises:
-            ResourceUnavailable: there is none, or it can't be read.
+            JournalDamaged, ResourceUnavailable: as `open_database_read_only`.
         """
-        if not path.exists():
-            raise ResourceUnavailable(f"there is no journal at {path}", "start it with styled run")
-        # Without a write-ahead log nobody is writing, and SQLite has to be told so: else it
-        # wants to make one, which a user who may only read is not allowed to.
-        log_file = path.with_name(f"{path.name}-wal")
-        mode = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
-        with _sqlite_errors(path), ExitStack() as on_failure:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
-            on_failure.callback(connection.close)
-            connection.execute("PRAGMA busy_timeout = 2000")
-            connection.execute("SELECT 1 FROM jobs LIMIT 1")
-            on_failure.pop_all()
-        return cls(connection)
+        return cls(open_database_read_only(path))
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     # Arriving
 
@@ -149,8 +92,9 @@ class Journal:
             cursor.execute(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, fraction = 0,"
                 " started_at = ? WHERE seq = (SELECT seq FROM jobs WHERE state = 'queued'"
-                f" AND not_before <= ? ORDER BY seq LIMIT 1) RETURNING {_COLUMNS}",
-                (now, now),
+                " AND (not_before <= ? OR not_before > ?) ORDER BY seq LIMIT 1)"
+                f" RETURNING {_COLUMNS}",
+                (now, now, now + LONGEST_WAIT_SECONDS),
             )
             row = cursor.fetchone()
         return None if row is None else _job(row)
@@ -170,7 +114,7 @@ class Journal:
         not_before: float = 0.0,
         attempt_counts: bool,
     ) -> None:
-        """Return a claimed job to the queue.
+        """Return a claimed job to the queue; one that has ended stays as it is.
 
         Args:
             job: Claimed.
@@ -181,7 +125,7 @@ class Journal:
         """
         self._execute(
             "UPDATE jobs SET state = 'queued', reason = ?, failure = ?, not_before = ?,"
-            " attempts = attempts - ? WHERE id = ?",
+            " attempts = attempts - ? WHERE id = ? AND state = 'running'",
             (_text(reason), failure, not_before, 0 if attempt_counts else 1, job.id),
         )
 
@@ -189,11 +133,11 @@ class Journal:
         """Remember how far a running job is."""
         self._execute("UPDATE jobs SET fraction = ? WHERE id = ?", (fraction, job.id))
 
-    def reserve_result(self, job: Job, result: str, sha256: str) -> None:
-        """Remember where a result will be published, before it is."""
+    def reserve_result(self, job: Job, result: str, sha256: str, input_sha256: str) -> None:
+        """Remember what was read, and where its result will be published, before it is."""
         self._execute(
-            "UPDATE jobs SET result = ?, result_sha256 = ? WHERE id = ?",
-            (os.fsencode(result), sha256, job.id),
+            "UPDATE jobs SET result = ?, result_sha256 = ?, input_sha256 = ? WHERE id = ?",
+            (os.fsencode(result), sha256, input_sha256, job.id),
         )
 
     def reserve_original(self, job: Job, original: Path) -> None:
@@ -238,6 +182,33 @@ class Journal:
         return self._jobs(
             "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
         )
+
+    def prune(self, *, before: float, keep: int) -> int:
+        """Forget finished jobs whose input has left the inbox; return how many.
+
+        Args:
+            before: Unix time; what has ended earlier is forgotten.
+            keep: How many of the others are remembered, the latest ones.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "DELETE FROM jobs WHERE NOT in_inbox AND finished_at IS NOT NULL AND"
+                " (finished_at < ? OR seq NOT IN (SELECT seq FROM jobs WHERE NOT in_inbox"
+                " AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT ?))",
+                (before, keep),
+            )
+            return max(cursor.rowcount, 0)
+
+    def adopt(self, arrival: Arrival, done: Published, now: float) -> None:
+        """Take up a job that a lost journal knew to be done, whose input still lies there."""
+        self._execute(
+            "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style, destination, state,"
+            " attempts, submitted_at, finished_at, result, result_sha256, input_sha256, fraction)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, 1.0)",
+            (done.job_id, os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
+             done.style, os.fsencode(arrival.destinations[done.style]), now, now,
+             os.fsencode(done.result), done.result_sha256, done.input_sha256),
+        )  # fmt: skip
 
     # Looking
 
@@ -304,12 +275,12 @@ class Journal:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, _sqlite_errors():
+        with self._lock, sqlite_errors():
             yield self._connection.cursor()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, _sqlite_errors():
+        with self._lock, sqlite_errors():
             cursor = self._connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             try:
@@ -319,23 +290,6 @@ class Journal:
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
-
-
-@contextmanager
-def _sqlite_errors(path: Path | None = None) -> Iterator[None]:
-    where = f" {path}" if path else ""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise ResourceUnavailable(
-            f"the journal{where} can't be used: {error}",
-            "check free space and permissions of the state folder",
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise ResourceUnavailable(
-            f"the journal{where} is damaged: {error}",
-            "move it away to start afresh; finished work in the outbox is not touched",
-        ) from error
 
 
 def _text(words: str | None) -> str | None:

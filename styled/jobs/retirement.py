@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
-from styled.errors import ResourceUnavailable
+from styled.files import identity, lies_in, sha256_of
 from styled.jobs.account import sidecar_of_rejection
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import FINISHED, Journal
@@ -29,6 +28,7 @@ def retire_input(
     journal: Journal,
     delivery: Delivery,
     inbox: Path,
+    require_inbox: Callable[[], None],
     after_success: AfterSuccess,
     now: float,
 ) -> None:
@@ -45,9 +45,10 @@ def retire_input(
         return
     done = [s for s in siblings if s.state is JobState.DONE]
     rejected = [s for s in siblings if s.state is JobState.REJECTED]
-    require_inbox(inbox)
+    require_inbox()
     source = inbox / job.input
-    is_there = identity(source) == (job.size, job.mtime_ns)
+    read = next((s.input_sha256 for s in siblings if s.input_sha256), None)
+    is_there = is_unchanged(inbox, job, read)
     if not done and not rejected:
         # Cancelled because it is gone, or because its style is: then it is painted after
         # all once that style is back.
@@ -56,7 +57,7 @@ def retire_input(
         return
 
     keep = after_success == "keep" and bool(done)
-    sha256 = _sha256(source) if rejected and is_there else None
+    sha256 = sha256_of(source) if rejected and is_there else None
     places: dict[str, Path] = {}
     for sibling in (*(done if after_success == "archive" else ()), *rejected):
         root = delivery.rejected if sibling.state is JobState.REJECTED else delivery.archive
@@ -70,7 +71,7 @@ def retire_input(
         if place != reserved:
             journal.reserve_original(sibling, place)
         places[sibling.id] = place
-    was_there = delivery.take_original(
+    was_there = is_there and delivery.take_original(
         source, list(places.values()), same_as=(job.size, job.mtime_ns), keep=keep
     )
     for sibling in rejected:
@@ -79,7 +80,7 @@ def retire_input(
         delivery.publish_sidecar(
             places[sibling.id],
             sidecar_of_rejection(
-                sibling, sha256 or _sha256(places[sibling.id]), changed=changed, now=now
+                sibling, sha256 or sha256_of(places[sibling.id]), changed=changed, now=now
             ),
         )
     if not keep or not was_there:
@@ -87,42 +88,18 @@ def retire_input(
     log.debug("input.retired", path=readable(job.input), places=[str(p) for p in places.values()])
 
 
-def require_inbox(inbox: Path) -> None:
-    """Do nothing, unless the whole inbox is missing: then no single input is.
+def is_unchanged(inbox: Path, job: Job, input_sha256: str | None) -> bool:
+    """Tell whether the very file that `job` is about still lies in the inbox.
+
+    Its bytes decide where they are known: a file may be rewritten and keep its size and
+    its date.
 
     Raises:
-        ResourceUnavailable: it is not there or can't be read.
+        ResourceUnavailable: nobody can tell.
     """
-    try:
-        os.scandir(inbox).close()
-    except OSError as error:
-        raise ResourceUnavailable(
-            f"the inbox {inbox} can't be read: {error.strerror}",
-            "mount it, make it again or mend its permissions; work goes on by itself",
-        ) from error
-
-
-def identity(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime_ns of a file, None where there is none.
-
-    Raises:
-        ResourceUnavailable: nobody can tell, for instance because of a permission.
-    """
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ResourceUnavailable(
-            f"{path} can't be looked at: {error.strerror}",
-            "check the permissions, the disk and the mount",
-        ) from error
-    return found.st_size, found.st_mtime_ns
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    source = inbox / job.input
+    return (
+        lies_in(inbox, job.input)
+        and identity(source) == (job.size, job.mtime_ns)
+        and (input_sha256 is None or sha256_of(source) == input_sha256)
+    )

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -22,6 +23,22 @@ LONGEST_PAUSE_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 """How long an idle scheduler sleeps at most; new jobs wake it at once."""
 
+TIDIED_AFTER_JOBS = 200
+"""After so many jobs those are forgotten that ended long ago, and what they were about."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Which finished jobs are remembered.
+
+    Attributes:
+        seconds: For how long.
+        jobs: How many at most.
+    """
+
+    seconds: float
+    jobs: int
+
 
 class Scheduler:
     """Claims jobs in the order of their arrival, until told to stop."""
@@ -33,12 +50,15 @@ class Scheduler:
         *,
         stop: threading.Event,
         wake: threading.Event,
+        history: History,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Work through `journal` with `worker` until `stop` is set.
 
         Whoever submits a job or sets `stop` sets `wake` as well.
         """
+        self._history = history
+        self._untidied = 0
         self._journal = journal
         self._worker = worker
         self._stop = stop
@@ -55,12 +75,20 @@ class Scheduler:
         for job in self._journal.recover():
             log.warning("job.recovered", job=job.id, input=readable(job.input), style=job.style)
 
-    def retire_what_is_left(self) -> None:
-        """Let inputs leave the inbox whose jobs had ended when an earlier process stopped."""
+    def tidy(self) -> None:
+        """Let inputs leave the inbox whose jobs have ended; forget jobs that ended long ago.
+
+        The former is a matter of course, except where an earlier process has been killed
+        amid it, or where an input that was kept has been taken away since.
+        """
+        self._untidied = 0
         while not self._stop.is_set():
             try:
                 for job in self._journal.finished_in_inbox():
                     self._worker.retire(job)
+                before = self._now() - self._history.seconds
+                if forgotten := self._journal.prune(before=before, keep=self._history.jobs):
+                    log.info("jobs.forgotten", count=forgotten)
                 self._resumed()
                 return
             except ResourceUnavailable as error:
@@ -72,9 +100,13 @@ class Scheduler:
         Raises:
             DeviceLost: the process has to be restarted.
         """
-        self.retire_what_is_left()
+        self.tidy()
         while not self._stop.is_set():
-            if not self.run_one():
+            if self.run_one():
+                self._untidied += 1
+                if self._untidied >= TIDIED_AFTER_JOBS:
+                    self.tidy()
+            else:
                 self._wake.wait(self._seconds_until_due())
                 self._wake.clear()
 

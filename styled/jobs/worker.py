@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,14 @@ from styled.errors import (
     ResourceUnavailable,
     StyledError,
 )
+from styled.files import identity, lies_in
 from styled.jobs.account import Outcome, degradations, sidecar_of_result
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared, prepare, result_name
 from styled.jobs.protocols import Delivery, Engine
-from styled.jobs.retirement import STYLE_REMOVED, identity, require_inbox, retire_input
+from styled.jobs.retirement import STYLE_REMOVED, is_unchanged, retire_input
 from styled.sidecar import ResultFacts, TimingFacts, readable
 
 log = structlog.get_logger()
@@ -39,8 +41,16 @@ PROGRESS_SECONDS = 1.0
 SAVING_SHARE = 10
 """Between two checkpoints at least so many times the seconds go by that one takes to write."""
 
+SLOW_STEP_SECONDS = 2.0
+"""After such a step a checkpoint is due at once: the next step may be too long for a stop."""
+
 LOOK_AGAIN_SECONDS = 5.0
 """How long a job waits whose file is incomplete or can't be read just now."""
+
+FIRST_RETRY_SECONDS = 10.0
+LONGEST_RETRY_SECONDS = 300.0
+"""How long a job waits after its first failure, twice as long after each further one, up to
+the longest. Others are done meanwhile."""
 
 
 class _Stopped(Exception):
@@ -57,6 +67,7 @@ class Collaborators:
     checkpoints: CheckpointStore
     styles: Callable[[], Mapping[str, Style]]  # the present ones: they change on reload
     degraded: Callable[[], Sequence[str]] = tuple  # what the service does without just now
+    require_inbox: Callable[[], None] = lambda: None  # ResourceUnavailable where it is not there
 
 
 class Worker:
@@ -78,6 +89,9 @@ class Worker:
         self._checkpoints = collaborators.checkpoints
         self._styles = collaborators.styles
         self._degraded = collaborators.degraded
+        self._require_inbox = collaborators.require_inbox
+        self._incomplete_since: dict[str, float] = {}
+        self.rejected = 0
         self._stop = stop
         self._now = now
         self._clock = clock
@@ -121,15 +135,14 @@ class Worker:
             ResourceUnavailable: its new place is full, read-only or gone.
         """
         retire_input(
-            job, self._journal, self._delivery, self._config.inbox,
+            job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
             self._config.output.after_success, self._now(),
         )  # fmt: skip
 
     def _attempt(self, job: Job) -> None:
         # Before anything is held against the job: it may have died of its very last step.
         if self._already_published(job):
-            self._journal.finish(job, JobState.DONE, self._now())
-            self._checkpoints.drop(job)
+            self._end(job, JobState.DONE)
             log.info("job.found_published", result=job.result)
             return
         if job.attempts > self._config.queue.max_attempts:
@@ -164,11 +177,13 @@ class Worker:
         """Return what there is to paint, or None where the job can't go on and has been told."""
         source = self._config.inbox / job.input
         try:
+            if not lies_in(self._config.inbox, job.input):
+                raise FileNotFoundError(job.input)
             if identity(source) in (None, (job.size, job.mtime_ns)):
                 return prepare(source, style, max_pixels=self._config.intake.max_pixels)
             gone = "the input was replaced by another file before its turn"
         except FileNotFoundError:
-            require_inbox(self._config.inbox)
+            self._require_inbox()
             gone = "the input was removed before its turn"
         except ResourceUnavailable as error:
             # One unreadable file or style must not stop all others.
@@ -194,8 +209,8 @@ class Worker:
         painting = self._engine.stylize(prepared.content, styles, prepared.recipe, resume)
         resumed = resume is not None
         del resume  # its images would take up memory to the end
-        saved_at = noted_at = self._clock()
-        interval: float = self._config.queue.checkpoint_seconds
+        saved_at = noted_at = stepped_at = self._clock()
+        saving_seconds = 0.0
         progress: Progress | None = None
 
         def save() -> None:
@@ -212,14 +227,18 @@ class Worker:
             if self._stop.is_set():
                 save()
                 raise _Stopped
-            if now - saved_at >= interval:
+            is_slow = now - stepped_at >= SLOW_STEP_SECONDS
+            interval = 0.0 if is_slow else self._config.queue.checkpoint_seconds
+            # A large picture's state takes long to write: most of the time is for painting.
+            if now - saved_at >= max(interval, SAVING_SHARE * saving_seconds):
                 save()
                 saved_at = self._clock()
-                # A large picture's state takes long to write: most of the time is for painting.
-                interval = max(interval, SAVING_SHARE * (saved_at - now))
+                saving_seconds = saved_at - now
             if now - noted_at >= PROGRESS_SECONDS:
-                self._journal.note_progress(job, progress.fraction)
+                with suppress(ResourceUnavailable):  # what matters will say so again
+                    self._journal.note_progress(job, progress.fraction)
                 noted_at = now
+            stepped_at = self._clock()
         outcome = Outcome(
             stylized,
             resumed=resumed,
@@ -243,7 +262,7 @@ class Worker:
         image = outcome.stylized.image
         data = photos.encode(image, result_format, self._config.output.quality)
         sha256 = hashlib.sha256(data).hexdigest()
-        path = self._reserve(job, f"{job.style}/{name}", sha256)
+        path = self._reserve(job, f"{job.style}/{name}", sha256, prepared.read.sha256)
         self._delivery.publish_result(path, data)
 
         now = self._now()
@@ -257,13 +276,12 @@ class Worker:
         )
         waited = max(0.0, (job.started_at or now) - job.submitted_at)
         timing = TimingFacts(waited=waited, prepare=prepare, optimise=optimise, publish=publish)
-        changed = identity(self._config.inbox / job.input) != (job.size, job.mtime_ns)
+        changed = not is_unchanged(self._config.inbox, job, prepared.read.sha256)
         sidecar = sidecar_of_result(
             job, prepared, outcome, self._engine.facts, result, timing, changed=changed, now=now
         )
         self._delivery.publish_sidecar(path, sidecar)
-        self._journal.finish(job, JobState.DONE, now)
-        self._checkpoints.drop(job)
+        self._end(job, JobState.DONE)
         log.info(
             "job.published",
             result=readable(result.path),
@@ -279,37 +297,51 @@ class Worker:
             **{f"{phase}_seconds": round(s, 3) for phase, s in timing.model_dump().items()},
         )
 
-    def _reserve(self, job: Job, relative: str, sha256: str) -> Path:
+    def _reserve(self, job: Job, relative: str, sha256: str, input_sha256: str) -> Path:
         """Return the result's path, written into the journal before anything else is."""
         outbox = self._delivery.outbox
         path = outbox / job.result if job.result is not None else None
         if path is None or not self._delivery.may_replace(path, job.id, job.result_sha256):
             path = self._delivery.place_for(outbox, relative, sidecar=True)
-        self._journal.reserve_result(job, str(path.relative_to(outbox)), sha256)
+        self._journal.reserve_result(job, str(path.relative_to(outbox)), sha256, input_sha256)
         return path
 
-    # Other ends
+    # How a job ends, or does not
+
+    def _end(
+        self, job: Job, state: JobState, reason: str | None = None, failure: str | None = None
+    ) -> None:
+        self._journal.finish(job, state, self._now(), reason=reason, failure=failure)
+        self._checkpoints.drop(job)
+        self._incomplete_since.pop(job.id, None)
 
     def _cancel(self, job: Job, reason: str, failure: str | None = None) -> None:
-        self._journal.finish(job, JobState.CANCELLED, self._now(), reason=reason, failure=failure)
-        self._checkpoints.drop(job)
+        self._end(job, JobState.CANCELLED, reason, failure)
         log.info("job.cancelled", reason=reason)
 
     def _reject(self, job: Job, reason: str, failure: str) -> None:
-        self._journal.finish(job, JobState.REJECTED, self._now(), reason=reason, failure=failure)
-        self._checkpoints.drop(job)
+        self._end(job, JobState.REJECTED, reason, failure)
+        self.rejected += 1
         log.warning("job.rejected", reason=reason, failure=failure)
 
     def _fail(self, job: Job, reason: str, failure: str) -> None:
         if job.attempts >= self._config.queue.max_attempts:
             self._reject(job, f"{reason} (after {job.attempts} attempts)", failure)
             return
-        self._journal.put_back(job, reason=reason, failure=failure, attempt_counts=True)
-        log.warning("job.failed", reason=reason, failure=failure, attempt=job.attempts)
+        wait = min(FIRST_RETRY_SECONDS * 2 ** (job.attempts - 1), LONGEST_RETRY_SECONDS)
+        self._journal.put_back(
+            job, reason=reason, failure=failure, not_before=self._now() + wait, attempt_counts=True
+        )
+        log.warning(
+            "job.failed", reason=reason, failure=failure, attempt=job.attempts, retry_seconds=wait
+        )
 
     def _wait_for_the_rest(self, job: Job, error: InputIncomplete) -> None:
-        waited = self._now() - job.submitted_at
-        if waited >= self._config.intake.truncated_grace_seconds:
+        # Measured on the clock that never jumps: many a machine learns the time of day only
+        # after a while, and then every file seems to have waited for years.
+        now = self._clock()
+        since = self._incomplete_since.setdefault(job.id, now)
+        if now - since >= self._config.intake.truncated_grace_seconds:
             self._reject(job, str(error), "incomplete")
             return
         self._look_again_later(job, error)

@@ -10,6 +10,8 @@ from styled.cli.exits import errors_as_exit_codes, leave_with_usage_error
 from styled.errors import StyledError
 
 EXPECTED = {
+    "NotMounted": 75,
+    "JournalDamaged": 75,
     "DeviceLost": 75,
     "DeviceError": 69,
     "WeightsError": 69,

@@ -31,7 +31,7 @@ def journal(here: Path) -> Iterator[Journal]:
         job = journal.claim(10.0)
         assert job is not None
         if state is JobState.DONE:
-            journal.reserve_result(job, "oil/done.jpg", "ab")
+            journal.reserve_result(job, "oil/done.jpg", "ab", "cd")
         reason = "not a picture\n  - send another" if state is JobState.REJECTED else None
         journal.finish(job, state, 20.0 + number, reason=reason)
     job = journal.claim(30.0)
@@ -116,5 +116,5 @@ def test_a_damaged_journal_is_told_in_words(run: Run, here: Path) -> None:
     (here / "state").mkdir()
     (here / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
     result = run("status", "--json")
-    assert result.exit_code == 73
+    assert result.exit_code == 75
     assert "is damaged" in result.output

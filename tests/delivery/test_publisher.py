@@ -14,8 +14,9 @@ import pytest
 
 from styled.delivery import publisher
 from styled.delivery.names import sidecar_of
-from styled.delivery.publisher import Publisher, identity
+from styled.delivery.publisher import Publisher
 from styled.errors import ResourceUnavailable
+from styled.files import identity
 from styled.sidecar import InputFacts, JobFacts, Sidecar
 
 PHOTO = b"the photo"
@@ -445,32 +446,6 @@ def test_a_deletion_is_durable(
     monkeypatch.setattr(publisher, "sync_folder", synced.append)
     delivery.take_original(source, [], same_as=as_read(source), keep=False)
     assert synced == [source.parent]
-
-
-# Identity
-
-
-def test_identity_is_size_and_time(source: Path) -> None:
-    """The nanoseconds count."""
-    os.utime(source, ns=(1, 1_600_000_000_123_456_789))
-    assert identity(source) == (len(PHOTO), 1_600_000_000_123_456_789)
-
-
-def test_what_is_not_there_has_no_identity(source: Path) -> None:
-    """Neither has what would be below a file."""
-    assert identity(source.parent / "another.jpg") is None
-    assert identity(source / "below") is None
-
-
-def test_what_nobody_can_look_at_is_not_gone(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An input on a failing disk is not forgotten."""
-
-    def refuse(*_: object, **__: object) -> os.stat_result:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "stat", refuse)
-    with pytest.raises(ResourceUnavailable, match=os.strerror(errno.EIO)):
-        identity(source)
 
 
 def _refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

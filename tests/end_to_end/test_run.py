@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from styled.sidecar import SCHEMA_FILE
-from tests.end_to_end.conftest import Studio
+from tests.studio import Studio
 
 # Whole programs, on machines that may be busy with other things.
 pytestmark = pytest.mark.timeout(400)
@@ -60,7 +60,7 @@ def test_a_photo_dropped_in_the_inbox_comes_back_as_a_painting(studio: Studio) -
     with sqlite3.connect(studio.folder / "state/journal.sqlite3") as journal:
         rows = journal.execute("SELECT id, state, attempts, result FROM jobs").fetchall()
     assert rows == [(facts["job"]["id"], "done", 1, b"swirls/astronaut.jpg")]
-    assert daemon.process.returncode == 0
+    assert daemon.process.poll() == 0
     published = daemon.events("job.published")
     assert len(published) == 1
     assert published[0]["job"] == facts["job"]["id"]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.end_to_end.conftest import Studio
+from tests.studio import Studio
 
 # Whole programs, on machines that may be busy with other things.
 pytestmark = pytest.mark.timeout(400)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from queue import Queue
@@ -15,7 +15,8 @@ from styled.errors import ResourceUnavailable
 from styled.intake import intake as module
 from styled.intake.intake import POLL_SECONDS, REST_SECONDS, Intake, Mode, SettledInput
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import IgnoreRules
+from styled.intake.scanning import Found, IgnoreRules, scan
+from styled.mounts import Mount
 
 NIGHT = Pairing(("night", "wave"), {}, "night")
 WAVE = Pairing(("night", "wave"), {}, "wave")
@@ -87,12 +88,13 @@ class Submitted:
         self.refusing = False
         self.refused_at: list[float] = []
 
-    def __call__(self, inputs: Sequence[SettledInput]) -> None:
+    def __call__(self, inputs: Sequence[SettledInput]) -> int:
         if self.refusing:
             self.refused_at.append(self._clock())
             raise ResourceUnavailable("the journal is full", "free some space")
         for found in inputs:
             self.log.append((self._clock(), found.path, tuple(found.destinations)))
+        return len(inputs)
 
     def paths(self) -> list[str]:
         """Return the submitted paths in their order."""
@@ -159,6 +161,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(inbox, monkeypatch)
 
 
+def counted(bench: Bench) -> list[int]:
+    """Have the bench's intake submit to nobody, and return how many inputs each time."""
+    calls: list[int] = []
+
+    def submit(inputs: Sequence[SettledInput]) -> int:
+        calls.append(len(inputs))
+        return len(inputs)
+
+    bench.intake._submit = submit
+    return calls
+
+
 # One look
 
 
@@ -166,7 +180,12 @@ def test_what_has_settled_is_submitted_once(bench: Bench) -> None:
     """With its size, its time and what it is wanted for."""
     bench.put("wave/trip/a.jpg", b"12345")
     received: list[SettledInput] = []
-    bench.intake._submit = received.extend
+
+    def submit(inputs: Sequence[SettledInput]) -> int:
+        received.extend(inputs)
+        return len(inputs)
+
+    bench.intake._submit = submit
     assert bench.look_at(0.0) is False
     assert bench.look_at(1.0) is True
     assert bench.look_at(2.0) is True
@@ -177,14 +196,26 @@ def test_what_has_settled_is_submitted_once(bench: Bench) -> None:
 
 
 def test_one_look_submits_all_at_once(bench: Bench) -> None:
-    """A thousand photos are one transaction, and an empty look is none."""
-    calls: list[int] = []
-    bench.intake._submit = lambda inputs: calls.append(len(inputs))
+    """A few photos are one transaction, and an empty look is none."""
+    calls = counted(bench)
     bench.put("a.jpg")
     bench.put("b.jpg")
     for moment in (0.0, 1.0, 2.0):
         bench.look_at(moment)
     assert calls == [2]
+
+
+def test_very_many_are_submitted_in_portions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on the first begins while the others are listed; the log has one line for all."""
+    monkeypatch.setattr(module, "SUBMITTED_AT_ONCE", 2)
+    calls = counted(bench)
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"):
+        bench.put(name)
+    bench.look_at(0.0)
+    with capture_logs() as logs:
+        bench.look_at(1.0)
+    assert calls == [2, 2, 1]
+    assert [(entry["event"], entry["count"]) for entry in logs] == [("jobs.submitted", 5)]
 
 
 def test_what_belongs_to_no_style_stays(bench: Bench) -> None:
@@ -231,6 +262,7 @@ def test_a_missing_inbox_is_reported_once_and_got_over(bench: Bench) -> None:
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [
         ("inbox.unavailable", "error"),
         ("inbox.recovered", "info"),
+        ("jobs.submitted", "info"),
     ]
     assert str(bench.inbox) in logs[0]["reason"]
     assert logs[0]["remedies"]
@@ -344,12 +376,8 @@ def test_polling_looks_every_second_and_watches_nothing(
     assert bench.intake.degraded is None
 
 
-@pytest.mark.parametrize("mode", ["auto", "native"])
-def test_where_watching_fails_it_polls_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
-) -> None:
+def test_where_watching_fails_it_polls_and_says_why(bench: Bench) -> None:
     """The log has one warning, `degraded` has the reason, and files are found all the same."""
-    bench = Bench(tmp_path, monkeypatch, mode=mode)
     bench.watcher.problem = "inotify watch limit reached"
     bench.clock.at(10.5, lambda: bench.put("a.jpg"))
     with capture_logs() as logs:
@@ -357,12 +385,93 @@ def test_where_watching_fails_it_polls_and_says_why(
     assert bench.intake.degraded == "inotify watch limit reached"
     (moment,) = bench.submitted.times()
     assert 11.5 <= moment <= 12.6 + REST_SECONDS
-    (entry,) = logs
+    entry, _ = logs
     assert (entry["event"], entry["log_level"]) == ("inbox.polled", "warning")
     assert (entry["reason"], entry["every_seconds"]) == (
         "inotify watch limit reached",
         POLL_SECONDS,
     )
+
+
+def test_native_mode_does_not_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where watching fails it says so, and the regular full look finds what is there."""
+    bench = Bench(tmp_path, monkeypatch, mode="native")
+    bench.watcher.problem = "inotify watch limit reached"
+    bench.clock.at(10.5, lambda: bench.put("a.jpg"))
+    with capture_logs() as logs:
+        bench.run_until(40.0)
+    assert bench.submitted.times() == [31.0]
+    assert (logs[0]["event"], logs[0]["every_seconds"]) == ("inbox.polled", 30.0)
+    assert bench.intake.degraded == "inotify watch limit reached"
+
+
+@pytest.mark.parametrize(("mode", "polled"), [("auto", True), ("native", False)])
+def test_a_network_drive_is_polled_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, polled: bool
+) -> None:
+    """Its server does not tell this machine's kernel what others put there."""
+    monkeypatch.setattr(module, "mount_of", lambda folder: Mount("/mnt", "nfs4"))
+    bench = Bench(tmp_path, monkeypatch, mode=mode)
+    bench.clock.at(10.5, lambda: bench.put("a.jpg"))
+    bench.run_until(40.0)
+    assert (bench.submitted.times()[0] < 13.0) is polled
+    assert ("nfs4" in (bench.intake.degraded or "")) is polled
+
+
+def test_an_unexpected_error_does_not_end_the_watch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and the next look finds what the failed one has not."""
+
+    def scan_later(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
+        if bench.clock() < 5.0:
+            raise RuntimeError("nobody thought of this")
+        return scan(inbox, ignore)
+
+    monkeypatch.setattr(module, "scan", scan_later)
+    bench.put("a.jpg")
+    with capture_logs() as logs:
+        bench.run_until(20.0)
+    assert [entry["event"] for entry in logs].count("intake.crashed") == 5
+    (moment,) = bench.submitted.times()
+    assert 5.0 <= moment <= 8.0
+
+
+def test_long_looks_are_rare(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An inbox that takes ten seconds to look at is looked at every hundred."""
+    looks = []
+
+    def scan_slowly(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
+        looks.append(bench.clock())
+        bench.clock.now += 10.0
+        return iter(())
+
+    monkeypatch.setattr(module, "scan", scan_slowly)
+    bench.run_until(1000.0)
+    pauses = [after - before for before, after in pairwise(looks)]
+    assert min(pauses[2:]) >= 100.0
+
+
+def test_folders_are_brought_back_at_each_full_look(bench: Bench) -> None:
+    """Somebody may have removed or renamed the folder of a style."""
+    made: list[float] = []
+    bench.intake._make_folders = lambda: made.append(bench.clock())
+    bench.clock.at(10.0, lambda: bench.put_and_hint("a.jpg"))
+    bench.run_until(70.0)
+    assert [round(moment) for moment in made] == [0, 30, 60]
+
+
+def test_an_inbox_that_is_not_mounted_is_not_looked_at(bench: Bench) -> None:
+    """A folder of its name may well be there: its mount point."""
+    bench.put("a.jpg")
+
+    def require() -> None:
+        raise ResourceUnavailable("the inbox is not mounted", "mount it")
+
+    bench.intake._require_inbox = require
+    assert bench.look_at(0.0) is False
+    assert bench.look_at(5.0) is False
+    assert bench.submitted.log == []
 
 
 def test_watching_is_tried_again(bench: Bench) -> None:
@@ -438,9 +547,10 @@ def test_with_kernel_and_threads(tmp_path: Path) -> None:
     """A photo that is renamed into a new folder arrives long before the next full look."""
     arrived: Queue[str] = Queue()
 
-    def submit(inputs: Sequence[SettledInput]) -> None:
+    def submit(inputs: Sequence[SettledInput]) -> int:
         for found in inputs:
             arrived.put(found.path)
+        return len(inputs)
 
     inbox = tmp_path / "inbox"
     inbox.mkdir()

@@ -39,6 +39,16 @@ def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.jpg", "style/trip/b.jpg"]
 
 
+def test_files_come_by_name_and_folders_after_them(tmp_path: Path) -> None:
+    """A series is painted in its order, whatever the file system thinks of it."""
+    names = ["b/1.jpg", "IMG_2.jpg", "a/2.jpg", "IMG_1.jpg", "a/1.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [file.path for file in scan(tmp_path, IgnoreRules([]))]
+    assert found == ["IMG_1.jpg", "IMG_2.jpg", "a/1.jpg", "a/2.jpg", "b/1.jpg"]
+
+
 def test_a_file_is_known_by_size_time_and_inode(tmp_path: Path) -> None:
     """The facts are those of the file system, to the nanosecond."""
     path = put(tmp_path / "a.jpg", b"12345")

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from styled.config import Config, load_config
-from styled.delivery.atomic import write_streamed
+from styled.delivery.atomic import make_folder, write_streamed, write_whole
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.local import EngineFacts
@@ -30,8 +30,9 @@ from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.job import Job
 from styled.jobs.journal import Journal
-from styled.jobs.scheduler import Scheduler
+from styled.jobs.scheduler import History, Scheduler
 from styled.jobs.worker import Collaborators, Worker
+from styled.mounts import Mounts
 from styled.recipes import Recipe
 
 LogLines = list[MutableMapping[str, Any]]
@@ -160,11 +161,16 @@ class Workshop:
             folder.mkdir(parents=True)
         self.engine = ScriptedEngine()
         self.now = 1_000_000.0
+        self.jump = 0.0  # of the time of day, against the clock that measures
+        self.history = History(seconds=1e6, jobs=1000)
         self._wanted: dict[str, Sequence[str]] = {}
         self._open()
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+    def time_of_day(self) -> float:
+        return self.now + self.jump
 
     def configure(self, section: str, **changes: object) -> None:
         """Change the configuration, which takes a restart."""
@@ -178,22 +184,33 @@ class Workshop:
         self.stop = ScriptedEvent(self.advance)
         self.wake = ScriptedEvent(self.advance)
         self.journal = Journal.open(config.state / "journal.sqlite3")
+        self.mounts = Mounts(config.state / "mounts.json", write_whole)
         self.publisher = Publisher(config.outbox, config.rejected, config.archive)
         self.publisher.prepare()
         self.checkpoints = CheckpointStore(
-            config.state / "checkpoints", self.engine, write_streamed
+            config.state / "checkpoints", self.engine, write_streamed, make_folder
         )
         self.worker = Worker(
             config,
             Collaborators(
-                self.journal, self.engine, self.publisher, self.checkpoints, lambda: self.styles
+                self.journal,
+                self.engine,
+                self.publisher,
+                self.checkpoints,
+                lambda: self.styles,
+                require_inbox=lambda: self.mounts.require(config.inbox),
             ),
             self.stop,
-            now=lambda: self.now,
+            now=self.time_of_day,
             clock=lambda: self.now,
         )
         self.scheduler = Scheduler(
-            self.journal, self.worker, stop=self.stop, wake=self.wake, now=lambda: self.now
+            self.journal,
+            self.worker,
+            stop=self.stop,
+            wake=self.wake,
+            history=self.history,
+            now=self.time_of_day,
         )
 
     def restart(self) -> None:
@@ -203,7 +220,7 @@ class Workshop:
         self._open()
         self.scheduler.recover()
         self.checkpoints.sweep(keep=self.journal.unfinished_ids())
-        self.scheduler.retire_what_is_left()
+        self.scheduler.tidy()
         self.rescan()
 
     def drop(self, name: str = "photo.png", data: bytes | None = None, *styles: str) -> Path:
@@ -232,6 +249,13 @@ class Workshop:
             if not self.scheduler.run_one():
                 return
         raise AssertionError("the queue never ends")
+
+    def work_and_wait(self) -> None:
+        """Work until nothing is left, letting the time pass that waiting jobs wait for."""
+        self.work()
+        while (due := self.journal.next_due()) is not None:
+            self.now = max(self.now, due - self.jump)
+            self.work()
 
     def jobs(self) -> list[Job]:
         """Return all jobs in the order of their arrival."""

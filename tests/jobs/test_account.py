@@ -58,7 +58,7 @@ def test_the_sidecar_of_a_rejection_keeps_the_schema(shop: Workshop) -> None:
 
     shop.engine.at_step = fail
     shop.drop()
-    shop.work()
+    shop.work_and_wait()
     sidecar = shop.sidecar("rejected/oil/photo.png.json")
     jsonschema.validate(sidecar, SCHEMA)
     assert sidecar["result"] is None

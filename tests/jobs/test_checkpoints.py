@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from styled.delivery.atomic import write_streamed
+from styled.delivery.atomic import make_folder, write_streamed
 from styled.engine.checkpoint import Checkpoint
 from styled.errors import ResourceUnavailable
 from styled.jobs.checkpoints import CheckpointStore
@@ -17,7 +18,7 @@ from tests.jobs.conftest import LogLines, ScriptedEngine
 
 JOB = Job(
     "4a", "a.png", 1, 2, "oil", "a.png", JobState.RUNNING, 1, 0.0, 0.0, None, None, None, None,
-    None, None, None, 0.0,
+    None, None, None, None, 0.0,
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def checkpoint(step: int) -> Checkpoint:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path, ScriptedEngine(), write_streamed)
+    return CheckpointStore(tmp_path, ScriptedEngine(), write_streamed, make_folder)
 
 
 def test_the_latest_checkpoint_is_found_again(store: CheckpointStore) -> None:
@@ -68,7 +69,7 @@ def test_a_checkpoint_that_cannot_be_written_is_no_failure(tmp_path: Path, logs:
     def refuse(path: Path, write: object) -> None:
         raise ResourceUnavailable("no space left")
 
-    store = CheckpointStore(tmp_path, ScriptedEngine(), refuse)
+    store = CheckpointStore(tmp_path, ScriptedEngine(), refuse, make_folder)
     store.save(JOB, checkpoint(1), "work")
     assert [line["event"] for line in logs] == ["checkpoint.failed"]
 
@@ -98,3 +99,14 @@ def test_what_cannot_be_deleted_stays_with_a_warning(
     store.drop(JOB)
     store.sweep(keep=set())
     assert [line["event"] for line in logs] == ["checkpoint.kept"] * 2
+
+
+def test_a_folder_that_was_deleted_is_made_again(store: CheckpointStore, tmp_path: Path) -> None:
+    """Somebody who tidies up costs one checkpoint and not all that follow."""
+    store.save(JOB, checkpoint(1), "work")
+    shutil.rmtree(tmp_path)
+    assert store.find(JOB, "work") is None
+    store.save(JOB, checkpoint(2), "work")
+    found = store.find(JOB, "work")
+    assert found is not None
+    assert found.step == 2

@@ -13,7 +13,7 @@ import pytest
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
-from styled.jobs.journal import SCHEMA_VERSION, Journal
+from styled.jobs.journal import Journal
 from tests.jobs.conftest import Dropped
 
 
@@ -104,7 +104,7 @@ def test_names_of_any_bytes_round_trip(journal: Journal, path: Path, name: bytes
     text = os.fsdecode(name)
     journal.submit([arrival(text)], 7.0)
     job = claimed(journal)
-    journal.reserve_result(job, f"oil/{text}", "ab")
+    journal.reserve_result(job, f"oil/{text}", "ab", "cd")
     journal.reserve_original(job, Path("/archive") / text)
     reader = Journal.open_read_only(path)
     found = reader.job(job.id)
@@ -274,30 +274,6 @@ def test_a_user_who_may_only_read_can_look(tmp_path: Path, running: bool) -> Non
 
 
 # Trouble
-
-
-def test_a_journal_of_a_newer_version_is_refused(journal: Journal, path: Path) -> None:
-    """What a newer styled has written is not touched, and the message says what to do."""
-    journal.close()
-    raw = sqlite3.connect(path)
-    raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    raw.close()
-    with pytest.raises(ResourceUnavailable, match="newer styled") as caught:
-        Journal.open(path)
-    assert caught.value.remedies
-    assert str(path) in caught.value.message
-
-
-@pytest.mark.parametrize("open_", [Journal.open, Journal.open_read_only])
-@pytest.mark.parametrize("content", [b"this is not a database, but longer than its header" * 9])
-def test_a_damaged_journal_is_refused_in_words(path: Path, open_: object, content: bytes) -> None:
-    """A damaged file raises no SQLite error, names itself, and stays as it is."""
-    path.write_bytes(content)
-    assert callable(open_)
-    with pytest.raises(ResourceUnavailable, match="is damaged") as caught:
-        open_(path)
-    assert str(path) in caught.value.message
-    assert path.read_bytes() == content
 
 
 def test_a_journal_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
-from styled.jobs.retirement import AfterSuccess, identity, require_inbox, retire_input
+from styled.jobs.retirement import AfterSuccess, retire_input
 from tests.jobs.conftest import Workshop, picture
 
 
@@ -28,7 +27,8 @@ def end(shop: Workshop, *states: JobState) -> list[Job]:
 
 def retire(shop: Workshop, job: Job, after_success: AfterSuccess = "archive") -> None:
     retire_input(
-        job, shop.journal, shop.publisher, shop.config.inbox, after_success, shop.now
+        job, shop.journal, shop.publisher, shop.config.inbox,
+        lambda: shop.mounts.require(shop.config.inbox), after_success, shop.now,
     )  # fmt: skip
 
 
@@ -142,29 +142,3 @@ def test_without_its_inbox_no_input_is_forgotten(shop: Workshop) -> None:
     with pytest.raises(ResourceUnavailable, match="inbox"):
         retire(shop, job)
     assert shop.journal.finished_in_inbox() != []
-
-
-def test_identity_is_size_and_date(tmp_path: Path) -> None:
-    """A file is known by size and mtime_ns; what is not there has none; links are not followed."""
-    path = tmp_path / "a"
-    path.write_bytes(b"four")
-    os.utime(path, ns=(1, 2))
-    assert identity(path) == (4, 2)
-    assert identity(tmp_path / "b") is None
-    assert identity(path / "below a file") is None
-    (tmp_path / "link").symlink_to(path)
-    assert identity(tmp_path / "link") != (4, 2)
-
-
-def test_an_identity_that_nobody_can_tell_is_not_taken_for_absence(tmp_path: Path) -> None:
-    """Trouble with looking is a resource problem, or a photo would count as removed."""
-    with pytest.raises(ResourceUnavailable, match="can't be looked at"):
-        identity(tmp_path / ("n" * 300))
-
-
-def test_an_inbox_that_is_a_file_is_missing(tmp_path: Path) -> None:
-    """Only a folder that can be read is an inbox."""
-    require_inbox(tmp_path)
-    (tmp_path / "inbox").write_bytes(b"")
-    with pytest.raises(ResourceUnavailable, match="Not a directory"):
-        require_inbox(tmp_path / "inbox")

@@ -116,7 +116,7 @@ def test_a_pause_ends_even_if_nothing_is_left_to_do(
             shop.work()
     FullDisk(shop, monkeypatch, pauses=1)
     stop = shop.stop
-    shop.scheduler.retire_what_is_left()
+    shop.scheduler.tidy()
     assert stop.waits == [1]
     assert shop.files("archive") == ["oil/photo.png"]
     assert shop.journal.read_daemon()["state"] == "running"

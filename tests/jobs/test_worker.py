@@ -14,7 +14,7 @@ from PIL import Image
 
 from styled.errors import DeviceLost, EngineFailure, InputRejected
 from styled.jobs.job import JobState
-from styled.jobs.worker import LOOK_AGAIN_SECONDS
+from styled.jobs.worker import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS
 from styled.photos.writing import _LONGEST_EDGE_PX
 from tests.jobs.conftest import Died, LogLines, Workshop, picture
 
@@ -187,6 +187,7 @@ def test_a_truncated_photo_waits_for_its_rest(shop: Workshop) -> None:
 def test_a_truncated_photo_is_rejected_after_the_grace(shop: Workshop) -> None:
     """A photo that stays incomplete for `truncated_grace_seconds` is rejected, not before."""
     shop.drop("photo.png", picture()[:-40])
+    shop.work()
     shop.now += 59
     shop.work()
     assert shop.states() == ["queued"]
@@ -218,15 +219,58 @@ def test_an_engine_failure_is_tried_again_then_rejected(shop: Workshop) -> None:
     """After `max_attempts` failures the input is rejected with the story; not after fewer."""
     shop.engine.at_step = fail_with(EngineFailure("the loss became nan", "lower the rate"))
     shop.drop()
-    assert shop.scheduler.run_one()
-    assert shop.scheduler.run_one()
+    shop.work()
+    shop.now += FIRST_RETRY_SECONDS
+    shop.work()
     job = shop.job()
     assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 2, "engine")
-    assert shop.scheduler.run_one()
+    shop.now += 2 * FIRST_RETRY_SECONDS
+    shop.work()
     assert shop.states() == ["rejected"]
     reason = shop.sidecar("rejected/oil/photo.png.json")["rejected"]["reason"]
     assert reason == "the loss became nan\n  - lower the rate (after 3 attempts)"
     assert shop.files("inbox") == shop.files("state/checkpoints") == []
+
+
+def test_retries_are_ever_farther_apart_and_let_others_pass(shop: Workshop) -> None:
+    """10 s after the first failure, then twice as long each time, 300 s at most."""
+    shop.configure("queue", max_attempts=8)
+
+    def fail_for_a_small_picture(step: int) -> None:
+        if shop.jobs()[0].state is JobState.RUNNING:
+            raise EngineFailure("out of memory")
+
+    shop.engine.at_step = fail_for_a_small_picture
+    shop.drop("bad.png")
+    shop.drop("good.png", picture("olive"))
+    shop.work()
+    assert shop.states() == ["queued", "done"]
+    waits = []
+    while (due := shop.journal.next_due()) is not None:
+        waits.append(due - shop.now)
+        shop.now = due - 0.1
+        assert not shop.scheduler.run_one()
+        shop.now = due
+        shop.work()
+    assert waits == [10, 20, 40, 80, 160, 300, 300]
+    assert shop.states() == ["rejected", "done"]
+
+
+@pytest.mark.parametrize("jump", [-1e8, -4000.0, 1e8])
+def test_a_clock_that_jumps_holds_nobody_up(shop: Workshop, jump: float) -> None:
+    """Set back by years, a waiting job does not wait for years; set forward, none is given up."""
+    shop.engine.at_step = fail_with(EngineFailure("out of memory"))
+    shop.drop("failing.png")
+    shop.drop("cut.png", picture()[:-40])
+    shop.work()
+    assert shop.states() == ["queued", "queued"]
+    shop.engine.at_step = lambda step: None
+    shop.jump += jump
+    shop.work()
+    assert shop.states() == ["done", "queued"]
+    shop.drop("cut.png", picture())
+    shop.work_and_wait()
+    assert shop.states() == ["done", "cancelled", "done"]
 
 
 def test_an_engine_that_recovers_finishes_the_job(shop: Workshop) -> None:
@@ -235,7 +279,7 @@ def test_an_engine_that_recovers_finishes_the_job(shop: Workshop) -> None:
     shop.drop()
     shop.scheduler.run_one()
     shop.engine.at_step = lambda step: None
-    shop.work()
+    shop.work_and_wait()
     assert shop.states() == ["done"]
     assert shop.sidecar("outbox/oil/photo.png.json")["job"]["attempts"] == 2
     assert shop.job().reason is None
@@ -248,8 +292,7 @@ def test_an_unexpected_error_ends_only_its_own_job(
     """Whatever a picture provokes rejects that picture in the end; all others are done."""
     shop.engine.at_step = fail_with(error)
     shop.drop("bad.png")
-    for _ in range(3):
-        shop.scheduler.run_one()
+    shop.work_and_wait()
     shop.engine.at_step = lambda step: None
     shop.drop("good.png", picture("olive"))
     shop.work()
@@ -328,9 +371,27 @@ def test_checkpoints_come_at_their_interval(shop: Workshop) -> None:
     """A running job is saved every `checkpoint_seconds`, so that a death costs no more."""
 
     def at_step(step: int) -> None:
+        if step == 35:
+            raise Died
+        shop.advance(1.5)  # due after 30 s: the twentieth
+
+    shop.engine.steps = 40
+    shop.engine.at_step = at_step
+    shop.drop()
+    with pytest.raises(Died):
+        shop.work()
+    shop.restart()
+    shop.work()
+    assert shop.engine.begun == [0, 20]
+
+
+def test_slow_steps_are_saved_each(shop: Workshop) -> None:
+    """The next one may be too long to be waited for when the daemon is stopped."""
+
+    def at_step(step: int) -> None:
         if step == 5:
             raise Died
-        shop.advance(11)  # 11, 22, 33: due after the third
+        shop.advance(3)
 
     shop.engine.steps = 6
     shop.engine.at_step = at_step
@@ -339,7 +400,7 @@ def test_checkpoints_come_at_their_interval(shop: Workshop) -> None:
         shop.work()
     shop.restart()
     shop.work()
-    assert shop.engine.begun == [0, 3]
+    assert shop.engine.begun == [0, 4]
 
 
 def test_progress_is_noted_while_a_job_runs(shop: Workshop) -> None:

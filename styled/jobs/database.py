@@ -1,0 +1,177 @@
+"""The journal's file: opening it, bringing it up to date, and telling damage from bad luck."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from styled.errors import JournalDamaged, ResourceUnavailable
+
+_TABLES = """
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    input BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns TEXT NOT NULL, -- a file may be dated beyond what an INTEGER holds: the year 2262
+    style TEXT NOT NULL,
+    destination BLOB NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    submitted_at REAL NOT NULL,
+    not_before REAL NOT NULL DEFAULT 0,
+    started_at REAL,
+    finished_at REAL,
+    result BLOB,
+    result_sha256 TEXT,
+    original BLOB,
+    reason TEXT,
+    failure TEXT,
+    fraction REAL NOT NULL DEFAULT 0,
+    in_inbox INTEGER NOT NULL DEFAULT 1
+);
+-- The same file is never submitted twice while it lies in the inbox, done or not.
+CREATE UNIQUE INDEX jobs_identity ON jobs (input, style, size, mtime_ns) WHERE in_inbox;
+CREATE INDEX jobs_queue ON jobs (state, seq);
+CREATE TABLE daemon (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+MIGRATIONS = (
+    _TABLES,
+    # What was read: a file may be rewritten and keep its size and its date.
+    "ALTER TABLE jobs ADD COLUMN input_sha256 TEXT;",
+)
+"""What leads from each schema to the next, from none at all to the present one."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
+LONGEST_LOG_BYTES = 8 * 1024**2
+"""To which the write-ahead log shrinks again after a hundred thousand jobs have come at once."""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file at `path`, making it or bringing it up to date where needed.
+
+    Raises:
+        JournalDamaged: it is no database, or a damaged one.
+        ResourceUnavailable: it can't be opened or written, or is of a newer version.
+    """
+    with sqlite_errors(path), ExitStack() as on_failure:
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        on_failure.callback(connection.close)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG_BYTES}")
+        version = _version(connection)
+        if version > SCHEMA_VERSION:
+            raise ResourceUnavailable(
+                f"the journal {path} was written by a newer styled (schema {version}, this "
+                f"one knows {SCHEMA_VERSION})",
+                "install that version again, or move the journal away to start afresh",
+            )
+        _check(connection, path)
+        for number in range(version, SCHEMA_VERSION):
+            connection.executescript(
+                f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            )
+        on_failure.pop_all()
+    return connection
+
+
+def open_database_read_only(path: Path) -> sqlite3.Connection:
+    """Open an existing file for looking at it only.
+
+    Raises:
+        JournalDamaged: it is no database, or a damaged one.
+        ResourceUnavailable: there is none, it can't be read, or is of another version.
+    """
+    if not path.exists():
+        raise ResourceUnavailable(f"there is no journal at {path}", "start it with styled run")
+    # Without a write-ahead log nobody is writing, and SQLite has to be told so: else it
+    # wants to make one, which a user who may only read is not allowed to.
+    log_file = path.with_name(f"{path.name}-wal")
+    mode = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
+    with sqlite_errors(path), ExitStack() as on_failure:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        on_failure.callback(connection.close)
+        connection.execute("PRAGMA busy_timeout = 2000")
+        version = _version(connection)
+        if version != SCHEMA_VERSION:
+            age, remedy = (
+                ("a newer", "use the version that the daemon has")
+                if version > SCHEMA_VERSION
+                else ("an older", "start this version's daemon, which brings it up to date")
+            )
+            raise ResourceUnavailable(
+                f"the journal {path} is that of {age} styled (schema {version}, this one knows "
+                f"{SCHEMA_VERSION})",
+                remedy,
+            )
+        connection.execute("SELECT 1 FROM jobs LIMIT 1")
+        on_failure.pop_all()
+    return connection
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged journal another name, where nobody but a person looks at it.
+
+    Raises:
+        ResourceUnavailable: it can't be renamed.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):  # what they hold belongs to that file alone
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    except OSError as error:
+        raise ResourceUnavailable(
+            f"the damaged journal {path} can't be renamed: {error.strerror}",
+            "move it away, then start again",
+        ) from error
+    return aside
+
+
+@contextmanager
+def sqlite_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn SQLite's errors into ours.
+
+    Raises:
+        JournalDamaged: for a file that is no database, or a damaged one.
+        ResourceUnavailable: for everything else, such as a full disk.
+    """
+    where = f" {path}" if path else ""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        # The low byte is the kind of error, the rest its details.
+        if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(where, str(error)) from error
+        raise ResourceUnavailable(
+            f"the journal{where} can't be used: {error}",
+            "check free space and permissions of the state folder",
+        ) from error
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    problem: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise _damaged(f" {path}", problem)
+
+
+def _damaged(where: str, problem: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"the journal{where} is damaged: {problem}",
+        "start styled again: it puts the journal aside and makes a new one of what lies in "
+        "the inbox and the outbox",
+    )

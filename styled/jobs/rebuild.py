@@ -1,0 +1,82 @@
+"""What a lost journal knew can be read from the outbox: each sidecar is a finished job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from styled.files import sha256_of
+from styled.jobs.job import Arrival, Published
+from styled.jobs.journal import Journal
+from styled.sidecar import Sidecar, readable
+
+_Wanted = tuple[str, str, int]
+"""A style, an input's path in readable form, and its size in bytes."""
+
+
+def adopt_finished(
+    journal: Journal, arrivals: Iterable[Arrival], inbox: Path, outbox: Path, now: float
+) -> int:
+    """Enter what lies in the inbox but is finished already into a new journal.
+
+    Without this, a photo would be painted again that is kept in the inbox, or that had
+    not left it yet when the journal was lost.
+
+    Args:
+        journal: Knows nothing yet.
+        arrivals: Everything that lies in the inbox.
+        inbox: The folder.
+        outbox: The folder of all results.
+        now: Unix time.
+
+    Returns:
+        How many jobs were entered.
+
+    Raises:
+        ResourceUnavailable, JournalDamaged: the journal can't be written.
+    """
+    waiting: dict[_Wanted, Arrival] = {
+        (style, readable(arrival.path), arrival.size): arrival
+        for arrival in arrivals
+        for style in arrival.destinations
+    }
+    if not waiting:
+        return 0
+    adopted = 0
+    for wanted, done in _published_in(outbox):
+        arrival = waiting.get(wanted)
+        if arrival is not None and sha256_of(inbox / arrival.path) == done.input_sha256:
+            journal.adopt(arrival, done, now)
+            adopted += 1
+    return adopted
+
+
+def _published_in(outbox: Path) -> Iterator[tuple[_Wanted, Published]]:
+    for folder, _, names in os.walk(outbox):
+        for name in names:
+            path = Path(folder, name)
+            result = path.with_suffix("")
+            if name.endswith(".json") and os.path.isfile(path) and os.path.isfile(result):
+                facts = _read(path)
+                if facts is not None and facts.style and facts.result and facts.input.sha256:
+                    yield (
+                        (facts.style.name, facts.input.path, facts.input.bytes),
+                        Published(
+                            job_id=facts.job.id,
+                            style=facts.style.name,
+                            input_sha256=facts.input.sha256,
+                            # Not as the sidecar has it, which is in readable form.
+                            result=str(result.relative_to(outbox)),
+                            result_sha256=facts.result.sha256,
+                        ),
+                    )
+
+
+def _read(path: Path) -> Sidecar | None:
+    try:
+        return Sidecar.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None  # somebody else's JSON file, or none of ours any more

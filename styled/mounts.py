@@ -1,0 +1,131 @@
+"""Disks that come and go: a folder whose disk is not mounted is not an empty folder.
+
+The mount point of an unmounted disk is an ordinary folder on the disk below it. Whoever
+takes that for the folder itself believes that all photos are gone, and writes paintings
+where nobody will ever look.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from styled.errors import NotMounted, ResourceUnavailable
+
+MOUNT_TABLE = Path("/proc/self/mountinfo")
+
+# Changes that another machine makes on these are not told to this one's kernel.
+_REMOTE = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "afs", "ceph", "lustre",
+     "glusterfs", "davfs", "davfs2", "prl_fs", "vmhgfs"}
+)  # fmt: skip
+_REMOTE_FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.vmhgfs-fuse")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a file system begins, and of which type it is, such as `ext4` or `nfs4`."""
+
+    point: str
+    kind: str
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether others may change it without this machine's kernel being told."""
+        return self.kind in _REMOTE or self.kind.startswith(_REMOTE_FUSE)
+
+
+def mount_of(folder: Path) -> Mount | None:
+    """Return what `folder` lies on, None where the system does not tell."""
+    path = os.path.realpath(folder)
+    try:
+        lines = MOUNT_TABLE.read_bytes().splitlines()
+    except OSError:
+        return None
+    found = None
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        point = os.fsdecode(before.split()[4].decode("unicode_escape").encode("latin-1"))
+        is_above = path == point or path.startswith(point.rstrip("/") + "/")
+        # Of several mounts on one point, the last one is what is seen.
+        if is_above and (found is None or len(point) >= len(found.point)):
+            found = Mount(point, after.split()[0].decode(errors="replace"))
+    return found
+
+
+class Mounts:
+    """Remembers on which mount each folder lay, even from one start to the next."""
+
+    def __init__(self, record: Path, write_whole: Callable[[Path, bytes], None]) -> None:
+        """Keep the record in the file `record`, written by `write_whole`."""
+        self._record = record
+        self._write_whole = write_whole
+        self._points: dict[str, str] = _read(record)
+        self._devices: dict[Path, int] = {}
+
+    def require(self, folder: Path) -> None:
+        """Do nothing, unless the folder is missing, can't be read, or its disk is not mounted.
+
+        Raises:
+            NotMounted: the folder lies on another disk than it did before.
+            ResourceUnavailable: it is gone or can't be read.
+        """
+        self.require_mounted(folder)
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            raise ResourceUnavailable(
+                f"the folder {folder} can't be read: {error.strerror}",
+                "mount it, make it again or mend its permissions; work goes on by itself",
+            ) from error
+
+    def require_mounted(self, folder: Path) -> None:
+        """Do nothing, unless the disk is not mounted that the folder was on before.
+
+        Raises:
+            NotMounted: it is not. The folder itself need not exist yet.
+        """
+        device = _device_of(folder)
+        if device is not None and device == self._devices.get(folder):
+            return
+        present = mount_of(folder)
+        if present is None:
+            return
+        remembered = self._points.get(str(folder))
+        if remembered is not None and _is_below(remembered, present.point):
+            raise NotMounted(
+                f"{folder} was on a disk mounted at {remembered}, where nothing is mounted now",
+                f"mount {remembered}; work goes on by itself",
+                f"if the folder is meant to lie on {present.point} from now on, stop styled and "
+                f"delete {self._record}",
+            )
+        if remembered != present.point:
+            points = {**self._points, str(folder): present.point}
+            self._write_whole(self._record, json.dumps(points, indent=2).encode() + b"\n")
+            self._points = points
+        if device is not None:
+            self._devices[folder] = device
+
+
+def _is_below(point: str, other: str) -> bool:
+    return point != other and (point + "/").startswith(other.rstrip("/") + "/")
+
+
+def _device_of(folder: Path) -> int | None:
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None
+
+
+def _read(record: Path) -> dict[str, str]:
+    try:
+        content = json.loads(record.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {str(folder): str(point) for folder, point in content.items()}

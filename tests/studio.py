@@ -1,0 +1,219 @@
+"""A working folder with real photographs and paintings, and the daemon as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import skimage.data
+from PIL import Image
+
+from styled.cli.demo_pictures import draw_painting
+
+PYRAMID = """\
+default_style: swirls
+styles:
+  swirls:
+    image: styles/swirls.png
+    overrides: &small {size: {long_edge: 96}, steps: 3, scales: {start_px: 64}}
+  coffee:
+    images: [{path: styles/coffee.jpg, weight: 2}, styles/swirls.png]
+    overrides: *small
+folders:
+  both: [swirls, coffee]
+engine: {weights: untrained, device: cpu}
+intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
+"""
+"""Small pictures by the default recipe, in seconds."""
+
+
+class Process(Protocol):
+    """A process, as `subprocess` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return its exit code."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A working folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Its configuration."""
+        return self.folder / "config.yaml"
+
+    def configure(self, **replacements: str) -> None:
+        """Replace lines of the configuration by the first word of what they hold."""
+        lines = self.config.read_text().splitlines()
+        for key, value in replacements.items():
+            lines = [line for line in lines if not line.startswith(f"{key}:")]
+            lines.append(f"{key}: {value}")
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def drop(self, name: str, photo: str = "coffee", size: tuple[int, int] | None = None) -> Path:
+        """Put one of scikit-image's photographs into the inbox, by copying it there."""
+        path = self.folder / "inbox" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(getattr(skimage.data, photo)())
+        (picture.resize(size) if size else picture).save(path)
+        return path
+
+    def files(self, root: str) -> list[str]:
+        """Return all files below one of the folders, relative to it."""
+        base = self.folder / root
+        return sorted(str(p.relative_to(base)) for p in base.rglob("*") if p.is_file())
+
+    def sidecar(self, path: str) -> dict[str, dict[str, object]]:
+        """Return the content of a sidecar."""
+        content: dict[str, dict[str, object]] = json.loads((self.folder / path).read_bytes())
+        return content
+
+    def command(self, *words: str) -> list[str]:
+        """Return the command line of styled with this folder's configuration."""
+        return [sys.executable, "-m", "styled", *words, "-c", str(self.config)]
+
+    def do(self, *words: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
+        """Run one of the commands to its end."""
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, errors="replace", timeout=timeout
+        )
+
+    @contextmanager
+    def running(self, *, within: Sequence[str] = (), user: int | None = None) -> Iterator[Daemon]:
+        """Run `styled run` until the context ends, and have it stop by SIGTERM.
+
+        Args:
+            within: A command that is to run it, for instance in a namespace.
+            user: Whom to run it as; needs root.
+        """
+        log = self.folder / f"log-{time.time_ns()}.jsonl"
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(
+                [*within, *self.command("run")],
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, user=user, group=user,
+                extra_groups=None if user is None else (),
+            )  # fmt: skip
+        with _stopped_at_the_end(Daemon(process, log)) as daemon:
+            yield daemon
+
+    @contextmanager
+    def running_soon(self) -> Iterator[Daemon]:
+        """Do as `running`, within a second: the process is forked with torch imported."""
+        log = self.folder / f"log-{time.time_ns()}.jsonl"
+        log.touch()
+        with _stopped_at_the_end(Daemon(_Forked(self.command("run")[3:], log), log)) as daemon:
+            yield daemon
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running `styled run`."""
+
+    process: Process
+    log: Path
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return all log events of one name so far."""
+        text = self.log.read_text()
+        # The last line may be half there: a process that is killed has no time to end it.
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [line for line in lines if line["event"] == name]
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 200.0) -> None:
+        """Wait until something is so; fail with the log if that takes too long."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"the daemon died:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"waited too long:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+    def wait_for(self, event: str, count: int = 1, seconds: float = 200.0) -> None:
+        """Wait until an event has been logged so often."""
+        self.wait_until(lambda: len(self.events(event)) >= count, seconds)
+
+    def kill(self) -> None:
+        """Kill it as a power cut would, and wait for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+@contextmanager
+def _stopped_at_the_end(daemon: Daemon) -> Iterator[Daemon]:
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.process.wait(timeout=30)
+
+
+def make_studio(folder: Path, configuration: str = PYRAMID) -> Studio:
+    """Make a working folder with two paintings to use as styles."""
+    (folder / "styles").mkdir(parents=True)
+    draw_painting(240, 180).save(folder / "styles" / "swirls.png")
+    coffee = skimage.data.coffee()  # type: ignore[no-untyped-call]  # it has no types
+    Image.fromarray(coffee).save(folder / "styles" / "coffee.jpg")
+    (folder / "config.yaml").write_text(configuration)
+    return Studio(folder)
+
+
+# A process of its own imports torch once; whoever is forked from it starts at once.
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["styled.daemon", "styled.cli.main", "styled.cli.daemon_commands"])
+
+
+class _Forked:
+    """`styled` with these words as its command line, forked from a process that has torch."""
+
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        self._process = _FORKING.Process(target=_run_styled, args=(list(words), str(log)))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("styled", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int, /) -> None:
+        os.kill(self.pid, number)
+
+
+def _run_styled(words: list[str], log: str) -> None:
+    from styled.cli.main import app
+
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    app(words)

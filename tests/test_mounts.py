@@ -1,0 +1,107 @@
+"""Folders on disks that come and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from styled import mounts
+from styled.delivery.atomic import write_whole
+from styled.errors import NotMounted, ResourceUnavailable
+from styled.mounts import Mount, Mounts, mount_of
+
+TABLE = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:5 / /mnt rw shared:2 - autofs systemd-1 rw
+31 30 0:44 / /mnt rw - nfs4 nas:/photos rw
+32 22 0:45 / /mnt/my\\040photos rw,nosuid - fuse.sshfs friend:/ rw
+33 22 0:46 / /mntx rw - tmpfs tmpfs rw
+"""
+ONLY_THE_ROOT = TABLE.splitlines()[0] + "\n"
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a table of mounts that may be written."""
+    path = tmp_path / "mountinfo"
+    path.write_text(TABLE)
+    monkeypatch.setattr(mounts, "MOUNT_TABLE", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("folder", "mount", "is_remote"),
+    [
+        ("/home/ann", Mount("/", "ext4"), False),
+        ("/mnt/inbox", Mount("/mnt", "nfs4"), True),
+        ("/mnt/my photos/inbox", Mount("/mnt/my photos", "fuse.sshfs"), True),
+        ("/mntx", Mount("/mntx", "tmpfs"), False),
+    ],
+)
+@pytest.mark.usefixtures("table")
+def test_the_innermost_and_latest_mount_counts(folder: str, mount: Mount, is_remote: bool) -> None:
+    """Names are unescaped, and a name that only begins alike is another."""
+    found = mount_of(Path(folder))
+    assert found == mount
+    assert found.is_remote is is_remote
+
+
+def test_without_a_table_nothing_is_known(table: Path) -> None:
+    """As on systems without /proc: then nothing is required either."""
+    table.unlink()
+    assert mount_of(Path("/")) is None
+    Mounts(table.with_name("record"), write_whole).require_mounted(Path("/nowhere"))
+
+
+def test_the_real_table_can_be_read() -> None:
+    """Whatever this machine has, the root is on something."""
+    mount = mount_of(Path("/"))
+    assert mount is not None
+    assert mount.point == "/"
+
+
+def test_a_disk_that_is_gone_is_missed_even_after_a_restart(table: Path, tmp_path: Path) -> None:
+    """Until it is back; the message names the mount point and the record."""
+    record = tmp_path / "record"
+    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    table.write_text(ONLY_THE_ROOT)
+    present = Mounts(record, write_whole)
+    with pytest.raises(NotMounted, match="mounted at /mnt,") as caught:
+        present.require_mounted(Path("/mnt/inbox"))
+    assert str(record) in str(caught.value)
+    table.write_text(TABLE)
+    present.require_mounted(Path("/mnt/inbox"))
+
+
+def test_a_disk_that_is_added_is_taken_note_of(table: Path, tmp_path: Path) -> None:
+    """From then on it is required, and without the record it is not."""
+    record = tmp_path / "record"
+    table.write_text(ONLY_THE_ROOT)
+    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    table.write_text(TABLE)
+    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    table.write_text(ONLY_THE_ROOT)
+    with pytest.raises(NotMounted):
+        Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    record.unlink()
+    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"{"])
+def test_a_damaged_record_is_none(tmp_path: Path, content: bytes) -> None:
+    """It is written anew."""
+    record = tmp_path / "record"
+    record.write_bytes(content)
+    Mounts(record, write_whole).require_mounted(tmp_path)
+    assert str(tmp_path).encode() in record.read_bytes()
+
+
+def test_a_folder_must_be_one(tmp_path: Path) -> None:
+    """What is missing, or is a file, is said to be unreadable."""
+    present = Mounts(tmp_path / "record", write_whole)
+    present.require(tmp_path)
+    (tmp_path / "file").touch()
+    for name in ("file", "missing"):
+        with pytest.raises(ResourceUnavailable, match="can't be read"):
+            present.require(tmp_path / name)
