@@ -103,19 +103,17 @@ class Studio:
         )
 
     @contextmanager
-    def running(self, *, within: Sequence[str] = (), user: int | None = None) -> Iterator[Daemon]:
+    def running(self, within: Sequence[str] = ()) -> Iterator[Daemon]:
         """Run `styled run` until the context ends, and have it stop by SIGTERM.
 
         Args:
             within: A command that is to run it, for instance in a namespace.
-            user: Whom to run it as; needs root.
         """
         log = self.folder / f"log-{time.time_ns()}.jsonl"
         with open(log, "wb") as stream:
             process = subprocess.Popen(
                 [*within, *self.command("run")],
-                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, user=user, group=user,
-                extra_groups=None if user is None else (),
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
             )  # fmt: skip
         with _stopped_at_the_end(Daemon(process, log)) as daemon:
             yield daemon
@@ -125,7 +123,9 @@ class Studio:
         """Do as `running`, within a second: the process is forked with torch imported."""
         log = self.folder / f"log-{time.time_ns()}.jsonl"
         log.touch()
-        with _stopped_at_the_end(Daemon(_Forked(self.command("run")[3:], log), log)) as daemon:
+        with _stopped_at_the_end(
+            Daemon(Forked(_run_styled, self.command("run")[3:], str(log)), log)
+        ) as daemon:
             yield daemon
 
 
@@ -184,14 +184,17 @@ def make_studio(folder: Path, configuration: str = PYRAMID) -> Studio:
 
 # A process of its own imports torch once; whoever is forked from it starts at once.
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["styled.daemon", "styled.cli.main", "styled.cli.daemon_commands"])
+_FORKING.set_forkserver_preload(
+    ["styled.daemon", "styled.cli.main", "styled.cli.daemon_commands", "tests.jobs.conftest",
+     "tests.studio"]
+)  # fmt: skip
 
 
-class _Forked:
-    """`styled` with these words as its command line, forked from a process that has torch."""
+class Forked:
+    """A function in a process of its own, forked from one that has imported torch."""
 
-    def __init__(self, words: Sequence[str], log: Path) -> None:
-        self._process = _FORKING.Process(target=_run_styled, args=(list(words), str(log)))
+    def __init__(self, target: Callable[..., object], *arguments: object) -> None:
+        self._process = _FORKING.Process(target=target, args=arguments)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -210,8 +213,13 @@ class _Forked:
 
 
 def _run_styled(words: list[str], log: str) -> None:
+    """Run the program with this command line, its output going to a file."""
+    import torch
+
     from styled.cli.main import app
 
+    # Pictures this small gain nothing by more, and several daemons may run at once.
+    torch.set_num_threads(1)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

@@ -176,6 +176,22 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def retry(
+    rejected: Annotated[
+        list[str] | None,
+        typer.Argument(help="Rejected files, their .json, or ids of jobs.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Whatever was rejected.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put rejected photos back into the inbox, to be tried once more."""
+    with errors_as_exit_codes():
+        from styled.cli.retry import retry
+
+        retry(config, rejected or [], everything=everything)
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all values of one.")] = None,
 ) -> None:

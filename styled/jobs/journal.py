@@ -153,11 +153,11 @@ class Journal:
         reason: str | None = None,
         failure: str | None = None,
     ) -> None:
-        """End a job as done, rejected or cancelled."""
+        """End a job as done, rejected or cancelled, after `job.attempts` attempts."""
         self._execute(
-            "UPDATE jobs SET state = ?, finished_at = ?, reason = ?, failure = ?,"
+            "UPDATE jobs SET state = ?, finished_at = ?, attempts = ?, reason = ?, failure = ?,"
             " fraction = CASE ? WHEN 'done' THEN 1.0 ELSE fraction END WHERE id = ?",
-            (state, now, _text(reason), failure, state, job.id),
+            (state, now, job.attempts, _text(reason), failure, state, job.id),
         )
 
     # Leaving

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -148,7 +148,7 @@ class Worker:
         if job.attempts > self._config.queue.max_attempts:
             begun = job.attempts - 1
             self._reject(
-                job,
+                replace(job, attempts=begun),  # this one ends before it begins
                 f"the program died while it worked on this, which was begun "
                 f"{begun} {'time' if begun == 1 else 'times'}\n"
                 "  - see the log for the cause, then drop the photo again",

@@ -41,7 +41,7 @@ def _journal(here: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     ["--help", "--version", "status", "status --json", "recipes", "recipes pyramid",
-     "config schema", "config show"],
+     "config schema", "config show", "retry --all"],
 )  # fmt: skip
 def test_looking_never_loads_torch(arguments: str) -> None:
     """Commands that only look at things answer at once, because torch stays out."""

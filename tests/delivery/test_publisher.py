@@ -458,3 +458,38 @@ def _refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(shutil, "copyfile", refuse)
     monkeypatch.setattr("builtins.open", refuse)
+
+
+# Disks that are not mounted
+
+
+def test_nothing_is_written_where_no_disk_is_mounted(tmp_path: Path, source: Path) -> None:
+    """Each way to put something somewhere asks beforehand, for the folder that it is about."""
+    missing: set[Path] = set()
+
+    def require(root: Path) -> None:
+        if root in missing:
+            raise ResourceUnavailable(f"{root} is not mounted")
+
+    delivery = Publisher(tmp_path / "outbox", tmp_path / "rejected", tmp_path / "archive", require)
+    delivery.prepare()
+    for root in (delivery.outbox, delivery.rejected, delivery.archive):
+        missing.add(root)
+    result = delivery.outbox / "oil/photo.jpg"
+    archived = delivery.archive / "oil/photo.jpg"
+    for attempt in (
+        delivery.prepare,
+        lambda: delivery.place_for(delivery.rejected, "oil/photo.jpg", sidecar=True),
+        lambda: delivery.publish_result(result, MINE),
+        lambda: delivery.publish_sidecar(result, sidecar_by("me")),
+        lambda: delivery.is_published(result, "me"),
+        lambda: delivery.take_original(source, [archived], same_as=as_read(source), keep=False),
+        lambda: delivery.take_original(source, [archived], same_as=as_read(source), keep=True),
+    ):
+        with pytest.raises(ResourceUnavailable, match="not mounted"):
+            attempt()
+    assert source.read_bytes() == PHOTO
+    missing.clear()
+    missing.add(delivery.archive)
+    delivery.publish_result(result, MINE)
+    assert result.read_bytes() == MINE

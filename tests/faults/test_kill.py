@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
+import signal
+import sys
 import time
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from tests.faults.watchman import Watchman
-from tests.studio import Studio
+from tests.jobs.conftest import Workshop, picture
+from tests.studio import Forked, Studio
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -54,3 +61,111 @@ def test_fifty_kills_over_a_backlog(studio: Studio) -> None:
         picture = (studio.folder / "outbox" / name).read_bytes()
         assert facts["input"]["sha256"] == digest
         assert facts["result"]["sha256"] == hashlib.sha256(picture).hexdigest()
+
+
+def test_a_photo_that_kills_the_process_each_time_is_rejected(studio: Studio) -> None:
+    """After `max_attempts` deaths it stands aside with the reason, and the others are done."""
+    studio.configure(queue="{max_attempts: 2}")
+    studio.drop("a-killer.jpg", "coffee", (96, 72))
+    studio.drop("b.jpg", "coffee", (96, 72))
+    studio.drop("c.jpg", "coffee", (96, 72))
+    for _ in range(2):
+        with studio.running_soon() as daemon:
+            daemon.wait_for("job.claimed")
+            assert daemon.events("job.claimed")[0]["input"] == "a-killer.jpg"
+            daemon.kill()
+    with studio.running_soon() as daemon:
+        daemon.wait_until(lambda: studio.files("inbox") == [])
+    assert studio.files("rejected") == ["swirls/a-killer.jpg", "swirls/a-killer.jpg.json"]
+    rejection = studio.sidecar("rejected/swirls/a-killer.jpg.json")
+    assert rejection["rejected"]["failure"] == "crash"
+    assert "begun 2 times" in str(rejection["rejected"]["reason"])
+    assert rejection["job"]["attempts"] == 2
+    assert studio.files("archive") == ["swirls/b.jpg", "swirls/c.jpg"]
+
+
+def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(studio: Studio) -> None:
+    """Its lock, a half-written file and a stale process number: the next one simply starts."""
+    with studio.running_soon() as daemon:
+        daemon.wait_for("daemon.started")
+        daemon.kill()
+    assert (studio.folder / "state/lock").read_text().strip() == str(daemon.process.pid)
+    half = studio.folder / "outbox" / f".styled-{'0' * 32}.tmp"
+    half.write_bytes(b"half a pic")
+    status = json.loads(studio.do("status", "--json").stdout)
+    assert status["running"] is False
+    studio.drop("a.jpg", "coffee", (96, 72))
+    with studio.running_soon() as daemon:
+        daemon.wait_until(lambda: studio.files("inbox") == [])
+        assert studio.files("outbox") == ["swirls/a.jpg", "swirls/a.jpg.json"]
+        status = json.loads(studio.do("status", "--json").stdout)
+        assert (status["running"], status["pid"]) == (True, daemon.process.pid)
+
+
+# Between any two calls to the system
+
+
+@pytest.mark.parametrize(
+    ("data", "delivered"),
+    [
+        pytest.param(picture(), ["archive/oil/photo.png", "outbox/oil/photo.png"], id="done"),
+        pytest.param(b"no photo", ["rejected/oil/photo.png"], id="rejected"),
+    ],
+)
+def test_a_kill_before_any_call_to_the_system(
+    tmp_path: Path, data: bytes, delivered: list[str]
+) -> None:
+    """A real SIGKILL before each single call that a job makes: the end is always the same."""
+    calls = tmp_path / "calls"
+    assert Forked(work_and_die, str(tmp_path / "undisturbed"), data, 0, str(calls)).wait(60) == 0
+    names = calls.read_text().split()
+    assert {"rename", "fsync", "execute"} <= set(names)
+    for number in range(1, len(names) + 1):
+        base = tmp_path / str(number)
+        died = Forked(work_and_die, str(base), data, number, str(calls)).wait(60)
+        assert died == -signal.SIGKILL, f"before call {number}"
+        whole = {}
+        for root in ("outbox", "archive", "rejected"):
+            for path in (base / root).rglob("[!.]*.png"):
+                whole[f"{root}/oil/{path.name}"] = path.read_bytes()
+        shop = Workshop(base)
+        shop._wanted["photo.png"] = ("oil",)
+        shop.restart()
+        shop.work_and_wait()
+        shop.journal.close()
+        found = [
+            f"{root}/{name}" for root in ("archive", "outbox", "rejected")
+            for name in shop.files(root)
+        ]  # fmt: skip
+        sidecars = [f"{name}.json" for name in delivered if not name.startswith("archive")]
+        where = f"killed before call {number}, {names[number - 1]}"
+        assert found == sorted([*delivered, *sidecars]), where
+        assert shop.files("inbox") == [], where
+        assert (base / delivered[0]).read_bytes() == data, where
+        # What was visible when the process died was whole already.
+        assert all((base / name).read_bytes() == content for name, content in whole.items()), where
+
+
+DEADLY = frozenset(
+    {"open", "rename", "replace", "link", "unlink", "mkdir", "fsync", "write", "flush", "execute",
+     "executemany"}
+)  # fmt: skip
+
+
+def work_and_die(base: str, data: bytes, fatal: int, calls: str) -> None:
+    """Drop a photo and work on it, dying before the call to the system of this number."""
+    shop = Workshop(Path(base))
+    shop.drop("photo.png", data)
+    made: list[str] = []
+
+    def on_event(frame: FrameType, event: str, called: object) -> None:
+        name = getattr(called, "__name__", "")
+        if event == "c_call" and name in DEADLY:
+            made.append(name)
+            if len(made) == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(on_event)
+    shop.work()
+    sys.setprofile(None)
+    Path(calls).write_text("\n".join(made))

@@ -151,14 +151,14 @@ class Workshop:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        (base / "styles").mkdir(parents=True)
+        (base / "styles").mkdir(parents=True, exist_ok=True)
         (base / "styles/oil.png").write_bytes(picture("crimson", (48, 40)))
         (base / "styles/ink.png").write_bytes(picture("navy", (48, 40)))
         (base / "config.yaml").write_text(CONFIGURATION)
         self.config: Config = load_config(base / "config.yaml")
         self.styles = dict(self.config.styles)
         for folder in (self.config.inbox, self.config.state / "checkpoints"):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         self.engine = ScriptedEngine()
         self.now = 1_000_000.0
         self.jump = 0.0  # of the time of day, against the clock that measures

@@ -13,7 +13,7 @@ import pytest
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
-from styled.jobs.journal import Journal
+from styled.jobs.journal import LONGEST_WAIT_SECONDS, Journal
 from tests.jobs.conftest import Dropped
 
 
@@ -249,7 +249,7 @@ def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -
 READ_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from styled.jobs.journal import Journal
+from styled.jobs.journal import LONGEST_WAIT_SECONDS, Journal
 os.setuid(65534)
 print(Journal.open_read_only(Path(sys.argv[1])).read_daemon()["state"])
 """
@@ -304,3 +304,70 @@ def test_a_failed_write_changes_nothing(journal: Journal, path: Path) -> None:
         journal.submit([arrival("good.jpg"), arrival("bad.jpg")], 8.0)
     assert journal.counts() == {JobState.QUEUED: 1}
     assert journal.submit([arrival("good.jpg")], 9.0) == 1
+
+
+# Growth
+
+
+def finished(journal: Journal, count: int, *, in_inbox: int = 0) -> None:
+    """Have jobs finish at 1, 2, 3...; the last ones' inputs stay in the inbox."""
+    for number in range(1, count + 1):
+        journal.submit([arrival(f"{number}.jpg")], 0.0)
+        job = claimed(journal)
+        journal.finish(job, JobState.DONE, float(number))
+        if number <= count - in_inbox:
+            journal.forget_input(job)
+
+
+def remembered(journal: Journal) -> list[str]:
+    """Return the names of all inputs that the journal knows."""
+    return [job.input for job in journal._jobs("1 ORDER BY seq")]
+
+
+def test_old_jobs_are_forgotten(journal: Journal) -> None:
+    """By age, and by number; the latest stay."""
+    finished(journal, 5)
+    assert journal.prune(before=3.0, keep=100) == 2
+    assert remembered(journal) == ["3.jpg", "4.jpg", "5.jpg"]
+    assert journal.prune(before=0.0, keep=2) == 1
+    assert remembered(journal) == ["4.jpg", "5.jpg"]
+    assert journal.prune(before=0.0, keep=2) == 0
+
+
+def test_what_lies_in_the_inbox_is_never_forgotten(journal: Journal) -> None:
+    """Or a photo that is kept there would be painted again; nor is what is still to be done."""
+    finished(journal, 3, in_inbox=1)
+    journal.submit([arrival("waiting.jpg")], 0.0)
+    journal.prune(before=1e12, keep=0)
+    assert remembered(journal) == ["3.jpg", "waiting.jpg"]
+
+
+def test_the_file_stays_small_over_many_jobs(journal: Journal, path: Path) -> None:
+    """What is forgotten makes room for what comes."""
+    sizes = []
+    for _ in range(4):
+        finished(journal, 300)
+        journal.prune(before=1e12, keep=0)
+        sizes.append(path.stat().st_size)
+    assert sizes[-1] <= sizes[0] + 8 * 4096
+
+
+def test_what_has_ended_is_not_put_back(journal: Journal) -> None:
+    """A stop that gives up on a step may come just as the job ends."""
+    journal.submit([arrival("a.jpg")], 0.0)
+    job = claimed(journal)
+    journal.finish(job, JobState.DONE, 5.0)
+    journal.put_back(job, attempt_counts=False)
+    found = journal.job(job.id)
+    assert found is not None
+    assert (found.state, found.attempts) == (JobState.DONE, 1)
+
+
+@pytest.mark.parametrize(("wait", "is_due"), [(30.0, False), (LONGEST_WAIT_SECONDS + 1, True)])
+def test_nobody_waits_longer_than_anybody_is_told_to(
+    journal: Journal, wait: float, is_due: bool
+) -> None:
+    """A date far ahead means that the clock has been set back since."""
+    journal.submit([arrival("a.jpg")], 0.0)
+    journal.put_back(claimed(journal), not_before=1000.0, attempt_counts=True)
+    assert (journal.claim(1000.0 - wait) is not None) is is_due

@@ -142,3 +142,40 @@ def test_without_its_inbox_no_input_is_forgotten(shop: Workshop) -> None:
     with pytest.raises(ResourceUnavailable, match="inbox"):
         retire(shop, job)
     assert shop.journal.finished_in_inbox() != []
+
+
+@pytest.mark.parametrize("after_success", ["archive", "keep", "delete"])
+def test_a_rewritten_input_is_known_by_its_bytes(
+    shop: Workshop, after_success: AfterSuccess
+) -> None:
+    """Size and date may be the same: it stays, the sidecar says so, and it is painted too."""
+    shop.configure("output", after_success=after_success)
+    old = picture("teal")
+    new = bytes(reversed(old[-200:]))
+    path = shop.drop("photo.png", old)
+    facts = path.stat()
+
+    def rewrite(step: int) -> None:
+        if step == 2:
+            path.write_bytes(old[:-200] + new)
+            os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    shop.engine.at_step = rewrite
+    shop.scheduler.run_one()
+    shop.engine.at_step = lambda step: None
+    assert shop.sidecar("outbox/oil/photo.png.json")["input"]["changed"] is True
+    assert shop.files("archive") == []
+    assert path.read_bytes() == old[:-200] + new
+    assert shop.rescan() == 1
+
+
+def test_a_folder_that_became_a_link_leads_nowhere(shop: Workshop) -> None:
+    """The file of the same name behind it is neither painted nor moved."""
+    inside = shop.drop("sub/photo.png")
+    elsewhere = shop.base / "elsewhere"
+    inside.parent.rename(elsewhere)
+    inside.parent.symlink_to(elsewhere)
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.files("elsewhere") == ["photo.png"]
+    assert shop.files("outbox") == shop.files("archive") == []

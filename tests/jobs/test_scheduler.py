@@ -12,7 +12,7 @@ import pytest
 from styled.delivery.atomic import resource_errors
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import JobState
-from styled.jobs.scheduler import IDLE_SECONDS, LONGEST_PAUSE_SECONDS
+from styled.jobs.scheduler import IDLE_SECONDS, LONGEST_PAUSE_SECONDS, TIDIED_AFTER_JOBS, History
 from tests.jobs.conftest import Died, LogLines, Workshop, picture
 
 
@@ -334,3 +334,19 @@ def test_a_stop_ends_the_work_after_the_present_job(shop: Workshop) -> None:
     shop.scheduler.run()
     assert shop.engine.begun == [0]
     assert shop.states() == ["queued", "queued"]
+
+
+def test_finished_jobs_are_forgotten_in_time(shop: Workshop, logs: LogLines) -> None:
+    """After every so many jobs, and at the start."""
+    shop.history = History(seconds=1e6, jobs=50)
+    shop.restart()
+    for number in range(2 * TIDIED_AFTER_JOBS):
+        shop.drop(f"{number}.png")
+    shop.wake.on_wait = shop.stop.set
+    shop.scheduler.run()
+    assert shop.journal.counts()[JobState.DONE] == 50
+    assert len(shop.files("outbox")) == 4 * TIDIED_AFTER_JOBS
+    shop.advance(2e6)
+    shop.restart()
+    assert JobState.DONE not in shop.journal.counts()
+    assert [line["event"] for line in logs].count("jobs.forgotten") == 3

@@ -1,0 +1,85 @@
+"""`styled retry`: rejected photos back into the inbox."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rich.text import Text
+
+from styled.cli.exits import console, leave_with_usage_error
+from styled.cli.working_folder import find_config
+from styled.config import Config
+from styled.delivery.restoring import is_rejected_input, rejected_inputs, restore
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+from styled.ops.logs import printable
+from styled.sidecar import readable
+
+
+def retry(named: Path | None, words: list[str], *, everything: bool) -> None:
+    """Put rejected inputs back and say where they are.
+
+    Args:
+        named: The configuration.
+        words: Paths of rejected files or their `.json`, from here or below the folder of
+            rejected inputs, or ids of jobs.
+        everything: All that was rejected, in styles that there still are.
+
+    Raises:
+        ConfigError, ResourceUnavailable: as the words say.
+    """
+    config = find_config(named)
+    if everything == bool(words):
+        leave_with_usage_error("name what to retry, or use --all for everything rejected")
+    chosen = (
+        [path for path in rejected_inputs(config.rejected) if _style(path, config) in config.styles]
+        if everything
+        else list(dict.fromkeys(_found(words, config)))
+    )
+    for path in chosen:
+        place = restore(path, config.rejected, config.inbox)
+        console.print(Text(printable(readable(place))), soft_wrap=True)
+    if not chosen:
+        console.print("nothing was rejected")
+
+
+def _found(words: Iterable[str], config: Config) -> Iterator[Path]:
+    """Yield the rejected input that each word means; leave if one means none."""
+    for word in words:
+        path = next(filter(is_rejected_input, _candidates(word, config)), None)
+        if path is None or not path.is_relative_to(config.rejected):
+            leave_with_usage_error(
+                f"{word} is no rejected photo: neither a file in {config.rejected} that has a "
+                ".json beside it, nor the id of a rejected job"
+            )
+        if _style(path, config) not in config.styles:
+            leave_with_usage_error(
+                f'the style "{_style(path, config)}" of {word} is no longer configured; move '
+                f"the file itself into {config.inbox} to have it painted in another one"
+            )
+        yield path
+
+
+def _candidates(word: str, config: Config) -> Iterator[Path]:
+    for base in (Path.cwd(), config.rejected):
+        path = Path(os.path.normpath(base / word))
+        yield path
+        if path.suffix == ".json":
+            yield path.with_suffix("")
+    try:
+        journal = Journal.open_read_only(config.state / "journal.sqlite3")
+    except ResourceUnavailable:
+        return
+    try:
+        job = journal.job(word)
+    finally:
+        journal.close()
+    if job is not None and job.state is JobState.REJECTED and job.original is not None:
+        yield Path(job.original)
+
+
+def _style(path: Path, config: Config) -> str:
+    return path.relative_to(config.rejected).parts[0]

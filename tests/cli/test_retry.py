@@ -1,0 +1,136 @@
+"""`styled retry`: rejected photos come back into the inbox, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from styled.cli.init import init_folder
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+from tests.cli.conftest import Run
+from tests.jobs.conftest import Dropped
+
+HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
+
+
+@pytest.fixture
+def rejected(here: Path) -> Path:
+    """Return a working folder's folder of rejected inputs, with three of them."""
+    init_folder(here)
+    config = (here / "config.yaml").read_text()
+    assert "styles:" in config
+    folder = here / "rejected"
+    style = style_of(here)
+    for name in (f"{style}/a.jpg", f"{style}/trip/b.jpg", f"{style}/{HOSTILE}"):
+        reject(folder / name, "4a")
+    return folder
+
+
+def style_of(here: Path) -> str:
+    """Return the style that `styled init` has made."""
+    (image,) = (here / "styles").iterdir()
+    return image.stem
+
+
+def reject(path: Path, job_id: str) -> None:
+    """Make a rejected input with its sidecar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"photo")
+    path.with_name(path.name + ".json").write_text(json.dumps({"job": {"id": job_id}}))
+
+
+def files(folder: Path) -> list[str]:
+    """Return all files below a folder."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("word", ["rejected/{}/a.jpg", "{}/a.jpg", "rejected/{}/a.jpg.json"])
+def test_a_photo_is_named_by_any_of_its_paths(
+    run: Run, here: Path, rejected: Path, word: str
+) -> None:
+    """From here, below the folder of rejected inputs, or by the file with the reason."""
+    style = style_of(here)
+    result = run("retry", word.format(style))
+    assert result.exit_code == 0, result.output
+    assert files(here / "inbox") == [f"{style}/a.jpg"]
+    assert f"{style}/a.jpg" not in files(rejected)
+    assert f"{style}/a.jpg.json" not in files(rejected)
+    assert len(files(rejected)) == 4
+    assert f"inbox/{style}/a.jpg" in result.output
+
+
+def test_a_photo_is_named_by_its_job(run: Run, here: Path, rejected: Path) -> None:
+    """The journal knows where it put the original."""
+    style = style_of(here)
+    (here / "state").mkdir()
+    journal = Journal.open(here / "state/journal.sqlite3")
+    journal.submit([Dropped("b.jpg", 1, 2, {style: "b.jpg"})], 5.0)
+    job = journal.claim(6.0)
+    assert job is not None
+    journal.reserve_original(job, rejected / style / "trip/b.jpg")
+    journal.finish(job, JobState.REJECTED, 7.0, reason="because")
+    journal.close()
+    assert run("retry", job.id).exit_code == 0
+    assert files(here / "inbox") == [f"{style}/trip/b.jpg"]
+
+
+def test_all_means_all(run: Run, here: Path, rejected: Path) -> None:
+    """Hostile names are escaped where they are shown; what is of no configured style stays."""
+    style = style_of(here)
+    reject(rejected / "gone" / "c.jpg", "4b")
+    (rejected / style / "stray.txt").write_text("no sidecar")
+    result = run("retry", "--all")
+    assert result.exit_code == 0, result.output
+    assert len(files(here / "inbox")) == 3
+    assert files(rejected) == ["gone/c.jpg", "gone/c.jpg.json", f"{style}/stray.txt"]
+    assert "\x1b[2J" not in result.output
+    assert run("retry", "--all").output == "nothing was rejected\n"
+
+
+def test_a_name_that_is_taken_is_left_alone(run: Run, here: Path, rejected: Path) -> None:
+    """The photo gets a number; neither file is lost."""
+    style = style_of(here)
+    (here / "inbox" / style).mkdir(parents=True, exist_ok=True)
+    (here / "inbox" / style / "a.jpg").write_bytes(b"another")
+    assert run("retry", f"{style}/a.jpg").exit_code == 0
+    assert files(here / "inbox") == [f"{style}/a-2.jpg", f"{style}/a.jpg"]
+    assert (here / "inbox" / style / "a.jpg").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("word", ["nothing.jpg", "config.yaml", "../elsewhere.jpg", "0123456789ab"])
+@pytest.mark.usefixtures("rejected")
+def test_what_was_not_rejected_is_refused_in_words(run: Run, here: Path, word: str) -> None:
+    """No file outside of the folder of rejected inputs is ever moved."""
+    reject(here.parent / "elsewhere.jpg", "4a")
+    result = run("retry", word)
+    assert result.exit_code == 2
+    assert "is no rejected photo" in result.output
+    assert files(here / "inbox") == []
+
+
+def test_one_wrong_word_moves_nothing(run: Run, here: Path, rejected: Path) -> None:
+    """All are looked at before the first is moved."""
+    result = run("retry", f"{style_of(here)}/a.jpg", "nothing.jpg")
+    assert result.exit_code == 2
+    assert files(here / "inbox") == []
+    assert len(files(rejected)) == 6
+
+
+def test_a_style_that_is_gone_is_said_to_be(run: Run, here: Path, rejected: Path) -> None:
+    """In the inbox the photo would be painted in some other style, without a word."""
+    reject(rejected / "gone" / "c.jpg", "4b")
+    result = run("retry", "gone/c.jpg")
+    assert result.exit_code == 2
+    assert "no longer configured" in result.output
+    assert files(here / "inbox") == []
+
+
+@pytest.mark.usefixtures("rejected")
+def test_it_has_to_be_told_what(run: Run) -> None:
+    """Neither nothing nor both."""
+    assert run("retry").exit_code == 2
+    assert run("retry", "--all", "a.jpg").exit_code == 2

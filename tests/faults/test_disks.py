@@ -1,0 +1,133 @@
+"""Disks that are full, read-only or forbidden: the queue pauses, says so, and goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.faults.disks import fill, needs_root, remount, small_disk
+from tests.faults.watchman import Watchman
+from tests.studio import Daemon, Studio
+
+pytestmark = [pytest.mark.timeout(400), needs_root]
+
+PHOTOS = ("a.png", "b.png", "c.png")
+
+
+def drop_photos(studio: Studio) -> None:
+    """Drop three photos."""
+    for name in PHOTOS:
+        studio.drop(name, "chelsea", (96, 72))
+
+
+def pauses(daemon: Daemon) -> str:
+    """Return what the daemon said each time that the queue was paused."""
+    return "\n".join(str(event["reason"]) for event in daemon.events("queue.paused"))
+
+
+def assert_all_done_once(studio: Studio, attempts: int = 1) -> None:
+    """Each photo has one result by so many attempts at most, and its original is archived."""
+    results = [f"swirls/{name}" for name in PHOTOS]
+    assert studio.files("archive") == results
+    assert studio.files("outbox") == sorted([*results, *(f"{name}.json" for name in results)])
+    assert studio.files("rejected") == []
+    for name in results:
+        assert studio.sidecar(f"outbox/{name}.json")["job"]["attempts"] <= attempts  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("where", ["outbox", "archive"])
+def test_a_full_disk_is_waited_out(studio: Studio, where: str) -> None:
+    """The input is kept, no attempt is consumed, and work goes on once there is room."""
+    folder = studio.folder / where
+    with small_disk(folder, "1m"), Watchman(studio, "outbox", "rejected"):
+        ballast = fill(folder)
+        with studio.running_soon() as daemon:
+            daemon.wait_for("daemon.started")
+            drop_photos(studio)
+            daemon.wait_for("queue.paused", 2)
+            assert str(folder) in pauses(daemon)
+            assert "No space left on device" in pauses(daemon)
+            status = json.loads(studio.do("status", "--json").stdout)
+            assert status["state"].startswith("paused: ")
+            assert studio.files("inbox") == list(PHOTOS)
+            ballast.unlink()
+            daemon.wait_until(lambda: studio.files("inbox") == [])
+            daemon.wait_for("queue.resumed")
+        assert_all_done_once(studio)
+
+
+def test_a_full_state_is_waited_out(studio: Studio) -> None:
+    """Without its journal it does nothing that it could not remember having done."""
+    state = studio.folder / "state"
+    with small_disk(state, "2m"), Watchman(studio):
+        with studio.running_soon() as daemon:
+            daemon.wait_for("daemon.started")
+            ballast = fill(state)
+            drop_photos(studio)
+            daemon.wait_until(
+                lambda: daemon.events("queue.paused") or daemon.events("inbox.unavailable")
+            )
+            said = json.dumps([*daemon.events("queue.paused"), *daemon.events("inbox.unavailable")])
+            assert "the journal" in said
+            assert "full" in said
+            assert studio.files("inbox") == list(PHOTOS)
+            assert studio.files("outbox") == []
+            ballast.unlink()
+            daemon.wait_until(lambda: studio.files("inbox") == [])
+        assert_all_done_once(studio)
+
+
+def test_a_stop_with_a_full_state_is_a_stop(studio: Studio) -> None:
+    """What can't be noted any more is no failure, and the next start goes on."""
+    state = studio.folder / "state"
+    with small_disk(state, "2m"):
+        drop_photos(studio)
+        with studio.running_soon() as daemon:
+            daemon.wait_for("job.published")
+            ballast = fill(state)
+            daemon.wait_until(lambda: daemon.events("queue.paused") or not studio.files("inbox"))
+        assert daemon.process.poll() == 0
+        ballast.unlink()
+        with studio.running_soon() as daemon:
+            daemon.wait_until(lambda: studio.files("inbox") == [])
+        # Nobody could write down that it was a stop and no crash.
+        assert_all_done_once(studio, attempts=2)
+
+
+@pytest.mark.parametrize("where", ["outbox", "archive"])
+def test_a_disk_that_turns_read_only_is_waited_out(studio: Studio, where: str) -> None:
+    """As disks do on their own when they have errors."""
+    folder = studio.folder / where
+    with small_disk(folder, "4m"), studio.running_soon() as daemon:
+        daemon.wait_for("daemon.started")
+        remount(folder, "ro")
+        drop_photos(studio)
+        daemon.wait_for("queue.paused", 2)
+        assert "Read-only file system" in pauses(daemon)
+        assert studio.files("inbox") == list(PHOTOS)
+        remount(folder, "rw")
+        daemon.wait_until(lambda: studio.files("inbox") == [])
+        assert_all_done_once(studio)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="root can't be told to obey modes")
+@pytest.mark.parametrize("where", ["outbox", "archive", "inbox"])
+def test_a_missing_permission_is_waited_out(studio: Studio, where: str) -> None:
+    """Nothing is rejected because of a folder's mode; once that is mended all is done."""
+    drop_photos(studio)
+    locked = studio.folder / where / ("" if where == "inbox" else "swirls")
+    locked.mkdir(parents=True, exist_ok=True)
+    # Its folders are made at the start: only what comes later is forbidden.
+    for name in ("swirls", "coffee", "both"):
+        (studio.folder / "inbox" / name).mkdir(exist_ok=True)
+    locked.chmod(0o555)
+    obeying = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
+    with studio.running(obeying) as daemon:
+        daemon.wait_for("queue.paused", 2)
+        assert "Permission denied" in pauses(daemon)
+        assert studio.files("inbox") == list(PHOTOS)
+        locked.chmod(0o755)
+        daemon.wait_until(lambda: studio.files("inbox") == [])
+    assert_all_done_once(studio)

@@ -1,0 +1,117 @@
+"""A new journal in place of a lost one: what the outbox shows to be done is not done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from styled.jobs.rebuild import adopt_finished
+from tests.jobs.conftest import Dropped, Workshop, picture
+
+
+@pytest.fixture
+def lost(shop: Workshop) -> Workshop:
+    """Return a shop that has painted and kept a photo, and then lost its journal."""
+    shop.configure("output", after_success="keep")
+    shop.drop("photo.png", None, "oil", "ink")
+    shop.work()
+    assert shop.states() == ["done", "done"]
+    lose_journal(shop)
+    return shop
+
+
+def lose_journal(shop: Workshop) -> None:
+    """Delete the journal and begin a new one."""
+    shop.journal.close()
+    for path in (shop.config.state).glob("journal*"):
+        path.unlink()
+    shop._open()
+
+
+def adopt(shop: Workshop, *styles: str) -> int:
+    """Take up what is finished of all photos in the inbox, wanted in these styles."""
+    arrivals = []
+    for path in shop.config.inbox.iterdir():
+        facts = path.stat()
+        destinations = dict.fromkeys(styles, path.name)
+        arrivals.append(Dropped(path.name, facts.st_size, facts.st_mtime_ns, destinations))
+    return adopt_finished(
+        shop.journal, arrivals, shop.config.inbox, shop.config.outbox, shop.time_of_day()
+    )
+
+
+def test_a_finished_photo_is_not_painted_again(lost: Workshop) -> None:
+    """It is known by its path and its content, and keeps the id of its job."""
+    before = lost.files("outbox")
+    assert adopt(lost, "oil", "ink") == 2
+    assert lost.rescan() == 0
+    lost.work()
+    assert lost.states() == ["done", "done"]
+    assert lost.files("outbox") == before
+    ids = {job.style: job.id for job in lost.jobs()}
+    assert ids["oil"] == lost.sidecar("outbox/oil/photo.png.json")["job"]["id"]
+
+
+def test_an_original_that_had_not_left_leaves_now(lost: Workshop) -> None:
+    """As after a crash between the sidecar and the move to the archive."""
+    lost.configure("output", after_success="archive")
+    adopt(lost, "oil", "ink")
+    lost.scheduler.tidy()
+    assert lost.files("inbox") == []
+    assert lost.files("archive") == ["ink/photo.png", "oil/photo.png"]
+
+
+def test_only_the_styles_that_are_done_are_taken_up(lost: Workshop) -> None:
+    """The others are painted."""
+    (lost.config.outbox / "ink/photo.png.json").unlink()
+    assert adopt(lost, "oil", "ink") == 1
+    assert lost.rescan() == 1
+    lost.work()
+    assert sorted(lost.files("outbox")) == [
+        "ink/photo-2.png",
+        "ink/photo-2.png.json",
+        "ink/photo.png",
+        "oil/photo.png",
+        "oil/photo.png.json",
+    ]
+
+
+def test_another_photo_of_the_same_name_is_painted(lost: Workshop) -> None:
+    """Even if it has as many bytes."""
+    path = lost.config.inbox / "photo.png"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    assert adopt(lost, "oil", "ink") == 0
+    other = picture("olive")
+    path.write_bytes(other)
+    assert adopt(lost, "oil", "ink") == 0
+    assert lost.rescan() == 2
+
+
+def test_a_sidecar_without_its_picture_proves_nothing(lost: Workshop) -> None:
+    """Somebody deleted the painting: then it is wanted again."""
+    (lost.config.outbox / "oil/photo.png").unlink()
+    assert adopt(lost, "oil") == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1, "job": 7}', '"\ud800"'])
+def test_strange_files_in_the_outbox_are_no_sidecars(lost: Workshop, content: str) -> None:
+    """Whatever they hold, the others are taken up."""
+    stray = lost.config.outbox / "oil/stray.png"
+    stray.write_bytes(b"")
+    stray.with_name("stray.png.json").write_text(content, errors="surrogatepass")
+    (lost.config.outbox / "folder.json").mkdir()
+    assert adopt(lost, "oil", "ink") == 2
+
+
+def test_names_that_are_not_utf8_are_taken_up(shop: Workshop) -> None:
+    """The sidecar has them in readable form; the journal has their bytes."""
+    shop.configure("output", after_success="keep")
+    name = Path("caf\udce9.png").name
+    shop.drop(name)
+    shop.work()
+    lose_journal(shop)
+    assert adopt(shop, "oil") == 1
+    assert shop.job().result == f"oil/{name}"
+    assert json.loads((shop.config.outbox / f"oil/{name}.json").read_bytes())["job"]["id"]
