@@ -9,9 +9,17 @@ from pathlib import Path, PurePosixPath
 
 from styled.errors import ResourceUnavailable
 
+TEMPORARY_PREFIX = ".styled-"
+"""What the hidden names of our own unfinished files begin with, wherever they lie."""
+
+LONGEST_PATH_BYTES = 4000
+"""Linux takes 4095 with all folders; the rest is for a sidecar's or a temporary name."""
+
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime_ns of a file, None where there is none.
+    """Return size and mtime_ns of a regular file, None where there is none.
+
+    A link or a pipe in its place could be made to look like it, but is never the file.
 
     Raises:
         ResourceUnavailable: nobody can tell, for instance because of a permission.
@@ -25,7 +33,7 @@ def identity(path: Path) -> tuple[int, int] | None:
             f"{path} can't be looked at: {error.strerror}",
             "check the permissions, the disk and the mount",
         ) from error
-    return found.st_size, found.st_mtime_ns
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def sha256_of(path: Path) -> str | None:

@@ -64,7 +64,7 @@ class Mounts:
         self._record = record
         self._write_whole = write_whole
         self._points: dict[str, str] = _read(record)
-        self._devices: dict[Path, int] = {}
+        self._seen: dict[Path, tuple[int, int]] = {}
 
     def require(self, folder: Path) -> None:
         """Do nothing, unless the folder is missing, can't be read, or its disk is not mounted.
@@ -88,9 +88,9 @@ class Mounts:
         Raises:
             NotMounted: it is not. The folder itself need not exist yet.
         """
-        device = _device_of(folder)
-        if device is not None and device == self._devices.get(folder):
-            return
+        identity = _identity_of(folder)
+        if identity is not None and identity == self._seen.get(folder):
+            return  # the very folder that was found to be right before
         present = mount_of(folder)
         if present is None:
             return
@@ -106,19 +106,20 @@ class Mounts:
             points = {**self._points, str(folder): present.point}
             self._write_whole(self._record, json.dumps(points, indent=2).encode() + b"\n")
             self._points = points
-        if device is not None:
-            self._devices[folder] = device
+        if identity is not None:
+            self._seen[folder] = identity
 
 
 def _is_below(point: str, other: str) -> bool:
     return point != other and (point + "/").startswith(other.rstrip("/") + "/")
 
 
-def _device_of(folder: Path) -> int | None:
+def _identity_of(folder: Path) -> tuple[int, int] | None:
     try:
-        return os.stat(folder).st_dev
+        found = os.stat(folder)
     except OSError:
         return None
+    return found.st_dev, found.st_ino
 
 
 def _read(record: Path) -> dict[str, str]:

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from styled.errors import ResourceUnavailable
-
-TEMPORARY_PREFIX = ".styled-"
-"""What the hidden names of unfinished files begin with."""
+from styled.files import TEMPORARY_PREFIX
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 

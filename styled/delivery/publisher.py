@@ -17,7 +17,7 @@ from styled.delivery.atomic import (
 )
 from styled.delivery.names import free_folder, free_place, sidecar_of
 from styled.errors import ResourceUnavailable
-from styled.files import identity, sha256_of
+from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
 from styled.sidecar import Sidecar, job_id_in
 
 
@@ -54,13 +54,18 @@ class Publisher:
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
         """Return a free path below `root`, as near to `relative` as possible.
 
-        Where a file has taken the name of a folder, the folder too gets another name.
+        Where a file has taken the name of a folder, the folder too gets another name. Where
+        all of it is longer than a path may be, sub-folders are left out.
 
         Raises:
             ResourceUnavailable: its folder can't be made.
         """
         *folders, name = Path(relative).parts
         self._require_mounted(root)
+        while len(folders) > 1 and len(os.fsencode(root.joinpath(*folders, name))) > (
+            LONGEST_PATH_BYTES
+        ):
+            folders.pop()
         folder = root
         for part in folders:
             folder = free_folder(folder, part)

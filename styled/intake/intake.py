@@ -194,12 +194,13 @@ class Intake:
 
     def _turn(self) -> None:
         """Look once; now and then at everything, as if nothing had been seen before."""
-        if self._clock() >= self._next_full_look:
+        is_full = self._clock() >= self._next_full_look
+        if is_full:
             # The journal knows what it has, and whatever a hint or a look has missed is found.
             self._gate.forget()
             self._next_full_look = self._clock() + self._rarely(self._rescan_seconds)
             self._make_folders()
-        self._watch()
+        self._watch(thoroughly=is_full)
         self.look()
 
     def _rarely(self, seconds: float) -> float:
@@ -218,10 +219,10 @@ class Intake:
             moments.append(settles)
         return min(moments)
 
-    def _watch(self) -> None:
+    def _watch(self, *, thoroughly: bool) -> None:
         if self._mode == "polling":
             return
-        problem = self._no_use_in_watching() or self._watcher.ensure()
+        problem = self._no_use_in_watching() or self._watcher.ensure(thoroughly=thoroughly)
         if problem == self.degraded:
             return
         every = POLL_SECONDS if self._mode == "auto" else self._rescan_seconds

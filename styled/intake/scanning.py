@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from styled.errors import ResourceUnavailable
+from styled.files import TEMPORARY_PREFIX
 from styled.sidecar import readable
 
 log = structlog.get_logger()
@@ -35,13 +36,22 @@ class Found:
     inode: int
 
 
+_UNFINISHED = f"{TEMPORARY_PREFIX}*"
+
+DEEPEST_FOLDER = 100
+"""Folders nested more deeply are passed over: nobody sorts photos like that."""
+
+
 class IgnoreRules:
     """Glob patterns for names that are nobody's photo, such as unfinished uploads."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        """Compile the patterns; a name matches if any of them does, whatever its case."""
-        alternatives = [fnmatch.translate(pattern) for pattern in patterns]
-        self._pattern = re.compile("|".join(alternatives) or r"(?!)", re.IGNORECASE)
+        """Compile the patterns; a name matches if any of them does, whatever its case.
+
+        Our own unfinished files are nobody's photos whatever the patterns say.
+        """
+        alternatives = [fnmatch.translate(pattern) for pattern in (*patterns, _UNFINISHED)]
+        self._pattern = re.compile("|".join(alternatives), re.IGNORECASE)
 
     def match(self, name: str) -> bool:
         """Tell whether a file or folder of this name is to be left alone."""
@@ -85,7 +95,10 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
                 _pass_over(path, error)
                 continue
             if stat.S_ISDIR(facts.st_mode):
-                folders.append(path)
+                if path.count("/") < DEEPEST_FOLDER:
+                    folders.append(path)
+                else:
+                    log.warning("folder.skipped", path=readable(path), reason="nested too deeply")
             elif stat.S_ISREG(facts.st_mode):
                 yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
         pending.extend(reversed(folders))

@@ -19,6 +19,8 @@ from watchdog.observers.api import BaseObserver
 
 log = structlog.get_logger()
 
+FDINFO = "/proc/self/fdinfo"
+
 # Our own reading causes these; reacting would make every look cause the next.
 _OF_READING = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
 
@@ -34,8 +36,12 @@ class Watcher:
         self._hints: _Hints | None = None
         self._watched: tuple[int, int] | None = None
 
-    def ensure(self) -> str | None:
+    def ensure(self, *, thoroughly: bool = False) -> str | None:
         """Watch, if that is not already so, and the folder that is there now.
+
+        Args:
+            thoroughly: Ask the kernel as well. It drops its watches without a word when a
+                disk is unmounted, and once that is mounted again all looks as it was.
 
         Returns:
             None while watching, otherwise why that is not possible. A folder that was
@@ -48,7 +54,11 @@ class Watcher:
             self.stop()
             return f"{self._folder} can't be watched: {error.strerror}"
         present = facts.st_dev, facts.st_ino
-        if self._is_watching() and self._watched == present:
+        if (
+            self._is_watching()
+            and self._watched == present
+            and not (thoroughly and _kernel_watches(present[1]) is False)
+        ):
             return None
         self.stop()
         # The kernel is told not to follow links, not even the inbox itself if it is one.
@@ -59,11 +69,13 @@ class Watcher:
             observer = Observer()
             observer.schedule(hints, folder, recursive=True)
             observer.start()
-        except OSError as error:
-            # For instance the inotify limit of the user is reached.
+        except (OSError, RecursionError) as error:
+            # For instance the inotify limit of the user is reached, or folders are nested
+            # more deeply than watchdog can follow.
             if observer is not None:
                 observer.stop()  # or each attempt would use up one more of the few there are
-            return f"{self._folder} can't be watched: {error.strerror or error}"
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            return f"{self._folder} can't be watched: {reason}"
         self._observer, self._hints, self._watched = observer, hints, present
         log.debug("inbox.watched", folder=str(self._folder))
         return None
@@ -83,6 +95,23 @@ class Watcher:
             and self._hints is not None
             and not self._hints.folder_is_gone
         )
+
+
+def _kernel_watches(inode: int) -> bool | None:
+    """Tell whether this process has an inotify watch on an inode, None where nobody tells."""
+    needle = f" ino:{inode:x} ".encode()
+    try:
+        descriptors = os.listdir(FDINFO)
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        try:
+            with open(f"{FDINFO}/{descriptor}", "rb") as file:
+                if any(line.startswith(b"inotify ") and needle in line for line in file):
+                    return True
+        except OSError:
+            continue  # it was closed meanwhile
+    return False
 
 
 class _Hints(FileSystemEventHandler):

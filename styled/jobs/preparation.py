@@ -141,6 +141,7 @@ def result_name(destination: str, configured_format: str, read: ReadFile) -> tup
     """
     result_format, suffix = photos.output_format(configured_format, read.photo.format)
     path = PurePosixPath(destination)
-    if path.suffix.lower() not in _SUFFIXES.get(result_format, {suffix}):
-        path = path.with_name(os.path.splitext(path.name)[0] + suffix)
+    stem, present = os.path.splitext(path.name)
+    if present.lower() not in _SUFFIXES.get(result_format, {suffix}):
+        path = path.with_name(stem + suffix)
     return str(path), result_format

@@ -45,10 +45,11 @@ def retire_input(
         return
     done = [s for s in siblings if s.state is JobState.DONE]
     rejected = [s for s in siblings if s.state is JobState.REJECTED]
-    require_inbox()
     source = inbox / job.input
     read = next((s.input_sha256 for s in siblings if s.input_sha256), None)
     is_there = is_unchanged(inbox, job, read)
+    if not is_there:
+        require_inbox()  # or all photos would be forgotten when their disk is not mounted
     if not done and not rejected:
         # Cancelled because it is gone, or because its style is: then it is painted after
         # all once that style is back.

@@ -179,8 +179,10 @@ class Worker:
         try:
             if not lies_in(self._config.inbox, job.input):
                 raise FileNotFoundError(job.input)
-            if identity(source) in (None, (job.size, job.mtime_ns)):
+            if identity(source) == (job.size, job.mtime_ns):
                 return prepare(source, style, max_pixels=self._config.intake.max_pixels)
+            if identity(source) is None:
+                raise FileNotFoundError(job.input)
             gone = "the input was replaced by another file before its turn"
         except FileNotFoundError:
             self._require_inbox()
@@ -276,7 +278,7 @@ class Worker:
         )
         waited = max(0.0, (job.started_at or now) - job.submitted_at)
         timing = TimingFacts(waited=waited, prepare=prepare, optimise=optimise, publish=publish)
-        changed = not is_unchanged(self._config.inbox, job, prepared.read.sha256)
+        changed = self._has_changed(job, prepared.read.sha256)
         sidecar = sidecar_of_result(
             job, prepared, outcome, self._engine.facts, result, timing, changed=changed, now=now
         )
@@ -296,6 +298,15 @@ class Worker:
             degraded=list(outcome.degraded),
             **{f"{phase}_seconds": round(s, 3) for phase, s in timing.model_dump().items()},
         )
+
+    def _has_changed(self, job: Job, input_sha256: str) -> bool:
+        if is_unchanged(self._config.inbox, job, input_sha256):
+            return False
+        try:
+            self._require_inbox()
+        except ResourceUnavailable:
+            return False  # the whole inbox is missing, which says nothing about this photo
+        return True
 
     def _reserve(self, job: Job, relative: str, sha256: str, input_sha256: str) -> Path:
         """Return the result's path, written into the journal before anything else is."""

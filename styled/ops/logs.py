@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TextIO
 
@@ -22,7 +23,7 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
         stream: Where to write.
         level: The least severe level that is shown: debug, info, warning, error.
     """
-    stream = stream or sys.stderr
+    stream = stream or _own_standard_error()
     on_terminal = stream.isatty()
     rendering: list[Processor] = (
         [
@@ -48,6 +49,21 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
+    )
+
+
+def _own_standard_error() -> TextIO:
+    """Return standard error under a number of its own.
+
+    Libraries in C write whatever they like to number 2, which is therefore taken away from
+    them while they decode strangers' files.
+    """
+    try:
+        descriptor = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return sys.stderr  # it is no real file, as in tests
+    return open(
+        descriptor, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
     )
 
 

@@ -59,6 +59,7 @@ def _agrees(data: bytes, magic: bytes) -> bool:
 
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _JPEG_START_OF_SCAN = 0xDA
+_JPEG_END_OF_IMAGE = 0xD9
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 
 
@@ -75,6 +76,35 @@ def _jpeg_is_cut(data: bytes) -> bool:
         if marker == _JPEG_START_OF_SCAN:
             return data.find(b"\xff\xd9", position) < 0
     return True
+
+
+MOST_SCANS = 200
+"""A progressive JPEG has about ten. Each goes through all of the picture once more."""
+
+MOST_EXIF_SEGMENTS = 100
+"""One is usual. Pillow joins them, which takes quadratic time."""
+
+
+def excess_in(data: bytes, found: str) -> str | None:
+    """Return what a file has so much of that decoding it might never end, None if nothing."""
+    if found != "jpeg":
+        return None
+    scans = exif_segments = 0
+    position = 2
+    while match := _JPEG_MARKER.search(data, position):
+        position = match.end()
+        marker = match[1][0]
+        if marker == _JPEG_END_OF_IMAGE:
+            break
+        scans += marker == _JPEG_START_OF_SCAN
+        exif_segments += data.startswith(b"Exif", position + 2)
+        if scans > MOST_SCANS:
+            return f"more than {MOST_SCANS} scans"
+        if exif_segments > MOST_EXIF_SEGMENTS:
+            return f"more than {MOST_EXIF_SEGMENTS} EXIF segments"
+        if marker not in _JPEG_WITHOUT_LENGTH and position + 2 <= len(data):
+            position += struct.unpack_from(">H", data, position)[0]
+    return None
 
 
 def _png_is_cut(data: bytes) -> bool:

@@ -31,7 +31,7 @@ from PIL.ExifTags import Base
 
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable, StyledError
 from styled.photos.colour import to_srgb
-from styled.photos.containers import could_become_picture, format_of, is_cut
+from styled.photos.containers import could_become_picture, excess_in, format_of, is_cut
 from styled.recipes import Resample
 
 MIN_EDGE_PX = 32
@@ -145,9 +145,15 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str = "th
         if could_become_picture(data):
             raise _incomplete(name)
         raise InputRejected(f"{name} is not a picture that styled can read", _READABLE)
+    excess = excess_in(data, found)
+    if excess is not None:
+        raise InputRejected(
+            f"{name} has {excess}, which no camera or editor writes",
+            "Open it in an image editor and save it again.",
+        )
     cut = is_cut(data, found)
     try:
-        with _pillow_set_up(max_pixels):
+        with _pillow_set_up(max_pixels), _quiet_libraries(found):
             return _decode(data, found, cut, max_pixels, name)
     except StyledError:
         raise
@@ -206,6 +212,34 @@ def _pillow_set_up(max_pixels: int) -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
+def _quiet_libraries(found: str) -> Iterator[None]:
+    """Keep what libtiff writes to standard error by itself out of the log while it decodes.
+
+    It writes a line for each damaged row. This too is a setting of the process, and its own
+    log goes elsewhere.
+    """
+    if found != "tiff":
+        yield
+        return
+    try:
+        kept = os.dup(_STANDARD_ERROR)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STANDARD_ERROR)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, _STANDARD_ERROR)
+        os.close(kept)
+
+
+_STANDARD_ERROR = 2
 
 
 def _check_size(size: tuple[int, ...], max_pixels: int, name: str) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from styled.delivery import atomic
 from styled.delivery.atomic import (
-    TEMPORARY_PREFIX,
     copy_whole,
     make_folder,
     move_whole,
@@ -23,6 +22,7 @@ from styled.delivery.atomic import (
     write_whole,
 )
 from styled.errors import ResourceUnavailable
+from styled.files import TEMPORARY_PREFIX
 
 NEW = b"new " * 1000
 OLD = b"old " * 1000

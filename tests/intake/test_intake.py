@@ -69,7 +69,7 @@ class ScriptedWatcher:
         self.asked = 0
         self.stopped = False
 
-    def ensure(self) -> str | None:
+    def ensure(self, *, thoroughly: bool = False) -> str | None:
         """Return the scripted problem."""
         self.asked += 1
         return self.problem

@@ -266,6 +266,27 @@ def test_a_dead_thread_is_replaced(watched: Watched, dead: str) -> None:
 
 
 @pytest.mark.usefixtures("nothing_leaks")
+def test_a_watch_that_the_kernel_has_dropped_is_renewed(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an unmount: all threads are alive, but nothing is told any more."""
+    watched.watcher.ensure()
+    before = watched.watcher._observer
+    assert watched.watcher.ensure(thoroughly=True) is None
+    assert watched.watcher._observer is before
+    monkeypatch.setattr(watching, "FDINFO", str(tmp_path / "missing"))
+    assert watched.watcher.ensure(thoroughly=True) is None
+    assert watched.watcher._observer is before
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr(watching, "FDINFO", str(tmp_path / "none"))
+    assert watched.watcher.ensure() is None
+    assert watched.watcher._observer is before
+    assert watched.watcher.ensure(thoroughly=True) is None
+    assert watched.watcher._observer is not before
+    watched.watcher.stop()
+
+
+@pytest.mark.usefixtures("nothing_leaks")
 def test_stopping_ends_all_threads(watched: Watched) -> None:
     """It may be called at any time, and more than once."""
     watched.watcher.stop()

@@ -1,0 +1,65 @@
+"""Months in minutes: many jobs one after the other leave nothing behind that grows."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from styled.jobs.scheduler import History
+from tests.jobs.conftest import Workshop, picture
+from tests.studio import Forked
+
+pytestmark = pytest.mark.timeout(600)
+
+JOBS = 10_000
+KEPT = 500
+MB = 1_000_000
+
+
+def test_ten_thousand_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path) -> None:
+    """With a stub for an engine: the rest of the daemon is what is measured."""
+    facts = tmp_path / "facts.json"
+    assert Forked(work_through, str(tmp_path / "shop"), str(facts)).wait() == 0
+    measured = json.loads(facts.read_text())
+    assert measured["done"] == KEPT
+    assert measured["files"] == 2 * JOBS
+    assert measured["last_bytes"] - measured["first_bytes"] < 15 * MB
+    assert measured["journal_bytes"] < 2 * MB
+
+
+def work_through(base: str, facts: str) -> None:
+    """Do ten thousand jobs, and write down what came of it."""
+    shop = Workshop(Path(base))
+    shop.history = History(seconds=1e9, jobs=KEPT)
+    shop._open()
+    data = picture(size=(33, 33))
+    first_bytes = 0
+    for number in range(JOBS):
+        shop.drop(f"{number % 100}/{number}.png", data)
+        shop._wanted.clear()
+        shop.scheduler.run_one()
+        if number % 200 == 199:
+            shop.scheduler.tidy()
+        if number == JOBS // 5:
+            first_bytes = _resident_bytes()
+    shop.scheduler.tidy()
+    state = shop.config.state
+    Path(facts).write_text(
+        json.dumps(
+            {
+                "done": shop.journal.counts()["done"],  # type: ignore[index]
+                "files": len(shop.files("outbox")),
+                "first_bytes": first_bytes,
+                "last_bytes": _resident_bytes(),
+                "journal_bytes": sum(p.stat().st_size for p in state.glob("journal*")),
+            }
+        )
+    )
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
