@@ -222,6 +222,8 @@ class Intake:
     def _watch(self, *, thoroughly: bool) -> None:
         if self._mode == "polling":
             return
+        if self.degraded is not None and not thoroughly:
+            return  # trying is not for free
         problem = self._no_use_in_watching() or self._watcher.ensure(thoroughly=thoroughly)
         if problem == self.degraded:
             return

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -17,9 +20,15 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from styled.sidecar import readable
+
 log = structlog.get_logger()
 
+NEW_FOLDER_SECONDS = 0.2
+"""So soon watchdog watches a folder that has just been made."""
+
 FDINFO = "/proc/self/fdinfo"
+_WATCHED_INODE = re.compile(rb"^inotify wd:\S+ ino:([0-9a-f]+) ", re.MULTILINE)
 
 # Our own reading causes these; reacting would make every look cause the next.
 _OF_READING = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
@@ -41,7 +50,8 @@ class Watcher:
 
         Args:
             thoroughly: Ask the kernel as well. It drops its watches without a word when a
-                disk is unmounted, and once that is mounted again all looks as it was.
+                disk is unmounted, and once that is mounted again all looks as it was. And
+                watchdog says nothing where the limit is reached amid a tree.
 
         Returns:
             None while watching, otherwise why that is not possible. A folder that was
@@ -54,15 +64,15 @@ class Watcher:
             self.stop()
             return f"{self._folder} can't be watched: {error.strerror}"
         present = facts.st_dev, facts.st_ino
+        # The kernel is told not to follow links, not even the inbox itself if it is one.
+        folder = os.path.realpath(self._folder)
         if (
             self._is_watching()
             and self._watched == present
-            and not (thoroughly and _kernel_watches(present[1]) is False)
+            and not (thoroughly and _left_unwatched(folder))
         ):
             return None
         self.stop()
-        # The kernel is told not to follow links, not even the inbox itself if it is one.
-        folder = os.path.realpath(self._folder)
         hints = _Hints(folder, self._on_change)
         observer: BaseObserver | None = None
         try:
@@ -77,6 +87,12 @@ class Watcher:
             reason = (isinstance(error, OSError) and error.strerror) or error
             return f"{self._folder} can't be watched: {reason}"
         self._observer, self._hints, self._watched = observer, hints, present
+        if (unwatched := _left_unwatched(folder)) is not None:
+            self.stop()
+            return (
+                f"{readable(unwatched)} can't be watched: the limit of inotify watches is reached "
+                "(raise fs.inotify.max_user_watches)"
+            )
         log.debug("inbox.watched", folder=str(self._folder))
         return None
 
@@ -97,21 +113,48 @@ class Watcher:
         )
 
 
-def _kernel_watches(inode: int) -> bool | None:
-    """Tell whether this process has an inotify watch on an inode, None where nobody tells."""
-    needle = f" ino:{inode:x} ".encode()
+def _left_unwatched(top: str) -> str | None:
+    """Return a folder in the tree that the kernel goes on not watching, None if there is none."""
+    if _unwatched_folder(top) is None:
+        return None
+    time.sleep(NEW_FOLDER_SECONDS)
+    return _unwatched_folder(top)
+
+
+def _unwatched_folder(top: str) -> str | None:
+    """Return a folder in the tree that the kernel does not watch, None where it watches all.
+
+    Links are not followed, and what can't be read is nobody's inbox.
+    """
+    watched = _watched_inodes()
+    if watched is None:
+        return None
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as listing:
+                folders = [entry.path for entry in listing if entry.is_dir(follow_symlinks=False)]
+            inode = os.stat(folder).st_ino
+        except OSError:
+            continue
+        if inode not in watched:
+            return folder
+        pending.extend(folders)
+    return None
+
+
+def _watched_inodes() -> set[int] | None:
+    """Return the inodes that this process has inotify watches on, None where nobody tells."""
     try:
         descriptors = os.listdir(FDINFO)
     except OSError:
         return None
+    watched: set[int] = set()
     for descriptor in descriptors:
-        try:
-            with open(f"{FDINFO}/{descriptor}", "rb") as file:
-                if any(line.startswith(b"inotify ") and needle in line for line in file):
-                    return True
-        except OSError:
-            continue  # it was closed meanwhile
-    return False
+        with suppress(OSError), open(f"{FDINFO}/{descriptor}", "rb") as file:
+            watched.update(int(found, 16) for found in _WATCHED_INODE.findall(file.read()))
+    return watched
 
 
 class _Hints(FileSystemEventHandler):

@@ -281,8 +281,24 @@ def test_a_watch_that_the_kernel_has_dropped_is_renewed(
     monkeypatch.setattr(watching, "FDINFO", str(tmp_path / "none"))
     assert watched.watcher.ensure() is None
     assert watched.watcher._observer is before
+    problem = watched.watcher.ensure(thoroughly=True)
+    assert problem is not None
+    assert "max_user_watches" in problem
+    assert watched.watcher._observer is None
+    monkeypatch.undo()
     assert watched.watcher.ensure(thoroughly=True) is None
-    assert watched.watcher._observer is not before
+    watched.watcher.stop()
+
+
+@pytest.mark.usefixtures("nothing_leaks")
+def test_a_folder_that_was_just_made_is_no_missing_watch(watched: Watched) -> None:
+    """The kernel is asked again a moment later."""
+    watched.watcher.ensure()
+    before = watched.watcher._observer
+    for number in range(20):
+        (watched.folder / str(number)).mkdir()
+        assert watched.watcher.ensure(thoroughly=True) is None
+    assert watched.watcher._observer is before
     watched.watcher.stop()
 
 
