@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from styled.errors import NotMounted, ResourceUnavailable
@@ -27,10 +27,17 @@ _REMOTE_FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fus
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Where a file system begins, and of which type it is, such as `ext4` or `nfs4`."""
+    """Where a file system begins.
+
+    Attributes:
+        point: The folder.
+        kind: Its type, such as `ext4` or `nfs4`.
+        source: What is mounted, such as `/dev/sda1` or `nas:/photos`.
+    """
 
     point: str
     kind: str
+    source: str
 
     @property
     def is_remote(self) -> bool:
@@ -52,8 +59,26 @@ def mount_of(folder: Path) -> Mount | None:
         is_above = path == point or path.startswith(point.rstrip("/") + "/")
         # Of several mounts on one point, the last one is what is seen.
         if is_above and (found is None or len(point) >= len(found.point)):
-            found = Mount(point, after.split()[0].decode(errors="replace"))
+            kind, source = after.split()[:2]
+            found = Mount(
+                point, kind.decode(errors="replace"), source.decode(errors="backslashreplace")
+            )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """Where a folder was found: the mount it lay on, and which folder it was.
+
+    Attributes:
+        point: Of the mount.
+        source: Of the mount, such as a device or a server's share.
+        inode: Of the folder, None where it did not exist.
+    """
+
+    point: str
+    source: str
+    inode: int | None
 
 
 class Mounts:
@@ -63,14 +88,14 @@ class Mounts:
         """Keep the record in the file `record`, written by `write_whole`."""
         self._record = record
         self._write_whole = write_whole
-        self._points: dict[str, str] = _read(record)
+        self._homes = _read(record)
         self._seen: dict[Path, tuple[int, int]] = {}
 
     def require(self, folder: Path) -> None:
         """Do nothing, unless the folder is missing, can't be read, or its disk is not mounted.
 
         Raises:
-            NotMounted: the folder lies on another disk than it did before.
+            NotMounted: the folder's disk is not mounted.
             ResourceUnavailable: it is gone or can't be read.
         """
         self.require_mounted(folder)
@@ -85,29 +110,43 @@ class Mounts:
     def require_mounted(self, folder: Path) -> None:
         """Do nothing, unless the disk is not mounted that the folder was on before.
 
+        A mount point that is missing is not enough to say so: a service may see each of its
+        folders as a mount of its own where a person sees one disk. But then it is the same
+        folder of the same disk.
+
         Raises:
             NotMounted: it is not. The folder itself need not exist yet.
         """
         identity = _identity_of(folder)
         if identity is not None and identity == self._seen.get(folder):
             return  # the very folder that was found to be right before
-        present = mount_of(folder)
-        if present is None:
+        mount = mount_of(folder)
+        if mount is None:
             return
-        remembered = self._points.get(str(folder))
-        if remembered is not None and _is_below(remembered, present.point):
-            raise NotMounted(
-                f"{folder} was on a disk mounted at {remembered}, where nothing is mounted now",
-                f"mount {remembered}; work goes on by itself",
-                f"if the folder is meant to lie on {present.point} from now on, stop styled and "
-                f"delete {self._record}",
+        present = _Home(mount.point, mount.source, identity[1] if identity else None)
+        before = self._homes.get(str(folder))
+        if before is not None and before != present:
+            is_same_folder = before.inode is not None and (
+                (before.source, before.inode) == (present.source, present.inode)
             )
-        if remembered != present.point:
-            points = {**self._points, str(folder): present.point}
-            self._write_whole(self._record, json.dumps(points, indent=2).encode() + b"\n")
-            self._points = points
+            if _is_below(before.point, present.point) and not is_same_folder:
+                raise NotMounted(
+                    f"{folder} was on a disk mounted at {before.point}, where nothing is "
+                    "mounted now",
+                    f"mount {before.point}; work goes on by itself",
+                    f"if the folder is meant to lie on {present.point} from now on, stop "
+                    f"styled and delete {self._record}",
+                )
+        if before != present:
+            self._remember(folder, present)
         if identity is not None:
             self._seen[folder] = identity
+
+    def _remember(self, folder: Path, home: _Home) -> None:
+        homes = {**self._homes, str(folder): home}
+        content = {name: asdict(known) for name, known in homes.items()}
+        self._write_whole(self._record, json.dumps(content, indent=2).encode() + b"\n")
+        self._homes = homes
 
 
 def _is_below(point: str, other: str) -> bool:
@@ -122,11 +161,9 @@ def _identity_of(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _read(record: Path) -> dict[str, str]:
+def _read(record: Path) -> dict[str, _Home]:
     try:
         content = json.loads(record.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {str(folder): str(point) for folder, point in content.items()}
+        return {folder: _Home(**home) for folder, home in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # there is none yet, or somebody has spoilt it

@@ -33,10 +33,10 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("folder", "mount", "is_remote"),
     [
-        ("/home/ann", Mount("/", "ext4"), False),
-        ("/mnt/inbox", Mount("/mnt", "nfs4"), True),
-        ("/mnt/my photos/inbox", Mount("/mnt/my photos", "fuse.sshfs"), True),
-        ("/mntx", Mount("/mntx", "tmpfs"), False),
+        ("/home/ann", Mount("/", "ext4", "/dev/vda"), False),
+        ("/mnt/inbox", Mount("/mnt", "nfs4", "nas:/photos"), True),
+        ("/mnt/my photos/inbox", Mount("/mnt/my photos", "fuse.sshfs", "friend:/"), True),
+        ("/mntx", Mount("/mntx", "tmpfs", "tmpfs"), False),
     ],
 )
 @pytest.mark.usefixtures("table")
@@ -88,7 +88,29 @@ def test_a_disk_that_is_added_is_taken_note_of(table: Path, tmp_path: Path) -> N
     Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"{"])
+def test_a_folder_of_the_same_disk_is_the_same_however_it_is_mounted(
+    table: Path, tmp_path: Path
+) -> None:
+    """A hardened service has a mount for each of its folders; a person who runs it has not."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    record = tmp_path / "record"
+    as_a_person = ONLY_THE_ROOT
+    as_a_service = as_a_person + f"40 22 254:0 {inbox} {inbox} rw - ext4 /dev/vda rw\n"
+    for present in (as_a_service, as_a_person, as_a_service, as_a_person):
+        table.write_text(present)
+        Mounts(record, write_whole).require_mounted(inbox)
+    table.write_text(as_a_service)
+    Mounts(record, write_whole).require_mounted(inbox)
+    # Another folder under that name: what was mounted there is gone.
+    inbox.rename(tmp_path / "former")
+    inbox.mkdir()
+    table.write_text(as_a_person)
+    with pytest.raises(NotMounted):
+        Mounts(record, write_whole).require_mounted(inbox)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"{", b'{"/": "/"}', b'{"/": {}}'])
 def test_a_damaged_record_is_none(tmp_path: Path, content: bytes) -> None:
     """It is written anew."""
     record = tmp_path / "record"

@@ -328,6 +328,31 @@ def test_a_thumbnail_does_not_pass_for_the_end_of_the_photo() -> None:
         decode(data[:-2])
 
 
+def jpeg_with(segments: bytes = b"", scans: int = 0) -> bytes:
+    """Return a progressive JPEG with further segments, and its last scan so often again."""
+    whole = saved(astronaut(), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:2] + segments + whole[2:-2] + last * scans + whole[-2:]
+
+
+def test_a_jpeg_that_takes_for_ever_is_rejected_at_once() -> None:
+    """Thousands of scans or EXIF segments: no camera writes such, and each costs time."""
+    exif = b"\xff\xe1\0\x0cExif\0\0MM\0*"
+    xmp = b"\xff\xe1\0\x11http://ns.adobe"
+    decode(jpeg_with(exif * 100 + xmp * 1000))
+    decode(jpeg_with(scans=100))
+    with pytest.raises(InputRejected, match="more than 100 EXIF segments"):
+        decode(jpeg_with(exif * 101))
+    with pytest.raises(InputRejected, match="more than 200 scans"):
+        decode(jpeg_with(scans=200))
+
+
+def test_what_follows_a_jpeg_does_not_count() -> None:
+    """Motion photos have a film behind them, whose bytes may look like anything."""
+    whole = jpeg_with()
+    assert decode(whole + b"\xff\xda\0\2" * 1000).width == 96
+
+
 def test_damage_inside_a_whole_file_is_rejected_with_the_cause() -> None:
     """A checksum that does not fit is damage, not something to wait for."""
     data = bytearray(saved(astronaut(), "PNG"))

@@ -109,7 +109,9 @@ class IntakeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["auto", "native", "polling"] = Field(
-        default="auto", description="native: events of the system; polling: for network drives."
+        default="auto",
+        description="native: events of the system; polling: looking every second; auto: native, "
+        "and polling where that does not work or on network drives.",
     )
     settle_seconds: NonNegative = Field(
         default=1.0, description="How long a file must stay unchanged before it is taken."

@@ -142,6 +142,18 @@ def test_places_keep_the_sub_path(delivery: Publisher) -> None:
     assert place.parent.is_dir()
 
 
+def test_a_path_that_would_be_too_long_loses_sub_folders(delivery: Publisher) -> None:
+    """The name and the style stay; without this one photo could stop the whole queue."""
+    deep = "/".join(["f" * 200] * 30)
+    place = delivery.place_for(delivery.outbox, f"style/{deep}/photo.jpg", sidecar=True)
+    kept = place.relative_to(delivery.outbox).parts
+    assert (kept[0], kept[-1]) == ("style", "photo.jpg")
+    assert 10 < len(kept) < 30
+    delivery.publish_result(place, MINE)
+    delivery.publish_sidecar(place, sidecar_by("me"))
+    assert delivery.is_published(place, "me")
+
+
 def test_a_file_in_the_way_of_a_folder_does_not_stop_the_queue(delivery: Publisher) -> None:
     """A rejected file `trip` and a later folder `trip` live side by side."""
     (delivery.rejected / "style").mkdir()

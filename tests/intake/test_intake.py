@@ -410,7 +410,7 @@ def test_a_network_drive_is_polled_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, polled: bool
 ) -> None:
     """Its server does not tell this machine's kernel what others put there."""
-    monkeypatch.setattr(module, "mount_of", lambda folder: Mount("/mnt", "nfs4"))
+    monkeypatch.setattr(module, "mount_of", lambda folder: Mount("/mnt", "nfs4", "nas:/photos"))
     bench = Bench(tmp_path, monkeypatch, mode=mode)
     bench.clock.at(10.5, lambda: bench.put("a.jpg"))
     bench.run_until(40.0)

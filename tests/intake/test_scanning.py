@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from styled.errors import ResourceUnavailable
-from styled.intake.scanning import Found, IgnoreRules, scan
+from styled.intake.scanning import DEEPEST_FOLDER, Found, IgnoreRules, scan
 
 NOTHING_IGNORED = IgnoreRules([])
 
@@ -243,3 +243,23 @@ def _fail_while_listing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
                 yield listing
 
     monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_folders_nested_too_deeply_are_passed_over(tmp_path: Path) -> None:
+    """With a word in the log, and without holding up what lies beside them."""
+    deep = tmp_path.joinpath(*["d"] * (DEEPEST_FOLDER + 1))
+    deep.mkdir(parents=True)
+    (deep / "too-deep.jpg").touch()
+    (deep.parent / "deep.jpg").touch()
+    (tmp_path / "a.jpg").touch()
+    with capture_logs() as logs:
+        found = [Path(file.path).name for file in scan(tmp_path, IgnoreRules([]))]
+    assert found == ["a.jpg", "deep.jpg"]
+    assert [line["reason"] for line in logs] == ["nested too deeply"]
+
+
+def test_our_own_unfinished_files_are_nobodys_photos(tmp_path: Path) -> None:
+    """Whatever the configuration says: one may be on its way back into the inbox."""
+    (tmp_path / f".styled-{'0' * 32}.tmp").touch()
+    (tmp_path / ".a.jpg").touch()
+    assert names(tmp_path) == [".a.jpg"]
