@@ -137,8 +137,9 @@ class Daemon:
         """
         with self._working() as journal:
             intake = self._make_intake(journal)
-            intake.start()
+            intake.start()  # what lies there is known by the time that the network is loaded
             try:
+                self._wait_until_ready()
                 while (command := self._commands.get()) is not _Command.STOP:
                     if command is _Command.RELOAD:
                         self._load_again(intake)
@@ -153,6 +154,7 @@ class Daemon:
             StyledError: it can't start, or can't go on.
         """
         with self._working() as journal:
+            self._wait_until_ready()
             intake = self._make_intake(journal)
             while not self._told_to_stop(ONCE_LOOK_SECONDS):
                 if intake.look() and not journal.unfinished_ids():
@@ -187,7 +189,6 @@ class Daemon:
             )
             thread.start()
             try:
-                self._wait_until_ready()
                 yield journal
             finally:
                 self._stop.set()
@@ -244,7 +245,7 @@ class Daemon:
             log.error("journal.set_aside", reason=error.message, kept_as=str(aside))
             is_new = True
             journal = Journal.open(path)
-        if is_new:
+        if is_new and any(os.scandir(self._config.outbox)):
             config, pairing = self._config, _pairing(self._config)
             arrivals = (
                 SettledInput(found.path, found.size, found.mtime_ns, destinations)
