@@ -38,12 +38,11 @@ from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import IgnoreRules, scan
 from styled.jobs.checkpoints import CheckpointStore
-from styled.jobs.database import set_aside
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import check_style
 from styled.jobs.protocols import Engine
-from styled.jobs.rebuild import adopt_finished
+from styled.jobs.rebuild import open_or_rebuild
 from styled.jobs.scheduler import History, Scheduler
 from styled.jobs.worker import Collaborators, Worker
 from styled.mounts import Mounts
@@ -235,27 +234,15 @@ class Daemon:
             make_folder(self._config.inbox / name)
 
     def _open_journal(self) -> Journal:
-        """Open the journal; where it is lost or damaged, make one of what the folders tell."""
-        path = self._config.state / "journal.sqlite3"
-        is_new = not path.exists()
-        try:
-            journal = Journal.open(path)
-        except JournalDamaged as error:
-            aside = set_aside(path)
-            log.error("journal.set_aside", reason=error.message, kept_as=str(aside))
-            is_new = True
-            journal = Journal.open(path)
-        if is_new and any(os.scandir(self._config.outbox)):
-            config, pairing = self._config, _pairing(self._config)
-            arrivals = (
-                SettledInput(found.path, found.size, found.mtime_ns, destinations)
-                for found in scan(config.inbox, IgnoreRules(config.intake.ignore))
-                if (destinations := pairing.destinations(found.path))
-            )
-            now = time.time()
-            if adopted := adopt_finished(journal, arrivals, config.inbox, config.outbox, now):
-                log.warning("jobs.adopted", count=adopted, source="sidecars in the outbox")
-        return journal
+        config, pairing = self._config, _pairing(self._config)
+
+        def arrivals() -> Iterator[SettledInput]:
+            for found in scan(config.inbox, IgnoreRules(config.intake.ignore)):
+                if destinations := pairing.destinations(found.path):
+                    yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
+
+        path = config.state / "journal.sqlite3"
+        return open_or_rebuild(path, arrivals, config.inbox, config.outbox, time.time())
 
     def _make_intake(self, journal: Journal) -> Intake:
         def submit(inputs: Sequence[SettledInput]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ class Mounts:
         self._write_whole = write_whole
         self._homes = _read(record)
         self._seen: dict[Path, tuple[int, int]] = {}
+        self._lock = threading.Lock()
 
     def require(self, folder: Path) -> None:
         """Do nothing, unless the folder is missing, can't be read, or its disk is not mounted.
@@ -143,10 +145,11 @@ class Mounts:
             self._seen[folder] = identity
 
     def _remember(self, folder: Path, home: _Home) -> None:
-        homes = {**self._homes, str(folder): home}
-        content = {name: asdict(known) for name, known in homes.items()}
-        self._write_whole(self._record, json.dumps(content, indent=2).encode() + b"\n")
-        self._homes = homes
+        with self._lock:  # intake and scheduler both ask
+            homes = {**self._homes, str(folder): home}
+            content = {name: asdict(known) for name, known in homes.items()}
+            self._write_whole(self._record, json.dumps(content, indent=2).encode() + b"\n")
+            self._homes = homes
 
 
 def _is_below(point: str, other: str) -> bool:

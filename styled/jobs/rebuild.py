@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import structlog
 from pydantic import ValidationError
 
+from styled.errors import JournalDamaged
 from styled.files import sha256_of
+from styled.jobs.database import set_aside
 from styled.jobs.job import Arrival, Published
 from styled.jobs.journal import Journal
 from styled.sidecar import Sidecar, readable
 
+log = structlog.get_logger()
+
+_ADOPTED = "adopted"
+"""What a journal says once it knows all that the outbox knows."""
+
 _Wanted = tuple[str, str, int]
 """A style, an input's path in readable form, and its size in bytes."""
+
+
+def open_or_rebuild(
+    path: Path, arrivals: Callable[[], Iterable[Arrival]], inbox: Path, outbox: Path, now: float
+) -> Journal:
+    """Open the journal at `path`; where it is lost or damaged, make one of what there is.
+
+    Args:
+        path: Of the journal.
+        arrivals: Returns everything that lies in the inbox.
+        inbox: The folder.
+        outbox: The folder of all results.
+        now: Unix time.
+
+    Raises:
+        ResourceUnavailable: it can't be opened, or is that of a newer version.
+    """
+    try:
+        journal = Journal.open(path)
+    except JournalDamaged as error:
+        aside = set_aside(path)
+        log.error("journal.set_aside", reason=error.message, kept_as=str(aside))
+        journal = Journal.open(path)
+    # Asked of the journal itself, because the process may have died just after making it.
+    if _ADOPTED not in journal.read_daemon():
+        if adopted := adopt_finished(journal, arrivals(), inbox, outbox, now):
+            log.warning("jobs.adopted", count=adopted, source="sidecars in the outbox")
+        journal.write_daemon(**{_ADOPTED: "yes"})
+    return journal
 
 
 def adopt_finished(
@@ -38,6 +75,8 @@ def adopt_finished(
     Raises:
         ResourceUnavailable, JournalDamaged: the journal can't be written.
     """
+    if not os.listdir(outbox):
+        return 0
     waiting: dict[_Wanted, Arrival] = {
         (style, readable(arrival.path), arrival.size): arrival
         for arrival in arrivals

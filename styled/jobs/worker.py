@@ -6,7 +6,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import structlog
 
 from styled import photos
 from styled.config import Config, Style
-from styled.engine.progress import Progress
 from styled.errors import (
     DeviceLost,
     EngineFailure,
@@ -28,21 +26,13 @@ from styled.jobs.account import Outcome, degradations, sidecar_of_result
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
+from styled.jobs.painting import Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare, result_name
 from styled.jobs.protocols import Delivery, Engine
 from styled.jobs.retirement import STYLE_REMOVED, is_unchanged, retire_input
 from styled.sidecar import ResultFacts, TimingFacts, readable
 
 log = structlog.get_logger()
-
-PROGRESS_SECONDS = 1.0
-"""How often a running job's progress is written down."""
-
-SAVING_SHARE = 10
-"""Between two checkpoints at least so many times the seconds go by that one takes to write."""
-
-SLOW_STEP_SECONDS = 2.0
-"""After such a step a checkpoint is due at once: the next step may be too long for a stop."""
 
 LOOK_AGAIN_SECONDS = 5.0
 """How long a job waits whose file is incomplete or can't be read just now."""
@@ -51,10 +41,6 @@ FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
 """How long a job waits after its first failure, twice as long after each further one, up to
 the longest. Others are done meanwhile."""
-
-
-class _Stopped(Exception):
-    """The daemon is stopping: the job has been saved and goes back to the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +78,12 @@ class Worker:
         self._require_inbox = collaborators.require_inbox
         self._incomplete_since: dict[str, float] = {}
         self.rejected = 0
-        self._stop = stop
         self._now = now
         self._clock = clock
+        self._painter = Painter(
+            self._engine, self._checkpoints, self._journal, config.queue.checkpoint_seconds,
+            stop, clock,
+        )  # fmt: skip
 
     def work(self, job: Job) -> None:
         """Do a claimed job and write its next state into the journal.
@@ -106,7 +95,7 @@ class Worker:
         """
         try:
             self._attempt(job)
-        except _Stopped:
+        except Stopped:
             self._journal.put_back(job, attempt_counts=False)
             log.info("job.interrupted", resumes=True)
             return
@@ -165,12 +154,13 @@ class Worker:
             return
         prepared_at = self._clock()
         log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
-        outcome, save = self._paint(job, prepared)
+        painting = self._painter.paint(job, prepared)
+        outcome = self._outcome(prepared, painting)
         painted_at = self._clock()
         try:
             self._deliver(job, prepared, outcome, prepared_at - started, painted_at - prepared_at)
         except ResourceUnavailable:
-            save()  # so that nothing is painted twice when there is room again
+            painting.save()  # so that nothing is painted twice when there is room again
             raise
 
     def _prepare(self, job: Job, style: Style) -> Prepared | None:
@@ -199,58 +189,15 @@ class Worker:
             return False
         return self._delivery.is_published(self._delivery.outbox / job.result, job.id)
 
-    # Painting
-
-    def _paint(self, job: Job, prepared: Prepared) -> tuple[Outcome, Callable[[], None]]:
-        """Return the painting, and a function that saves its last checkpoint."""
-        styles = prepared.weighted_styles()
-        fingerprint = self._engine.fingerprint(prepared.content, styles, prepared.recipe)
-        resume = self._checkpoints.find(job, fingerprint)
-        if resume is not None:
-            log.info("job.resumed", scale=resume.scale, step=resume.step)
-        painting = self._engine.stylize(prepared.content, styles, prepared.recipe, resume)
-        resumed = resume is not None
-        del resume  # its images would take up memory to the end
-        saved_at = noted_at = stepped_at = self._clock()
-        saving_seconds = 0.0
-        progress: Progress | None = None
-
-        def save() -> None:
-            if progress is not None:
-                self._checkpoints.save(job, progress.checkpoint(), fingerprint)
-
-        while True:
-            try:
-                progress = next(painting)
-            except StopIteration as finished:
-                stylized = finished.value
-                break
-            now = self._clock()
-            if self._stop.is_set():
-                save()
-                raise _Stopped
-            is_slow = now - stepped_at >= SLOW_STEP_SECONDS
-            interval = 0.0 if is_slow else self._config.queue.checkpoint_seconds
-            # A large picture's state takes long to write: most of the time is for painting.
-            if now - saved_at >= max(interval, SAVING_SHARE * saving_seconds):
-                save()
-                saved_at = self._clock()
-                saving_seconds = saved_at - now
-            if now - noted_at >= PROGRESS_SECONDS:
-                with suppress(ResourceUnavailable):  # what matters will say so again
-                    self._journal.note_progress(job, progress.fraction)
-                noted_at = now
-            stepped_at = self._clock()
-        outcome = Outcome(
+    def _outcome(self, prepared: Prepared, painting: Painting) -> Outcome:
+        stylized = painting.stylized
+        degraded = (*self._engine.facts.degraded, *stylized.degraded, *self._degraded())
+        return Outcome(
             stylized,
-            resumed=resumed,
+            resumed=painting.resumed,
             peak_memory_bytes=self._engine.peak_memory_bytes(),
-            degraded=degradations(
-                prepared,
-                (*self._engine.facts.degraded, *stylized.degraded, *self._degraded()),
-            ),
+            degraded=degradations(prepared, degraded),
         )
-        return outcome, save
 
     # Delivering
 

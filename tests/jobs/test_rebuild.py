@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from styled.jobs.rebuild import adopt_finished
-from tests.jobs.conftest import Dropped, Workshop, picture
+from styled.jobs import rebuild
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+from styled.jobs.rebuild import adopt_finished, open_or_rebuild
+from tests.jobs.conftest import Died, Dropped, LogLines, Workshop, picture
 
 
 @pytest.fixture
@@ -115,3 +118,49 @@ def test_names_that_are_not_utf8_are_taken_up(shop: Workshop) -> None:
     assert adopt(shop, "oil") == 1
     assert shop.job().result == f"oil/{name}"
     assert json.loads((shop.config.outbox / f"oil/{name}.json").read_bytes())["job"]["id"]
+
+
+def opened(shop: Workshop) -> Journal:
+    """Open the journal as the daemon does at its start."""
+    path = shop.config.state / "journal.sqlite3"
+    photo = shop.config.inbox / "photo.png"
+    facts = photo.stat()
+    arrivals = [Dropped("photo.png", facts.st_size, facts.st_mtime_ns, {"oil": "photo.png"})]
+    return open_or_rebuild(path, lambda: arrivals, shop.config.inbox, shop.config.outbox, 1.0)
+
+
+def test_a_death_while_the_journal_is_rebuilt_is_mended(
+    lost: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+) -> None:
+    """The new journal is there, but does not know everything yet."""
+
+    def die(*_: object) -> int:
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rebuild, "adopt_finished", die)
+        with pytest.raises(Died):
+            opened(lost)
+    journal = opened(lost)
+    assert journal.counts() == {JobState.DONE: 1}
+    journal.close()
+    assert [line["event"] for line in logs].count("jobs.adopted") == 1
+
+
+def test_a_journal_is_completed_once(lost: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each start: an outbox may be large."""
+    opened(lost).close()
+    monkeypatch.delattr(rebuild, "adopt_finished")
+    opened(lost).close()
+
+
+def test_a_damaged_journal_makes_room_for_a_new_one(shop: Workshop, logs: LogLines) -> None:
+    """It is kept, for those who want to know, and the log says where."""
+    shop.drop()
+    shop.journal.close()
+    (shop.config.state / "journal.sqlite3").write_bytes(b"no database" * 99)
+    journal = opened(shop)
+    assert journal.counts() == {}
+    journal.close()
+    (line,) = (line for line in logs if line["event"] == "journal.set_aside")
+    assert Path(line["kept_as"]).read_bytes() == b"no database" * 99

@@ -1,0 +1,113 @@
+"""Painting one job: step by step, saved now and then, until it is done or has to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from styled.engine.progress import Progress, Stylized
+from styled.errors import ResourceUnavailable
+from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.job import Job
+from styled.jobs.journal import Journal
+from styled.jobs.preparation import Prepared
+from styled.jobs.protocols import Engine
+
+log = structlog.get_logger()
+
+PROGRESS_SECONDS = 1.0
+"""How often a running job's progress is written down."""
+
+SAVING_SHARE = 10
+"""Between two checkpoints at least so many times the seconds go by that one takes to write."""
+
+SLOW_STEP_SECONDS = 2.0
+"""After such a step a checkpoint is due at once: the next step may be too long for a stop."""
+
+
+class Stopped(Exception):
+    """The daemon is stopping: the job has been saved and goes back to the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """A finished painting.
+
+    Attributes:
+        resumed: Whether it went on from a checkpoint.
+        save: Saves its last checkpoint, for when it can't be delivered just now.
+    """
+
+    stylized: Stylized
+    resumed: bool
+    save: Callable[[], None]
+
+
+class Painter:
+    """Has the engine paint, and keeps what would be lost by a crash."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        checkpoints: CheckpointStore,
+        journal: Journal,
+        checkpoint_seconds: float,
+        stop: threading.Event,
+        clock: Callable[[], float],
+    ) -> None:
+        """Paint until `stop` is set, saving every `checkpoint_seconds` of `clock`."""
+        self._engine = engine
+        self._checkpoints = checkpoints
+        self._journal = journal
+        self._checkpoint_seconds = checkpoint_seconds
+        self._stop = stop
+        self._clock = clock
+
+    def paint(self, job: Job, prepared: Prepared) -> Painting:
+        """Paint from the start, or from the job's checkpoint where there is one.
+
+        Raises:
+            Stopped: told to stop; a checkpoint has been saved.
+            EngineFailure, DeviceLost: as the engine says.
+        """
+        styles = prepared.weighted_styles()
+        fingerprint = self._engine.fingerprint(prepared.content, styles, prepared.recipe)
+        resume = self._checkpoints.find(job, fingerprint)
+        resumed = resume is not None
+        if resume is not None:
+            log.info("job.resumed", scale=resume.scale, step=resume.step)
+        steps = self._engine.stylize(prepared.content, styles, prepared.recipe, resume)
+        del resume  # its images would take up memory to the end
+        saved_at = noted_at = stepped_at = self._clock()
+        saving_seconds = 0.0
+        progress: Progress | None = None
+
+        def save() -> None:
+            if progress is not None:
+                self._checkpoints.save(job, progress.checkpoint(), fingerprint)
+
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as finished:
+                return Painting(finished.value, resumed, save)
+            now = self._clock()
+            if self._stop.is_set():
+                save()
+                raise Stopped
+            is_slow = now - stepped_at >= SLOW_STEP_SECONDS
+            interval = 0.0 if is_slow else self._checkpoint_seconds
+            # A large picture's state takes long to write: most of the time is for painting.
+            if now - saved_at >= max(interval, SAVING_SHARE * saving_seconds):
+                save()
+                saved_at = self._clock()
+                saving_seconds = saved_at - now
+            if now - noted_at >= PROGRESS_SECONDS:
+                with suppress(ResourceUnavailable):  # what matters will say so again
+                    self._journal.note_progress(job, progress.fraction)
+                noted_at = now
+            stepped_at = self._clock()
