@@ -125,6 +125,8 @@ class Daemon:
         # because the interrupted code may be holding its lock.
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._failure: BaseException | None = None
+        self._is_interrupted = False
+        self._is_ready = False
         self._worker: Worker | None = None
         self._mounts = Mounts(config.state / "mounts.json", write_whole)
 
@@ -134,7 +136,7 @@ class Daemon:
         Raises:
             StyledError: it can't start, or can't go on.
         """
-        with self._working() as journal:
+        with suppress(_StoppedEarly), self._working() as journal:
             intake = self._make_intake(journal)
             intake.start()  # what lies there is known by the time that the network is loaded
             try:
@@ -152,7 +154,7 @@ class Daemon:
         Raises:
             StyledError: it can't start, or can't go on.
         """
-        with self._working() as journal:
+        with suppress(_StoppedEarly), self._working() as journal:
             self._wait_until_ready()
             intake = self._make_intake(journal)
             while not self._told_to_stop(ONCE_LOOK_SECONDS):
@@ -192,9 +194,10 @@ class Daemon:
             finally:
                 self._stop.set()
                 self._submitted.set()
-                thread.join(STOP_SECONDS)
+                # Whoever sends a signal is in a hurry; what ends by itself ends properly.
+                thread.join(STOP_SECONDS if self._is_interrupted else None)
                 is_amid_a_step = thread.is_alive()
-                if is_amid_a_step:
+                if is_amid_a_step and self._is_ready:
                     _put_back_what_runs(journal)
                 with suppress(ResourceUnavailable):  # the next start would say so
                     journal.write_daemon(state="stopped")
@@ -221,7 +224,8 @@ class Daemon:
         stack.callback(lock.release)
         self._mounts.require_mounted(config.inbox)
         make_folder(config.inbox)
-        self._make_style_folders(config)
+        self._mounts.require_mounted(config.inbox)  # and which folder it is, now that it is there
+        self._make_style_folders()
         publisher = Publisher(
             config.outbox, config.rejected, config.archive, self._mounts.require_mounted
         )
@@ -229,8 +233,15 @@ class Daemon:
             log.info("temporaries.swept", count=swept)
         return publisher
 
-    def _make_style_folders(self, config: Config) -> None:
-        for name in (*config.styles, *config.folders):
+    def _bring_back_folders(self) -> None:
+        """Make the folders of all styles, but not the inbox: its disk may not be mounted."""
+        if self._config.inbox.is_dir():
+            with suppress(ResourceUnavailable):  # looking at the inbox says more
+                self._mounts.require_mounted(self._config.inbox)
+                self._make_style_folders()
+
+    def _make_style_folders(self) -> None:
+        for name in (*self._present.styles, *self._present.folders):
             make_folder(self._config.inbox / name)
 
     def _open_journal(self) -> Journal:
@@ -242,11 +253,23 @@ class Daemon:
                     yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
 
         path = config.state / "journal.sqlite3"
-        return open_or_rebuild(path, arrivals, config.inbox, config.outbox, time.time())
+        return open_or_rebuild(
+            path, arrivals, config.inbox, config.outbox, time.time(), self._go_on_starting
+        )
+
+    def _go_on_starting(self) -> None:
+        if self._is_interrupted:
+            raise _StoppedEarly
 
     def _make_intake(self, journal: Journal) -> Intake:
         def submit(inputs: Sequence[SettledInput]) -> int:
-            if submitted := journal.submit(inputs, time.time()):
+            try:
+                submitted = journal.submit(inputs, time.time())
+            except JournalDamaged as error:
+                self._failure = error
+                self._commands.put(_Command.STOP)
+                raise
+            if submitted:
                 self._submitted.set()
             return submitted
 
@@ -254,13 +277,6 @@ class Daemon:
             self._degraded = () if reason is None else (reason,)
             with suppress(ResourceUnavailable):  # the log has it, and sidecars will
                 journal.write_daemon(degraded_intake=json.dumps(self._degraded))
-
-        def make_folders() -> None:
-            # Not the inbox itself: that may be on a disk which is not mounted just now.
-            if self._config.inbox.is_dir():
-                with suppress(ResourceUnavailable):  # looking at the inbox says more
-                    self._mounts.require_mounted(self._config.inbox)
-                    self._make_style_folders(self._present)
 
         config = self._config
         return Intake(
@@ -272,7 +288,7 @@ class Daemon:
             settle_seconds=config.intake.settle_seconds,
             rescan_seconds=config.intake.rescan_seconds,
             require_inbox=lambda: self._mounts.require(config.inbox),
-            make_folders=make_folders,
+            make_folders=self._bring_back_folders,
             on_degraded=note_degraded,
         )
 
@@ -281,6 +297,7 @@ class Daemon:
     def _run_scheduler(self, journal: Journal, publisher: Publisher) -> None:
         try:
             scheduler = self._make_scheduler(journal, publisher)
+            self._is_ready = True
             self._commands.put(_Command.READY)
             scheduler.run()
         except _StoppedEarly:
@@ -361,11 +378,11 @@ class Daemon:
         try:
             config = load_config(path)
             check_styles(config)
-            self._make_style_folders(config)
         except StyledError as error:
             log.error("config.kept", reason=str(error))
             return
         self._present = config
+        self._bring_back_folders()
         intake.look_at_everything_again(_pairing(config))
         log.info("config.reloaded", styles=list(config.styles))
         fixed = [
@@ -382,6 +399,8 @@ class Daemon:
         """Turn signals into commands while the context lasts."""
 
         def handler(number: int, frame: FrameType | None) -> None:
+            if number != signal.SIGHUP:
+                self._is_interrupted = True
             self._commands.put(_Command.RELOAD if number == signal.SIGHUP else _Command.STOP)
 
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -56,6 +56,10 @@ class NotMounted(ResourceUnavailable):
     """The disk that a folder was on before is not mounted now."""
 
 
+class PlaceRefused(ResourceUnavailable):
+    """A file system does not take this one name; others it would take."""
+
+
 class JournalDamaged(StyledError):
     """The journal's file is damaged; the next start makes a new one of what there is."""
 

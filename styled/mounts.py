@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,22 +49,33 @@ class Mount:
 
 def mount_of(folder: Path) -> Mount | None:
     """Return what `folder` lies on, None where the system does not tell."""
-    path = os.path.realpath(folder)
+    return _innermost(os.path.realpath(folder), _mounts())
+
+
+def _mounts() -> list[Mount]:
+    """Return all mounts, in the order in which they were made."""
     try:
         lines = MOUNT_TABLE.read_bytes().splitlines()
     except OSError:
-        return None
-    found = None
+        return []
+    found = []
     for line in lines:
         before, _, after = line.partition(b" - ")
         point = os.fsdecode(before.split()[4].decode("unicode_escape").encode("latin-1"))
-        is_above = path == point or path.startswith(point.rstrip("/") + "/")
+        kind, source = after.split()[:2]
+        found.append(
+            Mount(point, kind.decode(errors="replace"), source.decode(errors="backslashreplace"))
+        )
+    return found
+
+
+def _innermost(path: str, mounts: list[Mount]) -> Mount | None:
+    found = None
+    for mount in mounts:
+        is_above = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
         # Of several mounts on one point, the last one is what is seen.
-        if is_above and (found is None or len(point) >= len(found.point)):
-            kind, source = after.split()[:2]
-            found = Mount(
-                point, kind.decode(errors="replace"), source.decode(errors="backslashreplace")
-            )
+        if is_above and (found is None or len(mount.point) >= len(found.point)):
+            found = mount
     return found
 
 
@@ -122,7 +134,11 @@ class Mounts:
         identity = _identity_of(folder)
         if identity is not None and identity == self._seen.get(folder):
             return  # the very folder that was found to be right before
-        mount = mount_of(folder)
+        with suppress(OSError):
+            os.scandir(folder).close()  # what is mounted on demand is mounted by this
+            identity = _identity_of(folder)
+        mounts = _mounts()
+        mount = _innermost(os.path.realpath(folder), mounts)
         if mount is None:
             return
         present = _Home(mount.point, mount.source, identity[1] if identity else None)
@@ -131,7 +147,10 @@ class Mounts:
             is_same_folder = before.inode is not None and (
                 (before.source, before.inode) == (present.source, present.inode)
             )
-            if _is_below(before.point, present.point) and not is_same_folder:
+            is_mounted = any(
+                (other.point, other.source) == (before.point, before.source) for other in mounts
+            )  # then the folder, or a link to it, was moved on purpose
+            if not (is_mounted or is_same_folder) and _is_below(before.point, present.point):
                 raise NotMounted(
                     f"{folder} was on a disk mounted at {before.point}, where nothing is "
                     "mounted now",

@@ -110,6 +110,36 @@ def test_a_folder_of_the_same_disk_is_the_same_however_it_is_mounted(
         Mounts(record, write_whole).require_mounted(inbox)
 
 
+def test_a_folder_that_is_made_later_is_known_then(table: Path, tmp_path: Path) -> None:
+    """The first start asks before it makes the folder, and again afterwards."""
+    outbox = tmp_path / "outbox"
+    record = tmp_path / "record"
+    table.write_text(ONLY_THE_ROOT + f"40 22 254:0 {tmp_path} {tmp_path} rw - ext4 /dev/vda rw\n")
+    first = Mounts(record, write_whole)
+    first.require_mounted(outbox)
+    outbox.mkdir()
+    first.require_mounted(outbox)
+    table.write_text(ONLY_THE_ROOT)
+    Mounts(record, write_whole).require_mounted(outbox)
+
+
+def test_a_folder_that_was_moved_off_its_disk_on_purpose_is_accepted(
+    table: Path, tmp_path: Path
+) -> None:
+    """The disk is still mounted, so that is not what is missing."""
+    record = tmp_path / "record"
+    disk, other = tmp_path / "disk", tmp_path / "other"
+    disk.mkdir()
+    other.mkdir()
+    inbox = tmp_path / "inbox"
+    inbox.symlink_to(disk)
+    table.write_text(ONLY_THE_ROOT + f"40 22 8:1 / {disk} rw - ext4 /dev/sda1 rw\n")
+    Mounts(record, write_whole).require_mounted(inbox)
+    inbox.unlink()
+    inbox.symlink_to(other)
+    Mounts(record, write_whole).require_mounted(inbox)
+
+
 @pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"{", b'{"/": "/"}', b'{"/": {}}'])
 def test_a_damaged_record_is_none(tmp_path: Path, content: bytes) -> None:
     """It is written anew."""

@@ -347,6 +347,15 @@ def test_a_jpeg_that_takes_for_ever_is_rejected_at_once() -> None:
         decode(jpeg_with(scans=200))
 
 
+def test_a_jpeg_of_markers_alone_is_judged_at_once() -> None:
+    """Restart markers cost nothing, and other segments are counted."""
+    decode(jpeg_with(b"\xff\xfe\0\2" * 1000))
+    with pytest.raises(InputRejected, match="segments"):
+        decode(jpeg_with(b"\xff\xfe\0\2" * 100_001))
+    with pytest.raises(REFUSALS):
+        decode(saved(astronaut(), "JPEG")[:-2] + b"\xff\xd0" * 10_000_000)
+
+
 def test_what_follows_a_jpeg_does_not_count() -> None:
     """Motion photos have a film behind them, whose bytes may look like anything."""
     whole = jpeg_with()

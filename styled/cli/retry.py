@@ -15,6 +15,7 @@ from styled.delivery.restoring import is_rejected_input, rejected_inputs, restor
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
+from styled.mounts import Mounts
 from styled.ops.logs import printable
 from styled.sidecar import readable
 
@@ -32,15 +33,22 @@ def retry(named: Path | None, words: list[str], *, everything: bool) -> None:
         ConfigError, ResourceUnavailable: as the words say.
     """
     config = find_config(named)
+    mounts = Mounts(config.state / "mounts.json", lambda record, data: None)
     if everything == bool(words):
         leave_with_usage_error("name what to retry, or use --all for everything rejected")
     chosen = (
-        [path for path in rejected_inputs(config.rejected) if _style(path, config) in config.styles]
+        [
+            path
+            for path in rejected_inputs(_rejected(config))
+            if _style(path, config) in config.styles
+        ]
         if everything
         else list(dict.fromkeys(_found(words, config)))
     )
+    if chosen:
+        mounts.require(config.inbox)
     for path in chosen:
-        place = restore(path, config.rejected, config.inbox)
+        place = restore(path, _rejected(config), config.inbox)
         console.print(Text(printable(readable(place))), soft_wrap=True)
     if not chosen:
         console.print("nothing was rejected")
@@ -49,23 +57,30 @@ def retry(named: Path | None, words: list[str], *, everything: bool) -> None:
 def _found(words: Iterable[str], config: Config) -> Iterator[Path]:
     """Yield the rejected input that each word means; leave if one means none."""
     for word in words:
-        path = next(filter(is_rejected_input, _candidates(word, config)), None)
-        if path is None or not path.is_relative_to(config.rejected):
+        path = next(
+            (
+                path
+                for path in _candidates(word, config)
+                if path.is_relative_to(_rejected(config)) and is_rejected_input(path)
+            ),
+            None,
+        )
+        if path is None:
             leave_with_usage_error(
-                f"{word} is no rejected photo: neither a file in {config.rejected} that has a "
-                ".json beside it, nor the id of a rejected job"
+                f"{readable(word)} is no rejected photo: neither a file in {config.rejected} that "
+                "has a .json beside it, nor the id of a rejected job"
             )
         if _style(path, config) not in config.styles:
             leave_with_usage_error(
-                f'the style "{_style(path, config)}" of {word} is no longer configured; move '
-                f"the file itself into {config.inbox} to have it painted in another one"
+                f'the style "{_style(path, config)}" of {readable(word)} is no longer configured; '
+                f"move the file itself into {config.inbox} to have it painted in another one"
             )
         yield path
 
 
 def _candidates(word: str, config: Config) -> Iterator[Path]:
     for base in (Path.cwd(), config.rejected):
-        path = Path(os.path.normpath(base / word))
+        path = Path(os.path.realpath((base / word).parent), os.path.basename(word))
         yield path
         if path.suffix == ".json":
             yield path.with_suffix("")
@@ -74,12 +89,18 @@ def _candidates(word: str, config: Config) -> Iterator[Path]:
     except ResourceUnavailable:
         return
     try:
-        job = journal.job(word)
+        job = journal.job(readable(word))
     finally:
         journal.close()
     if job is not None and job.state is JobState.REJECTED and job.original is not None:
-        yield Path(job.original)
+        original = Path(job.original)
+        yield Path(os.path.realpath(original.parent), original.name)
 
 
 def _style(path: Path, config: Config) -> str:
-    return path.relative_to(config.rejected).parts[0]
+    return path.relative_to(_rejected(config)).parts[0]
+
+
+def _rejected(config: Config) -> Path:
+    """Return the folder of rejected inputs by the one name that has no links in it."""
+    return Path(os.path.realpath(config.rejected))

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from styled.errors import ResourceUnavailable
+from styled.errors import PlaceRefused, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
@@ -167,16 +167,25 @@ def resource_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses about `path` into words.
 
     Raises:
-        ResourceUnavailable: for any OSError.
+        PlaceRefused: the name can't be had on this file system.
+        ResourceUnavailable: for any other OSError.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _OF_A_NAME:
+            raise PlaceRefused(
+                f"{path} can't be written: {error.strerror}",
+                "the file system does not take this name: rename the photo in the inbox",
+            ) from error
         remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is mended")
         raise ResourceUnavailable(
             f"{path} can't be written: {error.strerror or error}", remedy
         ) from error
 
+
+# Such as a colon in a name on a disk that Windows has formatted.
+_OF_A_NAME = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})
 
 _REMEDIES = {
     errno.ENOSPC: "free some space; work goes on by itself",

@@ -49,6 +49,7 @@ class Publisher:
         roots = (self.outbox, self.rejected, self.archive)
         for root in roots:
             self._make_folder(root)
+            self._require_mounted(root)  # and which folder it is, now that it is there
         return sum(sweep_temporaries(root) for root in roots)
 
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:

@@ -43,11 +43,27 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
     """
     folder = inbox / path.parent.relative_to(rejected)
     make_folder(folder)
-    place = free_place(folder, path.name, sidecar=False)
-    move_whole(path, place)
+    place = _moved_to_a_free_place(path, folder)
     # Only now: without its file a sidecar is no harm, and without it nobody knew the reason.
     sidecar = sidecar_of(path)
     with resource_errors(sidecar):
         sidecar.unlink(missing_ok=True)
         sync_folder(sidecar.parent)
     return place
+
+
+def _moved_to_a_free_place(path: Path, folder: Path) -> Path:
+    """Move a file into a folder that strangers write to as well, replacing nothing of theirs."""
+    while True:
+        place = free_place(folder, path.name, sidecar=False)
+        with resource_errors(place):
+            try:
+                os.link(path, place, follow_symlinks=False)
+            except FileExistsError:
+                continue  # it was taken at this very moment
+            except OSError:
+                move_whole(path, place)  # another file system, or one without links
+                return place
+            sync_folder(folder)
+            path.unlink()
+            return place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import time
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -79,9 +79,9 @@ class Watcher:
             observer = Observer()
             observer.schedule(hints, folder, recursive=True)
             observer.start()
-        except (OSError, RecursionError) as error:
-            # For instance the inotify limit of the user is reached, or folders are nested
-            # more deeply than watchdog can follow.
+        except (OSError, RuntimeError) as error:
+            # For instance the inotify limit of the user is reached, or that of threads, or
+            # folders are nested more deeply than watchdog can follow.
             if observer is not None:
                 observer.stop()  # or each attempt would use up one more of the few there are
             reason = (isinstance(error, OSError) and error.strerror) or error
@@ -90,8 +90,8 @@ class Watcher:
         if (unwatched := _left_unwatched(folder)) is not None:
             self.stop()
             return (
-                f"{readable(unwatched)} can't be watched: the limit of inotify watches is reached "
-                "(raise fs.inotify.max_user_watches)"
+                f"{readable(unwatched)} can't be watched: the limit of inotify watches may be "
+                "reached (raise fs.inotify.max_user_watches)"
             )
         log.debug("inbox.watched", folder=str(self._folder))
         return None
@@ -115,10 +115,11 @@ class Watcher:
 
 def _left_unwatched(top: str) -> str | None:
     """Return a folder in the tree that the kernel goes on not watching, None if there is none."""
-    if _unwatched_folder(top) is None:
+    first = _unwatched_folder(top)
+    if first is None:
         return None
-    time.sleep(NEW_FOLDER_SECONDS)
-    return _unwatched_folder(top)
+    threading.Event().wait(NEW_FOLDER_SECONDS)
+    return first if _unwatched_folder(top) == first else None
 
 
 def _unwatched_folder(top: str) -> str | None:

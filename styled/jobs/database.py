@@ -150,7 +150,10 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         # The low byte is the kind of error, the rest its details.
-        if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        ):
             raise _damaged(where, str(error)) from error
         raise ResourceUnavailable(
             f"the journal{where} can't be used: {error}",

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -63,19 +63,8 @@ class Journal:
 
     def submit(self, arrivals: Iterable[Arrival], now: float) -> int:
         """Queue a job for each style of each arrival that is not known yet; return how many."""
-        rows = [
-            (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
-             style, os.fsencode(destination), now)
-            for arrival in arrivals
-            for style, destination in arrival.destinations.items()
-        ]  # fmt: skip
         with self._transaction() as cursor:
-            cursor.executemany(
-                "INSERT OR IGNORE INTO jobs"
-                " (id, input, size, mtime_ns, style, destination, submitted_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            cursor.executemany(_SUBMIT, _rows(arrivals, now))
             return max(cursor.rowcount, 0)
 
     # Working
@@ -199,16 +188,32 @@ class Journal:
             )
             return max(cursor.rowcount, 0)
 
-    def adopt(self, arrival: Arrival, done: Published, now: float) -> None:
-        """Take up a job that a lost journal knew to be done, whose input still lies there."""
-        self._execute(
-            "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style, destination, state,"
-            " attempts, submitted_at, finished_at, result, result_sha256, input_sha256, fraction)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, 1.0)",
-            (done.job_id, os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
-             done.style, os.fsencode(arrival.destinations[done.style]), now, now,
-             os.fsencode(done.result), done.result_sha256, done.input_sha256),
-        )  # fmt: skip
+    def adopt(self, known: Iterable[tuple[Arrival, Sequence[Published]]], now: float) -> int:
+        """Take up jobs that a lost journal knew to be done, whose inputs still lie there.
+
+        All that an input is wanted for is entered at once: were its other styles missing, it
+        would seem to be finished and leave the inbox.
+
+        Returns:
+            How many jobs that are done were not known yet.
+        """
+        adopted = 0
+        with self._transaction() as cursor:
+            for arrival, published in known:
+                for done in published:
+                    cursor.execute(
+                        "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style,"
+                        " destination, state, attempts, submitted_at, finished_at, result,"
+                        " result_sha256, input_sha256, fraction)"
+                        " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, 1.0)",
+                        (done.job_id, os.fsencode(arrival.path), arrival.size,
+                         str(arrival.mtime_ns), done.style,
+                         os.fsencode(arrival.destinations[done.style]), now, now,
+                         os.fsencode(done.result), done.result_sha256, done.input_sha256),
+                    )  # fmt: skip
+                    adopted += cursor.rowcount
+                cursor.executemany(_SUBMIT, _rows([arrival], now))
+        return adopted
 
     # Looking
 
@@ -290,6 +295,21 @@ class Journal:
                 if self._connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
+
+
+_SUBMIT = (
+    "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style, destination, submitted_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _rows(arrivals: Iterable[Arrival], now: float) -> list[tuple[object, ...]]:
+    return [
+        (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
+         style, os.fsencode(destination), now)
+        for arrival in arrivals
+        for style, destination in arrival.destinations.items()
+    ]  # fmt: skip
 
 
 def _text(words: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,8 @@ from styled.sidecar import Sidecar, readable
 
 log = structlog.get_logger()
 
+ADOPTED_AT_ONCE = 500
+
 _ADOPTED = "adopted"
 """What a journal says once it knows all that the outbox knows."""
 
@@ -26,7 +29,12 @@ _Wanted = tuple[str, str, int]
 
 
 def open_or_rebuild(
-    path: Path, arrivals: Callable[[], Iterable[Arrival]], inbox: Path, outbox: Path, now: float
+    path: Path,
+    arrivals: Callable[[], Iterable[Arrival]],
+    inbox: Path,
+    outbox: Path,
+    now: float,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Journal:
     """Open the journal at `path`; where it is lost or damaged, make one of what there is.
 
@@ -36,6 +44,7 @@ def open_or_rebuild(
         inbox: The folder.
         outbox: The folder of all results.
         now: Unix time.
+        go_on: Called now and then; may raise to stop. The next start begins anew.
 
     Raises:
         ResourceUnavailable: it can't be opened, or is that of a newer version.
@@ -48,14 +57,19 @@ def open_or_rebuild(
         journal = Journal.open(path)
     # Asked of the journal itself, because the process may have died just after making it.
     if _ADOPTED not in journal.read_daemon():
-        if adopted := adopt_finished(journal, arrivals(), inbox, outbox, now):
+        if adopted := adopt_finished(journal, arrivals(), inbox, outbox, now, go_on):
             log.warning("jobs.adopted", count=adopted, source="sidecars in the outbox")
         journal.write_daemon(**{_ADOPTED: "yes"})
     return journal
 
 
 def adopt_finished(
-    journal: Journal, arrivals: Iterable[Arrival], inbox: Path, outbox: Path, now: float
+    journal: Journal,
+    arrivals: Iterable[Arrival],
+    inbox: Path,
+    outbox: Path,
+    now: float,
+    go_on: Callable[[], None] = lambda: None,
 ) -> int:
     """Enter what lies in the inbox but is finished already into a new journal.
 
@@ -68,6 +82,7 @@ def adopt_finished(
         inbox: The folder.
         outbox: The folder of all results.
         now: Unix time.
+        go_on: As for `open_or_rebuild`.
 
     Returns:
         How many jobs were entered.
@@ -75,7 +90,7 @@ def adopt_finished(
     Raises:
         ResourceUnavailable, JournalDamaged: the journal can't be written.
     """
-    if not os.listdir(outbox):
+    if next(_published_in(outbox), None) is None:
         return 0
     waiting: dict[_Wanted, Arrival] = {
         (style, readable(arrival.path), arrival.size): arrival
@@ -84,12 +99,16 @@ def adopt_finished(
     }
     if not waiting:
         return 0
-    adopted = 0
+    finished: dict[str, tuple[Arrival, list[Published]]] = {}
     for wanted, done in _published_in(outbox):
+        go_on()
         arrival = waiting.get(wanted)
         if arrival is not None and sha256_of(inbox / arrival.path) == done.input_sha256:
-            journal.adopt(arrival, done, now)
-            adopted += 1
+            finished.setdefault(arrival.path, (arrival, []))[1].append(done)
+    adopted = 0
+    known = iter(finished.values())
+    while portion := list(islice(known, ADOPTED_AT_ONCE)):
+        adopted += journal.adopt(portion, now)
     return adopted
 
 

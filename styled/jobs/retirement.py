@@ -31,11 +31,14 @@ def retire_input(
     require_inbox: Callable[[], None],
     after_success: AfterSuccess,
     now: float,
+    *,
+    again: bool = False,
 ) -> None:
     """Move the original of `job` to where it belongs, if all jobs of that input have ended.
 
     Every step may be repeated: a crash between any two of them is mended by calling this
-    again.
+    again, and saying so: then what is kept is not read once more to see whether it is still
+    the same.
 
     Raises:
         ResourceUnavailable: the new place is full, read-only or gone, or the inbox is.
@@ -46,8 +49,9 @@ def retire_input(
     done = [s for s in siblings if s.state is JobState.DONE]
     rejected = [s for s in siblings if s.state is JobState.REJECTED]
     source = inbox / job.input
+    keep = after_success == "keep" and bool(done)
     read = next((s.input_sha256 for s in siblings if s.input_sha256), None)
-    is_there = is_unchanged(inbox, job, read)
+    is_there = is_unchanged(inbox, job, None if keep and again else read)
     if not is_there:
         require_inbox()  # or all photos would be forgotten when their disk is not mounted
     if not done and not rejected:
@@ -57,7 +61,6 @@ def retire_input(
             journal.forget_input(job)
         return
 
-    keep = after_success == "keep" and bool(done)
     sha256 = sha256_of(source) if rejected and is_there else None
     places: dict[str, Path] = {}
     for sibling in (*(done if after_success == "archive" else ()), *rejected):

@@ -85,7 +85,9 @@ class Scheduler:
         while not self._stop.is_set():
             try:
                 for job in self._journal.finished_in_inbox():
-                    self._worker.retire(job)
+                    if self._stop.is_set():
+                        return
+                    self._worker.retire(job, again=True)
                 before = self._now() - self._history.seconds
                 if forgotten := self._journal.prune(before=before, keep=self._history.jobs):
                     log.info("jobs.forgotten", count=forgotten)

@@ -18,6 +18,8 @@ from styled.errors import (
     EngineFailure,
     InputIncomplete,
     InputRejected,
+    JournalDamaged,
+    PlaceRefused,
     ResourceUnavailable,
     StyledError,
 )
@@ -103,7 +105,9 @@ class Worker:
             self._reject(job, str(error), "input")
         except InputIncomplete as error:
             self._wait_for_the_rest(job, error)
-        except (ResourceUnavailable, DeviceLost):
+        except PlaceRefused as error:
+            self._look_again_later(job, error, LONGEST_RETRY_SECONDS)
+        except (ResourceUnavailable, JournalDamaged, DeviceLost):
             raise
         except EngineFailure as error:
             self._fail(job, str(error), "engine")
@@ -117,16 +121,24 @@ class Worker:
             self._fail(job, f"an unexpected error: {type(error).__name__}: {error}", "internal")
         self.retire(job)
 
-    def retire(self, job: Job) -> None:
+    def retire(self, job: Job, *, again: bool = False) -> None:
         """Let the input leave the inbox if this was its last job.
+
+        Args:
+            job: Has ended.
+            again: Whether this has been tried before.
 
         Raises:
             ResourceUnavailable: its new place is full, read-only or gone.
         """
-        retire_input(
-            job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
-            self._config.output.after_success, self._now(),
-        )  # fmt: skip
+        try:
+            retire_input(
+                job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
+                self._config.output.after_success, self._now(), again=again,
+            )  # fmt: skip
+        except PlaceRefused as error:
+            # Only this one can't go on; it is tried again with whatever else is tidied up.
+            log.error("input.stuck", path=readable(job.input), reason=error.message)
 
     def _attempt(self, job: Job) -> None:
         # Before anything is held against the job: it may have died of its very last step.
@@ -304,9 +316,11 @@ class Worker:
             return
         self._look_again_later(job, error)
 
-    def _look_again_later(self, job: Job, error: StyledError) -> None:
-        not_before = self._now() + LOOK_AGAIN_SECONDS
+    def _look_again_later(
+        self, job: Job, error: StyledError, seconds: float = LOOK_AGAIN_SECONDS
+    ) -> None:
+        not_before = self._now() + seconds
         self._journal.put_back(
             job, reason=str(error), failure="waiting", not_before=not_before, attempt_counts=False
         )
-        log.info("job.waits", reason=error.message, seconds=LOOK_AGAIN_SECONDS)
+        log.info("job.waits", reason=error.message, seconds=seconds)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -47,9 +48,28 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Steadfast(stream))),
         cache_logger_on_first_use=False,
     )
+
+
+class _Steadfast:
+    """A stream that never fails.
+
+    The log may go to a disk that is full, or to a reader that has left. Both are to be
+    waited out like all else, and must not end the thread that has something to say.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _own_standard_error() -> TextIO:

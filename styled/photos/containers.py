@@ -58,6 +58,7 @@ def _agrees(data: bytes, magic: bytes) -> bool:
 
 
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_JPEG_SEGMENT = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # restart markers are no segments
 _JPEG_START_OF_SCAN = 0xDA
 _JPEG_END_OF_IMAGE = 0xD9
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
@@ -81,6 +82,8 @@ def _jpeg_is_cut(data: bytes) -> bool:
 MOST_SCANS = 200
 """A progressive JPEG has about ten. Each goes through all of the picture once more."""
 
+MOST_SEGMENTS = 100_000
+
 MOST_EXIF_SEGMENTS = 100
 """One is usual. Pillow joins them, which takes quadratic time."""
 
@@ -89,15 +92,18 @@ def excess_in(data: bytes, found: str) -> str | None:
     """Return what a file has so much of that decoding it might never end, None if nothing."""
     if found != "jpeg":
         return None
-    scans = exif_segments = 0
+    segments = scans = exif_segments = 0
     position = 2
-    while match := _JPEG_MARKER.search(data, position):
+    while match := _JPEG_SEGMENT.search(data, position):
         position = match.end()
         marker = match[1][0]
+        segments += 1
         if marker == _JPEG_END_OF_IMAGE:
             break
         scans += marker == _JPEG_START_OF_SCAN
         exif_segments += data.startswith(b"Exif", position + 2)
+        if segments > MOST_SEGMENTS:
+            return f"more than {MOST_SEGMENTS} segments"
         if scans > MOST_SCANS:
             return f"more than {MOST_SCANS} scans"
         if exif_segments > MOST_EXIF_SEGMENTS:

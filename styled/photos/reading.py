@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -224,15 +224,16 @@ def _quiet_libraries(found: str) -> Iterator[None]:
     if found != "tiff":
         yield
         return
-    try:
-        kept = os.dup(_STANDARD_ERROR)
-    except OSError:  # there is none
-        yield
-        return
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+    with ExitStack() as opened:
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            opened.callback(os.close, nowhere)
+            kept = os.dup(_STANDARD_ERROR)
+        except OSError:  # there is none, or no file may be opened any more
+            yield
+            return
         os.dup2(nowhere, _STANDARD_ERROR)
-        os.close(nowhere)
+    try:
         yield
     finally:
         os.dup2(kept, _STANDARD_ERROR)

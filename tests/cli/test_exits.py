@@ -11,6 +11,7 @@ from styled.errors import StyledError
 
 EXPECTED = {
     "NotMounted": 75,
+    "PlaceRefused": 73,
     "JournalDamaged": 75,
     "DeviceLost": 75,
     "DeviceError": 69,

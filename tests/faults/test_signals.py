@@ -85,13 +85,20 @@ def test_a_stop_does_not_wait_for_a_step_that_takes_long(studio: Studio) -> None
 
 
 def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
-    """Before anything is loaded, and at any moment until it is."""
+    """At any moment until the network is loaded; an earlier death is not forgiven by it."""
+    slower(studio, 400)
+    studio.drop("killer.jpg", "coffee", (96, 72))
+    with studio.running_soon() as daemon:
+        daemon.wait_for("job.started")
+        daemon.kill()
     for delay in (0.3, 0.6, 0.9):
         with studio.running_soon() as daemon:
             time.sleep(delay)
             daemon.process.send_signal(signal.SIGTERM)
             # Before its own handlers are there, the signal ends it as it ends any process.
             assert daemon.process.wait(STOP_LIMIT_SECONDS) in (0, -signal.SIGTERM)
+        with closing(sqlite3.connect(studio.folder / "state/journal.sqlite3")) as journal:
+            assert journal.execute("SELECT attempts FROM jobs").fetchall() == [(1,)]
 
 
 def test_a_reload_takes_over_what_is_right(studio: Studio) -> None:

@@ -216,17 +216,24 @@ def test_a_folder_that_is_gone_can_be_watched_later(watched: Watched) -> None:
 
 
 @pytest.mark.usefixtures("nothing_leaks")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EMFILE, "inotify instance limit reached"), "inotify instance limit reached"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+)
 def test_too_many_watchers_is_a_reason_and_not_an_error(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
-    """The limit of inotify instances makes the observer fail when it is made."""
+    """The limit of inotify instances, or of threads, makes the observer fail when it is made."""
 
     def refuse() -> None:
-        raise OSError(errno.EMFILE, "inotify instance limit reached")
+        raise error
 
     monkeypatch.setattr(watching, "Observer", refuse)
     problem = watched.watcher.ensure()
-    assert problem == f"{watched.folder} can't be watched: inotify instance limit reached"
+    assert problem == f"{watched.folder} can't be watched: {reason}"
 
 
 @pytest.mark.usefixtures("nothing_leaks")

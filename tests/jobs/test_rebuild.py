@@ -67,11 +67,15 @@ def test_an_original_that_had_not_left_leaves_now(lost: Workshop) -> None:
 
 
 def test_only_the_styles_that_are_done_are_taken_up(lost: Workshop) -> None:
-    """The others are painted."""
+    """The others are painted, and until then the photo does not leave."""
+    lost.configure("output", after_success="archive")
     (lost.config.outbox / "ink/photo.png.json").unlink()
     assert adopt(lost, "oil", "ink") == 1
-    assert lost.rescan() == 1
+    lost.scheduler.tidy()
+    assert lost.files("inbox") == ["photo.png"]
+    assert lost.rescan() == 0
     lost.work()
+    assert lost.files("inbox") == []
     assert sorted(lost.files("outbox")) == [
         "ink/photo-2.png",
         "ink/photo-2.png.json",

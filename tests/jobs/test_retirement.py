@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from styled.errors import ResourceUnavailable
+from styled.jobs import retirement
 from styled.jobs.job import Job, JobState
 from styled.jobs.retirement import AfterSuccess, retire_input
 from tests.jobs.conftest import Workshop, picture
@@ -179,3 +181,23 @@ def test_a_folder_that_became_a_link_leads_nowhere(shop: Workshop) -> None:
     assert shop.states() == ["cancelled"]
     assert shop.files("elsewhere") == ["photo.png"]
     assert shop.files("outbox") == shop.files("archive") == []
+
+
+def test_what_is_kept_is_not_read_again_and_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tidying up looks at size and date: there may be ten thousand of them."""
+    shop.configure("output", after_success="keep")
+    path = shop.drop()
+    shop.work()
+
+    def read(path: Path) -> str:
+        raise AssertionError("nobody asked for its bytes")
+
+    monkeypatch.setattr(retirement, "sha256_of", read)
+    shop.scheduler.tidy()
+    assert shop.rescan() == 0
+    path.unlink()
+    shop.scheduler.tidy()
+    shop.drop()
+    assert shop.states() == ["done", "queued"]

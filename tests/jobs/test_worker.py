@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from styled.errors import DeviceLost, EngineFailure, InputRejected
+from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
 from styled.jobs.job import JobState
 from styled.jobs.worker import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS
 from styled.photos.writing import _LONGEST_EDGE_PX
@@ -712,3 +713,50 @@ def test_a_changed_recipe_is_not_resumed_from_an_old_checkpoint(
     shop.work()
     assert shop.engine.begun == [0, 0]
     assert "checkpoint.ignored" in [line["event"] for line in logs]
+
+
+# What a file system refuses
+
+
+@pytest.mark.parametrize("root", ["outbox", "archive", "rejected"])
+def test_a_name_that_a_file_system_refuses_stops_nobody_else(
+    shop: Workshop, logs: LogLines, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    """Such as a colon on a disk that Windows has formatted: only that photo waits, as is said."""
+    rename = os.rename
+
+    def refuse(source: object, target: object) -> None:
+        if "12:30" in str(target) and f"/{root}/" in str(target):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        rename(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    shop.drop("12:30.png", b"no photo" if root == "rejected" else None)
+    shop.drop("good.png", picture("olive"))
+    shop.work()
+    assert shop.jobs()[1].state is JobState.DONE
+    assert shop.files("inbox") == ["12:30.png"]
+    said = [line["event"] for line in logs]
+    assert "queue.paused" not in said
+    assert ("job.waits" if root == "outbox" else "input.stuck") in said
+    monkeypatch.undo()
+    shop.work_and_wait()
+    shop.scheduler.tidy()
+    assert shop.files("inbox") == []
+
+
+def test_a_damaged_journal_is_not_blamed_on_the_photo(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes up, and the process is started again."""
+
+    def damaged(*_: object) -> None:
+        raise JournalDamaged("the journal is damaged")
+
+    monkeypatch.setattr(shop.journal, "reserve_result", damaged)
+    shop.drop()
+    with pytest.raises(JournalDamaged):
+        shop.scheduler.run_one()
+    assert shop.states() == ["running"]
+    assert shop.files("rejected") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -137,3 +138,19 @@ def test_what_other_libraries_log_or_warn_is_part_of_the_log() -> None:
     assert (first["library"], first["level"]) == ("somebody", "error")
     assert HOSTILE in first["message"]
     assert second["message"] == "old habits"
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    """It may go to the very disk whose being full is to be said."""
+    configure_logs(Broken())
+    structlog.get_logger().error("queue.paused", reason="the disk is full")
+    stream = open("/dev/full", "w")  # noqa: SIM115
+    configure_logs(stream)
+    structlog.get_logger().error("queue.paused")
+    with contextlib.suppress(OSError):
+        stream.close()
