@@ -9,22 +9,30 @@ import pytest
 from styled.engine.weights import exported, load_weights
 from tests.studio import Studio, make_studio
 
-FAST = """\
+QUICK = "steps: 2, content_layers: {relu2_1: 1}, style_layers: {relu1_1: 1, relu2_1: 1}"
+"""What makes a picture take hundredths of a second. Tests that need time put steps for it."""
+
+FAST = f"""\
 default_style: swirls
 styles:
   swirls:
     image: styles/swirls.png
     recipe: udacity
-    overrides: &small {{size: {{long_edge: 48}}, steps: 2}}
+    overrides: &small {{size: {{long_edge: 48}}, {QUICK}}}
   coffee:
     image: styles/coffee.jpg
     recipe: udacity
     overrides: *small
 folders:
   both: [swirls, coffee]
-engine: {{device: cpu, weights: {weights}}}
+engine: {{device: cpu, weights: WEIGHTS}}
 intake: {{settle_seconds: 0.2, truncated_grace_seconds: 2}}
 """
+
+
+def paint_slowly(studio: Studio, steps: int) -> None:
+    """Have each picture take so many steps of the whole network, some 30 a second."""
+    studio.config.write_text(studio.config.read_text().replace(QUICK, f"steps: {steps}"))
 
 
 @pytest.fixture(scope="session")
@@ -37,5 +45,5 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def studio(tmp_path: Path, weights: Path) -> Studio:
-    """Make a working folder with two styles that paint a picture in a tenth of a second."""
-    return make_studio(tmp_path / "studio", FAST.format(weights=weights))
+    """Make a working folder with two styles that paint a picture in a moment."""
+    return make_studio(tmp_path / "studio", FAST.replace("WEIGHTS", str(weights)))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import QUICK, paint_slowly
 from tests.faults.watchman import Watchman
 from tests.studio import Daemon, Studio
 
@@ -86,7 +87,7 @@ def make_wait(studio: Studio, *names: str) -> dict[str, Path]:
 
 def work_slowly(studio: Studio) -> None:
     """Have each picture take a second or two."""
-    studio.config.write_text(studio.config.read_text().replace("steps: 2", "steps: 20"))
+    paint_slowly(studio, 20)
 
 
 def reasons(daemon: Daemon, *events: str) -> str:
@@ -374,7 +375,7 @@ def test_an_inbox_that_is_renamed_away_and_back_while_photos_wait(studio: Studio
 def test_five_hundred_photos_moved_in_at_once(studio: Studio) -> None:
     """Each has its own painting, sidecar and archived original, under its own name."""
     studio.config.write_text(
-        studio.config.read_text().replace("{size: {long_edge: 48}, steps: 2}", LITTLE)
+        studio.config.read_text().replace(f"{{size: {{long_edge: 48}}, {QUICK}}}", LITTLE)
     )
     photo = studio.drop("photo.jpg", "coffee", (32, 32))
     data = photo.read_bytes()

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.faults.conftest import paint_slowly
 from tests.studio import Studio
 
 pytestmark = pytest.mark.timeout(400)
@@ -97,7 +98,7 @@ def test_the_journal_of_a_newer_version_is_refused(studio: Studio) -> None:
 
 def test_checkpoints_that_are_gone_cost_time_and_nothing_else(studio: Studio) -> None:
     """Deleted while the daemon stands still: the job begins anew and is done."""
-    studio.config.write_text(studio.config.read_text().replace("steps: 2", "steps: 100"))
+    paint_slowly(studio, 100)
     studio.drop("a.jpg", "coffee", (96, 72))
     with studio.running_soon() as daemon:
         daemon.wait_for("job.started")
@@ -111,7 +112,7 @@ def test_checkpoints_that_are_gone_cost_time_and_nothing_else(studio: Studio) ->
 
 def test_a_checkpoint_that_is_damaged_is_not_believed(studio: Studio) -> None:
     """It is left alone with a word in the log, and the job begins anew."""
-    studio.config.write_text(studio.config.read_text().replace("steps: 2", "steps: 100"))
+    paint_slowly(studio, 100)
     studio.drop("a.jpg", "coffee", (96, 72))
     with studio.running_soon() as daemon:
         daemon.wait_for("job.started")

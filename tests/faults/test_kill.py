@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -160,7 +161,8 @@ def work_and_die(base: str, data: bytes, fatal: int, calls: str) -> None:
 
     def on_event(frame: FrameType, event: str, called: object) -> None:
         name = getattr(called, "__name__", "")
-        if event == "c_call" and name in DEADLY:
+        is_log = isinstance(getattr(called, "__self__", None), io.TextIOBase)
+        if event == "c_call" and name in DEADLY and not is_log:
             made.append(name)
             if len(made) == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -11,16 +11,12 @@ from contextlib import closing
 
 import pytest
 
+from tests.faults.conftest import paint_slowly
 from tests.studio import Daemon, Studio
 
 pytestmark = pytest.mark.timeout(400)
 
 STOP_LIMIT_SECONDS = 5.0
-
-
-def slower(studio: Studio, steps: int) -> None:
-    """Have the pictures take so many steps."""
-    studio.config.write_text(studio.config.read_text().replace("steps: 2", f"steps: {steps}"))
 
 
 def wait_until_amid_a_job(studio: Studio, daemon: Daemon) -> None:
@@ -35,7 +31,7 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
     studio: Studio, number: signal.Signals
 ) -> None:
     """Exit code 0 within 5 s, a checkpoint, and then the same bytes as without the stop."""
-    slower(studio, 120)
+    paint_slowly(studio, 120)
     studio.drop("undisturbed.png", "chelsea", (96, 72))
     with studio.running_soon() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
@@ -68,6 +64,7 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
 def test_a_stop_does_not_wait_for_a_step_that_takes_long(studio: Studio) -> None:
     """Exit code 0 within 5 s though a step takes longer; it costs no attempt and no input."""
     studio.configure(queue="{max_attempts: 1}")
+    paint_slowly(studio, 2)
     studio.config.write_text(studio.config.read_text().replace("long_edge: 48", "long_edge: 1000"))
     studio.drop("large.jpg", "coffee", (1000, 720))
     for _ in range(2):
@@ -86,7 +83,7 @@ def test_a_stop_does_not_wait_for_a_step_that_takes_long(studio: Studio) -> None
 
 def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
     """At any moment until the network is loaded; an earlier death is not forgiven by it."""
-    slower(studio, 400)
+    paint_slowly(studio, 400)
     studio.drop("killer.jpg", "coffee", (96, 72))
     with studio.running_soon() as daemon:
         daemon.wait_for("job.started")
@@ -103,7 +100,7 @@ def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
 
 def test_a_reload_takes_over_what_is_right(studio: Studio) -> None:
     """A new style, another picture for a style, and a style that is gone with jobs waiting."""
-    slower(studio, 60)
+    paint_slowly(studio, 60)
     with studio.running_soon() as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("swirls/first.jpg", "coffee", (96, 72))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import paint_slowly
 from tests.faults.watchman import Watchman
 from tests.studio import Daemon, Studio
 
@@ -189,7 +190,7 @@ def test_a_second_upload_of_a_name_before_the_turn_of_the_first(
     studio: Studio, aside: Path
 ) -> None:
     """Only the second one is painted, and only once."""
-    studio.config.write_text(studio.config.read_text().replace("steps: 2", "steps: 20"))
+    paint_slowly(studio, 20)
     busy = photo(studio, aside, "busy.jpg")
     first = photo(studio, aside, "first.jpg", (98, 72))
     second = photo(studio, aside, "second.jpg", (100, 72))
