@@ -31,7 +31,7 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
     studio: Studio, number: signal.Signals
 ) -> None:
     """Exit code 0 within 5 s, a checkpoint, and then the same bytes as without the stop."""
-    paint_slowly(studio, 120)
+    paint_slowly(studio, 80)
     studio.drop("undisturbed.png", "chelsea", (96, 72))
     with studio.running_soon() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
