@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from styled.cli.init import init_folder
+from styled.delivery import restoring
+from styled.delivery.names import free_place
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from tests.cli.conftest import Run
@@ -134,3 +136,38 @@ def test_it_has_to_be_told_what(run: Run) -> None:
     """Neither nothing nor both."""
     assert run("retry").exit_code == 2
     assert run("retry", "--all", "a.jpg").exit_code == 2
+
+
+def test_nothing_is_put_where_the_disk_of_the_inbox_is_missing(
+    run: Run, here: Path, rejected: Path
+) -> None:
+    """Below a bare mount point nobody would ever find it again."""
+    (here / "state").mkdir()
+    home = {"point": str(here), "source": "nas:/photos", "inode": 1}
+    record = json.dumps({str(here / "inbox"): home})
+    (here / "state/mounts.json").write_text(record)
+    result = run("retry", "--all")
+    assert result.exit_code == 75
+    assert "nothing is mounted now" in " ".join(result.output.split())
+    assert files(here / "inbox") == []
+    assert len(files(rejected)) == 6
+    assert (here / "state/mounts.json").read_text() == record
+
+
+def test_an_upload_that_takes_the_name_at_the_last_moment_is_not_replaced(
+    run: Run, here: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers write to the inbox too: the next free name is taken."""
+    style = style_of(here)
+
+    def take_then_answer(folder: Path, name: str, *, sidecar: bool) -> Path:
+        place = free_place(folder, name, sidecar=sidecar)
+        if place.name == "a.jpg":
+            place.write_bytes(b"upload")
+        return place
+
+    monkeypatch.setattr(restoring, "free_place", take_then_answer)
+    assert run("retry", f"{style}/a.jpg").exit_code == 0
+    assert (here / "inbox" / style / "a.jpg").read_bytes() == b"upload"
+    assert (here / "inbox" / style / "a-2.jpg").read_bytes() == b"photo"
+    assert f"{style}/a.jpg" not in files(rejected)

@@ -30,6 +30,15 @@ intake: {{settle_seconds: 0.2, truncated_grace_seconds: 2}}
 """
 
 
+AQUARELLE = """\
+  aquarelle:
+    image: styles/coffee.jpg
+    recipe: udacity
+    overrides: {size: {long_edge: 48}, steps: 20}
+folders:"""
+"""A style that takes a second or two; put in place of `folders:`; its folder comes first."""
+
+
 def paint_slowly(studio: Studio, steps: int) -> None:
     """Have each picture take so many steps of the whole network, some 30 a second."""
     studio.config.write_text(studio.config.read_text().replace(QUICK, f"steps: {steps}"))

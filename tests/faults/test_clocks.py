@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import AQUARELLE
 from tests.studio import Daemon, Studio
 
 pytestmark = pytest.mark.timeout(400)
@@ -17,14 +18,6 @@ pytestmark = pytest.mark.timeout(400)
 SIZE = (96, 72)
 YEAR_SECONDS = 365 * 86400
 STRANGE_YEARS = {"future.jpg": 2200, "zero.jpg": 1970, "negative.jpg": 1960}
-
-AQUARELLE = """\
-  aquarelle:
-    image: styles/coffee.jpg
-    recipe: udacity
-    overrides: {size: {long_edge: 48}, steps: 20}
-folders:"""
-"""A style that takes a second or so; its folder comes first."""
 
 SHIM = """\
 import pathlib, time

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import QUICK, paint_slowly
+from tests.faults.conftest import AQUARELLE, QUICK, paint_slowly
 from tests.faults.watchman import Watchman
 from tests.studio import Daemon, Studio
 
@@ -27,14 +27,6 @@ OFTEN = "{settle_seconds: 0.2, truncated_grace_seconds: 2, rescan_seconds: 1}"
 
 RARELY = "{settle_seconds: 0.2, truncated_grace_seconds: 2, rescan_seconds: 3600}"
 """Only what the kernel tells of is looked at."""
-
-AQUARELLE = """\
-  aquarelle:
-    image: styles/coffee.jpg
-    recipe: udacity
-    overrides: {size: {long_edge: 48}, steps: 20}
-folders:"""
-"""A style that takes a second or two; its folder comes first."""
 
 LITTLE = (
     "{size: {long_edge: 32}, steps: 1, content_layers: {relu1_1: 1}, style_layers: {relu1_1: 1}}"

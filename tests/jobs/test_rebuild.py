@@ -168,3 +168,19 @@ def test_a_damaged_journal_makes_room_for_a_new_one(shop: Workshop, logs: LogLin
     journal.close()
     (line,) = (line for line in logs if line["event"] == "journal.set_aside")
     assert Path(line["kept_as"]).read_bytes() == b"no database" * 99
+
+
+def test_a_stop_amid_a_rebuild_leaves_it_to_the_next_start(lost: Workshop) -> None:
+    """Nothing is entered by halves: what was not looked at must not be painted again."""
+
+    def stop() -> None:
+        raise Died
+
+    path, inbox = lost.config.state / "journal.sqlite3", lost.config.inbox
+    facts = (inbox / "photo.png").stat()
+    arrivals = [Dropped("photo.png", facts.st_size, facts.st_mtime_ns, {"oil": "photo.png"})]
+    with pytest.raises(Died):
+        open_or_rebuild(path, lambda: arrivals, inbox, lost.config.outbox, 1.0, stop)
+    journal = opened(lost)
+    assert journal.counts() == {JobState.DONE: 1}
+    journal.close()
