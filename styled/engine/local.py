@@ -179,6 +179,11 @@ class LocalEngine:
         """
         return load_checkpoint(stream, fingerprint, self._network.device)
 
+    @property
+    def layers_run(self) -> int:
+        """How many layers have been worked through so far: as long as it grows, work goes on."""
+        return self._network.odometer.layers
+
     def peak_memory_bytes(self) -> int:
         """Return the most memory used since the last picture was begun, as `peak_bytes` has it."""
         return memory.peak_bytes(self._network.device)

@@ -27,7 +27,7 @@ from styled.engine.losses import (
 )
 from styled.engine.style_losses import StyleTarget, style_loss, style_target
 from styled.engine.tiling import Tile, stride_of, tiles
-from styled.engine.vgg import Vgg19, channels_of, denormalize, normalize
+from styled.engine.vgg import Odometer, Vgg19, channels_of, denormalize, normalize
 from styled.recipes import LAYER_NAMES, Recipe
 
 StyleTargets = Mapping[str, StyleTarget]
@@ -115,11 +115,13 @@ class _View:
     Attributes:
         pixels: 1x3xhxw, the tile's window, to which gradients flow.
         features: Layer name -> 1xCxhxw, of the tile's window.
+        odometer: Of the network.
     """
 
     tile: Tile
     pixels: Tensor
     features: dict[str, Tensor]
+    odometer: Odometer
 
     def core(self, layer: str) -> Tensor:
         """Return the features of the tile's core as constants, in float32 or better."""
@@ -138,6 +140,7 @@ class _View:
         def with_slope(layer: str, gradient: Tensor) -> Tensor:
             gradient = gradient.clone()
             self.tile.core(gradient, layer).add_(slope_of(layer))
+            self.odometer.layers += 1
             return gradient
 
         # Hooks know the view, and the view the tensors that they hang on: left in place they
@@ -238,9 +241,8 @@ class Objective:
 
     def _view(self, image: Tensor, tile: Tile) -> _View:
         pixels = tile.window(image).detach().requires_grad_()
-        return _View(
-            tile, pixels, layer_features(self._network, self._recipe, pixels, self._layers)
-        )
+        features = layer_features(self._network, self._recipe, pixels, self._layers)
+        return _View(tile, pixels, features, self._network.odometer)
 
     def _style(self, found: Mapping[str, Moments]) -> tuple[Tensor, dict[str, _MomentsSlope]]:
         """Return the weighted style term, and its slope by each layer's moments."""

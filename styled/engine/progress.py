@@ -28,23 +28,47 @@ class Progress:
     """Where a picture stands after one step.
 
     Attributes:
-        scale: The present scale, counted from one, of `scales`.
-        width: Of the present scale, in pixels.
+        plan: Width and height of each scale in pixels, from coarse to fine.
+        scale: The present scale, counted from one.
         step: Steps done at this scale, of `steps` at most.
-        fraction: How much of the whole work is done, by pixels times steps, in [0, 1].
+        finished: Whether this was the last step at this scale.
         losses: Of the image that this step started from.
         checkpoint: Takes a snapshot to resume from; call it before going on, if at all.
+        preview: Returns the picture as it is now, 1x3xhxw float32 on the CPU, sRGB in [0, 1],
+            with at most so many pixels along an edge; call it before going on, if at all.
     """
 
+    plan: tuple[tuple[int, int], ...]
     scale: int
-    scales: int
-    width: int
-    height: int
     step: int
     steps: int
-    fraction: float
+    finished: bool
     losses: Losses
     checkpoint: Callable[[], Checkpoint]
+    preview: Callable[[int], Tensor]
+
+    @property
+    def scales(self) -> int:
+        """How many scales there are."""
+        return len(self.plan)
+
+    @property
+    def width(self) -> int:
+        """Of the present scale, in pixels."""
+        return self.plan[self.scale - 1][0]
+
+    @property
+    def height(self) -> int:
+        """Of the present scale, in pixels."""
+        return self.plan[self.scale - 1][1]
+
+    @property
+    def fraction(self) -> float:
+        """How much of the whole work is done, by pixels times steps, in [0, 1]."""
+        work_of_scales = [width * height for width, height in self.plan]
+        done_here = 1.0 if self.finished else self.step / self.steps
+        done = sum(work_of_scales[: self.scale - 1]) + self.width * self.height * done_here
+        return done / sum(work_of_scales)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
@@ -164,6 +165,13 @@ class Stage:
             # Without a line search a step may overshoot: the last image need not be the best.
             return self._best
         return self._optimizer.result(self._image)
+
+    def thumbnail(self, long_edge_px: int) -> Tensor:
+        """Return the present image, in the recipe's space, with edges of at most so many pixels."""
+        height, width = self._image.shape[-2:]
+        factor = min(1.0, long_edge_px / max(height, width))
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        return F.interpolate(self._image, size, mode="area")
 
     def snapshot(self, scale: int, trace: list[Any]) -> Checkpoint:
         """Return everything that is needed to go on from here."""

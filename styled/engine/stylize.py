@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
@@ -215,21 +216,22 @@ class _Painting:
         self._last_row = TraceRow(scale, step, *terms)
         if step == 1 or stage.finished or step % self._recipe.trace_every == 0:
             self.trace.append(self._last_row)
-        work_of_scales = [w * h for w, h in self.plan]
-        width, height = self.plan[scale - 1]
-        done_here = 1.0 if stage.finished else step / steps
-        work_done = sum(work_of_scales[: scale - 1]) + width * height * done_here
         return Progress(
+            tuple(self.plan),
             scale,
-            len(self.plan),
-            width,
-            height,
             step,
             steps,
-            work_done / sum(work_of_scales),
+            stage.finished,
             losses,
             checkpoint=lambda: stage.snapshot(scale, [tuple(row) for row in self.trace]),
+            preview=partial(self._preview, stage),
         )
+
+    def _preview(self, stage: Stage, long_edge_px: int) -> Tensor:
+        """Return the picture as it is now, made small before anything else is done to it."""
+        image = from_space(self._recipe, stage.thumbnail(long_edge_px)).clamp(0, 1)
+        content = F.interpolate(self._content, image.shape[-2:], mode="area")
+        return keep_colors(self._recipe.preserve_color, image, content).float().cpu()
 
     def finished(self, stage: Stage) -> Stylized:
         """Return the picture.

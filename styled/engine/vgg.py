@@ -63,12 +63,24 @@ def channels_of(layer: str) -> int:
     return CHANNELS_PER_BLOCK[block_of(layer) - 1]
 
 
+class Odometer:
+    """Counts the layers that have been worked through, there and back.
+
+    A step of a large picture may take minutes. Whoever wants to know whether it has got stuck
+    looks at this number, from any thread: as long as it grows, work goes on.
+    """
+
+    def __init__(self) -> None:
+        self.layers = 0
+
+
 class Vgg19:
     """The resident network: frozen convolutions on one device in one precision.
 
     Attributes:
         device: Where the network runs.
         dtype: What the convolutions compute in; features come out in this type.
+        odometer: Shared by all precisions of the network.
     """
 
     def __init__(
@@ -76,8 +88,10 @@ class Vgg19:
         convolutions: Convolutions,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        odometer: Odometer | None = None,
     ) -> None:
         """Put a frozen copy of `convolutions` (see `weights`) on `device` as `dtype`."""
+        self.odometer = odometer or Odometer()
         self.device = torch.device(device)
         self.dtype = dtype
         self._source = convolutions
@@ -93,7 +107,7 @@ class Vgg19:
     def in_float32(self) -> Vgg19:
         """Return the same network in float32, made when it is first asked for."""
         if self._float32 is None:
-            self._float32 = Vgg19(self._source, self.device, torch.float32)
+            self._float32 = Vgg19(self._source, self.device, torch.float32, self.odometer)
         return self._float32
 
     def features(
@@ -124,6 +138,7 @@ class Vgg19:
         x = image.to(self.dtype)
         previous = ""
         for name in needed_slice(wanted):
+            self.odometer.layers += 1
             if name.startswith("conv"):
                 kernel, bias = self._convolutions[name]
                 if name == "conv1_1" and first_padding == "replicate":

@@ -42,6 +42,10 @@ class Engine(Protocol):
     def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
         """Read a checkpoint back; ValueError where it can't be trusted."""
 
+    @property
+    def layers_run(self) -> int:
+        """A number that grows as long as work goes on; asked for from other threads too."""
+
     def peak_memory_bytes(self) -> int:
         """Return the most memory used."""
 

@@ -70,6 +70,7 @@ class ScriptedEngine:
 
     def __init__(self, steps: int = 3) -> None:
         self.steps = steps
+        self.layers_run = 0
         self.begun: list[int] = []
         self.at_step: Callable[[int], None] = lambda step: None
 
@@ -94,10 +95,12 @@ class ScriptedEngine:
                 1, step, False, image, image, loss.total, loss.total, loss.total, {}, {},
                 [tuple(r) for r in trace],
             )  # fmt: skip
-            fraction = step / self.steps
             yield Progress(
-                1, 1, width, height, step, self.steps, fraction, loss, lambda s=snapshot: s  # type: ignore[misc]  # mypy can't infer a default argument's type
+                ((width, height),), 1, step, self.steps, step == self.steps, loss,
+                checkpoint=lambda s=snapshot: s,  # type: ignore[misc]  # mypy can't infer a default argument's type
+                preview=lambda edge_px, i=image: i[..., :edge_px, :edge_px],  # type: ignore[misc]  # likewise
             )  # fmt: skip
+            self.layers_run += 1
         return Stylized(image, tuple(trace))
 
     def fingerprint(
