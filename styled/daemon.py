@@ -1,7 +1,9 @@
-"""The composition root: builds the stages, hands them to each other, starts and stops them.
+"""The daemon's life: it starts the stages, waits for commands, and stops.
 
-Nothing is decided here about pictures or jobs. Data flows one way: intake submits to the
-journal, the scheduler claims from it, the worker paints and publishes.
+Four threads: the caller's, which waits for commands and keeps the vigil; the intake's; that of
+the metrics' file; and the scheduler's, the only one that computes. Were torch used from two
+threads, each would get a pool of OpenMP workers of its own, and a step would take 1.4 times as
+long.
 """
 
 from __future__ import annotations
@@ -21,34 +23,24 @@ import structlog
 
 from styled import __version__
 from styled.config import Config, load_config
-from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
 from styled.delivery.publisher import Publisher
-from styled.engine.device import choose_device
-from styled.engine.local import LocalEngine
 from styled.engine.memory import keep_freed_memory
-from styled.engine.weights import load_weights
-from styled.errors import (
-    ConfigError,
-    JournalDamaged,
-    ResourceUnavailable,
-    StoppedAmidStep,
-    StyledError,
-)
+from styled.errors import JournalDamaged, ResourceUnavailable, StoppedAmidStep, StyledError
 from styled.intake.intake import Intake, SettledInput
-from styled.intake.pairing import Pairing
-from styled.intake.scanning import IgnoreRules, scan
-from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
-from styled.jobs.preparation import check_style
 from styled.jobs.protocols import Engine
-from styled.jobs.rebuild import open_or_rebuild
-from styled.jobs.scheduler import History, Scheduler
-from styled.jobs.worker import Collaborators, Worker
-from styled.mounts import Mounts
-from styled.ops.lock import InstanceLock
+from styled.jobs.scheduler import Scheduler
+from styled.jobs.worker import Worker
+from styled.ops.pulse import Pulse
+from styled.ops.service import ServiceManager
+from styled.stages import OnBytes, Stages, build_engine, check_styles
+from styled.vigil import Vigil
 
 log = structlog.get_logger()
+
+ATTEND_SECONDS = 1.0
+"""How often the main thread looks after everything while it waits for commands."""
 
 ONCE_LOOK_SECONDS = 0.2
 """How often `once` looks whether everything has settled."""
@@ -56,41 +48,11 @@ ONCE_LOOK_SECONDS = 0.2
 STOP_SECONDS = 4.0
 """How long a stop waits for the present step; then it is given up, and nothing else is."""
 
-DAY_SECONDS = 86400.0
-
 DOWNLOAD_REPORT_SECONDS = 5.0
 """How often a download of weights is reported in the log."""
 
-OnBytes = Callable[[int, int], None]
-"""Called with bytes done and bytes in all while weights are downloaded; may raise to stop."""
-
-
-def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
-    """Load the network onto the device that the configuration names.
-
-    Raises:
-        WeightsError, DeviceError, ConfigError: it can't be had.
-    """
-    device = choose_device(config.engine.device)
-    weights = load_weights(config.engine.weights, on_bytes)
-    return LocalEngine(
-        weights, device, config.engine.precision, memory_limit=config.engine.memory_bytes
-    )
-
-
-def check_styles(config: Config) -> None:
-    """Read every style image once, before anybody waits for a picture.
-
-    Raises:
-        ConfigError: at least one can't be used; the message names them all.
-    """
-    problems = [
-        f"styles.{name}: {problem}"
-        for name, style in config.styles.items()
-        for problem in check_style(style, max_pixels=config.intake.max_pixels)
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+MORE_START_SECONDS = 120.0
+"""How much more time the start asks for as long as it gets on: a download may take an hour."""
 
 
 class _Command(Enum):
@@ -104,23 +66,18 @@ class _StoppedEarly(Exception):
 
 
 class Daemon:
-    """All stages for one configuration. Use once.
-
-    Three threads: the caller's, which waits for commands; the intake's; and the
-    scheduler's, the only one that computes. Were torch used from two threads, each would
-    get a pool of OpenMP workers of its own, and a step would take 1.4 times as long.
-    """
+    """All stages for one configuration. Use once."""
 
     def __init__(
         self, config: Config, engine_factory: Callable[[Config, OnBytes], Engine] = build_engine
     ) -> None:
         """Work as `config` says, with the engine that `engine_factory` makes of it."""
         self._config = config
-        self._present = config  # what a reload has made of it
-        self._degraded: tuple[str, ...] = ()
         self._engine_factory = engine_factory
-        self._stop = threading.Event()
-        self._submitted = threading.Event()
+        pulse = Pulse()
+        self._manager = ServiceManager()
+        self._stages = Stages(config, pulse)
+        self._vigil = Vigil(config, self._manager, pulse, self._stages.wake)
         # A SimpleQueue may be put to from a signal handler; an Event may not be set in one,
         # because the interrupted code may be holding its lock.
         self._commands: SimpleQueue[_Command] = SimpleQueue()
@@ -128,7 +85,6 @@ class Daemon:
         self._is_interrupted = False
         self._is_ready = False
         self._worker: Worker | None = None
-        self._mounts = Mounts(config.state / "mounts.json", write_whole)
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; SIGHUP reloads the configuration.
@@ -141,10 +97,16 @@ class Daemon:
             intake.start()  # what lies there is known by the time that the network is loaded
             try:
                 self._wait_until_ready()
-                while (command := self._commands.get()) is not _Command.STOP:
+                if self._is_ready:
+                    self._manager.tell_ready()
+                while (command := self._next_command(ATTEND_SECONDS)) is not _Command.STOP:
                     if command is _Command.RELOAD:
+                        self._manager.tell_reloading()
                         self._load_again(intake)
+                        self._manager.tell_ready()
+                    self._vigil.attend()
             finally:
+                self._manager.tell_stopping()
                 intake.stop()
         log.info("daemon.stopped")
 
@@ -157,16 +119,17 @@ class Daemon:
         with suppress(_StoppedEarly), self._working() as journal:
             self._wait_until_ready()
             intake = self._make_intake(journal)
-            while not self._told_to_stop(ONCE_LOOK_SECONDS):
+            while self._next_command(ONCE_LOOK_SECONDS) is not _Command.STOP:
+                self._vigil.attend()
                 if intake.look() and not journal.unfinished_ids():
                     break
         return self._worker.rejected if self._worker is not None else 0
 
-    def _told_to_stop(self, within_seconds: float) -> bool:
+    def _next_command(self, within_seconds: float) -> _Command | None:
         try:
-            return self._commands.get(timeout=within_seconds) is _Command.STOP
+            return self._commands.get(timeout=within_seconds)
         except Empty:
-            return False
+            return None
 
     @contextmanager
     def _working(self) -> Iterator[Journal]:
@@ -179,12 +142,18 @@ class Daemon:
                 and whatever is being published appears whole or not at all.
         """
         with self._signals(), ExitStack() as stack:
-            publisher = self._prepare_folders(stack)
+            self._manager.tell_status("starting: looking at folders and styles")
+            publisher = self._stages.prepare_folders(stack)
             check_styles(self._config)
-            journal = self._open_journal()
+            journal = self._stages.open_journal(self._go_on_starting)
             stack.callback(journal.close)
-            journal.write_daemon(state="starting", version=__version__, degraded_intake="[]")
+            journal.write_daemon(
+                state="starting", version=__version__, pid=str(os.getpid()),
+                started_at=str(time.time()), degraded_intake="[]", inbox_trouble="",
+            )  # fmt: skip
             keep_freed_memory()
+            self._vigil.begin(journal)
+            stack.callback(self._vigil.end)
             thread = threading.Thread(
                 target=self._run_scheduler, args=(journal, publisher), name="scheduler", daemon=True
             )
@@ -192,8 +161,8 @@ class Daemon:
             try:
                 yield journal
             finally:
-                self._stop.set()
-                self._submitted.set()
+                self._stages.stop.set()
+                self._stages.wake.set()
                 # Whoever sends a signal is in a hurry; what ends by itself ends properly.
                 thread.join(STOP_SECONDS if self._is_interrupted else None)
                 is_amid_a_step = thread.is_alive()
@@ -208,6 +177,7 @@ class Daemon:
 
     def _wait_until_ready(self) -> None:
         """Wait for the scheduler, leaving other commands to whoever waits for them next."""
+        self._manager.tell_status("starting: loading the network")
         others = []
         while (command := self._commands.get()) is not _Command.READY:
             others.append(command)
@@ -216,48 +186,8 @@ class Daemon:
         for command in others:
             self._commands.put(command)
 
-    def _prepare_folders(self, stack: ExitStack) -> Publisher:
-        config = self._config
-        make_folder(config.state / "checkpoints")
-        lock = InstanceLock(config.state / "lock")
-        lock.acquire()
-        stack.callback(lock.release)
-        self._mounts.require_mounted(config.inbox)
-        make_folder(config.inbox)
-        self._mounts.require_mounted(config.inbox)  # and which folder it is, now that it is there
-        self._make_style_folders()
-        publisher = Publisher(
-            config.outbox, config.rejected, config.archive, self._mounts.require_mounted
-        )
-        if swept := publisher.prepare() + sweep_temporaries(config.state):
-            log.info("temporaries.swept", count=swept)
-        return publisher
-
-    def _bring_back_folders(self) -> None:
-        """Make the folders of all styles, but not the inbox: its disk may not be mounted."""
-        if self._config.inbox.is_dir():
-            with suppress(ResourceUnavailable):  # looking at the inbox says more
-                self._mounts.require_mounted(self._config.inbox)
-                self._make_style_folders()
-
-    def _make_style_folders(self) -> None:
-        for name in (*self._present.styles, *self._present.folders):
-            make_folder(self._config.inbox / name)
-
-    def _open_journal(self) -> Journal:
-        config, pairing = self._config, _pairing(self._config)
-
-        def arrivals() -> Iterator[SettledInput]:
-            for found in scan(config.inbox, IgnoreRules(config.intake.ignore)):
-                if destinations := pairing.destinations(found.path):
-                    yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
-
-        path = config.state / "journal.sqlite3"
-        return open_or_rebuild(
-            path, arrivals, config.inbox, config.outbox, time.time(), self._go_on_starting
-        )
-
     def _go_on_starting(self) -> None:
+        self._manager.ask_for_time(MORE_START_SECONDS)
         if self._is_interrupted:
             raise _StoppedEarly
 
@@ -270,33 +200,16 @@ class Daemon:
                 self._commands.put(_Command.STOP)
                 raise
             if submitted:
-                self._submitted.set()
+                self._stages.wake.set()
             return submitted
 
-        def note_degraded(reason: str | None) -> None:
-            self._degraded = () if reason is None else (reason,)
-            with suppress(ResourceUnavailable):  # the log has it, and sidecars will
-                journal.write_daemon(degraded_intake=json.dumps(self._degraded))
-
-        config = self._config
-        return Intake(
-            config.inbox,
-            _pairing(config),
-            submit,
-            ignore=IgnoreRules(config.intake.ignore),
-            mode=config.intake.mode,
-            settle_seconds=config.intake.settle_seconds,
-            rescan_seconds=config.intake.rescan_seconds,
-            require_inbox=lambda: self._mounts.require(config.inbox),
-            make_folders=self._bring_back_folders,
-            on_degraded=note_degraded,
-        )
+        return self._stages.make_intake(journal, submit)
 
     # In the scheduler's thread
 
     def _run_scheduler(self, journal: Journal, publisher: Publisher) -> None:
         try:
-            scheduler = self._make_scheduler(journal, publisher)
+            scheduler = self._start_scheduler(journal, publisher)
             self._is_ready = True
             self._commands.put(_Command.READY)
             scheduler.run()
@@ -307,51 +220,31 @@ class Daemon:
         finally:
             self._commands.put(_Command.STOP)
 
-    def _make_scheduler(self, journal: Journal, publisher: Publisher) -> Scheduler:
-        config = self._config
-        started = time.time()
-        engine = self._engine_factory(config, self._on_bytes())
-        checkpoints = CheckpointStore(
-            config.state / "checkpoints", engine, write_streamed, make_folder
+    def _start_scheduler(self, journal: Journal, publisher: Publisher) -> Scheduler:
+        began = time.monotonic()
+        engine = self._engine_factory(self._config, self._on_bytes())
+        scheduler, self._worker = self._stages.make_scheduler(
+            journal, publisher, engine, self._vigil.metrics
         )
-        worker = self._worker = Worker(
-            config,
-            Collaborators(
-                journal,
-                engine,
-                publisher,
-                checkpoints,
-                styles=lambda: self._present.styles,
-                degraded=lambda: self._degraded,
-                require_inbox=lambda: self._mounts.require(config.inbox),
-            ),
-            self._stop,
-        )
-        history = History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs)
-        scheduler = Scheduler(
-            journal, worker, stop=self._stop, wake=self._submitted, history=history
-        )
-        scheduler.recover()
-        checkpoints.sweep(keep=journal.unfinished_ids())
+        self._vigil.engine = engine
         facts = engine.facts
         journal.write_daemon(
-            pid=str(os.getpid()),
-            started_at=str(started),
             state="running",
             device=facts.device,
             weights=facts.weights_source,
             degraded=json.dumps(facts.degraded),
         )
+        self._vigil.metrics.note_ready(__version__, facts.device, facts.weights_source, time.time())
         log.info(
             "daemon.started",
             version=__version__,
-            inbox=str(config.inbox),
-            outbox=str(config.outbox),
-            styles=list(config.styles),
+            inbox=str(self._config.inbox),
+            outbox=str(self._config.outbox),
+            styles=list(self._config.styles),
             device=facts.device,
             weights=facts.weights_source,
             degraded=list(facts.degraded),
-            seconds=round(time.time() - started, 2),
+            seconds=round(time.monotonic() - began, 2),
         )
         return scheduler
 
@@ -360,11 +253,13 @@ class Daemon:
 
         def report(done: int, total: int) -> None:
             nonlocal reported_at
-            if self._stop.is_set():
+            if self._stages.stop.is_set():
                 raise _StoppedEarly
             if time.monotonic() - reported_at >= DOWNLOAD_REPORT_SECONDS:
                 reported_at = time.monotonic()
                 log.info("weights.downloading", bytes=done, of_bytes=total)
+                self._manager.ask_for_time(MORE_START_SECONDS)
+                self._manager.tell_status(f"starting: loading the weights, {done / total:.0%}")
 
         return report
 
@@ -381,14 +276,14 @@ class Daemon:
         except StyledError as error:
             log.error("config.kept", reason=str(error))
             return
-        self._present = config
-        self._bring_back_folders()
-        intake.look_at_everything_again(_pairing(config))
+        self._stages.present = config
+        self._stages.bring_back_folders()
+        intake.look_at_everything_again(self._stages.pairing())
         log.info("config.reloaded", styles=list(config.styles))
         fixed = [
             section
             for section in ("inbox", "outbox", "rejected", "archive", "state", "engine",
-                            "intake", "queue", "output")
+                            "intake", "queue", "output", "metrics")
             if getattr(config, section) != getattr(self._config, section)
         ]  # fmt: skip
         if fixed:
@@ -410,10 +305,6 @@ class Daemon:
         finally:
             for number, former in previous.items():
                 signal.signal(number, former)
-
-
-def _pairing(config: Config) -> Pairing:
-    return Pairing(tuple(config.styles), config.folders, config.default_style)
 
 
 def _put_back_what_runs(journal: Journal) -> None:

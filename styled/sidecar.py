@@ -39,7 +39,10 @@ class JobFacts(_Section):
     """Which job made this."""
 
     id: str
-    attempts: int = Field(ge=1, description="How often it was begun; clean stops do not count.")
+    attempts: int = Field(
+        ge=0,
+        description="How often it was begun; clean stops do not count. 0: cancelled beforehand.",
+    )
     resumed: bool = Field(description="Whether it went on from a checkpoint.")
     submitted_at: datetime
     started_at: datetime
@@ -135,7 +138,9 @@ class Rejection(_Section):
     """Why there is no result."""
 
     reason: str
-    failure: str = Field(description="input, incomplete, engine, configuration, crash or internal.")
+    failure: str = Field(
+        description="input, incomplete, engine, configuration, crash, internal or cancelled."
+    )
     remedies: tuple[str, ...] = ()
 
 

@@ -11,11 +11,11 @@ from rich.text import Text
 from styled.cli.exits import DONE, console, exit_code_of, say_error
 from styled.cli.working_folder import find_config
 from styled.config import Config
-from styled.daemon import check_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
 from styled.errors import ResourceUnavailable, StyledError, WeightsError
 from styled.ops.logs import printable
+from styled.stages import check_styles
 
 
 def check_all(named: Path | None) -> int:

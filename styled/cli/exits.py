@@ -26,7 +26,7 @@ from styled.errors import (
     StyledError,
     WeightsError,
 )
-from styled.ops.logs import printable
+from styled.ops.logs import is_journal, printable, with_priority
 
 DONE = 0
 REJECTED = 1
@@ -76,7 +76,7 @@ def say_error(error: StyledError) -> None:
     """Print an error and what to do about it on standard error."""
     _say(error.message)
     for remedy in error.remedies:
-        errors.print(Text(f"  - {_printable_lines(remedy)}"), soft_wrap=True)
+        _print(Text(f"  - {_printable_lines(remedy)}"))
 
 
 def leave_with_usage_error(message: str) -> NoReturn:
@@ -87,7 +87,14 @@ def leave_with_usage_error(message: str) -> NoReturn:
 
 def _say(message: str) -> None:
     words = _printable_lines(message)
-    errors.print(Text.assemble(("styled: ", "bold red"), words), soft_wrap=True)
+    _print(Text.assemble(("styled: ", "bold red"), words))
+
+
+def _print(text: Text) -> None:
+    if is_journal(sys.stderr):
+        # Every line by itself, or the journal would not know all of them for an error.
+        text = Text("\n".join(with_priority("error", line) for line in text.plain.split("\n")))
+    errors.print(text, soft_wrap=True)
 
 
 def _printable_lines(text: str) -> str:

@@ -10,6 +10,7 @@ from styled.config.models import (
     ConfigFile,
     EngineConfig,
     IntakeConfig,
+    MetricsConfig,
     OutputConfig,
     QueueConfig,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "ConfigFile",
     "EngineConfig",
     "IntakeConfig",
+    "MetricsConfig",
     "OutputConfig",
     "QueueConfig",
     "RecipeOverrides",

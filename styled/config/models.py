@@ -168,6 +168,19 @@ class OutputConfig(BaseModel):
     )
 
 
+class MetricsConfig(BaseModel):
+    """Where figures for Prometheus can be had."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    textfile: bool = Field(
+        default=True, description="Keep them in metrics.prom in the state folder."
+    )
+    http_port: Annotated[int, Number(ge=1, le=65535)] | None = Field(
+        default=None, description="Also serve them at this port of 127.0.0.1; null: do not."
+    )
+
+
 class StyleImageEntry(BaseModel):
     """One of the images that make up a style."""
 
@@ -246,4 +259,7 @@ class ConfigFile(BaseModel):
     )
     output: OrEmpty[OutputConfig] = Field(
         default_factory=OutputConfig, description="What results look like."
+    )
+    metrics: OrEmpty[MetricsConfig] = Field(
+        default_factory=MetricsConfig, description="Where figures for Prometheus can be had."
     )

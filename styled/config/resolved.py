@@ -11,6 +11,7 @@ from styled.config.models import (
     ConfigFile,
     EngineConfig,
     IntakeConfig,
+    MetricsConfig,
     OutputConfig,
     QueueConfig,
     StyleEntry,
@@ -55,6 +56,7 @@ class Config:
     intake: IntakeConfig
     queue: QueueConfig
     output: OutputConfig
+    metrics: MetricsConfig
 
 
 def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
@@ -83,6 +85,7 @@ def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
         intake=file.intake,
         queue=file.queue,
         output=file.output,
+        metrics=file.metrics,
     )
 
 

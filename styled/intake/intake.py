@@ -74,6 +74,8 @@ class Intake:
         require_inbox: Callable[[], None] = lambda: None,
         make_folders: Callable[[], None] = lambda: None,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
+        on_trouble: Callable[[str | None], None] = lambda trouble: None,
+        beat: Callable[[float], None] = lambda rest_seconds: None,
     ) -> None:
         """Hand settled inputs to `submit`, which returns how many new jobs they are.
 
@@ -92,6 +94,8 @@ class Intake:
                 inbox is not there, even if a folder of its name is.
             make_folders: Called every `rescan_seconds`, to bring back what was removed.
             on_degraded: Told whenever watching fails, and with None once it works again.
+            on_trouble: Told what is wrong with the inbox, and with None once nothing is.
+            beat: Called as a sign of life, with how many seconds may pass until the next.
         """
         self._inbox = inbox
         self._pairing = pairing
@@ -103,6 +107,8 @@ class Intake:
         self._require_inbox = require_inbox
         self._make_folders = make_folders
         self._on_degraded = on_degraded
+        self._on_trouble = on_trouble
+        self._beat = beat
         self._gate = SettleGate(settle_seconds)
         self._hint = threading.Event()
         self._stopping = threading.Event()
@@ -140,6 +146,7 @@ class Intake:
             self._gate.forget()
             if self._trouble != error.message:
                 log.error("inbox.unavailable", reason=error.message, remedies=error.remedies)
+                self._on_trouble(error.message)
             self._trouble = error.message
             return False
         except _Stopping:
@@ -147,6 +154,7 @@ class Intake:
         if self._trouble is not None:
             log.info("inbox.recovered")
             self._trouble = None
+            self._on_trouble(None)
         self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
@@ -160,6 +168,7 @@ class Intake:
         for file in found:
             if self._stopping.is_set():
                 raise _Stopping
+            self._beat(0.0)
             yield file
 
     def _hand_on(self, settled: Sequence[Found]) -> None:
@@ -171,6 +180,7 @@ class Intake:
         submitted = 0
         while portion := list(islice(inputs, SUBMITTED_AT_ONCE)):
             submitted += self._submit(portion)
+            self._beat(0.0)
         if submitted:
             log.info("jobs.submitted", count=submitted)
 
@@ -179,17 +189,21 @@ class Intake:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._hint.clear()
+            self._beat(0.0)
             try:
                 self._turn()
             # Nobody would notice if this thread died: photos would simply not be found any
             # more. Whatever it was, the next look may go better.
             except Exception:
                 log.exception("intake.crashed", next_look_seconds=POLL_SECONDS)
-                self._trouble = "the last look at the inbox failed"
+                self._trouble = "the last look at the inbox failed: see the log"
+                self._on_trouble(self._trouble)
                 self._gate.forget()
             if self._stopping.wait(REST_SECONDS):
                 break  # without this, the hint of stop() might be the one cleared above
-            self._hint.wait(max(0.0, self._next_look_at() - self._clock()))
+            seconds = max(0.0, self._next_look_at() - self._clock())
+            self._beat(seconds)
+            self._hint.wait(seconds)
         self._watcher.stop()
 
     def _turn(self) -> None:

@@ -42,6 +42,10 @@ MIGRATIONS = (
     _TABLES,
     # What was read: a file may be rewritten and keep its size and its date.
     "ALTER TABLE jobs ADD COLUMN input_sha256 TEXT;",
+    # What a person is shown of a running job, and what a person wants of it.
+    "ALTER TABLE jobs ADD COLUMN progress TEXT;"
+    "ALTER TABLE jobs ADD COLUMN cancel_requested INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX jobs_cancel_requested ON jobs (seq) WHERE cancel_requested;",
 )
 """What leads from each schema to the next, from none at all to the present one."""
 
@@ -81,21 +85,25 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_database_read_only(path: Path) -> sqlite3.Connection:
-    """Open an existing file for looking at it only.
+def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a file that a daemon has made, and may be using now.
 
     Raises:
         JournalDamaged: it is no database, or a damaged one.
-        ResourceUnavailable: there is none, it can't be read, or is of another version.
+        ResourceUnavailable: there is none, it can't be read or, unless it is for looking
+            only, written; or it is of another version.
     """
     if not path.exists():
         raise ResourceUnavailable(f"there is no journal at {path}", "start it with styled run")
     # Without a write-ahead log nobody is writing, and SQLite has to be told so: else it
     # wants to make one, which a user who may only read is not allowed to.
     log_file = path.with_name(f"{path.name}-wal")
-    mode = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
+    looking = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
+    mode = looking if read_only else "mode=rw"
     with sqlite_errors(path), ExitStack() as on_failure:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None
+        )
         on_failure.callback(connection.close)
         connection.execute("PRAGMA busy_timeout = 2000")
         version = _version(connection)

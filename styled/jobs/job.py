@@ -39,6 +39,34 @@ class Arrival(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """Where a running job stands, for a person to look at.
+
+    Attributes:
+        fraction: How much of it is done, in [0, 1].
+        scale: The present scale, counted from one, of `scales`.
+        width: Of the present scale, in pixels.
+        step: Steps done at this scale, of `steps` at most.
+        loss: The weighted total, of the image that the last step started from.
+        step_seconds: How long a step takes at this scale, None before it is known.
+        seconds_left: An estimate, None as long as there is no ground for one.
+        preview: A file with a small picture of how it looks, once there is one.
+    """
+
+    fraction: float
+    scale: int
+    scales: int
+    width: int
+    height: int
+    step: int
+    steps: int
+    loss: float
+    step_seconds: float | None
+    seconds_left: float | None
+    preview: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One row of the journal.
 
@@ -59,6 +87,8 @@ class Job:
         reason: Why it waits, was rejected or was cancelled, in words.
         failure: The class of that reason, such as `input` or `engine`.
         fraction: How much of it is done, in [0, 1].
+        progress: More about that, of a job that runs or did.
+        cancel_requested: Whether a person wants it to end.
     """
 
     id: str
@@ -80,6 +110,8 @@ class Job:
     reason: str | None
     failure: str | None
     fraction: float
+    progress: JobProgress | None = None
+    cancel_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,35 +6,27 @@ returns (WAL with full synchronisation), and every method is one transaction.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from styled.jobs.database import open_database, open_database_read_only, sqlite_errors
-from styled.jobs.job import Arrival, Job, JobState, Published
+from styled.jobs.database import open_database, open_existing_database, sqlite_errors
+from styled.jobs.job import Arrival, Job, JobProgress, JobState, Published
+from styled.jobs.looking import COLUMNS, JournalReader, job_of
 from styled.sidecar import readable
 
-_COLUMNS = ", ".join(field.name for field in fields(Job))
-_PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
 LONGEST_WAIT_SECONDS = 3600.0
 """No job is ever told to wait longer: if one seems to, the clock has been set back."""
 
-FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
 
-
-class Journal:
+class Journal(JournalReader):
     """All jobs. Safe to use from several threads; other processes may read along."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Use `open` or `open_read_only` instead."""
-        self._connection = connection
-        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -46,18 +38,13 @@ class Journal:
         return cls(open_database(path))
 
     @classmethod
-    def open_read_only(cls, path: Path) -> Self:
-        """Open an existing journal for looking at it only.
+    def open_for_requests(cls, path: Path) -> Self:
+        """Open an existing journal, which a daemon may be using, to ask something of it.
 
         Raises:
-            JournalDamaged, ResourceUnavailable: as `open_database_read_only`.
+            JournalDamaged, ResourceUnavailable: as `open_existing_database`.
         """
-        return cls(open_database_read_only(path))
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
+        return cls(open_existing_database(path, read_only=False))
 
     # Arriving
 
@@ -80,19 +67,14 @@ class Journal:
         with self._transaction() as cursor:
             cursor.execute(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, fraction = 0,"
-                " started_at = ? WHERE seq = (SELECT seq FROM jobs WHERE state = 'queued'"
+                " progress = NULL, started_at = ? WHERE seq ="
+                " (SELECT seq FROM jobs WHERE state = 'queued'"
                 " AND (not_before <= ? OR not_before > ?) ORDER BY seq LIMIT 1)"
-                f" RETURNING {_COLUMNS}",
+                f" RETURNING {COLUMNS}",
                 (now, now, now + LONGEST_WAIT_SECONDS),
             )
             row = cursor.fetchone()
-        return None if row is None else _job(row)
-
-    def next_due(self) -> float | None:
-        """Return when the next queued job may be claimed, or None where none is queued."""
-        row = self._row("SELECT min(not_before) FROM jobs WHERE state = 'queued'")
-        due: float | None = row[0]
-        return due
+        return None if row is None else job_of(row)
 
     def put_back(
         self,
@@ -118,9 +100,26 @@ class Journal:
             (_text(reason), failure, not_before, 0 if attempt_counts else 1, job.id),
         )
 
-    def note_progress(self, job: Job, fraction: float) -> None:
-        """Remember how far a running job is."""
-        self._execute("UPDATE jobs SET fraction = ? WHERE id = ?", (fraction, job.id))
+    def note_progress(self, job: Job, progress: JobProgress) -> bool:
+        """Remember how far a running job is; return whether it is to be cancelled."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET fraction = ?, progress = ? WHERE id = ?"
+                " RETURNING cancel_requested",
+                (progress.fraction, json.dumps(asdict(progress)), job.id),
+            )
+            row = cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def request_cancel(self, job: Job) -> bool:
+        """Ask whoever works on the queue to cancel a job; return whether it has not ended yet."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET cancel_requested = 1"
+                " WHERE id = ? AND state IN ('queued', 'running')",
+                (job.id,),
+            )
+            return cursor.rowcount > 0
 
     def reserve_result(self, job: Job, result: str, sha256: str, input_sha256: str) -> None:
         """Remember what was read, and where its result will be published, before it is."""
@@ -151,25 +150,12 @@ class Journal:
 
     # Leaving
 
-    def jobs_of_input(self, job: Job) -> list[Job]:
-        """Return all jobs of the same input, `job` among them."""
-        return self._jobs(
-            "in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
-            (os.fsencode(job.input), job.size, str(job.mtime_ns)),
-        )
-
     def forget_input(self, job: Job) -> None:
         """Note that the input has left the inbox: the same file may be dropped again."""
         self._execute(
             "UPDATE jobs SET in_inbox = 0"
             " WHERE in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
             (os.fsencode(job.input), job.size, str(job.mtime_ns)),
-        )
-
-    def finished_in_inbox(self) -> list[Job]:
-        """Return one finished job for each input that should have left the inbox by now."""
-        return self._jobs(
-            "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
         )
 
     def prune(self, *, before: float, keep: int) -> int:
@@ -215,38 +201,7 @@ class Journal:
                 cursor.executemany(_SUBMIT, _rows([arrival], now))
         return adopted
 
-    # Looking
-
-    def job(self, job_id: str) -> Job | None:
-        """Return a job by its id."""
-        found = self._jobs("id = ?", (job_id,))
-        return found[0] if found else None
-
-    def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
-        with self._reading() as cursor:
-            rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
-        return {JobState(state): count for state, count in rows}
-
-    def count_finished(self, state: JobState, since: float) -> int:
-        """Return how many jobs have ended in `state` since a Unix time."""
-        with self._reading() as cursor:
-            count: int = cursor.execute(
-                "SELECT count(*) FROM jobs WHERE state = ? AND finished_at >= ?", (state, since)
-            ).fetchone()[0]
-        return count
-
-    def unfinished_ids(self) -> set[str]:
-        """Return the ids of all jobs that are still to be done."""
-        with self._reading() as cursor:
-            rows = cursor.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
-            return {job_id for (job_id,) in rows}
-
-    def in_state(self, *states: JobState, limit: int, newest_first: bool = False) -> list[Job]:
-        """Return jobs in any of the states, in the order of the queue or the newest first."""
-        order = "coalesce(finished_at, started_at, submitted_at) DESC" if newest_first else "seq"
-        marks = ", ".join("?" * len(states))
-        return self._jobs(f"state IN ({marks}) ORDER BY {order} LIMIT ?", (*states, limit))
+    # About the daemon
 
     def write_daemon(self, **facts: str) -> None:
         """Remember facts about the running daemon, for `styled status`."""
@@ -257,31 +212,11 @@ class Journal:
                 [(key, readable(value)) for key, value in facts.items()],
             )
 
-    def read_daemon(self) -> dict[str, str]:
-        """Return what `write_daemon` remembers."""
-        with self._reading() as cursor:
-            return dict(cursor.execute("SELECT key, value FROM daemon").fetchall())
-
     # SQLite
-
-    def _jobs(self, where: str, values: tuple[object, ...] = ()) -> list[Job]:
-        with self._reading() as cursor:
-            rows = cursor.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {where}", values).fetchall()
-        return [_job(row) for row in rows]
-
-    def _row(self, statement: str) -> tuple[float | None, ...]:
-        with self._reading() as cursor:
-            row: tuple[float | None, ...] = cursor.execute(statement).fetchone()
-        return row
 
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> None:
         with self._transaction() as cursor:
             cursor.execute(statement, values)
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock, sqlite_errors():
-            yield self._connection.cursor()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
@@ -315,15 +250,3 @@ def _rows(arrivals: Iterable[Arrival], now: float) -> list[tuple[object, ...]]:
 def _text(words: str | None) -> str | None:
     """Return words as SQLite takes them: they may name files that are not UTF-8."""
     return None if words is None else readable(words)
-
-
-def _job(row: tuple[object, ...]) -> Job:
-    values = {
-        field.name: os.fsdecode(value)
-        if field.name in _PATH_COLUMNS and isinstance(value, bytes)
-        else value
-        for field, value in zip(fields(Job), row, strict=True)
-    }
-    values["state"] = JobState(str(values["state"]))
-    values["mtime_ns"] = int(str(values["mtime_ns"]))
-    return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order

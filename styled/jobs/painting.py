@@ -12,15 +12,21 @@ import structlog
 from styled.engine.progress import Progress, Stylized
 from styled.errors import ResourceUnavailable
 from styled.jobs.checkpoints import CheckpointStore
-from styled.jobs.job import Job
+from styled.jobs.estimate import Estimate, Experience
+from styled.jobs.job import Job, JobProgress
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared
-from styled.jobs.protocols import Engine
+from styled.jobs.previews import LONG_EDGE_PX, PreviewStore
+from styled.jobs.protocols import Beat, Engine
+from styled.sidecar import readable
 
 log = structlog.get_logger()
 
 PROGRESS_SECONDS = 1.0
 """How often a running job's progress is written down."""
+
+PREVIEW_SECONDS = 5.0
+"""How often its preview is."""
 
 SAVING_SHARE = 10
 """Between two checkpoints at least so many times the seconds go by that one takes to write."""
@@ -31,6 +37,10 @@ SLOW_STEP_SECONDS = 2.0
 
 class Stopped(Exception):
     """The daemon is stopping: the job has been saved and goes back to the queue."""
+
+
+class Cancelled(Exception):
+    """A person does not want this job any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +64,19 @@ class Painter:
         self,
         engine: Engine,
         checkpoints: CheckpointStore,
+        previews: PreviewStore,
         journal: Journal,
         checkpoint_seconds: float,
         stop: threading.Event,
         clock: Callable[[], float],
+        beat: Beat,
     ) -> None:
         """Paint until `stop` is set, saving every `checkpoint_seconds` of `clock`."""
         self._engine = engine
         self._checkpoints = checkpoints
+        self._previews = previews
+        self._beat = beat
+        self._experience: dict[str, Experience] = {}  # by the recipe's name
         self._journal = journal
         self._checkpoint_seconds = checkpoint_seconds
         self._stop = stop
@@ -72,6 +87,7 @@ class Painter:
 
         Raises:
             Stopped: told to stop; a checkpoint has been saved.
+            Cancelled: it is not wanted any more.
             EngineFailure, DeviceLost: as the engine says.
         """
         styles = prepared.weighted_styles()
@@ -84,6 +100,8 @@ class Painter:
         del resume  # its images would take up memory to the end
         saved_at = noted_at = stepped_at = self._clock()
         saving_seconds = 0.0
+        preview = _Preview(self._previews, job)
+        estimate = Estimate(self._experience.get(prepared.recipe.name, Experience()))
         progress: Progress | None = None
 
         def save() -> None:
@@ -94,8 +112,11 @@ class Painter:
             try:
                 progress = next(steps)
             except StopIteration as finished:
+                self._experience[prepared.recipe.name] = estimate.learnt()
                 return Painting(finished.value, resumed, save)
             now = self._clock()
+            self._beat(0.0)
+            estimate.note(progress, now - stepped_at)
             if self._stop.is_set():
                 save()
                 raise Stopped
@@ -107,7 +128,44 @@ class Painter:
                 saved_at = self._clock()
                 saving_seconds = saved_at - now
             if now - noted_at >= PROGRESS_SECONDS:
-                with suppress(ResourceUnavailable):  # what matters will say so again
-                    self._journal.note_progress(job, progress.fraction)
+                self._note(job, progress, estimate, preview.at(now, progress))
                 noted_at = now
             stepped_at = self._clock()
+
+    def _note(self, job: Job, progress: Progress, estimate: Estimate, preview: str | None) -> None:
+        noted = JobProgress(
+            fraction=progress.fraction,
+            scale=progress.scale,
+            scales=progress.scales,
+            width=progress.width,
+            height=progress.height,
+            step=progress.step,
+            steps=progress.steps,
+            loss=progress.losses.total,
+            step_seconds=estimate.step_seconds(),
+            seconds_left=estimate.seconds_left(),
+            preview=preview,
+        )
+        is_cancelled = False
+        with suppress(ResourceUnavailable):  # what matters will say so again
+            is_cancelled = self._journal.note_progress(job, noted)
+        if is_cancelled:
+            raise Cancelled
+
+
+class _Preview:
+    """The preview of one painting, made anew every now and then."""
+
+    def __init__(self, previews: PreviewStore, job: Job) -> None:
+        self._previews = previews
+        self._job = job
+        self._shown_at = -PREVIEW_SECONDS
+        self._path: str | None = None
+
+    def at(self, now: float, progress: Progress) -> str | None:
+        """Return the preview's path, after making it anew if it is time."""
+        if now - self._shown_at >= PREVIEW_SECONDS:
+            self._shown_at = now
+            path = self._previews.show(self._job, progress.preview(LONG_EDGE_PX))
+            self._path = None if path is None else readable(path)
+        return self._path

@@ -6,7 +6,7 @@ its place without a change to the worker.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -19,6 +19,10 @@ from styled.recipes import Recipe
 from styled.sidecar import Sidecar
 
 Styles = Sequence[tuple[Tensor, float]]
+
+
+Beat = Callable[[float], None]
+"""Called as a sign of life, with how many seconds may pass until the next."""
 
 
 class Engine(Protocol):

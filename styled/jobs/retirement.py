@@ -11,7 +11,8 @@ import structlog
 from styled.files import identity, lies_in, sha256_of
 from styled.jobs.account import sidecar_of_rejection
 from styled.jobs.job import Job, JobState
-from styled.jobs.journal import FINISHED, Journal
+from styled.jobs.journal import Journal
+from styled.jobs.looking import FINISHED
 from styled.jobs.protocols import Delivery
 from styled.sidecar import readable
 
@@ -21,6 +22,10 @@ AfterSuccess = Literal["archive", "keep", "delete"]
 
 STYLE_REMOVED = "style removed"
 """The failure of a job that was cancelled because its style is no longer configured."""
+
+
+ON_REQUEST = "cancelled"
+"""The failure of a job that was cancelled because a person asked for it."""
 
 
 def retire_input(
@@ -47,7 +52,8 @@ def retire_input(
     if not siblings or any(sibling.state not in FINISHED for sibling in siblings):
         return
     done = [s for s in siblings if s.state is JobState.DONE]
-    rejected = [s for s in siblings if s.state is JobState.REJECTED]
+    # A photo that nobody wants painted goes where it can be had back from.
+    rejected = [s for s in siblings if s.state is JobState.REJECTED or s.failure == ON_REQUEST]
     source = inbox / job.input
     keep = after_success == "keep" and bool(done)
     read = next((s.input_sha256 for s in siblings if s.input_sha256), None)
@@ -64,7 +70,7 @@ def retire_input(
     sha256 = sha256_of(source) if rejected and is_there else None
     places: dict[str, Path] = {}
     for sibling in (*(done if after_success == "archive" else ()), *rejected):
-        root = delivery.rejected if sibling.state is JobState.REJECTED else delivery.archive
+        root = delivery.archive if sibling.state is JobState.DONE else delivery.rejected
         reserved = Path(sibling.original) if sibling.original else None
         if reserved is not None and not is_there:
             place = reserved  # where a dead process has already moved it

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import structlog
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
-from styled.jobs.journal import FINISHED, Journal
+from styled.jobs.journal import Journal
+from styled.jobs.looking import FINISHED
+from styled.jobs.protocols import Beat
 from styled.jobs.worker import Worker
 from styled.sidecar import readable
 
@@ -52,11 +54,13 @@ class Scheduler:
         wake: threading.Event,
         history: History,
         now: Callable[[], float] = time.time,
+        beat: Beat = lambda rest_seconds: None,
     ) -> None:
         """Work through `journal` with `worker` until `stop` is set.
 
-        Whoever submits a job or sets `stop` sets `wake` as well.
+        Whoever submits a job, wants one cancelled or sets `stop` sets `wake` as well.
         """
+        self._beat = beat
         self._history = history
         self._untidied = 0
         self._journal = journal
@@ -109,7 +113,9 @@ class Scheduler:
                 if self._untidied >= TIDIED_AFTER_JOBS:
                     self.tidy()
             else:
-                self._wake.wait(self._seconds_until_due())
+                seconds = self._seconds_until_due()
+                self._beat(seconds)
+                self._wake.wait(seconds)
                 self._wake.clear()
 
     def run_one(self) -> bool:
@@ -118,7 +124,10 @@ class Scheduler:
         Raises:
             DeviceLost: as `run`.
         """
+        self._beat(0.0)
         try:
+            for unwanted in self._journal.cancel_requests():
+                self._cancel(unwanted)
             job = self._journal.claim(self._now())
         except ResourceUnavailable as error:
             self._pause(error)
@@ -126,9 +135,7 @@ class Scheduler:
         if job is None:
             self._resumed()
             return False
-        with structlog.contextvars.bound_contextvars(
-            job=job.id, input=readable(job.input), style=job.style
-        ):
+        with _bound(job):
             log.info("job.claimed", attempt=job.attempts)
             try:
                 self._worker.work(job)
@@ -136,6 +143,10 @@ class Scheduler:
             except ResourceUnavailable as error:
                 self._sit_out(job, error)
         return True
+
+    def _cancel(self, job: Job) -> None:
+        with _bound(job):
+            self._worker.cancel_on_request(job)
 
     def _sit_out(self, job: Job, error: ResourceUnavailable) -> None:
         """Put a job back and pause; or, if it had already ended, let its input leave.
@@ -169,6 +180,7 @@ class Scheduler:
             retry_seconds=self._pause_seconds,
         )
         self._say(f"paused: {error.message}")
+        self._beat(self._pause_seconds)
         self._stop.wait(self._pause_seconds)
         self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
 
@@ -189,3 +201,10 @@ class Scheduler:
         except ResourceUnavailable:
             return FIRST_PAUSE_SECONDS
         return IDLE_SECONDS if due is None else min(max(0.0, due - self._now()), IDLE_SECONDS)
+
+
+def _bound(job: Job) -> AbstractContextManager[None]:
+    """Say in every line of the log which job it is about, while the context lasts."""
+    return structlog.contextvars.bound_contextvars(
+        job=job.id, input=readable(job.input), style=job.style
+    )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import structlog
 
-from styled import photos
 from styled.config import Config, Style
 from styled.errors import (
     DeviceLost,
@@ -24,15 +21,18 @@ from styled.errors import (
     StyledError,
 )
 from styled.files import identity, lies_in
-from styled.jobs.account import Outcome, degradations, sidecar_of_result
+from styled.jobs.account import Outcome, degradations
 from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.delivering import Deliverer
+from styled.jobs.ending import Ending, OnEnded
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.painting import Painter, Painting, Stopped
-from styled.jobs.preparation import Prepared, prepare, result_name
-from styled.jobs.protocols import Delivery, Engine
-from styled.jobs.retirement import STYLE_REMOVED, is_unchanged, retire_input
-from styled.sidecar import ResultFacts, TimingFacts, readable
+from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
+from styled.jobs.preparation import Prepared, prepare
+from styled.jobs.previews import PreviewStore
+from styled.jobs.protocols import Beat, Delivery, Engine
+from styled.jobs.retirement import ON_REQUEST, STYLE_REMOVED, retire_input
+from styled.sidecar import readable
 
 log = structlog.get_logger()
 
@@ -53,9 +53,13 @@ class Collaborators:
     engine: Engine
     delivery: Delivery
     checkpoints: CheckpointStore
+    previews: PreviewStore
     styles: Callable[[], Mapping[str, Style]]  # the present ones: they change on reload
     degraded: Callable[[], Sequence[str]] = tuple  # what the service does without just now
     require_inbox: Callable[[], None] = lambda: None  # ResourceUnavailable where it is not there
+    beat: Beat = lambda rest_seconds: None
+    on_ended: OnEnded = lambda ending: None
+    on_failed_attempt: Callable[[str], None] = lambda failure: None
 
 
 class Worker:
@@ -75,17 +79,24 @@ class Worker:
         self._engine = collaborators.engine
         self._delivery = collaborators.delivery
         self._checkpoints = collaborators.checkpoints
+        self._previews = collaborators.previews
         self._styles = collaborators.styles
         self._degraded = collaborators.degraded
         self._require_inbox = collaborators.require_inbox
+        self._beat = collaborators.beat
+        self._on_ended = collaborators.on_ended
+        self._on_failed_attempt = collaborators.on_failed_attempt
         self._incomplete_since: dict[str, float] = {}
         self.rejected = 0
         self._now = now
         self._clock = clock
         self._painter = Painter(
-            self._engine, self._checkpoints, self._journal, config.queue.checkpoint_seconds,
-            stop, clock,
+            self._engine, self._checkpoints, self._previews, self._journal,
+            config.queue.checkpoint_seconds, stop, clock, self._beat,
         )  # fmt: skip
+        self._deliverer = Deliverer(
+            config, self._journal, self._engine, self._delivery, self._require_inbox, now, clock
+        )
 
     def work(self, job: Job) -> None:
         """Do a claimed job and write its next state into the journal.
@@ -100,6 +111,9 @@ class Worker:
         except Stopped:
             self._journal.put_back(job, attempt_counts=False)
             log.info("job.interrupted", resumes=True)
+            return
+        except Cancelled:
+            self.cancel_on_request(job)
             return
         except InputRejected as error:
             self._reject(job, str(error), "input")
@@ -142,9 +156,9 @@ class Worker:
 
     def _attempt(self, job: Job) -> None:
         # Before anything is held against the job: it may have died of its very last step.
-        if self._already_published(job):
+        if self._deliverer.is_published(job):
             self._end(job, JobState.DONE)
-            log.info("job.found_published", result=job.result)
+            log.info("job.found_published", result=readable(job.result or ""))
             return
         if job.attempts > self._config.queue.max_attempts:
             begun = job.attempts - 1
@@ -165,15 +179,36 @@ class Worker:
         if prepared is None:
             return
         prepared_at = self._clock()
+        self._beat(0.0)
         log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
         painting = self._painter.paint(job, prepared)
         outcome = self._outcome(prepared, painting)
         painted_at = self._clock()
         try:
-            self._deliver(job, prepared, outcome, prepared_at - started, painted_at - prepared_at)
+            delivered = self._deliverer.deliver(
+                job, prepared, outcome, prepared_at - started, painted_at - prepared_at
+            )
         except ResourceUnavailable:
             painting.save()  # so that nothing is painted twice when there is room again
             raise
+        seconds = delivered.timing.model_dump()
+        self._end(job, JobState.DONE, outcome=outcome, seconds=seconds)
+        log.info(
+            "job.published",
+            result=readable(delivered.result.path),
+            width=delivered.result.width,
+            height=delivered.result.height,
+            steps=outcome.stylized.steps,
+            precision=outcome.stylized.precision,
+            tile_px=outcome.stylized.tile_px,
+            loss=round(outcome.stylized.trace[-1].total, 6),
+            resumed=outcome.resumed,
+            changed=delivered.changed,
+            attempts=job.attempts,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+            degraded=list(outcome.degraded),
+            **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},
+        )
 
     def _prepare(self, job: Job, style: Style) -> Prepared | None:
         """Return what there is to paint, or None where the job can't go on and has been told."""
@@ -196,11 +231,6 @@ class Worker:
         self._cancel(job, gone)
         return None
 
-    def _already_published(self, job: Job) -> bool:
-        if job.result is None:
-            return False
-        return self._delivery.is_published(self._delivery.outbox / job.result, job.id)
-
     def _outcome(self, prepared: Prepared, painting: Painting) -> Outcome:
         stylized = painting.stylized
         degraded = (*self._engine.facts.degraded, *stylized.degraded, *self._degraded())
@@ -211,88 +241,51 @@ class Worker:
             degraded=degradations(prepared, degraded),
         )
 
-    # Delivering
-
-    def _deliver(
-        self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float
-    ) -> None:
-        started = self._clock()
-        name, result_format = result_name(
-            job.destination, self._config.output.format, prepared.read
-        )
-        image = outcome.stylized.image
-        data = photos.encode(image, result_format, self._config.output.quality)
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._reserve(job, f"{job.style}/{name}", sha256, prepared.read.sha256)
-        self._delivery.publish_result(path, data)
-
-        now = self._now()
-        publish = self._clock() - started
-        result = ResultFacts(
-            path=str(path.relative_to(self._delivery.outbox)),
-            sha256=sha256,
-            width=image.shape[3],
-            height=image.shape[2],
-            format=result_format,
-        )
-        waited = max(0.0, (job.started_at or now) - job.submitted_at)
-        timing = TimingFacts(waited=waited, prepare=prepare, optimise=optimise, publish=publish)
-        changed = self._has_changed(job, prepared.read.sha256)
-        sidecar = sidecar_of_result(
-            job, prepared, outcome, self._engine.facts, result, timing, changed=changed, now=now
-        )
-        self._delivery.publish_sidecar(path, sidecar)
-        self._end(job, JobState.DONE)
-        log.info(
-            "job.published",
-            result=readable(result.path),
-            width=result.width,
-            height=result.height,
-            steps=outcome.stylized.steps,
-            precision=outcome.stylized.precision,
-            tile_px=outcome.stylized.tile_px,
-            loss=round(outcome.stylized.trace[-1].total, 6),
-            resumed=outcome.resumed,
-            changed=changed,
-            degraded=list(outcome.degraded),
-            **{f"{phase}_seconds": round(s, 3) for phase, s in timing.model_dump().items()},
-        )
-
-    def _has_changed(self, job: Job, input_sha256: str) -> bool:
-        if is_unchanged(self._config.inbox, job, input_sha256):
-            return False
-        try:
-            self._require_inbox()
-        except ResourceUnavailable:
-            return False  # the whole inbox is missing, which says nothing about this photo
-        return True
-
-    def _reserve(self, job: Job, relative: str, sha256: str, input_sha256: str) -> Path:
-        """Return the result's path, written into the journal before anything else is."""
-        outbox = self._delivery.outbox
-        path = outbox / job.result if job.result is not None else None
-        if path is None or not self._delivery.may_replace(path, job.id, job.result_sha256):
-            path = self._delivery.place_for(outbox, relative, sidecar=True)
-        self._journal.reserve_result(job, str(path.relative_to(outbox)), sha256, input_sha256)
-        return path
-
     # How a job ends, or does not
 
     def _end(
-        self, job: Job, state: JobState, reason: str | None = None, failure: str | None = None
+        self,
+        job: Job,
+        state: JobState,
+        reason: str | None = None,
+        failure: str | None = None,
+        *,
+        outcome: Outcome | None = None,
+        seconds: Mapping[str, float] | None = None,
     ) -> None:
-        self._journal.finish(job, state, self._now(), reason=reason, failure=failure)
+        now = self._now()
+        self._journal.finish(job, state, now, reason=reason, failure=failure)
         self._checkpoints.drop(job)
+        self._previews.drop(job)
         self._incomplete_since.pop(job.id, None)
+        ending = Ending(job, state, failure, now, seconds or {})
+        if outcome is not None:
+            ending = replace(
+                ending,
+                steps=outcome.stylized.steps,
+                peak_memory_bytes=outcome.peak_memory_bytes,
+                degraded=outcome.degraded,
+            )
+        self._on_ended(ending)
+
+    def cancel_on_request(self, job: Job) -> None:
+        """Cancel a job that a person does not want any more; its photo counts as rejected.
+
+        Raises:
+            ResourceUnavailable: as `work`.
+        """
+        reason = f"cancelled on request\n  - to have it painted after all: styled retry {job.id}"
+        self._cancel(job, reason, ON_REQUEST)
+        self.retire(job)
 
     def _cancel(self, job: Job, reason: str, failure: str | None = None) -> None:
         self._end(job, JobState.CANCELLED, reason, failure)
-        log.info("job.cancelled", reason=reason)
+        log.info("job.cancelled", reason=reason, failure=failure, attempts=job.attempts)
 
     def _reject(self, job: Job, reason: str, failure: str) -> None:
         self._end(job, JobState.REJECTED, reason, failure)
         self.rejected += 1
-        log.warning("job.rejected", reason=reason, failure=failure)
+        log.warning("job.rejected", reason=reason, failure=failure, attempts=job.attempts)
 
     def _fail(self, job: Job, reason: str, failure: str) -> None:
         if job.attempts >= self._config.queue.max_attempts:
@@ -302,6 +295,7 @@ class Worker:
         self._journal.put_back(
             job, reason=reason, failure=failure, not_before=self._now() + wait, attempt_counts=True
         )
+        self._on_failed_attempt(failure)
         log.warning(
             "job.failed", reason=reason, failure=failure, attempt=job.attempts, retry_seconds=wait
         )

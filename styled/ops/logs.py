@@ -1,4 +1,9 @@
-"""Logs: JSON lines for machines, readable lines on a terminal, both on standard error."""
+"""Logs: JSON lines for machines, readable lines on a terminal, both on standard error.
+
+Where systemd's journal is what reads standard error, each line begins with its level as the
+journal knows it (`<4>` is a warning; the journal takes it away), so that `journalctl -p warning`
+shows what it should.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,16 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from styled.ops.repetition import Repetition
+
 # Without local variables, which are whole pictures here.
 _tracebacks = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    # The journal cuts lines of more than 48 KiB.
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
 )
+
+# syslog(3)
+_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
 def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None:
@@ -37,7 +48,7 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
         else [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _tracebacks,
-            structlog.processors.JSONRenderer(ensure_ascii=True),
+            _for_the_journal if is_journal(stream) else _as_json,
         ]
     )
     _take_in_libraries()
@@ -45,12 +56,36 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            Repetition(),
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Steadfast(stream))),
         cache_logger_on_first_use=False,
     )
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Tell whether systemd's journal reads what is written to `stream`; see systemd.exec(5)."""
+    try:
+        file = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{file.st_dev}:{file.st_ino}"
+
+
+def with_priority(level: str, line: str) -> str:
+    """Return a line as the journal reads it, with its level."""
+    return f"<{_PRIORITIES.get(level, 6)}>{line}"
+
+
+_as_json = structlog.processors.JSONRenderer(ensure_ascii=True)
+
+
+def _for_the_journal(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    line = _as_json(logger, name, event)
+    assert isinstance(line, str)
+    return with_priority(str(event.get("level")), line)
 
 
 class _Steadfast:

@@ -10,8 +10,8 @@ from PIL import Image
 from styled.cli.init import init_folder
 from styled.cli.working_folder import find_config, find_or_make_config
 from styled.config import load_config
-from styled.daemon import check_styles
 from styled.errors import ConfigError, ResourceUnavailable
+from styled.stages import check_styles
 from tests.cli.conftest import Run
 
 

@@ -14,7 +14,7 @@ from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
 from tests.cli.conftest import Run
-from tests.jobs.conftest import Dropped
+from tests.jobs.conftest import Dropped, progress
 
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
 
@@ -36,7 +36,7 @@ def journal(here: Path) -> Iterator[Journal]:
         journal.finish(job, state, 20.0 + number, reason=reason)
     job = journal.claim(30.0)
     assert job is not None
-    journal.note_progress(job, 0.42)
+    journal.note_progress(job, progress(0.42))
     journal.write_daemon(
         state="paused: the outbox is full", version="9.9", device="cpu", weights="untrained",
         degraded=json.dumps(["the network is untrained"]),

@@ -13,6 +13,7 @@ from styled.config import (
     ConfigFile,
     EngineConfig,
     IntakeConfig,
+    MetricsConfig,
     OutputConfig,
     QueueConfig,
     RecipeOverrides,
@@ -55,6 +56,7 @@ def test_the_example_shows_every_key(example: dict[str, dict[str, dict[str, obje
         "intake": IntakeConfig,
         "queue": QueueConfig,
         "output": OutputConfig,
+        "metrics": MetricsConfig,
     }
     for section, model in sections.items():
         assert set(example[section]) == set(model.model_fields)

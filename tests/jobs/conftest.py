@@ -28,8 +28,10 @@ from styled.engine.local import EngineFacts
 from styled.engine.objective import Losses
 from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.jobs.checkpoints import CheckpointStore
-from styled.jobs.job import Job
+from styled.jobs.ending import Ending
+from styled.jobs.job import Job, JobProgress
 from styled.jobs.journal import Journal
+from styled.jobs.previews import PreviewStore
 from styled.jobs.scheduler import History, Scheduler
 from styled.jobs.worker import Collaborators, Worker
 from styled.mounts import Mounts
@@ -193,6 +195,8 @@ class Workshop:
         self.checkpoints = CheckpointStore(
             config.state / "checkpoints", self.engine, write_streamed, make_folder
         )
+        self.previews = PreviewStore(config.state / "previews", write_whole, make_folder)
+        self.endings: list[Ending] = []
         self.worker = Worker(
             config,
             Collaborators(
@@ -200,8 +204,10 @@ class Workshop:
                 self.engine,
                 self.publisher,
                 self.checkpoints,
+                self.previews,
                 lambda: self.styles,
                 require_inbox=lambda: self.mounts.require(config.inbox),
+                on_ended=self.endings.append,
             ),
             self.stop,
             now=self.time_of_day,
@@ -297,3 +303,11 @@ def logs() -> Iterator[LogLines]:
     """Return the list that every logged event goes into."""
     with structlog.testing.capture_logs() as lines:
         yield lines
+
+
+def progress(fraction: float, seconds_left: float | None = None) -> JobProgress:
+    """Return where a job stands."""
+    return JobProgress(
+        fraction=fraction, scale=2, scales=3, width=64, height=48, step=4, steps=10, loss=0.5,
+        step_seconds=0.25, seconds_left=seconds_left, preview=None,
+    )  # fmt: skip

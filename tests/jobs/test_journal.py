@@ -14,7 +14,7 @@ import pytest
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import LONGEST_WAIT_SECONDS, Journal
-from tests.jobs.conftest import Dropped
+from tests.jobs.conftest import Dropped, progress
 
 
 @pytest.fixture
@@ -193,9 +193,9 @@ def test_a_done_job_is_wholly_done(journal: Journal) -> None:
     journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
     for state in (JobState.DONE, JobState.REJECTED):
         job = claimed(journal)
-        journal.note_progress(job, 0.4)
+        journal.note_progress(job, progress(0.4))
         journal.put_back(job, reason="once", attempt_counts=True)
-        journal.note_progress(claimed(journal), 0.5)
+        journal.note_progress(claimed(journal), progress(0.5))
         journal.finish(job, state, 12.0)
     (done,) = journal.in_state(JobState.DONE, limit=9)
     assert (done.fraction, done.reason, done.finished_at) == (1.0, None, 12.0)

@@ -1,0 +1,117 @@
+"""From a painted picture to a published result and its sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from styled import photos
+from styled.config import Config
+from styled.errors import ResourceUnavailable
+from styled.jobs.account import Outcome, sidecar_of_result
+from styled.jobs.job import Job
+from styled.jobs.journal import Journal
+from styled.jobs.preparation import Prepared, result_name
+from styled.jobs.protocols import Delivery, Engine
+from styled.jobs.retirement import is_unchanged
+from styled.sidecar import ResultFacts, TimingFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A result that is published.
+
+    Attributes:
+        changed: Whether the photo in the inbox was changed or removed meanwhile.
+    """
+
+    result: ResultFacts
+    timing: TimingFacts
+    changed: bool
+
+
+class Deliverer:
+    """Publishes what has been painted, under a name that the journal knows beforehand."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        engine: Engine,
+        delivery: Delivery,
+        require_inbox: Callable[[], None],
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Publish by `delivery`; `now` tells the time of day, `clock` measures."""
+        self._config = config
+        self._journal = journal
+        self._engine = engine
+        self._delivery = delivery
+        self._require_inbox = require_inbox
+        self._now = now
+        self._clock = clock
+
+    def is_published(self, job: Job) -> bool:
+        """Tell whether the job's result lies in the outbox, complete."""
+        if job.result is None:
+            return False
+        return self._delivery.is_published(self._delivery.outbox / job.result, job.id)
+
+    def deliver(
+        self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float
+    ) -> Delivered:
+        """Publish the result and then its sidecar; `prepare` and `optimise` took seconds.
+
+        Raises:
+            ResourceUnavailable: the outbox is full, read-only or gone.
+            ConfigError: the output format can't hold a picture of this size.
+        """
+        started = self._clock()
+        name, result_format = result_name(
+            job.destination, self._config.output.format, prepared.read
+        )
+        image = outcome.stylized.image
+        data = photos.encode(image, result_format, self._config.output.quality)
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._reserve(job, f"{job.style}/{name}", sha256, prepared.read.sha256)
+        self._delivery.publish_result(path, data)
+
+        now = self._now()
+        publish = self._clock() - started
+        result = ResultFacts(
+            path=str(path.relative_to(self._delivery.outbox)),
+            sha256=sha256,
+            width=image.shape[3],
+            height=image.shape[2],
+            format=result_format,
+        )
+        waited = max(0.0, (job.started_at or now) - job.submitted_at)
+        timing = TimingFacts(waited=waited, prepare=prepare, optimise=optimise, publish=publish)
+        changed = self._has_changed(job, prepared.read.sha256)
+        sidecar = sidecar_of_result(
+            job, prepared, outcome, self._engine.facts, result, timing, changed=changed, now=now
+        )
+        self._delivery.publish_sidecar(path, sidecar)
+        return Delivered(result, timing, changed)
+
+    def _has_changed(self, job: Job, input_sha256: str) -> bool:
+        if is_unchanged(self._config.inbox, job, input_sha256):
+            return False
+        try:
+            self._require_inbox()
+        except ResourceUnavailable:
+            return False  # the whole inbox is missing, which says nothing about this photo
+        return True
+
+    def _reserve(self, job: Job, relative: str, sha256: str, input_sha256: str) -> Path:
+        """Return the result's path, written into the journal before anything else is."""
+        outbox = self._delivery.outbox
+        path = outbox / job.result if job.result is not None else None
+        if path is None or not self._delivery.may_replace(path, job.id, job.result_sha256):
+            path = self._delivery.place_for(outbox, relative, sidecar=True)
+        self._journal.reserve_result(job, str(path.relative_to(outbox)), sha256, input_sha256)
+        return path

@@ -1,0 +1,175 @@
+"""Looking into the journal: what there is to do, what was done, and what runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, Self
+
+from styled.jobs.database import open_existing_database, sqlite_errors
+from styled.jobs.job import Job, JobProgress, JobState
+
+COLUMNS = ", ".join(field.name for field in fields(Job))
+_PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
+
+PathColumn = Literal["input", "result", "original"]
+
+FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
+
+
+class JournalReader:
+    """All jobs, to look at. Safe to use from several threads."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use `open_read_only` instead."""
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open_read_only(cls, path: Path) -> Self:
+        """Open an existing journal, which a daemon may be using.
+
+        Raises:
+            JournalDamaged, ResourceUnavailable: as `open_existing_database`.
+        """
+        return cls(open_existing_database(path, read_only=True))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def job(self, job_id: str) -> Job | None:
+        """Return a job by its id."""
+        found = self._jobs("id = ?", (job_id,))
+        return found[0] if found else None
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        return {JobState(state): count for state, count in rows}
+
+    def count_finished(self, state: JobState, since: float) -> int:
+        """Return how many jobs have ended in `state` since a Unix time."""
+        with self._reading() as cursor:
+            count: int = cursor.execute(
+                "SELECT count(*) FROM jobs WHERE state = ? AND finished_at >= ?", (state, since)
+            ).fetchone()[0]
+        return count
+
+    def unfinished_ids(self) -> set[str]:
+        """Return the ids of all jobs that are still to be done."""
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
+            return {job_id for (job_id,) in rows}
+
+    def in_state(self, *states: JobState, limit: int, newest_first: bool = False) -> list[Job]:
+        """Return jobs in any of the states, in the order of the queue or the newest first."""
+        order = "coalesce(finished_at, started_at, submitted_at) DESC" if newest_first else "seq"
+        marks = ", ".join("?" * len(states))
+        return self._jobs(f"state IN ({marks}) ORDER BY {order} LIMIT ?", (*states, limit))
+
+    def read_daemon(self) -> dict[str, str]:
+        """Return what `write_daemon` remembers."""
+        with self._reading() as cursor:
+            return dict(cursor.execute("SELECT key, value FROM daemon").fetchall())
+
+    def next_due(self) -> float | None:
+        """Return when the next queued job may be claimed, or None where none is queued."""
+        return self._row("SELECT min(not_before) FROM jobs WHERE state = 'queued'")
+
+    def jobs_of_input(self, job: Job) -> list[Job]:
+        """Return all jobs of the same input, `job` among them."""
+        return self._jobs(
+            "in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
+            (os.fsencode(job.input), job.size, str(job.mtime_ns)),
+        )
+
+    def finished_in_inbox(self) -> list[Job]:
+        """Return one finished job for each input that should have left the inbox by now."""
+        return self._jobs(
+            "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
+        )
+
+    def waiting_by_style(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each style that has any, how many jobs are queued and running."""
+        with self._reading() as cursor:
+            rows = cursor.execute(
+                "SELECT style, state, count(*) FROM jobs WHERE state IN ('queued', 'running')"
+                " GROUP BY style, state ORDER BY style"
+            ).fetchall()
+        found: dict[str, dict[JobState, int]] = {}
+        for style, state, count in rows:
+            found.setdefault(style, {})[JobState(state)] = count
+        return found
+
+    def oldest_waiting(self) -> float | None:
+        """Return when the oldest job that is still to be done was submitted."""
+        return self._row(
+            "SELECT submitted_at FROM jobs WHERE state IN ('queued', 'running')"
+            " ORDER BY submitted_at LIMIT 1"
+        )
+
+    def last_finished(self, state: JobState) -> float | None:
+        """Return when the last job ended in `state`."""
+        return self._row("SELECT max(finished_at) FROM jobs WHERE state = ?", (state,))
+
+    def place_in_queue(self, job: Job) -> int:
+        """Return how many jobs are before a queued one, by arrival."""
+        before = self._row(
+            "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
+            " AND seq < (SELECT seq FROM jobs WHERE id = ?)",
+            (job.id,),
+        )
+        return int(before or 0)
+
+    def jobs_about(self, column: PathColumn, path: str) -> list[Job]:
+        """Return the jobs with this path in a column, the newest first."""
+        return self._jobs(f"{column} = ? ORDER BY seq DESC", (os.fsencode(path),))
+
+    def cancel_requests(self) -> list[Job]:
+        """Return the jobs that are to be cancelled and have not ended."""
+        return self._jobs("cancel_requested AND state IN ('queued', 'running') ORDER BY seq")
+
+    def count_changes_by_others(self) -> int:
+        """Return a number that differs once another process has written to the journal."""
+        return int(self._row("PRAGMA data_version") or 0)
+
+    # SQLite
+
+    def _jobs(self, where: str, values: tuple[object, ...] = ()) -> list[Job]:
+        with self._reading() as cursor:
+            rows = cursor.execute(f"SELECT {COLUMNS} FROM jobs WHERE {where}", values).fetchall()
+        return [job_of(row) for row in rows]
+
+    def _row(self, statement: str, values: tuple[object, ...] = ()) -> float | None:
+        with self._reading() as cursor:
+            row: tuple[float | None, ...] | None = cursor.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Cursor]:
+        with self._lock, sqlite_errors():
+            yield self._connection.cursor()
+
+
+def job_of(row: tuple[object, ...]) -> Job:
+    values = {
+        field.name: os.fsdecode(value)
+        if field.name in _PATH_COLUMNS and isinstance(value, bytes)
+        else value
+        for field, value in zip(fields(Job), row, strict=True)
+    }
+    values["state"] = JobState(str(values["state"]))
+    values["mtime_ns"] = int(str(values["mtime_ns"]))
+    progress = values["progress"]
+    values["progress"] = None if progress is None else JobProgress(**json.loads(str(progress)))
+    values["cancel_requested"] = bool(values["cancel_requested"])
+    return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order

@@ -1,0 +1,235 @@
+"""Builds the stages for one configuration, and hands them to each other.
+
+Nothing is decided here about pictures or jobs. Data flows one way: intake submits to the
+journal, the scheduler claims from it, the worker paints and publishes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+
+import structlog
+
+from styled.config import Config
+from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
+from styled.delivery.publisher import Publisher
+from styled.engine.device import choose_device
+from styled.engine.local import LocalEngine
+from styled.engine.weights import load_weights
+from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
+from styled.intake.intake import Intake, SettledInput
+from styled.intake.pairing import Pairing
+from styled.intake.scanning import IgnoreRules, scan
+from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.ending import Ending
+from styled.jobs.journal import Journal
+from styled.jobs.preparation import check_style
+from styled.jobs.previews import PreviewStore
+from styled.jobs.protocols import Engine
+from styled.jobs.rebuild import open_or_rebuild
+from styled.jobs.scheduler import History, Scheduler
+from styled.jobs.worker import Collaborators, Worker
+from styled.mounts import Mounts
+from styled.ops.lock import InstanceLock
+from styled.ops.metrics import Metrics
+from styled.ops.pulse import Pulse
+
+log = structlog.get_logger()
+
+DAY_SECONDS = 86400.0
+
+INTAKE, SCHEDULER = "intake", "scheduler"
+"""The parts that give signs of life."""
+
+OnBytes = Callable[[int, int], None]
+"""Called with bytes done and bytes in all while weights are downloaded; may raise to stop."""
+
+
+def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
+    """Load the network onto the device that the configuration names.
+
+    Raises:
+        WeightsError, DeviceError, ConfigError: it can't be had.
+    """
+    device = choose_device(config.engine.device)
+    weights = load_weights(config.engine.weights, on_bytes)
+    return LocalEngine(
+        weights, device, config.engine.precision, memory_limit=config.engine.memory_bytes
+    )
+
+
+def check_styles(config: Config) -> None:
+    """Read every style image once, before anybody waits for a picture.
+
+    Raises:
+        ConfigError: at least one can't be used; the message names them all.
+    """
+    problems = [
+        f"styles.{name}: {problem}"
+        for name, style in config.styles.items()
+        for problem in check_style(style, max_pixels=config.intake.max_pixels)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+class Stages:
+    """What all stages share, and how each of them is made of it.
+
+    Attributes:
+        present: The configuration as the last reload has made it.
+        stop: Set where the scheduler is to end.
+        wake: Set where the scheduler has a reason to look.
+    """
+
+    def __init__(self, config: Config, pulse: Pulse) -> None:
+        """Build for `config`; every part gives its signs of life to `pulse`."""
+        self._config = config
+        self._pulse = pulse
+        self._degraded: tuple[str, ...] = ()
+        self._mounts = Mounts(config.state / "mounts.json", write_whole)
+        self.present = config
+        self.stop = threading.Event()
+        self.wake = threading.Event()
+
+    def pairing(self) -> Pairing:
+        """Return what the folders of the inbox mean at present."""
+        present = self.present
+        return Pairing(tuple(present.styles), present.folders, present.default_style)
+
+    # Folders
+
+    def prepare_folders(self, stack: ExitStack) -> Publisher:
+        """Make the folders and lock them until `stack` is closed.
+
+        Raises:
+            ResourceUnavailable: one can't be had, or another instance works there.
+        """
+        config = self._config
+        make_folder(config.state / "checkpoints")
+        lock = InstanceLock(config.state / "lock")
+        lock.acquire()
+        stack.callback(lock.release)
+        self._mounts.require_mounted(config.inbox)
+        make_folder(config.inbox)
+        self._mounts.require_mounted(config.inbox)  # and which folder it is, now that it is there
+        self._make_style_folders()
+        publisher = Publisher(
+            config.outbox, config.rejected, config.archive, self._mounts.require_mounted
+        )
+        if swept := publisher.prepare() + sweep_temporaries(config.state):
+            log.info("temporaries.swept", count=swept)
+        return publisher
+
+    def bring_back_folders(self) -> None:
+        """Make the folders of all styles, but not the inbox: its disk may not be mounted."""
+        if self._config.inbox.is_dir():
+            with suppress(ResourceUnavailable):  # looking at the inbox says more
+                self._mounts.require_mounted(self._config.inbox)
+                self._make_style_folders()
+
+    def _make_style_folders(self) -> None:
+        for name in (*self.present.styles, *self.present.folders):
+            make_folder(self._config.inbox / name)
+
+    # Stages
+
+    def open_journal(self, go_on: Callable[[], None]) -> Journal:
+        """Open the journal, or make a new one of what lies in the inbox and the outbox.
+
+        Raises:
+            ResourceUnavailable: it can't be had.
+            whatever `go_on` raises, which is called now and then.
+        """
+        config, pairing = self._config, self.pairing()
+
+        def arrivals() -> Iterator[SettledInput]:
+            for found in scan(config.inbox, IgnoreRules(config.intake.ignore)):
+                if destinations := pairing.destinations(found.path):
+                    yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
+
+        path = config.state / "journal.sqlite3"
+        return open_or_rebuild(path, arrivals, config.inbox, config.outbox, time.time(), go_on)
+
+    def make_intake(
+        self, journal: Journal, submit: Callable[[Sequence[SettledInput]], int]
+    ) -> Intake:
+        """Return the stage that hands what has settled to `submit`."""
+
+        def note_degraded(reason: str | None) -> None:
+            self._degraded = () if reason is None else (reason,)
+            # The log has it, and sidecars will.
+            _write(journal, degraded_intake=json.dumps(self._degraded))
+
+        config = self._config
+        return Intake(
+            config.inbox,
+            self.pairing(),
+            submit,
+            ignore=IgnoreRules(config.intake.ignore),
+            mode=config.intake.mode,
+            settle_seconds=config.intake.settle_seconds,
+            rescan_seconds=config.intake.rescan_seconds,
+            require_inbox=lambda: self._mounts.require(config.inbox),
+            make_folders=self.bring_back_folders,
+            on_degraded=note_degraded,
+            on_trouble=lambda trouble: _write(journal, inbox_trouble=trouble or ""),
+            beat=partial(self._pulse.beat, INTAKE),
+        )
+
+    def make_scheduler(
+        self, journal: Journal, publisher: Publisher, engine: Engine, metrics: Metrics
+    ) -> tuple[Scheduler, Worker]:
+        """Return the stage that works through the queue, and the worker that it has.
+
+        Raises:
+            ResourceUnavailable: the journal can't be written.
+        """
+        config = self._config
+        checkpoints = CheckpointStore(
+            config.state / "checkpoints", engine, write_streamed, make_folder
+        )
+        previews = PreviewStore(config.state / "previews", write_whole, make_folder)
+        beat = partial(self._pulse.beat, SCHEDULER)
+
+        def count_ended(ending: Ending) -> None:
+            metrics.count_ended(
+                str(ending.state), ending.failure, ending.seconds, ending.steps,
+                ending.peak_memory_bytes, degraded=bool(ending.degraded),
+            )  # fmt: skip
+
+        worker = Worker(
+            config,
+            Collaborators(
+                journal,
+                engine,
+                publisher,
+                checkpoints,
+                previews,
+                styles=lambda: self.present.styles,
+                degraded=lambda: self._degraded,
+                require_inbox=lambda: self._mounts.require(config.inbox),
+                beat=beat,
+                on_ended=count_ended,
+                on_failed_attempt=metrics.count_failed_attempt,
+            ),
+            self.stop,
+        )
+        history = History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs)
+        scheduler = Scheduler(
+            journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat
+        )
+        scheduler.recover()
+        checkpoints.sweep(keep=journal.unfinished_ids())
+        previews.sweep()
+        return scheduler, worker
+
+
+def _write(journal: Journal, **facts: str) -> None:
+    with suppress(ResourceUnavailable, JournalDamaged):  # whoever works with it says more
+        journal.write_daemon(**facts)

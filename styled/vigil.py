@@ -1,0 +1,208 @@
+"""The vigil: watches over the running daemon, and tells the world how it is.
+
+systemd learns that it is alive and what it does, Prometheus how much, and the log if
+something has got stuck. Nothing here changes what happens to a job.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from styled.config import Config
+from styled.delivery.atomic import write_whole
+from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+from styled.jobs.protocols import Engine
+from styled.ops.metrics import Metrics, Standing
+from styled.ops.pulse import Pulse
+from styled.ops.service import ServiceManager, Watchdog
+from styled.ops.words import duration, some
+from styled.sidecar import readable
+from styled.stages import SCHEDULER
+
+log = structlog.get_logger()
+
+STATUS_SECONDS = 2.0
+"""How often the service manager is told what is going on."""
+
+BUSY_SECONDS, IDLE_SECONDS = 15.0, 60.0
+"""How often metrics.prom is written: seldom while there is nothing to do."""
+
+STUCK_SECONDS = 300.0
+"""After so long without a sign of life a part is said to be stuck."""
+
+
+class Vigil:
+    """Watches over one daemon, from its main thread; what may hang has a thread of its own.
+
+    Attributes:
+        engine: Set once there is one.
+        metrics: What is counted; the stages add to it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        manager: ServiceManager,
+        pulse: Pulse,
+        wake: threading.Event,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Watch `pulse`, tell `manager`, and set `wake` where a job is to be cancelled."""
+        self._config = config
+        self._manager = manager
+        self._pulse = pulse
+        self._wake = wake
+        self._clock = clock
+        self._watchdog = Watchdog(manager, pulse, clock)
+        self._journal: Journal | None = None
+        self._layers_run = 0
+        self._changes_seen = -1
+        self._told_at = -STATUS_SECONDS
+        self._silent: tuple[str, ...] = ()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.engine: Engine | None = None
+        self.metrics = Metrics(self._standing, config.styles, now)
+
+    def begin(self, journal: Journal) -> None:
+        """Begin to watch: serve metrics where that is asked for."""
+        self._journal = journal
+        trouble = ""
+        if self._config.metrics.http_port is not None:
+            try:
+                self.metrics.serve(self._config.metrics.http_port)
+            except ResourceUnavailable as error:
+                log.warning("metrics.not_served", reason=error.message, remedies=error.remedies)
+                trouble = error.message
+        with suppress(ResourceUnavailable):
+            journal.write_daemon(metrics_trouble=trouble, stuck="")
+        if self._config.metrics.textfile:
+            self._thread = threading.Thread(target=self._write, name="metrics", daemon=True)
+            self._thread.start()
+
+    def end(self, within_seconds: float = 2.0) -> None:
+        """End the vigil; metrics are written a last time."""
+        self._ended.set()
+        self.metrics.close()
+        if self._thread is not None:
+            self._thread.join(within_seconds)
+
+    def attend(self) -> None:
+        """Look after everything; called about once a second. Never waits for a drive."""
+        engine = self.engine
+        if engine is not None and engine.layers_run != self._layers_run:
+            self._layers_run = engine.layers_run
+            self._pulse.beat(SCHEDULER)
+        self._watchdog.attend()
+        # What can't be read now is read the next time; the scheduler says what is wrong.
+        with suppress(ResourceUnavailable, JournalDamaged):
+            self._look_for_requests()
+            self._look_for_silence()
+            if self._clock() - self._told_at >= STATUS_SECONDS:
+                self._told_at = self._clock()
+                self._manager.tell_status(self._status())
+
+    def _look_for_requests(self) -> None:
+        assert self._journal is not None
+        changes = self._journal.count_changes_by_others()
+        if changes != self._changes_seen:
+            self._changes_seen = changes
+            if self._journal.cancel_requests():
+                self._wake.set()
+
+    def _look_for_silence(self) -> None:
+        assert self._journal is not None
+        silent = self._pulse.silent_for(STUCK_SECONDS)
+        if tuple(silent) == self._silent:
+            return
+        self._silent = tuple(silent)
+        said = "; ".join(
+            f"the {part} has given no sign of life for {duration(seconds)}"
+            for part, seconds in silent.items()
+        )
+        if said:
+            log.error("daemon.stuck", reason=said, parts=list(silent))
+        else:
+            log.info("daemon.unstuck")
+        self._journal.write_daemon(stuck=said)
+
+    def _status(self) -> str:
+        """Return one line about what is going on."""
+        assert self._journal is not None
+        facts = self._journal.read_daemon()
+        queued = sum(
+            counts.get(JobState.QUEUED, 0) for counts in self._journal.waiting_by_style().values()
+        )
+        waiting = f"; {some(queued, 'job')} waiting" if queued else ""
+        for trouble in (facts.get("stuck"), facts.get("inbox_trouble")):
+            if trouble:
+                return f"{trouble}{waiting}"
+        state = facts.get("state", "")
+        if state.startswith("paused"):
+            return f"{state}{waiting}"
+        running = self._journal.in_state(JobState.RUNNING, limit=1)
+        if not running:
+            return f"{state}{waiting}" if queued else f"{state}, waiting for photos"
+        (job,) = running
+        left = job.progress.seconds_left if job.progress else None
+        ends = f", {duration(left)} left" if left is not None else ""
+        return f"painting {readable(job.input)} in {job.style}: {job.fraction:.0%}{ends}{waiting}"
+
+    # From other threads
+
+    def _standing(self) -> Standing:
+        journal = self._journal
+        if journal is None:
+            return Standing()
+        facts = journal.read_daemon()
+        running = journal.in_state(JobState.RUNNING, limit=1)
+        progress = running[0].progress if running else None
+        step_seconds = progress.step_seconds if progress else None
+        return Standing(
+            jobs={
+                style: {str(state): count for state, count in counts.items()}
+                for style, counts in journal.waiting_by_style().items()
+            },
+            oldest_submitted_at=journal.oldest_waiting(),
+            last_success_at=journal.last_finished(JobState.DONE),
+            paused=facts.get("state", "").startswith("paused") or bool(facts.get("inbox_trouble")),
+            degraded=[
+                *json.loads(facts.get("degraded", "[]")),
+                *json.loads(facts.get("degraded_intake", "[]")),
+            ],
+            silent=self._silent,
+            steps_per_second=1 / step_seconds if step_seconds else None,
+            free_bytes=self._free_bytes(),
+        )
+
+    def _free_bytes(self) -> dict[str, int]:
+        found = {}
+        for name in ("inbox", "outbox", "rejected", "archive", "state"):
+            with suppress(OSError):
+                found[name] = shutil.disk_usage(getattr(self._config, name)).free
+        return found
+
+    def _write(self) -> None:
+        path = self._config.state / "metrics.prom"
+        while True:
+            ended = self._ended.is_set()
+            seconds = BUSY_SECONDS
+            try:
+                write_whole(path, self.metrics.text())
+                if self._journal is not None and self._journal.oldest_waiting() is None:
+                    seconds = IDLE_SECONDS
+            except (ResourceUnavailable, JournalDamaged) as error:
+                log.debug("metrics.not_written", reason=str(error))
+            if ended:
+                return
+            self._ended.wait(seconds)
