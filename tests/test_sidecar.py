@@ -125,7 +125,7 @@ def test_what_is_written_is_valid(sidecar: Sidecar) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
-        ("job", "attempts", 0),
+        ("job", "attempts", -1),
         ("job", "surprise", 1),
         ("input", "bytes", "many"),
         ("losses", "trace", [[0, 0, 3.0]]),
