@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from styled.errors import ResourceUnavailable
 from styled.ops.logs import printable
 
 FIRST_STYLE = "red-trees"
+_PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
 FIRST_STYLE_SIZE = (640, 480)
 
 CONFIGURATION = """\
@@ -23,10 +26,10 @@ CONFIGURATION = """\
 # `styled config show` what every setting resolves to.
 
 # Photos that are dropped here...
-inbox: inbox
+inbox: {inbox}
 # ...come back here, as paintings.
-outbox: outbox
-
+outbox: {outbox}
+{others}
 # For photos that lie in no style's own folder.
 default_style: {style}
 
@@ -45,6 +48,14 @@ engine:
 """
 
 
+_OTHERS = """\
+# The originals, what can't be painted, and what styled has to remember.
+archive: {archive}
+rejected: {rejected}
+state: {state}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkingFolder:
     """What `init_folder` has made."""
@@ -56,14 +67,20 @@ class WorkingFolder:
 
 
 def init_folder(
-    folder: Path, *, weights: str = "imagenet", configuration: str = CONFIGURATION
+    folder: Path,
+    *,
+    weights: str = "imagenet",
+    configuration: str = CONFIGURATION,
+    folders: Path | None = None,
 ) -> WorkingFolder:
     """Make a working folder.
 
     Args:
         folder: Made if it is not there; nothing that is there is changed.
         weights: For the configuration.
-        configuration: With fields {style} and {weights}.
+        configuration: With fields {style}, {weights}, {inbox}, {outbox} and {others}.
+        folders: Where inbox, outbox and the others are to be, which are not made then: that
+            is for whoever runs the daemon. None: in `folder`.
 
     Raises:
         ResourceUnavailable: it can't be written, or has a configuration already.
@@ -81,11 +98,26 @@ def init_folder(
         buffer = io.BytesIO()
         draw_painting(*FIRST_STYLE_SIZE).save(buffer, "png")
         write_whole(painting, buffer.getvalue())
-    for name in (f"inbox/{FIRST_STYLE}", "outbox"):
-        make_folder(folder / name)
-    write_whole(config, configuration.format(style=FIRST_STYLE, weights=weights).encode())
-    load_config(config)
-    return WorkingFolder(folder, config, folder / "inbox", FIRST_STYLE)
+    if folders is None:
+        for name in (f"inbox/{FIRST_STYLE}", "outbox"):
+            make_folder(folder / name)
+    places = {
+        name: _scalar(name if folders is None else str(folders.absolute() / name))
+        for name in ("inbox", "outbox", "archive", "rejected", "state")
+    }
+    content = configuration.format(
+        style=FIRST_STYLE,
+        weights=_scalar(weights),
+        others="" if folders is None else _OTHERS.format(**places),
+        **places,
+    )
+    write_whole(config, content.encode())
+    return WorkingFolder(folder, config, load_config(config).inbox, FIRST_STYLE)
+
+
+def _scalar(text: str) -> str:
+    """Return text as YAML takes it, in quotes where it needs them; JSON's will do."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def say_what_was_made(made: WorkingFolder) -> None:

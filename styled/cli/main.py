@@ -13,6 +13,7 @@ import typer
 
 from styled import __version__
 from styled.cli.exits import REJECTED, errors_as_exit_codes
+from styled.jobs.job import JobState
 
 app = typer.Typer(
     name="styled",
@@ -32,7 +33,8 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Configuration file. Without it: ./config.yaml, else the folder ~/styled.",
+        help="Configuration file. Without it: ./config.yaml, else that of the folder ~/styled, "
+        "else the service's, /etc/styled/config.yaml.",
         show_default=False,
     ),
 ]
@@ -137,12 +139,23 @@ def stylize(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Made if it is not there.", show_default=False)],
+    folders: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where inbox, outbox and the others are to be, instead of in the same folder; "
+            "for a service, which makes them itself.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="imagenet, untrained, or a .pth or .safetensors file.")
+    ] = "imagenet",
 ) -> None:
     """Make a working folder: configuration, folders, a first style."""
     with errors_as_exit_codes():
         from styled.cli.init import init_folder, say_what_was_made
 
-        say_what_was_made(init_folder(folder))
+        say_what_was_made(init_folder(folder, weights=weights, folders=folders))
 
 
 @app.command()
@@ -167,12 +180,79 @@ def check(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show the queue, the current job, the last results, and what is degraded."""
+def status(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until Ctrl-C.")] = False,
+) -> None:
+    """Show the queue, the current job, the last results, what is degraded, and room on disk."""
     with errors_as_exit_codes():
-        from styled.cli.status import show_status
+        from styled.cli.status_view import show_status
 
-        show_status(config, as_json=as_json)
+        show_status(config, as_json=as_json, follow=follow)
+
+
+@app.command()
+def jobs(
+    states: Annotated[
+        list[JobState] | None,
+        typer.Option("--state", help="Only such jobs; may be repeated.", show_default=False),
+    ] = None,
+    style: Annotated[str | None, typer.Option(help="Only this style.", show_default=False)] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many of each kind at most.")
+    ] = 50,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jobs: those to be done in their order, then the latest that have ended."""
+    with errors_as_exit_codes():
+        from styled.cli.jobs import show_jobs
+
+        show_jobs(config, states or [], style, limit, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="JOB...", help="Ids of jobs, or photos that wait.", show_default=False
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Whatever is still to be done.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Cancel jobs; their photos go to the rejected ones, from where `retry` brings them back."""
+    with errors_as_exit_codes():
+        from styled.cli.jobs import cancel
+
+        cancel(config, words or [], everything=everything)
+
+
+@app.command()
+def explain(
+    paths: Annotated[list[str], typer.Argument(help="Files, or ids of jobs.", show_default=False)],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell why a file is, or is not, being painted: any file, wherever it lies."""
+    with errors_as_exit_codes():
+        from styled.cli.explain import show_explanation
+
+        show_explanation(config, paths, as_json=as_json)
+
+
+@app.command()
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look for whatever may go wrong on this machine, and say what to do about it."""
+    with errors_as_exit_codes():
+        from styled.cli.doctor import examine
+
+        exit_code = examine(config, as_json=as_json)
+    raise typer.Exit(exit_code)
 
 
 @app.command()

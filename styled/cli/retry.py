@@ -92,7 +92,8 @@ def _candidates(word: str, config: Config) -> Iterator[Path]:
         job = journal.job(readable(word))
     finally:
         journal.close()
-    if job is not None and job.state is JobState.REJECTED and job.original is not None:
+    ended = (JobState.REJECTED, JobState.CANCELLED)  # the latter on request, with a photo
+    if job is not None and job.state in ended and job.original is not None:
         original = Path(job.original)
         yield Path(os.path.realpath(original.parent), original.name)
 

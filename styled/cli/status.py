@@ -1,26 +1,38 @@
-"""`styled status`: what the daemon is doing, from its journal alone."""
+"""What the daemon is doing, from its journal and its lock alone."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from datetime import datetime
-from pathlib import Path
 
 from pydantic import BaseModel
-from rich.table import Table
-from rich.text import Text
 
-from styled.cli.exits import console
-from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
+from styled.jobs.looking import JournalReader
 from styled.ops.lock import InstanceLock
-from styled.ops.logs import printable
 from styled.sidecar import readable, utc
 
 SHOWN = 5
 """How many jobs of each kind are listed."""
+
+
+class ProgressStatus(BaseModel):
+    """Where a running job stands; the journal's `JobProgress`."""
+
+    scale: int
+    scales: int
+    width: int
+    height: int
+    step: int
+    steps: int
+    loss: float
+    step_seconds: float | None
+    seconds_left: float | None
+    preview: str | None
 
 
 class JobStatus(BaseModel):
@@ -33,8 +45,31 @@ class JobStatus(BaseModel):
     fraction: float
     attempts: int
     reason: str | None
+    failure: str | None
     result: str | None
+    submitted_at: datetime
+    started_at: datetime | None
     finished_at: datetime | None
+    not_before: datetime | None
+    cancel_requested: bool
+    progress: ProgressStatus | None
+
+
+class StyleQueue(BaseModel):
+    """What is still to be done in one style."""
+
+    style: str
+    queued: int
+    running: int
+
+
+class Disk(BaseModel):
+    """The disk that some of the folders are on; sizes in bytes."""
+
+    folders: list[str]
+    path: str
+    free: int
+    total: int
 
 
 class Status(BaseModel):
@@ -43,27 +78,19 @@ class Status(BaseModel):
     running: bool
     pid: int | None
     state: str
+    started_at: datetime | None
     version: str | None
     device: str | None
     weights: str | None
+    troubles: list[str]
     degraded: list[str]
     counts: dict[JobState, int]
+    queue: list[StyleQueue]
     current: list[JobStatus]
     waiting: list[JobStatus]
     last: list[JobStatus]
-
-
-def show_status(named: Path | None, *, as_json: bool) -> None:
-    """Print the status.
-
-    Raises:
-        ConfigError, ResourceUnavailable: there is nothing to be seen.
-    """
-    status = read_status(find_config(named))
-    if as_json:
-        print(status.model_dump_json(indent=2))
-    else:
-        _print(status)
+    rejections: list[JobStatus]
+    disks: list[Disk]
 
 
 def read_status(config: Config) -> Status:
@@ -74,34 +101,59 @@ def read_status(config: Config) -> Status:
     """
     journal = Journal.open_read_only(config.state / "journal.sqlite3")
     try:
-        facts = journal.read_daemon()
-        owner = InstanceLock(config.state / "lock").owner()
-        return Status(
-            running=owner is not None,
-            pid=owner,
-            state=facts.get("state", "unknown") if owner is not None else "not running",
-            version=facts.get("version"),
-            device=facts.get("device"),
-            weights=facts.get("weights"),
-            degraded=[
-                *json.loads(facts.get("degraded", "[]")),
-                *json.loads(facts.get("degraded_intake", "[]")),
-            ],
-            counts=journal.counts(),
-            current=_listed(journal.in_state(JobState.RUNNING, limit=SHOWN)),
-            waiting=_listed(journal.in_state(JobState.QUEUED, limit=SHOWN)),
-            last=_listed(
-                journal.in_state(
-                    JobState.DONE, JobState.REJECTED, JobState.CANCELLED,
-                    limit=SHOWN, newest_first=True,
-                )
-            ),
-        )  # fmt: skip
+        return _status(config, journal)
     finally:
         journal.close()
 
 
-def _listed(jobs: list[Job]) -> list[JobStatus]:
+def _status(config: Config, journal: JournalReader) -> Status:
+    facts = journal.read_daemon()
+    owner = InstanceLock(config.state / "lock").owner()
+    lives = owner is not None
+    started_at = facts.get("started_at")
+    return Status(
+        running=lives,
+        pid=owner,
+        state=facts.get("state", "unknown") if lives else "not running",
+        started_at=utc(float(started_at)) if lives and started_at else None,
+        version=facts.get("version"),
+        device=facts.get("device"),
+        weights=facts.get("weights"),
+        troubles=[
+            facts[trouble]
+            for trouble in ("stuck", "inbox_trouble", "metrics_trouble")
+            if lives and facts.get(trouble)
+        ],
+        degraded=[
+            *json.loads(facts.get("degraded", "[]")),
+            *json.loads(facts.get("degraded_intake", "[]")),
+        ],
+        counts=journal.counts(),
+        queue=[
+            StyleQueue(
+                style=style,
+                queued=counts.get(JobState.QUEUED, 0),
+                running=counts.get(JobState.RUNNING, 0),
+            )
+            for style, counts in journal.waiting_by_style().items()
+        ],
+        current=listed(journal.in_state(JobState.RUNNING, limit=SHOWN)),
+        waiting=listed(journal.in_state(JobState.QUEUED, limit=SHOWN)),
+        last=listed(
+            journal.in_state(
+                JobState.DONE, JobState.REJECTED, JobState.CANCELLED,
+                limit=SHOWN, newest_first=True,
+            )
+        ),
+        rejections=listed(
+            journal.in_state(JobState.REJECTED, limit=SHOWN, newest_first=True)
+        ),
+        disks=_disks(config),
+    )  # fmt: skip
+
+
+def listed(jobs: list[Job]) -> list[JobStatus]:
+    """Return jobs as they are shown."""
     return [
         JobStatus(
             id=job.id,
@@ -111,40 +163,36 @@ def _listed(jobs: list[Job]) -> list[JobStatus]:
             fraction=job.fraction,
             attempts=job.attempts,
             reason=job.reason,
+            failure=job.failure,
             result=None if job.result is None else readable(job.result),
-            finished_at=None if job.finished_at is None else utc(job.finished_at),
+            submitted_at=utc(job.submitted_at),
+            started_at=_time(job.started_at),
+            finished_at=_time(job.finished_at),
+            not_before=_time(job.not_before or None),
+            cancel_requested=job.cancel_requested,
+            progress=None
+            if job.progress is None or job.state is not JobState.RUNNING
+            else ProgressStatus.model_validate(job.progress, from_attributes=True),
         )
         for job in jobs
     ]
 
 
-def _print(status: Status) -> None:
-    who = f" (process {status.pid})" if status.pid is not None else ""
-    colour = "green" if status.state == "running" else "yellow"
-    console.print(Text.assemble("styled is ", (printable(status.state), colour), who))
-    if status.running:
-        console.print(Text(f"on {status.device}, weights {status.weights}"))
-    for note in status.degraded:
-        console.print(Text(f"degraded: {note}", "yellow"))
-    counts = ", ".join(f"{status.counts.get(state, 0)} {state}" for state in JobState)
-    console.print(Text(counts))
-    for heading, jobs in (
-        ("now", status.current),
-        ("waiting", status.waiting),
-        ("last", status.last),
-    ):
-        if jobs:
-            console.print()
-            console.print(_table(heading, jobs))
+def _time(unix_seconds: float | None) -> datetime | None:
+    return None if unix_seconds is None else utc(unix_seconds)
 
 
-def _table(heading: str, jobs: list[JobStatus]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in (heading, "style", "", "result or reason"):
-        table.add_column(column)
-    for job in jobs:
-        what = f"{job.fraction:.0%}" if job.state is JobState.RUNNING else str(job.state)
-        # The names in it come from strangers, and Text knows no markup.
-        why = job.reason.splitlines()[0] if job.reason else job.result or ""
-        table.add_row(*(Text(printable(cell)) for cell in (job.input, job.style, what, why)))
-    return table
+def _disks(config: Config) -> list[Disk]:
+    """Return the disks of all folders that can be seen, each one once."""
+    disks: dict[int, Disk] = {}
+    for name in ("inbox", "outbox", "rejected", "archive", "state"):
+        folder = getattr(config, name)
+        try:
+            number, usage = os.stat(folder).st_dev, shutil.disk_usage(folder)
+        except OSError:
+            continue
+        disk = disks.setdefault(
+            number, Disk(folders=[], path=readable(folder), free=usage.free, total=usage.total)
+        )
+        disk.folders.append(name)
+    return list(disks.values())

@@ -10,6 +10,7 @@ from styled.cli.exits import errors
 from styled.config import Config, load_config
 
 HERE = Path("config.yaml")
+OF_THE_SERVICE = Path("/etc/styled/config.yaml")
 
 
 def home_folder() -> Path:
@@ -18,7 +19,7 @@ def home_folder() -> Path:
 
 
 def find_config(named: Path | None) -> Config:
-    """Return the named configuration, else ./config.yaml, else that of ~/styled.
+    """Return the named configuration, else ./config.yaml, ~/styled's, or the service's.
 
     Raises:
         ConfigError: it is wrong, or there is none.
@@ -27,11 +28,14 @@ def find_config(named: Path | None) -> Config:
         return load_config(named)
     if HERE.exists():
         return load_config(HERE)
-    return load_config(home_folder() / "config.yaml")
+    at_home = home_folder() / "config.yaml"
+    if not at_home.exists() and OF_THE_SERVICE.exists():
+        return load_config(OF_THE_SERVICE)
+    return load_config(at_home)
 
 
 def find_or_make_config(named: Path | None) -> Config:
-    """As `find_config`, but make ~/styled where nothing is configured at all.
+    """As `find_config`, but make ~/styled where there is none; the service's is the service's.
 
     Raises:
         ConfigError: it is wrong.
@@ -47,4 +51,5 @@ def find_or_make_config(named: Path | None) -> Config:
                 Text(f"There was no configuration, so {home} was made, with a first style."),
                 soft_wrap=True,
             )
+        return load_config(home / "config.yaml")
     return find_config(named)

@@ -50,12 +50,20 @@ class IgnoreRules:
 
         Our own unfinished files are nobody's photos whatever the patterns say.
         """
-        alternatives = [fnmatch.translate(pattern) for pattern in (*patterns, _UNFINISHED)]
-        self._pattern = re.compile("|".join(alternatives), re.IGNORECASE)
+        self._patterns = (*patterns, _UNFINISHED)
+        alternatives = [fnmatch.translate(pattern) for pattern in self._patterns]
+        self._compiled = re.compile("|".join(alternatives), re.IGNORECASE)
 
     def match(self, name: str) -> bool:
         """Tell whether a file or folder of this name is to be left alone."""
-        return self._pattern.match(name) is not None
+        return self._compiled.match(name) is not None
+
+    def pattern_of(self, name: str) -> str | None:
+        """Return the first pattern that a name matches, None where it matches none."""
+        for pattern in self._patterns:
+            if re.match(fnmatch.translate(pattern), name, re.IGNORECASE):
+                return pattern
+        return None
 
 
 def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:

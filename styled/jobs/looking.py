@@ -70,11 +70,26 @@ class JournalReader:
             rows = cursor.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
             return {job_id for (job_id,) in rows}
 
-    def in_state(self, *states: JobState, limit: int, newest_first: bool = False) -> list[Job]:
-        """Return jobs in any of the states, in the order of the queue or the newest first."""
+    def in_state(
+        self,
+        *states: JobState,
+        limit: int,
+        newest_first: bool = False,
+        style: str | None = None,
+    ) -> list[Job]:
+        """Return jobs in any of the states, in the order of the queue or the newest first.
+
+        Args:
+            states: One at least.
+            limit: How many at most; -1: all.
+            newest_first: By when they ended, were begun or arrived.
+            style: Only those in this style.
+        """
         order = "coalesce(finished_at, started_at, submitted_at) DESC" if newest_first else "seq"
         marks = ", ".join("?" * len(states))
-        return self._jobs(f"state IN ({marks}) ORDER BY {order} LIMIT ?", (*states, limit))
+        only = "" if style is None else " AND style = ?"
+        values = (*states, *(() if style is None else (style,)), limit)
+        return self._jobs(f"state IN ({marks}){only} ORDER BY {order} LIMIT ?", values)
 
     def read_daemon(self) -> dict[str, str]:
         """Return what `write_daemon` remembers."""

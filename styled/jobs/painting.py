@@ -70,12 +70,18 @@ class Painter:
         stop: threading.Event,
         clock: Callable[[], float],
         beat: Beat,
+        look_around: Callable[[], None],
     ) -> None:
-        """Paint until `stop` is set, saving every `checkpoint_seconds` of `clock`."""
+        """Paint until `stop` is set, saving every `checkpoint_seconds` of `clock`.
+
+        `look_around` is called about once a second: others may be waiting in vain. It may
+        raise ResourceUnavailable, which stops nobody.
+        """
         self._engine = engine
         self._checkpoints = checkpoints
         self._previews = previews
         self._beat = beat
+        self._look_around = look_around
         self._experience: dict[str, Experience] = {}  # by the recipe's name
         self._journal = journal
         self._checkpoint_seconds = checkpoint_seconds
@@ -149,6 +155,7 @@ class Painter:
         is_cancelled = False
         with suppress(ResourceUnavailable):  # what matters will say so again
             is_cancelled = self._journal.note_progress(job, noted)
+            self._look_around()
         if is_cancelled:
             raise Cancelled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -15,7 +15,7 @@ from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED
 from styled.jobs.protocols import Beat
-from styled.jobs.worker import Worker
+from styled.jobs.worker import Worker, about
 from styled.sidecar import readable
 
 log = structlog.get_logger()
@@ -126,8 +126,7 @@ class Scheduler:
         """
         self._beat(0.0)
         try:
-            for unwanted in self._journal.cancel_requests():
-                self._cancel(unwanted)
+            self._worker.cancel_what_waits()
             job = self._journal.claim(self._now())
         except ResourceUnavailable as error:
             self._pause(error)
@@ -135,7 +134,7 @@ class Scheduler:
         if job is None:
             self._resumed()
             return False
-        with _bound(job):
+        with about(job):
             log.info("job.claimed", attempt=job.attempts)
             try:
                 self._worker.work(job)
@@ -143,10 +142,6 @@ class Scheduler:
             except ResourceUnavailable as error:
                 self._sit_out(job, error)
         return True
-
-    def _cancel(self, job: Job) -> None:
-        with _bound(job):
-            self._worker.cancel_on_request(job)
 
     def _sit_out(self, job: Job, error: ResourceUnavailable) -> None:
         """Put a job back and pause; or, if it had already ended, let its input leave.
@@ -201,10 +196,3 @@ class Scheduler:
         except ResourceUnavailable:
             return FIRST_PAUSE_SECONDS
         return IDLE_SECONDS if due is None else min(max(0.0, due - self._now()), IDLE_SECONDS)
-
-
-def _bound(job: Job) -> AbstractContextManager[None]:
-    """Say in every line of the log which job it is about, while the context lasts."""
-    return structlog.contextvars.bound_contextvars(
-        job=job.id, input=readable(job.input), style=job.style
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import structlog
@@ -62,6 +63,13 @@ class Collaborators:
     on_failed_attempt: Callable[[str], None] = lambda failure: None
 
 
+def about(job: Job) -> AbstractContextManager[None]:
+    """Say in every line of the log which job it is about, while the context lasts."""
+    return structlog.contextvars.bound_contextvars(
+        job=job.id, input=readable(job.input), style=job.style
+    )
+
+
 class Worker:
     """Does one job at a time."""
 
@@ -92,7 +100,7 @@ class Worker:
         self._clock = clock
         self._painter = Painter(
             self._engine, self._checkpoints, self._previews, self._journal,
-            config.queue.checkpoint_seconds, stop, clock, self._beat,
+            config.queue.checkpoint_seconds, stop, clock, self._beat, self.cancel_what_waits,
         )  # fmt: skip
         self._deliverer = Deliverer(
             config, self._journal, self._engine, self._delivery, self._require_inbox, now, clock
@@ -274,9 +282,19 @@ class Worker:
         Raises:
             ResourceUnavailable: as `work`.
         """
-        reason = f"cancelled on request\n  - to have it painted after all: styled retry {job.id}"
-        self._cancel(job, reason, ON_REQUEST)
+        self._cancel(job, "cancelled on request", ON_REQUEST)
         self.retire(job)
+
+    def cancel_what_waits(self) -> None:
+        """Cancel the waiting jobs that a person does not want any more.
+
+        Raises:
+            ResourceUnavailable: as `work`.
+        """
+        for job in self._journal.cancel_requests():
+            if job.state is JobState.QUEUED:
+                with about(job):
+                    self.cancel_on_request(job)
 
     def _cancel(self, job: Job, reason: str, failure: str | None = None) -> None:
         self._end(job, JobState.CANCELLED, reason, failure)

@@ -1,0 +1,242 @@
+"""`styled doctor`: everything that may go wrong on this machine, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.text import Text
+
+from styled import __version__
+from styled.cli.exits import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
+from styled.cli.working_folder import find_config
+from styled.config import Config
+from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
+from styled.jobs.database import open_existing_database
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+from styled.ops import doctor
+from styled.ops.doctor import Finding
+from styled.ops.lock import InstanceLock
+from styled.ops.logs import printable
+from styled.ops.words import duration, size, some
+
+SHORT_MEMORY_BYTES = 2e9
+
+LONG_WAIT_SECONDS = 24 * 3600.0
+
+_COLOURS = {"ok": "bold green", "warn": "bold yellow", "fail": "bold red"}
+
+
+def examine(named: Path | None, *, as_json: bool) -> int:
+    """Check everything, print each finding, return the exit code.
+
+    Raises:
+        ConfigError: there is no configuration that could be read.
+    """
+    config = find_config(named)
+    findings = []
+    for finding in _findings(config):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    failed = [finding for finding in findings if finding.level == "fail"]
+    if not as_json:
+        warned = sum(finding.level == "warn" for finding in findings)
+        summary = f"{some(len(failed), 'failure')}, {some(warned, 'warning')}"
+        console.print(Text(summary if failed or warned else "all is well", "bold"))
+    return failed[0].exit_code if failed else DONE
+
+
+def _findings(config: Config) -> Iterator[Finding]:
+    folders = {
+        name: getattr(config, name) for name in ("inbox", "outbox", "rejected", "archive", "state")
+    }
+    yield Finding("ok", "version", f"styled {__version__}, Python {platform.python_version()}")
+    yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
+    yield from _daemon(config)
+    yield from doctor.permissions(folders, _user_of(config))
+    yield from doctor.mounted(folders, config.state)
+    yield from doctor.room(folders)
+    yield from doctor.watches(config.inbox)
+    yield from _journal(config)
+    for check in (_styles, _weights, _device):
+        yield from _caught(check, config)
+
+
+def _user_of(config: Config) -> int:
+    """Return who the daemon runs as, going by whom its files belong to."""
+    try:
+        return os.stat(config.state / "lock").st_uid
+    except OSError:
+        return os.geteuid()
+
+
+def _daemon(config: Config) -> Iterator[Finding]:
+    owner = InstanceLock(config.state / "lock").owner()
+    if owner is None:
+        yield Finding(
+            "warn", "daemon", "it is not running on these folders",
+            ("start it: styled run, or systemctl start styled",),
+        )  # fmt: skip
+        return
+    facts: dict[str, str] = {}
+    try:
+        journal = Journal.open_read_only(config.state / "journal.sqlite3")
+        try:
+            facts = journal.read_daemon()
+        finally:
+            journal.close()
+    except (ResourceUnavailable, JournalDamaged):
+        pass  # the journal has a check of its own
+    yield Finding("ok", "daemon", f"running as process {owner}: {facts.get('state', 'unknown')}")
+    if facts.get("version", __version__) != __version__:
+        yield Finding(
+            "warn", "daemon", f"it is styled {facts['version']}, this is {__version__}",
+            ("restart it to use the version that is installed now",),
+        )  # fmt: skip
+    for trouble in ("stuck", "inbox_trouble", "metrics_trouble"):
+        if facts.get(trouble):
+            yield Finding("fail", "daemon", facts[trouble], ("see its log",), exit_code=75)
+    if facts.get("state", "").startswith("paused"):
+        yield Finding("fail", "queue", facts["state"], ("work goes on by itself after that",))
+    for name in ("degraded", "degraded_intake"):
+        for note in json.loads(facts.get(name, "[]")):
+            yield Finding("warn", "degraded", note)
+
+
+def _journal(config: Config) -> Iterator[Finding]:
+    path = config.state / "journal.sqlite3"
+    if not path.exists():
+        yield Finding("ok", "journal", "there is none yet; the first start makes it")
+        return
+    try:
+        connection = open_existing_database(path, read_only=True)
+        try:
+            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        finally:
+            connection.close()
+        if problem != "ok":
+            raise JournalDamaged(f"the journal {path} is damaged: {problem}")
+        journal = Journal.open_read_only(path)
+        try:
+            counts, oldest = journal.counts(), journal.oldest_waiting()
+        finally:
+            journal.close()
+    except StyledError as error:
+        yield Finding(
+            "fail", "journal", error.message, error.remedies or ("restart styled",), exit_code=75
+        )
+        return
+    waiting = counts.get(JobState.QUEUED, 0)
+    words = f"{size(path.stat().st_size)}, sound; {some(waiting, 'job')} waiting"
+    waited = 0.0 if oldest is None else time.time() - oldest
+    if waited > LONG_WAIT_SECONDS:
+        yield Finding(
+            "warn", "journal", f"{words}, the oldest for {duration(waited)}",
+            ("see styled jobs: it may wait for something",),
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "journal", words)
+
+
+def _caught(check: Callable[[Config], Iterator[Finding]], config: Config) -> Iterator[Finding]:
+    try:
+        yield from check(config)
+    except StyledError as error:
+        about = check.__name__.removeprefix("_")
+        yield Finding("fail", about, error.message, error.remedies, exit_code_of(error))
+
+
+# These import torch, which takes seconds: they come last.
+
+
+def _styles(config: Config) -> Iterator[Finding]:
+    from styled.stages import check_styles
+
+    check_styles(config)
+    if config.styles:
+        yield Finding("ok", "styles", "the images of all styles can be read")
+    else:
+        yield Finding(
+            "fail", "styles", "there is none, so nothing is ever painted",
+            ("name one under styles: in the configuration",), BAD_CONFIG,
+        )  # fmt: skip
+
+
+def _weights(config: Config) -> Iterator[Finding]:
+    from styled.engine.weights import imagenet_file, load_weights
+
+    if config.engine.weights == "imagenet" and not imagenet_file().exists():
+        yield Finding(
+            "fail", "weights", f"the pretrained network is not at {imagenet_file()}",
+            ("styled weights fetch loads it (548 MB); as the daemon's user, with its TORCH_HOME",
+             "or name a file made by styled weights export, or untrained, in engine.weights"),
+            NOT_AVAILABLE,
+        )  # fmt: skip
+        return
+    weights = load_weights(config.engine.weights)
+    words = f"{weights.source}, sha256 {weights.sha256[:12]}..."
+    if weights.source == "untrained":
+        yield Finding(
+            "warn", "weights", f"{words}: pictures are plainer than by the pretrained network",
+            ("set engine.weights to imagenet, or to a file made by styled weights export",),
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "weights", words)
+
+
+def _device(config: Config) -> Iterator[Finding]:
+    import torch
+
+    from styled.engine import memory
+    from styled.engine.device import choose_device
+
+    device = choose_device(config.engine.device)
+    free = memory.free_bytes(device.torch_device)
+    words = f"{device.name}, torch {torch.__version__}"
+    if free is not None:
+        words += f", {size(free)} of memory free"
+    if device.degraded is not None:
+        yield Finding("warn", "device", f"{words} ({device.degraded})", _gpu_remedies())
+    elif free is not None and free < SHORT_MEMORY_BYTES:
+        yield Finding(
+            "warn", "device", words, ("little for large pictures: they are painted in tiles",)
+        )
+    else:
+        yield Finding("ok", "device", words)
+
+
+def _gpu_remedies() -> tuple[str, ...]:
+    import torch
+
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/kfd").exists():
+        return ("there is no GPU in this machine, or its driver is not loaded: see dmesg",)
+    if torch.version.cuda is None and torch.version.hip is None:
+        return ("this torch is one for CPUs alone: install one for GPUs",)
+    return (
+        f"a GPU is there, but this torch ({torch.__version__}, "
+        f"{sys.platform}) can't use it: the driver may be too old for it, or /dev/nvidia* may "
+        "not be opened by this user",
+    )
+
+
+def _print(finding: Finding) -> None:
+    console.print(
+        Text.assemble(
+            (f"{finding.level:4}  ", _COLOURS[finding.level]),
+            (f"{finding.about}: ", "bold"),
+            printable(finding.words.replace("\n", " ")),
+        ),
+        soft_wrap=True,
+    )
+    for remedy in finding.remedies:
+        console.print(Text(f"      - {printable(remedy)}"), soft_wrap=True)

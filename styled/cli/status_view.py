@@ -1,0 +1,171 @@
+"""`styled status`: how the status looks, once or for as long as one cares to watch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from styled.cli.exits import console
+from styled.cli.status import JobStatus, Status, read_status
+from styled.cli.working_folder import find_config
+from styled.jobs.job import JobState
+from styled.ops.logs import printable
+from styled.ops.words import duration, size
+
+FOLLOW_SECONDS = 1.0
+"""How often `--follow` looks."""
+
+LITTLE_ROOM = 1e9
+"""Bytes; less than this is shown in another colour."""
+
+
+def show_status(named: Path | None, *, as_json: bool, follow: bool) -> None:
+    """Print the status; with `follow` again and again, until Ctrl-C.
+
+    Raises:
+        ConfigError, ResourceUnavailable: there is nothing to be seen.
+    """
+    config = find_config(named)
+    status = read_status(config)
+    if not follow:
+        if as_json:
+            print(status.model_dump_json(indent=2))
+        else:
+            console.print(view(status))
+        return
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        if as_json or not console.is_terminal:
+            last = ""
+            while True:
+                said = status.model_dump_json() if as_json else _plain(status)
+                if said != last:
+                    print(said, flush=True)
+                last = said
+                time.sleep(FOLLOW_SECONDS)
+                status = read_status(config)
+        with Live(view(status), console=console, screen=False, auto_refresh=False) as live:
+            while True:
+                time.sleep(FOLLOW_SECONDS)
+                live.update(view(read_status(config)), refresh=True)
+    sys.stdout.flush()
+
+
+def _plain(status: Status) -> str:
+    with console.capture() as captured:
+        console.print(view(status))
+    return captured.get()
+
+
+def view(status: Status) -> Group:
+    """Return the whole status, to be printed."""
+    return Group(*_parts(status))
+
+
+def _parts(status: Status) -> Iterator[RenderableType]:
+    who = f" (process {status.pid})" if status.pid is not None else ""
+    colour = "green" if status.state == "running" else "yellow"
+    since = (
+        f", for {duration((datetime.now(UTC) - status.started_at).total_seconds())}"
+        if status.started_at is not None
+        else ""
+    )
+    yield Text.assemble("styled is ", (printable(status.state), colour), who, since)
+    if status.running and status.device is not None:
+        yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")
+    for trouble in status.troubles:
+        yield Text(printable(trouble), "bold red")
+    for note in status.degraded:
+        yield Text(f"degraded: {printable(note)}", "yellow")
+    yield Text(", ".join(f"{status.counts.get(state, 0):,} {state}" for state in JobState))
+    for disk in status.disks:
+        yield Text(
+            f"{size(disk.free)} free for {', '.join(disk.folders)}",
+            "yellow" if disk.free < LITTLE_ROOM else "",
+        )
+    for job in status.current:
+        yield Text()
+        yield from _current(job)
+    if len(status.queue) > 1:
+        yield Text()
+        yield Text(
+            "queue: "
+            + ", ".join(f"{queue.queued + queue.running:,} {queue.style}" for queue in status.queue)
+        )
+    for heading, jobs in (
+        ("waiting", status.waiting),
+        ("last", status.last),
+        ("rejected", _not_yet_shown(status)),
+    ):
+        if jobs:
+            yield Text()
+            yield table_of(heading, jobs)
+
+
+def _not_yet_shown(status: Status) -> list[JobStatus]:
+    shown = {job.id for job in status.last}
+    return [job for job in status.rejections if job.id not in shown]
+
+
+def _current(job: JobStatus) -> Iterator[RenderableType]:
+    yield Text.assemble(("now  ", "bold"), printable(job.input), " in ", printable(job.style))
+    at = job.progress
+    words = f"{job.fraction:.0%}"
+    if at is not None and at.seconds_left is not None:
+        words += f", about {duration(at.seconds_left)} left"
+    if job.cancel_requested:
+        words += ", being cancelled"
+    line = Table.grid(padding=(0, 1))
+    line.add_row(" " * 4, ProgressBar(total=1.0, completed=job.fraction, width=30), Text(words))
+    yield line
+    if at is None:
+        return
+    pace = f", {at.step_seconds:.2g} s each" if at.step_seconds is not None else ""
+    yield Text(
+        f"     scale {at.scale} of {at.scales}, {at.width} x {at.height} pixels; "
+        f"step {at.step} of at most {at.steps}{pace}; loss {at.loss:.4g}"
+    )
+    if at.preview is not None:
+        yield Text(f"     preview: {printable(at.preview)}")
+
+
+def table_of(heading: str, jobs: list[JobStatus], *, with_ids: bool = False) -> Table:
+    """Return jobs as a table, a line each."""
+    table = Table(box=None, pad_edge=False)
+    for column in (*(["id"] if with_ids else []), heading, "style", "", "when"):
+        table.add_column(column)
+    table.add_column("result or reason", overflow="fold")
+    for job in jobs:
+        # The names in it come from strangers, and Text knows no markup.
+        why = job.reason.splitlines()[0] if job.reason else job.result or ""
+        cells = (job.input, job.style, _state(job), _when(job), why)
+        table.add_row(
+            *(Text(printable(cell)) for cell in ((job.id, *cells) if with_ids else cells))
+        )
+    return table
+
+
+def _state(job: JobStatus) -> str:
+    if job.state is JobState.RUNNING:
+        return f"{job.fraction:.0%}"
+    if job.cancel_requested and job.state is JobState.QUEUED:
+        return "queued, being cancelled"
+    return str(job.state)
+
+
+def _when(job: JobStatus) -> str:
+    now = datetime.now(UTC)
+    if job.finished_at is not None:
+        return f"{duration((now - job.finished_at).total_seconds())} ago"
+    if job.state is JobState.QUEUED and job.not_before is not None and job.not_before > now:
+        return f"in {duration((job.not_before - now).total_seconds())}"
+    return f"for {duration((now - job.submitted_at).total_seconds())}"

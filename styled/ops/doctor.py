@@ -1,0 +1,164 @@
+"""What in a machine may hinder a folder watcher: limits, room, permissions, network drives."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from styled.errors import NotMounted, ResourceUnavailable
+from styled.mounts import Mounts, mount_of
+from styled.ops.words import size, some
+
+SCARCE_BYTES, LITTLE_BYTES = 100e6, 2e9
+"""Room on a disk: with less than the first nothing goes on, with the second not for long."""
+
+SCARCE_SHARE = 0.02
+"""Of the files that a disk may hold, so many should still be free."""
+
+INOTIFY = Path("/proc/sys/fs/inotify")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: `ok`, `warn` where it will hinder some day, `fail` where it hinders now.
+        about: In a word or two.
+        words: What was found, in a sentence.
+        remedies: What to do about it.
+        exit_code: Of `styled doctor`, where this is what fails first.
+    """
+
+    level: Literal["ok", "warn", "fail"]
+    about: str
+    words: str
+    remedies: tuple[str, ...] = ()
+    exit_code: int = 73
+
+
+def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
+    """Check that `user` may write to each folder, or make it where it is missing."""
+    name = _name(user)
+    wrong = False
+    for folder_name, folder in folders.items():
+        existing = next(f for f in (folder, *folder.parents) if f.exists())
+        with _as_user(user):
+            may = existing.is_dir() and os.access(
+                existing, os.R_OK | os.W_OK | os.X_OK, effective_ids=True
+            )
+        if not may:
+            wrong = True
+            yield Finding(
+                "fail", folder_name, f"{existing} can't be written by {name}",
+                (f"give it to {name}: chown {name} {existing}",
+                 "under systemd, name it in ReadWritePaths= too (systemctl edit styled)"),
+            )  # fmt: skip
+    if not wrong:
+        yield Finding("ok", "permissions", f"{name} may write to all folders")
+
+
+@contextmanager
+def _as_user(user: int) -> Iterator[None]:
+    """Ask as another user whether something is allowed; only root can."""
+    if os.geteuid() != 0 or user == 0:
+        yield
+        return
+    entry = pwd.getpwuid(user)
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    os.setegid(entry.pw_gid)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def mounted(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
+    """Check that each folder is on the disk that it was on before."""
+    mounts = Mounts(state / "mounts.json", lambda record, data: None)
+    for name, folder in folders.items():
+        try:
+            mounts.require_mounted(folder)
+        except NotMounted as error:
+            yield Finding("fail", name, error.message, error.remedies, exit_code=75)
+        except ResourceUnavailable as error:
+            yield Finding("warn", name, error.message, error.remedies)
+    inbox = mount_of(folders["inbox"])
+    if inbox is not None and inbox.is_remote:
+        yield Finding(
+            "warn", "inbox", f"it is on a network drive ({inbox.kind}), which does not tell of new "
+            "files: it is looked at every second",
+            ("to accept that: intake.mode: polling",),
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "disks", "all are mounted that were mounted before")
+
+
+def room(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    """Check how much room there is, on each disk once."""
+    seen: dict[int, list[str]] = {}
+    for name, folder in folders.items():
+        if folder.exists():
+            seen.setdefault(os.stat(folder).st_dev, []).append(name)
+    for names in seen.values():
+        folder = folders[names[0]]
+        free, about = shutil.disk_usage(folder).free, ", ".join(names)
+        files = os.statvfs(folder)
+        words = f"{size(free)} free"
+        if free < LITTLE_BYTES:
+            yield Finding(
+                "fail" if free < SCARCE_BYTES else "warn", about, words,
+                ("free some space: originals in the archive are the first to think of",),
+            )  # fmt: skip
+        elif files.f_files and files.f_favail < SCARCE_SHARE * files.f_files:
+            yield Finding(
+                "warn", about, f"{words}, but room for {some(files.f_favail, 'file')} only",
+                ("delete small files, or use another file system",),
+            )  # fmt: skip
+        else:
+            yield Finding("ok", about, words)
+
+
+def watches(inbox: Path, limits: Path = INOTIFY) -> Iterator[Finding]:
+    """Check that the kernel will watch as many folders as there are in the inbox."""
+    try:
+        most = int((limits / "max_user_watches").read_text())
+        instances = int((limits / "max_user_instances").read_text())
+    except (OSError, ValueError):
+        yield Finding(
+            "warn", "inotify", "its limits can't be read; where it does not work, the inbox is "
+            "looked at every second",
+        )  # fmt: skip
+        return
+    folders = sum(1 for _ in os.walk(inbox))
+    words = f"{some(folders, 'folder')} to watch, of at most {most:,} for each user"
+    if folders > most / 2:
+        yield Finding(
+            "fail" if folders > most else "warn", "inotify", words,
+            (f"raise it: sysctl fs.inotify.max_user_watches={max(4 * folders, 524288)}, and in "
+             "/etc/sysctl.d to keep it", "or set intake.mode: polling"),
+        )  # fmt: skip
+    elif instances < 16:
+        yield Finding(
+            "warn", "inotify", f"only {instances} programs of a user may watch folders",
+            ("raise it: sysctl fs.inotify.max_user_instances=128",),
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "inotify", words)
