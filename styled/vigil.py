@@ -102,7 +102,7 @@ class Vigil:
         engine = self.engine
         if engine is not None and engine.layers_run != self._layers_run:
             self._layers_run = engine.layers_run
-            self._pulse.beat(SCHEDULER)
+            self._pulse.touch(SCHEDULER)  # which may have begun to rest since
         self._watchdog.attend()
         # What can't be read now is read the next time; the scheduler says what is wrong.
         with suppress(ResourceUnavailable, JournalDamaged):

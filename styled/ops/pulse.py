@@ -24,6 +24,12 @@ class Pulse:
         with self._lock:
             self._alive_until[part] = self._clock() + rest_seconds
 
+    def touch(self, part: str) -> None:
+        """Give a sign of life on behalf of `part`, whose rest goes on if it rests."""
+        with self._lock:
+            now = self._clock()
+            self._alive_until[part] = max(self._alive_until.get(part, now), now)
+
     def have_all_advanced_since(self, moment: float) -> bool:
         """Tell whether every part has given a sign of life since `moment`, or may rest."""
         with self._lock:

@@ -6,12 +6,17 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 import structlog
 
-from styled.ops.logs import configure_logs, printable
+from styled.ops.logs import configure_logs, is_journal, printable, with_priority
 
 HOSTILE = "a\x1b[2J\x07\r\nb\udcff\u202e.jpg"
 ESCAPED = "a\\x1b[2J\\x07\\r\\nb\\udcff\\u202e.jpg"
@@ -154,3 +159,141 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     structlog.get_logger().error("queue.paused")
     with contextlib.suppress(OSError):
         stream.close()
+
+
+def test_what_is_said_about_the_same_thing_is_said_once() -> None:
+    """Repetitions are dropped by each log; what is about nothing in particular is not."""
+    stream = io.StringIO()
+    configure_logs(stream)
+    log = structlog.get_logger()
+    for _ in range(3):
+        log.warning("queue.paused", reason="the disk is full", seconds=len(stream.getvalue()))
+        log.info("jobs.submitted", count=1)
+    with structlog.contextvars.bound_contextvars(job="4a"):
+        log.info("job.started")
+        log.info("job.started")
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events == ["queue.paused", *["jobs.submitted"] * 3, "job.started"]
+
+
+# The journal
+
+
+def point_at(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say, as systemd does, that the journal reads what is written to `stream`."""
+    facts = os.fstat(stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{facts.st_dev}:{facts.st_ino}")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[TextIO]:
+    with open(tmp_path / "log", "w+", buffering=1) as stream:
+        yield stream
+
+
+LEVELS = [
+    ("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("exception", 3), ("critical", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "priority"), LEVELS)
+def test_the_journal_learns_the_level_of_each_line(
+    file: TextIO, monkeypatch: pytest.MonkeyPatch, method: str, priority: int
+) -> None:
+    """Each line begins with the number that syslog has for its level, and is JSON after it."""
+    point_at(file, monkeypatch)
+    configure_logs(file, level="debug")
+    getattr(structlog.get_logger(), method)("job.ended", input=HOSTILE)
+    file.seek(0)
+    (line,) = file.read().splitlines()
+    assert line.startswith(f"<{priority}>{{")
+    assert json.loads(line[3:])["input"] == HOSTILE
+
+
+def test_another_file_than_the_journals_has_plain_lines(
+    file: TextIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is redirected into a file is JSON, even within a service."""
+    with open(tmp_path / "other", "w") as other:
+        point_at(other, monkeypatch)
+        configure_logs(file)
+        structlog.get_logger().warning("job.ended")
+    file.seek(0)
+    assert json.loads(file.read())["level"] == "warning"
+
+
+def test_the_journal_is_known_by_the_very_file() -> None:
+    """A pipe that the journal reads, as standard error of a process, has levels."""
+    reading, writing = os.pipe()
+    facts = os.fstat(writing)
+    program = (
+        "import structlog; from styled.ops.logs import configure_logs; configure_logs();"
+        "structlog.get_logger().warning('job.ended')"
+    )
+    environment = {**os.environ, "JOURNAL_STREAM": f"{facts.st_dev}:{facts.st_ino}"}
+    with open(reading, "rb") as journal:
+        subprocess.run([sys.executable, "-c", program], stderr=writing, env=environment, check=True)
+        os.close(writing)
+        (line,) = journal.read().splitlines()
+    assert line.startswith(b'<4>{"')
+
+
+@pytest.mark.parametrize("value", [None, "", ":", "garbage", "{device}", "{inode}:{device}"])
+def test_what_is_no_sign_of_the_journal_is_none(
+    file: TextIO, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    """Both numbers have to be right, in their order."""
+    facts = os.fstat(file.fileno())
+    if value is None:
+        monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    else:
+        value = value.format(device=facts.st_dev, inode=facts.st_ino)
+        monkeypatch.setenv("JOURNAL_STREAM", value)
+    assert not is_journal(file)
+
+
+def test_a_stream_without_a_file_is_not_the_journal(
+    file: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one that has been closed."""
+    point_at(file, monkeypatch)
+    assert is_journal(file)
+    assert not is_journal(io.StringIO())
+    file.close()
+    assert not is_journal(file)
+
+
+@pytest.mark.parametrize(("level", "line"), [("warning", "<4>a"), ("error", "<3>a"), ("", "<6>a")])
+def test_a_level_that_is_unknown_is_taken_for_information(level: str, line: str) -> None:
+    """Neither alarming nor lost."""
+    assert with_priority(level, "a") == line
+
+
+def fall(floors: int) -> None:
+    """Fail far down."""
+    if not floors:
+        raise ValueError("the ground")
+    fall(floors - 1)
+
+
+def fail_on_failing(times: int) -> None:
+    """Fail, and again while that is dealt with."""
+    try:
+        if times > 1:
+            fail_on_failing(times - 1)
+    finally:
+        fall(100)
+
+
+@pytest.mark.parametrize("fail", [lambda: fall(900), lambda: fail_on_failing(12)])
+def test_a_traceback_is_short_enough_for_the_journal(fail: Callable[[], None]) -> None:
+    """The journal cuts lines of more than 48 KiB, after which they are no JSON any more."""
+    stream = io.StringIO()
+    configure_logs(stream)
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger().exception("job.crashed")
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["exception"][0]["exc_value"] == "the ground"
+    assert len(line) < 48 * 1024

@@ -1,0 +1,370 @@
+"""What may hinder a folder watcher, on folders and limits that the tests make."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from styled import mounts
+from styled.delivery.atomic import write_whole
+from styled.mounts import Mounts
+from styled.ops.doctor import Finding, mounted, permissions, room, watches
+
+NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+
+
+# Permissions
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder that anybody may walk to."""
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def nobody() -> Iterator[pwd.struct_passwd]:
+    """Return somebody who is not root; whatever happens, this process is root afterwards."""
+    before = identity()
+    yield pwd.getpwuid(NOBODY)
+    os.seteuid(0)
+    os.setegid(before[1][1])
+    os.setgroups(before[2])
+
+
+def identity() -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
+    """Return who this process is: users, groups and further groups."""
+    return os.getresuid(), os.getresgid(), os.getgroups()
+
+
+def test_folders_of_its_own_can_be_written(tmp_path: Path) -> None:
+    """One word for all of them; missing ones can be made where they belong."""
+    folders = {"inbox": tmp_path, "outbox": tmp_path / "missing/deep"}
+    (finding,) = permissions(folders, os.geteuid())
+    assert (finding.level, finding.about) == ("ok", "permissions")
+    assert pwd.getpwuid(os.geteuid()).pw_name in finding.words
+    assert not (tmp_path / "missing").exists()
+
+
+@as_root
+def test_the_daemons_user_is_asked_about(folder: Path, nobody: pwd.struct_passwd) -> None:
+    """Root could write anywhere; the user of the daemon can't, and is told how to."""
+    private, own, missing = folder / "private", folder / "own", folder / "private/missing"
+    private.mkdir(mode=0o700)
+    own.mkdir(mode=0o700)
+    os.chown(own, nobody.pw_uid, nobody.pw_gid)
+    folders = {"inbox": own, "outbox": private, "archive": own / "new", "state": missing}
+    outbox, state = permissions(folders, nobody.pw_uid)
+    assert (outbox.level, outbox.about, outbox.exit_code) == ("fail", "outbox", 73)
+    assert outbox.words == f"{private} can't be written by nobody"
+    assert f"chown nobody {private}" in outbox.remedies[0]
+    assert "ReadWritePaths=" in outbox.remedies[1]
+    # What is missing would have to be made in the first folder above that is there.
+    assert (state.about, state.words) == ("state", outbox.words)
+    (ok,) = permissions({"inbox": own, "archive": own / "new"}, nobody.pw_uid)
+    assert (ok.level, ok.words) == ("ok", "nobody may write to all folders")
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o500, 0o600, 0o300])
+def test_writing_alone_is_not_enough(folder: Path, nobody: pwd.struct_passwd, mode: int) -> None:
+    """A folder has to be read, written and walked through."""
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    os.chown(inbox, nobody.pw_uid, nobody.pw_gid)
+    inbox.chmod(mode)
+    (finding,) = permissions({"inbox": inbox}, nobody.pw_uid)
+    assert (finding.level, finding.about) == ("fail", "inbox")
+
+
+@as_root
+def test_the_groups_of_the_user_count(folder: Path, nobody: pwd.struct_passwd) -> None:
+    """And those of root do not."""
+    before = identity()
+    inbox, outbox = folder / "inbox", folder / "outbox"
+    for path, group in ((inbox, nobody.pw_gid), (outbox, 0)):
+        path.mkdir()
+        os.chown(path, 0, group)
+        path.chmod(0o770)
+    (finding,) = permissions({"inbox": inbox, "outbox": outbox}, nobody.pw_uid)
+    assert finding.about == "outbox"
+    assert identity() == before
+
+
+@as_root
+def test_the_process_is_itself_again_afterwards(
+    folder: Path, nobody: pwd.struct_passwd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if asking itself fails; only while it asks it is somebody else."""
+    before = identity()
+    list(permissions({"inbox": folder}, nobody.pw_uid))
+    assert identity() == before
+    asking = []
+
+    def fail(*_: object, **__: object) -> bool:
+        asking.append(identity())
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("styled.ops.doctor.os.access", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(permissions({"inbox": folder}, nobody.pw_uid))
+    monkeypatch.undo()
+    assert identity() == before
+    user, group = nobody.pw_uid, nobody.pw_gid
+    assert asking == [((0, user, 0), (before[1][0], group, before[1][2]), [group])]
+
+
+AS_NOBODY = f"""
+import os, sys
+from pathlib import Path
+from styled.ops.doctor import permissions
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+for finding in permissions({{"inbox": Path(sys.argv[1])}}, {NOBODY}):
+    print(finding.level, finding.about)
+"""
+
+
+@as_root
+@pytest.mark.parametrize(("mode", "said"), [(0o700, "ok permissions"), (0o500, "fail inbox")])
+def test_who_is_not_root_can_ask_about_himself(folder: Path, mode: int, said: str) -> None:
+    """Without becoming anybody, which would be refused."""
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    os.chown(inbox, NOBODY, NOBODY)
+    inbox.chmod(mode)
+    ran = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, inbox], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.returncode) == (f"{said}\n", 0), ran.stderr
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path: Path) -> None:
+    """However well it may be written; nothing can be made below it either."""
+    file = tmp_path / "file"
+    file.touch(0o777)
+    findings = list(permissions({"inbox": file, "outbox": file / "below"}, os.geteuid()))
+    assert [(f.level, f.about) for f in findings] == [("fail", "inbox"), ("fail", "outbox")]
+
+
+# Mounts
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a table of mounts that may be written, with nothing but the root."""
+    path = tmp_path / "mountinfo"
+    path.write_text("22 1 254:0 / / rw - ext4 /dev/vda rw\n")
+    monkeypatch.setattr(mounts, "MOUNT_TABLE", path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    found = {name: tmp_path / "disk" / name for name in ("inbox", "outbox", "state")}
+    for path in found.values():
+        path.mkdir(parents=True)
+    return found
+
+
+def plug(table: Path, folder: Path, kind: str = "ext4") -> str:
+    """Mount a disk on a folder, return the table as it was before."""
+    before = table.read_text()
+    table.write_text(f"{before}40 22 8:1 / {folder} rw - {kind} /dev/sda1 rw\n")
+    return before
+
+
+@pytest.mark.usefixtures("table")
+def test_where_nothing_was_mounted_nothing_is_missed(folders: dict[str, Path]) -> None:
+    """And looking leaves no record behind."""
+    (finding,) = mounted(folders, folders["state"])
+    assert (finding.level, finding.about) == ("ok", "disks")
+    assert list(folders["state"].iterdir()) == []
+
+
+def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) -> None:
+    """By each of its folders, with what the daemon would say, and without touching its record."""
+    state, inbox = folders["state"], folders["inbox"]
+    record = state / "mounts.json"
+    unplugged = plug(table, inbox)
+    known = Mounts(record, write_whole)
+    for folder in folders.values():
+        known.require_mounted(folder)
+    content = record.read_bytes()
+    (present,) = mounted(folders, state)
+    assert present.level == "ok"
+    inbox.rename(inbox.with_name("mounted"))
+    inbox.mkdir()
+    table.write_text(unplugged)
+    missing, *_ = mounted(folders, state)
+    assert (missing.level, missing.about, missing.exit_code) == ("fail", "inbox", 75)
+    assert f"mounted at {inbox}" in missing.words
+    assert f"mount {inbox}; work goes on by itself" in missing.remedies
+    assert record.read_bytes() == content
+
+
+def test_an_inbox_on_a_network_drive_is_no_failure(table: Path, folders: dict[str, Path]) -> None:
+    """It is looked at more often, which a person may want to know."""
+    plug(table, folders["inbox"], "nfs4")
+    (finding,) = mounted(folders, folders["state"])
+    assert (finding.level, finding.about) == ("warn", "inbox")
+    assert "nfs4" in finding.words
+    assert "polling" in finding.remedies[0]
+
+
+def test_other_folders_may_be_on_network_drives(table: Path, folders: dict[str, Path]) -> None:
+    """Nobody watches them."""
+    plug(table, folders["outbox"], "nfs4")
+    (finding,) = mounted(folders, folders["state"])
+    assert finding.level == "ok"
+
+
+# Room
+
+
+def have(
+    monkeypatch: pytest.MonkeyPatch, free: float, files: int = 1000, free_files: int = 1000
+) -> None:
+    """Let every disk have so much room; `shutil.disk_usage` asks in the same way."""
+    facts = os.statvfs_result(
+        (1, 1, 10**14, int(free), int(free), files, free_files, free_files, 0, 255)
+    )
+    monkeypatch.setattr("styled.ops.doctor.os.statvfs", lambda path: facts)
+
+
+@pytest.mark.parametrize(
+    ("free", "level", "words"),
+    [
+        (0, "fail", "0 bytes free"),
+        (99e6, "fail", "99 MB free"),
+        (100e6, "warn", "100 MB free"),
+        (1.99e9, "warn", "1.99 GB free"),
+        (2e9, "ok", "2 GB free"),
+        (4e12, "ok", "4 TB free"),
+    ],
+)
+def test_little_room_is_a_warning_and_none_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, level: str, words: str
+) -> None:
+    """What hinders some day, and what hinders now."""
+    have(monkeypatch, free)
+    (finding,) = room({"inbox": tmp_path})
+    assert (finding.level, finding.about, finding.words) == (level, "inbox", words)
+    assert bool(finding.remedies) == (level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("files", "free_files", "level"),
+    [(1000, 19, "warn"), (1000, 20, "ok"), (0, 0, "ok")],
+    ids=["few", "enough", "uncounted"],
+)
+def test_a_disk_may_run_out_of_files_before_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, free_files: int, level: str
+) -> None:
+    """Some file systems do not count them, and have no end of them."""
+    have(monkeypatch, 5e9, files, free_files)
+    (finding,) = room({"inbox": tmp_path})
+    assert finding.level == level
+    assert ("room for 19 files only" in finding.words) == (level == "warn")
+
+
+def test_each_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the names of all its folders; a folder that is missing is on none yet."""
+    have(monkeypatch, 5e9)
+    folders = {
+        "inbox": tmp_path, "outbox": Path("/proc"), "archive": tmp_path, "state": tmp_path / "none",
+    }  # fmt: skip
+    assert list(room(folders)) == [
+        Finding("ok", "inbox, archive", "5 GB free"),
+        Finding("ok", "outbox", "5 GB free"),
+    ]
+
+
+def test_a_real_disk_has_some_room(tmp_path: Path) -> None:
+    """Whatever there is, it is said in one line."""
+    (finding,) = room({"inbox": tmp_path})
+    assert " free" in finding.words
+
+
+# Watches
+
+
+@pytest.fixture
+def limits(tmp_path: Path) -> Path:
+    """Return a folder of generous limits."""
+    path = tmp_path / "limits"
+    path.mkdir()
+    (path / "max_user_watches").write_text("8\n")
+    (path / "max_user_instances").write_text("16\n")
+    return path
+
+
+def inbox_of(tmp_path: Path, folders: int) -> Path:
+    """Make an inbox with so many folders, itself included, and a file that is none."""
+    inbox = tmp_path / "inbox"
+    for number in range(1, folders):
+        (inbox / "a" / str(number) if number > 1 else inbox / "a").mkdir(parents=True)
+    inbox.mkdir(exist_ok=True)
+    (inbox / "photo.jpg").touch()
+    return inbox
+
+
+@pytest.mark.parametrize(
+    ("folders", "level", "words"),
+    [
+        (1, "ok", "1 folder to watch, of at most 8 for each user"),
+        (4, "ok", "4 folders to watch, of at most 8 for each user"),
+        (5, "warn", "5 folders to watch, of at most 8 for each user"),
+        (8, "warn", "8 folders to watch, of at most 8 for each user"),
+        (9, "fail", "9 folders to watch, of at most 8 for each user"),
+    ],
+)
+def test_all_folders_of_the_inbox_have_to_be_watched(
+    tmp_path: Path, limits: Path, folders: int, level: str, words: str
+) -> None:
+    """More than half of what the kernel allows is a warning, more than all a failure."""
+    (finding,) = watches(inbox_of(tmp_path, folders), limits)
+    assert (finding.level, finding.about, finding.words) == (level, "inotify", words)
+    if level != "ok":
+        assert "sysctl fs.inotify.max_user_watches=524288" in finding.remedies[0]
+        assert "polling" in finding.remedies[1]
+
+
+@pytest.mark.parametrize(("instances", "level"), [(15, "warn"), (16, "ok")])
+def test_few_watching_programs_are_a_warning(
+    tmp_path: Path, limits: Path, instances: int, level: str
+) -> None:
+    """A desktop alone has a dozen of them."""
+    (limits / "max_user_instances").write_text(f"{instances}\n")
+    (finding,) = watches(inbox_of(tmp_path, 1), limits)
+    assert finding.level == level
+    assert ("max_user_instances" in "".join(finding.remedies)) == (level == "warn")
+
+
+@pytest.mark.parametrize("name", ["max_user_watches", "max_user_instances"])
+@pytest.mark.parametrize("content", [None, "", "many"])
+def test_limits_that_are_not_told_are_a_warning(
+    tmp_path: Path, limits: Path, name: str, content: str | None
+) -> None:
+    """As in some containers."""
+    (limits / name).unlink() if content is None else (limits / name).write_text(content)
+    (finding,) = watches(inbox_of(tmp_path, 1), limits)
+    assert (finding.level, finding.about) == ("warn", "inotify")
+    assert "can't be read" in finding.words
+
+
+def test_the_real_limits_can_be_read(tmp_path: Path) -> None:
+    """Whatever this machine allows, an empty inbox is not too much for it."""
+    (finding,) = watches(inbox_of(tmp_path, 1))
+    assert finding.level != "fail"

@@ -1,0 +1,393 @@
+"""Metrics, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from styled.errors import ResourceUnavailable
+from styled.ops.metrics import LOOPBACK, Metrics, Standing
+
+ALERTS = Path(__file__).parents[2] / "systemd/alerts.example.yaml"
+NOW = 1_000_000.0
+
+FULL = Standing(
+    jobs={"swirls": {"queued": 3, "running": 1}, "gone": {"queued": 2}},
+    oldest_submitted_at=NOW - 90.0,
+    last_success_at=NOW - 30.0,
+    paused=True,
+    degraded=('polled: "it" is\non a\\drive', "no GPU"),
+    silent=("intake", "scheduler"),
+    steps_per_second=2.5,
+    free_bytes={"inbox": 10**9, "outbox": 5},
+)
+
+Labels = dict[str, str]
+
+
+def metrics_of(standing: Standing) -> Metrics:
+    return Metrics(lambda: standing, ["swirls", "coffee"], lambda: NOW)
+
+
+def families(text: bytes) -> dict[str, str]:
+    """Return the kind of each family of metrics."""
+    return {family.name: family.type for family in text_string_to_metric_families(text.decode())}
+
+
+def values(text: bytes, name: str) -> list[tuple[Labels, float]]:
+    """Return all labels and values of one name."""
+    return [
+        (sample.labels, sample.value)
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+        if sample.name == name
+    ]
+
+
+def value(text: bytes, name: str, **labels: str) -> float | None:
+    """Return the only value of a name that has just these labels, None where there is none."""
+    found = [amount for its_labels, amount in values(text, name) if its_labels == labels]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def populated() -> Metrics:
+    """Return metrics in which everything that may happen has happened."""
+    metrics = metrics_of(FULL)
+    metrics.note_ready("1.2.3", "cpu", "untrained", NOW - 1000.0)
+    seconds = {"waited": 5.0, "prepare": 0.2, "optimise": 45.0, "publish": 0.01}
+    metrics.count_ended("done", None, seconds, 120, 3_000_000, degraded=True)
+    metrics.count_ended("rejected", "input", {}, 0, 0, degraded=False)
+    metrics.count_ended("cancelled", "request", {}, 0, 0, degraded=False)
+    metrics.count_failed_attempt("engine")
+    return metrics
+
+
+# What is counted
+
+
+def test_jobs_are_counted_by_how_and_why_they_ended() -> None:
+    """Each end adds one to its own line, and to no other."""
+    metrics = metrics_of(Standing())
+    for _ in range(2):
+        metrics.count_ended("done", None, {}, 0, 0, degraded=False)
+    metrics.count_ended("rejected", "input", {}, 0, 0, degraded=False)
+    metrics.count_ended("rejected", "configuration", {}, 0, 0, degraded=False)
+    text = metrics.text()
+    name = "styled_jobs_finished_total"
+    assert families(text)["styled_jobs_finished"] == "counter"
+    assert value(text, name, outcome="done", failure="") == 2
+    assert value(text, name, outcome="rejected", failure="input") == 1
+    assert value(text, name, outcome="rejected", failure="configuration") == 1
+    assert value(text, name, outcome="rejected", failure="engine") == 0
+    assert sum(amount for _, amount in values(text, name)) == 4
+
+
+def test_the_usual_ends_are_there_before_they_happen() -> None:
+    """Prometheus sees no increase in a line that appears with the value 1."""
+    text = metrics_of(Standing()).text()
+    for outcome, failure in (("done", ""), ("rejected", "input"), ("rejected", "engine")):
+        assert value(text, "styled_jobs_finished_total", outcome=outcome, failure=failure) == 0
+    assert value(text, "styled_steps_total") == 0
+    assert value(text, "styled_jobs_degraded_total") == 0
+
+
+def test_failed_attempts_are_counted_by_their_reason() -> None:
+    """An attempt that will be made again is no job that has ended."""
+    metrics = metrics_of(Standing())
+    before = values(metrics.text(), "styled_jobs_finished_total")
+    for failure in ("engine", "engine", "internal"):
+        metrics.count_failed_attempt(failure)
+    text = metrics.text()
+    assert value(text, "styled_attempts_failed_total", failure="engine") == 2
+    assert value(text, "styled_attempts_failed_total", failure="internal") == 1
+    assert values(text, "styled_jobs_finished_total") == before
+
+
+def test_each_phase_has_a_histogram_of_its_own() -> None:
+    """Sums, counts and buckets are right, from tenths of a second to a day."""
+    metrics = metrics_of(Standing())
+    metrics.count_ended("done", None, {"prepare": 0.2, "optimise": 45.0}, 0, 0, degraded=False)
+    metrics.count_ended("done", None, {"prepare": 0.05, "optimise": 9e5}, 0, 0, degraded=False)
+    text, name = metrics.text(), "styled_job_phase_seconds"
+    assert families(text)[name] == "histogram"
+    assert value(text, f"{name}_count", phase="prepare") == 2
+    assert value(text, f"{name}_sum", phase="prepare") == pytest.approx(0.25)
+    assert value(text, f"{name}_sum", phase="optimise") == 900_045.0
+    buckets = {
+        (labels["phase"], float(labels["le"])): amount
+        for labels, amount in values(text, f"{name}_bucket")
+    }
+    assert [buckets["prepare", le] for le in (0.1, 0.3, float("inf"))] == [1, 2, 2]
+    assert [buckets["optimise", le] for le in (30.0, 100.0, 86400.0)] == [0, 1, 1]
+    assert buckets["optimise", float("inf")] == 2
+
+
+def test_steps_and_degraded_results_add_up_and_the_peak_is_the_last() -> None:
+    """A job that was not painted says nothing about memory."""
+    metrics = metrics_of(Standing())
+    metrics.count_ended("done", None, {}, 100, 7000, degraded=True)
+    metrics.count_ended("done", None, {}, 20, 5000, degraded=False)
+    metrics.count_ended("rejected", "input", {}, 0, 0, degraded=False)
+    text = metrics.text()
+    assert value(text, "styled_steps_total") == 120
+    assert value(text, "styled_jobs_degraded_total") == 1
+    assert value(text, "styled_job_peak_memory_bytes") == 5000
+
+
+def test_what_is_running_is_said_in_labels() -> None:
+    """Together with when it became ready."""
+    metrics = metrics_of(Standing())
+    metrics.note_ready("1.2.3", "cuda:0", "imagenet", 5000.0)
+    text = metrics.text()
+    labels = {"version": "1.2.3", "device": "cuda:0", "weights": "imagenet"}
+    assert values(text, "styled_info") == [(labels, 1)]
+    assert value(text, "styled_ready_timestamp_seconds") == 5000.0
+
+
+def test_the_process_itself_is_measured() -> None:
+    """Its memory, at least: that is what grows in months."""
+    memory = value(metrics_of(Standing()).text(), "styled_process_resident_memory_bytes")
+    assert memory is not None
+    assert memory > 1e6
+
+
+def test_no_line_says_when_a_counter_was_made() -> None:
+    """They would double the text."""
+    assert b"_created" not in populated().text()
+
+
+# How things stand
+
+
+def test_the_queue_is_shown_by_style_and_state() -> None:
+    """Configured styles even where nothing waits, others as long as something does."""
+    text = metrics_of(FULL).text()
+    assert {
+        (labels["style"], labels["state"]): amount
+        for labels, amount in values(text, "styled_queue_jobs")
+    } == {
+        ("swirls", "queued"): 3,
+        ("swirls", "running"): 1,
+        ("coffee", "queued"): 0,
+        ("coffee", "running"): 0,
+        ("gone", "queued"): 2,
+        ("gone", "running"): 0,
+    }
+
+
+def test_everything_that_stands_is_a_gauge() -> None:
+    """With the values that it has, and the age of the oldest job as of now."""
+    text = metrics_of(FULL).text()
+    assert value(text, "styled_queue_oldest_age_seconds") == 90.0
+    assert value(text, "styled_alive_timestamp_seconds") == NOW
+    assert value(text, "styled_last_success_timestamp_seconds") == NOW - 30.0
+    assert value(text, "styled_queue_paused") == 1
+    assert value(text, "styled_steps_per_second") == 2.5
+    assert values(text, "styled_degraded") == [({"reason": r}, 1) for r in FULL.degraded]
+    assert values(text, "styled_stuck") == [({"part": p}, 1) for p in ("intake", "scheduler")]
+    assert value(text, "styled_disk_free_bytes", folder="inbox") == 1e9
+    assert value(text, "styled_disk_free_bytes", folder="outbox") == 5
+    kinds = families(text)
+    for name in ("queue_jobs", "queue_paused", "degraded", "stuck", "disk_free_bytes"):
+        assert kinds[f"styled_{name}"] == "gauge"
+
+
+def test_what_there_is_nothing_to_say_about_is_left_out() -> None:
+    """A success that never was has no time, and a job that does not run has no speed."""
+    text = metrics_of(Standing()).text()
+    for name in ("last_success_timestamp_seconds", "steps_per_second", "degraded", "stuck"):
+        assert values(text, f"styled_{name}") == []
+    assert value(text, "styled_queue_oldest_age_seconds") == 0
+    assert value(text, "styled_queue_paused") == 0
+
+
+def test_a_clock_that_was_set_back_makes_no_age_negative() -> None:
+    """Then it is nothing."""
+    standing = Standing(oldest_submitted_at=NOW + 50.0)
+    assert value(metrics_of(standing).text(), "styled_queue_oldest_age_seconds") == 0
+
+
+def test_a_reason_that_is_given_twice_is_one_line() -> None:
+    """Prometheus refuses a text in which a line comes twice."""
+    text = metrics_of(Standing(degraded=("no GPU", "no GPU"))).text()
+    assert values(text, "styled_degraded") == [({"reason": "no GPU"}, 1)]
+
+
+def test_standing_is_asked_each_time_that_somebody_looks() -> None:
+    """And not before: when metrics are made there is nothing to say yet."""
+    asked: list[int] = []
+
+    def standing() -> Standing:
+        asked.append(1)
+        return Standing(steps_per_second=float(len(asked)))
+
+    metrics = Metrics(standing, ["swirls"], lambda: NOW)
+    assert asked == []
+    for times in (1, 2, 3):
+        assert value(metrics.text(), "styled_steps_per_second") == times
+
+
+def test_without_its_disk_all_else_is_said() -> None:
+    """What can't be asked for is left out; what was counted is there."""
+    missing = True
+
+    def standing() -> Standing:
+        if missing:
+            raise ResourceUnavailable("the journal is gone")
+        return FULL
+
+    metrics = Metrics(standing, ["swirls"], lambda: NOW)
+    metrics.count_ended("done", None, {}, 5, 0, degraded=False)
+    text = metrics.text()
+    assert value(text, "styled_jobs_finished_total", outcome="done", failure="") == 1
+    assert value(text, "styled_steps_total") == 5
+    for name in ("queue_jobs", "alive_timestamp_seconds", "queue_paused"):
+        assert values(text, f"styled_{name}") == []
+    missing = False
+    assert value(metrics.text(), "styled_alive_timestamp_seconds") == NOW
+
+
+def test_two_daemons_in_one_process_count_for_themselves() -> None:
+    """Each has a registry of its own."""
+    first, second = metrics_of(FULL), metrics_of(Standing())
+    first.count_ended("done", None, {}, 5, 0, degraded=False)
+    assert value(first.text(), "styled_steps_total") == 5
+    assert value(second.text(), "styled_steps_total") == 0
+    assert value(second.text(), "styled_queue_paused") == 0
+
+
+# Over HTTP
+
+
+def get(port: int, host: str = LOOPBACK) -> tuple[str, bytes]:
+    """Return the kind of content, and the content."""
+    with build_opener(ProxyHandler({})).open(f"http://{host}:{port}/metrics", timeout=10) as answer:
+        return answer.headers["Content-Type"], answer.read()
+
+
+@pytest.fixture
+def port() -> int:
+    """Return the number of a port that is free."""
+    with socket.socket() as taking:
+        taking.bind((LOOPBACK, 0))
+        number: int = taking.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def served(port: int) -> Iterator[Metrics]:
+    """Serve metrics in which everything has happened."""
+    metrics = populated()
+    metrics.serve(port)
+    yield metrics
+    metrics.close()
+
+
+def test_prometheus_can_ask_over_http(served: Metrics, port: int) -> None:
+    """It gets what the file has, as it is at that moment."""
+    kind, text = get(port)
+    assert kind.startswith("text/plain; version=")
+    assert families(text) == families(served.text())
+    assert values(text, "styled_degraded") == values(served.text(), "styled_degraded")
+    served.count_ended("done", None, {}, 1000, 0, degraded=False)
+    assert value(get(port)[1], "styled_steps_total") == 1120
+
+
+@pytest.mark.usefixtures("served")
+def test_nobody_else_can_ask(port: int) -> None:
+    """Only at the one address, which no other machine can reach."""
+    with pytest.raises(URLError):
+        get(port, "127.0.0.2")
+
+
+def test_a_port_that_is_taken_is_named(served: Metrics, port: int) -> None:
+    """With the setting to change; who has the port keeps it, and counting goes on."""
+    late = metrics_of(Standing())
+    with pytest.raises(ResourceUnavailable) as caught:
+        late.serve(port)
+    assert caught.value.message == (
+        f"metrics.http_port: metrics can't be served on 127.0.0.1:{port}: Address already in use"
+    )
+    assert caught.value.remedies
+    late.close()
+    assert families(get(port)[1]) == families(served.text())
+    assert value(late.text(), "styled_steps_total") == 0
+
+
+def test_closing_ends_the_thread_and_frees_the_port(port: int) -> None:
+    """At once: the next start may be now. Closing twice is no error."""
+    before = set(threading.enumerate())
+    metrics = populated()
+    metrics.close()
+    metrics.serve(port)
+    (thread,) = set(threading.enumerate()) - before
+    get(port)
+    metrics.close()
+    assert not thread.is_alive()
+    with pytest.raises(URLError):
+        get(port)
+    metrics.close()
+    metrics.serve(port)
+    get(port)
+    metrics.close()
+
+
+# What watches it
+
+
+def rules() -> list[dict[str, str]]:
+    """Return all example alerts."""
+    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
+    found: list[dict[str, str]] = group["rules"]
+    return found
+
+
+def test_there_is_something_behind_each_alert() -> None:
+    """A name that is misspelt in an alert would never ring."""
+    text = populated().text()
+    present = {
+        sample.name
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+    asked = {name for rule in rules() for name in re.findall(r"styled_\w+", rule["expr"])}
+    assert len(asked) >= 8
+    assert asked - present == set()
+
+
+def test_labels_that_alerts_ask_for_exist() -> None:
+    """Those in braces with the values that they may have, and those that words quote."""
+    text = populated().text()
+    for rule in rules():
+        (name, *_) = re.findall(r"styled_\w+", rule["expr"])
+        labels = [its_labels for its_labels, _ in values(text, name)]
+        for label, wanted in re.findall(r'{(\w+)="(\w+)"}', rule["expr"]):
+            assert wanted in [its_labels[label] for its_labels in labels]
+        for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
+            assert all(label in its_labels for its_labels in labels)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_itself_finds_nothing_wrong() -> None:
+    """Neither with the alerts nor with the names and units of metrics."""
+    for words, given in (
+        (("rules", str(ALERTS)), b""),
+        (("metrics",), populated().text()),
+        (("metrics",), metrics_of(Standing()).text()),
+    ):
+        ran = subprocess.run(
+            ["promtool", "check", *words], input=given, capture_output=True, timeout=60
+        )
+        assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()

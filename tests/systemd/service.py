@@ -1,0 +1,190 @@
+"""The service as an operator has it: installed as README says, with small pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import skimage.data
+from PIL import Image
+
+from tests.systemd.machine import Machine
+from tests.systemd.package import PREFIX, install_package
+
+README = Path(__file__).parents[2] / "README.md"
+
+DATA = "/var/lib/styled"
+CONFIG = "/etc/styled/config.yaml"
+HANG = "/run/styled-hang"
+
+OVERRIDES = "{size: {long_edge: 64}, steps: 3, scales: null, min_improvement: 0}"
+LONG = "{size: {long_edge: 128}, steps: 4000, scales: null, min_improvement: 0}"
+
+# What hangs is chosen by a file: a layer of the network, or a look at a folder.
+SITECUSTOMIZE = f"""\
+import os, sys, threading, time
+
+def hang_if(what):
+    while os.path.exists("{HANG}-" + what):
+        time.sleep(0.1)
+
+def late():
+    from styled.engine import vgg
+    from styled.intake import scanning
+    run, look = vgg.F.conv2d, scanning.os.scandir
+    def conv2d(*words, **named):
+        hang_if("engine")
+        return run(*words, **named)
+    def scandir(folder):
+        hang_if("intake")
+        return look(folder)
+    vgg.F.conv2d = conv2d
+    os.scandir = scandir
+
+if sys.argv[1:2] == ["run"] or "run" in sys.orig_argv:
+    late()
+"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A unit of styled in a machine."""
+
+    machine: Machine
+    unit: str = "styled"
+    data: str = DATA
+    config: str = CONFIG
+
+    def do(self, *words: str, user: str = "root", check: bool = True) -> str:
+        """Run one of styled's commands inside; return what it says."""
+        done = self.machine.run(f"{PREFIX}/bin/styled", *words, user=user, check=check)
+        return done.stdout + done.stderr
+
+    def configure(self, overrides: str = OVERRIDES, more: str = "") -> None:
+        """Write a configuration for small pictures."""
+        self.write(self.config, self.configuration(overrides, more))
+
+    def configuration(self, overrides: str = OVERRIDES, more: str = "") -> str:
+        """Return what `configure` writes."""
+        folders = ("inbox", "outbox", "rejected", "archive", "state")
+        places = "".join(f"{folder}: {self.data}/{folder}\n" for folder in folders)
+        return f"""\
+{places}
+default_style: red-trees
+styles:
+  red-trees: {{image: /etc/styled/styles/red-trees.png, overrides: {overrides}}}
+engine: {{weights: untrained, device: cpu}}
+intake: {{settle_seconds: 0.2}}
+{more}
+"""
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file inside, which everybody may read."""
+        file = self.machine.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        os.chmod(file, 0o644)
+
+    def drop(self, name: str, data: bytes | None = None, user: str = "alice") -> None:
+        """Put a photo into the inbox, as somebody else than the service."""
+        if data is None:
+            buffer = io.BytesIO()
+            picture = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # it has no types
+            picture.resize((200, 132)).save(buffer, "png")
+            data = buffer.getvalue()
+        self.machine.path("/tmp/photo").write_bytes(data)
+        os.chmod(self.machine.path("/tmp/photo"), 0o644)
+        self.machine.run("cp", "/tmp/photo", f"{self.data}/inbox/{name}", user=user)
+
+    def sidecar(self, name: str) -> dict[str, dict[str, object]]:
+        """Return the sidecar of a result."""
+        text = self.machine.path(f"{self.data}/outbox/red-trees/{name}.json").read_text()
+        content: dict[str, dict[str, object]] = json.loads(text)
+        return content
+
+    def wait_for(self, path: str, seconds: float = 90) -> None:
+        """Wait until a file is there, below the folder of data."""
+        self.machine.wait_until(lambda: self.machine.path(f"{self.data}/{path}").exists(), seconds)
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return all log events of one name, each with its `PRIORITY`."""
+        found = []
+        for entry in self.machine.journal(self.unit):
+            message = entry["MESSAGE"]
+            if isinstance(message, str) and message.startswith("{"):
+                event = json.loads(message)
+                if event.get("event") == name:
+                    found.append({**event, "PRIORITY": entry["PRIORITY"]})
+        return found
+
+    def said(self) -> str:
+        """Return all that the journal has about the unit."""
+        return "\n".join(str(entry["MESSAGE"]) for entry in self.machine.journal(self.unit))
+
+    def property(self, name: str) -> str:
+        """Return a property of the unit."""
+        return self.machine.property(self.unit, name)
+
+    def pid(self) -> str:
+        """Return the number of its main process."""
+        return self.property("MainPID")
+
+    def drop_in(self, name: str, text: str) -> None:
+        """Change the unit as `systemctl edit` does; without a text, as it was."""
+        path = f"/etc/systemd/system/{self.unit}.service.d/{name}.conf"
+        if text:
+            self.write(path, text)
+        else:
+            self.machine.path(path).unlink(missing_ok=True)
+        self.machine.systemctl("daemon-reload")
+
+    def is_as_installed(self) -> bool:
+        """Tell whether it runs, with nothing changed since `afresh`."""
+        drop_in = self.machine.path(f"/etc/systemd/system/{self.unit}.service.d/test.conf")
+        config = self.machine.path(self.config).read_text()
+        runs = self.property("ActiveState") == "active"
+        return runs and config == self.configuration() and not drop_in.exists()
+
+    def afresh(self) -> None:
+        """Start it with nothing in its folders, in the journal, or in what it remembers."""
+        self.machine.systemctl("stop", self.unit, check=False)
+        self.machine.systemctl("reset-failed", self.unit, check=False)
+        folders = ("outbox", "rejected", "archive", "state")
+        self.machine.run("rm", "-rf", *(f"{self.data}/{folder}" for folder in folders))
+        self.machine.run("sh", "-c", f"rm -rf {self.data}/inbox/*")
+        self.machine.run("journalctl", "--rotate")
+        self.machine.run("journalctl", "--vacuum-files=1")
+        self.configure()
+        self.machine.systemctl("start", self.unit)
+
+
+def readme_commands(heading: str) -> list[str]:
+    """Return the commands of the first code block after some words in README."""
+    text = README.read_text()
+    block = re.search(r"```sh\n(.*?)```", text[text.index(heading) :], re.DOTALL)
+    assert block is not None
+    return [line for line in block[1].splitlines() if line]
+
+
+def install(machine: Machine) -> Service:
+    """Install it as README says; only pip has no network, and the pretrained network neither."""
+    pip, copy, init, fetch, enable = readme_commands("As a service")
+    assert "pip install" in pip
+    install_package(machine)
+    machine.run("sh", "-ec", copy.replace("sudo ", ""))
+    machine.run("sh", "-ec", init.replace("sudo ", "") + " --weights untrained")
+    assert "weights fetch" in fetch
+    service = Service(machine)
+    machine.run("useradd", "--create-home", "--groups", "styled", "alice")
+    hook = machine.run("sh", "-c", f"echo {PREFIX}/lib/python3*/site-packages").stdout.strip()
+    service.write(f"{hook}/sitecustomize.py", SITECUSTOMIZE)
+    service.configure()
+    # Pictures this small gain nothing by more, and other tests may be running.
+    service.drop_in("threads", "[Service]\nEnvironment=OMP_NUM_THREADS=1\n")
+    machine.run(*shlex.split(enable.replace("sudo ", "")), timeout=200)
+    return service

@@ -1,0 +1,252 @@
+"""The unit under a real systemd: ready, reload, stop, crash, hang, and a bad configuration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.systemd.machine import Machine, booted, reason_to_skip
+from tests.systemd.package import python_mounts
+from tests.systemd.service import CONFIG, DATA, HANG, LONG, Service, install, readme_commands
+
+_reason = reason_to_skip()
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(_reason is not None, reason=_reason or ""),
+]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Boot a container and install the service in it, as README says."""
+    with booted(tmp_path_factory.mktemp("machine"), python_mounts()) as machine:
+        yield install(machine)
+
+
+@pytest.fixture
+def service(installed: Service) -> Service:
+    """Return the service, running as installed; what earlier tests did may lie there."""
+    if not installed.is_as_installed():
+        installed.afresh()
+    return installed
+
+
+@pytest.fixture
+def changed(installed: Service) -> Iterator[Service]:
+    """Return the service, running, with nothing in its folders or the journal, to be changed."""
+    installed.afresh()
+    yield installed
+    for what in ("engine", "intake"):
+        installed.machine.path(f"{HANG}-{what}").unlink(missing_ok=True)
+    installed.drop_in("test", "")
+
+
+def moment(machine: Machine, words: str) -> int:
+    """Return when the journal of the unit has first had a message with these words."""
+    return next(
+        int(str(entry["__REALTIME_TIMESTAMP"]))
+        for entry in machine.journal("styled")
+        if words in str(entry["MESSAGE"])
+    )
+
+
+def test_it_is_started_once_the_network_has_run_and_not_before(changed: Service) -> None:
+    """`systemctl start` returns when photos can be painted; until then it is activating."""
+    service, machine = changed, changed.machine
+    assert service.property("ActiveState") == "active"
+    assert machine.run("ps", "-o", "user=", "-p", service.pid()).stdout.strip() == "styled"
+    assert moment(machine, '"daemon.started"') <= moment(machine, "Started styled")
+    service.drop_in("test", "[Service]\nTimeoutStartSec=8\n")
+    machine.systemctl("stop", "styled")
+    machine.path(f"{HANG}-engine").touch()  # the network is there, but does not run
+    machine.systemctl("start", "--no-block", "styled")
+    machine.wait_until(lambda: "start operation timed out" in service.said())
+    assert '"daemon.started"' not in service.said()[service.said().index("Stopped styled") :]
+
+
+def test_a_photo_that_a_member_of_the_group_drops_comes_back(service: Service) -> None:
+    """The painting is there, its owner may read it, and `styled status` tells of it."""
+    service.drop("a.png")
+    service.wait_for("outbox/red-trees/a.png.json")
+    machine = service.machine
+    machine.run("cat", f"{DATA}/outbox/red-trees/a.png", user="alice")
+    assert service.sidecar("a.png")["result"]["width"] == 64
+    machine.wait_until(lambda: not machine.path(f"{DATA}/inbox/a.png").exists())
+    said = service.do("status", user="alice")
+    assert "styled is running" in said
+    assert "red-trees/a.png" in said
+    service.wait_for("state/metrics.prom")
+    machine.wait_until(lambda: "waiting for photos" in service.property("StatusText"))
+
+
+def test_the_journal_knows_the_level_of_every_line(service: Service) -> None:
+    """A rejection is a warning, the rest information; the lines are JSON as written."""
+    service.drop("bad.jpg", b"no picture")
+    service.wait_for("rejected/red-trees/bad.jpg.json")
+    (rejected,) = service.events("job.rejected")
+    assert (rejected["PRIORITY"], rejected["level"]) == ("4", "warning")
+    (started,) = service.events("daemon.started")[-1:]
+    assert (started["PRIORITY"], started["level"]) == ("6", "info")
+    warnings = service.machine.run("journalctl", "-u", "styled", "-p", "warning", "-o", "cat")
+    assert "job.rejected" in warnings.stdout
+    assert "daemon.started" not in warnings.stdout
+
+
+def test_a_reload_takes_over_what_is_right_and_refuses_what_is_not(service: Service) -> None:
+    """`systemctl reload` fails for a mistake and says where; the service goes on as it was."""
+    machine, pid = service.machine, service.pid()
+    service.configure(more="folders: {both: [red-trees]}")
+    machine.systemctl("reload", "styled")
+    machine.wait_until(lambda: service.events("config.reloaded"))
+    service.wait_for("inbox/both")
+
+    service.configure(more="queue: {max_attempts: many}")
+    refused = machine.systemctl("reload", "styled", check=False)
+    assert refused.returncode != 0
+    assert "queue.max_attempts: expected a whole number" in service.said()
+    assert (service.property("ActiveState"), service.pid()) == ("active", pid)
+    service.drop("both/b.png")
+    service.wait_for("outbox/red-trees/b.png.json")
+
+
+def test_a_stop_amid_a_job_is_quick_and_the_start_goes_on(changed: Service) -> None:
+    """It leaves with a checkpoint, and no attempt is counted."""
+    service, machine = changed, changed.machine
+    service.configure(LONG)
+    machine.systemctl("restart", "styled")
+    service.drop("long.png")
+    machine.wait_until(lambda: "painting long.png" in service.property("StatusText"))
+    began = time.monotonic()
+    machine.systemctl("stop", "styled")
+    assert time.monotonic() - began < 10
+    assert service.property("Result") == "success"
+    assert list(machine.path(f"{DATA}/state/checkpoints").glob("*.ckpt"))
+    machine.systemctl("start", "styled")
+    machine.wait_until(lambda: service.events("job.resumed"))
+    (job,) = service.events("job.resumed")
+    assert service.events("job.claimed")[-1]["attempt"] == 1
+    service.do("cancel", str(job["job"]))
+    service.wait_for("rejected/red-trees/long.png.json")
+
+
+def test_a_crash_is_followed_by_a_start(changed: Service) -> None:
+    """After kill -9 it is there again by itself, and paints what was lying there."""
+    service, machine, pid = changed, changed.machine, changed.pid()
+    service.drop("c.png")
+    machine.run("kill", "-9", pid)
+    machine.wait_until(lambda: service.property("NRestarts") == "1")
+    service.wait_for("outbox/red-trees/c.png.json")
+    assert service.pid() not in (pid, "0")
+
+
+@pytest.mark.parametrize("what", ["engine", "intake"])
+def test_the_watchdog_ends_what_hangs(changed: Service, what: str) -> None:
+    """While anything hangs nobody pings; the start after that paints what was lying there."""
+    service, machine = changed, changed.machine
+    service.drop_in("test", "[Service]\nWatchdogSec=6\nRestartSec=1\n")
+    machine.systemctl("restart", "styled")
+    pid = service.pid()
+    time.sleep(8)  # as long as nothing hangs, it lives
+    assert service.pid() == pid
+    machine.path(f"{HANG}-{what}").touch()
+    service.drop("h.png")
+    machine.wait_until(lambda: "Watchdog timeout" in service.said(), 40)
+    said = service.said()
+    assert "Fatal Python error: Aborted" in said
+    hanging = {"engine": "conv2d", "intake": "scandir"}[what]
+    assert f"in {hanging}" in said  # where it hangs, in the traceback of that thread
+    machine.path(f"{HANG}-{what}").unlink()
+    service.wait_for("outbox/red-trees/h.png.json")
+    assert service.pid() not in (pid, "0")
+    assert service.property("NRestarts") == "1"
+
+
+def test_a_bad_configuration_fails_once_and_says_why(changed: Service) -> None:
+    """The unit has failed with the reason in the journal, and is not started again and again."""
+    service, machine = changed, changed.machine
+    machine.systemctl("stop", "styled")
+    service.configure(more="colour: blue")
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    time.sleep(7)  # RestartSec is 5
+    assert service.property("ActiveState") == "failed"
+    assert service.property("NRestarts") == "0"
+    assert service.property("ExecMainStatus") == "78"
+    errors = machine.run("journalctl", "-u", "styled", "-p", "err", "-o", "cat").stdout
+    assert f"{CONFIG}:" in errors
+    assert "colour: unknown key" in errors
+
+
+def test_missing_weights_are_told_and_waited_for(changed: Service) -> None:
+    """Without the network to download from: exit code 69, the remedies, and another try."""
+    service, machine = changed, changed.machine
+    machine.systemctl("stop", "styled")
+    service.configure()
+    text = machine.path(CONFIG).read_text().replace("untrained", "/etc/styled/vgg19.safetensors")
+    service.write(CONFIG, text)
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    machine.wait_until(lambda: service.property("ExecMainStatus") == "69")
+    assert "/etc/styled/vgg19.safetensors" in service.said()
+    machine.run("/opt/styled/bin/styled", "weights", "export", "/etc/styled/vgg19.safetensors",
+                "--weights", "untrained", timeout=100)  # fmt: skip
+    machine.wait_until(lambda: service.property("ActiveState") == "active", 60)
+
+
+def test_two_instances_run_beside_each_other(service: Service) -> None:
+    """Each has its own configuration and folders, and both the same network."""
+    machine = service.machine
+    other = Service(machine, "styled@left", f"{DATA}/left", "/etc/styled/left/config.yaml")
+    other.configure()
+    machine.systemctl("start", "styled@left")
+    machine.run("systemd-tmpfiles", "--create", "styled.conf")
+    for one in (service, other):
+        one.drop("two.png")
+        one.wait_for("outbox/red-trees/two.png.json")
+    assert service.property("ActiveState") == other.property("ActiveState") == "active"
+    machine.systemctl("stop", "styled@left")
+
+
+def test_the_service_may_write_nothing_else(service: Service) -> None:
+    """Whatever a hostile picture made it do: no other folder, no network, no device."""
+    pid = service.pid()
+    for inside, expected in (
+        (f"touch {DATA}/x && rm {DATA}/x && echo yes", "yes"),
+        ("touch /etc/styled/x || echo no", "no"),
+        ("touch /opt/styled/x || echo no", "no"),
+        ("head -c1 /dev/mem || echo no", "no"),
+        ("ls /home/alice || echo no", "no"),
+    ):
+        done = service.machine.run(
+            "nsenter", "--target", pid, "--mount", "--setuid", "0", "sh", "-c", inside, check=False
+        )
+        assert expected in done.stdout, inside
+    assert "NoNewPrivs:\t1" in service.machine.path(f"/proc/{pid}/status").read_text()
+    interfaces = service.machine.run("nsenter", "--target", pid, "--net", "ls", "/sys/class/net")
+    assert "host" not in interfaces.stdout
+
+
+def test_systemd_finds_no_fault_with_the_units(service: Service) -> None:
+    """Nothing to complain about, and exposed as little as a GPU allows."""
+    for unit in ("styled.service", "styled@left.service"):
+        path = unit.replace("left", "")
+        verified = service.machine.run(
+            "systemd-analyze", "verify", f"/usr/local/lib/systemd/system/{path}"
+        )
+        assert verified.stdout + verified.stderr == ""
+        exposed = service.machine.run("systemd-analyze", "security", "--threshold=15", unit)
+        assert "SAFE" in exposed.stdout or "OK" in exposed.stdout
+
+
+def test_it_is_gone_after_two_commands(service: Service) -> None:
+    """What README says to uninstall leaves the pictures and the configuration."""
+    service.drop("last.png")
+    service.wait_for("outbox/red-trees/last.png.json")
+    for command in readme_commands("To uninstall"):
+        service.machine.run("sh", "-ec", command.replace("sudo ", ""))
+    service.machine.systemctl("daemon-reload")
+    assert service.property("LoadState") == "not-found"
+    assert not service.machine.path("/opt/styled").exists()
+    assert service.machine.path(f"{DATA}/outbox/red-trees/last.png").exists()
+    assert service.machine.path(CONFIG).exists()
