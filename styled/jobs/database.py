@@ -93,8 +93,17 @@ def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection
         ResourceUnavailable: there is none, it can't be read or, unless it is for looking
             only, written; or it is of another version.
     """
-    if not path.exists():
-        raise ResourceUnavailable(f"there is no journal at {path}", "start it with styled run")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise ResourceUnavailable(
+            f"there is no journal at {path}", "start it with styled run"
+        ) from None
+    except OSError as error:
+        raise ResourceUnavailable(
+            f"the journal {path} can't be looked at: {error.strerror}",
+            "ask as the user that styled runs as (sudo -u styled ...), or as root",
+        ) from error
     # Without a write-ahead log nobody is writing, and SQLite has to be told so: else it
     # wants to make one, which a user who may only read is not allowed to.
     log_file = path.with_name(f"{path.name}-wal")

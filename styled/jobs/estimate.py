@@ -81,18 +81,19 @@ class Estimate:
     def seconds_left(self) -> float | None:
         """Return how long it will still take, None as long as nothing can be said."""
         now = self._last
-        if now is None or self._scales[now.scale].steps < 2:
+        measured = [seen for seen in self._scales.values() if seen.steps > 1]
+        if now is None or not measured:
             return None
-        here = self._scales[now.scale]
+        latest = measured[-1]
         fixed = self._fixed_pixels()
-        per_pixel = here.per_step / (here.pixels + fixed)
+        per_pixel = latest.per_step / (latest.pixels + fixed)
         expected = self._share() * now.steps
         left = 0.0
         if not now.finished:
             # A scale that goes on for longer than expected may end at any step.
             more = expected - now.step if now.step < expected else (now.steps - now.step) / 2
-            left = more * here.per_step
-        first_steps = here.extra_seconds / here.per_step if here.per_step else 1.0
+            left = more * per_pixel * (now.width * now.height + fixed)
+        first_steps = latest.extra_seconds / latest.per_step if latest.per_step else 1.0
         for width, height in now.plan[now.scale :]:
             left += per_pixel * (width * height + fixed) * (expected - 1 + first_steps)
         return left
@@ -124,4 +125,5 @@ def _meets_zero(scales: Sequence[_Scale]) -> float:
     slope = (large.per_step - small.per_step) / max(large.pixels - small.pixels, 1)
     if slope <= 0:
         return float(large.pixels)  # noise: a step there seems to cost nothing but its start
-    return min(max(0.0, small.per_step / slope - small.pixels), float(large.pixels))
+    # Limited, since a slope that is nearly none may be noise as well.
+    return min(max(0.0, small.per_step / slope - small.pixels), 10.0 * large.pixels)

@@ -6,7 +6,7 @@ import os
 import pwd
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,39 +46,58 @@ class Finding:
 def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
     """Check that `user` may write to each folder, or make it where it is missing."""
     name = _name(user)
-    wrong = False
-    for folder_name, folder in folders.items():
-        existing = next(f for f in (folder, *folder.parents) if f.exists())
+    if os.geteuid() not in (0, user):
+        yield Finding(
+            "warn", "permissions", f"only root or {name} can tell whether {name} may write",
+            (f"sudo -u {name} styled doctor",),
+        )  # fmt: skip
+        return
+    try:
         with _as_user(user):
-            may = existing.is_dir() and os.access(
-                existing, os.R_OK | os.W_OK | os.X_OK, effective_ids=True
-            )
-        if not may:
-            wrong = True
+            wrong = list(_wrong(folders, name))  # all of it, before being oneself again
+    except PermissionError as error:
+        wrong = [
+            Finding("warn", "permissions", f"nobody can tell whether {name} may write: {error}")
+        ]
+    yield from wrong or [Finding("ok", "permissions", f"{name} may write to all folders")]
+
+
+def _wrong(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
+    for folder_name, folder in folders.items():
+        existing = next(f for f in (folder, *folder.parents) if os.path.lexists(f))
+        if not os.access(existing, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             yield Finding(
                 "fail", folder_name, f"{existing} can't be written by {name}",
                 (f"give it to {name}: chown {name} {existing}",
                  "under systemd, name it in ReadWritePaths= too (systemctl edit styled)"),
             )  # fmt: skip
-    if not wrong:
-        yield Finding("ok", "permissions", f"{name} may write to all folders")
+        elif not existing.is_dir():
+            yield Finding(
+                "fail", folder_name, f"{existing} is no folder",
+                ("move it away, or name another folder in the configuration",),
+            )  # fmt: skip
 
 
 @contextmanager
 def _as_user(user: int) -> Iterator[None]:
     """Ask as another user whether something is allowed; only root can."""
-    if os.geteuid() != 0 or user == 0:
+    if user == os.geteuid():
         yield
         return
-    entry = pwd.getpwuid(user)
     groups, group = os.getgroups(), os.getegid()
-    os.setgroups(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    os.setegid(entry.pw_gid)
-    os.seteuid(user)
     try:
+        entry = pwd.getpwuid(user)
+        theirs, their_groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError:  # its account is gone, or was never made, as in a container
+        theirs, their_groups = user, []
+    try:
+        os.setgroups(their_groups)
+        os.setegid(theirs)
+        os.seteuid(user)
         yield
     finally:
-        os.seteuid(0)
+        if os.geteuid() != 0:
+            os.seteuid(0)
         os.setegid(group)
         os.setgroups(groups)
 
@@ -93,12 +112,15 @@ def _name(user: int) -> str:
 def mounted(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
     """Check that each folder is on the disk that it was on before."""
     mounts = Mounts(state / "mounts.json", lambda record, data: None)
+    are_right = True
     for name, folder in folders.items():
         try:
             mounts.require_mounted(folder)
         except NotMounted as error:
+            are_right = False
             yield Finding("fail", name, error.message, error.remedies, exit_code=75)
         except ResourceUnavailable as error:
+            are_right = False
             yield Finding("warn", name, error.message, error.remedies)
     inbox = mount_of(folders["inbox"])
     if inbox is not None and inbox.is_remote:
@@ -107,7 +129,7 @@ def mounted(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
             "files: it is looked at every second",
             ("to accept that: intake.mode: polling",),
         )  # fmt: skip
-    else:
+    if are_right:
         yield Finding("ok", "disks", "all are mounted that were mounted before")
 
 
@@ -115,21 +137,22 @@ def room(folders: Mapping[str, Path]) -> Iterator[Finding]:
     """Check how much room there is, on each disk once."""
     seen: dict[int, list[str]] = {}
     for name, folder in folders.items():
-        if folder.exists():
+        with suppress(OSError):  # it is missing, or hidden, which others say
             seen.setdefault(os.stat(folder).st_dev, []).append(name)
     for names in seen.values():
         folder = folders[names[0]]
         free, about = shutil.disk_usage(folder).free, ", ".join(names)
         files = os.statvfs(folder)
-        words = f"{size(free)} free"
+        words, files_left = f"{size(free)} free", some(files.f_favail, "file")
         if free < LITTLE_BYTES:
             yield Finding(
                 "fail" if free < SCARCE_BYTES else "warn", about, words,
                 ("free some space: originals in the archive are the first to think of",),
             )  # fmt: skip
-        elif files.f_files and files.f_favail < SCARCE_SHARE * files.f_files:
+        elif files.f_favail < SCARCE_SHARE * files.f_files:
             yield Finding(
-                "warn", about, f"{words}, but room for {some(files.f_favail, 'file')} only",
+                "warn" if files.f_favail else "fail", about,
+                f"{words}, but room for {files_left} only",
                 ("delete small files, or use another file system",),
             )  # fmt: skip
         else:

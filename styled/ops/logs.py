@@ -20,9 +20,12 @@ from styled.ops.repetition import Repetition
 
 # Without local variables, which are whole pictures here.
 _tracebacks = structlog.processors.ExceptionRenderer(
-    # The journal cuts lines of more than 48 KiB.
+    # The journal cuts longer lines in two.
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
 )
+
+LONGEST_LINE, SHORTENED_TO = 48_000, 500
+"""Characters: of a line, and of each text in a line that would be longer."""
 
 # syslog(3)
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
@@ -84,8 +87,17 @@ _as_json = structlog.processors.JSONRenderer(ensure_ascii=True)
 
 def _for_the_journal(logger: WrappedLogger, name: str, event: EventDict) -> str:
     line = _as_json(logger, name, event)
-    assert isinstance(line, str)
-    return with_priority(str(event.get("level")), line)
+    if len(line) > LONGEST_LINE:
+        line = _as_json(logger, name, {key: _shortened(value) for key, value in event.items()})
+    return with_priority(str(event.get("level")), str(line))
+
+
+def _shortened(value: object) -> object:
+    if isinstance(value, str) and len(value) > SHORTENED_TO:
+        return f"{value[:SHORTENED_TO]}... ({len(value)} characters)"
+    if isinstance(value, dict):
+        return {key: _shortened(part) for key, part in value.items()}
+    return [_shortened(part) for part in value] if isinstance(value, list) else value
 
 
 class _Steadfast:
@@ -130,7 +142,7 @@ class _LibraryLogs(logging.Handler):
         # watchdog calls it an error that an observer is stopped while events are coming.
         if "when the thread is inactive" not in message:
             structlog.get_logger().log(
-                record.levelno, "library.logged", library=record.name, message=message
+                record.levelno // 10 * 10, "library.logged", library=record.name, message=message
             )
 
 

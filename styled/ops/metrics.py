@@ -26,7 +26,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from styled.errors import ResourceUnavailable
+from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.ops.logs import printable
 
 LOOPBACK = "127.0.0.1"
 """Metrics are for this machine: whoever wants them elsewhere has a proxy that asks who is there."""
@@ -72,7 +73,8 @@ class Metrics:
         """Measure; `standing` is asked whenever somebody looks, from any thread.
 
         Args:
-            standing: May raise ResourceUnavailable: then what it would say is left out.
+            standing: May raise ResourceUnavailable or JournalDamaged: then what it would say
+                is left out.
             styles: Those that are configured: their queues are shown when empty too.
             now: Unix time.
         """
@@ -187,7 +189,7 @@ class _StandingCollector(Collector):
         return []  # else it would be asked before there is anything to say
 
     def collect(self) -> Iterable[Metric]:
-        with suppress(ResourceUnavailable):
+        with suppress(ResourceUnavailable, JournalDamaged):
             yield from self._of(self._standing())
 
     def _of(self, standing: Standing) -> Iterable[Metric]:
@@ -226,7 +228,7 @@ class _StandingCollector(Collector):
             "styled_degraded", "1 for each thing that the service does without.", labels=["reason"]
         )
         for reason in dict.fromkeys(standing.degraded):
-            degraded.add_metric([reason], 1)
+            degraded.add_metric([printable(reason)], 1)
         yield degraded
         stuck = GaugeMetricFamily(
             "styled_stuck", "1 for each part that gives no sign of life.", labels=["part"]

@@ -18,6 +18,9 @@ from styled.ops.pulse import Pulse
 LONGEST_STATUS = 200
 """Characters; more would not be shown in one line."""
 
+SEND_SECONDS = 1.0
+"""How long to wait for a listener that does not read."""
+
 PINGS_PER_LIMIT = 4
 """How often the watchdog is told at most, within the time after which it bites."""
 
@@ -65,6 +68,7 @@ class ServiceManager:
             return
         # Nobody listening is no reason to stop working.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(SEND_SECONDS)
             sender.sendto("\n".join(lines).encode(), self._address)
 
 

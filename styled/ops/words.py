@@ -25,12 +25,14 @@ def _two(whole: int, large: int, large_name: str, small: int, small_name: str) -
 
 def size(bytes_: float) -> str:
     """Return a size with two or three digits, such as `4.2 GB`."""
+    if bytes_ < 1000:
+        return some(round(bytes_), "byte")
     amount = float(bytes_)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(amount) < 1000:
-            return f"{amount:.3g} {unit}" if unit != "bytes" else f"{amount:.0f} bytes"
+    for unit in ("kB", "MB", "GB", "TB"):
         amount /= 1000
-    return f"{amount:,.3g} TB" if amount < 1000 else f"{amount:,.0f} TB"
+        if amount < 999.5:  # beyond, it would be rounded to a thousand
+            return f"{amount:.3g} {unit}"
+    return f"{amount:,.0f} TB"
 
 
 def some(count: int, noun: str) -> str:

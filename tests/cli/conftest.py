@@ -24,6 +24,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(
+        "styled.cli.working_folder.OF_THE_SERVICE", tmp_path / "etc/styled/config.yaml"
+    )
     monkeypatch.setenv("COLUMNS", "200")
     # Drawing a large picture takes seconds, and nothing here looks at it.
     monkeypatch.setattr("styled.cli.init.FIRST_STYLE_SIZE", (64, 48))

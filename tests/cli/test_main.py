@@ -40,8 +40,9 @@ def _journal(here: Path) -> None:
 @pytest.mark.usefixtures("_journal")
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "--version", "status", "status --json", "recipes", "recipes pyramid",
-     "config schema", "config show", "retry --all"],
+    ["--help", "--version", "status", "status --json", "jobs", "jobs --json", "explain inbox/a.jpg",
+     "explain --json config.yaml", "cancel --all", "recipes", "recipes pyramid", "config schema",
+     "config show", "retry --all"],
 )  # fmt: skip
 def test_looking_never_loads_torch(arguments: str) -> None:
     """Commands that only look at things answer at once, because torch stays out."""
@@ -51,11 +52,19 @@ def test_looking_never_loads_torch(arguments: str) -> None:
     assert ran.stdout.strip()
 
 
+@pytest.mark.parametrize("module", ["status_view", "jobs", "explain", "retry", "working_folder"])
+def test_what_looks_never_imports_torch(module: str) -> None:
+    """However one comes to these modules."""
+    code = f"import styled.cli.{module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     "arguments",
-    ["bogus", "status --bogus", "stylize", "stylize a.jpg", "init", "run -c", "config bogus"],
-)
+    ["bogus", "status --bogus", "stylize", "stylize a.jpg", "init", "run -c", "config bogus",
+     "jobs --state bogus", "explain"],
+)  # fmt: skip
 def test_wrong_usage_is_two(arguments: str) -> None:
     """A command line that makes no sense exits with 2, says why, and loads nothing."""
     ran = start(*arguments.split())

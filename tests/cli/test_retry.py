@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from styled.delivery import restoring
 from styled.delivery.names import free_place
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
+from styled.sidecar import InputFacts, JobFacts, Rejection, Sidecar
 from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped
 
@@ -68,16 +70,86 @@ def test_a_photo_is_named_by_any_of_its_paths(
 def test_a_photo_is_named_by_its_job(run: Run, here: Path, rejected: Path) -> None:
     """The journal knows where it put the original."""
     style = style_of(here)
-    (here / "state").mkdir()
+    job_id = ended_job(here, rejected / style / "trip/b.jpg", JobState.REJECTED)
+    assert run("retry", job_id).exit_code == 0
+    assert files(here / "inbox") == [f"{style}/trip/b.jpg"]
+
+
+def ended_job(
+    here: Path, original: Path | None, state: JobState, failure: str | None = None
+) -> str:
+    """Enter a job that has ended into the journal; return its id."""
+    (here / "state").mkdir(exist_ok=True)
     journal = Journal.open(here / "state/journal.sqlite3")
+    style = style_of(here)
     journal.submit([Dropped("b.jpg", 1, 2, {style: "b.jpg"})], 5.0)
     job = journal.claim(6.0)
     assert job is not None
-    journal.reserve_original(job, rejected / style / "trip/b.jpg")
-    journal.finish(job, JobState.REJECTED, 7.0, reason="because")
+    if original is not None:
+        journal.reserve_original(job, original)
+    journal.finish(job, state, 7.0, reason="because", failure=failure)
     journal.close()
-    assert run("retry", job.id).exit_code == 0
-    assert files(here / "inbox") == [f"{style}/trip/b.jpg"]
+    return job.id
+
+
+def cancelled(here: Path) -> tuple[str, Path]:
+    """Make a photo that was cancelled on request; return its job's id and where it lies."""
+    place = here / "rejected" / style_of(here) / "b.jpg"
+    job_id = ended_job(here, place, JobState.CANCELLED, "cancelled")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"photo")
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    sidecar = Sidecar(
+        job=JobFacts(
+            id=job_id, attempts=0, resumed=False, submitted_at=at, started_at=at, finished_at=at
+        ),
+        input=InputFacts(path="b.jpg", bytes=5),
+        rejected=Rejection(reason="cancelled on request", failure="cancelled"),
+    )
+    place.with_name("b.jpg.json").write_bytes(sidecar.to_json())
+    return job_id, place
+
+
+@pytest.mark.parametrize("word", ["{id}", "{place}", "{place}.json", "{style}/b.jpg", "--all"])
+def test_what_was_cancelled_comes_back(run: Run, here: Path, word: str) -> None:
+    """Whoever cancels a job may think better of it; it is named as any rejected photo is."""
+    init_folder(here)
+    job_id, place = cancelled(here)
+    style = style_of(here)
+    result = run("retry", word.format(id=job_id, place=place, style=style))
+    assert result.exit_code == 0, result.output
+    assert files(here / "inbox") == [f"{style}/b.jpg"]
+    assert (here / "inbox" / style / "b.jpg").read_bytes() == b"photo"
+    assert files(here / "rejected") == []
+
+
+def test_it_comes_back_once(run: Run, here: Path) -> None:
+    """Its job is no name for it any more; no other photo is taken for it."""
+    init_folder(here)
+    job_id, _ = cancelled(here)
+    assert run("retry", job_id).exit_code == 0
+    result = run("retry", job_id)
+    assert result.exit_code == 2
+    assert "is no rejected photo" in result.output
+    assert files(here / "inbox") == [f"{style_of(here)}/b.jpg"]
+
+
+def test_a_cancelled_job_without_a_photo_is_refused(run: Run, here: Path) -> None:
+    """Its input was removed or replaced, and nobody has it."""
+    init_folder(here)
+    result = run("retry", ended_job(here, None, JobState.CANCELLED))
+    assert result.exit_code == 2
+    assert "is no rejected photo" in result.output
+
+
+def test_a_finished_job_is_refused(run: Run, here: Path) -> None:
+    """Its original is safe in the archive, and stays there."""
+    init_folder(here)
+    original = here / "archive" / style_of(here) / "b.jpg"
+    reject(original, "4a")
+    assert run("retry", ended_job(here, original, JobState.DONE)).exit_code == 2
+    assert original.exists()
+    assert files(here / "inbox") == []
 
 
 def test_all_means_all(run: Run, here: Path, rejected: Path) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from styled.cli import status_view
 from styled.cli.init import init_folder
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
@@ -79,10 +87,11 @@ def test_status_for_people_shows_the_same(run: Run, daemon: int) -> None:
     assert "on cpu, weights untrained" in said
     assert "degraded: the network is untrained" in said
     assert "1 queued, 1 running, 1 done, 1 rejected, 0 cancelled" in said
-    rows = [line.split() for line in said.splitlines()]
-    assert ["running.jpg", "oil", "42%"] in rows
-    assert ["waiting.jpg", "oil", "queued"] in rows
-    assert ["done.jpg", "oil", "done", "oil/done.jpg"] in rows
+    assert re.search(r"\nnow  running.jpg in oil\n .* 42%\n", said)
+    rows = [tuple(line.split()) for line in said.splitlines()]
+    assert ("waiting.jpg", "oil", "queued", "for") in [row[:4] for row in rows]
+    assert ("done.jpg", "oil", "done") in [row[:3] for row in rows if "oil/done.jpg" in row]
+    assert re.search(r" rejected +\d+ d( \d+ h)? ago +not a picture *\n", said)
     assert "send another" not in said
 
 
@@ -118,3 +127,324 @@ def test_a_damaged_journal_is_told_in_words(run: Run, here: Path) -> None:
     result = run("status", "--json")
     assert result.exit_code == 75
     assert "is damaged" in result.output
+
+
+# Where the current job stands
+
+
+def note(journal: Journal, **changes: object) -> None:
+    """Note other progress of the running job."""
+    (job,) = journal.in_state(JobState.RUNNING, limit=1)
+    journal.note_progress(job, replace(progress(0.42), **changes))  # type: ignore[arg-type]  # whatever the test wants
+
+
+@pytest.mark.usefixtures("daemon")
+def test_programs_are_told_where_the_current_job_stands(run: Run, journal: Journal) -> None:
+    """Scale, step, loss, time and preview are fields of their own; only a running job has them."""
+    note(journal, seconds_left=75.0, preview="/state/previews/1.jpg")
+    status = json.loads(run("status", "--json").stdout)
+    (current,) = status["current"]
+    assert current["progress"] == {
+        "scale": 2, "scales": 3, "width": 64, "height": 48, "step": 4, "steps": 10, "loss": 0.5,
+        "step_seconds": 0.25, "seconds_left": 75.0, "preview": "/state/previews/1.jpg",
+    }  # fmt: skip
+    assert current["started_at"] == "1970-01-01T00:00:30Z"
+    assert {job["progress"] for job in (*status["waiting"], *status["last"])} == {None}
+
+
+@pytest.mark.usefixtures("daemon")
+def test_progress_of_an_earlier_attempt_is_not_shown(run: Run, journal: Journal) -> None:
+    """A job that was put back waits, however far it had come."""
+    (job,) = journal.in_state(JobState.RUNNING, limit=1)
+    journal.put_back(job, reason="a bad day", attempt_counts=True)
+    status = json.loads(run("status", "--json").stdout)
+    assert status["current"] == []
+    assert {job["progress"] for job in status["waiting"]} == {None}
+
+
+@pytest.mark.usefixtures("daemon")
+def test_people_are_told_where_the_current_job_stands(run: Run, journal: Journal) -> None:
+    """The same in words; what is not known yet is left out, not guessed."""
+    note(journal, seconds_left=75.0, preview="/state/previews/\x1b[1mx.jpg")
+    said = run("status").output
+    assert "now  running.jpg in oil\n" in said
+    assert re.search(r" 42%, about 1 min 15 s left\n", said)
+    assert (
+        "scale 2 of 3, 64 x 48 pixels; step 4 of at most 10, 0.25 s each; loss 0.5\n" in said
+    )  # fmt: skip
+    assert "preview: /state/previews/\\x1b[1mx.jpg\n" in said
+    note(journal, step_seconds=None)
+    said = run("status").output
+    assert re.search(r" 42%\n", said)
+    assert "step 4 of at most 10; loss 0.5\n" in said
+    assert "left" not in said
+    assert "preview" not in said
+
+
+@pytest.mark.usefixtures("daemon")
+def test_what_is_to_be_cancelled_is_said_to_be(run: Run, journal: Journal) -> None:
+    """Between the wish and its fulfilment both the current and a waiting job say so."""
+    assert "being cancelled" not in run("status").output
+    for job in journal.in_state(JobState.RUNNING, JobState.QUEUED, limit=-1):
+        journal.request_cancel(job)
+    said = run("status").output
+    assert re.search(r" 42%, being cancelled\n", said)
+    assert "queued, being cancelled" in said
+    status = json.loads(run("status", "--json").stdout)
+    assert [job["cancel_requested"] for job in (*status["current"], *status["waiting"])] == [
+        True
+    ] * 2
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_job_that_is_tried_again_later_says_when(run: Run, journal: Journal) -> None:
+    """It shows why it waits, and how long still."""
+    (job,) = journal.in_state(JobState.RUNNING, limit=1)
+    journal.put_back(
+        job, reason="it diverged\nbadly", not_before=time.time() + 1800.4, attempt_counts=True
+    )
+    said = run("status").output
+    assert re.search(r"running.jpg +oil +queued +in (30 min|29 min 5\d s) +it diverged *\n", said)
+    assert "badly" not in said
+
+
+# The queue, and what has ended
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_queue_is_told_for_each_style(run: Run, journal: Journal) -> None:
+    """Queued and running jobs by style; people see it where there are several styles."""
+    assert "queue:" not in run("status").output
+    journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(3)], 6.0)
+    status = json.loads(run("status", "--json").stdout)
+    assert status["queue"] == [
+        {"style": "ink", "queued": 3, "running": 0},
+        {"style": "oil", "queued": 1, "running": 1},
+    ]
+    assert "queue: 3 ink, 2 oil\n" in run("status").output
+
+
+def test_the_queue_is_told_while_nothing_runs(run: Run, journal: Journal) -> None:
+    """What waits is known without a daemon."""
+    status = json.loads(run("status", "--json").stdout)
+    assert status["queue"] == [{"style": "oil", "queued": 1, "running": 1}]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_rejections_stay_in_sight(run: Run, journal: Journal) -> None:
+    """The latest are shown even if many others were done since; but none of them twice."""
+    assert run("status").output.count("not a picture") == 1
+    journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(6)], 6.0)
+    for number in range(7):
+        job = journal.claim(40.0)
+        assert job is not None
+        journal.finish(job, JobState.DONE, 50.0 + number)
+    status = json.loads(run("status", "--json").stdout)
+    assert {job["state"] for job in status["last"]} == {"done"}
+    assert [job["reason"] for job in status["rejections"]] == ["not a picture\n  - send another"]
+    said = run("status").output
+    assert re.search(r"\nrejected +style", said)
+    assert said.count("not a picture") == 1
+
+
+def test_only_the_latest_rejections_are_told(run: Run, journal: Journal) -> None:
+    """A folder full of damaged files does not fill the screen."""
+    journal.submit([Dropped(f"{n}.txt", 1, 2, {"ink": f"{n}.txt"}) for n in range(9)], 6.0)
+    while (job := journal.claim(60.0)) is not None:
+        journal.finish(job, JobState.REJECTED, 60.0 + int(job.submitted_at), reason=job.input)
+    status = json.loads(run("status", "--json").stdout)
+    assert len(status["rejections"]) == len(status["last"]) == 5
+    assert "not a picture" not in run("status").output
+
+
+# The daemon itself
+
+
+@pytest.mark.usefixtures("daemon")
+def test_how_long_it_has_been_running_is_told(run: Run, journal: Journal) -> None:
+    """As a date for programs, as a duration for people."""
+    journal.write_daemon(started_at="1000.5")
+    assert json.loads(run("status", "--json").stdout)["started_at"] == "1970-01-01T00:16:40.500000Z"
+    journal.write_daemon(started_at=str(time.time() - 3 * 3600 - 125))
+    assert re.search(r"\(process \d+\), for 3 h 2 min\n", run("status").output)
+
+
+def test_a_daemon_that_is_gone_started_at_no_time(run: Run, journal: Journal) -> None:
+    """What the dead one has left in the journal does not count."""
+    journal.write_daemon(started_at="1000.5", stuck="the queue has not advanced for 9 min")
+    status = json.loads(run("status", "--json").stdout)
+    assert (status["started_at"], status["troubles"]) == (None, [])
+    assert ", for" not in run("status").output.splitlines()[0]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal) -> None:
+    """All of them, the gravest first, on lines of their own; an empty one is none."""
+    assert json.loads(run("status", "--json").stdout)["troubles"] == []
+    journal.write_daemon(
+        metrics_trouble="metrics.prom can't be written", inbox_trouble="the inbox is\x1b gone",
+        stuck="the queue has not advanced for 9 min",
+    )  # fmt: skip
+    troubles = json.loads(run("status", "--json").stdout)["troubles"]
+    assert troubles == [
+        "the queue has not advanced for 9 min", "the inbox is\x1b gone",
+        "metrics.prom can't be written",
+    ]  # fmt: skip
+    assert (
+        "\nthe queue has not advanced for 9 min\nthe inbox is\\x1b gone\n"
+        "metrics.prom can't be written\n" in run("status").output
+    )
+    journal.write_daemon(stuck="", inbox_trouble="", metrics_trouble="")
+    assert json.loads(run("status", "--json").stdout)["troubles"] == []
+
+
+@pytest.mark.usefixtures("daemon")
+def test_what_the_intake_does_without_is_degraded_too(run: Run, journal: Journal) -> None:
+    """The notes of engine and intake stand side by side."""
+    journal.write_daemon(degraded_intake=json.dumps(["the inbox is polled every 1 s"]))
+    status = json.loads(run("status", "--json").stdout)
+    assert status["degraded"] == ["the network is untrained", "the inbox is polled every 1 s"]
+    assert "\ndegraded: the inbox is polled every 1 s\n" in run("status").output
+
+
+# Disks
+
+
+def test_a_disk_is_told_once_with_all_its_folders(run: Run, here: Path, journal: Journal) -> None:
+    """Folders that are not there yet are left out; sizes are in bytes."""
+    (disk,) = json.loads(run("status", "--json").stdout)["disks"]
+    assert disk["folders"] == ["inbox", "outbox", "state"]
+    assert disk["path"] == str(here / "inbox")
+    assert disk["total"] == shutil.disk_usage(here).total
+    assert 0 < disk["free"] < disk["total"]
+    assert re.search(r"\d [kMGT]B free for inbox, outbox, state\n", run("status").output)
+
+
+@pytest.mark.usefixtures("journal")
+def test_each_disk_has_a_line_of_its_own(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders may lie on several, and each may be the one that is full."""
+    elsewhere = here / "outbox"
+
+    def stat(path: Path) -> object:
+        return SimpleNamespace(st_dev=-1) if path == elsewhere else os.stat(path)
+
+    def usage(path: object) -> object:
+        return SimpleNamespace(free=5e8 if path == elsewhere else 4.2e12, total=9e12)
+
+    monkeypatch.setattr("styled.cli.status.os", SimpleNamespace(stat=stat))
+    monkeypatch.setattr("styled.cli.status.shutil", SimpleNamespace(disk_usage=usage))
+    said = run("status").output
+    assert "\n4.2 TB free for inbox, state\n500 MB free for outbox\n" in said
+
+
+# Watching
+
+
+@pytest.fixture
+def steady_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the room on the disk not change while one looks."""
+    monkeypatch.setattr(
+        "styled.cli.status.shutil",
+        SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=10**12, total=10**13)),
+    )
+
+
+def each_second(monkeypatch: pytest.MonkeyPatch, *happenings: Callable[[], object]) -> list[float]:
+    """Let something happen each time that one waits, then Ctrl-C; return what was waited."""
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) > len(happenings):
+            raise KeyboardInterrupt
+        happenings[len(waits) - 1]()
+
+    monkeypatch.setattr("styled.cli.status_view.time", SimpleNamespace(sleep=sleep))
+    return waits
+
+
+@pytest.mark.usefixtures("daemon", "steady_disk")
+def test_programs_are_told_of_each_change(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--follow --json` prints an object for each line, but none where nothing has changed."""
+    waits = each_second(
+        monkeypatch,
+        lambda: None,
+        lambda: note(journal, step=5),
+        lambda: None,
+        lambda: journal.write_daemon(state="running"),
+    )
+    result = run("status", "--follow", "--json")
+    assert result.exit_code == 0
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["state"], one["current"][0]["progress"]["step"]) for one in told] == [
+        ("paused: the outbox is full", 4), ("paused: the outbox is full", 5), ("running", 5),
+    ]  # fmt: skip
+    assert waits == [1.0] * 5
+
+
+@pytest.mark.usefixtures("daemon", "steady_disk")
+def test_following_into_a_file_prints_the_whole_again(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal nothing moves the cursor."""
+    each_second(monkeypatch, lambda: note(journal, step=5))
+    result = run("status", "--follow")
+    assert result.exit_code == 0
+    assert result.output.count("styled is paused: the outbox is full") == 2
+    assert re.findall(r"step (\d) of", result.output) == ["4", "5"]
+    assert "\x1b" not in result.output
+
+
+@pytest.mark.usefixtures("daemon")
+def test_following_on_a_terminal_shows_it_anew(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drawn over what was there; Ctrl-C ends it with 0, and with the cursor to be seen."""
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        status_view, "console", Console(file=screen, force_terminal=True, width=100, height=50)
+    )
+    each_second(monkeypatch, lambda: note(journal, step=5), lambda: note(journal, step=6))
+    assert run("status", "--follow").exit_code == 0
+    steps = re.findall(r"step (\d) of", screen.getvalue())
+    assert list(dict.fromkeys(steps)) == ["4", "5", "6"]
+    assert "\x1b[1A" in screen.getvalue()
+    assert screen.getvalue().rstrip().endswith("\x1b[?25h")
+    assert "\x1b[2J" not in screen.getvalue()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_following_ends_when_nobody_reads_any_more(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`styled status --follow --json | head -1` is no failure."""
+
+    def closed(*words: object, **how: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(status_view, "print", closed, raising=False)
+    assert run("status", "--follow", "--json").exit_code == 0
+
+
+@pytest.mark.usefixtures("steady_disk")
+def test_following_outlives_the_daemon(
+    run: Run, here: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is stopped and started again is seen like anything else."""
+    lock = InstanceLock(here / "state/lock")
+    each_second(monkeypatch, lock.acquire, lock.release)
+    result = run("status", "--follow", "--json")
+    states = [json.loads(line)["state"] for line in result.stdout.splitlines()]
+    assert states == ["not running", "paused: the outbox is full", "not running"]
+
+
+def test_following_what_is_not_there_tells_the_remedy(run: Run, here: Path) -> None:
+    """It does not wait for ever for a journal that may be somewhere else."""
+    init_folder(here)
+    result = run("status", "--follow")
+    assert result.exit_code == 73
+    assert "there is no journal" in result.output

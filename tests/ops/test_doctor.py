@@ -158,6 +158,41 @@ def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path: Path) -> None:
     assert [(f.level, f.about) for f in findings] == [("fail", "inbox"), ("fail", "outbox")]
 
 
+@as_root
+def test_a_user_whose_account_is_gone_is_asked_about(folder: Path) -> None:
+    """As in a container, where there are numbers and no names."""
+    own = folder / "own"
+    own.mkdir(mode=0o700)
+    os.chown(own, 54321, 54321)
+    assert [f.level for f in permissions({"inbox": own}, 54321)] == ["ok"]
+    assert [f.level for f in permissions({"inbox": own}, 54322)] == ["fail"]
+
+
+@as_root
+@pytest.mark.parametrize(("mode", "said"), [(0o700, "fail inbox"), (0o755, "fail inbox")])
+def test_what_lies_in_a_closed_folder_is_a_failure_in_words(
+    folder: Path, mode: int, said: str
+) -> None:
+    """Whoever may not even look gets no traceback."""
+    inbox = folder / "closed" / "inbox"
+    inbox.mkdir(parents=True)
+    inbox.parent.chmod(mode)
+    ran = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, inbox], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.returncode) == (f"{said}\n", 0), ran.stderr
+
+
+@as_root
+def test_who_is_neither_root_nor_the_daemons_user_is_told_so(folder: Path) -> None:
+    """His own permissions say nothing about those of another."""
+    asking = AS_NOBODY.replace(f", {NOBODY}):", ", 1):")
+    ran = subprocess.run(
+        [sys.executable, "-c", asking, folder], capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.returncode) == ("warn permissions\n", 0), ran.stderr
+
+
 # Mounts
 
 
@@ -207,7 +242,9 @@ def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) 
     inbox.rename(inbox.with_name("mounted"))
     inbox.mkdir()
     table.write_text(unplugged)
-    missing, *_ = mounted(folders, state)
+    findings = list(mounted(folders, state))
+    assert "ok" not in [finding.level for finding in findings]
+    missing = findings[0]
     assert (missing.level, missing.about, missing.exit_code) == ("fail", "inbox", 75)
     assert f"mounted at {inbox}" in missing.words
     assert f"mount {inbox}; work goes on by itself" in missing.remedies
@@ -217,7 +254,8 @@ def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) 
 def test_an_inbox_on_a_network_drive_is_no_failure(table: Path, folders: dict[str, Path]) -> None:
     """It is looked at more often, which a person may want to know."""
     plug(table, folders["inbox"], "nfs4")
-    (finding,) = mounted(folders, folders["state"])
+    finding, others = mounted(folders, folders["state"])
+    assert others.level == "ok"
     assert (finding.level, finding.about) == ("warn", "inbox")
     assert "nfs4" in finding.words
     assert "polling" in finding.remedies[0]
@@ -266,8 +304,8 @@ def test_little_room_is_a_warning_and_none_a_failure(
 
 @pytest.mark.parametrize(
     ("files", "free_files", "level"),
-    [(1000, 19, "warn"), (1000, 20, "ok"), (0, 0, "ok")],
-    ids=["few", "enough", "uncounted"],
+    [(1000, 19, "warn"), (1000, 20, "ok"), (1000, 0, "fail"), (0, 0, "ok")],
+    ids=["few", "enough", "none", "uncounted"],
 )
 def test_a_disk_may_run_out_of_files_before_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, free_files: int, level: str
@@ -276,7 +314,7 @@ def test_a_disk_may_run_out_of_files_before_room(
     have(monkeypatch, 5e9, files, free_files)
     (finding,) = room({"inbox": tmp_path})
     assert finding.level == level
-    assert ("room for 19 files only" in finding.words) == (level == "warn")
+    assert (f"room for {free_files} files only" in finding.words) == (level != "ok")
 
 
 def test_each_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

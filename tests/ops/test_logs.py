@@ -297,3 +297,26 @@ def test_a_traceback_is_short_enough_for_the_journal(fail: Callable[[], None]) -
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["exception"][0]["exc_value"] == "the ground"
     assert len(line) < 48 * 1024
+
+
+def test_long_texts_are_shortened_for_the_journal(
+    file: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of thousands of characters must not cut the line that it stands in."""
+    point_at(file, monkeypatch)
+    configure_logs(file)
+    structlog.get_logger().error("config.kept", reason="\u00fc" * 10_000, paths=["a", "b" * 9000])
+    file.seek(0)
+    (line,) = file.read().splitlines()
+    assert len(line) < 48 * 1024
+    event = json.loads(line.removeprefix("<3>"))
+    assert event["reason"].endswith("... (10000 characters)")
+    assert (event["paths"][0], len(event["paths"][1]) < 9000) == ("a", True)
+
+
+def test_a_level_of_its_own_is_taken_for_the_one_below() -> None:
+    """Libraries may log at any number, and must not fail at that."""
+    stream = io.StringIO()
+    configure_logs(stream)
+    logging.getLogger("somebody").log(35, "between")
+    assert json.loads(stream.getvalue())["level"] == "warning"

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from styled.errors import ResourceUnavailable
+from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
+from styled.ops.logs import printable
 from styled.ops.metrics import LOOPBACK, Metrics, Standing
 
 ALERTS = Path(__file__).parents[2] / "systemd/alerts.example.yaml"
@@ -195,7 +196,9 @@ def test_everything_that_stands_is_a_gauge() -> None:
     assert value(text, "styled_last_success_timestamp_seconds") == NOW - 30.0
     assert value(text, "styled_queue_paused") == 1
     assert value(text, "styled_steps_per_second") == 2.5
-    assert values(text, "styled_degraded") == [({"reason": r}, 1) for r in FULL.degraded]
+    assert values(text, "styled_degraded") == [
+        ({"reason": printable(reason)}, 1) for reason in FULL.degraded
+    ]
     assert values(text, "styled_stuck") == [({"part": p}, 1) for p in ("intake", "scheduler")]
     assert value(text, "styled_disk_free_bytes", folder="inbox") == 1e9
     assert value(text, "styled_disk_free_bytes", folder="outbox") == 5
@@ -239,13 +242,22 @@ def test_standing_is_asked_each_time_that_somebody_looks() -> None:
         assert value(metrics.text(), "styled_steps_per_second") == times
 
 
-def test_without_its_disk_all_else_is_said() -> None:
+def test_a_name_that_is_not_utf_8_is_escaped() -> None:
+    """A folder may be called anything, and stands in the words of what is degraded."""
+    (labels, _), *_ = values(
+        metrics_of(Standing(degraded=["/mnt/\udcff"])).text(), "styled_degraded"
+    )
+    assert labels == {"reason": "/mnt/\\udcff"}
+
+
+@pytest.mark.parametrize("kind", [ResourceUnavailable, JournalDamaged])
+def test_without_its_journal_all_else_is_said(kind: type[StyledError]) -> None:
     """What can't be asked for is left out; what was counted is there."""
     missing = True
 
     def standing() -> Standing:
         if missing:
-            raise ResourceUnavailable("the journal is gone")
+            raise kind("the journal is gone")
         return FULL
 
     metrics = Metrics(standing, ["swirls"], lambda: NOW)

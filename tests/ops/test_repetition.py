@@ -64,11 +64,24 @@ def test_what_happens_every_second_is_said_every_minute(log: Log) -> None:
     assert said == {0: None, 60: 59, 120: 59, 180: 59}
 
 
-@pytest.mark.parametrize("about", ["job", "path", "reason", "exc_info"])
-def test_lines_are_about_something_by_their_keys(log: Log, about: str) -> None:
-    """Any one of these is enough."""
-    assert log.say("a.b", **{about: "x"}) is not None
-    assert log.say("a.b", **{about: "x"}) is None
+def test_a_change_is_told_each_time(log: Log) -> None:
+    """A disk that comes and goes ends up gone in the log if it is gone."""
+    for _ in range(3):
+        assert log.say("inbox.unavailable", reason="gone") is not None
+        assert log.say("inbox.recovered") is not None
+
+
+def test_another_exception_is_another_line(log: Log) -> None:
+    """What went wrong counts, even where the line says no more than that something did."""
+
+    def crashed(error: Exception) -> bool:
+        try:
+            raise error
+        except (ValueError, KeyError):
+            return log.say("intake.crashed", exc_info=True) is not None
+
+    told = [crashed(error) for error in (ValueError("a"), ValueError("a"), KeyError("a"))]
+    assert told == [True, False, True]
 
 
 def test_events_about_nothing_in_particular_are_never_dropped(log: Log) -> None:

@@ -281,3 +281,15 @@ def test_a_part_that_advances_slowly_is_alive(kennel: Kennel) -> None:
         pings += [begin + slow for _ in kennel.pings(1, "intake", "scheduler")]
     assert len(pings) >= 20
     assert max(after - before for before, after in pairwise(pings)) < LIMIT_SECONDS
+
+
+def test_a_listener_that_does_not_read_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread has better things to do."""
+    monkeypatch.setattr("styled.ops.service.SEND_SECONDS", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "notify"))
+        manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        for _ in range(20):  # more than it has room for
+            manager.tell_alive()

@@ -1,0 +1,385 @@
+"""`styled jobs` and `styled cancel`: the queue in detail, and taking something out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from styled.cli.init import init_folder
+from styled.cli.jobs import CANCEL_SECONDS
+from styled.jobs.job import Job, JobState
+from styled.jobs.journal import Journal
+from styled.ops.lock import InstanceLock
+from tests.cli.conftest import Run
+from tests.jobs.conftest import Dropped, progress
+
+HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
+SHOWN = "caf\\xe9\\x1b[2J[bold].jpg"
+
+NAMES = ("done.jpg", HOSTILE, "cancelled.jpg", "running.jpg", "both.jpg", "trip/last.jpg")
+
+
+@pytest.fixture
+def journal(here: Path) -> Iterator[Journal]:
+    """A journal with a job in each state; `both.jpg` waits for two styles."""
+    init_folder(here)
+    (here / "state").mkdir()
+    journal = Journal.open(here / "state/journal.sqlite3")
+    for name in NAMES:
+        wanted = {"oil": name, "ink": name} if name == "both.jpg" else {"oil": name}
+        journal.submit([Dropped(name, 1, 2, wanted)], 5.0)
+    for number, state in enumerate((JobState.DONE, JobState.REJECTED, JobState.CANCELLED)):
+        job = journal.claim(10.0)
+        assert job is not None
+        reason = None if state is JobState.DONE else f"because of {number}\n  - so it is"
+        journal.finish(job, state, 20.0 + number, reason=reason)
+        journal.forget_input(job)
+    job = journal.claim(30.0)
+    assert job is not None
+    journal.note_progress(job, progress(0.42))
+    yield journal
+    journal.close()
+
+
+def job_about(journal: Journal, name: str, style: str = "oil") -> Job:
+    """Return the job of an input in a style."""
+    (job,) = [job for job in journal.jobs_about("input", name) if job.style == style]
+    return job
+
+
+def listed(run: Run, *words: str) -> list[tuple[str, str, str]]:
+    """Return input, style and state of the jobs that `styled jobs --json` prints."""
+    result = run("jobs", "--json", *words)
+    assert result.exit_code == 0, result.output
+    return [(job["input"], job["style"], job["state"]) for job in json.loads(result.stdout)]
+
+
+# Listing
+
+
+UNFINISHED = [
+    ("running.jpg", "oil", "running"), ("both.jpg", "oil", "queued"), ("both.jpg", "ink", "queued"),
+    ("trip/last.jpg", "oil", "queued"),
+]  # fmt: skip
+ENDED = [
+    ("cancelled.jpg", "oil", "cancelled"), ("caf\\xe9\x1b[2J[bold].jpg", "oil", "rejected"),
+    ("done.jpg", "oil", "done"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("journal")
+def test_what_is_to_be_done_comes_first(run: Run) -> None:
+    """In the order of the queue; then what has ended, the latest first."""
+    assert listed(run) == UNFINISHED + ENDED
+
+
+@pytest.mark.usefixtures("journal")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--state queued", UNFINISHED[1:]),
+        ("--state done --state rejected", ENDED[1:]),
+        ("--state done --state running", [UNFINISHED[0], ENDED[2]]),
+        ("--style ink", UNFINISHED[2:3]),
+        ("--style ink --state done", []),
+        ("--limit 1", [UNFINISHED[0], ENDED[0]]),
+        ("-n 2 --style oil", [*UNFINISHED[:2], *ENDED[:2]]),
+        ("-n 1 --state done", ENDED[2:]),
+    ],
+)
+def test_states_styles_and_how_many_can_be_chosen(
+    run: Run, words: str, expected: list[tuple[str, str, str]]
+) -> None:
+    """The limit is one of each kind, and counts only what was chosen."""
+    assert listed(run, *words.split()) == expected
+
+
+def test_programs_are_told_all_of_a_job(run: Run, journal: Journal) -> None:
+    """The objects are those of `styled status --json`."""
+    running = json.loads(run("jobs", "--json").stdout)[0]
+    assert running == json.loads(run("status", "--json").stdout)["current"][0]
+    assert running["id"] == job_about(journal, "running.jpg").id
+    assert running["progress"]["step"] == 4
+
+
+def test_people_are_shown_a_table_with_ids(run: Run, journal: Journal) -> None:
+    """A line for each job, with the first line of its reason; names are escaped."""
+    said = run("jobs").output
+    for name, style, state in UNFINISHED[1:]:
+        job = job_about(journal, name, style)
+        assert re.search(rf"{job.id} +{name} +{style} +{state} +for ", said)
+    assert re.search(rf"{job_about(journal, 'running.jpg').id} +running.jpg +oil +42% ", said)
+    hostile = job_about(journal, HOSTILE).id
+    assert re.search(
+        rf"{hostile} +{re.escape(SHOWN)} +oil +rejected +[^ ].* ago +because of 1 *\n", said
+    )
+    assert "so it is" not in said
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 1 + len(UNFINISHED) + len(ENDED)
+
+
+@pytest.mark.usefixtures("journal")
+def test_where_there_are_none_that_is_said(run: Run) -> None:
+    """An empty table would look like a mistake; programs get an empty list."""
+    assert run("jobs", "--style", "chalk").output == "no such jobs\n"
+    assert json.loads(run("jobs", "--style", "chalk", "--json").stdout) == []
+
+
+@pytest.mark.usefixtures("journal")
+@pytest.mark.parametrize("words", ["--state bogus", "--limit 0", "-n many", "extra"])
+def test_wrong_words_are_wrong_usage(run: Run, words: str) -> None:
+    """Two, and what would be right."""
+    result = run("jobs", *words.split())
+    assert result.exit_code == 2
+    assert "Error" in result.output
+
+
+@pytest.mark.xfail(strict=True, reason="the table cuts ids off where there is little room")
+def test_an_id_can_be_copied_from_a_narrow_terminal(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what `styled cancel` wants to be told, so it is never cut."""
+    monkeypatch.setenv("COLUMNS", "40")
+    said = run("jobs").output
+    assert job_about(journal, "both.jpg").id in said
+    assert max(map(len, said.splitlines())) <= 40
+
+
+@pytest.mark.parametrize("command", ["jobs", "cancel --all", "cancel 0123"])
+def test_without_a_journal_the_remedy_is_told(run: Run, here: Path, command: str) -> None:
+    """Where the daemon has never run there are no jobs, and nothing is made."""
+    init_folder(here)
+    result = run(*command.split())
+    assert result.exit_code == 73
+    assert "there is no journal" in result.output
+    assert "styled run" in result.output
+    assert not (here / "state").exists()
+
+
+@pytest.mark.parametrize("command", ["jobs", "jobs --json", "cancel --all"])
+def test_a_damaged_journal_is_told_in_words(run: Run, here: Path, command: str) -> None:
+    """Damage is no traceback."""
+    init_folder(here)
+    (here / "state").mkdir()
+    (here / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
+    result = run(*command.split())
+    assert result.exit_code == 75
+    assert "is damaged" in result.output
+
+
+# Cancelling, while the daemon is running
+
+
+class Daemon:
+    """Plays a daemon: it does something each time that `styled cancel` waits for it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.now = 100.0
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], None] = self.cancel_all
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+        self.on_wait()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def cancel_all(self) -> None:
+        """Do what it is asked for."""
+        for job in self.journal.cancel_requests():
+            self.end(job, JobState.CANCELLED)
+
+    def end(self, job: Job, state: JobState) -> None:
+        self.journal.finish(job, state, self.now)
+
+
+@pytest.fixture
+def daemon(here: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """Hold the lock, as a running daemon does."""
+    played = Daemon(journal)
+    monkeypatch.setattr("styled.cli.jobs.time", played)
+    lock = InstanceLock(here / "state/lock")
+    lock.acquire()
+    yield played
+    lock.release()
+
+
+def states(journal: Journal) -> dict[str, str]:
+    """Return the state of each job by input and style."""
+    jobs = journal.in_state(*JobState, limit=-1)
+    return {f"{job.input} {job.style}": str(job.state) for job in jobs}
+
+
+def changed_by(journal: Journal, act: Callable[[], object]) -> set[str]:
+    """Return whose state is another afterwards, or who is to be cancelled."""
+    before = states(journal)
+    act()
+    after = states(journal)
+    wanted = {f"{job.input} {job.style}" for job in journal.cancel_requests()}
+    return {name for name in after if after[name] != before[name]} | wanted
+
+
+def test_a_job_is_named_by_its_id(run: Run, journal: Journal, daemon: Daemon) -> None:
+    """It is waited for, said what became of it, and no other is touched."""
+    job = job_about(journal, "both.jpg", "ink")
+    assert changed_by(journal, lambda: run("cancel", job.id)) == {"both.jpg ink"}
+    assert states(journal)["both.jpg ink"] == "cancelled"
+    assert len(daemon.waits) == 1
+    job = job_about(journal, "running.jpg")
+    assert run("cancel", job.id).output == "cancelled: running.jpg in oil\n"
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize(
+    "word", ["both.jpg", "inbox/both.jpg", "{here}/inbox/both.jpg", "./inbox/../inbox/both.jpg"]
+)
+def test_a_photo_is_named_by_any_of_its_paths(
+    run: Run, here: Path, journal: Journal, word: str
+) -> None:
+    """From here, below the inbox, or from the root: all of its jobs end."""
+    result = run("cancel", word.format(here=here))
+    assert result.exit_code == 0
+    assert sorted(result.output.splitlines()) == [
+        "cancelled: both.jpg in ink", "cancelled: both.jpg in oil",
+    ]  # fmt: skip
+    assert {name for name, state in states(journal).items() if state == "cancelled"} == {
+        "both.jpg oil", "both.jpg ink", "cancelled.jpg oil",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_link_to_the_inbox_is_the_inbox(run: Run, here: Path, journal: Journal) -> None:
+    """The way to it does not matter."""
+    (here / "drop").symlink_to(here / "inbox")
+    (here / "inbox/trip").mkdir()
+    result = run("cancel", "drop/trip/last.jpg")
+    assert result.output == "cancelled: trip/last.jpg in oil\n"
+
+
+@pytest.mark.usefixtures("daemon")
+def test_only_what_is_still_to_be_done_is_meant_by_a_path(run: Run, journal: Journal) -> None:
+    """The same photo may have been painted before."""
+    journal.submit([Dropped("done.jpg", 3, 4, {"oil": "done.jpg"})], 6.0)
+    assert run("cancel", "done.jpg").output == "cancelled: done.jpg in oil\n"
+    kinds = [str(job.state) for job in journal.jobs_about("input", "done.jpg")]
+    assert kinds == ["cancelled", "done"]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_several_may_be_named_and_some_of_them_twice(run: Run, journal: Journal) -> None:
+    """Each is cancelled, and told, once."""
+    words = (job_about(journal, "both.jpg").id, "both.jpg", "trip/last.jpg", "trip/last.jpg")
+    assert sorted(run("cancel", *words).output.splitlines()) == [
+        "cancelled: both.jpg in ink", "cancelled: both.jpg in oil",
+        "cancelled: trip/last.jpg in oil",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("daemon")
+def test_all_means_all_that_is_still_to_be_done(run: Run, journal: Journal) -> None:
+    """The running job too; and then there is nothing more."""
+    result = run("cancel", "--all")
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [f"cancelled: {name} in {s}" for name, s, _ in UNFINISHED]
+    assert set(states(journal).values()) == {"done", "rejected", "cancelled"}
+    assert run("cancel", "--all").output == "nothing in the queue\n"
+
+
+@pytest.mark.usefixtures("daemon")
+def test_names_are_escaped_and_no_markup(run: Run, journal: Journal) -> None:
+    """What strangers called their files can be named, and is shown as it is."""
+    journal.submit([Dropped(HOSTILE, 3, 4, {"oil": HOSTILE})], 6.0)
+    assert run("cancel", HOSTILE).output == f"cancelled: {SHOWN} in oil\n"
+
+
+def test_a_step_may_take_longer_than_one_cares_to_wait(
+    run: Run, journal: Journal, daemon: Daemon
+) -> None:
+    """After a while it is said what will happen, and the wish is left behind."""
+    daemon.on_wait = lambda: None
+    result = run("cancel", "running.jpg")
+    assert result.exit_code == 0
+    assert result.output == "will be cancelled once the present step ends: running.jpg in oil\n"
+    assert sum(daemon.waits) == pytest.approx(CANCEL_SECONDS, abs=0.5)
+    assert [job.input for job in journal.cancel_requests()] == ["running.jpg"]
+
+
+@pytest.mark.parametrize("state", [JobState.DONE, JobState.REJECTED])
+def test_it_may_be_too_late(run: Run, journal: Journal, daemon: Daemon, state: JobState) -> None:
+    """What ends by itself in the meantime is not said to be cancelled."""
+    daemon.on_wait = lambda: daemon.end(job_about(journal, "running.jpg"), state)
+    result = run("cancel", "running.jpg")
+    assert result.exit_code == 0
+    assert result.output == f"too late, it is {state} already: running.jpg in oil\n"
+
+
+def test_what_has_ended_stays_as_it_is(run: Run, journal: Journal, daemon: Daemon) -> None:
+    """By its id one learns that it has ended; nothing is waited for."""
+    for name in ("done.jpg", HOSTILE, "cancelled.jpg"):
+        job = job_about(journal, name)
+        result = run("cancel", job.id)
+        assert (result.exit_code, result.output) == (0, "it has ended already\n")
+        assert journal.job(job.id) == job
+    assert daemon.waits == []
+
+
+# Cancelling, while it is not
+
+
+def test_without_a_daemon_the_wish_waits(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is fulfilled at the next start; nobody is waited for until then."""
+    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda seconds: pytest.fail("it waits"))
+    monkeypatch.setattr("styled.cli.jobs.time", clock)
+    result = run("cancel", "trip/last.jpg")
+    assert result.exit_code == 0
+    assert result.output.startswith("will be cancelled when styled starts")
+    assert result.output.endswith(": trip/last.jpg in oil\n")
+    assert [job.input for job in journal.cancel_requests()] == ["trip/last.jpg"]
+    assert states(journal)["trip/last.jpg oil"] == "queued"
+
+
+# What can't be meant
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["nothing.jpg", "done.jpg", "0123456789ab", "config.yaml", "inbox", "", "..",
+     "../both.jpg", "/both.jpg", "\x1b[2J"],
+)  # fmt: skip
+def test_what_is_not_in_the_queue_is_refused_in_words(
+    run: Run, journal: Journal, word: str
+) -> None:
+    """Wrong usage, with the ways to name a job; nobody else's file of that name is meant."""
+    result = run("cancel", word)
+    assert result.exit_code == 2
+    assert "is not in the queue" in result.output
+    assert "styled jobs lists them" in result.output
+    assert "\x1b" not in result.output
+    assert journal.cancel_requests() == []
+
+
+def test_one_wrong_word_cancels_nothing(run: Run, journal: Journal) -> None:
+    """All are looked up before the first is cancelled."""
+    result = run("cancel", "both.jpg", "nothing.jpg")
+    assert result.exit_code == 2
+    assert journal.cancel_requests() == []
+
+
+@pytest.mark.parametrize("words", ["", "--all both.jpg"])
+def test_it_has_to_be_told_what(run: Run, journal: Journal, words: str) -> None:
+    """Neither nothing nor both."""
+    result = run("cancel", *words.split())
+    assert result.exit_code == 2
+    assert "--all" in result.output
+    assert journal.cancel_requests() == []

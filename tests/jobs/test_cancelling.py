@@ -1,0 +1,155 @@
+"""Cancelling: a person asks for it in the journal, the scheduler's thread does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from styled.errors import ResourceUnavailable
+from styled.jobs.journal import Journal
+from styled.sidecar import Sidecar
+from tests.jobs.conftest import Workshop
+
+
+def ask(shop: Workshop, number: int) -> bool:
+    """Ask as another process does: by a connection of its own."""
+    journal = Journal.open_for_requests(shop.config.state / "journal.sqlite3")
+    try:
+        return journal.request_cancel(shop.jobs()[number])
+    finally:
+        journal.close()
+
+
+def test_a_waiting_job_is_cancelled_and_its_photo_can_be_had_back(shop: Workshop) -> None:
+    """It lies among the rejected ones, with a sidecar that says why."""
+    shop.drop()
+    assert ask(shop, 0)
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.engine.begun == []
+    assert shop.files("inbox") == []
+    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+    sidecar = Sidecar.model_validate(shop.sidecar("rejected/oil/photo.png.json"))
+    assert sidecar.rejected is not None
+    assert (sidecar.rejected.reason, sidecar.rejected.failure) == (
+        "cancelled on request", "cancelled",
+    )  # fmt: skip
+    assert sidecar.job.attempts == 0
+    (ending,) = shop.endings
+    assert (str(ending.state), ending.failure) == ("cancelled", "cancelled")
+
+
+def test_a_running_job_is_cancelled_within_a_step(shop: Workshop) -> None:
+    """Nothing of it appears in the outbox, and no checkpoint stays."""
+    shop.engine.steps = 10
+    shop.configure("queue", checkpoint_seconds=1)
+    shop.drop()
+
+    def at_step(step: int) -> None:
+        shop.advance(2.0)
+        if step == 4:
+            assert ask(shop, 0)
+
+    shop.engine.at_step = at_step
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.engine.layers_run == 3  # the fourth step was taken, and none after it
+    assert shop.files("outbox") == []
+    assert shop.files("state/checkpoints") == []
+    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+
+
+def test_whoever_waits_is_cancelled_while_another_is_painted(shop: Workshop) -> None:
+    """A queue of hours is no reason to wait for hours."""
+    shop.drop("first.png")
+    shop.drop("second.png")
+    states: list[list[str]] = []
+
+    def at_step(step: int) -> None:
+        shop.advance(2.0)
+        if step == 1:
+            ask(shop, 1)
+        states.append(shop.states())
+
+    shop.engine.at_step = at_step
+    shop.work()
+    assert states == [["running", "queued"], ["running", "cancelled"], ["running", "cancelled"]]
+    assert shop.states() == ["done", "cancelled"]
+    assert shop.files("outbox") == ["oil/first.png", "oil/first.png.json"]
+
+
+def test_one_of_two_styles_is_cancelled(shop: Workshop) -> None:
+    """The original goes to both places once the other style is done."""
+    shop.drop("photo.png", None, "oil", "ink")
+    ask(shop, 0)
+    shop.work()
+    assert shop.states() == ["cancelled", "done"]
+    assert shop.files("archive") == ["ink/photo.png"]
+    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+    assert shop.files("inbox") == []
+
+
+def test_a_job_that_has_ended_is_not_cancelled(shop: Workshop) -> None:
+    """What is done stays done."""
+    shop.drop()
+    shop.work()
+    assert not ask(shop, 0)
+    shop.work()
+    assert shop.states() == ["done"]
+
+
+def test_a_request_outlives_the_daemon(shop: Workshop) -> None:
+    """Asked for while it does not run, it is cancelled at the start, before it is begun."""
+    shop.drop()
+    ask(shop, 0)
+    shop.restart()
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.engine.begun == []
+
+
+def test_a_job_that_waits_for_its_next_attempt_is_cancelled_at_once(shop: Workshop) -> None:
+    """However far that is away."""
+
+    def fail(step: int) -> None:
+        raise RuntimeError("broken")
+
+    shop.engine.at_step = fail
+    shop.drop()
+    shop.work()
+    assert shop.states() == ["queued"]
+    ask(shop, 0)
+    shop.work()
+    assert shop.states() == ["cancelled"]
+
+
+def test_a_full_disk_is_waited_out(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is cancelled, and its photo follows once there is room."""
+    full = True
+    take = shop.publisher.take_original
+
+    def take_original(source: Path, *words: object, **named: object) -> bool:
+        if full:
+            raise ResourceUnavailable("the disk is full")
+        return take(source, *words, **named)  # type: ignore[arg-type]  # handed on as they are
+
+    monkeypatch.setattr(shop.publisher, "take_original", take_original)
+    shop.drop()
+    ask(shop, 0)
+    shop.scheduler.run_one()
+    assert shop.states() == ["cancelled"]
+    assert shop.files("inbox") == ["photo.png"]
+    full = False
+    shop.scheduler.tidy()
+    assert shop.files("inbox") == []
+    assert "oil/photo.png" in shop.files("rejected")
+
+
+def test_a_photo_that_is_gone_is_cancelled_all_the_same(shop: Workshop) -> None:
+    """Its sidecar says that it was removed."""
+    shop.drop().unlink()
+    ask(shop, 0)
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.journal.finished_in_inbox() == []
