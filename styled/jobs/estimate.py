@@ -8,12 +8,17 @@ painting has taught is where the next one begins.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 
 from styled.engine.progress import Progress
 
 Pixels = int
+
+LATEST_STEPS = 15
+"""So many steps tell how fast it goes just now."""
 
 
 @dataclass(slots=True)
@@ -21,20 +26,21 @@ class _Scale:
     """What has been seen of one scale.
 
     Attributes:
-        seconds: That its steps took, without the first one, which computes targets too.
-        extra_seconds: That the first step took.
+        latest: Seconds that its latest steps took, without the first one, which computes
+            targets too.
+        first: Seconds that the first step took.
         share: Of the steps that it may take, those that it took; None while it goes on.
     """
 
     pixels: Pixels
-    steps: int = 0
-    seconds: float = 0.0
-    extra_seconds: float = 0.0
+    first: float
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_STEPS))
     share: float | None = None
 
     @property
     def per_step(self) -> float:
-        return self.seconds / (self.steps - 1) if self.steps > 1 else self.extra_seconds
+        # The median: others may have kept the machine busy for a while.
+        return median(self.latest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +69,9 @@ class Estimate:
         width, height = progress.width, progress.height
         seen = self._scales.get(progress.scale)
         if seen is None or seen.pixels != width * height:  # memory may have made it smaller
-            seen = self._scales[progress.scale] = _Scale(width * height)
-        seen.steps += 1
-        if seen.steps == 1:
-            seen.extra_seconds = seconds
+            seen = self._scales[progress.scale] = _Scale(width * height, first=seconds)
         else:
-            seen.seconds += seconds
+            seen.latest.append(seconds)
         if progress.finished:
             seen.share = progress.step / progress.steps
         self._last = progress
@@ -76,12 +79,12 @@ class Estimate:
     def step_seconds(self) -> float | None:
         """Return how long a step takes at the present scale, None before it is known."""
         here = None if self._last is None else self._scales[self._last.scale]
-        return here.per_step if here is not None and here.steps > 1 else None
+        return here.per_step if here is not None and here.latest else None
 
     def seconds_left(self) -> float | None:
         """Return how long it will still take, None as long as nothing can be said."""
         now = self._last
-        measured = [seen for seen in self._scales.values() if seen.steps > 1]
+        measured = [seen for seen in self._scales.values() if seen.latest]
         if now is None or not measured:
             return None
         latest = measured[-1]
@@ -93,7 +96,7 @@ class Estimate:
             # A scale that goes on for longer than expected may end at any step.
             more = expected - now.step if now.step < expected else (now.steps - now.step) / 2
             left = more * per_pixel * (now.width * now.height + fixed)
-        first_steps = latest.extra_seconds / latest.per_step if latest.per_step else 1.0
+        first_steps = latest.first / latest.per_step if latest.per_step else 1.0
         for width, height in now.plan[now.scale :]:
             left += per_pixel * (width * height + fixed) * (expected - 1 + first_steps)
         return left
@@ -115,7 +118,7 @@ class Estimate:
     def _fixed_pixels(self) -> float:
         """Return where the line through the two largest scales seen meets zero seconds."""
         measured = sorted(
-            (seen for seen in self._scales.values() if seen.steps > 3), key=lambda s: s.pixels
+            (seen for seen in self._scales.values() if len(seen.latest) > 2), key=lambda s: s.pixels
         )
         return _meets_zero(measured[-2:]) if len(measured) > 1 else self.experience.fixed_pixels
 

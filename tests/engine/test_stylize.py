@@ -14,7 +14,7 @@ from styled.engine.progress import Progress, Stylized
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.errors import EngineFailure
-from styled.recipes import PYRAMID, Optimizer, Recipe, Scales
+from styled.recipes import PYRAMID, RECIPES, Optimizer, PreserveColor, Recipe, Scales
 from tests.engine.conftest import dumped, loaded, picture
 
 SMALL = replace(PYRAMID, steps=4, scales=Scales(start_px=32), trace_every=3)
@@ -162,3 +162,57 @@ def test_a_checkpoint_is_a_snapshot_of_the_step_it_came_with(network: Vgg19) -> 
         progress = next(painting)
     found: Checkpoint = progress.checkpoint()
     assert (found.scale, found.step) == (progress.scale, progress.step) == (2, 2)
+
+
+def test_the_network_counts_its_layers_while_a_step_goes_on(network: Vgg19) -> None:
+    """There and back, tile by tile: a step of minutes can be told from one that hangs."""
+    painting = stylize(network, CONTENT, STYLES, SMALL)
+    next(painting)
+    whole_before = network.odometer.layers
+    next(painting)
+    step = network.odometer.layers - whole_before
+    # One way to relu5_1, 30 layers, and the five layers of losses on the way back.
+    assert step == 30 + 6
+    assert network.in_float32().odometer is network.odometer
+
+
+@pytest.mark.parametrize("preserve_color", ["none", "luminance"])
+def test_a_preview_is_the_present_picture_made_small(
+    network: Vgg19, preserve_color: PreserveColor
+) -> None:
+    """With the colours that the result will have, whatever space the pixels are moved in."""
+    for recipe in (SMALL, replace(RECIPES["avgpool"], steps=3)):
+        painting = stylize(network, CONTENT, STYLES, replace(recipe, preserve_color=preserve_color))
+        last = None
+        while True:
+            try:
+                last = next(painting)
+                preview = last.preview(32)
+            except StopIteration as finished:
+                result = finished.value
+                break
+            assert preview.shape == (1, 3, 24, 32)
+            assert 0 <= float(preview.min()) <= float(preview.max()) <= 1
+        assert last is not None
+        small = torch.nn.functional.interpolate(result.image, (24, 32), mode="area")
+        # The result is the best image, the preview the latest one.
+        assert float((preview - small).abs().mean()) < 0.08
+
+
+def test_a_preview_is_never_larger_than_the_picture(network: Vgg19) -> None:
+    """Small scales are shown as they are."""
+    progress = next(stylize(network, CONTENT, STYLES, SMALL))
+    assert progress.preview(256).shape == (1, 3, 34, 45)
+
+
+def test_taking_previews_changes_nothing(network: Vgg19) -> None:
+    """The same bytes come out, whoever looked on the way."""
+    _, alone = finish(stylize(network, CONTENT, STYLES, SMALL))
+    painting = stylize(network, CONTENT, STYLES, SMALL)
+    while True:
+        try:
+            next(painting).preview(16)
+        except StopIteration as finished:
+            watched = finished.value
+            break
+    assert torch.equal(alone.image, watched.image)

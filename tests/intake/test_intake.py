@@ -572,3 +572,35 @@ def test_with_kernel_and_threads(tmp_path: Path) -> None:
         intake.stop()
     assert set(threading.enumerate()) == threads
     assert intake.degraded is None
+
+
+def test_it_gives_a_sign_of_life_whenever_it_has_said_it_would(bench: Bench) -> None:
+    """Before each wait it says how long that will be, and during a look at every file."""
+    for number in range(5):
+        bench.put(f"{number}.jpg")
+    beats: list[tuple[float, float]] = []
+    bench.intake._beat = lambda rest_seconds: beats.append((bench.clock.now, rest_seconds))
+    bench.clock.at(40.0, lambda: bench.put_and_hint("later.jpg"))
+    bench.run_until(100.0)
+    assert len(beats) > 5 * 3  # each file, at each full look
+    for (moment, rest_seconds), (following, _) in pairwise(beats):
+        assert following - moment <= rest_seconds + module.REST_SECONDS + 1e-6
+    assert max(rest for _, rest in beats) <= 30.0
+
+
+def test_trouble_is_told_when_it_begins_and_when_it_is_over(bench: Bench) -> None:
+    """In words, for whoever asks how the daemon is."""
+    told: list[str | None] = []
+    bench.intake._on_trouble = told.append
+    away = bench.inbox.with_name("away")
+    bench.look_at(0.0)
+    bench.inbox.rename(away)
+    bench.look_at(1.0)
+    bench.look_at(2.0)
+    away.rename(bench.inbox)
+    bench.look_at(3.0)
+    bench.look_at(4.0)
+    trouble, over = told
+    assert trouble is not None
+    assert str(bench.inbox) in trouble
+    assert over is None

@@ -196,7 +196,9 @@ class Workshop:
             config.state / "checkpoints", self.engine, write_streamed, make_folder
         )
         self.previews = PreviewStore(config.state / "previews", write_whole, make_folder)
+        self.beats: list[tuple[float, float]] = []
         self.endings: list[Ending] = []
+        self.failed_attempts: list[str] = []
         self.worker = Worker(
             config,
             Collaborators(
@@ -207,7 +209,9 @@ class Workshop:
                 self.previews,
                 lambda: self.styles,
                 require_inbox=lambda: self.mounts.require(config.inbox),
+                beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
                 on_ended=self.endings.append,
+                on_failed_attempt=self.failed_attempts.append,
             ),
             self.stop,
             now=self.time_of_day,
@@ -220,6 +224,7 @@ class Workshop:
             wake=self.wake,
             history=self.history,
             now=self.time_of_day,
+            beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
         )
 
     def restart(self) -> None:

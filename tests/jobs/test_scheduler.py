@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from styled.delivery.atomic import resource_errors
-from styled.errors import ResourceUnavailable
+from styled.errors import EngineFailure, ResourceUnavailable
 from styled.jobs.job import JobState
 from styled.jobs.scheduler import IDLE_SECONDS, LONGEST_PAUSE_SECONDS, TIDIED_AFTER_JOBS, History
 from tests.jobs.conftest import Died, LogLines, Workshop, picture
@@ -350,3 +351,57 @@ def test_finished_jobs_are_forgotten_in_time(shop: Workshop, logs: LogLines) -> 
     shop.restart()
     assert JobState.DONE not in shop.journal.counts()
     assert [line["event"] for line in logs].count("jobs.forgotten") == 3
+
+
+def test_it_gives_a_sign_of_life_at_every_step_and_before_every_wait(shop: Workshop) -> None:
+    """Never is it silent for longer than it has said, or than a step takes."""
+    shop.engine.at_step = lambda step: shop.advance(7.0)
+    shop.drop("one.png")
+    shop.drop("two.png", picture()[:-40])  # which waits for its rest
+    shop.wake.on_wait = lambda: shop.stop.set() if shop.now > 1_000_200 else None
+    shop.scheduler.run()
+    for (moment, rest_seconds), (following, _) in pairwise(shop.beats):
+        assert following - moment <= max(rest_seconds, 7.0)
+    assert max(rest for _, rest in shop.beats) == IDLE_SECONDS
+
+
+def test_a_pause_is_announced(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full for hours is no reason to restart the daemon."""
+
+    def full(*words: object) -> None:
+        raise ResourceUnavailable("the disk is full")
+
+    monkeypatch.setattr(shop.publisher, "publish_result", full)
+    shop.stop.on_wait = lambda: shop.stop.set() if len(shop.stop.waits) > 8 else None
+    shop.drop()
+    shop.scheduler.run()
+    rests = [rest for _, rest in shop.beats if rest > 0]
+    assert rests == [float(seconds) for seconds in shop.stop.waits]
+
+
+def test_every_end_is_counted_with_what_it_took(shop: Workshop) -> None:
+    """Once for each job, whatever the end was."""
+    shop.engine.at_step = lambda step: shop.advance(2.0)
+    shop.drop("one.png")
+    shop.drop("bad.png", b"no picture")
+    shop.work()
+    done, rejected = shop.endings
+    assert (done.state, done.failure, done.steps) == ("done", None, 3)
+    assert done.seconds["optimise"] == 6.0
+    assert set(done.seconds) == {"waited", "prepare", "optimise", "publish"}
+    assert done.degraded == ("it is only a stub",)
+    assert (rejected.state, rejected.failure, dict(rejected.seconds)) == ("rejected", "input", {})
+    assert shop.failed_attempts == []
+
+
+def test_failed_attempts_are_counted(shop: Workshop) -> None:
+    """Those that will be made again; the last one is an end."""
+
+    def fail(step: int) -> None:
+        raise EngineFailure("it went astray")
+
+    shop.engine.at_step = fail
+    shop.drop()
+    shop.work_and_wait()
+    assert shop.failed_attempts == ["engine", "engine"]
+    assert [(ending.state, ending.failure) for ending in shop.endings] == [("rejected", "engine")]
