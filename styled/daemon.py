@@ -48,8 +48,8 @@ ONCE_LOOK_SECONDS = 0.2
 STOP_SECONDS = 4.0
 """How long a stop waits for the present step; then it is given up, and nothing else is."""
 
-DOWNLOAD_REPORT_SECONDS = 5.0
-"""How often a download of weights is reported in the log."""
+START_REPORT_SECONDS = 5.0
+"""How often a start that takes long says that it gets on."""
 
 MORE_START_SECONDS = 120.0
 """How much more time the start asks for as long as it gets on: a download may take an hour."""
@@ -85,6 +85,7 @@ class Daemon:
         self._is_interrupted = False
         self._is_ready = False
         self._worker: Worker | None = None
+        self._asked_at = time.monotonic()
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; SIGHUP reloads the configuration.
@@ -187,7 +188,9 @@ class Daemon:
             self._commands.put(command)
 
     def _go_on_starting(self) -> None:
-        self._manager.ask_for_time(MORE_START_SECONDS)
+        if time.monotonic() - self._asked_at >= START_REPORT_SECONDS:
+            self._asked_at = time.monotonic()
+            self._manager.ask_for_time(MORE_START_SECONDS)
         if self._is_interrupted:
             raise _StoppedEarly
 
@@ -255,7 +258,7 @@ class Daemon:
             nonlocal reported_at
             if self._stages.stop.is_set():
                 raise _StoppedEarly
-            if time.monotonic() - reported_at >= DOWNLOAD_REPORT_SECONDS:
+            if time.monotonic() - reported_at >= START_REPORT_SECONDS:
                 reported_at = time.monotonic()
                 log.info("weights.downloading", bytes=done, of_bytes=total)
                 self._manager.ask_for_time(MORE_START_SECONDS)

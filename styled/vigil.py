@@ -108,7 +108,7 @@ class Vigil:
         with suppress(ResourceUnavailable, JournalDamaged):
             self._look_for_requests()
             self._look_for_silence()
-            if self._clock() - self._told_at >= STATUS_SECONDS:
+            if self._manager.listens and self._clock() - self._told_at >= STATUS_SECONDS:
                 self._told_at = self._clock()
                 self._manager.tell_status(self._status())
 
@@ -140,9 +140,7 @@ class Vigil:
         """Return one line about what is going on."""
         assert self._journal is not None
         facts = self._journal.read_daemon()
-        queued = sum(
-            counts.get(JobState.QUEUED, 0) for counts in self._journal.waiting_by_style().values()
-        )
+        queued = self._journal.count(JobState.QUEUED)
         waiting = f"; {some(queued, 'job')} waiting" if queued else ""
         for trouble in (facts.get("stuck"), facts.get("inbox_trouble")):
             if trouble:

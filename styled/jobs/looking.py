@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Self
@@ -55,6 +55,10 @@ class JournalReader:
         with self._reading() as cursor:
             rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         return {JobState(state): count for state, count in rows}
+
+    def count(self, state: JobState) -> int:
+        """Return how many jobs are in one state."""
+        return int(self._row("SELECT count(*) FROM jobs WHERE state = ?", (state,)) or 0)
 
     def count_finished(self, state: JobState, since: float) -> int:
         """Return how many jobs have ended in `state` since a Unix time."""
@@ -184,7 +188,15 @@ def job_of(row: tuple[object, ...]) -> Job:
     }
     values["state"] = JobState(str(values["state"]))
     values["mtime_ns"] = int(str(values["mtime_ns"]))
-    progress = values["progress"]
-    values["progress"] = None if progress is None else JobProgress(**json.loads(str(progress)))
+    values["progress"] = _progress(values["progress"])
     values["cancel_requested"] = bool(values["cancel_requested"])
     return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order
+
+
+def _progress(text: object) -> JobProgress | None:
+    """Return progress as it was noted, None where it was by another version."""
+    if text is None:
+        return None
+    with suppress(ValueError, TypeError):
+        return JobProgress(**json.loads(str(text)))
+    return None

@@ -36,6 +36,11 @@ class ServiceManager:
         self.watchdog_seconds = _watchdog_seconds(environment)
         self._status: str | None = None
 
+    @property
+    def listens(self) -> bool:
+        """Whether there is anybody who wants to know."""
+        return bool(self._address)
+
     def tell_ready(self) -> None:
         """Say that the start, or a reload, is complete."""
         self._send("READY=1")

@@ -208,6 +208,25 @@ def test_two_instances_run_beside_each_other(service: Service) -> None:
     machine.systemctl("stop", "styled@left")
 
 
+def test_folders_elsewhere_take_one_line(changed: Service) -> None:
+    """Those that `ReadWritePaths=` names; without it the start says what is wrong."""
+    machine = changed.machine
+    machine.systemctl("stop", "styled")
+    machine.run("install", "-d", "-o", "styled", "-g", "styled", "-m", "2775", "/srv/photos")
+    text = changed.configuration().replace(f"{DATA}/inbox", "/srv/photos/inbox")
+    changed.write(CONFIG, text.replace(f"{DATA}/outbox", "/srv/photos/outbox"))
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    assert changed.property("ExecMainStatus") == "73"
+    assert "/srv/photos/inbox can't be written: Read-only file system" in changed.said()
+    changed.drop_in("test", "[Service]\nReadWritePaths=/srv/photos\n")
+    for name in ("a.png", "b.png"):  # twice: each start sees a mount of its own there
+        machine.systemctl("restart", "styled")
+        machine.run("runuser", "-u", "styled", "--", "cp", "/etc/styled/styles/red-trees.png",
+                    f"/srv/photos/inbox/{name}")  # fmt: skip
+        result = machine.path(f"/srv/photos/outbox/red-trees/{name}.json")
+        machine.wait_until(result.exists, 60)
+
+
 def test_the_service_may_write_nothing_else(service: Service) -> None:
     """Whatever a hostile picture made it do: no other folder, no network, no device."""
     pid = service.pid()
