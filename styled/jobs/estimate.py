@@ -14,11 +14,15 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from styled.engine.progress import Progress
+from styled.recipes import Recipe
 
 Pixels = int
 
-LATEST_STEPS = 15
-"""So many steps tell how fast it goes just now."""
+LATEST_STEPS, FEWEST_STEPS = 15, 5
+"""So many steps tell how fast it goes just now, and so many at the least how size matters."""
+
+EARLY_SHARE = 0.65
+"""Of the steps of `pyramid`'s scales, what three photographs took on the average."""
 
 
 @dataclass(slots=True)
@@ -48,12 +52,17 @@ class Experience:
     """What earlier paintings have taught.
 
     Attributes:
-        share: Of the steps that a scale may take, those that it takes.
+        share: Of the steps that a scale may take, those that it takes; None: nobody knows.
         fixed_pixels: How many pixels take as long as what a step costs regardless of its size.
     """
 
-    share: float = 1.0
+    share: float | None = None
     fixed_pixels: float = 0.0
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Experience:
+        """Return what is to be expected of a recipe that has never been painted here."""
+        return cls(share=EARLY_SHARE if recipe.min_improvement else None)
 
 
 @dataclass(slots=True)
@@ -110,15 +119,16 @@ class Estimate:
     def _share(self) -> float:
         # The later scales say more: they are larger, and more alike.
         share = self.experience.share
-        for number, seen in sorted(self._scales.items()):
+        for _, seen in sorted(self._scales.items()):
             if seen.share is not None:
-                share = seen.share if number == 1 else (share + seen.share) / 2
-        return share
+                share = seen.share if share is None else (share + seen.share) / 2
+        return 1.0 if share is None else share
 
     def _fixed_pixels(self) -> float:
         """Return where the line through the two largest scales seen meets zero seconds."""
         measured = sorted(
-            (seen for seen in self._scales.values() if len(seen.latest) > 2), key=lambda s: s.pixels
+            (seen for seen in self._scales.values() if len(seen.latest) >= FEWEST_STEPS),
+            key=lambda s: s.pixels,
         )
         return _meets_zero(measured[-2:]) if len(measured) > 1 else self.experience.fixed_pixels
 

@@ -107,7 +107,8 @@ class Painter:
         saved_at = noted_at = stepped_at = self._clock()
         saving_seconds = 0.0
         preview = _Preview(self._previews, job)
-        estimate = Estimate(self._experience.get(prepared.recipe.name, Experience()))
+        recipe = prepared.recipe
+        estimate = Estimate(self._experience.get(recipe.name, Experience.of(recipe)))
         progress: Progress | None = None
 
         def save() -> None:
