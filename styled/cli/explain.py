@@ -3,72 +3,21 @@
 from __future__ import annotations
 
 import os
-import stat
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel
 from rich.text import Text
 
 from styled.cli.exits import console
-from styled.cli.status import JobStatus, listed
+from styled.cli.explain_photo import Explanation, Scene, in_inbox, of_jobs, told
 from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.delivery.names import sidecar_of
-from styled.errors import JournalDamaged, NotMounted, ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX
-from styled.intake.pairing import Pairing
-from styled.intake.scanning import DEEPEST_FOLDER, IgnoreRules
-from styled.jobs.job import Job, JobState
+from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.jobs.looking import JournalReader
-from styled.mounts import Mounts
 from styled.ops.lock import InstanceLock
 from styled.ops.logs import printable
-from styled.ops.words import duration, some
 from styled.sidecar import Sidecar, readable
-
-Verdict = Literal[
-    "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
-    "unpaired", "no file", "missing", "result", "original", "style", "folder", "elsewhere",
-]  # fmt: skip
-
-
-class Explanation(BaseModel):
-    """What `styled explain --json` prints.
-
-    Attributes:
-        verdict: In one word.
-        reasons: In sentences, the most important one first.
-        remedies: What can be done about it.
-        jobs: The jobs that it is about, the newest first.
-    """
-
-    path: str
-    verdict: Verdict
-    reasons: list[str]
-    remedies: list[str] = []
-    jobs: list[JobStatus] = []
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """What explanations look at.
-
-    Attributes:
-        journal: None where there is none.
-        lives: Whether the daemon is running.
-    """
-
-    config: Config
-    journal: JournalReader | None
-    lives: bool
-    trouble: str | None
-
-    def jobs_about(self, column: Literal["input", "result", "original"], path: str) -> list[Job]:
-        return [] if self.journal is None else self.journal.jobs_about(column, path)
 
 
 def show_explanation(named: Path | None, words: list[str], *, as_json: bool) -> None:
@@ -100,7 +49,7 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     except ResourceUnavailable:
         pass  # it has never run here, which is said where it matters
     lives = InstanceLock(config.state / "lock").owner() is not None
-    scene = _Scene(config, journal, lives, trouble if lives else None)
+    scene = Scene(config, journal, lives, trouble if lives else None)
     try:
         return [_explain(word, scene) for word in words]
     finally:
@@ -108,24 +57,24 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
             journal.close()
 
 
-def _explain(word: str, scene: _Scene) -> Explanation:
+def _explain(word: str, scene: Scene) -> Explanation:
     config = scene.config
     path = _place(word, config)
     if path is None:
         job = scene.journal.job(readable(word)) if scene.journal is not None else None
         if job is not None:
-            return _of_jobs(readable(job.input), [job], scene)
+            return of_jobs(readable(job.input), [job], scene)
         path = Path(os.path.abspath(word))
     for root, explain_in in (
-        ("inbox", _in_inbox), ("outbox", _in_outbox), ("rejected", _in_rejected),
+        ("inbox", in_inbox), ("outbox", _in_outbox), ("rejected", _in_rejected),
         ("archive", _in_archive),
     ):  # fmt: skip
         folder = Path(os.path.realpath(getattr(config, root)))
         if path == folder:
-            return _told(path, "folder", f"the {root} itself")
+            return told(path, "folder", f"the {root} itself")
         if path.is_relative_to(folder):
             if root != "inbox" and not os.path.lexists(path):
-                return _told(path, "missing", f"there is no such file in the {root}")
+                return told(path, "missing", f"there is no such file in the {root}")
             return explain_in(path, str(path.relative_to(folder)), scene)
     return _elsewhere(path, config)
 
@@ -147,224 +96,44 @@ def _place(word: str, config: Config) -> Path | None:
     return gone if is_path else None
 
 
-# In the inbox
-
-
-def _in_inbox(path: Path, relative: str, scene: _Scene) -> Explanation:
-    config = scene.config
-    try:
-        Mounts(config.state / "mounts.json", lambda record, data: None).require(config.inbox)
-    except NotMounted as error:
-        return _told(path, "waiting", error.message, remedies=error.remedies)
-    except ResourceUnavailable:
-        pass
-    left_alone = _left_alone(path, relative, config)
-    if left_alone is not None:
-        return left_alone
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return _gone(path, relative, scene)
-    pairing = Pairing(tuple(config.styles), config.folders, config.default_style)
-    if stat.S_ISDIR(found.st_mode):
-        styles = pairing.destinations(f"{relative}/photo.jpg")
-        return (
-            _told(path, "folder", f"photos in it are painted in {' and in '.join(styles)}")
-            if styles
-            else _unpaired(path, "photos in it belong", config)
-        )
-    if not stat.S_ISREG(found.st_mode):
-        return _told(
-            path, "no file", f"it is {_kind(found.st_mode)}: those are never opened nor moved",
-            remedies=["put the photo itself here"],
-        )  # fmt: skip
-    jobs = [
-        job
-        for job in scene.jobs_about("input", relative)
-        if (job.size, job.mtime_ns) == (found.st_size, found.st_mtime_ns)
-        and job.state not in (JobState.REJECTED,)
-    ]
-    if jobs:
-        return _of_jobs(readable(path), jobs, scene)
-    styles = pairing.destinations(relative)
-    if not styles:
-        return _unpaired(path, "it belongs", config)
-    return _not_taken_yet(path, found, styles, scene)
-
-
-def _left_alone(path: Path, relative: str, config: Config) -> Explanation | None:
-    """Return why a path below the inbox is left alone because of its name, if it is."""
-    rules = IgnoreRules(config.intake.ignore)
-    parts = relative.split(os.sep)
-    for name in parts:
-        if name.startswith(TEMPORARY_PREFIX):
-            return _told(path, "ignored", "it is an unfinished file of styled's own")
-        if (pattern := rules.pattern_of(name)) is not None:
-            return _told(
-                path, "ignored",
-                f'its name is left alone: "{readable(name)}" matches "{pattern}" in intake.ignore',
-                remedies=["rename it, or take that pattern out of intake.ignore"],
-            )  # fmt: skip
-    if len(parts) - 1 > DEEPEST_FOLDER:
-        return _told(
-            path, "ignored", f"it lies more than {DEEPEST_FOLDER} folders deep",
-            remedies=["move it further up"],
-        )  # fmt: skip
-    return None
-
-
-def _gone(path: Path, relative: str, scene: _Scene) -> Explanation:
-    jobs = scene.jobs_about("input", relative)
-    if not jobs:
-        return _told(path, "missing", "there is no such file, and no job was ever about it")
-    newest = [job for job in jobs if (job.size, job.mtime_ns) == (jobs[0].size, jobs[0].mtime_ns)]
-    return _of_jobs(readable(path), newest, scene)
-
-
-def _unpaired(path: Path, what: str, config: Config) -> Explanation:
-    places = ", ".join(f"{config.inbox}/{name}" for name in (*config.styles, *config.folders))
-    return _told(
-        path, "unpaired", f"{what} to no style: the folder names none, and there is no "
-        "default_style",
-        remedies=[f"move it into one of {places}" if places else "configure a style",
-                  "or name a default_style in the configuration"],
-    )  # fmt: skip
-
-
-def _not_taken_yet(
-    path: Path, found: os.stat_result, styles: Iterable[str], scene: _Scene
-) -> Explanation:
-    wanted = f"it will be painted in {' and in '.join(styles)}"
-    if not scene.lives:
-        return _told(path, "new", f"{wanted}, but styled is not running", remedies=_START)
-    if scene.trouble is not None:
-        return _told(path, "new", scene.trouble, wanted)
-    intake = scene.config.intake
-    if time.time() - found.st_mtime < intake.settle_seconds + 1:
-        return _told(
-            path, "settling", f"{wanted}, once it has not changed for {intake.settle_seconds:g} s"
-        )
-    return _told(
-        path, "new", f"{wanted}; it is taken at the next look at the inbox, within "
-        f"{duration(intake.rescan_seconds)}",
-    )  # fmt: skip
-
-
-_START = ["start it: styled run, or systemctl start styled"]
-
-
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
-    )  # fmt: skip
-    return next((name for is_kind, name in kinds if is_kind(mode)), "no regular file")
-
-
-# Jobs
-
-
-def _of_jobs(path: str, jobs: list[Job], scene: _Scene) -> Explanation:
-    reasons, remedies = [], []
-    for job in jobs:
-        reasons.append(f"{job.style}: {_story(job, scene)}")
-        if job.state is JobState.REJECTED or job.failure == "cancelled":
-            remedies.append(f"to have it tried once more: styled retry {job.id}")
-    if any(job.state in _UNFINISHED for job in jobs):
-        if not scene.lives:
-            reasons.insert(0, "styled is not running")
-            remedies += _START
-        elif scene.trouble is not None:
-            reasons.insert(0, scene.trouble)
-    order: tuple[Verdict, ...] = ("painting", "waiting", "rejected", "cancelled", "done")
-    verdicts = {_VERDICTS[job.state] for job in jobs}
-    return Explanation(
-        path=path,
-        verdict=next(verdict for verdict in order if verdict in verdicts),
-        reasons=reasons,
-        remedies=remedies,
-        jobs=listed(jobs),
-    )
-
-
-_UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
-_VERDICTS: dict[JobState, Verdict] = {
-    JobState.RUNNING: "painting",
-    JobState.QUEUED: "waiting",
-    JobState.DONE: "done",
-    JobState.REJECTED: "rejected",
-    JobState.CANCELLED: "cancelled",
-}
-
-
-def _story(job: Job, scene: _Scene) -> str:
-    """Return what has become of a job so far, in a sentence."""
-    if job.state is JobState.RUNNING:
-        left = job.progress.seconds_left if job.progress is not None else None
-        more = f", about {duration(left)} left" if left is not None else ""
-        return f"is being painted, {job.fraction:.0%} done{more}"
-    if job.state is JobState.QUEUED:
-        before = scene.journal.place_in_queue(job) if scene.journal is not None else 0
-        turn = f"waits, with {some(before, 'job')} before it" if before else "is next"
-        if job.cancel_requested:
-            return f"{turn}, and is to be cancelled"
-        if job.reason is None:
-            return turn
-        seconds = job.not_before - time.time()
-        again = f"; tried again in {duration(seconds)}" if seconds > 0 else ""
-        return f"waits: {_first_line(job.reason)}{again}"
-    when = f"{duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
-    if job.state is JobState.DONE:
-        place = scene.config.outbox / (job.result or "")
-        there = "" if place.exists() else " (it is not there any more)"
-        return f"was painted {when}: {readable(place)}{there}"
-    word = "was rejected" if job.state is JobState.REJECTED else "was cancelled"
-    lies = f"; it lies in {readable(job.original)}" if job.original else ""
-    return f"{word} {when}: {_first_line(job.reason or 'nobody knows why')}{lies}"
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0]
-
-
 # Elsewhere
 
 
-def _in_outbox(path: Path, relative: str, scene: _Scene) -> Explanation:
+def _in_outbox(path: Path, relative: str, scene: Scene) -> Explanation:
     result = path.with_suffix("") if path.suffix == ".json" else path
     sidecar = _read_sidecar(result)
     if sidecar is None:
-        return _told(
+        return told(
             path, "result", "it has no .json beside it: styled is about to finish it, or did not "
             "make it",
         )  # fmt: skip
     ends = f"{sidecar.job.finished_at:%Y-%m-%d %H:%M} UTC"
     degraded = [f"degraded: {note}" for note in sidecar.degraded]
-    return _told(
+    return told(
         path, "result",
         f"the painting of {sidecar.input.path} in {_style(sidecar)}, of {ends} "
         f"(job {sidecar.job.id})", *degraded,
     )  # fmt: skip
 
 
-def _in_rejected(path: Path, relative: str, scene: _Scene) -> Explanation:
+def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
     original = path.with_suffix("") if path.suffix == ".json" else path
     sidecar = _read_sidecar(original)
     if sidecar is None or sidecar.rejected is None:
-        return _told(path, "rejected", "it has no .json beside it that says why it is here")
+        return told(path, "rejected", "it has no .json beside it that says why it is here")
     first, *others = sidecar.rejected.reason.splitlines()
-    return _told(
+    return told(
         path, "rejected", f"{sidecar.input.path} in {_style(sidecar)}: {first}",
         remedies=[*(other.removeprefix("  - ") for other in others),
                   f"to have it tried once more: styled retry {readable(original)}"],
     )  # fmt: skip
 
 
-def _in_archive(path: Path, relative: str, scene: _Scene) -> Explanation:
+def _in_archive(path: Path, relative: str, scene: Scene) -> Explanation:
     jobs = scene.jobs_about("original", str(scene.config.archive / relative))
     if not jobs:
-        return _told(path, "original", "the original of a photo that was painted long ago")
-    explanation = _of_jobs(readable(path), jobs, scene)
+        return told(path, "original", "the original of a photo that was painted long ago")
+    explanation = of_jobs(readable(path), jobs, scene)
     return explanation.model_copy(update={"verdict": "original"})
 
 
@@ -375,12 +144,12 @@ def _elsewhere(path: Path, config: Config) -> Explanation:
         if any(os.path.realpath(image.path) == str(path) for image in style.images)
     ]
     if styles:
-        return _told(path, "style", f"it is what {' and '.join(styles)} paints in the style of")
+        return told(path, "style", f"it is what {' and '.join(styles)} paints in the style of")
     if config.path is not None and os.path.realpath(config.path) == str(path):
-        return _told(path, "elsewhere", "it is the configuration")
+        return told(path, "elsewhere", "it is the configuration")
     if path.is_relative_to(os.path.realpath(config.state)):
-        return _told(path, "elsewhere", "it is in the state folder, which is styled's own")
-    return _told(
+        return told(path, "elsewhere", "it is in the state folder, which is styled's own")
+    return told(
         path, "elsewhere", "it lies in none of styled's folders"
         if os.path.lexists(path) else "there is no such file, nor a job of that id",
         remedies=[f"to have it painted, copy it to {config.inbox}"],
@@ -396,12 +165,6 @@ def _read_sidecar(result: Path) -> Sidecar | None:
 
 def _style(sidecar: Sidecar) -> str:
     return "no style" if sidecar.style is None else sidecar.style.name
-
-
-def _told(path: Path, verdict: Verdict, *reasons: str, remedies: Iterable[str] = ()) -> Explanation:
-    return Explanation(
-        path=readable(path), verdict=verdict, reasons=list(reasons), remedies=list(remedies)
-    )
 
 
 def _print(explanation: Explanation) -> None:
