@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.text import Text
@@ -36,20 +36,18 @@ def show_explanation(named: Path | None, words: list[str], *, as_json: bool) -> 
 
 def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     """Return what there is to say of each word: a path, or the id of a job."""
+    lives = InstanceLock(config.state / "lock").owner() is not None
     journal: JournalReader | None = None
     trouble: str | None = None
     try:
         journal = JournalReader.open_read_only(config.state / "journal.sqlite3")
-        facts = journal.read_daemon()
-        trouble = facts.get("stuck") or facts.get("inbox_trouble") or None
-        if trouble is None and facts.get("state", "").startswith("paused"):
-            trouble = facts["state"]
-    except JournalDamaged as error:
-        trouble = error.message
-    except ResourceUnavailable:
-        pass  # it has never run here, which is said where it matters
-    lives = InstanceLock(config.state / "lock").owner() is not None
-    scene = Scene(config, journal, lives, trouble if lives else None)
+        if lives:
+            trouble = _trouble_in(journal.read_daemon())
+    except (JournalDamaged, ResourceUnavailable) as error:
+        # That there is none yet is no trouble: it has never run here.
+        if os.path.lexists(config.state / "journal.sqlite3"):
+            trouble = error.message
+    scene = Scene(config, journal, lives, trouble)
     try:
         return [_explain(word, scene) for word in words]
     finally:
@@ -57,9 +55,15 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
             journal.close()
 
 
+def _trouble_in(facts: Mapping[str, str]) -> str | None:
+    state = facts.get("state", "")
+    paused = state if state.startswith("paused") else None
+    return facts.get("stuck") or facts.get("inbox_trouble") or paused
+
+
 def _explain(word: str, scene: Scene) -> Explanation:
     config = scene.config
-    path = _place(word, config)
+    path = _place(word, scene)
     if path is None:
         job = scene.journal.job(readable(word)) if scene.journal is not None else None
         if job is not None:
@@ -75,32 +79,44 @@ def _explain(word: str, scene: Scene) -> Explanation:
         if path.is_relative_to(folder):
             if root != "inbox" and not os.path.lexists(path):
                 return told(path, "missing", f"there is no such file in the {root}")
+            if root != "inbox" and path.is_dir():
+                return told(path, "folder", f"a folder in the {root}")
             return explain_in(path, str(path.relative_to(folder)), scene)
-    return _elsewhere(path, config)
+    if os.path.abspath(word).startswith(f"{config.inbox}{os.sep}"):
+        return told(path, "no file", "the way there leads over a link, which is not followed")
+    return _elsewhere(path, config, scene)
 
 
-def _place(word: str, config: Config) -> Path | None:
+def _place(word: str, scene: Scene) -> Path | None:
     """Return the path that a word means: from here, or below the inbox. None: it is no path.
 
     Links on the way to it are followed, but it is not one itself.
     """
+    config = scene.config
     for base in (Path.cwd(), config.inbox):
         path = base / word
         if os.path.lexists(path):
-            return Path(os.path.realpath(path.parent), path.name)
-    gone = Path(os.path.realpath((Path.cwd() / word).parent), os.path.basename(word))
-    is_path = os.sep in word or any(
-        gone.is_relative_to(os.path.realpath(folder))
-        for folder in (config.inbox, config.outbox, config.rejected, config.archive)
-    )
-    return gone if is_path else None
+            return _resolved(path, word)
+    gone = _resolved(Path.cwd() / word, word)
+    folders = (config.inbox, config.outbox, config.rejected, config.archive)
+    if any(gone.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        return gone
+    if scene.jobs_about("input", os.path.normpath(word)):
+        return _resolved(config.inbox / word, word)
+    return gone if os.sep in word else None
+
+
+def _resolved(path: Path, word: str) -> Path:
+    if os.path.basename(word) in ("", ".", ".."):  # which are no names
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 # Elsewhere
 
 
 def _in_outbox(path: Path, relative: str, scene: Scene) -> Explanation:
-    result = path.with_suffix("") if path.suffix == ".json" else path
+    result = _described(path)
     sidecar = _read_sidecar(result)
     if sidecar is None:
         return told(
@@ -117,7 +133,7 @@ def _in_outbox(path: Path, relative: str, scene: Scene) -> Explanation:
 
 
 def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
-    original = path.with_suffix("") if path.suffix == ".json" else path
+    original = _described(path)
     sidecar = _read_sidecar(original)
     if sidecar is None or sidecar.rejected is None:
         return told(path, "rejected", "it has no .json beside it that says why it is here")
@@ -137,7 +153,7 @@ def _in_archive(path: Path, relative: str, scene: Scene) -> Explanation:
     return explanation.model_copy(update={"verdict": "original"})
 
 
-def _elsewhere(path: Path, config: Config) -> Explanation:
+def _elsewhere(path: Path, config: Config, scene: Scene) -> Explanation:
     styles = [
         name
         for name, style in config.styles.items()
@@ -149,11 +165,19 @@ def _elsewhere(path: Path, config: Config) -> Explanation:
         return told(path, "elsewhere", "it is the configuration")
     if path.is_relative_to(os.path.realpath(config.state)):
         return told(path, "elsewhere", "it is in the state folder, which is styled's own")
+    if not os.path.lexists(path):
+        reasons = [] if scene.trouble is None else [scene.trouble]
+        return told(path, "missing", *reasons, "there is no such file, nor a job of that id")
     return told(
-        path, "elsewhere", "it lies in none of styled's folders"
-        if os.path.lexists(path) else "there is no such file, nor a job of that id",
+        path, "elsewhere", "it lies in none of styled's folders",
         remedies=[f"to have it painted, copy it to {config.inbox}"],
     )  # fmt: skip
+
+
+def _described(path: Path) -> Path:
+    """Return what a sidecar is about; a photo may be called `.json` as well, and then has one."""
+    is_sidecar = path.suffix == ".json" and not sidecar_of(path).exists()
+    return path.with_suffix("") if is_sidecar else path
 
 
 def _read_sidecar(result: Path) -> Sidecar | None:

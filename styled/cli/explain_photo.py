@@ -102,14 +102,12 @@ def in_inbox(path: Path, relative: str, scene: Scene) -> Explanation:
             path, "no file", f"it is {_kind(found.st_mode)}: those are never opened nor moved",
             remedies=["put the photo itself here"],
         )  # fmt: skip
-    jobs = [
-        job
-        for job in scene.jobs_about("input", relative)
-        if (job.size, job.mtime_ns) == (found.st_size, found.st_mtime_ns)
-        and job.state not in (JobState.REJECTED,)
-    ]
+    journal = scene.journal
+    jobs = (
+        [] if journal is None else journal.jobs_of_file(relative, found.st_size, found.st_mtime_ns)
+    )
     if jobs:
-        return of_jobs(readable(path), jobs, scene)
+        return of_jobs(readable(path), jobs[::-1], scene)
     styles = pairing.destinations(relative)
     if not styles:
         return _unpaired(path, "it belongs", config)
@@ -140,9 +138,15 @@ def _left_alone(path: Path, relative: str, config: Config) -> Explanation | None
 def _gone(path: Path, relative: str, scene: Scene) -> Explanation:
     jobs = scene.jobs_about("input", relative)
     if not jobs:
-        return told(path, "missing", "there is no such file, and no job was ever about it")
-    newest = [job for job in jobs if (job.size, job.mtime_ns) == (jobs[0].size, jobs[0].mtime_ns)]
-    return of_jobs(readable(path), newest, scene)
+        reasons = [] if scene.trouble is None else [scene.trouble]
+        return told(
+            path, "missing", *reasons, "there is no such file, and no known job is about it"
+        )
+    latest: dict[str, Job] = {}  # by style: what was put back and tried again counts once
+    for job in jobs:
+        if (job.size, job.mtime_ns) == (jobs[0].size, jobs[0].mtime_ns):
+            latest.setdefault(job.style, job)
+    return of_jobs(readable(path), list(latest.values()), scene)
 
 
 def _unpaired(path: Path, what: str, config: Config) -> Explanation:
@@ -159,10 +163,10 @@ def _not_taken_yet(
     path: Path, found: os.stat_result, styles: Iterable[str], scene: Scene
 ) -> Explanation:
     wanted = f"it will be painted in {' and in '.join(styles)}"
-    if not scene.lives:
-        return told(path, "new", f"{wanted}, but styled is not running", remedies=_START)
     if scene.trouble is not None:
         return told(path, "new", scene.trouble, wanted)
+    if not scene.lives:
+        return told(path, "new", f"{wanted}, but styled is not running", remedies=_START)
     intake = scene.config.intake
     if time.time() - found.st_mtime < intake.settle_seconds + 1:
         return told(
@@ -202,6 +206,9 @@ def of_jobs(path: str, jobs: list[Job], scene: Scene) -> Explanation:
             reasons.insert(0, scene.trouble)
     order: tuple[Verdict, ...] = ("painting", "waiting", "rejected", "cancelled", "done")
     verdicts = {_VERDICTS[job.state] for job in jobs}
+    if "painting" in verdicts and not scene.lives:
+        verdicts.add("waiting")
+        verdicts.remove("painting")
     return Explanation(
         path=path,
         verdict=next(verdict for verdict in order if verdict in verdicts),
@@ -223,6 +230,8 @@ _VERDICTS: dict[JobState, Verdict] = {
 
 def _story(job: Job, scene: Scene) -> str:
     """Return what has become of a job so far, in a sentence."""
+    if job.state is JobState.RUNNING and not scene.lives:
+        return f"was interrupted at {job.fraction:.0%}; the next start goes on with it"
     if job.state is JobState.RUNNING:
         left = job.progress.seconds_left if job.progress is not None else None
         more = f", about {duration(left)} left" if left is not None else ""

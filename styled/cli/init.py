@@ -117,7 +117,10 @@ def init_folder(
 
 def _scalar(text: str) -> str:
     """Return text as YAML takes it, in quotes where it needs them; JSON's will do."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    if _PLAIN.fullmatch(text):
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8
 
 
 def say_what_was_made(made: WorkingFolder) -> None:

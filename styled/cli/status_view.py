@@ -141,7 +141,9 @@ def _current(job: JobStatus) -> Iterator[RenderableType]:
 def table_of(heading: str, jobs: list[JobStatus], *, with_ids: bool = False) -> Table:
     """Return jobs as a table, a line each."""
     table = Table(box=None, pad_edge=False)
-    for column in (*(["id"] if with_ids else []), heading, "style", "", "when"):
+    if with_ids:
+        table.add_column("id", no_wrap=True, min_width=12)  # to be copied
+    for column in (heading, "style", "", "when"):
         table.add_column(column)
     table.add_column("result or reason", overflow="fold")
     for job in jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.text import Text
@@ -26,10 +27,13 @@ def find_config(named: Path | None) -> Config:
     """
     if named is not None:
         return load_config(named)
-    if HERE.exists():
+    if os.path.exists(HERE):  # which is no, and no error, where one may not even look
         return load_config(HERE)
-    at_home = home_folder() / "config.yaml"
-    if not at_home.exists() and OF_THE_SERVICE.exists():
+    try:
+        at_home = home_folder() / "config.yaml"
+    except RuntimeError:  # nobody's home, as in a container
+        return load_config(OF_THE_SERVICE)
+    if not os.path.exists(at_home) and os.path.exists(OF_THE_SERVICE):
         return load_config(OF_THE_SERVICE)
     return load_config(at_home)
 

@@ -106,9 +106,13 @@ class JournalReader:
 
     def jobs_of_input(self, job: Job) -> list[Job]:
         """Return all jobs of the same input, `job` among them."""
+        return self.jobs_of_file(job.input, job.size, job.mtime_ns)
+
+    def jobs_of_file(self, path: str, size: int, mtime_ns: int) -> list[Job]:
+        """Return the jobs of a file that lies in the inbox now, the oldest first."""
         return self._jobs(
-            "in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
-            (os.fsencode(job.input), job.size, str(job.mtime_ns)),
+            "in_inbox AND input = ? AND size = ? AND mtime_ns = ? ORDER BY seq",
+            (os.fsencode(path), size, str(mtime_ns)),
         )
 
     def finished_in_inbox(self) -> list[Job]:

@@ -382,7 +382,7 @@ def test_nothing_is_said_of_nothing(run: Run, shop: Path, journal: Journal) -> N
     """Neither a file nor a job."""
     told = one(run, "inbox/gone.jpg")
     assert told["verdict"] == "missing"
-    assert told["reasons"] == ["there is no such file, and no job was ever about it"]
+    assert told["reasons"] == ["there is no such file, and no known job is about it"]
 
 
 # Jobs
@@ -521,6 +521,18 @@ def test_all_styles_of_a_photo_are_told(run: Run, shop: Path, journal: Journal) 
     assert told["verdict"] == "rejected"
     assert [job["style"] for job in told["jobs"]] == ["ink", "oil"]
     assert [reason.split(":")[0] for reason in told["reasons"]] == ["ink", "oil"]
+
+
+@pytest.mark.usefixtures("_running")
+def test_what_is_still_to_be_done_decides(run: Run, shop: Path, journal: Journal) -> None:
+    """Even if the photo was rejected in one style, and has been taken away since."""
+    oil, _ = submit(journal, shop, "both/a.jpg", "oil", "ink")
+    assert claim(journal).id == oil.id
+    journal.finish(oil, JobState.REJECTED, time.time(), reason="because")
+    (shop / "inbox/both/a.jpg").unlink()
+    told = one(run, "inbox/both/a.jpg")
+    assert told["verdict"] == "waiting"
+    assert told["remedies"] == [f"to have it tried once more: styled retry {oil.id}"]
 
 
 def test_of_photos_that_are_gone_the_latest_is_meant(
@@ -760,15 +772,9 @@ def test_a_damaged_journal_is_the_trouble(run: Run, shop: Path, journal: Journal
     assert one(run, "inbox/a.jpg.part")["verdict"] == "ignored"
 
 
-# Known to be wrong, and to be mended in styled/cli/explain.py
+# What was put back, or left, or can't be asked for
 
 
-def wrong(reason: str) -> pytest.MarkDecorator:
-    """Mark a test of what is not so yet."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
-@wrong("below the inbox only what is still there is found")
 @pytest.mark.parametrize("word", ["a.jpg", "trip/b.jpg"])
 def test_a_photo_that_has_left_is_named_as_before(
     run: Run, shop: Path, journal: Journal, word: str
@@ -778,7 +784,6 @@ def test_a_photo_that_has_left_is_named_as_before(
     assert one(run, word)["verdict"] == "done"
 
 
-@wrong("jobs that have ended are told again for the same file")
 @pytest.mark.usefixtures("_running")
 def test_a_photo_that_is_tried_again_is_new(run: Run, shop: Path, journal: Journal) -> None:
     """What was cancelled and put back waits to be taken; it does not lie where it lay."""
@@ -789,7 +794,6 @@ def test_a_photo_that_is_tried_again_is_new(run: Run, shop: Path, journal: Journ
     assert (told["verdict"], told["remedies"]) == ("new", [])
 
 
-@wrong("jobs that have ended are told again for the same file")
 @pytest.mark.parametrize("failure", ["cancelled", "input"])
 def test_a_second_try_is_what_counts(run: Run, shop: Path, journal: Journal, failure: str) -> None:
     """A photo that was refused, put back and then painted is done."""
@@ -804,7 +808,6 @@ def test_a_second_try_is_what_counts(run: Run, shop: Path, journal: Journal, fai
     assert (told["verdict"], told["remedies"]) == ("done", [])
 
 
-@wrong("rejected jobs of files in the inbox are left out")
 def test_a_photo_that_is_kept_tells_what_went_wrong(run: Run, shop: Path, journal: Journal) -> None:
     """With `after_success: keep` it stays in the inbox, rejected in one style or not."""
     for job in submit(journal, shop, "a.jpg", "oil", "ink"):
@@ -814,7 +817,6 @@ def test_a_photo_that_is_kept_tells_what_went_wrong(run: Run, shop: Path, journa
     assert [job["style"] for job in told["jobs"]] == ["ink", "oil"]
 
 
-@wrong("a job of a dead daemon is still said to be painted")
 def test_a_job_that_was_interrupted_is_not_being_painted(
     run: Run, shop: Path, journal: Journal
 ) -> None:
@@ -825,7 +827,6 @@ def test_a_job_that_was_interrupted_is_not_being_painted(
     assert "is being painted" not in " ".join(told["reasons"])
 
 
-@wrong("a folder below them is taken for a file")
 @pytest.mark.parametrize("root", ["outbox", "rejected", "archive"])
 def test_folders_are_folders_everywhere(run: Run, shop: Path, root: str) -> None:
     """No sidecar is missed beside them."""
@@ -833,7 +834,6 @@ def test_folders_are_folders_everywhere(run: Run, shop: Path, root: str) -> None
     assert one(run, f"{root}/oil")["verdict"] == "folder"
 
 
-@wrong("a name that ends in .json is always taken for a sidecar's")
 def test_a_rejected_file_may_be_called_like_a_sidecar(run: Run, shop: Path) -> None:
     """Whoever drops a .json into the inbox finds it here, with one of its own."""
     place = drop(shop / "rejected/oil/notes.json", data=b"{}")
@@ -841,7 +841,6 @@ def test_a_rejected_file_may_be_called_like_a_sidecar(run: Run, shop: Path) -> N
     assert one(run, place)["reasons"] == ["trip/photo.jpg in oil: it is no picture"]
 
 
-@wrong("the last part of a path is not resolved")
 @pytest.mark.parametrize("word", ["inbox/.", "inbox/oil/..", "."])
 def test_dots_are_no_names(run: Run, shop: Path, word: str) -> None:
     """They lead somewhere, and are no hidden files."""
@@ -851,14 +850,12 @@ def test_dots_are_no_names(run: Run, shop: Path, word: str) -> None:
     assert one(run, "inbox/..")["verdict"] == "elsewhere"
 
 
-@wrong("only while the daemon is running the damage is told")
 def test_a_damaged_journal_is_told_without_a_daemon(run: Run, shop: Path) -> None:
     """Else it would seem that no job was ever about the file."""
     (shop / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
     assert "is damaged" in " ".join(one(run, "inbox/a.jpg")["reasons"])
 
 
-@wrong("a journal that can't be read is taken for none")
 @pytest.mark.usefixtures("_running")
 def test_a_journal_of_another_version_is_told(run: Run, shop: Path, journal: Journal) -> None:
     """As one that may not be read: what is known of the file is less than there is."""
@@ -867,7 +864,6 @@ def test_a_journal_of_another_version_is_told(run: Run, shop: Path, journal: Jou
     assert "newer styled" in " ".join(one(run, "inbox/a.jpg")["reasons"])
 
 
-@wrong("what does not exist is to be copied to the inbox")
 @pytest.mark.usefixtures("shop")
 def test_what_is_nowhere_is_missing(run: Run) -> None:
     """Nothing can be copied that is not there."""

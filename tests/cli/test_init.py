@@ -86,7 +86,6 @@ def test_any_name_of_weights_survives_the_configuration(run: Run, here: Path, na
     assert str(load_config(here / "etc/config.yaml").engine.weights) == str(here / f"{name}.pth")
 
 
-@pytest.mark.xfail(strict=True, reason="JSON writes such characters in two halves, YAML does not")
 def test_pictures_in_a_path_survive_the_configuration(run: Run, here: Path) -> None:
     """There are characters beyond the first 65,536."""
     assert run("init", "etc", "--folders", here / "\N{ARTIST PALETTE}").exit_code == 0
@@ -173,7 +172,6 @@ def test_the_service_is_never_run_by_chance(here: Path) -> None:
     assert find_or_make_config(None).base == Path.home() / "styled"
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="it is a traceback")
 @pytest.mark.usefixtures("here")
 def test_who_has_no_home_has_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a number without an account, in a container."""

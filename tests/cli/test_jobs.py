@@ -140,7 +140,6 @@ def test_wrong_words_are_wrong_usage(run: Run, words: str) -> None:
     assert "Error" in result.output
 
 
-@pytest.mark.xfail(strict=True, reason="the table cuts ids off where there is little room")
 def test_an_id_can_be_copied_from_a_narrow_terminal(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

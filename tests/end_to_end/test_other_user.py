@@ -217,7 +217,6 @@ def test_doctor_blames_nobody_for_what_another_may_not(visitor: Visitor, studio:
     assert failed == ["weights"]
 
 
-@pytest.mark.xfail(strict=True, reason="a configuration that may not be looked for is a traceback")
 @pytest.mark.parametrize("closed", ["the present folder", "the home folder"])
 def test_a_closed_folder_holds_no_configuration(
     visitor: Visitor, studio: Studio, closed: str
