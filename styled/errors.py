@@ -64,6 +64,10 @@ class JournalDamaged(StyledError):
     """The journal's file is damaged; the next start makes a new one of what there is."""
 
 
+class NoJournal(ResourceUnavailable):
+    """There is no journal: styled has never run on these folders."""
+
+
 class InUse(ResourceUnavailable):
     """Another instance already works on these folders."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exits import console
+from styled.cli.exits import console, leave_with_usage_error
 from styled.cli.explain_photo import Explanation, Scene, in_inbox, of_jobs, told
-from styled.cli.working_folder import find_config
+from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
 from styled.delivery.names import sidecar_of
-from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 from styled.jobs.looking import JournalReader
 from styled.ops.lock import InstanceLock
 from styled.ops.logs import printable
@@ -27,6 +28,8 @@ def show_explanation(named: Path | None, words: list[str], *, as_json: bool) -> 
         ConfigError: there is no configuration.
     """
     config = find_config(named)
+    if "" in words:
+        leave_with_usage_error("name a file, or the id of a job")
     for explanation in explain(config, words):
         if as_json:
             print(explanation.model_dump_json())
@@ -36,17 +39,18 @@ def show_explanation(named: Path | None, words: list[str], *, as_json: bool) -> 
 
 def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     """Return what there is to say of each word: a path, or the id of a job."""
-    lives = InstanceLock(config.state / "lock").owner() is not None
     journal: JournalReader | None = None
     trouble: str | None = None
+    lives = True  # unless it is known better
     try:
+        lives = InstanceLock(config.state / "lock").owner() is not None
         journal = JournalReader.open_read_only(config.state / "journal.sqlite3")
         if lives:
             trouble = _trouble_in(journal.read_daemon())
+    except NoJournal:
+        pass  # it has never run here, which is said where it matters
     except (JournalDamaged, ResourceUnavailable) as error:
-        # That there is none yet is no trouble: it has never run here.
-        if os.path.lexists(config.state / "journal.sqlite3"):
-            trouble = error.message
+        trouble = error.message
     scene = Scene(config, journal, lives, trouble)
     try:
         return [_explain(word, scene) for word in words]
@@ -67,8 +71,8 @@ def _explain(word: str, scene: Scene) -> Explanation:
     if path is None:
         job = scene.journal.job(readable(word)) if scene.journal is not None else None
         if job is not None:
-            return of_jobs(readable(job.input), [job], scene)
-        path = Path(os.path.abspath(word))
+            return of_jobs(readable(config.inbox / job.input), [job], scene)
+        path = current_folder() / word
     for root, explain_in in (
         ("inbox", in_inbox), ("outbox", _in_outbox), ("rejected", _in_rejected),
         ("archive", _in_archive),
@@ -82,7 +86,7 @@ def _explain(word: str, scene: Scene) -> Explanation:
             if root != "inbox" and path.is_dir():
                 return told(path, "folder", f"a folder in the {root}")
             return explain_in(path, str(path.relative_to(folder)), scene)
-    if os.path.abspath(word).startswith(f"{config.inbox}{os.sep}"):
+    if os.path.normpath(current_folder() / word).startswith(f"{config.inbox}{os.sep}"):
         return told(path, "no file", "the way there leads over a link, which is not followed")
     return _elsewhere(path, config, scene)
 
@@ -93,11 +97,11 @@ def _place(word: str, scene: Scene) -> Path | None:
     Links on the way to it are followed, but it is not one itself.
     """
     config = scene.config
-    for base in (Path.cwd(), config.inbox):
+    for base in (current_folder(), config.inbox):
         path = base / word
         if os.path.lexists(path):
             return _resolved(path, word)
-    gone = _resolved(Path.cwd() / word, word)
+    gone = _resolved(current_folder() / word, word)
     folders = (config.inbox, config.outbox, config.rejected, config.archive)
     if any(gone.is_relative_to(os.path.realpath(folder)) for folder in folders):
         return gone
@@ -120,8 +124,8 @@ def _in_outbox(path: Path, relative: str, scene: Scene) -> Explanation:
     sidecar = _read_sidecar(result)
     if sidecar is None:
         return told(
-            path, "result", "it has no .json beside it: styled is about to finish it, or did not "
-            "make it",
+            path, "result", "it has no .json of styled's beside it: it is about to be finished, "
+            "or styled did not make it",
         )  # fmt: skip
     ends = f"{sidecar.job.finished_at:%Y-%m-%d %H:%M} UTC"
     degraded = [f"degraded: {note}" for note in sidecar.degraded]
@@ -136,7 +140,7 @@ def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
     original = _described(path)
     sidecar = _read_sidecar(original)
     if sidecar is None or sidecar.rejected is None:
-        return told(path, "rejected", "it has no .json beside it that says why it is here")
+        return told(path, "rejected", "it has no .json of styled's beside it that says why")
     first, *others = sidecar.rejected.reason.splitlines()
     return told(
         path, "rejected", f"{sidecar.input.path} in {_style(sidecar)}: {first}",
@@ -181,10 +185,13 @@ def _described(path: Path) -> Path:
 
 
 def _read_sidecar(result: Path) -> Sidecar | None:
+    place = sidecar_of(result)
     try:
-        return Sidecar.model_validate_json(sidecar_of(result).read_bytes())
+        if stat.S_ISREG(os.lstat(place).st_mode):  # a pipe would be waited for
+            return Sidecar.model_validate_json(place.read_bytes())
     except (OSError, ValueError):
-        return None
+        pass
+    return None
 
 
 def _style(sidecar: Sidecar) -> str:

@@ -18,7 +18,7 @@ from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import DEEPEST_FOLDER, IgnoreRules
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.looking import JournalReader
 from styled.mounts import Mounts
 from styled.ops.words import duration, some
@@ -196,7 +196,7 @@ def of_jobs(path: str, jobs: list[Job], scene: Scene) -> Explanation:
     reasons, remedies = [], []
     for job in jobs:
         reasons.append(f"{job.style}: {_story(job, scene)}")
-        if job.state is JobState.REJECTED or job.failure == "cancelled":
+        if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
             remedies.append(f"to have it tried once more: styled retry {job.id}")
     if any(job.state in _UNFINISHED for job in jobs):
         if not scene.lives:
@@ -244,15 +244,17 @@ def _story(job: Job, scene: Scene) -> str:
         if job.reason is None:
             return turn
         seconds = job.not_before - time.time()
-        again = f"; tried again in {duration(seconds)}" if seconds > 0 else ""
+        again = f"; tried again in {duration(seconds)}" if seconds >= 1 else ""
         return f"waits: {_first_line(job.reason)}{again}"
     when = f"{duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
     if job.state is JobState.DONE:
         place = scene.config.outbox / (job.result or "")
         there = "" if place.exists() else " (it is not there any more)"
         return f"was painted {when}: {readable(place)}{there}"
-    word = "was rejected" if job.state is JobState.REJECTED else "was cancelled"
     lies = f"; it lies in {readable(job.original)}" if job.original else ""
+    if job.failure == ON_REQUEST:
+        return f"was cancelled on request {when}{lies}"
+    word = "was rejected" if job.state is JobState.REJECTED else "was cancelled"
     return f"{word} {when}: {_first_line(job.reason or 'nobody knows why')}{lies}"
 
 

@@ -14,7 +14,7 @@ from styled.cli.demo_pictures import draw_painting
 from styled.cli.exits import console
 from styled.config import load_config
 from styled.delivery.atomic import make_folder, write_whole
-from styled.errors import ResourceUnavailable
+from styled.errors import ConfigError, ResourceUnavailable
 from styled.ops.logs import printable
 
 FIRST_STYLE = "red-trees"
@@ -112,15 +112,23 @@ def init_folder(
         **places,
     )
     write_whole(config, content.encode())
-    return WorkingFolder(folder, config, load_config(config).inbox, FIRST_STYLE)
+    try:
+        inbox = load_config(config).inbox
+    except ConfigError:
+        config.unlink()  # such as for folders that lie in each other: it is of no use
+        raise
+    return WorkingFolder(folder, config, inbox, FIRST_STYLE)
 
 
 def _scalar(text: str) -> str:
     """Return text as YAML takes it, in quotes where it needs them; JSON's will do."""
     if _PLAIN.fullmatch(text):
         return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return quoted.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8
+    # YAML takes some of what can't be seen for the end of a line, or for nothing.
+    return "".join(
+        character if character.isprintable() else f"\\U{ord(character):08x}"
+        for character in json.dumps(text, ensure_ascii=False)
+    )
 
 
 def say_what_was_made(made: WorkingFolder) -> None:
@@ -128,6 +136,6 @@ def say_what_was_made(made: WorkingFolder) -> None:
     for line in (
         f"{made.folder} is ready, with a first style, {made.style}.",
         f"Start:          styled run -c {made.config}",
-        f"Drop photos in: {made.inbox}",
+        f"Drop photos in: {made.inbox}" + ("" if made.inbox.exists() else " (made by the start)"),
     ):
         console.print(Text(printable(line)), soft_wrap=True)

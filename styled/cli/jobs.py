@@ -13,8 +13,9 @@ from rich.text import Text
 from styled.cli.exits import console, leave_with_usage_error
 from styled.cli.status import listed
 from styled.cli.status_view import table_of
-from styled.cli.working_folder import find_config
+from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
+from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED, JournalReader
@@ -83,7 +84,13 @@ def cancel(named: Path | None, words: list[str], *, everything: bool) -> None:
     config = find_config(named)
     if everything == bool(words):
         leave_with_usage_error("name what to cancel, or use --all for everything in the queue")
-    journal = Journal.open_for_requests(config.state / "journal.sqlite3")
+    path = config.state / "journal.sqlite3"
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ResourceUnavailable(
+            f"only whoever may write {path} may cancel jobs",
+            "do it as the user that styled runs as (sudo -u styled ...), or as root",
+        )
+    journal = Journal.open_for_requests(path)
     try:
         chosen = (
             journal.in_state(*UNFINISHED, limit=-1)
@@ -91,17 +98,18 @@ def cancel(named: Path | None, words: list[str], *, everything: bool) -> None:
             else list({job.id: job for word in words for job in _meant(word, config, journal)}
                       .values())
         )  # fmt: skip
-        wanted = [job for job in chosen if journal.request_cancel(job)]
+        for job in chosen:
+            journal.request_cancel(job)
         is_running = InstanceLock(config.state / "lock").owner() is not None
         deadline = time.monotonic() + CANCEL_SECONDS
         while is_running and journal.cancel_requests() and time.monotonic() < deadline:
             time.sleep(0.1)
-        for job in wanted:
+        for job in chosen:
             _say_what_became_of(journal.job(job.id) or job, is_running=is_running)
     finally:
         journal.close()
-    if not wanted:
-        console.print("nothing in the queue" if everything else "it has ended already")
+    if not chosen:
+        console.print("nothing in the queue")
 
 
 def _meant(word: str, config: Config, journal: JournalReader) -> list[Job]:
@@ -109,12 +117,12 @@ def _meant(word: str, config: Config, journal: JournalReader) -> list[Job]:
     if job is not None:
         return [job]
     inbox = os.path.realpath(config.inbox)
-    for base in (Path.cwd(), config.inbox):
+    for base in (current_folder(), config.inbox):
         path = os.path.join(os.path.realpath((base / word).parent), os.path.basename(word))
         if path.startswith(inbox + os.sep):
             jobs = journal.jobs_about("input", os.path.relpath(path, inbox))
-            if waiting := [job for job in jobs if job.state in UNFINISHED]:
-                return waiting
+            if jobs:
+                return [job for job in jobs if job.state in UNFINISHED] or jobs[:1]
     return leave_with_usage_error(
         f"{readable(word)} is not in the queue: neither the id of a job (styled jobs lists them) "
         f"nor a photo in {config.inbox} that waits"
@@ -130,5 +138,5 @@ def _say_what_became_of(job: Job, *, is_running: bool) -> None:
     elif is_running:
         line = f"will be cancelled once the present step ends: {what}"
     else:
-        line = f"will be cancelled when styled starts, which does not run now: {what}"
+        line = f"will be cancelled when styled starts; it is not running now: {what}"
     console.print(Text(printable(line)), soft_wrap=True)

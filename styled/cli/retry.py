@@ -9,15 +9,16 @@ from pathlib import Path
 from rich.text import Text
 
 from styled.cli.exits import console, leave_with_usage_error
-from styled.cli.working_folder import find_config
+from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
+from styled.delivery.names import sidecar_of
 from styled.delivery.restoring import is_rejected_input, rejected_inputs, restore
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.logs import printable
-from styled.sidecar import readable
+from styled.sidecar import job_id_in, readable
 
 
 def retry(named: Path | None, words: list[str], *, everything: bool) -> None:
@@ -79,7 +80,7 @@ def _found(words: Iterable[str], config: Config) -> Iterator[Path]:
 
 
 def _candidates(word: str, config: Config) -> Iterator[Path]:
-    for base in (Path.cwd(), config.rejected):
+    for base in (current_folder(), config.rejected):
         path = Path(os.path.realpath((base / word).parent), os.path.basename(word))
         yield path
         if path.suffix == ".json":
@@ -95,7 +96,9 @@ def _candidates(word: str, config: Config) -> Iterator[Path]:
     ended = (JobState.REJECTED, JobState.CANCELLED)  # the latter on request, with a photo
     if job is not None and job.state in ended and job.original is not None:
         original = Path(job.original)
-        yield Path(os.path.realpath(original.parent), original.name)
+        # Another photo may have been rejected under this name since.
+        if job_id_in(sidecar_of(original)) == job.id:
+            yield Path(os.path.realpath(original.parent), original.name)
 
 
 def _style(path: Path, config: Config) -> str:

@@ -124,7 +124,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
             for trouble in ("stuck", "inbox_trouble", "metrics_trouble")
             if lives and facts.get(trouble)
         ],
-        degraded=[
+        degraded=[] if not lives else [
             *json.loads(facts.get("degraded", "[]")),
             *json.loads(facts.get("degraded_intake", "[]")),
         ],
@@ -137,8 +137,13 @@ def _status(config: Config, journal: JournalReader) -> Status:
             )
             for style, counts in journal.waiting_by_style().items()
         ],
-        current=listed(journal.in_state(JobState.RUNNING, limit=SHOWN)),
-        waiting=listed(journal.in_state(JobState.QUEUED, limit=SHOWN)),
+        # What a dead daemon was at waits for the next start, like all others.
+        current=listed(journal.in_state(JobState.RUNNING, limit=SHOWN)) if lives else [],
+        waiting=listed(
+            journal.in_state(
+                JobState.QUEUED, *([] if lives else [JobState.RUNNING]), limit=SHOWN
+            )
+        ),
         last=listed(
             journal.in_state(
                 JobState.DONE, JobState.REJECTED, JobState.CANCELLED,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -18,6 +19,7 @@ from rich.text import Text
 from styled.cli.exits import console
 from styled.cli.status import JobStatus, Status, read_status
 from styled.cli.working_folder import find_config
+from styled.config import Config
 from styled.jobs.job import JobState
 from styled.ops.logs import printable
 from styled.ops.words import duration, size
@@ -44,15 +46,8 @@ def show_status(named: Path | None, *, as_json: bool, follow: bool) -> None:
             console.print(view(status))
         return
     with suppress(KeyboardInterrupt, BrokenPipeError):
-        if as_json or not console.is_terminal:
-            last = ""
-            while True:
-                said = status.model_dump_json() if as_json else _plain(status)
-                if said != last:
-                    print(said, flush=True)
-                last = said
-                time.sleep(FOLLOW_SECONDS)
-                status = read_status(config)
+        if as_json or not console.is_terminal or console.is_dumb_terminal:
+            _print_changes(config, status, as_json=as_json)
         with Live(view(status), console=console, screen=False, auto_refresh=False) as live:
             while True:
                 time.sleep(FOLLOW_SECONDS)
@@ -60,10 +55,19 @@ def show_status(named: Path | None, *, as_json: bool, follow: bool) -> None:
     sys.stdout.flush()
 
 
-def _plain(status: Status) -> str:
-    with console.capture() as captured:
-        console.print(view(status))
-    return captured.get()
+def _print_changes(config: Config, status: Status, *, as_json: bool) -> NoReturn:
+    """Print the status whenever it has changed: one line of JSON, or the whole in words."""
+    last: object = None
+    while True:
+        # Room on a disk changes all the time, and ages do as they are printed.
+        present = status.model_dump(exclude={"disks": {"__all__": {"free"}}})
+        if present != last and as_json:
+            print(status.model_dump_json(), flush=True)
+        elif present != last:
+            console.print(view(status), "")
+        last = present
+        time.sleep(FOLLOW_SECONDS)
+        status = read_status(config)
 
 
 def view(status: Status) -> Group:
@@ -143,9 +147,8 @@ def table_of(heading: str, jobs: list[JobStatus], *, with_ids: bool = False) -> 
     table = Table(box=None, pad_edge=False)
     if with_ids:
         table.add_column("id", no_wrap=True, min_width=12)  # to be copied
-    for column in (heading, "style", "", "when"):
-        table.add_column(column)
-    table.add_column("result or reason", overflow="fold")
+    for column in (heading, "style", "", "when", "result or reason"):
+        table.add_column(column, overflow="fold")
     for job in jobs:
         # The names in it come from strangers, and Text knows no markup.
         why = job.reason.splitlines()[0] if job.reason else job.result or ""
@@ -170,4 +173,5 @@ def _when(job: JobStatus) -> str:
         return f"{duration((now - job.finished_at).total_seconds())} ago"
     if job.state is JobState.QUEUED and job.not_before is not None and job.not_before > now:
         return f"in {duration((job.not_before - now).total_seconds())}"
-    return f"for {duration((now - job.submitted_at).total_seconds())}"
+    since = job.started_at if job.state is JobState.RUNNING else None
+    return f"for {duration((now - (since or job.submitted_at)).total_seconds())}"

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from styled.cli.exits import console, errors, leave_with_usage_error
-from styled.cli.working_folder import HERE, find_config, home_folder
+from styled.cli.working_folder import find_config, nearest_config
 from styled.config import EngineConfig
 from styled.delivery.atomic import make_folder, write_whole
 from styled.engine.weights import (
@@ -148,7 +148,7 @@ def export_weights(
 
 def _configured_source(named: Path | None) -> tuple[str | Path, Path | None]:
     """Return `engine.weights` and the configuration, or the default where there is none."""
-    if named is None and not HERE.exists() and not (home_folder() / "config.yaml").exists():
+    if named is None and nearest_config() is None:
         return EngineConfig().weights, None
     config = find_config(named)
     return config.engine.weights, config.path

@@ -9,14 +9,10 @@ from rich.text import Text
 
 from styled.cli.exits import errors
 from styled.config import Config, load_config
+from styled.errors import ConfigError
 
 HERE = Path("config.yaml")
 OF_THE_SERVICE = Path("/etc/styled/config.yaml")
-
-
-def home_folder() -> Path:
-    """Return the working folder that is used where nothing else is named."""
-    return Path.home() / "styled"
 
 
 def find_config(named: Path | None) -> Config:
@@ -25,17 +21,24 @@ def find_config(named: Path | None) -> Config:
     Raises:
         ConfigError: it is wrong, or there is none.
     """
-    if named is not None:
-        return load_config(named)
-    if os.path.exists(HERE):  # which is no, and no error, where one may not even look
-        return load_config(HERE)
-    try:
-        at_home = home_folder() / "config.yaml"
-    except RuntimeError:  # nobody's home, as in a container
-        return load_config(OF_THE_SERVICE)
-    if not os.path.exists(at_home) and os.path.exists(OF_THE_SERVICE):
-        return load_config(OF_THE_SERVICE)
-    return load_config(at_home)
+    path = named or nearest_config()
+    if path is None:
+        raise ConfigError(
+            f"there is no configuration: neither {' nor '.join(map(str, _places()))}",
+            "styled init DIR makes one",
+            "or name it: -c FILE",
+        )
+    return load_config(path)
+
+
+def nearest_config() -> Path | None:
+    """Return the configuration that is used where none is named, if there is one."""
+    # What one may not even look at does not exist.
+    return next((place for place in _places() if os.path.exists(place)), None)
+
+
+def _places() -> list[Path]:
+    return [place for place in (HERE, _at_home(), OF_THE_SERVICE) if place is not None]
 
 
 def find_or_make_config(named: Path | None) -> Config:
@@ -45,15 +48,31 @@ def find_or_make_config(named: Path | None) -> Config:
         ConfigError: it is wrong.
         ResourceUnavailable: the folder can't be made.
     """
-    if named is None and not HERE.exists():
-        home = home_folder()
-        if not (home / "config.yaml").exists():
-            from styled.cli.init import init_folder
+    at_home = _at_home()
+    if named is not None or os.path.exists(HERE) or at_home is None:
+        return find_config(named)
+    if not os.path.exists(at_home):
+        from styled.cli.init import init_folder
 
-            init_folder(home)
-            errors.print(
-                Text(f"There was no configuration, so {home} was made, with a first style."),
-                soft_wrap=True,
-            )
-        return load_config(home / "config.yaml")
-    return find_config(named)
+        init_folder(at_home.parent)
+        errors.print(
+            Text(f"There was no configuration, so {at_home.parent} was made, with a first style."),
+            soft_wrap=True,
+        )
+    return load_config(at_home)
+
+
+def _at_home() -> Path | None:
+    """Return where the configuration is that is used where nothing else is named."""
+    try:
+        return Path.home() / "styled" / "config.yaml"
+    except RuntimeError:  # nobody's home, as in a container
+        return None
+
+
+def current_folder() -> Path:
+    """Return the folder that relative paths start at; where it was deleted, there are none."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")

@@ -63,6 +63,9 @@ def move_whole(source: Path, destination: Path) -> None:
         try:
             source.rename(destination)
         except OSError as error:
+            if error.errno in _FORBIDDEN and not os.access(source.parent, os.W_OK | os.X_OK):
+                with resource_errors(source.parent):  # it is that folder which may not be changed
+                    raise
             if error.errno != errno.EXDEV:
                 raise
             _copy(source, destination)
@@ -183,6 +186,8 @@ def resource_errors(path: Path) -> Iterator[None]:
             f"{path} can't be written: {error.strerror or error}", remedy
         ) from error
 
+
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 # Such as a colon in a name on a disk that Windows has formatted.
 _OF_A_NAME = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})

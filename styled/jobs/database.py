@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 
 _TABLES = """
 CREATE TABLE jobs (
@@ -90,15 +90,14 @@ def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection
 
     Raises:
         JournalDamaged: it is no database, or a damaged one.
-        ResourceUnavailable: there is none, it can't be read or, unless it is for looking
-            only, written; or it is of another version.
+        NoJournal: there is none.
+        ResourceUnavailable: it can't be read or, unless it is for looking only, written; or
+            it is of another version.
     """
     try:
         path.stat()
     except FileNotFoundError:
-        raise ResourceUnavailable(
-            f"there is no journal at {path}", "start it with styled run"
-        ) from None
+        raise NoJournal(f"there is no journal at {path}", "start it with styled run") from None
     except OSError as error:
         raise ResourceUnavailable(
             f"the journal {path} can't be looked at: {error.strerror}",
@@ -176,6 +175,8 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
             f"the journal{where} can't be used: {error}",
             "check free space and permissions of the state folder",
         ) from error
+    except UnicodeDecodeError as error:  # damage in a text, which Python tells in its own way
+        raise _damaged(where, str(error)) from error
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -18,6 +18,10 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ON_REQUEST = "cancelled"
+"""The failure of a job that was cancelled because a person asked for it."""
+
+
 class Arrival(Protocol):
     """A settled input, as intake hands it on."""
 

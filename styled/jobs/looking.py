@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Self
 
+from styled.errors import JournalDamaged
 from styled.jobs.database import open_existing_database, sqlite_errors
 from styled.jobs.job import Job, JobProgress, JobState
 
@@ -170,7 +171,14 @@ class JournalReader:
     def _jobs(self, where: str, values: tuple[object, ...] = ()) -> list[Job]:
         with self._reading() as cursor:
             rows = cursor.execute(f"SELECT {COLUMNS} FROM jobs WHERE {where}", values).fetchall()
-        return [job_of(row) for row in rows]
+        try:
+            return [job_of(row) for row in rows]
+        except ValueError as error:  # no such state, or no number where there was one
+            raise JournalDamaged(
+                f"the journal is damaged: {error}",
+                "stop styled, move the journal away, and start it: it makes a new one of what "
+                "lies in the inbox and the outbox",
+            ) from error
 
     def _row(self, statement: str, values: tuple[object, ...] = ()) -> float | None:
         with self._reading() as cursor:

@@ -10,7 +10,7 @@ import structlog
 
 from styled.files import identity, lies_in, sha256_of
 from styled.jobs.account import sidecar_of_rejection
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED
 from styled.jobs.protocols import Delivery
@@ -22,10 +22,6 @@ AfterSuccess = Literal["archive", "keep", "delete"]
 
 STYLE_REMOVED = "style removed"
 """The failure of a job that was cancelled because its style is no longer configured."""
-
-
-ON_REQUEST = "cancelled"
-"""The failure of a job that was cancelled because a person asked for it."""
 
 
 def retire_input(

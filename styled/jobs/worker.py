@@ -26,13 +26,13 @@ from styled.jobs.account import Outcome, degradations
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.delivering import Deliverer
 from styled.jobs.ending import Ending, OnEnded
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.previews import PreviewStore
 from styled.jobs.protocols import Beat, Delivery, Engine
-from styled.jobs.retirement import ON_REQUEST, STYLE_REMOVED, retire_input
+from styled.jobs.retirement import STYLE_REMOVED, retire_input
 from styled.sidecar import readable
 
 log = structlog.get_logger()

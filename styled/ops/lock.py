@@ -59,11 +59,21 @@ class InstanceLock:
             self._descriptor = None
 
     def owner(self) -> int | None:
-        """Return the process that holds the lock now, None if nobody does."""
+        """Return the process that holds the lock now, None if nobody does.
+
+        Raises:
+            ResourceUnavailable: nobody can tell, for instance because of a permission.
+        """
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ResourceUnavailable(
+                f"nobody can tell whether styled is running: {self._path} can't be read: "
+                f"{error.strerror}",
+                "ask as the user that styled runs as (sudo -u styled ...), or as root",
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

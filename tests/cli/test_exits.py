@@ -10,6 +10,7 @@ from styled.cli.exits import errors_as_exit_codes, leave_with_usage_error
 from styled.errors import StyledError
 
 EXPECTED = {
+    "NoJournal": 73,
     "NotMounted": 75,
     "PlaceRefused": 73,
     "JournalDamaged": 75,

@@ -484,7 +484,12 @@ def test_what_was_refused_tells_why_and_how_to_have_it_back(
     assert told["remedies"] == [f"to have it tried once more: styled retry {job.id}"]
     (reason,) = told["reasons"]
     assert re.fullmatch(
-        rf"oil: was {verdict} 1 min 3\d s ago: because; it lies in {re.escape(str(place))}", reason
+        {
+            "rejected": r"oil: was rejected 1 min 3\d s ago: because",
+            "cancelled": r"oil: was cancelled on request 1 min 3\d s ago",
+        }[verdict]
+        + f"; it lies in {re.escape(str(place))}",
+        reason,
     )
     assert one(run, job.id)["reasons"] == told["reasons"]
 
@@ -637,7 +642,7 @@ def test_a_painting_without_its_sidecar_is_told_as_such(
         (shop / "outbox/oil/photo.jpg.json").write_bytes(content)
     told = one(run, result)
     assert told["verdict"] == "result"
-    assert "no .json beside it" in told["reasons"][0]
+    assert "no .json of styled's beside it" in told["reasons"][0]
 
 
 def test_a_rejected_file_tells_why(run: Run, shop: Path) -> None:
@@ -659,7 +664,7 @@ def test_a_rejected_file_tells_why(run: Run, shop: Path) -> None:
 def test_a_rejected_file_without_its_sidecar_is_told_as_such(run: Run, shop: Path) -> None:
     """That of a painting is none either."""
     place = drop(shop / "rejected/oil/photo.jpg")
-    expected = ["it has no .json beside it that says why it is here"]
+    expected = ["it has no .json of styled's beside it that says why"]
     assert one(run, place)["reasons"] == expected
     describe(place)
     told = one(run, place)
@@ -869,3 +874,19 @@ def test_what_is_nowhere_is_missing(run: Run) -> None:
     """Nothing can be copied that is not there."""
     told = one(run, "nothing.jpg")
     assert (told["verdict"], told["remedies"]) == ("missing", [])
+
+
+def test_a_sidecar_that_is_a_pipe_is_not_waited_for(run: Run, shop: Path) -> None:
+    """Nobody may ever write to it."""
+    place = drop(shop / "rejected/oil/p.jpg")
+    os.mkfifo(place.with_name("p.jpg.json"))
+    assert "no .json of styled's" in one(run, place)["reasons"][0]
+
+
+def test_a_photo_behind_a_link_is_told_as_such(run: Run, shop: Path) -> None:
+    """It lies elsewhere, and nobody follows the link."""
+    drop(shop / "album/a.jpg")
+    (shop / "inbox/album").symlink_to(shop / "album")
+    told = one(run, "inbox/album/a.jpg")
+    assert told["verdict"] == "no file"
+    assert "over a link" in told["reasons"][0]

@@ -41,7 +41,7 @@ def test_init_for_a_service_makes_no_folders(run: Run, here: Path) -> None:
     check_styles(config)
     # From here, as the shell has it, and not from where the configuration is.
     assert folders_of(config) == {name: here / "data" / name for name in FOLDERS}
-    assert f"Drop photos in: {here}/data/inbox\n" in result.output
+    assert f"Drop photos in: {here}/data/inbox (made by the start)\n" in result.output
     assert f"styled run -c {here}/etc/config.yaml\n" in result.output
 
 
@@ -90,6 +90,15 @@ def test_pictures_in_a_path_survive_the_configuration(run: Run, here: Path) -> N
     """There are characters beyond the first 65,536."""
     assert run("init", "etc", "--folders", here / "\N{ARTIST PALETTE}").exit_code == 0
     assert load_config(here / "etc/config.yaml").inbox == here / "\N{ARTIST PALETTE}/inbox"
+
+
+@pytest.mark.parametrize("character", ["\x7f", "\x85", "\x9b", "\ufffe"])
+def test_what_cannot_be_seen_survives_the_configuration(
+    run: Run, here: Path, character: str
+) -> None:
+    """A name may hold characters that YAML takes for a line's end, or for none at all."""
+    assert run("init", "etc", "--folders", here / f"a{character}b").exit_code == 0
+    assert load_config(here / "etc/config.yaml").inbox == here / f"a{character}b/inbox"
 
 
 def test_init_never_changes_a_configuration(run: Run, here: Path) -> None:

@@ -68,9 +68,13 @@ def test_a_photo_is_named_by_any_of_its_paths(
 
 
 def test_a_photo_is_named_by_its_job(run: Run, here: Path, rejected: Path) -> None:
-    """The journal knows where it put the original."""
+    """The journal knows where it put the original; another one under that name is not meant."""
     style = style_of(here)
     job_id = ended_job(here, rejected / style / "trip/b.jpg", JobState.REJECTED)
+    assert run("retry", job_id).exit_code == 2
+    sidecar = rejected / style / "trip/b.jpg.json"
+    content = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**content, "job": {**content["job"], "id": job_id}}))
     assert run("retry", job_id).exit_code == 0
     assert files(here / "inbox") == [f"{style}/trip/b.jpg"]
 
@@ -243,3 +247,17 @@ def test_an_upload_that_takes_the_name_at_the_last_moment_is_not_replaced(
     assert (here / "inbox" / style / "a.jpg").read_bytes() == b"upload"
     assert (here / "inbox" / style / "a-2.jpg").read_bytes() == b"photo"
     assert f"{style}/a.jpg" not in files(rejected)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to others")
+def test_what_root_puts_back_can_be_taken_by_the_daemon(
+    run: Run, here: Path, rejected: Path
+) -> None:
+    """Folders that are made on the way belong to whom the inbox does."""
+    inbox = here / "inbox"
+    for folder in (inbox, inbox / style_of(here)):
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, 65534, 65534)
+    assert run("retry", f"{style_of(here)}/trip/b.jpg").exit_code == 0
+    facts = (inbox / style_of(here) / "trip").stat()
+    assert (facts.st_uid, facts.st_gid) == (65534, 65534)

@@ -208,6 +208,12 @@ def test_a_job_that_is_tried_again_later_says_when(run: Run, journal: Journal) -
     assert "badly" not in said
 
 
+def test_a_dead_daemon_does_not_paint(run: Run, journal: Journal) -> None:
+    """After a kill -9 nothing gets on, and nobody knows when it will be done."""
+    note(journal, seconds_left=75.0)
+    assert "left" not in run("status").output
+
+
 # The queue, and what has ended
 
 
@@ -415,6 +421,21 @@ def test_following_on_a_terminal_shows_it_anew(
     assert "\x1b[1A" in screen.getvalue()
     assert screen.getvalue().rstrip().endswith("\x1b[?25h")
     assert "\x1b[2J" not in screen.getvalue()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_following_on_a_simple_terminal_prints_the_whole_again(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the cursor can't be moved it is as in a file."""
+    screen = io.StringIO()
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(
+        status_view, "console", Console(file=screen, force_terminal=True, width=100, height=50)
+    )
+    each_second(monkeypatch, lambda: note(journal, step=5), lambda: note(journal, step=6))
+    assert run("status", "--follow").exit_code == 0
+    assert re.findall(r"step (\d) of", screen.getvalue()) == ["4", "5", "6"]
 
 
 @pytest.mark.usefixtures("daemon")

@@ -229,3 +229,22 @@ def test_a_closed_folder_holds_no_configuration(
     else:
         ran = Visitor(visitor.python, home=str(private)).do(None, "status")
     assert ran.returncode == 78  # or that of the service, where there is one
+
+
+def test_a_closed_folder_is_no_reason_not_to_run(visitor: Visitor, studio: Studio) -> None:
+    """It goes on looking, and fails only where it would have to make a folder."""
+    private = studio.folder / "private"
+    private.mkdir(mode=0o700)
+    ran = visitor.do(None, "run", here=str(private))
+    assert ran.returncode == 73
+
+
+def test_what_a_closed_state_folder_hides_is_told(visitor: Visitor, studio: Studio) -> None:
+    """Whether the daemon runs, and what it has done, is not known; so nothing is claimed."""
+    (studio.folder / "state").mkdir()
+    Journal.open(studio.folder / "state/journal.sqlite3").close()
+    (studio.folder / "state").chmod(0o700)
+    photo = studio.drop("quick/photo.png")
+    told = visitor.sees(studio, "explain", str(photo))
+    assert "journal.sqlite3 can't be looked at" in told["reasons"][0]
+    assert "not running" not in " ".join(told["reasons"])

@@ -121,3 +121,24 @@ def test_a_journal_that_cannot_be_put_aside_is_refused_in_words(path: Path) -> N
     """As when it is gone."""
     with pytest.raises(ResourceUnavailable, match="can't be renamed"):
         set_aside(path)
+
+
+@pytest.mark.parametrize("open_", [Journal.open, Journal.open_read_only])
+def test_damage_in_a_text_is_damage(path: Path, open_: Callable[[Path], Journal]) -> None:
+    """Python tells of bytes that are no UTF-8 in its own way, not in SQLite's."""
+    filled(path)
+    data = path.read_bytes()
+    at = data.index(b"CREATE TABLE jobs") + 8
+    path.write_bytes(data[:at] + b"\xc5" + data[at + 1 :])
+    with pytest.raises(JournalDamaged):
+        open_(path).close()
+
+
+def test_a_state_that_does_not_exist_is_damage(path: Path) -> None:
+    """Whatever is written there is not guessed at."""
+    filled(path, jobs=1)
+    journal = Journal.open(path)
+    journal._connection.execute("UPDATE jobs SET state = 'dreaming', mtime_ns = 'x'")
+    with pytest.raises(JournalDamaged, match="dreaming"):
+        journal.jobs_about("input", "0.jpg")
+    journal.close()
