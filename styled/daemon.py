@@ -25,6 +25,7 @@ from styled import __version__
 from styled.config import Config, load_config
 from styled.delivery.publisher import Publisher
 from styled.engine.memory import keep_freed_memory
+from styled.engine.weights import imagenet_file
 from styled.errors import JournalDamaged, ResourceUnavailable, StoppedAmidStep, StyledError
 from styled.intake.intake import Intake, SettledInput
 from styled.jobs.job import JobState
@@ -34,7 +35,7 @@ from styled.jobs.scheduler import Scheduler
 from styled.jobs.worker import Worker
 from styled.ops.pulse import Pulse
 from styled.ops.service import ServiceManager
-from styled.stages import OnBytes, Stages, build_engine, check_styles
+from styled.stages import SCHEDULER, OnBytes, Stages, build_engine, check_styles
 from styled.vigil import Vigil
 
 log = structlog.get_logger()
@@ -84,6 +85,7 @@ class Daemon:
         self._failure: BaseException | None = None
         self._is_interrupted = False
         self._is_ready = False
+        self._is_blameless = False
         self._worker: Worker | None = None
         self._asked_at = time.monotonic()
 
@@ -144,13 +146,17 @@ class Daemon:
         """
         with self._signals(), ExitStack() as stack:
             self._manager.tell_status("starting: looking at folders and styles")
-            publisher = self._stages.prepare_folders(stack)
+            publisher = self._stages.prepare_folders(stack, self._go_on_starting)
             check_styles(self._config)
             journal = self._stages.open_journal(self._go_on_starting)
             stack.callback(journal.close)
+            # Killed by the watchdog because of a drive that hung: no fault of the job's.
+            stuck = journal.read_daemon().get("stuck", "")
+            self._is_blameless = bool(stuck) and SCHEDULER not in stuck
             journal.write_daemon(
                 state="starting", version=__version__, pid=str(os.getpid()),
                 started_at=str(time.time()), degraded_intake="[]", inbox_trouble="",
+                unpaired="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             keep_freed_memory()
             self._vigil.begin(journal)
@@ -227,7 +233,7 @@ class Daemon:
         began = time.monotonic()
         engine = self._engine_factory(self._config, self._on_bytes())
         scheduler, self._worker = self._stages.make_scheduler(
-            journal, publisher, engine, self._vigil.metrics
+            journal, publisher, engine, self._vigil.metrics, blameless=self._is_blameless
         )
         self._vigil.engine = engine
         facts = engine.facts

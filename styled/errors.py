@@ -56,6 +56,10 @@ class NotMounted(ResourceUnavailable):
     """The disk that a folder was on before is not mounted now."""
 
 
+class DiskTrouble(ResourceUnavailable):
+    """A disk is full or failing: it may be better in a while."""
+
+
 class PlaceRefused(ResourceUnavailable):
     """A file system does not take this one name; others it would take."""
 

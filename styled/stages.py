@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
+from typing import IO, cast
 
 import structlog
 
@@ -104,8 +106,12 @@ class Stages:
 
     # Folders
 
-    def prepare_folders(self, stack: ExitStack) -> Publisher:
+    def prepare_folders(self, stack: ExitStack, go_on: Callable[[], None]) -> Publisher:
         """Make the folders and lock them until `stack` is closed.
+
+        Args:
+            stack: Of the daemon's life.
+            go_on: Called now and then; what it raises ends it.
 
         Raises:
             ResourceUnavailable: one can't be had, or another instance works there.
@@ -122,7 +128,7 @@ class Stages:
         publisher = Publisher(
             config.outbox, config.rejected, config.archive, self._mounts.require_mounted
         )
-        if swept := publisher.prepare() + sweep_temporaries(config.state):
+        if swept := publisher.prepare(go_on) + sweep_temporaries(config.state, go_on):
             log.info("temporaries.swept", count=swept)
         return publisher
 
@@ -179,23 +185,37 @@ class Stages:
             make_folders=self.bring_back_folders,
             on_degraded=note_degraded,
             on_trouble=lambda trouble: _write(journal, inbox_trouble=trouble or ""),
+            on_unpaired=lambda count: _write(journal, unpaired=str(count)),
             beat=partial(self._pulse.beat, INTAKE),
         )
 
     def make_scheduler(
-        self, journal: Journal, publisher: Publisher, engine: Engine, metrics: Metrics
+        self,
+        journal: Journal,
+        publisher: Publisher,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        blameless: bool,
     ) -> tuple[Scheduler, Worker]:
         """Return the stage that works through the queue, and the worker that it has.
+
+        Args:
+            journal: Like the following ones, of this daemon.
+            publisher: Likewise.
+            engine: Likewise.
+            metrics: Counts what ends.
+            blameless: As in `Scheduler.recover`.
 
         Raises:
             ResourceUnavailable: the journal can't be written.
         """
         config = self._config
+        beat = partial(self._pulse.beat, SCHEDULER)
         checkpoints = CheckpointStore(
-            config.state / "checkpoints", engine, write_streamed, make_folder
+            config.state / "checkpoints", engine, partial(_write_beating, beat), make_folder
         )
         previews = PreviewStore(config.state / "previews", write_whole, make_folder)
-        beat = partial(self._pulse.beat, SCHEDULER)
 
         def count_ended(ending: Ending) -> None:
             metrics.count_ended(
@@ -224,7 +244,7 @@ class Stages:
         scheduler = Scheduler(
             journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat
         )
-        scheduler.recover()
+        scheduler.recover(blameless=blameless)
         checkpoints.sweep(keep=journal.unfinished_ids())
         previews.sweep()
         return scheduler, worker
@@ -233,3 +253,25 @@ class Stages:
 def _write(journal: Journal, **facts: str) -> None:
     with suppress(ResourceUnavailable, JournalDamaged):  # whoever works with it says more
         journal.write_daemon(**facts)
+
+
+def _write_beating(
+    beat: Callable[[float], None], path: Path, write: Callable[[IO[bytes]], None]
+) -> None:
+    """Write to a file, giving signs of life: gigabytes take minutes on a slow disk."""
+    write_streamed(path, lambda stream: write(cast(IO[bytes], _Beating(stream, beat))))
+
+
+class _Beating:
+    """A stream that gives a sign of life with every piece that is written."""
+
+    def __init__(self, stream: IO[bytes], beat: Callable[[float], None]) -> None:
+        self._stream = stream
+        self._beat = beat
+
+    def write(self, data: bytes) -> int:
+        self._beat(0.0)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -7,7 +7,6 @@ something has got stuck. Nothing here changes what happens to a job.
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from styled.jobs.journal import Journal
 from styled.jobs.protocols import Engine
 from styled.ops.metrics import Metrics, Standing
 from styled.ops.pulse import Pulse
+from styled.ops.room import FOLDERS, Room
 from styled.ops.service import ServiceManager, Watchdog
 from styled.ops.words import duration, some
 from styled.sidecar import readable
@@ -69,6 +69,8 @@ class Vigil:
         self._changes_seen = -1
         self._told_at = -STATUS_SECONDS
         self._silent: tuple[str, ...] = ()
+        self._unwritten: str | None = None
+        self._room = Room({name: getattr(config, name) for name in FOLDERS})
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.engine: Engine | None = None
@@ -104,27 +106,34 @@ class Vigil:
             self._layers_run = engine.layers_run
             self._pulse.touch(SCHEDULER)  # which may have begun to rest since
         self._watchdog.attend()
+        news = self._look_for_silence()
+        journal = self._journal
+        # Whoever hangs may do so in the journal, and would be waited for.
+        if journal is None or journal.is_in_use():
+            return
         # What can't be read now is read the next time; the scheduler says what is wrong.
         with suppress(ResourceUnavailable, JournalDamaged):
-            self._look_for_requests()
-            self._look_for_silence()
+            if news is not None or self._unwritten is not None:
+                self._unwritten = self._unwritten if news is None else news
+                journal.write_daemon(stuck=self._unwritten or "")
+                self._unwritten = None
+            self._look_for_requests(journal)
             if self._manager.listens and self._clock() - self._told_at >= STATUS_SECONDS:
                 self._told_at = self._clock()
-                self._manager.tell_status(self._status())
+                self._manager.tell_status(self._status(journal))
 
-    def _look_for_requests(self) -> None:
-        assert self._journal is not None
-        changes = self._journal.count_changes_by_others()
+    def _look_for_requests(self, journal: Journal) -> None:
+        changes = journal.count_changes_by_others()
         if changes != self._changes_seen:
             self._changes_seen = changes
-            if self._journal.cancel_requests():
+            if journal.cancel_requests():
                 self._wake.set()
 
-    def _look_for_silence(self) -> None:
-        assert self._journal is not None
+    def _look_for_silence(self) -> str | None:
+        """Say in the log what has got stuck, or goes on; return it if that is news."""
         silent = self._pulse.silent_for(STUCK_SECONDS)
         if tuple(silent) == self._silent:
-            return
+            return None
         self._silent = tuple(silent)
         said = "; ".join(
             f"the {part} has given no sign of life for {duration(seconds)}"
@@ -134,13 +143,12 @@ class Vigil:
             log.error("daemon.stuck", reason=said, parts=list(silent))
         else:
             log.info("daemon.unstuck")
-        self._journal.write_daemon(stuck=said)
+        return said
 
-    def _status(self) -> str:
+    def _status(self, journal: Journal) -> str:
         """Return one line about what is going on."""
-        assert self._journal is not None
-        facts = self._journal.read_daemon()
-        queued = self._journal.count(JobState.QUEUED)
+        facts = journal.read_daemon()
+        queued = journal.count(JobState.QUEUED)
         waiting = f"; {some(queued, 'job')} waiting" if queued else ""
         for trouble in (facts.get("stuck"), facts.get("inbox_trouble")):
             if trouble:
@@ -148,7 +156,7 @@ class Vigil:
         state = facts.get("state", "")
         if state.startswith("paused"):
             return f"{state}{waiting}"
-        running = self._journal.in_state(JobState.RUNNING, limit=1)
+        running = journal.in_state(JobState.RUNNING, limit=1)
         if not running:
             return f"{state}{waiting}" if queued else f"{state}, waiting for photos"
         (job,) = running
@@ -180,15 +188,8 @@ class Vigil:
             ],
             silent=self._silent,
             steps_per_second=1 / step_seconds if step_seconds else None,
-            free_bytes=self._free_bytes(),
+            free_bytes={name: usage.free for name, usage in self._room.look().items()},
         )
-
-    def _free_bytes(self) -> dict[str, int]:
-        found = {}
-        for name in ("inbox", "outbox", "rejected", "archive", "state"):
-            with suppress(OSError):
-                found[name] = shutil.disk_usage(getattr(self._config, name)).free
-        return found
 
     def _write(self) -> None:
         path = self._config.state / "metrics.prom"
@@ -200,7 +201,7 @@ class Vigil:
                 if self._journal is not None and self._journal.oldest_waiting() is None:
                     seconds = IDLE_SECONDS
             except (ResourceUnavailable, JournalDamaged) as error:
-                log.debug("metrics.not_written", reason=str(error))
+                log.warning("metrics.not_written", reason=str(error))
             if ended:
                 return
             self._ended.wait(seconds)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from styled.config import Config, load_config
 from styled.jobs.job import JobState
@@ -18,7 +19,12 @@ from styled.stages import INTAKE, SCHEDULER
 from styled.vigil import STUCK_SECONDS, Vigil
 from tests.jobs.conftest import Dropped, LogLines, ScriptedEngine, progress
 
-pytest_plugins = ["tests.jobs.conftest"]
+
+@pytest.fixture
+def logs() -> Iterator[LogLines]:
+    """Return the list that every logged event goes into."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 class Scene:

@@ -7,8 +7,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.text import Text
@@ -17,7 +18,7 @@ from styled import __version__
 from styled.cli.exits import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
 from styled.cli.working_folder import find_config
 from styled.config import Config
-from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
+from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.jobs.database import open_existing_database
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
@@ -62,14 +63,16 @@ def _findings(config: Config) -> Iterator[Finding]:
     }
     yield Finding("ok", "version", f"styled {__version__}, Python {platform.python_version()}")
     yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
-    yield from _daemon(config)
+    facts = _facts(config)
+    yield from _caught(partial(_daemon, facts), config, "daemon")
     yield from doctor.permissions(folders, _user_of(config))
     yield from doctor.mounted(folders, config.state)
     yield from doctor.room(folders)
     yield from doctor.watches(config.inbox)
     yield from _journal(config)
-    for check in (_styles, _weights, _device):
-        yield from _caught(check, config)
+    yield from _caught(_styles, config, "styles")
+    yield from _caught(partial(_weights, facts), config, "weights")
+    yield from _caught(_device, config, "device")
 
 
 def _user_of(config: Config) -> int:
@@ -80,7 +83,19 @@ def _user_of(config: Config) -> int:
         return os.geteuid()
 
 
-def _daemon(config: Config) -> Iterator[Finding]:
+def _facts(config: Config) -> dict[str, str]:
+    """Return what the daemon has noted about itself, nothing where that can't be read."""
+    try:
+        journal = Journal.open_read_only(config.state / "journal.sqlite3")
+        try:
+            return journal.read_daemon()
+        finally:
+            journal.close()
+    except (ResourceUnavailable, JournalDamaged):
+        return {}  # the journal has a check of its own
+
+
+def _daemon(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
     owner = InstanceLock(config.state / "lock").owner()
     if owner is None:
         yield Finding(
@@ -88,15 +103,6 @@ def _daemon(config: Config) -> Iterator[Finding]:
             ("start it: styled run, or systemctl start styled",),
         )  # fmt: skip
         return
-    facts: dict[str, str] = {}
-    try:
-        journal = Journal.open_read_only(config.state / "journal.sqlite3")
-        try:
-            facts = journal.read_daemon()
-        finally:
-            journal.close()
-    except (ResourceUnavailable, JournalDamaged):
-        pass  # the journal has a check of its own
     yield Finding("ok", "daemon", f"running as process {owner}: {facts.get('state', 'unknown')}")
     if facts.get("version", __version__) != __version__:
         yield Finding(
@@ -115,9 +121,6 @@ def _daemon(config: Config) -> Iterator[Finding]:
 
 def _journal(config: Config) -> Iterator[Finding]:
     path = config.state / "journal.sqlite3"
-    if not path.exists():
-        yield Finding("ok", "journal", "there is none yet; the first start makes it")
-        return
     try:
         connection = open_existing_database(path, read_only=True)
         try:
@@ -131,6 +134,9 @@ def _journal(config: Config) -> Iterator[Finding]:
             counts, oldest = journal.counts(), journal.oldest_waiting()
         finally:
             journal.close()
+    except NoJournal:
+        yield Finding("ok", "journal", "there is none yet; the first start makes it")
+        return
     except StyledError as error:
         yield Finding(
             "fail", "journal", error.message, error.remedies or ("restart styled",), exit_code=75
@@ -148,11 +154,12 @@ def _journal(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "journal", words)
 
 
-def _caught(check: Callable[[Config], Iterator[Finding]], config: Config) -> Iterator[Finding]:
+def _caught(
+    check: Callable[[Config], Iterator[Finding]], config: Config, about: str
+) -> Iterator[Finding]:
     try:
         yield from check(config)
     except StyledError as error:
-        about = check.__name__.removeprefix("_")
         yield Finding("fail", about, error.message, error.remedies, exit_code_of(error))
 
 
@@ -172,10 +179,16 @@ def _styles(config: Config) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _weights(config: Config) -> Iterator[Finding]:
+def _weights(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
     from styled.engine.weights import imagenet_file, load_weights
 
+    # A service keeps it elsewhere than whoever asks.
+    places = (imagenet_file(), Path(facts.get("weights_file", imagenet_file())))
     if config.engine.weights == "imagenet" and not imagenet_file().exists():
+        for place in places:
+            if os.path.exists(place):
+                yield Finding("ok", "weights", f"the daemon's are at {place}")
+                return
         yield Finding(
             "fail", "weights", f"the pretrained network is not at {imagenet_file()}",
             ("styled weights fetch loads it (548 MB); as the daemon's user, with its TORCH_HOME",

@@ -249,7 +249,7 @@ def _story(job: Job, scene: Scene) -> str:
     when = f"{duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
     if job.state is JobState.DONE:
         place = scene.config.outbox / (job.result or "")
-        there = "" if place.exists() else " (it is not there any more)"
+        there = "" if os.path.exists(place) else " (it is not there any more)"
         return f"was painted {when}: {readable(place)}{there}"
     lies = f"; it lies in {readable(job.original)}" if job.original else ""
     if job.failure == ON_REQUEST:

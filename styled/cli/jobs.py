@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from rich.text import Text
 
 from styled.cli.exits import console, leave_with_usage_error
-from styled.cli.status import listed
+from styled.cli.status import JobStatus, listed
 from styled.cli.status_view import table_of
 from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
@@ -63,7 +63,7 @@ def show_jobs(
         journal.close()
     shown = listed(jobs)
     if as_json:
-        print(json.dumps([job.model_dump(mode="json") for job in shown], indent=2))
+        print(TypeAdapter(list[JobStatus]).dump_json(shown, indent=2).decode())
     elif shown:
         console.print(table_of("photo", shown, with_ids=True))
     else:

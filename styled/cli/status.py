@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from datetime import datetime
 
 from pydantic import BaseModel
@@ -14,6 +12,7 @@ from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import JournalReader
 from styled.ops.lock import InstanceLock
+from styled.ops.room import FOLDERS, Room
 from styled.sidecar import readable, utc
 
 SHOWN = 5
@@ -84,6 +83,7 @@ class Status(BaseModel):
     weights: str | None
     troubles: list[str]
     degraded: list[str]
+    unpaired: int
     counts: dict[JobState, int]
     queue: list[StyleQueue]
     current: list[JobStatus]
@@ -128,6 +128,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
             *json.loads(facts.get("degraded", "[]")),
             *json.loads(facts.get("degraded_intake", "[]")),
         ],
+        unpaired=int(facts.get("unpaired", "0")),
         counts=journal.counts(),
         queue=[
             StyleQueue(
@@ -190,14 +191,11 @@ def _time(unix_seconds: float | None) -> datetime | None:
 def _disks(config: Config) -> list[Disk]:
     """Return the disks of all folders that can be seen, each one once."""
     disks: dict[int, Disk] = {}
-    for name in ("inbox", "outbox", "rejected", "archive", "state"):
-        folder = getattr(config, name)
-        try:
-            number, usage = os.stat(folder).st_dev, shutil.disk_usage(folder)
-        except OSError:
-            continue
+    folders = {name: getattr(config, name) for name in FOLDERS}
+    for name, usage in Room(folders).look().items():
+        path = readable(folders[name])
         disk = disks.setdefault(
-            number, Disk(folders=[], path=readable(folder), free=usage.free, total=usage.total)
+            usage.disk, Disk(folders=[], path=path, free=usage.free, total=usage.total)
         )
         disk.folders.append(name)
     return list(disks.values())

@@ -22,7 +22,7 @@ from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.jobs.job import JobState
 from styled.ops.logs import printable
-from styled.ops.words import duration, size
+from styled.ops.words import duration, size, some
 
 FOLLOW_SECONDS = 1.0
 """How often `--follow` looks."""
@@ -90,6 +90,12 @@ def _parts(status: Status) -> Iterator[RenderableType]:
         yield Text(printable(trouble), "bold red")
     for note in status.degraded:
         yield Text(f"degraded: {printable(note)}", "yellow")
+    if status.unpaired:
+        yield Text(
+            f"{some(status.unpaired, 'file')} in the inbox belong to no style: "
+            "styled explain says what to do",
+            "yellow",
+        )
     yield Text(", ".join(f"{status.counts.get(state, 0):,} {state}" for state in JobState))
     for disk in status.disks:
         yield Text(

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from styled.errors import PlaceRefused, ResourceUnavailable
+from styled.errors import DiskTrouble, PlaceRefused, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
@@ -64,8 +64,7 @@ def move_whole(source: Path, destination: Path) -> None:
             source.rename(destination)
         except OSError as error:
             if error.errno in _FORBIDDEN and not os.access(source.parent, os.W_OK | os.X_OK):
-                with resource_errors(source.parent):  # it is that folder which may not be changed
-                    raise
+                raise _held_back(source) from error
             if error.errno != errno.EXDEV:
                 raise
             _copy(source, destination)
@@ -153,16 +152,45 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_temporaries(root: Path) -> int:
-    """Delete what a dead process left half-written below `root`; return how many files."""
+def sweep_temporaries(root: Path, go_on: Callable[[], None] = lambda: None) -> int:
+    """Delete what a dead process left half-written below `root`; return how many files.
+
+    There may be millions: `go_on` is called at every folder, and may raise.
+    """
     swept = 0
     for folder, _, names in os.walk(root):
+        go_on()
         for name in names:
             if _TEMPORARY_NAME.fullmatch(name):
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, name))
                     swept += 1
     return swept
+
+
+def _held_back(source: Path) -> PlaceRefused:
+    """Return the error for a file whose folder may not be changed: others can still be moved."""
+    return PlaceRefused(
+        f"{source} can't be moved: the folder {source.parent} may not be changed by styled",
+        "give styled's user write permission to that folder",
+    )
+
+
+def delete_whole(path: Path) -> None:
+    """Delete a file, durably.
+
+    Raises:
+        PlaceRefused: its folder may not be changed.
+        ResourceUnavailable: the disk is read-only or gone.
+    """
+    with resource_errors(path):
+        try:
+            path.unlink()
+        except OSError as error:
+            if error.errno in _FORBIDDEN and not os.access(path.parent, os.W_OK | os.X_OK):
+                raise _held_back(path) from error
+            raise
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -182,15 +210,16 @@ def resource_errors(path: Path) -> Iterator[None]:
                 "the file system does not take this name: rename the photo in the inbox",
             ) from error
         remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is mended")
-        raise ResourceUnavailable(
-            f"{path} can't be written: {error.strerror or error}", remedy
-        ) from error
+        kind = DiskTrouble if error.errno in _OF_A_DISK else ResourceUnavailable
+        raise kind(f"{path} can't be written: {error.strerror or error}", remedy) from error
 
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 # Such as a colon in a name on a disk that Windows has formatted.
 _OF_A_NAME = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})
+
+_OF_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 _REMEDIES = {
     errno.ENOSPC: "free some space; work goes on by itself",

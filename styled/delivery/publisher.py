@@ -8,11 +8,11 @@ from pathlib import Path
 
 from styled.delivery.atomic import (
     copy_whole,
+    delete_whole,
     make_folder,
     move_whole,
     resource_errors,
     sweep_temporaries,
-    sync_folder,
     write_whole,
 )
 from styled.delivery.names import free_folder, free_place, sidecar_of
@@ -40,8 +40,11 @@ class Publisher:
         self.archive = archive
         self._require_mounted = require_mounted
 
-    def prepare(self) -> int:
+    def prepare(self, go_on: Callable[[], None] = lambda: None) -> int:
         """Make the folders, sweep what a dead process left; return how many files were swept.
+
+        Args:
+            go_on: Called now and then, since it may take long; what it raises ends it.
 
         Raises:
             ResourceUnavailable: a folder can't be made.
@@ -50,7 +53,17 @@ class Publisher:
         for root in roots:
             self._make_folder(root)
             self._require_mounted(root)  # and which folder it is, now that it is there
-        return sum(sweep_temporaries(root) for root in roots)
+        return sum(sweep_temporaries(root, go_on) for root in roots)
+
+    def withdraw(self, path: Path, job_id: str, sha256: str | None) -> None:
+        """Take back the half of a publication: a result of this job without its sidecar.
+
+        Raises:
+            ResourceUnavailable: the disk is read-only or gone.
+        """
+        is_half = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
+        if is_half and self.may_replace(path, job_id, sha256):
+            delete_whole(path)
 
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
         """Return a free path below `root`, as near to `relative` as possible.
@@ -157,9 +170,7 @@ class Publisher:
                 self._make_folder(last.parent)
                 move_whole(source, last)
             elif not keep:
-                with resource_errors(source):
-                    source.unlink()
-                    sync_folder(source.parent)
+                delete_whole(source)
         except ResourceUnavailable:
             if identity(source) != same_as:
                 return False  # somebody took it away, or replaced it, at this very moment

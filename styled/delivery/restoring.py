@@ -61,9 +61,10 @@ def _make_folder_for_the_daemon(folder: Path) -> None:
     make_folder(folder)
     if os.geteuid() == 0:
         for one in reversed(missing):
-            above = one.parent.stat()
+            above = one.parent.lstat()
             with resource_errors(one):
-                os.chown(one, above.st_uid, above.st_gid)
+                # Not through a link that somebody may have put there meanwhile.
+                os.chown(one, above.st_uid, above.st_gid, follow_symlinks=False)
 
 
 def _moved_to_a_free_place(path: Path, folder: Path) -> Path:

@@ -75,6 +75,7 @@ class Intake:
         make_folders: Callable[[], None] = lambda: None,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
         on_trouble: Callable[[str | None], None] = lambda trouble: None,
+        on_unpaired: Callable[[int], None] = lambda count: None,
         beat: Callable[[float], None] = lambda rest_seconds: None,
     ) -> None:
         """Hand settled inputs to `submit`, which returns how many new jobs they are.
@@ -95,6 +96,7 @@ class Intake:
             make_folders: Called every `rescan_seconds`, to bring back what was removed.
             on_degraded: Told whenever watching fails, and with None once it works again.
             on_trouble: Told what is wrong with the inbox, and with None once nothing is.
+            on_unpaired: Told how many files belong to no style, whenever that has changed.
             beat: Called as a sign of life, with how many seconds may pass until the next.
         """
         self._inbox = inbox
@@ -108,6 +110,8 @@ class Intake:
         self._make_folders = make_folders
         self._on_degraded = on_degraded
         self._on_trouble = on_trouble
+        self._on_unpaired = on_unpaired
+        self._unpaired = self._unpaired_seen = 0
         self._beat = beat
         self._gate = SettleGate(settle_seconds)
         self._hint = threading.Event()
@@ -139,7 +143,8 @@ class Intake:
         began = self._clock()
         try:
             self._require_inbox()
-            found = self._until_stopped(scan(self._inbox, self._ignore))
+            self._unpaired_seen = 0
+            found = self._paired(self._until_stopped(scan(self._inbox, self._ignore)))
             self._hand_on(self._gate.pass_settled(found, began))
         except ResourceUnavailable as error:
             # What was let through but not handed on must come again.
@@ -155,6 +160,7 @@ class Intake:
             log.info("inbox.recovered")
             self._trouble = None
             self._on_trouble(None)
+        self._note_unpaired()
         self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
@@ -171,10 +177,27 @@ class Intake:
             self._beat(0.0)
             yield file
 
+    def _paired(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Pass on what belongs to a style; the rest stays where it is, and is counted."""
+        for file in found:
+            if self._pairing.destinations(file.path):
+                yield file
+            else:
+                self._unpaired_seen += 1
+
+    def _note_unpaired(self) -> None:
+        if self._unpaired_seen == self._unpaired:
+            return
+        if self._unpaired == 0:
+            log.warning("inbox.unpaired", count=self._unpaired_seen)
+        self._unpaired = self._unpaired_seen
+        self._on_unpaired(self._unpaired)
+
     def _hand_on(self, settled: Sequence[Found]) -> None:
         inputs = (
             SettledInput(file.path, file.size, file.mtime_ns, destinations)
             for file in settled
+            # Asked once more: a reload may have changed it since.
             if (destinations := self._pairing.destinations(file.path))
         )
         submitted = 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
+from styled.errors import DiskTrouble, JournalDamaged, NoJournal, ResourceUnavailable
 
 _TABLES = """
 CREATE TABLE jobs (
@@ -69,6 +69,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG_BYTES}")
+        # Members of a group may look; writing is for whom it belongs to.
+        path.chmod(path.stat().st_mode & 0o755)
         version = _version(connection)
         if version > SCHEMA_VERSION:
             raise ResourceUnavailable(
@@ -153,6 +155,9 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+_OF_A_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY})
+
+
 @contextmanager
 def sqlite_errors(path: Path | None = None) -> Iterator[None]:
     """Turn SQLite's errors into ours.
@@ -171,7 +176,8 @@ def sqlite_errors(path: Path | None = None) -> Iterator[None]:
             sqlite3.SQLITE_NOTADB,
         ):
             raise _damaged(where, str(error)) from error
-        raise ResourceUnavailable(
+        is_disk = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _OF_A_DISK
+        raise (DiskTrouble if is_disk else ResourceUnavailable)(
             f"the journal{where} can't be used: {error}",
             "check free space and permissions of the state folder",
         ) from error

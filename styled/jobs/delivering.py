@@ -61,6 +61,16 @@ class Deliverer:
             return False
         return self._delivery.is_published(self._delivery.outbox / job.result, job.id)
 
+    def withdraw(self, job: Job) -> None:
+        """Take back what lies in the outbox of a job that will never be done.
+
+        Raises:
+            ResourceUnavailable: the outbox is read-only or gone.
+        """
+        if job.result is not None:
+            path = self._delivery.outbox / job.result
+            self._delivery.withdraw(path, job.id, job.result_sha256)
+
     def deliver(
         self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float
     ) -> Delivered:

@@ -56,10 +56,13 @@ class Journal(JournalReader):
 
     # Working
 
-    def recover(self) -> list[Job]:
+    def recover(self, *, attempt_counts: bool = True) -> list[Job]:
         """Turn jobs that a dead process left `running` back into `queued`; return them."""
         interrupted = self._jobs("state = 'running'")
-        self._execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
+        self._execute(
+            "UPDATE jobs SET state = 'queued', attempts = attempts - ? WHERE state = 'running'",
+            (0 if attempt_counts else 1,),
+        )
         return interrupted
 
     def claim(self, now: float) -> Job | None:

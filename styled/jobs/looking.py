@@ -41,6 +41,13 @@ class JournalReader:
         """
         return cls(open_existing_database(path, read_only=True))
 
+    def is_in_use(self) -> bool:
+        """Tell whether another thread is at it just now, perhaps waiting for a disk."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+            return False
+        return True
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

@@ -174,6 +174,9 @@ class _Preview:
         """Return the preview's path, after making it anew if it is time."""
         if now - self._shown_at >= PREVIEW_SECONDS:
             self._shown_at = now
-            path = self._previews.show(self._job, progress.preview(LONG_EDGE_PX))
-            self._path = None if path is None else readable(path)
+            # Of an image that is no numbers, just before the guard rolls it back, or for lack
+            # of memory: a preview is no reason to fail, and what is lasting will say so again.
+            with suppress(RuntimeError, MemoryError):
+                path = self._previews.show(self._job, progress.preview(LONG_EDGE_PX))
+                self._path = None if path is None else readable(path)
         return self._path

@@ -83,6 +83,9 @@ class Delivery(Protocol):
     def publish_sidecar(self, path: Path, sidecar: Sidecar) -> None:
         """Write a sidecar, which makes the result count."""
 
+    def withdraw(self, path: Path, job_id: str, sha256: str | None) -> None:
+        """Take back a result of this job that has no sidecar yet."""
+
     def is_published(self, path: Path, job_id: str) -> bool:
         """Tell whether `path` is complete and made by this job."""
 

@@ -70,13 +70,16 @@ class Scheduler:
         self._wake = wake
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
-    def recover(self) -> None:
+    def recover(self, *, blameless: bool = False) -> None:
         """Take up what an earlier process left behind.
+
+        Args:
+            blameless: It died of something else than the job that it was at.
 
         Raises:
             ResourceUnavailable: the journal can't be written.
         """
-        for job in self._journal.recover():
+        for job in self._journal.recover(attempt_counts=not blameless):
             log.warning("job.recovered", job=job.id, input=readable(job.input), style=job.style)
 
     def tidy(self) -> None:
@@ -91,6 +94,7 @@ class Scheduler:
                 for job in self._journal.finished_in_inbox():
                     if self._stop.is_set():
                         return
+                    self._beat(0.0)
                     self._worker.retire(job, again=True)
                 before = self._now() - self._history.seconds
                 if forgotten := self._journal.prune(before=before, keep=self._history.jobs):
@@ -129,6 +133,7 @@ class Scheduler:
             self._worker.cancel_what_waits()
             job = self._journal.claim(self._now())
         except ResourceUnavailable as error:
+            self._untidied = TIDIED_AFTER_JOBS  # whatever has ended may not have left
             self._pause(error)
             return True
         if job is None:

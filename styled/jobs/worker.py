@@ -46,6 +46,10 @@ LONGEST_RETRY_SECONDS = 300.0
 the longest. Others are done meanwhile."""
 
 
+CANCELLING_SECONDS = 1.0
+"""How long cancelling others may keep a job from being painted, each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collaborators:
     """What the worker is handed by the daemon."""
@@ -98,6 +102,7 @@ class Worker:
         self.rejected = 0
         self._now = now
         self._clock = clock
+        self._stop = stop
         self._painter = Painter(
             self._engine, self._checkpoints, self._previews, self._journal,
             config.queue.checkpoint_seconds, stop, clock, self._beat, self.cancel_what_waits,
@@ -164,9 +169,7 @@ class Worker:
 
     def _attempt(self, job: Job) -> None:
         # Before anything is held against the job: it may have died of its very last step.
-        if self._deliverer.is_published(job):
-            self._end(job, JobState.DONE)
-            log.info("job.found_published", result=readable(job.result or ""))
+        if self._found_published(job):
             return
         if job.attempts > self._config.queue.max_attempts:
             begun = job.attempts - 1
@@ -218,6 +221,13 @@ class Worker:
             **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},
         )
 
+    def _found_published(self, job: Job) -> bool:
+        if not self._deliverer.is_published(job):
+            return False
+        self._end(job, JobState.DONE)
+        log.info("job.found_published", result=readable(job.result or ""), attempts=job.attempts)
+        return True
+
     def _prepare(self, job: Job, style: Style) -> Prepared | None:
         """Return what there is to paint, or None where the job can't go on and has been told."""
         source = self._config.inbox / job.input
@@ -261,6 +271,8 @@ class Worker:
         outcome: Outcome | None = None,
         seconds: Mapping[str, float] | None = None,
     ) -> None:
+        if state is not JobState.DONE:
+            self._deliverer.withdraw(job)
         now = self._now()
         self._journal.finish(job, state, now, reason=reason, failure=failure)
         self._checkpoints.drop(job)
@@ -282,7 +294,8 @@ class Worker:
         Raises:
             ResourceUnavailable: as `work`.
         """
-        self._cancel(job, "cancelled on request", ON_REQUEST)
+        if not self._found_published(job):
+            self._cancel(job, "cancelled on request", ON_REQUEST)
         self.retire(job)
 
     def cancel_what_waits(self) -> None:
@@ -291,8 +304,12 @@ class Worker:
         Raises:
             ResourceUnavailable: as `work`.
         """
+        until = self._clock() + CANCELLING_SECONDS
         for job in self._journal.cancel_requests():
+            if self._stop.is_set() or self._clock() > until:
+                return  # the others are next in a second
             if job.state is JobState.QUEUED:
+                self._beat(0.0)
                 with about(job):
                     self.cancel_on_request(job)
 

@@ -119,7 +119,7 @@ class Metrics:
 
     def note_ready(self, version: str, device: str, weights: str, now: float) -> None:
         """Note what is running from now on."""
-        self._info.labels(version, device, weights).set(1)
+        self._info.labels(version, device, printable(weights)).set(1)
         self._started.set(now)
 
     def count_ended(

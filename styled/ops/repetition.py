@@ -13,7 +13,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 REPEATED_AFTER_SECONDS = 60.0
 
-MOST_REMEMBERED = 1000
+MOST_REMEMBERED = 20_000
 """So many different lines are remembered; the oldest make room for others."""
 
 REPEATING = frozenset(

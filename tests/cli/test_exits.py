@@ -10,6 +10,7 @@ from styled.cli.exits import errors_as_exit_codes, leave_with_usage_error
 from styled.errors import StyledError
 
 EXPECTED = {
+    "DiskTrouble": 75,
     "NoJournal": 73,
     "NotMounted": 75,
     "PlaceRefused": 73,

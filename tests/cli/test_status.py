@@ -339,8 +339,8 @@ def test_each_disk_has_a_line_of_its_own(
     def usage(path: object) -> object:
         return SimpleNamespace(free=5e8 if path == elsewhere else 4.2e12, total=9e12)
 
-    monkeypatch.setattr("styled.cli.status.os", SimpleNamespace(stat=stat))
-    monkeypatch.setattr("styled.cli.status.shutil", SimpleNamespace(disk_usage=usage))
+    monkeypatch.setattr("styled.ops.room.os", SimpleNamespace(stat=stat))
+    monkeypatch.setattr("styled.ops.room.shutil", SimpleNamespace(disk_usage=usage))
     said = run("status").output
     assert "\n4.2 TB free for inbox, state\n500 MB free for outbox\n" in said
 
@@ -352,7 +352,7 @@ def test_each_disk_has_a_line_of_its_own(
 def steady_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the room on the disk not change while one looks."""
     monkeypatch.setattr(
-        "styled.cli.status.shutil",
+        "styled.ops.room.shutil",
         SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=10**12, total=10**13)),
     )
 

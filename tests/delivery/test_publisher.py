@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from styled.delivery import publisher
+from styled.delivery import atomic, publisher
 from styled.delivery.names import sidecar_of
 from styled.delivery.publisher import Publisher
 from styled.errors import ResourceUnavailable
@@ -455,7 +455,7 @@ def test_a_deletion_is_durable(
 ) -> None:
     """Otherwise a power cut would bring the input back, to be painted twice."""
     synced: list[Path] = []
-    monkeypatch.setattr(publisher, "sync_folder", synced.append)
+    monkeypatch.setattr(atomic, "sync_folder", synced.append)
     delivery.take_original(source, [], same_as=as_read(source), keep=False)
     assert synced == [source.parent]
 

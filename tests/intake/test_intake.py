@@ -604,3 +604,21 @@ def test_trouble_is_told_when_it_begins_and_when_it_is_over(bench: Bench) -> Non
     assert trouble is not None
     assert str(bench.inbox) in trouble
     assert over is None
+
+
+def test_what_belongs_to_no_style_is_counted(bench: Bench) -> None:
+    """Whenever the count changes; the log says it once."""
+    counts: list[int] = []
+    bench.intake._on_unpaired = counts.append
+    bench.intake.look_at_everything_again(Pairing(("night",), {}, None))
+    for name in ("a.jpg", "b.jpg", "night/c.jpg"):
+        bench.put(name)
+    for moment in (0.0, 2.0, 4.0):
+        bench.look_at(moment)
+    bench.put("d.jpg")
+    bench.look_at(6.0)
+    assert counts == [2, 3]
+    assert bench.submitted.paths() == ["night/c.jpg"]
+    bench.intake.look_at_everything_again(NIGHT)
+    bench.look_at(8.0)
+    assert counts == [2, 3, 0]

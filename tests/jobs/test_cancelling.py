@@ -9,7 +9,7 @@ import pytest
 from styled.errors import ResourceUnavailable
 from styled.jobs.journal import Journal
 from styled.sidecar import Sidecar
-from tests.jobs.conftest import Workshop
+from tests.jobs.conftest import Died, Workshop
 
 
 def ask(shop: Workshop, number: int) -> bool:
@@ -153,3 +153,85 @@ def test_a_photo_that_is_gone_is_cancelled_all_the_same(shop: Workshop) -> None:
     shop.work()
     assert shop.states() == ["cancelled"]
     assert shop.journal.finished_in_inbox() == []
+
+
+def test_what_is_published_already_is_done_and_not_cancelled(shop: Workshop) -> None:
+    """The process died between the sidecar and the journal, and somebody asked meanwhile."""
+    shop.drop()
+    finish = shop.journal.finish
+
+    def die(*words: object, **named: object) -> None:
+        raise Died
+
+    shop.journal.finish = die  # type: ignore[method-assign]  # kill -9
+    with pytest.raises(Died):
+        shop.work()
+    shop.journal.finish = finish  # type: ignore[method-assign]
+    ask(shop, 0)
+    shop.restart()
+    shop.work()
+    assert shop.states() == ["done"]
+    assert shop.files("rejected") == []
+    assert shop.files("archive") == ["oil/photo.png"]
+
+
+def test_half_a_publication_is_taken_back(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result whose sidecar found no room is nobody's, once its job is cancelled."""
+    publish = shop.publisher.publish_sidecar
+
+    def full(*words: object) -> None:
+        raise ResourceUnavailable("the disk is full")
+
+    monkeypatch.setattr(shop.publisher, "publish_sidecar", full)
+    shop.drop()
+    shop.scheduler.run_one()
+    assert shop.files("outbox") == ["oil/photo.png"]
+    monkeypatch.setattr(shop.publisher, "publish_sidecar", publish)
+    ask(shop, 0)
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.files("outbox") == []
+    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+
+
+def test_a_photo_that_could_not_leave_leaves_by_itself(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as there is room again, without a restart."""
+    take = shop.publisher.take_original
+    tries: list[str] = []
+
+    def take_original(source: Path, *words: object, **named: object) -> bool:
+        tries.append(source.name)
+        if len(tries) < 3:
+            raise ResourceUnavailable("the disk is full")
+        return take(source, *words, **named)  # type: ignore[arg-type]  # handed on as they are
+
+    monkeypatch.setattr(shop.publisher, "take_original", take_original)
+    shop.drop()
+    ask(shop, 0)
+    shop.wake.on_wait = shop.stop.set
+    shop.scheduler.run()
+    assert shop.files("inbox") == []
+    assert "oil/photo.png" in shop.files("rejected")
+
+
+def test_cancelling_thousands_keeps_nobody_waiting(shop: Workshop) -> None:
+    """Only so many each second, with signs of life, and none after a stop."""
+    for number in range(30):
+        shop.drop(f"{number:02}.png")
+        ask(shop, number)
+    finish = shop.journal.finish
+
+    def slowly(*words: object, **named: object) -> None:
+        shop.advance(0.3)
+        finish(*words, **named)  # type: ignore[arg-type]  # handed on as they are
+
+    shop.journal.finish = slowly  # type: ignore[method-assign]  # a slow disk
+    began, beats = shop.now, len(shop.beats)
+    shop.worker.cancel_what_waits()
+    assert shop.now - began < 2.0
+    assert shop.states().count("cancelled") == len(shop.beats) - beats == 4
+    shop.stop.set()
+    shop.worker.cancel_what_waits()
+    assert shop.states().count("cancelled") == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from styled.delivery.atomic import make_folder, write_whole
+from styled.engine.checkpoint import Checkpoint
+from styled.engine.progress import Progress, Stylized
 from styled.jobs.job import Job
 from styled.jobs.previews import PreviewStore
-from tests.jobs.conftest import Workshop
+from styled.recipes import Recipe
+from tests.jobs.conftest import ScriptedEngine, Workshop
 
 
 def test_a_running_job_has_a_preview_and_an_ended_one_has_none(shop: Workshop) -> None:
@@ -106,3 +111,33 @@ def test_no_preview_outlives_its_job(shop: Workshop, ending: str) -> None:
     shop.work()
     assert shop.states() == [ending]
     assert shop.files("state/previews") == []
+
+
+def test_a_preview_that_fails_is_no_failure_of_the_job(shop: Workshop) -> None:
+    """Its colours may need numbers that the guard is about to roll back, or memory."""
+
+    class Blind(ScriptedEngine):
+        def stylize(
+            self,
+            content: Tensor,
+            styles: Sequence[tuple[Tensor, float]],
+            recipe: Recipe,
+            resume: Checkpoint | None = None,
+        ) -> Generator[Progress, None, Stylized]:
+            def fail(edge_px: int) -> Tensor:
+                found: Tensor = torch.linalg.eigh(torch.full((2, 2), torch.nan))[0]
+                return found
+
+            steps = super().stylize(content, styles, recipe, resume)
+            while True:
+                try:
+                    yield replace(next(steps), preview=fail)
+                except StopIteration as finished:
+                    painted: Stylized = finished.value
+                    return painted
+
+    shop.worker._painter._engine = Blind()
+    shop.worker._painter._engine.at_step = lambda step: shop.advance(6.0)
+    shop.drop()
+    shop.work()
+    assert shop.states() == ["done"]

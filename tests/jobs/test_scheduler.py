@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -405,3 +406,52 @@ def test_failed_attempts_are_counted(shop: Workshop) -> None:
     shop.work_and_wait()
     assert shop.failed_attempts == ["engine", "engine"]
     assert [(ending.state, ending.failure) for ending in shop.endings] == [("rejected", "engine")]
+
+
+def test_tidying_gives_signs_of_life(shop: Workshop) -> None:
+    """Photos that are kept may be many, and lie on a slow drive."""
+    shop.configure("output", after_success="keep")
+    for number in range(5):
+        shop.drop(f"{number}.png")
+    shop.work()
+    before = len(shop.beats)
+    shop.scheduler.tidy()
+    assert len(shop.beats) - before == 5
+
+
+def test_a_photo_in_a_folder_of_somebody_else_stops_no_others(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+) -> None:
+    """It is painted, stays where it is, and that is said; the next one is painted."""
+    monkeypatch.setattr(Path, "rename", _forbidden_from("trip", Path.rename))
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: "trip" not in str(path))
+    shop.drop("trip/a.png")
+    shop.drop("z.png", picture("olive"))
+    shop.work()
+    assert shop.states() == ["done", "done"]
+    assert shop.files("inbox") == ["trip/a.png"]
+    (stuck,) = [line for line in logs if line["event"] == "input.stuck"]
+    assert "trip may not be changed" in stuck["reason"]
+    monkeypatch.undo()
+    shop.scheduler.tidy()
+    assert shop.files("inbox") == []
+
+
+def _forbidden_from(folder: str, rename: Callable[[Path, Path], Path]) -> object:
+    def renaming(source: Path, destination: Path) -> Path:
+        if folder in source.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(source, destination)
+
+    return renaming
+
+
+@pytest.mark.parametrize(("blameless", "attempts"), [(False, 1), (True, 0)])
+def test_who_died_of_something_else_is_not_blamed(
+    shop: Workshop, blameless: bool, attempts: int
+) -> None:
+    """A drive that hangs makes the watchdog bite, whatever is being painted."""
+    shop.drop()
+    shop.journal.claim(shop.now)
+    shop.scheduler.recover(blameless=blameless)
+    assert (shop.states(), shop.job().attempts) == (["queued"], attempts)
