@@ -69,7 +69,7 @@ class Vigil:
         self._changes_seen = -1
         self._told_at = -STATUS_SECONDS
         self._silent: tuple[str, ...] = ()
-        self._unwritten: str | None = None
+        self._news: str | None = None  # what the journal has not been told yet
         self._room = Room({name: getattr(config, name) for name in FOLDERS})
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -106,17 +106,16 @@ class Vigil:
             self._layers_run = engine.layers_run
             self._pulse.touch(SCHEDULER)  # which may have begun to rest since
         self._watchdog.attend()
-        news = self._look_for_silence()
+        self._look_for_silence()
         journal = self._journal
         # Whoever hangs may do so in the journal, and would be waited for.
         if journal is None or journal.is_in_use():
             return
         # What can't be read now is read the next time; the scheduler says what is wrong.
         with suppress(ResourceUnavailable, JournalDamaged):
-            if news is not None or self._unwritten is not None:
-                self._unwritten = self._unwritten if news is None else news
-                journal.write_daemon(stuck=self._unwritten or "")
-                self._unwritten = None
+            if self._news is not None:
+                journal.write_daemon(stuck=self._news)
+                self._news = None
             self._look_for_requests(journal)
             if self._manager.listens and self._clock() - self._told_at >= STATUS_SECONDS:
                 self._told_at = self._clock()
@@ -129,11 +128,11 @@ class Vigil:
             if journal.cancel_requests():
                 self._wake.set()
 
-    def _look_for_silence(self) -> str | None:
-        """Say in the log what has got stuck, or goes on; return it if that is news."""
+    def _look_for_silence(self) -> None:
+        """Say in the log what has got stuck, or goes on again."""
         silent = self._pulse.silent_for(STUCK_SECONDS)
         if tuple(silent) == self._silent:
-            return None
+            return
         self._silent = tuple(silent)
         said = "; ".join(
             f"the {part} has given no sign of life for {duration(seconds)}"
@@ -143,7 +142,7 @@ class Vigil:
             log.error("daemon.stuck", reason=said, parts=list(silent))
         else:
             log.info("daemon.unstuck")
-        return said
+        self._news = said
 
     def _status(self, journal: Journal) -> str:
         """Return one line about what is going on."""

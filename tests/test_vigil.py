@@ -141,6 +141,18 @@ def test_what_is_stuck_is_said_once_and_so_is_its_waking(
     assert scene.journal.read_daemon()["stuck"] == ""
 
 
+def test_who_hangs_in_the_journal_is_not_waited_for(scene: Scene, logs: LogLines) -> None:
+    """The log says at once what is stuck; the journal learns it once it can be had."""
+    scene.pulse.beat(INTAKE, 1e6)
+    scene.pulse.beat(SCHEDULER)
+    with scene.journal._lock:  # as during a commit to a disk that hangs
+        assert scene.later(STUCK_SECONDS) == []
+        assert scene.later() == []
+    assert [line["event"] for line in logs] == ["daemon.stuck"]
+    scene.later()
+    assert scene.journal.read_daemon()["stuck"].startswith("the scheduler")
+
+
 def test_a_request_of_another_process_wakes_the_scheduler(scene: Scene) -> None:
     """And nothing else does: an idle daemon is left alone."""
     scene.submit("a.jpg")
