@@ -43,14 +43,17 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     trouble: str | None = None
     lives = True  # unless it is known better
     try:
-        lives = InstanceLock(config.state / "lock").owner() is not None
         journal = JournalReader.open_read_only(config.state / "journal.sqlite3")
-        if lives:
-            trouble = _trouble_in(journal.read_daemon())
     except NoJournal:
         pass  # it has never run here, which is said where it matters
     except (JournalDamaged, ResourceUnavailable) as error:
         trouble = error.message
+    try:
+        lives = InstanceLock(config.state / "lock").owner() is not None
+        if journal is not None and lives:
+            trouble = _trouble_in(journal.read_daemon())
+    except (JournalDamaged, ResourceUnavailable) as error:
+        trouble = trouble or error.message
     scene = Scene(config, journal, lives, trouble)
     try:
         return [_explain(word, scene) for word in words]

@@ -85,7 +85,7 @@ def cancel(named: Path | None, words: list[str], *, everything: bool) -> None:
     if everything == bool(words):
         leave_with_usage_error("name what to cancel, or use --all for everything in the queue")
     path = config.state / "journal.sqlite3"
-    if path.exists() and not os.access(path, os.W_OK):
+    if os.path.exists(path) and not os.access(path, os.W_OK):
         raise ResourceUnavailable(
             f"only whoever may write {path} may cancel jobs",
             "do it as the user that styled runs as (sudo -u styled ...), or as root",

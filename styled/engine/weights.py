@@ -172,16 +172,10 @@ def untrained(seed: int = UNTRAINED_SEED) -> Convolutions:
     """
     generator = torch.Generator().manual_seed(seed)
     convolutions = {}
-    threads = torch.get_num_threads()
-    # Two threads round otherwise than one, and it is to be the same network on all machines.
-    torch.set_num_threads(1)
-    try:
-        for name, (channels, channels_in) in convolution_shapes().items():
-            kernel = torch.empty(channels, channels_in, 3, 3)
-            torch.nn.init.orthogonal_(kernel, gain=math.sqrt(2), generator=generator)
-            convolutions[name] = kernel, torch.zeros(channels)
-    finally:
-        torch.set_num_threads(threads)
+    for name, (channels, channels_in) in convolution_shapes().items():
+        kernel = torch.empty(channels, channels_in, 3, 3)
+        torch.nn.init.orthogonal_(kernel, gain=math.sqrt(2), generator=generator)
+        convolutions[name] = kernel, torch.zeros(channels)
     return convolutions
 
 
