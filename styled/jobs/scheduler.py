@@ -25,6 +25,9 @@ LONGEST_PAUSE_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 """How long an idle scheduler sleeps at most; new jobs wake it at once."""
 
+HELD_BACK_SECONDS = 30.0
+"""How often an idle scheduler looks whether a photo may leave that could not, so far."""
+
 TIDIED_AFTER_JOBS = 200
 """After so many jobs those are forgotten that ended long ago, and what they were about."""
 
@@ -90,6 +93,7 @@ class Scheduler:
         """
         self._untidied = 0
         while not self._stop.is_set():
+            self._worker.held_back = False
             try:
                 for job in self._journal.finished_in_inbox():
                     if self._stop.is_set():
@@ -118,9 +122,13 @@ class Scheduler:
                     self.tidy()
             else:
                 seconds = self._seconds_until_due()
+                if self._worker.held_back:
+                    seconds = min(seconds, HELD_BACK_SECONDS)
                 self._beat(seconds)
                 self._wake.wait(seconds)
                 self._wake.clear()
+                if self._worker.held_back:
+                    self.tidy()
 
     def run_one(self) -> bool:
         """Claim one job and do it; return whether there was one.

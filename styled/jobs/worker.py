@@ -100,6 +100,7 @@ class Worker:
         self._on_failed_attempt = collaborators.on_failed_attempt
         self._incomplete_since: dict[str, float] = {}
         self.rejected = 0
+        self.held_back = False
         self._now = now
         self._clock = clock
         self._stop = stop
@@ -165,6 +166,7 @@ class Worker:
             )  # fmt: skip
         except PlaceRefused as error:
             # Only this one can't go on; it is tried again with whatever else is tidied up.
+            self.held_back = True
             log.error("input.stuck", path=readable(job.input), reason=error.message)
 
     def _attempt(self, job: Job) -> None:

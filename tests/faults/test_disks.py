@@ -13,6 +13,11 @@ from tests.studio import Daemon, Studio
 
 pytestmark = [pytest.mark.timeout(400), needs_root]
 
+needs_setpriv = pytest.mark.skipif(
+    shutil.which("setpriv") is None, reason="root can't be told to obey modes"
+)
+OBEYING_MODES = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
+
 PHOTOS = ("a.png", "b.png", "c.png")
 
 
@@ -112,22 +117,37 @@ def test_a_disk_that_turns_read_only_is_waited_out(studio: Studio, where: str) -
         assert_all_done_once(studio)
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="root can't be told to obey modes")
-@pytest.mark.parametrize("where", ["outbox", "archive", "inbox"])
+@needs_setpriv
+@pytest.mark.parametrize("where", ["outbox", "archive"])
 def test_a_missing_permission_is_waited_out(studio: Studio, where: str) -> None:
     """Nothing is rejected because of a folder's mode; once that is mended all is done."""
     drop_photos(studio)
-    locked = studio.folder / where / ("" if where == "inbox" else "swirls")
-    locked.mkdir(parents=True, exist_ok=True)
-    # Its folders are made at the start: only what comes later is forbidden.
-    for name in ("swirls", "coffee", "both"):
-        (studio.folder / "inbox" / name).mkdir(exist_ok=True)
+    locked = studio.folder / where / "swirls"
+    locked.mkdir(parents=True)
     locked.chmod(0o555)
-    obeying = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
-    with studio.running(obeying) as daemon:
+    with studio.running(OBEYING_MODES) as daemon:
         daemon.wait_for("queue.paused", 2)
         assert "Permission denied" in pauses(daemon)
         assert studio.files("inbox") == list(PHOTOS)
         locked.chmod(0o755)
         daemon.wait_until(lambda: studio.files("inbox") == [])
+    assert_all_done_once(studio)
+
+
+@needs_setpriv
+def test_photos_in_a_locked_inbox_are_painted_and_leave_once_they_may(studio: Studio) -> None:
+    """The folder belongs to somebody else, say: that is said, once for each photo."""
+    drop_photos(studio)
+    inbox = studio.folder / "inbox"
+    # Its folders are made at the start: only what comes later is forbidden.
+    for name in ("swirls", "coffee", "both"):
+        (inbox / name).mkdir(exist_ok=True)
+    inbox.chmod(0o555)
+    with studio.running(OBEYING_MODES) as daemon:
+        daemon.wait_for("input.stuck", 3)
+        assert all("may not be changed" in str(e["reason"]) for e in daemon.events("input.stuck"))
+        assert studio.files("inbox") == list(PHOTOS)
+        inbox.chmod(0o755)
+        daemon.wait_until(lambda: studio.files("inbox") == [])
+        assert daemon.events("queue.paused") == []
     assert_all_done_once(studio)

@@ -43,6 +43,8 @@ def work_through(base: str, facts: str) -> None:
         shop.drop(f"{number % 100}/{number}.png", data)
         shop._wanted.clear()
         shop.scheduler.run_one()
+        for remembered in (shop.beats, shop.endings, shop.engine.begun):
+            remembered.clear()
         if number % 200 == 199:
             shop.scheduler.tidy()
         if number == JOBS // 5:
