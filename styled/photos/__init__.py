@@ -5,15 +5,19 @@
 engine's result into the bytes of a file.
 """
 
-from styled.photos.reading import MIN_EDGE_PX, Photo, decode, read_bytes
-from styled.photos.writing import encode, output_format, to_image
+from styled.photos.finishing import Finish, Finished, encode, finish, output_format
+from styled.photos.opening import read_bytes
+from styled.photos.photo import Photo
+from styled.photos.reading import MIN_EDGE_PX, decode
 
 __all__ = [
     "MIN_EDGE_PX",
+    "Finish",
+    "Finished",
     "Photo",
     "decode",
     "encode",
+    "finish",
     "output_format",
     "read_bytes",
-    "to_image",
 ]

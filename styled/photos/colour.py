@@ -1,19 +1,23 @@
-"""Any pixel that Pillow can decode, as 8-bit sRGB on white.
+"""Any pixel that Pillow can decode, as sRGB: in 8 bits always, in 16 where the file has them.
 
-A picture passes through four steps, each a function below: deeper brightness values become
-8 bit, transparency is set apart, the colour profile is applied, and the colours are placed
-on white. Every step that loses something says so in a note.
+A picture passes through three steps, each a function below: deeper brightness values become
+8 bit, opacity is set apart, and the colour profile is applied. What has 16 bits goes the
+same way once more in full. Every step that loses something says so in a note.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from styled.photos.depth import Levels
+from styled.photos.profiles import Profile, convert
 
 _TIFF_WHITE_IS_ZERO = 0
 _MAX_NAME_LENGTH = 120
@@ -34,21 +38,102 @@ def _srgb_profile() -> bytes:
 SRGB_PROFILE = _srgb_profile()
 
 
-def to_srgb(image: Image.Image) -> tuple[Image.Image, str | None, list[str]]:
-    """Convert a decoded picture of any mode to 8-bit sRGB.
+def _srgb() -> Profile:
+    profile = Profile.parse(SRGB_PROFILE)
+    assert profile is not None, "Little CMS describes sRGB by a matrix"
+    return profile
 
-    Returns the picture (mode RGB, without metadata), the name of its colour profile (None:
-    it has none, or it is unreadable) and one note for each thing that was lost.
+
+SRGB = _srgb()
+SRGB_GRAY = Profile(SRGB.curves[:1], None)
+
+_BAND_PIXELS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """The pixels of a picture in sRGB, without metadata; see `Photo` for the fields."""
+
+    image: Image.Image
+    alpha: Image.Image | None
+    deep: Levels | None
+    is_gray: bool
+    icc: str | None
+    profile: bytes | None
+    notes: list[str]
+
+
+def to_srgb(image: Image.Image, deep: Levels | None = None) -> Colours:
+    """Convert a decoded picture of any mode to sRGB.
+
+    Args:
+        image: As Pillow has loaded it.
+        deep: From `read_deep`: the same in 16 bits, with opacity if it has four channels or
+            two; None: there are none, or the picture is of one channel, where Pillow keeps
+            them itself.
     """
-    shallow, depth_notes = _eight_bit(image)
+    is_gray = image.mode in _GRAY_MODES or (deep is not None and deep.shape[2] == 2)
+    if deep is None and image.mode.startswith("I;16"):
+        deep = _deep_gray(image, np.asarray(image))
+    shallow, notes = _eight_bit(image)
     colours, alpha = _set_alpha_apart(shallow)
-    rgb, profile_name, profile_notes = _apply_profile(colours, image.info)
-    notes = [*depth_notes, *profile_notes]
-    if alpha is not None:
-        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-        notes.append("transparency was placed on white")
-    rgb.info = {}
-    return rgb, profile_name, notes
+    applied = _apply_profile(colours, image.info)
+    applied.image.info = {}
+    notes += applied.notes
+    if deep is not None:
+        deep = _deep_srgb(deep, applied, image.info)
+        if deep is None:
+            notes.append("of its 16 bits 8 were used: its colour profile is made of tables")
+        elif alpha is None:
+            deep = deep[..., :3]
+    return Colours(applied.image, alpha, deep, is_gray, applied.icc, applied.profile, notes)
+
+
+_GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+
+
+def _deep_gray(image: Image.Image, levels: np.ndarray) -> Levels:
+    """Return HxWx1 in the full range of 16 bits, HxWx2 where one level is transparent."""
+    top, is_inverted = _sixteen_bit_scale(image)
+    full = np.minimum(levels.astype(np.uint32) * 65535 // top, 65535).astype(np.uint16)
+    if is_inverted:
+        full = 65535 - full
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return full[..., None]
+    return np.stack([full, np.where(levels == transparent, 0, 65535).astype(np.uint16)], axis=-1)
+
+
+def _deep_srgb(
+    deep: Levels, applied: _Applied, info: Mapping[str | tuple[int, int], object]
+) -> Levels | None:
+    """Return HxWx3, or 4 with opacity, in sRGB; None if that takes tables."""
+    colours, opacity = (
+        (deep[..., :3], deep[..., 3:]) if deep.shape[2] > 2 else (deep[..., :1], deep[..., 1:])
+    )
+    if applied.profile is not None and applied.profile != SRGB_PROFILE:
+        profile = Profile.parse(applied.profile)
+        if profile is None:
+            return None
+        if colours.shape[2] == 1 and not profile.is_gray:
+            colours = np.repeat(colours, 3, axis=2)
+        if profile.is_gray and colours.shape[2] == 3:
+            return None
+        target = SRGB_GRAY if profile.is_gray else SRGB
+        colours = _converted(colours, profile, target)
+    if colours.shape[2] == 1:
+        colours = np.repeat(colours, 3, axis=2)
+    return np.concatenate([colours, opacity], axis=2) if opacity.shape[2] else colours
+
+
+def _converted(levels: Levels, source: Profile, target: Profile) -> Levels:
+    result = np.empty_like(levels)
+    rows = max(1, _BAND_PIXELS // levels.shape[1])
+    for top in range(0, len(levels), rows):
+        band = levels[top : top + rows].astype(np.float32) / np.float32(65535)
+        wanted = convert(band, source, target) * 65535 + 0.5
+        result[top : top + rows] = wanted.astype(np.uint16)
+    return result
 
 
 def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -70,17 +155,24 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 def _from_16_bit(image: Image.Image, levels: np.ndarray) -> Image.Image:
     """Scale HxW levels to mode L, or LA where one level stands for transparency."""
-    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    top = 4095 if 12 in np.atleast_1d(tags.get(BITSPERSAMPLE, 0)) else 65535
+    top, is_inverted = _sixteen_bit_scale(image)
     table = np.minimum((np.arange(65536) * 255 + top // 2) // top, 255).astype(np.uint8)
-    if tags.get(PHOTOMETRIC_INTERPRETATION) == _TIFF_WHITE_IS_ZERO:
-        table = 255 - table  # Pillow inverts only up to 8 bits
+    if is_inverted:
+        table = 255 - table
     gray = Image.fromarray(table[levels])
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):
         return gray
     opaque = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
     return Image.merge("LA", (gray, opaque))
+
+
+def _sixteen_bit_scale(image: Image.Image) -> tuple[int, bool]:
+    """Return the highest level, and whether it stands for black."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    top = 4095 if 12 in np.atleast_1d(tags.get(BITSPERSAMPLE, 0)) else 65535
+    # Pillow inverts only up to 8 bits.
+    return top, tags.get(PHOTOMETRIC_INTERPRETATION) == _TIFF_WHITE_IS_ZERO
 
 
 def _stretched(values: np.ndarray) -> tuple[Image.Image, list[str]]:
@@ -106,18 +198,25 @@ def _set_alpha_apart(image: Image.Image) -> tuple[Image.Image, Image.Image | Non
     return rgba.convert("L" if is_gray else "RGB"), None if is_opaque else alpha
 
 
-def _apply_profile(
-    colours: Image.Image, info: Mapping[str | tuple[int, int], object]
-) -> tuple[Image.Image, str | None, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What a colour profile has made of a picture; the profile only if it was used."""
+
+    image: Image.Image
+    icc: str | None = None
+    notes: tuple[str, ...] = ()
+    profile: bytes | None = None
+
+
+def _apply_profile(colours: Image.Image, info: Mapping[str | tuple[int, int], object]) -> _Applied:
     """Convert to sRGB by the embedded ICC profile, or plainly where none can be used."""
     if "icc_profile" not in info:
-        notes = []
-        if colours.mode == "CMYK":
-            notes.append("there is no colour profile, so CMYK was converted approximately")
-        return colours.convert("RGB"), None, notes
+        note = "there is no colour profile, so CMYK was converted approximately"
+        notes = (note,) if colours.mode == "CMYK" else ()
+        return _Applied(colours.convert("RGB"), notes=notes)
     icc = info["icc_profile"]
     if not isinstance(icc, bytes):  # Pillow could not put its pieces together
-        return colours.convert("RGB"), None, [_DAMAGED_PROFILE]
+        return _Applied(colours.convert("RGB"), notes=(_DAMAGED_PROFILE,))
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
         name = _printable(profile.profile.profile_description or "unnamed")
@@ -127,12 +226,12 @@ def _apply_profile(
             colours = colours.convert("RGB")
         if wanted != colours.mode:
             note = f"the colour profile is for {_printable(space)} pixels and was ignored"
-            return colours.convert("RGB"), name, [note]
+            return _Applied(colours.convert("RGB"), name, (note,))
         if icc == SRGB_PROFILE:
-            return colours, name, []
-        return _transformed(colours, profile), name, []
+            return _Applied(colours, name, profile=icc)
+        return _Applied(_transformed(colours, profile), name, profile=icc)
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return colours.convert("RGB"), None, [_DAMAGED_PROFILE]
+        return _Applied(colours.convert("RGB"), notes=(_DAMAGED_PROFILE,))
 
 
 def _transformed(colours: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:

@@ -24,17 +24,38 @@ _MAGICS: tuple[tuple[str, bytes], ...] = (
     ("gif", b"GIF89a"),
     ("avif", b"\0\0\0?ftypavif"),
     ("avif", b"\0\0\0?ftypavis"),
-    ("avif", b"\0\0\0?ftypmif1"),
     ("bmp", b"BM"),
 )
 
 
+# Two formats in one container, which begins with its brand and those that it goes with.
+_HEIF_BRANDS = frozenset({b"mif1", b"msf1"})
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_MOST_BRANDS = 32
+
+
 def format_of(data: bytes) -> str | None:
     """Return the format whose magic bytes `data` starts with, or None."""
+    if data[4:8] == b"ftyp" and len(data) >= 12:
+        return _format_of_brands(data)
     for name, magic in _MAGICS:
         if len(data) >= len(magic) and _agrees(data, magic):
             return name
     return None
+
+
+def _format_of_brands(data: bytes) -> str | None:
+    length = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS)
+    brands = [data[8:12], *(data[at : at + 4] for at in range(16, length, 4))]
+    if brands[0] in _HEIF_BRANDS:
+        return next((f for f in map(_format_of_brand, brands) if f), "avif")
+    return _format_of_brand(brands[0])
+
+
+def _format_of_brand(brand: bytes) -> str | None:
+    if brand in (b"avif", b"avis"):
+        return "avif"
+    return "heic" if brand in _HEIC_BRANDS else None
 
 
 def could_become_picture(data: bytes) -> bool:
@@ -221,5 +242,6 @@ _IS_CUT: dict[str, Callable[[bytes], bool]] = {
     "webp": _webp_is_cut,
     "bmp": _bmp_is_cut,
     "avif": _avif_is_cut,
+    "heic": _avif_is_cut,
     "tiff": _tiff_is_cut,
 }

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -29,16 +24,18 @@ from PIL import (
 )
 from PIL.ExifTags import Base
 
-from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable, StyledError
+from styled.errors import InputIncomplete, InputRejected, StyledError
 from styled.photos.colour import to_srgb
 from styled.photos.containers import could_become_picture, excess_in, format_of, is_cut
-from styled.recipes import Resample
+from styled.photos.depth import Levels, deep_mode, read_deep
+from styled.photos.heic import open_heic
+from styled.photos.metadata import DAMAGE, exif_of, metadata_of
+from styled.photos.photo import Photo
 
 MIN_EDGE_PX = 32
 DEFAULT_MAX_PIXELS = 200_000_000
-DEFAULT_LIMIT_BYTES = 2 * 1024**3
 _MAX_CAUSE_LENGTH = 200
-_READABLE = "styled reads JPEG, PNG, TIFF, WebP, AVIF, BMP and GIF."
+_READABLE = "styled reads JPEG, PNG, TIFF, WebP, AVIF, HEIC, BMP and GIF."
 
 # Only these readers ever see a file. Pillow's own registry holds dozens more, among them
 # EPS, which runs Ghostscript.
@@ -50,6 +47,7 @@ _READERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "bmp": BmpImagePlugin.BmpImageFile,
     "gif": GifImagePlugin.GifImageFile,
     "avif": AvifImagePlugin.AvifImageFile,
+    "heic": open_heic,
 }
 
 # EXIF 2.3, orientation: what makes a picture upright.
@@ -62,74 +60,6 @@ _UPRIGHT_BY = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A decoded picture and what its file said about it."""
-
-    image: Image.Image  # upright, mode RGB, sRGB
-    format: str  # jpeg | png | tiff | webp | bmp | gif | avif
-    width: int  # upright, in pixels
-    height: int
-    orientation: int  # EXIF orientation as found, 1..8
-    icc: str | None  # name of the embedded colour profile
-    notes: tuple[str, ...]  # what was lost on the way, in plain words
-
-    def tensor(self, width: int, height: int, resample: Resample = "lanczos") -> torch.Tensor:
-        """Return the picture at `width` x `height` pixels: 1x3xHxW float32, sRGB in [0,1].
-
-        `bilinear` is what torchvision's Resize does to a Pillow image, to the last bit.
-
-        Raises ValueError if a side is below 1.
-        """
-        if min(width, height) < 1:
-            raise ValueError(f"a tensor of {width} x {height} pixels is not possible")
-        image = self.image
-        if (width, height) != image.size:
-            if resample == "bilinear":
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            elif width < image.width or height < image.height:
-                # A gap of 3 makes box averages do the coarse part of a large reduction, which
-                # is several times faster and can't be told apart.
-                image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            else:  # Lanczos would ring when enlarging
-                image = image.resize((width, height), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        return pixels.contiguous().to(torch.float32).div_(255)
-
-
-def read_bytes(path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> bytes:
-    """Read a whole regular file; never wait, never follow a symbolic link.
-
-    Raises InputRejected if it is not a regular file or larger than `limit_bytes`,
-    FileNotFoundError if it is gone, ResourceUnavailable if the system can't read it.
-    """
-    try:
-        # The look beforehand spares devices and FIFOs, where opening alone has effects;
-        # the look at the open file is the one that can't be fooled.
-        _require_regular(path.lstat(), path)
-        with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            _require_regular(status, path)
-            data = file.read() if status.st_size <= limit_bytes else b""
-    except FileNotFoundError:
-        raise
-    except NotADirectoryError as error:  # its folder was replaced by a file
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # it changed in between
-            raise _not_regular(path) from error
-        raise ResourceUnavailable(
-            f"{_shown(path)} can't be read: {error.strerror} (errno {error.errno})",
-            "Check the permissions, the disk and the mount.",
-        ) from error
-    if max(status.st_size, len(data)) > limit_bytes:
-        raise InputRejected(
-            f"{_shown(path)} is larger than {limit_bytes:,} bytes, the most that is read",
-            "Save the picture smaller, for example as a JPEG.",
-        )
-    return data
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str = "the file") -> Photo:
@@ -181,15 +111,48 @@ def _decode(data: bytes, found: str, cut: bool, max_pixels: int, name: str) -> P
     if cut:
         raise _incomplete(name)
     frame_notes = _frame_notes(image)
+    mode, depth_notes = deep_mode(image)
     if found != "tiff":
         image.load()  # the EXIF data of a PNG may follow its pixels
-    orientation, exif_notes = _orientation(image)
+    orientation = _orientation(image)
+    metadata, exif_notes = metadata_of(image)
     image.load()  # turns a TIFF upright and forgets its orientation
-    rgb, icc, colour_notes = to_srgb(image)
+    deep = None if mode is None else read_deep(data, _READERS[found], mode)
+    colours = to_srgb(image, deep)
+    rgb, alpha, deep = colours.image, colours.alpha, colours.deep
+    del image
+    if alpha is not None and alpha.getextrema()[1] == 0:
+        raise InputRejected(
+            f"{name} is transparent all over: there is nothing to paint",
+            "Open it in an image editor and look at its transparency (alpha channel).",
+        )
     if found != "tiff" and orientation in _UPRIGHT_BY:
         rgb = rgb.transpose(_UPRIGHT_BY[orientation])
-    notes = (*frame_notes, *exif_notes, *colour_notes)
-    return Photo(rgb, found, rgb.width, rgb.height, orientation, icc, notes)
+        alpha = None if alpha is None else alpha.transpose(_UPRIGHT_BY[orientation])
+        deep = None if deep is None else _turned(deep, orientation)
+    return Photo(
+        rgb,
+        found,
+        rgb.width,
+        rgb.height,
+        orientation,
+        colours.icc,
+        notes=(*frame_notes, *exif_notes, *depth_notes, *colours.notes),
+        alpha=alpha,
+        deep=deep,
+        is_gray=colours.is_gray,
+        profile=colours.profile,
+        metadata=metadata,
+    )
+
+
+def _turned(levels: Levels, orientation: int) -> Levels:
+    """Do to HxWxC what `_UPRIGHT_BY` has Pillow do to a picture."""
+    if orientation >= 5:
+        levels = levels.swapaxes(0, 1)  # TRANSPOSE; what remains are flips
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(levels[rows, columns])
 
 
 _PILLOW_LOCK = threading.Lock()
@@ -262,34 +225,13 @@ def _frame_notes(image: ImageFile.ImageFile) -> list[str]:
     return [f"only the first of {frames} frames was used"] if frames > 1 else []
 
 
-def _orientation(image: ImageFile.ImageFile) -> tuple[int, list[str]]:
+def _orientation(image: ImageFile.ImageFile) -> int:
     """Return the EXIF orientation, 1 where there is none or it makes no sense."""
     try:
-        exif = image.getexif()
-        if not exif and "exif" in image.info:
-            # The JPEG reader has looked for the resolution already and hidden what it met.
-            exif = Image.Exif()
-            exif.load(image.info["exif"])
-        value = exif.get(Base.Orientation, 1)
-    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
-        return 1, ["the EXIF data is damaged and was ignored"]
-    return (value, []) if value in range(1, 9) else (1, [])
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _require_regular(status: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise _not_regular(path)
-
-
-def _not_regular(path: Path) -> InputRejected:
-    return InputRejected(
-        f"{_shown(path)} is not a regular file, so it was not read",
-        "Put a copy of the picture there, not a link, a folder or a device.",
-    )
+        value = exif_of(image).get(Base.Orientation, 1)
+    except DAMAGE:
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def _too_large(name: str, size: str, max_pixels: int) -> InputRejected:
@@ -313,7 +255,3 @@ def _cause(error: Exception) -> str:
     if text and not any(c.isalpha() for c in text):  # a KeyError's bare number
         return f"it holds the unknown value {text}"
     return text or type(error).__name__
-
-
-def _shown(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -16,7 +16,7 @@ from PIL import Image
 from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
 from styled.jobs.job import JobState
 from styled.jobs.worker import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS
-from styled.photos.writing import _LONGEST_EDGE_PX
+from styled.photos.saving import _LONGEST_EDGE_PX
 from tests.jobs.conftest import Died, LogLines, Workshop, picture
 
 
