@@ -118,6 +118,9 @@ class Recipe:
     min_improvement: float = 0.0  # a scale ends once ten steps gain less than this; 0: never
     keep: Keep = "last"  # which image of a scale is its result
     scales: Scales | None = None  # None: one scale, the size itself
+    # Where the result is to be as large as the photo, and that is larger than `size`: steps at
+    # the photo's size, from the enlarged painting.
+    detail_steps: int = 10
     init: Init = "content"
     seed: int = 0
     # the pictures

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from styled.engine.opacity import split_opacity, with_opacity
 from styled.recipes import PreserveColor
 
 # Of the largest; below it a direction in colour space counts as having no variance. A grey
@@ -24,38 +25,62 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def color_statistics(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean (3) and covariance (3x3) of the colours of 1x3xHxW, in float64."""
-    pixels = image.flatten(2).squeeze(0).double()
-    mean = pixels.mean(dim=1, keepdim=True)
+    """Return mean (3) and covariance (3x3) of the colours of 1x3xHxW, in float64.
+
+    Of 1x4xHxW the last channel says how much each pixel counts.
+    """
+    colors, opacity = split_opacity(image)
+    pixels = colors.flatten(2).squeeze(0).double()
+    if opacity is None:
+        mean = pixels.mean(dim=1, keepdim=True)
+        centred = pixels - mean
+        return mean.squeeze(1), centred @ centred.T / pixels.shape[1]
+    weights = opacity.flatten().double()
+    weights = weights / weights.sum().clamp(min=1e-9)
+    mean = (pixels * weights).sum(dim=1, keepdim=True)
     centred = pixels - mean
-    return mean.squeeze(1), centred @ centred.T / pixels.shape[1]
+    return mean.squeeze(1), (centred * weights) @ centred.T
 
 
 def match_affine(image: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     """Give 1x3xHxW sRGB another mean and covariance of colours, within [0, 1].
 
     x -> S_t^1/2 S^-1/2 (x - mu) + mu_t. Directions in which the picture has no variance
-    (a grey one has two) get none.
+    (a grey one has two) get none. The opacity of 1x4xHxW stays as it is.
     """
     own_mean, own_covariance = color_statistics(image)
     matrix = _root(covariance) @ _root(own_covariance, inverse=True)
-    pixels = image.flatten(2).squeeze(0).double()
+    colors, opacity = split_opacity(image)
+    pixels = colors.flatten(2).squeeze(0).double()
     matched = matrix @ (pixels - own_mean[:, None]) + mean[:, None]
-    return matched.reshape(image.shape).clamp(0, 1).to(image.dtype)
+    return with_opacity(matched.reshape(colors.shape).clamp(0, 1).to(image.dtype), opacity)
 
 
 def match_histogram(image: Tensor, reference: Tensor) -> Tensor:
-    """Give each channel of 1x3xHxW the distribution that it has in `reference`."""
-    channels = []
-    for own, wanted in zip(image[0], reference[0], strict=True):
-        order = own.flatten().argsort(stable=True)
-        levels = wanted.flatten().sort().values
+    """Give each channel of 1x3xHxW the distribution that it has in `reference`.
+
+    Of 1x4xHxW those pixels count that are more opaque than not; the others stay as they are.
+    """
+    colors, opacity = split_opacity(image)
+    reference, wanted_opacity = split_opacity(reference)
+    own_counts, wanted_counts = _counting(opacity), _counting(wanted_opacity)
+    result = colors.clone()
+    for own, wanted, matched in zip(colors[0], reference[0], result[0], strict=True):
+        order = own[own_counts].flatten().argsort(stable=True)
+        levels = wanted[wanted_counts].flatten().sort().values
         # The k-th darkest of n pixels gets the value at the same share of the reference.
         shares = torch.linspace(0, len(levels) - 1, len(order), device=image.device)
-        matched = torch.empty_like(own.flatten())
-        matched[order] = levels[shares.round().long()]
-        channels.append(matched.reshape(own.shape))
-    return torch.stack(channels)[None]
+        ranked = levels.new_empty(order.shape)
+        ranked[order] = levels[shares.round().long()]
+        matched[own_counts] = ranked.reshape(own[own_counts].shape)
+    return with_opacity(result, opacity)
+
+
+def _counting(opacity: Tensor | None) -> Tensor | slice:
+    """Return an index of those pixels that count: all, if none of them is opaque enough."""
+    if opacity is None or not bool((opacity > 0.5).any()):
+        return slice(None)
+    return opacity[0, 0] > 0.5
 
 
 def take_luminance(colors: Tensor, luminance: Tensor) -> Tensor:
@@ -92,14 +117,16 @@ def keep_colors(kind: PreserveColor, result: Tensor, content: Tensor) -> Tensor:
             `histogram` gives each channel the photo's distribution; `affine` gives all
             three together the photo's mean and covariance.
         result: 1x3xHxW sRGB in [0, 1].
-        content: The photo, of the same size.
+        content: The photo, of the same size, or 1x4xHxW with opacity.
     """
+    colors, opacity = split_opacity(content)
     if kind == "luminance":
-        return take_luminance(content, result)
+        return take_luminance(colors, result)
     if kind == "histogram":
-        return match_histogram(result, content)
+        return match_histogram(with_opacity(result, opacity), content)[:, :3]
     if kind == "affine":
-        return match_affine(result, *color_statistics(content))
+        matched = match_affine(with_opacity(result, opacity), *color_statistics(content))
+        return matched[:, :3]
     return result
 
 

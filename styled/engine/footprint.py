@@ -54,6 +54,7 @@ class Footprint:
     styles: tuple[Pixels, ...]
     precision: torch.dtype
     device_type: str
+    has_opacity: bool = False
 
     @classmethod
     def of(
@@ -63,10 +64,11 @@ class Footprint:
         content: Tensor,
         styles: Sequence[tuple[Tensor, float]],
     ) -> Self:
-        """Describe a picture by its 1x3xHxW photo and styles."""
+        """Describe a picture by its 1x3xHxW photo and styles, or 1x4xHxW with opacity."""
         sizes = tuple((image.shape[3], image.shape[2]) for image, _ in styles)
         asked = content.shape[3], content.shape[2]
-        return cls(recipe, asked, sizes, network.dtype, network.device.type)
+        has_opacity = any(image.shape[1] == 4 for image in (content, *(i for i, _ in styles)))
+        return cls(recipe, asked, sizes, network.dtype, network.device.type, has_opacity)
 
     def peak_bytes(self, settings: Settings, size: Pixels) -> int:
         """Return the most that painting a scale of `size` will take, besides the network."""
@@ -117,12 +119,16 @@ class Footprint:
             previous = name
         # The pixels, as they are, normalised and padded, and their gradient.
         numbers += 4 * 3
+        if self.has_opacity:  # the widest features once more, each as much as it counts
+            numbers += channels_of("conv1_1")
         return int(window * (numbers * precision.itemsize + indices * _INDEX_BYTES))
 
     def _look_bytes(self, window: int, precision: torch.dtype) -> int:
         """Return what a forward pass over a window of so many pixels keeps, for style layers."""
         widest = 2 * channels_of("conv1_1")
         numbers = _numbers_per_pixel(self.recipe.style_layers) + widest
+        if self.has_opacity:
+            numbers += channels_of("conv1_1")
         return int(window * numbers * precision.itemsize)
 
 

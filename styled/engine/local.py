@@ -101,6 +101,7 @@ class LocalEngine:
         styles: Sequence[tuple[Tensor, float]],
         recipe: Recipe,
         resume: Checkpoint | None = None,
+        painted_size: tuple[int, int] | None = None,
     ) -> Generator[Progress, None, Stylized]:
         """Paint one picture; see `styled.engine.stylize.stylize`.
 
@@ -118,6 +119,7 @@ class LocalEngine:
             resume,
             self._style_cache.targets,
             self._bytes_for_a_picture(),
+            painted_size,
         )
         del resume  # its images are of no use once the first step is done
         try:

@@ -25,12 +25,13 @@ class Moments:
         mean: C, the mean of each channel.
         gram: CxC, the Gram matrix F F^T of the features F, CxN: sums of the products of
             each two channels.
-        positions: How many positions N these are sums over.
+        positions: How many positions N these are sums over; a fraction where some count
+            for less than one.
     """
 
     mean: Tensor
     gram: Tensor
-    positions: int
+    positions: float
 
     @property
     def channels(self) -> int:
@@ -51,10 +52,19 @@ class Moments:
         return self.gram / self.positions - torch.outer(self.mean, self.mean) + ridge
 
 
-def moments(features: Tensor) -> Moments:
-    """Return the moments of 1xCxhxw features, in float32 or better whatever they come in."""
+def moments(features: Tensor, weights: Tensor | None = None) -> Moments:
+    """Return the moments of 1xCxhxw features, in float32 or better whatever they come in.
+
+    Args:
+        features: Of a picture or a part of it.
+        weights: 1x1xhxw, how much each position counts; None: all the same.
+    """
     flat = at_least_float32(features).flatten(2).squeeze(0)
-    return Moments(flat.mean(dim=1), flat @ flat.T, flat.shape[1])
+    if weights is None:
+        return Moments(flat.mean(dim=1), flat @ flat.T, flat.shape[1])
+    weighted = flat * weights.flatten()
+    positions = float(weights.sum())
+    return Moments(weighted.sum(dim=1) / positions, weighted @ flat.T, positions)
 
 
 def at_least_float32(features: Tensor) -> Tensor:
@@ -62,7 +72,13 @@ def at_least_float32(features: Tensor) -> Tensor:
     return features.float() if features.dtype.itemsize < 4 else features
 
 
-def content_loss(kind: ContentLoss, features: Tensor, target: Tensor, count: int) -> Tensor:
+def content_loss(
+    kind: ContentLoss,
+    features: Tensor,
+    target: Tensor,
+    count: float,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Compare 1xCxhxw features with the photo's; return a scalar.
 
     `half_sum_squared` is Gatys et al. 2016, equation 1; `mean_squared` is the mean that
@@ -72,17 +88,28 @@ def content_loss(kind: ContentLoss, features: Tensor, target: Tensor, count: int
         kind: Which of the two.
         features: Of a picture or a part of it.
         target: The photo's there.
-        count: How many numbers the layer has over the whole picture.
+        count: How many numbers the layer has over the whole picture; with weights, their sum.
+        weights: 1x1xhxw, how much each position counts; None: all the same.
     """
-    return (features - target).square().sum() * _content_factor(kind, count)
+    squares = (features - target).square()
+    if weights is not None:
+        squares *= weights
+    return squares.sum() * _content_factor(kind, count)
 
 
-def content_slope(kind: ContentLoss, features: Tensor, target: Tensor, count: int) -> Tensor:
+def content_slope(
+    kind: ContentLoss,
+    features: Tensor,
+    target: Tensor,
+    count: float,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Return the gradient of `content_loss` by the features, 1xCxhxw."""
-    return (features - target).mul_(2 * _content_factor(kind, count))
+    slope = (features - target).mul_(2 * _content_factor(kind, count))
+    return slope if weights is None else slope.mul_(weights)
 
 
-def _content_factor(kind: ContentLoss, count: int) -> float:
+def _content_factor(kind: ContentLoss, count: float) -> float:
     return 1 / count if kind == "mean_squared" else 1 / 2
 
 

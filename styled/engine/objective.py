@@ -25,6 +25,7 @@ from styled.engine.losses import (
     moments,
     total_variation,
 )
+from styled.engine.opacity import Opacity, split_opacity
 from styled.engine.style_losses import StyleTarget, style_loss, style_target
 from styled.engine.tiling import Tile, stride_of, tiles
 from styled.engine.vgg import Odometer, Vgg19, channels_of, denormalize, normalize
@@ -68,16 +69,25 @@ def layer_features(
 
 @torch.no_grad()
 def picture_moments(
-    network: Vgg19, recipe: Recipe, image: Tensor, cut: Sequence[Tile]
+    network: Vgg19,
+    recipe: Recipe,
+    image: Tensor,
+    cut: Sequence[Tile],
+    opacity: Opacity | None = None,
 ) -> dict[str, Moments]:
     """Return the moments of each style layer over 1x3xHxW in the recipe's space."""
-    parts = [_tile_moments(network, recipe, image, tile) for tile in cut]
+    parts = [_tile_moments(network, recipe, image, tile, opacity) for tile in cut]
     return {name: reduce(add, (part[name] for part in parts)) for name in recipe.style_layers}
 
 
-def _tile_moments(network: Vgg19, recipe: Recipe, image: Tensor, tile: Tile) -> dict[str, Moments]:
+def _tile_moments(
+    network: Vgg19, recipe: Recipe, image: Tensor, tile: Tile, opacity: Opacity | None
+) -> dict[str, Moments]:
     features = layer_features(network, recipe, tile.window(image), recipe.style_layers)
-    return {name: moments(tile.core(f, name)) for name, f in features.items()}
+    return {
+        name: moments(tile.core(f, name), None if opacity is None else opacity.weights(tile, name))
+        for name, f in features.items()
+    }
 
 
 @torch.no_grad()
@@ -92,13 +102,15 @@ def style_targets(
     Args:
         network: The resident network.
         recipe: Names the layers.
-        styles: 1x3xHxW sRGB in [0, 1] of any size, with weights.
+        styles: 1x3xHxW sRGB in [0, 1] of any size, or 1x4xHxW with opacity, with weights.
         tile_px: The longest edge of a tile; None: each image is looked at as a whole.
     """
     statistics: list[tuple[dict[str, Moments], float]] = []
     for image, weight in styles:
         cut = tiles(image.shape[2], image.shape[3], tile_px, recipe.style_layers)
-        found = picture_moments(network, recipe, to_space(recipe, image), cut)
+        colors, alpha = split_opacity(image)
+        opacity = None if alpha is None else Opacity(alpha, recipe.style_layers)
+        found = picture_moments(network, recipe, to_space(recipe, colors), cut, opacity)
         statistics.append((found, weight))
     return {
         name: style_target(
@@ -179,11 +191,13 @@ class Objective:
             tile_px: The longest edge of a tile, which bounds the memory; None: the picture
                 is looked at as a whole.
         """
+        content, alpha = split_opacity(content)
         self._network = network
         self._recipe = recipe
         self._targets = targets
         self._photo = to_space(recipe, content)
         self._layers = {**recipe.content_layers, **recipe.style_layers}
+        self._opacity = None if alpha is None else Opacity(alpha, self._layers)
         self._tiles = tiles(content.shape[2], content.shape[3], tile_px, self._layers)
         self._kept = (
             [self._content_at(tile) for tile in self._tiles]
@@ -207,9 +221,12 @@ class Objective:
 
         whole = self._view(image, self._tiles[0]) if len(self._tiles) == 1 else None
         if whole is None:
-            found = picture_moments(self._network, recipe, image, self._tiles)
+            found = picture_moments(self._network, recipe, image, self._tiles, self._opacity)
         else:
-            found = {name: moments(whole.core(name)) for name in recipe.style_layers}
+            found = {
+                name: moments(whole.core(name), self._weights(whole.tile, name))
+                for name in recipe.style_layers
+            }
         style, style_slopes = self._style(found)
 
         content = torch.zeros_like(style)
@@ -262,7 +279,13 @@ class Objective:
         """Return what a tile adds to the weighted content term."""
         recipe = self._recipe
         shares = [
-            content_loss(recipe.content_loss, view.core(name), photo[name], self._count(name))
+            content_loss(
+                recipe.content_loss,
+                view.core(name),
+                photo[name],
+                self._count(name),
+                self._weights(view.tile, name),
+            )
             * (recipe.content_weight * weight)
             for name, weight in recipe.content_layers.items()
         ]
@@ -277,18 +300,24 @@ class Objective:
     ) -> Tensor:
         """Return the slope of content and style by a layer's features in a tile's core."""
         recipe, features = self._recipe, view.core(layer)
+        counting = self._weights(view.tile, layer)
         slopes = []
         if layer in style_slopes:
-            slopes.append(style_slopes[layer].of_features(features))
+            slopes.append(style_slopes[layer].of_features(features, counting))
         if layer in recipe.content_layers:
             weight = recipe.content_weight * recipe.content_layers[layer]
             count = self._count(layer)
-            slope = content_slope(recipe.content_loss, features, photo[layer], count)
+            slope = content_slope(recipe.content_loss, features, photo[layer], count, counting)
             slopes.append(slope.mul_(weight))
         return reduce(Tensor.add_, slopes)
 
-    def _count(self, layer: str) -> int:
-        """Return how many numbers a layer has over the whole picture."""
+    def _weights(self, tile: Tile, layer: str) -> Tensor | None:
+        return None if self._opacity is None else self._opacity.weights(tile, layer)
+
+    def _count(self, layer: str) -> float:
+        """Return how many numbers a layer has over the whole picture that count."""
+        if self._opacity is not None:
+            return channels_of(layer) * self._opacity.positions(layer)
         height, width = self._photo.shape[-2:]
         stride = stride_of(layer)
         return channels_of(layer) * (height // stride) * (width // stride)
@@ -332,7 +361,11 @@ class _MomentsSlope:
     mean: Tensor
     gram: Tensor
 
-    def of_features(self, features: Tensor) -> Tensor:
-        """Return the slope by 1xCxhxw features F: that of F F^T is (S + S^T) F."""
+    def of_features(self, features: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the slope by 1xCxhxw features F: that of F F^T is (S + S^T) F.
+
+        A position that counts for less is moved by as much less.
+        """
         flat = features.flatten(2).squeeze(0)
-        return torch.addmm(self.mean[:, None], self.gram, flat).view(features.shape)
+        slope = torch.addmm(self.mean[:, None], self.gram, flat).view(features.shape)
+        return slope if weights is None else slope.mul_(weights)

@@ -36,6 +36,7 @@ class Progress:
         checkpoint: Takes a snapshot to resume from; call it before going on, if at all.
         preview: Returns the picture as it is now, 1x3xhxw float32 on the CPU, sRGB in [0, 1],
             with at most so many pixels along an edge; call it before going on, if at all.
+        budget: How many steps each scale of the plan may take; empty: `steps` each.
     """
 
     plan: tuple[tuple[int, int], ...]
@@ -46,6 +47,7 @@ class Progress:
     losses: Losses
     checkpoint: Callable[[], Checkpoint]
     preview: Callable[[int], Tensor]
+    budget: tuple[int, ...] = ()
 
     @property
     def scales(self) -> int:
@@ -65,10 +67,17 @@ class Progress:
     @property
     def fraction(self) -> float:
         """How much of the whole work is done, by pixels times steps, in [0, 1]."""
-        work_of_scales = [width * height for width, height in self.plan]
-        done_here = 1.0 if self.finished else self.step / self.steps
-        done = sum(work_of_scales[: self.scale - 1]) + self.width * self.height * done_here
+        work_of_scales = [
+            width * height * self.steps_at(scale)
+            for scale, (width, height) in enumerate(self.plan, start=1)
+        ]
+        here = 1.0 if self.finished else self.step / self.steps
+        done = sum(work_of_scales[: self.scale - 1]) + work_of_scales[self.scale - 1] * here
         return done / sum(work_of_scales)
+
+    def steps_at(self, scale: int) -> int:
+        """Return how many steps a scale may take."""
+        return self.budget[scale - 1] if self.budget else self.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Stylized:
         tile_px: The longest edge of the tiles that the picture was looked at in at last;
             None: it was looked at as a whole.
         precision: What convolutions computed in at last.
+        detail_steps: Steps that were taken beyond the size that it was painted at.
     """
 
     image: Tensor
@@ -89,6 +99,7 @@ class Stylized:
     degraded: tuple[str, ...] = ()
     tile_px: int | None = None
     precision: str = "float32"
+    detail_steps: int = 0
 
     @property
     def steps(self) -> int:

@@ -76,13 +76,18 @@ class Stage:
         return stage
 
     def enlarged(
-        self, width: int, height: int, settings: Settings, make_objective: MakeObjective
+        self,
+        width: int,
+        height: int,
+        recipe: Recipe,
+        settings: Settings,
+        make_objective: MakeObjective,
     ) -> Stage:
         """Return the next scale, which begins with this one's result."""
         image = resize(from_space(self._recipe, self.result()).clamp(0, 1), width, height)
         return Stage(
-            to_space(self._recipe, image),
-            self._recipe,
+            to_space(recipe, image),
+            recipe,
             settings,
             self._network,
             make_objective,

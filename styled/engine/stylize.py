@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -47,25 +48,30 @@ def stylize(
     resume: Checkpoint | None = None,
     targets_of: TargetsOf = style_targets,
     memory_bytes: int | None = None,
+    painted_size: Pixels | None = None,
 ) -> Generator[Progress, None, Stylized]:
     """Paint `content` in the manner of `styles`, yielding after every step.
 
     Args:
         network: The resident network.
-        content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result.
-        styles: 1x3xHxW float32, sRGB in [0, 1], each with its weight.
+        content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result; or 1x4xHxW with
+            opacity, see `opacity`.
+        styles: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW, each with its weight.
         recipe: How.
         resume: A snapshot of the same work to go on from.
         targets_of: Computes the style targets, or remembers them from an earlier picture.
         memory_bytes: What may be used on the device, besides what the network takes; where
             a picture needs more, see `ladder`. None: as much as there is.
+        painted_size: Paint at this width and height, smaller than the content's; then enlarge
+            it, and take `recipe.detail_steps` steps at the content's own size, which give it
+            strokes as fine as its pixels. None: paint at the content's size.
 
     Raises:
         EngineFailure: the loss was not a number or exploded, with the safest settings too;
             or the result is one that nobody can have wanted; or there is too little memory
             for the smallest picture.
     """
-    painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes)
+    painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes, painted_size)
     resume = painting.fit_plan(resume)
     stage: Stage | None = None
     before: Stage | None
@@ -123,6 +129,7 @@ class _Painting:
         recipe: Recipe,
         targets_of: TargetsOf,
         memory_bytes: int | None,
+        painted_size: Pixels | None,
     ) -> None:
         height, width = content.shape[-2:]
         self._network = network
@@ -134,7 +141,10 @@ class _Painting:
         styles = [(image.to(network.device), weight) for image, weight in styles]
         self._styles = recolored_styles(recipe.preserve_color, styles, self._content)
         self._needs = Footprint.of(network, recipe, self._content, self._styles).peak_bytes
-        self.plan = plan_scales(recipe.scales, width, height)
+        self._painted_size = painted_size or (width, height)
+        self.plan = plan_scales(recipe.scales, *self._painted_size)
+        if self.plan[-1] != self._asked and recipe.detail_steps:
+            self.plan.append(self._asked)
         self.settings = Settings(recipe.optimizer)
         self.trace: list[TraceRow] = []
         self._last_row: TraceRow | None = None
@@ -167,7 +177,7 @@ class _Painting:
     def begin(self, scale: int, before: Stage | None, resume: Checkpoint | None) -> Stage:
         """Return the stage of a scale, in the memory that there is."""
         w, h = self.plan[scale - 1]
-        recipe = self._recipe
+        recipe = self._recipe_at(scale)
         self.settings, _ = within(self._memory_bytes, self.settings, (w, h), self._needs)
         make_objective = partial(self._objective, size=(w, h))
         if resume is not None and scale == resume.scale:
@@ -176,9 +186,18 @@ class _Painting:
             start = to_space(recipe, _first_image(recipe, self._content, self._styles, w, h))
             stage = Stage(start, recipe, self.settings, self._network, make_objective)
         else:
-            stage = before.enlarged(w, h, self.settings, make_objective)
+            stage = before.enlarged(w, h, recipe, self.settings, make_objective)
             before.settle()
         return stage
+
+    def _recipe_at(self, scale: int) -> Recipe:
+        """Return the recipe, with as many steps as a scale of the plan may take."""
+        if self._is_detail(scale):
+            return replace(self._recipe, steps=self._recipe.detail_steps)
+        return self._recipe
+
+    def _is_detail(self, scale: int) -> bool:
+        return prod(self.plan[scale - 1]) > prod(self._painted_size)
 
     def relieve(self, scale: int, stage: Stage | None) -> bool:
         """Climb down a rung of the memory ladder after an allocation has failed.
@@ -211,7 +230,7 @@ class _Painting:
 
     def progress(self, scale: int, stage: Stage, losses: Losses) -> Progress:
         """Note the step that was just taken, and describe it."""
-        step, steps = stage.steps_done, self._recipe.steps
+        step, steps = stage.steps_done, self._recipe_at(scale).steps
         terms = losses.total, losses.content, losses.style, losses.tv
         self._last_row = TraceRow(scale, step, *terms)
         if step == 1 or stage.finished or step % self._recipe.trace_every == 0:
@@ -225,6 +244,7 @@ class _Painting:
             losses,
             checkpoint=lambda: stage.snapshot(scale, [tuple(row) for row in self.trace]),
             preview=partial(self._preview, stage),
+            budget=tuple(self._recipe_at(at).steps for at in range(1, len(self.plan) + 1)),
         )
 
     def _preview(self, stage: Stage, long_edge_px: int) -> Tensor:
@@ -242,11 +262,12 @@ class _Painting:
         image = from_space(self._recipe, stage.result()).clamp(0, 1)
         content = resize(self._content, *self.plan[-1])
         image = keep_colors(self._recipe.preserve_color, image, content)
-        check_result(image, content)
+        check_result(image, content[:, :3])
         settings = self.settings
         degraded = settings.degraded
-        if self.plan[-1] != self._asked:
-            (width, height), (w, h) = self.plan[-1], self._asked
+        wanted = self._asked if self._recipe.detail_steps else self._painted_size
+        if self.plan[-1] != wanted:
+            (width, height), (w, h) = self.plan[-1], wanted
             size = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
             degraded = (*degraded, size)
         if self._last_row and self.trace[-1] != self._last_row:
@@ -256,7 +277,10 @@ class _Painting:
             tuple(self.trace),
             degraded,
             settings.tile_px,
-            "float32" if settings.float32 else str(self._network.dtype).removeprefix("torch."),
+            detail_steps=stage.steps_done if self._is_detail(len(self.plan)) else 0,
+            precision="float32"
+            if settings.float32
+            else str(self._network.dtype).removeprefix("torch."),
         )
 
     def _objective(self, network: Vgg19, tile_px: int | None, *, size: Pixels) -> Objective:
@@ -270,7 +294,7 @@ class _Painting:
         height, width = style.shape[-2:]
         if self._recipe.style_size in ("scaled", "content"):
             return resize(style, *style_picture_size(self._recipe, (w, h), (width, height)))
-        shrink = w / self._asked[0]
+        shrink = min(1.0, w / self._painted_size[0])
         return resize(style, round(width * shrink), round(height * shrink))
 
 
@@ -293,4 +317,4 @@ def _first_image(
         # Drawn on the CPU, so that a seed means the same noise on every device.
         return torch.rand(1, 3, height, width, generator=generator).to(content)
     small = resize(content, width, height)
-    return in_style_colors(small, styles) if recipe.init == "style_colors" else small
+    return (in_style_colors(small, styles) if recipe.init == "style_colors" else small)[:, :3]

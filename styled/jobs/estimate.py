@@ -99,14 +99,16 @@ class Estimate:
         latest = measured[-1]
         fixed = self._fixed_pixels()
         per_pixel = latest.per_step / (latest.pixels + fixed)
-        expected = self._share() * now.steps
+        share = self._share()
+        expected = share * now.steps
         left = 0.0
         if not now.finished:
             # A scale that goes on for longer than expected may end at any step.
             more = expected - now.step if now.step < expected else (now.steps - now.step) / 2
             left = more * per_pixel * (now.width * now.height + fixed)
         first_steps = latest.first / latest.per_step if latest.per_step else 1.0
-        for width, height in now.plan[now.scale :]:
+        for scale, (width, height) in enumerate(now.plan[now.scale :], start=now.scale + 1):
+            expected = share * now.steps_at(scale)
             left += per_pixel * (width * height + fixed) * (expected - 1 + first_steps)
         return left
 

@@ -33,7 +33,12 @@ class Engine(Protocol):
         """What the engine is, for the sidecar."""
 
     def stylize(
-        self, content: Tensor, styles: Styles, recipe: Recipe, resume: Checkpoint | None = None
+        self,
+        content: Tensor,
+        styles: Styles,
+        recipe: Recipe,
+        resume: Checkpoint | None = None,
+        painted_size: tuple[int, int] | None = None,
     ) -> Generator[Progress, None, Stylized]:
         """Paint, yielding after every step; closing the generator stops it."""
 

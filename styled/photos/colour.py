@@ -77,6 +77,12 @@ def to_srgb(image: Image.Image, deep: Levels | None = None) -> Colours:
         deep = _deep_gray(image, np.asarray(image))
     shallow, notes = _eight_bit(image)
     colours, alpha = _set_alpha_apart(shallow)
+    transparent = image.info.get("transparency")
+    if deep is not None and deep.shape[2] == 3 and isinstance(transparent, tuple):
+        # Pillow looks for a colour of 16 bits among those of 8.
+        deep = _with_one_transparent(deep, transparent)
+        opacity = Image.fromarray((deep[..., 3] >> 8).astype(np.uint8))
+        alpha = None if opacity.getextrema() == (255, 255) else opacity
     applied = _apply_profile(colours, image.info)
     applied.image.info = {}
     notes += applied.notes
@@ -102,6 +108,14 @@ def _deep_gray(image: Image.Image, levels: np.ndarray) -> Levels:
     if not isinstance(transparent, int):
         return full[..., None]
     return np.stack([full, np.where(levels == transparent, 0, 65535).astype(np.uint16)], axis=-1)
+
+
+def _with_one_transparent(colours: Levels, transparent: tuple[int, ...]) -> Levels:
+    """Return HxWx3 with opacity: none where it has a certain colour."""
+    opaque = (colours != np.array(transparent, dtype=np.uint16)).any(axis=-1)
+    return np.concatenate([colours, np.where(opaque, 65535, 0)[..., None]], axis=2).astype(
+        np.uint16
+    )
 
 
 def _deep_srgb(

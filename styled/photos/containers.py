@@ -31,6 +31,8 @@ _MAGICS: tuple[tuple[str, bytes], ...] = (
 # Two formats in one container, which begins with its brand and those that it goes with.
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_ALL_BRANDS = _HEIF_BRANDS | _HEIC_BRANDS | _AVIF_BRANDS
 _MOST_BRANDS = 32
 
 
@@ -53,13 +55,15 @@ def _format_of_brands(data: bytes) -> str | None:
 
 
 def _format_of_brand(brand: bytes) -> str | None:
-    if brand in (b"avif", b"avis"):
+    if brand in _AVIF_BRANDS:
         return "avif"
     return "heic" if brand in _HEIC_BRANDS else None
 
 
 def could_become_picture(data: bytes) -> bool:
     """Return whether `data` is so short that more bytes could complete a format's magic."""
+    if data[4:8] == b"ftyp" and len(data) < 12:
+        return any(brand.startswith(data[8:]) for brand in _ALL_BRANDS)
     return any(len(data) < len(magic) and _agrees(data, magic) for _, magic in _MAGICS)
 
 

@@ -14,7 +14,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile
-from PIL.TiffImagePlugin import PLANAR_CONFIGURATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
 
 Levels = NDArray[np.uint16]
 
@@ -22,7 +22,8 @@ Open = Callable[[BytesIO], ImageFile.ImageFile]
 
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"L": "B", "B": "L"}
-_DEEP_COLOURS = {"RGB;16": "RGB", "RGBA;16": "RGBA"}
+_DEEP_COLOURS = {"RGB;16": "RGB", "RGBX;16": "RGB", "RGBA;16": "RGBA"}
+_COLOUR_MODES = frozenset({"RGB", "RGBA", "CMYK"})
 _GRAY_AND_OPACITY = "LA;16B"
 
 
@@ -38,13 +39,29 @@ def deep_mode(image: ImageFile.ImageFile) -> tuple[str | None, list[str]]:
     bits = image.info.get("bit_depth", 8)  # of HEIC
     if isinstance(bits, int) and bits > 8:
         return None, [f"of its {bits} bits 8 were used"]
+    if isinstance(image, TiffImageFile) and _has_deep_colours(image):
+        if image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
+            _mend_planes(image)
+            return None, ["of its 16 bits 8 were used: its colours lie in separate planes"]
+        if not {mode[:-1] for mode in modes} <= set(_DEEP_COLOURS):
+            return None, ["of its 16 bits 8 were used"]
     wanted = {_DEEP_COLOURS.get(mode[:-1]) for mode in modes}
-    if wanted <= {None}:
-        return None, []
-    is_planar = isinstance(image, TiffImageFile) and image.tag_v2.get(PLANAR_CONFIGURATION) == 2
-    if is_planar or len(modes) != 1:
-        return None, ["of its 16 bits 8 were used: its colours lie in separate planes"]
-    return wanted.pop(), []
+    return (wanted.pop() if len(wanted) == 1 else None), []
+
+
+def _has_deep_colours(image: TiffImageFile) -> bool:
+    return image.mode in _COLOUR_MODES and 16 in np.atleast_1d(image.tag_v2.get(BITSPERSAMPLE, 0))
+
+
+def _mend_planes(image: TiffImageFile) -> None:
+    """Tell Pillow that uncompressed planes have 16 bits: it takes them for 8, and reads noise."""
+    order = "L" if image.tag_v2.prefix == b"II" else "B"
+    image.tile = [
+        tile._replace(args=_with_raw_mode(tile.args, f"{raw};16{order}"))
+        if len(raw := _raw_mode(tile.args)) == 1
+        else tile
+        for tile in image.tile
+    ]
 
 
 def read_deep(data: bytes, reader: Open, mode: str) -> Levels:

@@ -99,7 +99,10 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
 
     colours = _Colours(levels, "sRGB", SRGB_PROFILE)
     if how.color == "input" and photo.profile is not None:
-        colours = _in_colours_of(photo, colours, modes, opacity is not None, notes)
+        if format in _WITHOUT_PROFILE:
+            notes.append(f"the painting is in sRGB: {format.upper()} files hold no colour profile")
+        else:
+            colours = _in_colours_of(photo, colours, modes, opacity is not None, notes)
     levels, icc_name = colours.levels, colours.name
     icc = None if format in _WITHOUT_PROFILE else colours.icc
     if levels.shape[2] == 1:
@@ -116,7 +119,7 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
         levels=_rounded(levels, np.uint16 if deep else np.uint8),
         mode="CMYK" if colours.is_cmyk else _MODE_OF_CHANNELS[levels.shape[2]],
         icc=icc,
-        exif=_exif(metadata, format, (width, height), icc_name == "sRGB", notes),
+        exif=_exif(metadata, format, (width, height), _is_srgb(colours.icc), notes),
         xmp=_fitting(metadata.xmp, "XMP", format, EXIF_FORMATS, LONGEST_XMP, notes),
         iptc=_fitting(metadata.iptc, "IPTC", format, IPTC_FORMATS, LONGEST_IPTC, notes),
         dpi=metadata.dpi,
@@ -152,7 +155,10 @@ def _in_colours_of(
     if space == b"GRAY" and not is_gray:
         notes.append(f"{kept} is for grey pictures: the painting is in sRGB")
         return srgb
-    if space not in (b"GRAY", b"RGB ") and ("CMYK" not in modes or has_opacity or is_gray):
+    is_for_other_modes = space not in (b"GRAY", b"RGB ") and (
+        "CMYK" not in modes or has_opacity or is_gray
+    )
+    if is_for_other_modes or (space == b"GRAY" and "L" not in modes):
         notes.append(f"{kept} does not go with this file format: the painting is in sRGB")
         return srgb
     if is_gray and space == b"RGB ":
@@ -181,6 +187,12 @@ def _by_tables(levels: Floats, icc: bytes, mode: str) -> Floats:
     )
     converted = transform.apply(Image.fromarray(_rounded(levels, np.uint8)))
     return np.asarray(converted, dtype=np.float32) / np.float32(255)
+
+
+def _is_srgb(icc: bytes) -> bool:
+    """Return whether a profile describes sRGB, whoever has made it."""
+    profile = Profile.parse(icc)
+    return profile is not None and profile.is_like(SRGB)
 
 
 def _is_deep(photo: Photo, format: str, how: Finish, notes: list[str]) -> bool:

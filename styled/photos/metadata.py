@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
+from PIL.TiffTags import LONG
 
 from styled import __version__
 
@@ -109,7 +110,19 @@ def kept_exif(found: Image.Exif) -> bytes:
 
 
 def _entries(exif: Image.Exif, directory: int) -> dict[int, object]:
-    return {tag: _undecoded(value) for tag, value in exif.get_ifd(directory).items()}
+    entries = exif.get_ifd(directory).items()
+    return {tag: _undecoded(value) for tag, value in entries if tag != IFD.Interop}
+
+
+def _typed(entries: dict[int, object]) -> dict[int, object]:
+    """Have Pillow write bytes as of undefined type, as the EXIF directory has them.
+
+    It takes all `bytes` whose tag it does not know for numbers of one byte.
+    """
+    return {
+        tag: (bytearray(value),) if isinstance(value, bytes) else value
+        for tag, value in entries.items()
+    }
 
 
 def _undecoded(value: object) -> object:
@@ -147,7 +160,7 @@ def painted_exif(
                 painted[tag] = _undecoded(found[tag])
             if location := _entries(found, IFD.GPSInfo):
                 painted[IFD.GPSInfo] = location
-            detail = _entries(found, IFD.Exif)
+            detail = _typed(_entries(found, IFD.Exif))
             detail[Base.ExifImageWidth], detail[Base.ExifImageHeight] = size
             detail[Base.ColorSpace] = _SRGB if srgb else _UNCALIBRATED
             painted[IFD.Exif] = detail
@@ -225,12 +238,9 @@ def _iptc_of(image: ImageFile.ImageFile) -> bytes:
         resources = image.info.get("photoshop")
         found = resources.get(_IPTC_RESOURCE, b"") if isinstance(resources, Mapping) else b""
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
-        found = image.tag_v2.get(_IPTC_TAG, b"")
-        if isinstance(found, tuple) and all(isinstance(word, int) for word in found):
-            # Written as 32-bit numbers by old programs, in the file's byte order.
-            order = "<" if image.tag_v2.prefix == b"II" else ">"
-            words = (word & 0xFFFFFFFF for word in found)
-            found = struct.pack(f"{order}{len(found)}I", *words).rstrip(b"\0")
+        # As it lies in the file: many programs call it 32-bit numbers, of which Pillow keeps one.
+        found = image.tag_v2._tagdata.get(_IPTC_TAG, b"")
+        found = found.rstrip(b"\0") if image.tag_v2.tagtype.get(_IPTC_TAG) == LONG else found
     elif isinstance(image, PngImagePlugin.PngImageFile):
         text = image.info.get(_IPTC_TEXT)
         if isinstance(text, str):

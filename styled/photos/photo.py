@@ -16,6 +16,9 @@ from styled.recipes import Resample
 
 Floats = NDArray[np.float32]
 
+_FAINT = 1 / 1024
+"""An opacity below which resampling leaves nothing of a colour, and nobody sees it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:
@@ -67,12 +70,13 @@ class Photo:
         if min(width, height) < 1:
             raise ValueError(f"a tensor of {width} x {height} pixels is not possible")
         if self.deep is not None:
-            pixels = _as_tensor(_resized_deep(self.deep, (width, height), resample))
+            pixels = _as_tensor(_resized_finely(self.deep, (width, height), resample))
+        elif self.alpha is not None:
+            # Pillow weighs colours by opacity too, but rounds, which leaves little of the faint.
+            levels = np.dstack([np.asarray(self.image), np.asarray(self.alpha)])
+            pixels = _as_tensor(_resized_finely(levels, (width, height), resample))
         else:
-            image = self.image
-            if self.alpha is not None:  # Pillow weighs the colours of RGBA by their opacity
-                image = Image.merge("RGBA", (*image.split(), self.alpha))
-            resized = _resized(image, (width, height), resample)
+            resized = _resized(self.image, (width, height), resample)
             pixels = _as_tensor(np.array(resized)).to(torch.float32).div_(255)
         return _with_colours_everywhere(pixels) if pixels.shape[1] == 4 else pixels
 
@@ -103,15 +107,17 @@ def _resized(image: Image.Image, size: tuple[int, int], resample: Resample) -> I
     return image.resize(size, Image.Resampling.BICUBIC)  # Lanczos would ring when enlarging
 
 
-def _resized_deep(levels: Levels, size: tuple[int, int], resample: Resample) -> Floats:
+def _resized_finely(
+    levels: Levels | NDArray[np.uint8], size: tuple[int, int], resample: Resample
+) -> Floats:
     """Return HxWxC in [0, 1]; each channel goes through Pillow in floating point."""
-    channels = levels.shape[2]
+    channels, top = levels.shape[2], np.float32(np.iinfo(levels.dtype).max)
     result = np.empty((size[1], size[0], channels), dtype=np.float32)
-    opacity = levels[..., 3].astype(np.float32) / 65535 if channels == 4 else None
+    opacity = levels[..., 3].astype(np.float32) / top if channels == 4 else None
     if opacity is not None:
         result[..., 3] = np.asarray(_resized(Image.fromarray(opacity), size, resample))
     for channel in range(3):
-        plane = levels[..., channel].astype(np.float32) / 65535
+        plane = levels[..., channel].astype(np.float32) / top
         if opacity is not None:
             plane *= opacity
         result[..., channel] = np.asarray(_resized(Image.fromarray(plane), size, resample))
@@ -121,16 +127,17 @@ def _resized_deep(levels: Levels, size: tuple[int, int], resample: Resample) -> 
 
 
 def _with_colours_everywhere(pixels: torch.Tensor) -> torch.Tensor:
-    """Give the transparent pixels of 1x4xHxW the colours of those nearest to them, smoothly.
+    """Give the all but transparent pixels of 1x4xHxW the colours nearest to them, smoothly.
 
     What lies there in a file is anybody's guess, and the network sees beyond edges. Colours
     are averaged over squares of 2, 4, 8... pixels, weighted by opacity, until all squares
     have some; a pixel takes those of the smallest.
     """
     opacity = pixels[:, 3:]
-    if bool((opacity > 0).all()):
+    seen = torch.where(opacity > _FAINT, opacity, 0)
+    if bool((seen > 0).all()):
         return pixels
-    ladder = [torch.cat([pixels[:, :3] * opacity, opacity], dim=1)]
+    ladder = [torch.cat([pixels[:, :3] * seen, seen], dim=1)]
     while min(ladder[-1].shape[-2:]) > 1 and not bool((ladder[-1][:, 3:] > 0).all()):
         ladder.append(F.avg_pool2d(ladder[-1], 2, ceil_mode=True, count_include_pad=False))
     weighted = ladder[-1]
@@ -141,5 +148,5 @@ def _with_colours_everywhere(pixels: torch.Tensor) -> torch.Tensor:
         colours = F.interpolate(colours, weighted.shape[-2:], mode="bilinear", align_corners=False)
         known = weighted[:, 3:]
         colours = torch.where(known > 0, weighted[:, :3] / known.clamp(min=1e-9), colours)
-    colours = torch.where(opacity > 0, pixels[:, :3], colours)
+    colours = torch.where(seen > 0, pixels[:, :3], colours)
     return torch.cat([colours, opacity], dim=1)

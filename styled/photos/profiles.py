@@ -24,6 +24,7 @@ _GRID = 16384
 """Points of a curve between which is interpolated; most profiles give a formula or 1024 points."""
 
 _MOST_POINTS = 65536
+_LIKE = 0.002
 _LUT_TAGS = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1")
 _IDENTITY = np.linspace(0, 1, _GRID)
 _BAND_PIXELS = 1 << 20
@@ -64,6 +65,13 @@ class Profile:
     def is_gray(self) -> bool:
         """Whether it is for pictures of one channel."""
         return self.matrix is None
+
+    def is_like(self, other: Profile) -> bool:
+        """Whether both are the same but for how exactly they were written down."""
+        if self.matrix is None or other.matrix is None or len(self.curves) != len(other.curves):
+            return False
+        mine, others = (self.matrix, *self.curves), (other.matrix, *other.curves)
+        return all(np.abs(a - b).max() < _LIKE for a, b in zip(mine, others, strict=True))
 
 
 def convert(levels: Floats, source: Profile, target: Profile) -> Floats:

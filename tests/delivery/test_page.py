@@ -132,7 +132,11 @@ def test_hostile_texts_stay_texts() -> None:
 
 texts = st.text(st.characters(), max_size=20)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
@@ -165,7 +169,7 @@ def test_every_data_page_reads_back(number: int, records: list[dict[str, JsonVal
 )
 def test_what_is_no_data_page_is_refused(data: bytes) -> None:
     """Half a page, another script or something else than records is not read as a page."""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"data page|JSON|ascii|Expecting|Extra"):
         records_in(data)
 
 

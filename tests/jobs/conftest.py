@@ -82,6 +82,7 @@ class ScriptedEngine:
         styles: Sequence[tuple[Tensor, float]],
         recipe: Recipe,
         resume: Checkpoint | None = None,
+        painted_size: tuple[int, int] | None = None,
     ) -> Generator[Progress, None, Stylized]:
         image = content if resume is None else resume.image
         trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]

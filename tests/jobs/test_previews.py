@@ -123,6 +123,7 @@ def test_a_preview_that_fails_is_no_failure_of_the_job(shop: Workshop) -> None:
             styles: Sequence[tuple[Tensor, float]],
             recipe: Recipe,
             resume: Checkpoint | None = None,
+            painted_size: tuple[int, int] | None = None,
         ) -> Generator[Progress, None, Stylized]:
             def fail(edge_px: int) -> Tensor:
                 found: Tensor = torch.linalg.eigh(torch.full((2, 2), torch.nan))[0]

@@ -39,7 +39,9 @@ def render(manifest: Mapping[str, JsonValue]) -> bytes:
         ValueError: the manifest holds NaN or an infinite number, which JSON does not know.
     """
     css, js = _text("gallery.css"), _text("gallery.js")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
     page = environment.from_string(_text("gallery.html.jinja")).render(
         policy=_policy(css, js), css=Markup(css), js=Markup(js), manifest=Markup(_json(manifest))
     )

@@ -169,7 +169,15 @@
     });
   }
 
-  async function loadOlder() {
+  let underWay = null;
+
+  /** Loads the next older data page; whoever asks meanwhile waits for the same one. */
+  function loadOlder() {
+    underWay ??= loadNext().finally(() => { underWay = null; });
+    return underWay;
+  }
+
+  async function loadNext() {
     const number = nextPage;
     nextPage -= 1;
     $('more').textContent = 'Looking for older ones …';
@@ -581,14 +589,17 @@
 
   async function step(direction) {
     const origin = inView;
-    while (direction > 0 && neighbour(1) === undefined && !exhausted() && !filling) {
-      filling = true;
-      await loadOlder();
-      filling = false;
-      tell();
-    }
+    while (direction > 0 && neighbour(1) === undefined && !exhausted()) await loadOlder();
+    tell();
     const next = neighbour(direction);
     if (large.open && inView === origin && next !== undefined) show(next);
+  }
+
+  let walk = Promise.resolve();
+
+  /** Steps after all steps before it, which may still be loading. */
+  function go(direction) {
+    walk = walk.then(() => step(direction));
   }
 
   function hangUpTo(record) {
@@ -605,13 +616,13 @@
   });
   large.addEventListener('keydown', (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === 'ArrowLeft') step(-1);
-    else if (event.key === 'ArrowRight') step(1);
+    if (event.key === 'ArrowLeft') go(-1);
+    else if (event.key === 'ArrowRight') go(1);
     else return;
     event.preventDefault();
   });
-  $('large-previous').addEventListener('click', () => step(-1));
-  $('large-next').addEventListener('click', () => step(1));
+  $('large-previous').addEventListener('click', () => go(-1));
+  $('large-next').addEventListener('click', () => go(1));
   $('large-close').addEventListener('click', () => large.close());
   $('large-stage').addEventListener('click', (event) => {
     if (event.target === event.currentTarget) large.close();

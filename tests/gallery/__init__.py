@@ -1,0 +1,1 @@
+"""Tests of the gallery page in a browser."""

@@ -1,0 +1,755 @@
+"""The gallery page in a real browser, opened as a file and over HTTP."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+from PIL import Image, ImageOps
+from pydantic import JsonValue
+
+from styled.delivery.page import page_file, render
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+playwright_api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright for Python is not installed"
+)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to test with")
+
+Record = dict[str, JsonValue]
+
+DESKTOP, PHONE = (1280, 900), (360, 740)
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+HOSTILE = [
+    "<img src=x onerror=window.__pwned=1>",
+    "\"' onmouseover=window.__pwned=2 x='",
+    "javascript:window.__pwned=3",
+    "</script><script>window.__pwned=4</script>",
+    "first line\nsecond line\u2028third",
+    "\u202egpj.exe\u202e \u2066left open",
+    "w" * 4000,
+    "\udcff\udcfe not Unicode",
+    "__proto__",
+]
+HOSTILE_URLS = [
+    "javascript:window.__pwned=5",
+    "JavaScript:window.__pwned=6",
+    "java\nscript:window.__pwned=7",
+    "data:text/html,<script>window.__pwned=8</script>",
+    "https://example.org/",
+    "//example.org/x.webp",
+    "\\\\example.org\\x.webp",
+    "/etc/passwd",
+    " file:///etc/passwd",
+]
+
+
+# Outboxes
+
+
+@dataclass
+class Gallery:
+    """An outbox with a gallery page."""
+
+    root: Path
+
+    def picture(self, record_id: str) -> tuple[str, str, str]:
+        """Write a photo and a painting; return the URLs of both thumbs and of the result."""
+        photo = Image.linear_gradient("L").resize((96, 64)).convert("RGB")
+        painting = ImageOps.colorize(photo.convert("L"), "#16324f", "#ffe9c2")
+        thumbs = self.root / "gallery_files" / "thumbs" / record_id[:2]
+        thumbs.mkdir(parents=True, exist_ok=True)
+        photo.save(thumbs / f"{record_id}-before.webp")
+        painting.save(thumbs / f"{record_id}-after.webp")
+        result = self.root / "oil" / f"{record_id} 100%.jpg"
+        result.parent.mkdir(exist_ok=True)
+        painting.resize((960, 640)).save(result)
+        result.with_name(f"{result.name}.json").write_text("{}")
+        urls = (f"gallery_files/thumbs/{record_id[:2]}/{record_id}-{w}.webp" for w in BOTH)
+        before, after = urls
+        return before, after, quote(f"oil/{result.name}")
+
+    def write(self, *pages: Sequence[Record], **counts: JsonValue) -> Gallery:
+        """Write the page and its data pages, the oldest first."""
+        folder = self.root / "gallery_files" / "pages"
+        folder.mkdir(parents=True, exist_ok=True)
+        everything = [record for page in pages for record in page]
+        results = [record for record in everything if record["kind"] == "result"]
+        styles: dict[str, JsonValue] = {}
+        for record in results:
+            of_style = [each for each in results if each["style"] == record["style"]]
+            styles.setdefault(str(record["style"]), len(of_style))
+        for number, page in enumerate(pages, 1):
+            (folder / f"{number:06}.js").write_bytes(page_file(number, page))
+        manifest: dict[str, JsonValue] = {
+            "version": 1,
+            "pages": len(pages),
+            "results": len(results),
+            "rejected": len(everything) - len(results),
+            "styles": styles,
+            "updated": NOON.isoformat(),
+            "newest": list(pages[-1]) if pages else [],
+            **counts,
+        }
+        (self.root / "gallery.html").write_bytes(render(manifest))
+        return self
+
+
+BOTH = ("before", "after")
+
+
+def result(
+    number: int, urls: tuple[str, str, str] | None = None, /, **changes: JsonValue
+) -> Record:
+    """Return the record of a result; the higher its number, the later it was finished."""
+    before, after, painting = urls or (None, None, f"oil/{number}.jpg")
+    return {
+        "id": f"{number:012x}",
+        "kind": "result",
+        "name": f"trip/photo {number}.jpg",
+        "style": "oil",
+        "recipe": "pyramid",
+        "finished": (NOON + timedelta(hours=number)).isoformat(),
+        "seconds": 192.4,
+        "width": 960,
+        "height": 640,
+        "result": painting,
+        "sidecar": f"{painting}.json",
+        "before": before,
+        "after": after,
+        "curve": [[1, 0.22], [40, 0.11], [41, 2.0], [150, 0.01]],
+        "scales": [1, 41],
+        "degraded": [],
+        "device": "cpu",
+        "weights": "untrained",
+        **changes,
+    }
+
+
+def rejected(number: int, **changes: JsonValue) -> Record:
+    """Return the record of a rejected photo."""
+    return {
+        "id": f"{number:012x}",
+        "kind": "rejected",
+        "name": f"trip/letter {number}.jpg",
+        "style": "oil",
+        "finished": (NOON + timedelta(hours=number)).isoformat(),
+        "reason": "the file is not a picture that styled can read",
+        "failure": "input",
+        "file": "../rejected/oil/letter.jpg",
+        **changes,
+    }
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    """Return an outbox without anything in it, yet."""
+    return Gallery(tmp_path / "out box #1")
+
+
+@pytest.fixture
+def exhibition(gallery: Gallery) -> Gallery:
+    """Return a gallery of four results on two data pages, and two rejected photos."""
+    urls = [gallery.picture(f"{number:012x}") for number in range(4)]
+    older = [result(0, urls[0], style="ink"), rejected(10, id="a", finished=NOON.isoformat())]
+    newer = [
+        result(30, urls[1], degraded=["painted smaller", "on the CPU"]),
+        result(60, urls[2], name="Günther & Ähren.jpg"),
+        rejected(70, style="ink"),
+        result(90, urls[3], seconds=41.2),
+    ]
+    return gallery.write(older, newer)
+
+
+@pytest.fixture
+def hostile(gallery: Gallery) -> Gallery:
+    """Return a gallery in which every text and every URL is an attack."""
+    urls = gallery.picture("0" * 12)
+    records: list[Record] = []
+    for number, text in enumerate(HOSTILE):
+        attack: Record = {"name": text, "style": text, "recipe": text, "device": text}
+        records.append(result(number, urls, degraded=[text], weights=text, **attack))
+        records.append(rejected(100 + number, name=text, style=f"{text}.", reason=text))
+    for number, url in enumerate(HOSTILE_URLS, 200):
+        places: Record = dict.fromkeys(("result", "sidecar", "before", "after"), url)
+        records.append(result(number, **places))
+        records.append(rejected(number + 100, file=url))
+    broken: Record = {"curve": [[1, None], "x", [2, -1]], "width": "9", "name": None, "style": 7}
+    records.append(result(500, **broken))
+    return gallery.write(records[:9], records[9:])
+
+
+@pytest.fixture
+def large(gallery: Gallery) -> Gallery:
+    """Return a gallery of 5,000 results on 50 data pages, and one rejected photo at the end."""
+    pages: list[list[Record]] = [
+        [
+            result(number, style="ink" if number % 25 == 0 else "oil")
+            for number in range(first, first + 100)
+        ]
+        for first in range(0, 5000, 100)
+    ]
+    pages[0][0] = rejected(0)
+    return gallery.write(*pages)
+
+
+# Visits
+
+
+@dataclass
+class Visit:
+    """A page in the browser, and all that it did."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def cards(self, more: str = "") -> Locator:
+        """Return the cards on the wall."""
+        return self.page.locator(f"#wall > .card{more}")
+
+    def names(self) -> list[str]:
+        """Return the names on the wall, from its beginning."""
+        return self.page.locator("#wall .name").all_inner_texts()
+
+    def settle(self) -> None:
+        """Wait until the page has loaded all it wants for now."""
+        more = self.page.locator("#more")
+        playwright_api.expect(more).not_to_contain_text("Looking", timeout=30_000)
+
+    def choose(self, kind: str) -> None:
+        """Click on one of the three kinds."""
+        self.page.locator(".kinds label", has_text=kind).click()
+        self.settle()
+
+    def data_pages(self) -> list[str]:
+        """Return the names of the data pages that were asked for."""
+        return [url.rsplit("/", 1)[1] for url in self.asked if url.endswith(".js")]
+
+    def expect(self, count: int, line: str) -> None:
+        """Wait for so many cards, and for this line about them."""
+        playwright_api.expect(self.cards()).to_have_count(count)
+        playwright_api.expect(self.page.locator("#count")).to_have_text(line)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start a browser."""
+    with playwright_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield started
+        started.close()
+
+
+Open = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Return a function that opens a gallery, or any URL."""
+    contexts = []
+
+    def open_page(
+        place: Gallery | str,
+        size: tuple[int, int] = DESKTOP,
+        scheme: str = "light",
+        javascript: bool = True,
+    ) -> Visit:
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme="dark" if scheme == "dark" else "light",
+            java_script_enabled=javascript,
+            timezone_id="Europe/Berlin",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        opened = Visit(page)
+        page.on("console", lambda message: opened.said.append(message.text))
+        page.on("pageerror", lambda error: opened.said.append(str(error)))
+        page.on("dialog", lambda dialog: opened.said.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: opened.asked.append(request.url))
+        page.goto(place if isinstance(place, str) else (place.root / "gallery.html").as_uri())
+        opened.settle()
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def served(exhibition: Gallery) -> Iterator[str]:
+    """Serve the exhibition on this machine; return its address."""
+    handler = functools.partial(Quiet, directory=str(exhibition.root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+# Opening
+
+
+def all_is_there(opened: Visit, root: str) -> None:
+    """Check that all pictures are shown, all came from `root`, and nothing was complained of."""
+    opened.expect(4, "4 paintings")
+    assert opened.data_pages() == ["000001.js"]
+    for image in opened.page.locator("#wall img").all():
+        image.scroll_into_view_if_needed()
+        playwright_api.expect(image).to_have_js_property("complete", True)
+        assert image.evaluate("image => image.naturalWidth") == 96
+    opened.page.get_by_role("button", name="Show Günther & Ähren.jpg large").click()
+    opened.page.wait_for_function("document.querySelector('.full').naturalWidth === 960")
+    asked = [url for url in opened.asked if not url.startswith("data:image/svg+xml,")]
+    assert [url for url in asked if not url.startswith(root)] == []
+    assert opened.said == []
+
+
+def test_a_double_click_is_enough(exhibition: Gallery, visit: Open) -> None:
+    """Opened as a file, the page shows everything and asks for nothing outside its folder."""
+    all_is_there(visit(exhibition), exhibition.root.as_uri())
+
+
+def test_the_folder_can_be_served(served: str, visit: Open) -> None:
+    """Over HTTP the same page shows the same under the same policy."""
+    all_is_there(visit(f"{served}gallery.html"), served)
+
+
+def test_a_card_says_what_was_painted_and_how(exhibition: Gallery, visit: Open) -> None:
+    """The newest comes first, with name, style, size, time, local date, loss, notes and links."""
+    opened = visit(exhibition)
+    assert [name.split(".")[0] for name in opened.names()] == [
+        "trip/photo 90",
+        "Günther & Ähren",
+        "trip/photo 30",
+        "trip/photo 0",
+    ]
+    card = opened.cards().nth(2)
+    assert card.locator(".manner").inner_text() == "oil, pyramid"
+    assert (
+        card.locator(".facts").inner_text()
+        == "960 \N{MULTIPLICATION SIGN} 640 · 3 min 12 s · 23 Nov 2026, 19:00"
+    )
+    assert card.get_by_role("img", name="Loss from 0.22 to 0.010 in 150 steps").is_visible()
+    card.get_by_text("2 notes").click()
+    assert card.locator(".notes li").all_inner_texts() == ["painted smaller", "on the CPU"]
+    links = [link.get_attribute("href") for link in card.get_by_role("link").all()]
+    assert links == ["oil/000000000001%20100%25.jpg", "oil/000000000001%20100%25.jpg.json"]
+    assert opened.cards().nth(0).locator(".facts").inner_text().split(" · ")[1] == "41 s"
+    assert card.get_by_role("img", name="Painting of trip/photo 30.jpg in style oil").count() == 1
+    assert card.get_by_role("img", name="Photo trip/photo 30.jpg").count() == 1
+
+
+def test_an_empty_gallery_is_friendly(gallery: Gallery, visit: Open) -> None:
+    """Before anything was painted, the page says what to do."""
+    gallery.root.mkdir()
+    opened = visit(gallery.write())
+    assert opened.page.get_by_text("Nothing painted yet: drop a photo into the inbox.").is_visible()
+    assert not opened.page.locator("#filters").is_visible()
+    assert opened.said == []
+
+
+def test_without_javascript_the_folder_is_named(exhibition: Gallery, visit: Open) -> None:
+    """Who has no JavaScript sees one sentence, and no controls that do nothing."""
+    opened = visit(exhibition, javascript=False)
+    playwright_api.expect(opened.page.locator("noscript p")).to_contain_text("folder outbox")
+    assert not opened.page.locator("#filters").is_visible()
+
+
+# Comparing
+
+
+def clip(opened: Visit) -> str:
+    """Return how the first painting is clipped."""
+    painting = opened.cards().first.locator(".after")
+    return str(painting.evaluate("image => getComputedStyle(image).clipPath"))
+
+
+def test_the_slider_moves_by_keyboard(exhibition: Gallery, visit: Open) -> None:
+    """The arrow keys uncover the painting, and the slider says how much of it is seen."""
+    opened = visit(exhibition)
+    slider = opened.page.get_by_role(
+        "slider", name="Compare photo and painting of trip/photo 90.jpg", exact=True
+    )
+    slider.focus()
+    opened.page.keyboard.press("Home")
+    assert clip(opened) == "inset(0px 100% 0px 0px)"
+    opened.page.keyboard.press("ArrowRight")
+    assert clip(opened) == "inset(0px 99% 0px 0px)"
+    assert slider.get_attribute("aria-valuetext") == "1 % painting"
+    outline = opened.cards().first.locator(".split").evaluate("e => getComputedStyle(e).outline")
+    assert "2px" in outline
+
+
+def test_the_slider_follows_the_mouse(exhibition: Gallery, visit: Open) -> None:
+    """Dragging uncovers the painting up to exactly where the mouse is."""
+    opened = visit(exhibition)
+    frame = opened.cards().first.locator(".frame")
+    frame.scroll_into_view_if_needed()
+    box = frame.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    opened.page.mouse.move(box["x"] + box["width"] * 0.6, middle)
+    opened.page.mouse.down()
+    opened.page.mouse.move(box["x"] + box["width"] * 0.25, middle, steps=4)
+    opened.page.mouse.up()
+    assert clip(opened) == "inset(0px 75% 0px 0px)"
+
+
+@pytest.mark.parametrize(("missing", "left"), [("before", ["after"]), ("after", [])])
+def test_a_missing_thumb_leaves_no_hole(
+    exhibition: Gallery, visit: Open, missing: str, left: list[str]
+) -> None:
+    """Without the photo the painting stands alone; without the painting the frame is blank."""
+    (exhibition.root / f"gallery_files/thumbs/00/000000000003-{missing}.webp").unlink()
+    frame = visit(exhibition).cards().first.locator(".frame")
+    playwright_api.expect(frame.locator("img")).to_have_count(len(left))
+    assert [image.get_attribute("class") for image in frame.locator("img").all()] == left
+    assert frame.get_by_role("slider").count() == 0
+    assert ("blank" in str(frame.get_attribute("class"))) is not bool(left)
+
+
+# Filtering
+
+
+def test_kinds_styles_and_days_are_filters(exhibition: Gallery, visit: Open) -> None:
+    """Each filter leaves what it says, counts it, and can be reset."""
+    opened = visit(exhibition)
+    opened.choose("Rejected")
+    opened.expect(2, "2 rejected photos")
+    assert opened.page.get_by_text("the file is not a picture that styled can read").count() == 2
+    opened.choose("All")
+    opened.expect(6, "6 entries")
+    opened.page.get_by_label("Style", exact=True).select_option("ink")
+    opened.expect(2, "2 of 6 entries")
+    opened.page.get_by_role("button", name="Reset").click()
+    opened.expect(4, "4 paintings")
+    opened.page.get_by_label("From", exact=True).fill("2026-11-23")
+    opened.expect(3, "3 of 4 paintings")
+    opened.page.get_by_label("To", exact=True).fill("2026-11-25")
+    opened.expect(2, "2 of 4 paintings")
+    opened.page.get_by_label("Style", exact=True).select_option("ink")
+    opened.expect(0, "0 of 4 paintings")
+    assert opened.page.get_by_text("Nothing matches this filter.").is_visible()
+    assert opened.said == []
+
+
+def test_a_reload_keeps_the_filters(exhibition: Gallery, visit: Open) -> None:
+    """The filters are in the address, and come back from there."""
+    opened = visit(exhibition)
+    opened.choose("All")
+    opened.page.get_by_label("Style", exact=True).select_option("ink")
+    opened.page.get_by_label("From", exact=True).fill("2026-11-22")
+    assert opened.page.url.endswith("#kind=all&style=ink&from=2026-11-22")
+    opened.page.reload()
+    opened.expect(2, "2 of 6 entries")
+    assert opened.page.get_by_label("Style", exact=True).input_value() == "ink"
+    assert opened.page.get_by_label("From", exact=True).input_value() == "2026-11-22"
+    assert opened.page.get_by_role("radio", name="All").is_checked()
+
+
+def test_what_came_later_replaces_what_was_rejected(gallery: Gallery, visit: Open) -> None:
+    """A photo rejected earlier is not shown once it was painted; nothing is shown twice."""
+    same: Record = {"name": "photo.jpg", "style": "oil"}
+    other = rejected(3, name="photo.jpg", style="ink")
+    twice = result(4)
+    gallery.root.mkdir()
+    opened = visit(
+        gallery.write(
+            [rejected(1, **same), other, twice],
+            [rejected(2, **same)],
+            [
+                result(5, **same),
+                twice,
+            ],
+        )
+    )
+    opened.choose("All")
+    opened.expect(3, "3 entries")
+    assert opened.names() == ["trip/photo 4.jpg", "photo.jpg", "photo.jpg"]
+
+
+# The large view
+
+
+def test_the_large_view_by_keyboard(exhibition: Gallery, visit: Open) -> None:
+    """Enter opens it, the arrow keys go on and back, Escape closes it; the focus comes along."""
+    opened = visit(exhibition)
+    opened.cards().first.get_by_role("button").focus()
+    opened.page.keyboard.press("Enter")
+    dialog = opened.page.get_by_role("dialog", name="trip/photo 90.jpg")
+    playwright_api.expect(dialog).to_be_visible()
+    opened.page.keyboard.press("Escape")
+    playwright_api.expect(opened.page.locator("dialog")).to_be_hidden()
+    playwright_api.expect(opened.cards().nth(0).get_by_role("button")).to_be_focused()
+    opened.page.keyboard.press("Enter")
+    for key, name in [
+        ("ArrowLeft", "trip/photo 90.jpg"),
+        ("ArrowRight", "Günther & Ähren.jpg"),
+        ("ArrowRight", "trip/photo 30.jpg"),
+        ("ArrowLeft", "Günther & Ähren.jpg"),
+    ]:
+        opened.page.keyboard.press(key)
+        playwright_api.expect(opened.page.locator("#large-name")).to_have_text(name)
+    opened.page.keyboard.press("Escape")
+    playwright_api.expect(opened.cards().nth(1).get_by_role("button")).to_be_focused()
+    assert opened.said == []
+
+
+def test_a_painting_that_has_gone_is_told(exhibition: Gallery, visit: Open) -> None:
+    """If the result was deleted, the large view says so."""
+    (exhibition.root / "oil" / "000000000003 100%.jpg").unlink()
+    opened = visit(exhibition)
+    opened.cards().first.get_by_role("button").click()
+    playwright_api.expect(opened.page.get_by_text("its file has gone")).to_be_visible()
+
+
+# Attacks
+
+
+def test_nothing_hostile_runs(hostile: Gallery, visit: Open) -> None:
+    """Whatever texts and URLs say, they are shown or left out, and nothing comes of it."""
+    opened = visit(hostile)
+    page = opened.page
+    opened.choose("All")
+    page.locator("#more").scroll_into_view_if_needed()
+    opened.expect(2 * len(HOSTILE) + 2 * len(HOSTILE_URLS) + 1, "37 entries")
+    shown = page.locator("#wall .name").all_text_contents()
+    assert {text for text in HOSTILE if text.isprintable()} <= set(shown)
+    for kind in ("script", "iframe", "object", "embed", "link", "base", "meta", "form"):
+        expected = {"script": 2, "meta": 6, "link": 1}.get(kind, 0)
+        assert page.locator(kind).count() == expected, kind
+    attributes = page.evaluate(
+        "[...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames())"
+        ".filter((name) => name.startsWith('on'))"
+    )
+    assert attributes == []
+    addresses = page.evaluate(
+        "[...document.querySelectorAll('#wall a, #wall img')].map(e => e.href ?? e.src)"
+    )
+    root = hostile.root.parent.as_uri()
+    assert [url for url in addresses if not url.startswith(root)] == []
+    for details in page.locator("details").all():
+        details.evaluate("element => { element.open = true }")
+    page.get_by_role("button", name="Show <img").first.click()
+    playwright_api.expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    for style in page.get_by_label("Style", exact=True).locator("option").all():
+        page.get_by_label("Style", exact=True).select_option(style.get_attribute("value"))
+    assert page.evaluate("window.__pwned") is None
+    assert not [url for url in opened.asked if "example" in url or "passwd" in url]
+    assert opened.said == []
+
+
+def test_every_hostile_style_is_a_filter(hostile: Gallery, visit: Open) -> None:
+    """Any style that has a name can be chosen, and is still chosen after a reload."""
+    opened = visit(hostile)
+    styles = opened.page.get_by_label("Style", exact=True).locator("option").all()
+    values = [str(option.get_attribute("value")) for option in styles[1:]]
+    assert len(values) > len(HOSTILE)
+    for text in HOSTILE:
+        style = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        style = style if "\udcff" not in text else next(v for v in values if "not Unicode" in v)
+        opened.page.get_by_label("Style", exact=True).select_option(style)
+        opened.expect(1, "1 of 19 paintings")
+    opened.page.reload()
+    opened.expect(1, "1 of 19 paintings")
+    assert opened.page.get_by_label("Style", exact=True).input_value() == "__proto__"
+
+
+@pytest.mark.parametrize("trusted_types", [True, False])
+def test_injected_scripts_do_not_run(exhibition: Gallery, visit: Open, trusted_types: bool) -> None:
+    """Where an attacker changes the document, nothing runs, even without Trusted Types."""
+    if not trusted_types:
+        page = exhibition.root / "gallery.html"
+        policy, rest = page.read_bytes().split(b"; require-trusted-types-for", 1)
+        page.write_bytes(policy + rest[rest.index(b'">') :])
+    opened = visit(exhibition)
+    blocked = set(opened.page.evaluate(INJECTIONS))
+    assert opened.page.evaluate("window.__pwned") is None
+    assert blocked >= {"img-src", "connect-src"}
+    if trusted_types:
+        assert blocked >= {"require-trusted-types-for", "text", "handler", "address", "markup"}
+    else:
+        assert blocked >= {"script-src-elem", "script-src-attr"}
+
+
+INJECTIONS = """async () => {
+    const blocked = [];
+    const attempt = (what, action) => { try { action(); } catch { blocked.push(what); } };
+    document.addEventListener('securitypolicyviolation',
+        (event) => blocked.push(event.effectiveDirective));
+    const inline = document.createElement('script');
+    attempt('text', () => { inline.textContent = 'window.__pwned = 1'; });
+    inline.append('window.__pwned = 2');
+    document.body.append(inline);
+    const button = document.createElement('button');
+    attempt('handler', () => button.setAttribute('onclick', 'window.__pwned = 3'));
+    document.body.append(button);
+    button.click();
+    const foreign = document.createElement('script');
+    attempt('address', () => { foreign.src = 'data:text/javascript,window.__pwned = 4'; });
+    document.body.append(foreign);
+    attempt('markup', () => { button.innerHTML = '<img src=x onerror="window.__pwned = 5">'; });
+    new Image().src = 'http://127.0.0.1:9/beacon.png';
+    await fetch('gallery.html').catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    return blocked;
+}"""
+
+
+# Thousands
+
+
+def test_thousands_are_loaded_while_scrolling(large: Gallery, visit: Open) -> None:
+    """Of 5,000 results a few are shown at once, and older ones as the wall is scrolled."""
+    assert (large.root / "gallery.html").stat().st_size < 300_000
+    opened = visit(large)
+    opened.expect(60, "4999 paintings")
+    assert opened.data_pages() == []
+    for _ in range(12):
+        opened.page.locator("#more").scroll_into_view_if_needed()
+        opened.settle()
+        if len(opened.data_pages()) >= 2:
+            break
+    assert opened.data_pages()[:2] == ["000049.js", "000048.js"]
+    assert 100 < opened.cards().count() < 400
+    assert opened.said == []
+
+
+def test_a_rare_style_is_searched_for(large: Gallery, visit: Open) -> None:
+    """A filter loads older pages until the window is filled, and no more."""
+    opened = visit(large)
+    opened.page.get_by_label("Style", exact=True).select_option("ink")
+    playwright_api.expect(opened.page.locator("#count")).to_have_text("199 of 4999 paintings")
+    opened.settle()
+    shown = opened.cards().count()
+    assert 12 <= shown <= 60
+    assert shown == 4 * (1 + len(opened.data_pages()))
+    assert len(opened.data_pages()) < 15
+
+
+def test_everything_is_searched_if_need_be(large: Gallery, visit: Open) -> None:
+    """The only rejected photo is found on the oldest of 50 pages."""
+    opened = visit(large)
+    opened.choose("Rejected")
+    opened.expect(1, "1 rejected photo")
+    assert len(opened.data_pages()) == 49
+
+
+def test_older_pages_than_asked_for_stay_unread(large: Gallery, visit: Open) -> None:
+    """Loading ends where the pages are older than the first day that was asked for."""
+    opened = visit(large)
+    last = NOON + timedelta(hours=4999)
+    opened.page.get_by_label("From", exact=True).fill(f"{last - timedelta(days=6):%Y-%m-%d}")
+    opened.page.get_by_label("To", exact=True).fill(f"{last - timedelta(days=4):%Y-%m-%d}")
+    opened.settle()
+    opened.page.locator("#more").scroll_into_view_if_needed()
+    opened.expect(72, "72 of 4999 paintings")
+    assert opened.data_pages() == ["000049.js", "000048.js"]
+
+
+def test_the_large_view_goes_on_into_older_pages(large: Gallery, visit: Open) -> None:
+    """The arrow key loads what comes after the last painting that is known."""
+    opened = visit(large)
+    opened.cards().nth(59).locator(".expand").evaluate("button => button.click()")
+    for _ in range(45):
+        opened.page.keyboard.press("ArrowRight")
+    playwright_api.expect(opened.page.locator("#large-name")).to_have_text("trip/photo 4895.jpg")
+    opened.page.keyboard.press("Escape")
+    playwright_api.expect(opened.cards().nth(104).locator(".expand")).to_be_focused()
+
+
+@pytest.mark.parametrize("damage", [None, b"styledGallery(1, [", b"styledGallery(9, []);\n"])
+def test_a_lost_data_page_is_told(gallery: Gallery, visit: Open, damage: bytes | None) -> None:
+    """A data page that is missing or damaged is named, and the next one is loaded."""
+    gallery.root.mkdir()
+    gallery.write([result(1)], [result(2)], [result(3)])
+    lost = gallery.root / "gallery_files" / "pages" / "000002.js"
+    if damage is None:
+        lost.unlink()
+    else:
+        lost.write_bytes(damage)
+    opened = visit(gallery)
+    opened.expect(2, "3 paintings")
+    trouble = opened.page.get_by_role("status")
+    playwright_api.expect(trouble).to_contain_text("gallery_files/pages/000002.js")
+    assert opened.data_pages() == ["000002.js", "000001.js"]
+
+
+# For everybody
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing(
+    exhibition: Gallery, visit: Open, size: tuple[int, int], scheme: str
+) -> None:
+    """Neither the wall nor the large view has a serious or critical accessibility issue."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe for Playwright is not installed"
+    )
+    opened = visit(exhibition, size, scheme)
+    opened.choose("All")
+    found = issues(axe.Axe().run(opened.page))
+    opened.cards(".result").first.locator(".expand").click()
+    found += issues(axe.Axe().run(opened.page))
+    assert found == []
+
+
+def issues(report: object) -> list[str]:
+    """Return the serious and critical issues in a report of axe."""
+    violations = getattr(report, "response")["violations"]  # noqa: B009
+    grave = [each for each in violations if each["impact"] in ("serious", "critical")]
+    return [f"{each['id']}: {[node['html'] for node in each['nodes']]}" for each in grave]
+
+
+@pytest.mark.parametrize("kind", ["Paintings", "Rejected", "All"])
+def test_a_phone_never_scrolls_sideways(hostile: Gallery, visit: Open, kind: str) -> None:
+    """At 360 pixels even 4,000 letters without a space stay inside the window."""
+    opened = visit(hostile, PHONE)
+    opened.choose(kind)
+    opened.page.get_by_role("button", name="Filter", exact=True).click()
+    assert opened.page.get_by_label("Style", exact=True).is_visible()
+    for card in opened.cards().all():
+        card.evaluate("card => { card.style.contentVisibility = 'visible' }")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
+    wide = opened.page.evaluate(
+        "[...document.querySelectorAll('#wall .label, #wall .mat, #filters *')]"
+        ".filter((e) => e.getBoundingClientRect().right > 360).length"
+    )
+    assert wide == 0
+
+
+def test_print_shows_pictures_only(exhibition: Gallery, visit: Open) -> None:
+    """On paper there are no controls, and paintings are whole."""
+    opened = visit(exhibition)
+    opened.page.emulate_media(media="print")
+    assert not opened.page.locator("#filters").is_visible()
+    assert not opened.cards().first.get_by_role("slider").is_visible()
+    assert clip(opened) == "none"

@@ -1,0 +1,117 @@
+"""Pictures for the tests of photos: small ones, and how to have other programs make them."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image, features
+
+from styled.errors import InputIncomplete, InputRejected
+from styled.photos import Photo, decode
+from styled.photos.picture import Picture
+from styled.photos.png import save_png
+
+REFUSALS = (InputRejected, InputIncomplete)
+
+
+def _needs(program: str, package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        shutil.which(program) is None, reason=f"{program} is not installed ({package})"
+    )
+
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks AVIF")
+needs_convert = _needs("convert", "ImageMagick")
+needs_exiftool = _needs("exiftool", "libimage-exiftool-perl")
+needs_cjpeg = _needs("cjpeg", "libjpeg-turbo-progs")
+
+
+def run(*command: str | Path) -> str:
+    """Run a program, which must succeed, and return what it says."""
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return done.stdout.decode()
+
+
+def converted(source: Path, target: Path, *options: str) -> bytes:
+    """Have ImageMagick make a file of another, and return its bytes."""
+    run("convert", source, *options, target)
+    return target.read_bytes()
+
+
+# How to save without visible loss.
+EXACT: dict[str, dict[str, Any]] = {
+    "WEBP": {"lossless": True},
+    "JPEG": {"quality": 100, "subsampling": 0},
+}
+
+
+def saved(image: Image.Image, format: str, **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+ASTRONAUT: np.ndarray = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+
+
+def astronaut(width: int = 96, height: int = 64) -> Image.Image:
+    return Image.fromarray(ASTRONAUT[:height, 150 : 150 + width])
+
+
+def pixels(photo: Photo) -> np.ndarray:
+    return np.asarray(photo.image).astype(int)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    crc = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+
+
+def decoded(image: Image.Image, format: str, **options: Any) -> Photo:
+    """Return the photo in a file that Pillow writes."""
+    return decode(saved(image, format, **options))
+
+
+def content() -> torch.Tensor:
+    return decoded(astronaut(), "PNG").tensor(96, 64)
+
+
+def own_tensor(photo: Photo) -> torch.Tensor:
+    """Return a painting that is the photo itself: 1x3xHxW."""
+    return photo.tensor(photo.width, photo.height)[:, :3]
+
+
+def deep_png(levels: np.ndarray, icc: bytes | None = None) -> bytes:
+    """Return a PNG of HxWxC levels of 16 bits."""
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[levels.shape[2]]
+    return save_png(Picture(levels, mode, icc))
+
+
+CUTTABLE: dict[str, dict[str, Any]] = {
+    "jpeg": {"format": "JPEG", "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"},
+    "progressive": {"format": "JPEG", "progressive": True},
+    "png": {"format": "PNG"},
+    "tiff": {"format": "TIFF"},
+    "tiff-lzw": {"format": "TIFF", "compression": "tiff_lzw"},
+    "tiff-deflate": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+    "bigtiff": {"format": "TIFF", "big_tiff": True},
+    "webp": {"format": "WEBP"},
+    "webp-lossless": {"format": "WEBP", "lossless": True},
+    "bmp": {"format": "BMP"},
+    "gif": {"format": "GIF"},
+}

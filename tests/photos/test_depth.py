@@ -1,0 +1,235 @@
+"""Sixteen bits go in, and sixteen bits come out."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styled.photos import Finish, Photo, decode, finish
+from tests.photos.samples import (
+    astronaut,
+    converted,
+    decoded,
+    deep_png,
+    needs_convert,
+    own_tensor,
+    pixels,
+    run,
+)
+
+SAME = Finish()
+
+
+def gradients(channels: int) -> np.ndarray:
+    """Return 256x256 levels, each of which occurs in each channel; opacity is never nothing."""
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    planes = [every, every[::-1], every.T, np.maximum(every[:, ::-1], 257)]
+    return np.stack({2: [planes[0], planes[3]]}.get(channels, planes[:channels]), axis=-1)
+
+
+def deep_of(photo: Photo) -> np.ndarray:
+    assert photo.bits == 16
+    assert photo.deep is not None
+    return photo.deep
+
+
+def as_colours(levels: np.ndarray) -> np.ndarray:
+    """Return HxWxC levels as a photo has them: in three channels, and opacity."""
+    if levels.shape[2] > 2:
+        return levels
+    return np.concatenate([levels[..., :1]] * 3 + [levels[..., 1:]], axis=2)
+
+
+def passed_through(photo: Photo, format: str) -> Photo:
+    """Return the photo in the result of painting nothing."""
+    finished = finish(own_tensor(photo), photo, format, SAME)
+    assert finished.bits == 16
+    assert finished.notes == ()
+    return decode(finished.data)
+
+
+def png_by_imagemagick(folder: Path, levels: np.ndarray, *options: str) -> bytes:
+    (folder / "source.png").write_bytes(deep_png(levels))
+    return converted(folder / "source.png", folder / "input.png", *options)
+
+
+def numbers_by_imagemagick(folder: Path, data: bytes, channels: int) -> np.ndarray:
+    """Return what another program reads in a file: HxWxC."""
+    (folder / "result").write_bytes(data)
+    raw = folder / "raw"
+    order = {1: "gray", 3: "rgb", 4: "rgba"}[channels]
+    run("convert", folder / "result", "-depth", "16", "-endian", "LSB", f"{order}:{raw}")
+    return np.frombuffer(raw.read_bytes(), "<u2").reshape(256, 256, channels)
+
+
+COLOUR_TYPES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+
+
+@pytest.mark.parametrize("target", ["png", "tiff"])
+@pytest.mark.parametrize("mode", COLOUR_TYPES)
+def test_every_level_survives(mode: str, target: str) -> None:
+    """65536 levels of a PNG come out of decoding and out of a finished file as they were."""
+    levels = gradients(COLOUR_TYPES[mode])
+    photo = decode(deep_png(levels))
+    assert np.array_equal(deep_of(photo), as_colours(levels))
+    assert photo.notes == ()
+    assert np.array_equal(deep_of(passed_through(photo, target)), as_colours(levels))
+
+
+@needs_convert
+@pytest.mark.parametrize("mode", COLOUR_TYPES)
+@pytest.mark.parametrize("interlace", ["None", "PNG"])
+def test_pngs_of_another_program_are_read_to_the_last_bit(
+    mode: str, interlace: str, tmp_path: Path
+) -> None:
+    """All four colour types, plain and interlaced, give the levels that were put in."""
+    levels = gradients(COLOUR_TYPES[mode])
+    kind = {"L": "0", "LA": "4", "RGB": "2", "RGBA": "6"}[mode]
+    options = ("-interlace", interlace, "-define", f"png:color-type={kind}")
+    data = png_by_imagemagick(tmp_path, levels, *options)
+    assert data[24:26] == bytes((16, int(kind)))
+    assert data[28] == (interlace == "PNG")
+    assert np.array_equal(deep_of(decode(data)), as_colours(levels))
+
+
+@needs_convert
+@pytest.mark.parametrize("layout", ["strips", "one strip", "tiles"])
+@pytest.mark.parametrize("predictor", ["1", "2"])
+@pytest.mark.parametrize("compression", ["None", "LZW", "Zip"])
+@pytest.mark.parametrize("order", ["LSB", "MSB"])
+def test_tiffs_of_another_program_are_read_to_the_last_bit(
+    order: str, compression: str, predictor: str, layout: str, tmp_path: Path
+) -> None:
+    """Either byte order, compressed or not, by differences or not, in strips or in tiles."""
+    (tmp_path / "source.png").write_bytes(deep_png(gradients(3)))
+    defines = {
+        "strips": "tiff:rows-per-strip=7",
+        "one strip": "tiff:rows-per-strip=256",
+        "tiles": "tiff:tile-geometry=64x48",
+    }
+    options = ("-endian", order, "-compress", compression, "-define", defines[layout])
+    options += ("-define", f"tiff:predictor={predictor}")
+    data = converted(tmp_path / "source.png", tmp_path / "input.tif", *options)
+    assert data[:2] == {"LSB": b"II", "MSB": b"MM"}[order]
+    photo = decode(data)
+    assert np.array_equal(deep_of(photo), gradients(3))
+    assert photo.notes == ()
+
+
+@needs_convert
+@pytest.mark.parametrize("order", ["LSB", "MSB"])
+@pytest.mark.parametrize("compression", ["None", "LZW"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_tiffs_of_grey_and_with_opacity_are_read_to_the_last_bit(
+    channels: int, compression: str, order: str, tmp_path: Path
+) -> None:
+    """One channel and four are as exact as three."""
+    levels = gradients(channels)
+    (tmp_path / "source.png").write_bytes(deep_png(levels))
+    options = ("-endian", order, "-compress", compression)
+    photo = decode(converted(tmp_path / "source.png", tmp_path / "input.tif", *options))
+    assert np.array_equal(deep_of(photo), as_colours(levels))
+    assert photo.is_gray == (channels == 1)
+
+
+@needs_convert
+def test_a_further_channel_that_is_no_opacity_is_passed_over(tmp_path: Path) -> None:
+    """Selections that editors save in a fourth channel hide nothing."""
+    (tmp_path / "source.png").write_bytes(deep_png(gradients(4)))
+    define = ("-define", "tiff:alpha=unspecified")
+    photo = decode(converted(tmp_path / "source.png", tmp_path / "input.tif", *define))
+    assert photo.alpha is None
+    assert np.array_equal(deep_of(photo), gradients(3))
+
+
+@needs_convert
+@pytest.mark.parametrize("order", ["LSB", "MSB"])
+@pytest.mark.parametrize("compression", ["None", "Zip"])
+def test_separate_planes_give_eight_bits_and_a_note(
+    compression: str, order: str, tmp_path: Path
+) -> None:
+    """A planar TIFF is read right, if only in 8 bits, and the photo says why."""
+    (tmp_path / "source.png").write_bytes(deep_png(gradients(3)))
+    options = ("-interlace", "Plane", "-compress", compression, "-endian", order)
+    photo = decode(converted(tmp_path / "source.png", tmp_path / "input.tif", *options))
+    assert photo.bits == 8
+    assert photo.notes == ("of its 16 bits 8 were used: its colours lie in separate planes",)
+    assert np.array_equal(pixels(photo), gradients(3) >> 8)
+
+
+@needs_convert
+def test_inks_of_16_bits_give_eight_and_a_note(tmp_path: Path) -> None:
+    """CMYK has 8 bits here."""
+    (tmp_path / "source.png").write_bytes(deep_png(gradients(3)))
+    options = ("-colorspace", "CMYK")
+    photo = decode(converted(tmp_path / "source.png", tmp_path / "input.tif", *options))
+    assert photo.bits == 8
+    assert photo.notes[0] == "of its 16 bits 8 were used"
+
+
+@needs_convert
+@pytest.mark.parametrize("format", ["png", "tiff"])
+@pytest.mark.parametrize("mode", COLOUR_TYPES)
+def test_another_program_reads_the_same_numbers(mode: str, format: str, tmp_path: Path) -> None:
+    """ImageMagick finds each level of a finished file where it was put."""
+    levels = gradients(COLOUR_TYPES[mode])
+    photo = decode(deep_png(levels))
+    how = Finish(grayscale="keep", metadata="strip")
+    finished = finish(own_tensor(photo), photo, format, how)
+    channels = 4 if mode.endswith("A") else 3
+    found = numbers_by_imagemagick(tmp_path, finished.data, channels)
+    assert np.array_equal(found, as_colours(levels))
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "gif", "bmp", "heic"])
+def test_formats_of_eight_bits_round_and_say_so(format: str) -> None:
+    """16 bits into a format that has 8 are a note."""
+    photo = decode(deep_png(gradients(3)))
+    finished = finish(own_tensor(photo), photo, format, SAME)
+    assert finished.bits == 8
+    assert finished.notes == (f"16 bits were rounded to 8: {format.upper()} files have no more",)
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_the_bits_are_those_that_were_asked_for(format: str) -> None:
+    """8 of a photo with 16, 16 of a photo with 8, and `same` follows the photo."""
+    deep, shallow = decode(deep_png(gradients(3))), decoded(astronaut(), "PNG")
+    for photo, bits, expected in [(deep, 8, 8), (shallow, 16, 16), (shallow, "same", 8)]:
+        how = Finish(bits=bits)  # type: ignore[arg-type]  # 8, 16 or same
+        finished = finish(own_tensor(photo), photo, format, how)
+        assert finished.bits == expected
+        assert decode(finished.data).bits == expected
+        assert finished.notes == ()
+
+
+def test_eight_bits_are_the_nearest_of_sixteen() -> None:
+    """A result of 8 bits is rounded from all sixteen, not cut."""
+    photo = decode(deep_png(gradients(3)))
+    data = finish(own_tensor(photo), photo, "png", Finish(bits=8)).data
+    with Image.open(BytesIO(data)) as image:
+        assert np.array_equal(np.asarray(image), (gradients(3).astype(float) / 257).round())
+
+
+@pytest.mark.parametrize("size", [(128, 128), (300, 300), (100, 400)])
+def test_resizing_keeps_more_than_eight_bits(size: tuple[int, int]) -> None:
+    """Between two neighbouring 8-bit levels there are still many."""
+    ramp = np.linspace(30000, 30257, 256).astype(np.uint16)
+    photo = decode(deep_png(np.tile(ramp[None, :, None], (256, 1, 3))))
+    tensor = photo.tensor(*size)
+    assert tensor.shape == (1, 3, size[1], size[0])
+    assert (tensor * 65535).round().unique().numel() >= 90
+    assert tensor.min() * 65535 >= 29990
+    assert tensor.max() * 65535 <= 30270
+
+
+def test_a_painting_of_many_strips_and_rows_is_whole() -> None:
+    """Files larger than the pieces in which they are written come back whole."""
+    chance = np.random.default_rng(1)
+    levels = chance.integers(0, 65536, (700, 400, 3), dtype=np.uint16)
+    photo = decode(deep_png(levels))
+    for format in ("png", "tiff"):
+        assert np.array_equal(deep_of(passed_through(photo, format)), levels)
