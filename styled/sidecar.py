@@ -105,6 +105,20 @@ class ResultFacts(_Section):
     width: int
     height: int
     format: str
+    bits: int = Field(default=8, description="Of each number: 8 or 16.")
+    color: str | None = Field(
+        default=None, description="The colour space; null: the file does not say."
+    )
+    painted_width: int | None = Field(
+        default=None, description="What was painted at first, before it was brought to this size."
+    )
+    painted_height: int | None = None
+    detail_steps: int = Field(
+        default=0, description="Steps that were then taken at a larger size, that of the photo."
+    )
+    frames: Readable | None = Field(
+        default=None, description="Folder with pictures of its making, relative to the outbox."
+    )
 
 
 class Losses(_Section):

@@ -19,6 +19,7 @@ import structlog
 
 from styled.config import Config
 from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
+from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
@@ -29,6 +30,8 @@ from styled.intake.pairing import Pairing
 from styled.intake.scanning import IgnoreRules, scan
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.ending import Ending
+from styled.jobs.frames import FrameStore
+from styled.jobs.hanging import Hanger
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import check_style
 from styled.jobs.previews import PreviewStore
@@ -216,6 +219,10 @@ class Stages:
             config.state / "checkpoints", engine, partial(_write_beating, beat), make_folder
         )
         previews = PreviewStore(config.state / "previews", write_whole, make_folder)
+        frames = FrameStore(
+            config.state / "frames", config.output.keep_frames, write_whole, make_folder
+        )
+        gallery, hang = self._make_gallery(journal)
 
         def count_ended(ending: Ending) -> None:
             metrics.count_ended(
@@ -231,23 +238,33 @@ class Stages:
                 publisher,
                 checkpoints,
                 previews,
+                frames,
                 styles=lambda: self.present.styles,
                 degraded=lambda: self._degraded,
                 require_inbox=lambda: self._mounts.require(config.inbox),
                 beat=beat,
                 on_ended=count_ended,
                 on_failed_attempt=metrics.count_failed_attempt,
+                gallery=gallery,
             ),
             self.stop,
         )
         history = History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs)
         scheduler = Scheduler(
-            journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat
+            journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat, hang=hang
         )
         scheduler.recover(blameless=blameless)
         checkpoints.sweep(keep=journal.unfinished_ids())
         previews.sweep()
+        frames.sweep(keep=journal.unfinished_ids())
         return scheduler, worker
+
+    def _make_gallery(self, journal: Journal) -> tuple[Gallery | None, Callable[[], bool]]:
+        config = self._config
+        if not config.output.gallery:
+            return None, lambda: False
+        gallery = Gallery(config.outbox, self._mounts.require_mounted, config.intake.max_pixels)
+        return gallery, Hanger(journal, gallery, config.outbox, config.inbox).hang
 
 
 def _write(journal: Journal, **facts: str) -> None:

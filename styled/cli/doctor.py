@@ -109,7 +109,7 @@ def _daemon(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
             "warn", "daemon", f"it is styled {facts['version']}, this is {__version__}",
             ("restart it to use the version that is installed now",),
         )  # fmt: skip
-    for trouble in ("stuck", "inbox_trouble", "metrics_trouble"):
+    for trouble in ("stuck", "inbox_trouble", "gallery_trouble", "metrics_trouble"):
         if facts.get(trouble):
             yield Finding("fail", "daemon", facts[trouble], ("see its log",), exit_code=75)
     if facts.get("state", "").startswith("paused"):

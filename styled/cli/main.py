@@ -113,6 +113,9 @@ def stylize(
         str | None, typer.Option(help="auto, float32 or bfloat16.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="For a noise start.", show_default=False)] = None,
+    size: Annotated[
+        Literal["painted", "input"], typer.Option(help="As the recipe has it, or the photo's own.")
+    ] = "painted",
     config: ConfigOption = None,
 ) -> None:
     """Paint one picture, with a progress bar; writes OUT and OUT.json."""
@@ -132,6 +135,7 @@ def stylize(
                 precision=precision,
                 seed=seed,
                 config=config,
+                size=size,
             )
         )
 
@@ -272,11 +276,42 @@ def retry(
 
 
 @app.command()
+def gallery(config: ConfigOption = None) -> None:
+    """Make the gallery page anew, of all that lies in the outbox."""
+    with errors_as_exit_codes():
+        from styled.cli.gallery import rebuild_gallery
+
+        rebuild_gallery(config)
+
+
+@app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all values of one.")] = None,
+    sheet: Annotated[
+        tuple[Path, str] | None,
+        typer.Option(
+            metavar="PHOTO STYLE",
+            help="Paint a photo by every recipe, small and side by side. STYLE is a picture or a "
+            "style of the configuration.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Of the sheet.")] = Path("sheet.jpg"),
+    edge_px: Annotated[
+        int, typer.Option("--edge", min=64, max=1024, help="Long edge of its pictures.")
+    ] = 192,
+    weights: Annotated[
+        str | None, typer.Option(help="For the sheet, as of stylize.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
 ) -> None:
-    """List the recipes, or show the values of one."""
+    """List the recipes, show the values of one, or try them all on a photo."""
     with errors_as_exit_codes():
+        if sheet is not None:
+            from styled.cli.sheet import make_sheet
+
+            make_sheet(*sheet, out, edge_px, weights, config)
+            return
         from styled.cli.recipes import show_recipe, show_recipes
 
         show_recipes() if name is None else show_recipe(name)

@@ -121,7 +121,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
         weights=facts.get("weights"),
         troubles=[
             facts[trouble]
-            for trouble in ("stuck", "inbox_trouble", "metrics_trouble")
+            for trouble in ("stuck", "inbox_trouble", "gallery_trouble", "metrics_trouble")
             if lives and facts.get(trouble)
         ],
         degraded=[] if not lives else [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import uuid
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Literal
 
 from pydantic import ValidationError
 from rich.progress import (
@@ -24,12 +24,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from styled import photos
 from styled.cli.exits import console, errors, leave_with_usage_error
 from styled.cli.working_folder import find_config
 from styled.config import (
     EngineConfig,
     IntakeConfig,
+    OutputConfig,
     Style,
     StyleImage,
     parse_settings,
@@ -46,13 +46,14 @@ from styled.errors import ConfigError, InputRejected
 from styled.jobs.account import Outcome, degradations, sidecar_of_result
 from styled.jobs.job import Job, JobState
 from styled.jobs.preparation import Prepared, check_style, prepare
+from styled.jobs.results import finished
 from styled.ops.logs import printable
 from styled.recipes import DEFAULT_RECIPE, Recipe
-from styled.sidecar import ResultFacts, TimingFacts, readable
+from styled.sidecar import TimingFacts, readable
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
-    ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".avif": "avif",
+    ".webp": "webp", ".bmp": "bmp", ".gif": "gif", ".avif": "avif", ".heic": "heic",
 }  # fmt: skip
 
 MAX_PIXELS = IntakeConfig().max_pixels
@@ -73,6 +74,7 @@ class StylizeRequest:
     precision: str | None
     seed: int | None
     config: Path | None
+    size: Literal["painted", "input"] = "painted"
 
 
 def stylize_one(request: StylizeRequest) -> None:
@@ -95,40 +97,39 @@ def stylize_one(request: StylizeRequest) -> None:
     submitted_at, begun = time.time(), time.monotonic()
     try:
         mtime_ns = os.stat(request.photo).st_mtime_ns
-        prepared = prepare(request.photo, style, max_pixels=MAX_PIXELS)
+        prepared = prepare(
+            request.photo, style, max_pixels=MAX_PIXELS, at_own_size=request.size == "input"
+        )
     except FileNotFoundError:
         raise InputRejected(f"{request.photo} does not exist") from None
     if request.out.is_dir():
         raise ConfigError(f"--out: {request.out} is a folder", "name a file in it")
     _require_writable(request.out.absolute().parent)
 
-    with _progress_bar() as bar:
-        engine = _load_engine(engine_config, bar)
+    with progress_bar() as bar:
+        engine = load_engine(engine_config, bar)
         prepared_at = time.monotonic()
-        stylized = _paint(engine, prepared, bar)
+        stylized = paint(engine, prepared, bar)
     painted_at = time.monotonic()
 
-    data = photos.encode(stylized.image, result_format)
-    write_whole(request.out, data)
+    result = finished(prepared, stylized, result_format, OutputConfig(size=request.size))
+    write_whole(request.out, result.data)
     now = time.time()
     outcome = Outcome(
         stylized,
         resumed=False,
         peak_memory_bytes=engine.peak_memory_bytes(),
-        degraded=degradations(prepared, (*engine.facts.degraded, *stylized.degraded)),
+        degraded=(
+            *degradations(prepared, (*engine.facts.degraded, *stylized.degraded)),
+            *result.notes,
+        ),
     )
     sidecar = sidecar_of_result(
         _job(request, prepared, submitted_at, mtime_ns),
         prepared,
         outcome,
         engine.facts,
-        ResultFacts(
-            path=str(request.out),
-            sha256=hashlib.sha256(data).hexdigest(),
-            width=stylized.image.shape[3],
-            height=stylized.image.shape[2],
-            format=result_format,
-        ),
+        result.facts(str(request.out)),
         TimingFacts(
             waited=0.0,
             prepare=prepared_at - begun,
@@ -188,7 +189,12 @@ def _overridden(engine: EngineConfig, request: StylizeRequest) -> EngineConfig:
         raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from None
 
 
-def _load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
+def load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
+    """Load the network, fetching it where it is not there yet.
+
+    Raises:
+        WeightsError, DeviceError, ConfigError: it can't be had.
+    """
     task = bar.add_task("loading the network", total=None)
 
     def on_bytes(done: int, total: int) -> None:
@@ -203,25 +209,37 @@ def _load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
     return engine
 
 
-def _paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar) -> Stylized:
+def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, what: str = "") -> Stylized:
+    """Paint, and show how far it is; `what` stands before that.
+
+    Raises:
+        EngineFailure, DeviceLost: as the engine says.
+    """
     task = bar.add_task("painting", total=1.0)
-    painting = engine.stylize(prepared.content, prepared.weighted_styles(), prepared.recipe)
+    painting = engine.stylize(
+        prepared.content,
+        prepared.weighted_styles(),
+        prepared.recipe,
+        painted_size=prepared.painted_size,
+    )
     while True:
         try:
             progress = next(painting)
         except StopIteration as finished:
             stylized: Stylized = finished.value
+            bar.remove_task(task)
             return stylized
         bar.update(
             task,
             completed=progress.fraction,
-            description=f"painting {progress.width} x {progress.height}, "
+            description=f"{what}painting {progress.width} x {progress.height}, "
             f"step {progress.step} of {progress.steps}, loss {progress.losses.total:.4g}",
         )
 
 
 @contextmanager
-def _progress_bar() -> Iterator[ProgressBar]:
+def progress_bar() -> Iterator[ProgressBar]:
+    """Show progress while the context lasts."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
                TimeRemainingColumn())  # fmt: skip
     with ProgressBar(*columns, console=errors, transient=True) as bar:

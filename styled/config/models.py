@@ -161,7 +161,33 @@ class OutputConfig(BaseModel):
         default="same", description="File format of the results; same: that of the photo."
     )
     quality: Annotated[int, Number(ge=1, le=100)] = Field(
-        default=95, description="Quality of JPEG and WebP files, from 1 to 100."
+        default=95, description="Quality of JPEG, WebP, AVIF and HEIC files, from 1 to 100."
+    )
+    size: Literal["painted", "input"] = Field(
+        default="painted",
+        description="Size of the results: as the recipe paints them, or that of the photo.",
+    )
+    metadata: Literal["keep", "strip"] = Field(
+        default="keep",
+        description="Whether results have the EXIF data, GPS, XMP and IPTC of their photos.",
+    )
+    color: Literal["srgb", "input"] = Field(
+        default="srgb", description="Colour space of the results: sRGB, or that of the photo."
+    )
+    grayscale: Literal["color", "keep"] = Field(
+        default="color",
+        description="Whether grey photos become colourful paintings, or stay grey.",
+    )
+    bits: Literal["same", 8, 16] = Field(
+        default="same",
+        description="Bits of each number in PNG and TIFF files; same: as many as the photo has.",
+    )
+    keep_frames: Annotated[int, Number(ge=1)] | None = Field(
+        default=None,
+        description="Keep a picture of every so many steps beside the result; null: do not.",
+    )
+    gallery: bool = Field(
+        default=True, description="Keep a page with all results, gallery.html, in the outbox."
     )
     after_success: Literal["archive", "keep", "delete"] = Field(
         default="archive", description="What happens to the photo once its result is safe."

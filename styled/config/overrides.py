@@ -186,6 +186,10 @@ class RecipeOverrides(BaseModel):
     steps: Annotated[int, Number(ge=1, le=100_000)] | None = Field(
         default=None, description="Optimisation steps at each scale."
     )
+    detail_steps: Annotated[int, Number(ge=0, le=100_000)] | None = Field(
+        default=None,
+        description="Steps at the photo's own size, where output.size asks for that; 0: none.",
+    )
     min_improvement: Decay | None = Field(
         default=None,
         description="A scale ends once ten steps gain less than this share of the loss; 0: never.",

@@ -27,6 +27,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from styled.config.wording import expected, quoted, refused
 
+GALLERY_NAMES = ("gallery.html", "gallery_files")
 LONGEST_NAME_BYTES = 100  # leaves room for suffixes below the file systems' 255
 SMALLEST_MEMORY_BYTES = 100_000_000  # the network alone takes most of this
 UNIT_BYTES = {
@@ -168,6 +169,8 @@ def _check_folder_name(name: str) -> str:
         raise refused("a folder takes this name: it cannot hold a slash or a control character")
     if name.startswith("."):
         raise refused("a folder takes this name: it cannot begin with a dot")
+    if name in GALLERY_NAMES:
+        raise refused("this name is the gallery's, in the outbox: choose another")
     if len(name.encode()) > LONGEST_NAME_BYTES:
         raise refused(f"the name is longer than {LONGEST_NAME_BYTES} bytes")
     return name

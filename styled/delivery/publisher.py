@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from styled.delivery.atomic import (
@@ -15,10 +17,12 @@ from styled.delivery.atomic import (
     sweep_temporaries,
     write_whole,
 )
-from styled.delivery.names import free_folder, free_place, sidecar_of
+from styled.delivery.names import candidates, free_folder, free_place, sidecar_of
 from styled.errors import ResourceUnavailable
 from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
 from styled.sidecar import Sidecar, job_id_in
+
+_OWNER_FILE = "frames.json"
 
 
 class Publisher:
@@ -64,6 +68,10 @@ class Publisher:
         is_half = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
         if is_half and self.may_replace(path, job_id, sha256):
             delete_whole(path)
+        if not os.path.lexists(sidecar_of(path)):
+            frames = self._frames_of(path, job_id)
+            if frames is not None:
+                shutil.rmtree(frames, ignore_errors=True)
 
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
         """Return a free path below `root`, as near to `relative` as possible.
@@ -94,6 +102,35 @@ class Publisher:
         """
         self._make_folder(path.parent)
         write_whole(path, data)
+
+    def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
+        """Copy pictures of a painting's making beside its result, as `photo.frames/00050.jpg`.
+
+        Returns:
+            Their folder. What the same job has put there before is replaced.
+
+        Raises:
+            ResourceUnavailable: the outbox is full, read-only or gone.
+        """
+        folder = self._frames_of(result, job_id) or free_place(
+            result.parent, _frames_name(result), sidecar=False
+        )
+        self._make_folder(folder)
+        # First of all it is noted whose they are, should this be broken off.
+        write_whole(folder / _OWNER_FILE, json.dumps({"job": {"id": job_id}}).encode() + b"\n")
+        for frame in frames:
+            write_whole(folder / frame.name, frame.read_bytes())
+        return folder
+
+    def _frames_of(self, result: Path, job_id: str) -> Path | None:
+        """Return the folder of frames that this job has made beside `result`, if there is one."""
+        for name in candidates(_frames_name(result)):
+            folder = result.parent / name
+            if not os.path.lexists(folder):
+                return None
+            if job_id_in(folder / _OWNER_FILE) == job_id:
+                return folder
+        raise AssertionError("candidates() never ends")
 
     def publish_sidecar(self, path: Path, sidecar: Sidecar) -> None:
         """Write the sidecar of the file at `path`.
@@ -187,6 +224,10 @@ class Publisher:
         if destination is not None and not _is_there_already(source, destination):
             self._make_folder(destination.parent)
             copy_whole(source, destination, apart=apart)
+
+
+def _frames_name(result: Path) -> str:
+    return f"{result.stem}.frames"
 
 
 def _is_there_already(source: Path, destination: Path) -> bool:

@@ -46,6 +46,11 @@ MIGRATIONS = (
     "ALTER TABLE jobs ADD COLUMN progress TEXT;"
     "ALTER TABLE jobs ADD COLUMN cancel_requested INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX jobs_cancel_requested ON jobs (seq) WHERE cancel_requested;",
+    # What the gallery shows. Of what has ended before there was one it knows by `styled gallery`.
+    "ALTER TABLE jobs ADD COLUMN hanging INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE jobs SET hanging = 1 WHERE finished_at IS NOT NULL;"
+    "CREATE INDEX jobs_to_hang ON jobs (finished_at)"
+    " WHERE NOT hanging AND finished_at IS NOT NULL;",
 )
 """What leads from each schema to the next, from none at all to the present one."""
 

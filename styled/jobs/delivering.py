@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from styled import photos
+import torch
+
 from styled.config import Config
+from styled.engine.scales import resize
 from styled.errors import ResourceUnavailable
 from styled.jobs.account import Outcome, sidecar_of_result
+from styled.jobs.frames import FrameStore
 from styled.jobs.job import Job
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared, result_name
-from styled.jobs.protocols import Delivery, Engine
+from styled.jobs.protocols import Delivery, Engine, Gallery
+from styled.jobs.results import Result, finished
 from styled.jobs.retirement import is_unchanged
 from styled.sidecar import ResultFacts, TimingFacts
 
@@ -26,11 +30,13 @@ class Delivered:
 
     Attributes:
         changed: Whether the photo in the inbox was changed or removed meanwhile.
+        degraded: In which ways the result is less than what was asked for, all in all.
     """
 
     result: ResultFacts
     timing: TimingFacts
     changed: bool
+    degraded: tuple[str, ...]
 
 
 class Deliverer:
@@ -42,6 +48,8 @@ class Deliverer:
         journal: Journal,
         engine: Engine,
         delivery: Delivery,
+        gallery: Gallery | None,
+        frames: FrameStore,
         require_inbox: Callable[[], None],
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -51,6 +59,8 @@ class Deliverer:
         self._journal = journal
         self._engine = engine
         self._delivery = delivery
+        self._gallery = gallery
+        self._frames = frames
         self._require_inbox = require_inbox
         self._now = now
         self._clock = clock
@@ -81,32 +91,46 @@ class Deliverer:
             ConfigError: the output format can't hold a picture of this size.
         """
         started = self._clock()
-        name, result_format = result_name(
-            job.destination, self._config.output.format, prepared.read
-        )
-        image = outcome.stylized.image
-        data = photos.encode(image, result_format, self._config.output.quality)
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._reserve(job, f"{job.style}/{name}", sha256, prepared.read.sha256)
-        self._delivery.publish_result(path, data)
+        output = self._config.output
+        name, result_format = result_name(job.destination, output.format, prepared.read)
+        result = finished(prepared, outcome.stylized, result_format, output)
+        outcome = replace(outcome, degraded=(*outcome.degraded, *result.notes))
+        path = self._reserve(job, f"{job.style}/{name}", result.sha256, prepared.read.sha256)
+        frames = self._publish_frames(job, path)
+        self._delivery.publish_result(path, result.data)
+        self._keep_pictures(job, prepared, result)
 
         now = self._now()
         publish = self._clock() - started
-        result = ResultFacts(
-            path=str(path.relative_to(self._delivery.outbox)),
-            sha256=sha256,
-            width=image.shape[3],
-            height=image.shape[2],
-            format=result_format,
-        )
+        facts = result.facts(str(path.relative_to(self._delivery.outbox)), frames)
         waited = max(0.0, (job.started_at or now) - job.submitted_at)
         timing = TimingFacts(waited=waited, prepare=prepare, optimise=optimise, publish=publish)
         changed = self._has_changed(job, prepared.read.sha256)
         sidecar = sidecar_of_result(
-            job, prepared, outcome, self._engine.facts, result, timing, changed=changed, now=now
+            job, prepared, outcome, self._engine.facts, facts, timing, changed=changed, now=now
         )
         self._delivery.publish_sidecar(path, sidecar)
-        return Delivered(result, timing, changed)
+        return Delivered(facts, timing, changed, outcome.degraded)
+
+    def _publish_frames(self, job: Job, path: Path) -> str | None:
+        frames = self._frames.kept(job)
+        if not frames:
+            return None
+        folder = self._delivery.publish_frames(path, job.id, frames)
+        return str(folder.relative_to(self._delivery.outbox))
+
+    def _keep_pictures(self, job: Job, prepared: Prepared, result: Result) -> None:
+        """Keep small pictures for the gallery while they are at hand."""
+        if self._gallery is None:
+            return
+        opacity = prepared.content[:, 3:]
+        after = result.image
+        if opacity.numel():
+            height, width = after.shape[-2:]
+            after = torch.cat([after, resize(opacity, width, height)], dim=1)
+        # It can be made of the files as well, and will be where this fails.
+        with suppress(ResourceUnavailable):
+            self._gallery.keep_pictures(job.id, prepared.content, after)
 
     def _has_changed(self, job: Job, input_sha256: str) -> bool:
         if is_unchanged(self._config.inbox, job, input_sha256):

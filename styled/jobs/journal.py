@@ -151,6 +151,13 @@ class Journal(JournalReader):
             (state, now, job.attempts, _text(reason), failure, state, job.id),
         )
 
+    def note_hanging(self, jobs: Sequence[Job]) -> None:
+        """Remember that the gallery shows what has become of these jobs."""
+        with self._transaction() as cursor:
+            cursor.executemany(
+                "UPDATE jobs SET hanging = 1 WHERE id = ?", [(job.id,) for job in jobs]
+            )
+
     # Leaving
 
     def forget_input(self, job: Job) -> None:
@@ -193,8 +200,8 @@ class Journal(JournalReader):
                     cursor.execute(
                         "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style,"
                         " destination, state, attempts, submitted_at, finished_at, result,"
-                        " result_sha256, input_sha256, fraction)"
-                        " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, 1.0)",
+                        " result_sha256, input_sha256, fraction, hanging)"
+                        " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, 1.0, 1)",
                         (done.job_id, os.fsencode(arrival.path), arrival.size,
                          str(arrival.mtime_ns), done.style,
                          os.fsencode(arrival.destinations[done.style]), now, now,

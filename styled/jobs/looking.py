@@ -129,6 +129,18 @@ class JournalReader:
             "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
         )
 
+    def not_hanging(self, limit: int) -> list[Job]:
+        """Return ended jobs that the gallery does not show yet, those that ended first first.
+
+        What was rejected lies in its place once it has left the inbox.
+        """
+        return self._jobs(
+            "NOT hanging AND finished_at IS NOT NULL"
+            " AND (state = 'done' OR (NOT in_inbox AND original IS NOT NULL))"
+            " ORDER BY finished_at LIMIT ?",
+            (limit,),
+        )
+
     def waiting_by_style(self) -> dict[str, dict[JobState, int]]:
         """Return, for each style that has any, how many jobs are queued and running."""
         with self._reading() as cursor:

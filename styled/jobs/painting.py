@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from styled.engine.checkpoint import Checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.errors import ResourceUnavailable
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.estimate import Estimate, Experience
+from styled.jobs.frames import FrameStore
 from styled.jobs.job import Job, JobProgress
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared
@@ -65,6 +67,7 @@ class Painter:
         engine: Engine,
         checkpoints: CheckpointStore,
         previews: PreviewStore,
+        frames: FrameStore,
         journal: Journal,
         checkpoint_seconds: float,
         stop: threading.Event,
@@ -80,6 +83,7 @@ class Painter:
         self._engine = engine
         self._checkpoints = checkpoints
         self._previews = previews
+        self._frames = frames
         self._beat = beat
         self._look_around = look_around
         self._experience: dict[str, Experience] = {}  # by the recipe's name
@@ -100,9 +104,14 @@ class Painter:
         fingerprint = self._engine.fingerprint(prepared.content, styles, prepared.recipe)
         resume = self._checkpoints.find(job, fingerprint)
         resumed = resume is not None
+        steps_of_scales = _steps_of_scales(resume)
+        if resume is None:
+            self._frames.drop(job)  # of an attempt that left no way to go on from it
         if resume is not None:
             log.info("job.resumed", scale=resume.scale, step=resume.step)
-        steps = self._engine.stylize(prepared.content, styles, prepared.recipe, resume)
+        steps = self._engine.stylize(
+            prepared.content, styles, prepared.recipe, resume, prepared.painted_size
+        )
         del resume  # its images would take up memory to the end
         saved_at = noted_at = stepped_at = self._clock()
         saving_seconds = 0.0
@@ -124,6 +133,9 @@ class Painter:
             now = self._clock()
             self._beat(0.0)
             estimate.note(progress, now - stepped_at)
+            steps_before = sum(n for at, n in steps_of_scales.items() if at < progress.scale)
+            steps_of_scales[progress.scale] = progress.step
+            self._frames.show(job, progress, steps_before)
             if self._stop.is_set():
                 save()
                 raise Stopped
@@ -159,6 +171,11 @@ class Painter:
             self._look_around()
         if is_cancelled:
             raise Cancelled
+
+
+def _steps_of_scales(resume: Checkpoint | None) -> dict[int, int]:
+    """Return how many steps were taken at each scale before a snapshot, by its trace."""
+    return {} if resume is None else {int(row[0]): int(row[1]) for row in resume.trace}
 
 
 class _Preview:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor
@@ -20,6 +21,7 @@ _SUFFIXES = {
     "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "tiff": {".tif", ".tiff"},
     "bmp": {".bmp", ".dib"},
+    "heic": {".heic", ".heif", ".hif"},
 }
 
 
@@ -57,21 +59,35 @@ class Prepared:
     """Everything that the engine needs.
 
     Attributes:
-        content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result.
+        content: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW with opacity, at the size of the
+            result.
+        painted_size: Width and height at which it is painted, where that is less.
+        result_size: Width and height that the result is brought to, where that is another
+            size than the content's.
     """
 
     read: ReadFile
     content: Tensor
     styles: tuple[StylePicture, ...]
     recipe: Recipe
+    painted_size: tuple[int, int] | None = None
+    result_size: tuple[int, int] | None = None
 
     def weighted_styles(self) -> list[tuple[Tensor, float]]:
         """Return the style images with their weights."""
         return [(style.image, style.weight) for style in self.styles]
 
 
-def prepare(photo_path: Path, style: Style, *, max_pixels: int) -> Prepared:
+def prepare(
+    photo_path: Path, style: Style, *, max_pixels: int, at_own_size: bool = False
+) -> Prepared:
     """Read the photo and its style.
+
+    Args:
+        photo_path: The photo.
+        style: The style, with its recipe.
+        max_pixels: Of a picture file; more are refused.
+        at_own_size: Whether the result is to be as large as the photo.
 
     Raises:
         FileNotFoundError: the photo is gone.
@@ -80,13 +96,24 @@ def prepare(photo_path: Path, style: Style, *, max_pixels: int) -> Prepared:
         ResourceUnavailable: the photo or a style image can't be read now.
     """
     read = read_picture(photo_path, max_pixels=max_pixels)
-    width, height = working_size(style.recipe.size, read.photo.width, read.photo.height)
+    own = read.photo.width, read.photo.height
+    painted = width, height = working_size(style.recipe.size, *own)
+    detailed = at_own_size and style.recipe.detail_steps > 0 and prod(own) > prod(painted)
+    if detailed:
+        width, height = own
     pictures = tuple(
         _style_picture(image.path, image.weight, style.recipe, (width, height), max_pixels)
         for image in style.images
     )
     content = read.photo.tensor(width, height, style.recipe.resample)
-    return Prepared(read, content, pictures, style.recipe)
+    return Prepared(
+        read,
+        content,
+        pictures,
+        style.recipe,
+        painted_size=painted if detailed else None,
+        result_size=own if at_own_size else None,
+    )
 
 
 def read_picture(path: Path, *, max_pixels: int) -> ReadFile:

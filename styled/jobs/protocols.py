@@ -91,6 +91,9 @@ class Delivery(Protocol):
     def withdraw(self, path: Path, job_id: str, sha256: str | None) -> None:
         """Take back a result of this job that has no sidecar yet."""
 
+    def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
+        """Copy a job's frames beside its result; return their folder."""
+
     def is_published(self, path: Path, job_id: str) -> bool:
         """Tell whether `path` is complete and made by this job."""
 
@@ -101,3 +104,13 @@ class Delivery(Protocol):
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
         """Put an input where it belongs now, and out of the inbox unless it is kept."""
+
+
+class Gallery(Protocol):
+    """Shows results to people; see `styled.delivery.gallery.Gallery`."""
+
+    def keep_pictures(self, job_id: str, before: Tensor, after: Tensor) -> None:
+        """Keep small pictures of a photo and its painting."""
+
+    def hang(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
+        """Show what has a sidecar: results and rejected inputs, with their originals."""

@@ -58,12 +58,16 @@ class Scheduler:
         history: History,
         now: Callable[[], float] = time.time,
         beat: Beat = lambda rest_seconds: None,
+        hang: Callable[[], bool] = lambda: False,
     ) -> None:
         """Work through `journal` with `worker` until `stop` is set.
+
+        After each job `hang` is called, see `Hanger.hang`.
 
         Whoever submits a job, wants one cancelled or sets `stop` sets `wake` as well.
         """
         self._beat = beat
+        self._hang = hang
         self._history = history
         self._untidied = 0
         self._journal = journal
@@ -120,7 +124,8 @@ class Scheduler:
                 self._untidied += 1
                 if self._untidied >= TIDIED_AFTER_JOBS:
                     self.tidy()
-            else:
+                self._hang_what_has_ended()
+            elif not self._hang_what_has_ended():
                 seconds = self._seconds_until_due()
                 if self._worker.held_back:
                     seconds = min(seconds, HELD_BACK_SECONDS)
@@ -129,6 +134,13 @@ class Scheduler:
                 self._wake.clear()
                 if self._worker.held_back:
                     self.tidy()
+
+    def _hang_what_has_ended(self) -> bool:
+        self._beat(0.0)
+        try:
+            return self._hang()
+        except ResourceUnavailable:
+            return False  # the journal: the next job says more about it
 
     def run_one(self) -> bool:
         """Claim one job and do it; return whether there was one.

@@ -26,12 +26,13 @@ from styled.jobs.account import Outcome, degradations
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.delivering import Deliverer
 from styled.jobs.ending import Ending, OnEnded
+from styled.jobs.frames import FrameStore
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.previews import PreviewStore
-from styled.jobs.protocols import Beat, Delivery, Engine
+from styled.jobs.protocols import Beat, Delivery, Engine, Gallery
 from styled.jobs.retirement import STYLE_REMOVED, retire_input
 from styled.sidecar import readable
 
@@ -59,12 +60,14 @@ class Collaborators:
     delivery: Delivery
     checkpoints: CheckpointStore
     previews: PreviewStore
+    frames: FrameStore
     styles: Callable[[], Mapping[str, Style]]  # the present ones: they change on reload
     degraded: Callable[[], Sequence[str]] = tuple  # what the service does without just now
     require_inbox: Callable[[], None] = lambda: None  # ResourceUnavailable where it is not there
     beat: Beat = lambda rest_seconds: None
     on_ended: OnEnded = lambda ending: None
     on_failed_attempt: Callable[[str], None] = lambda failure: None
+    gallery: Gallery | None = None
 
 
 def about(job: Job) -> AbstractContextManager[None]:
@@ -92,6 +95,7 @@ class Worker:
         self._delivery = collaborators.delivery
         self._checkpoints = collaborators.checkpoints
         self._previews = collaborators.previews
+        self._frames = collaborators.frames
         self._styles = collaborators.styles
         self._degraded = collaborators.degraded
         self._require_inbox = collaborators.require_inbox
@@ -105,12 +109,13 @@ class Worker:
         self._clock = clock
         self._stop = stop
         self._painter = Painter(
-            self._engine, self._checkpoints, self._previews, self._journal,
+            self._engine, self._checkpoints, self._previews, self._frames, self._journal,
             config.queue.checkpoint_seconds, stop, clock, self._beat, self.cancel_what_waits,
         )  # fmt: skip
         self._deliverer = Deliverer(
-            config, self._journal, self._engine, self._delivery, self._require_inbox, now, clock
-        )
+            config, self._journal, self._engine, self._delivery, collaborators.gallery,
+            self._frames, self._require_inbox, now, clock,
+        )  # fmt: skip
 
     def work(self, job: Job) -> None:
         """Do a claimed job and write its next state into the journal.
@@ -204,6 +209,7 @@ class Worker:
         except ResourceUnavailable:
             painting.save()  # so that nothing is painted twice when there is room again
             raise
+        outcome = replace(outcome, degraded=delivered.degraded)
         seconds = delivered.timing.model_dump()
         self._end(job, JobState.DONE, outcome=outcome, seconds=seconds)
         log.info(
@@ -237,7 +243,10 @@ class Worker:
             if not lies_in(self._config.inbox, job.input):
                 raise FileNotFoundError(job.input)
             if identity(source) == (job.size, job.mtime_ns):
-                return prepare(source, style, max_pixels=self._config.intake.max_pixels)
+                return prepare(
+                    source, style, max_pixels=self._config.intake.max_pixels,
+                    at_own_size=self._config.output.size == "input",
+                )  # fmt: skip
             if identity(source) is None:
                 raise FileNotFoundError(job.input)
             gone = "the input was replaced by another file before its turn"
@@ -279,6 +288,7 @@ class Worker:
         self._journal.finish(job, state, now, reason=reason, failure=failure)
         self._checkpoints.drop(job)
         self._previews.drop(job)
+        self._frames.drop(job)
         self._incomplete_since.pop(job.id, None)
         ending = Ending(job, state, failure, now, seconds or {})
         if outcome is not None:

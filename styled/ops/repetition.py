@@ -19,7 +19,7 @@ MOST_REMEMBERED = 20_000
 REPEATING = frozenset(
     {"job.claimed", "job.started", "job.resumed", "job.waits", "queue.paused", "input.stuck",
      "folder.skipped", "intake.crashed", "checkpoint.failed", "checkpoint.ignored",
-     "library.logged"}
+     "library.logged", "gallery.failed", "frame.failed"}
 )  # fmt: skip
 """Events that come again for as long as something is as it is.
 

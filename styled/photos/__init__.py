@@ -8,9 +8,10 @@ engine's result into the bytes of a file.
 from styled.photos.finishing import Finish, Finished, encode, finish, output_format
 from styled.photos.opening import read_bytes
 from styled.photos.photo import Photo
-from styled.photos.reading import MIN_EDGE_PX, decode
+from styled.photos.reading import DEFAULT_MAX_PIXELS, MIN_EDGE_PX, decode
 
 __all__ = [
+    "DEFAULT_MAX_PIXELS",
     "MIN_EDGE_PX",
     "Finish",
     "Finished",

@@ -6,7 +6,7 @@ from io import BytesIO
 
 from PIL import ImageFile
 
-from styled.errors import InputRejected
+from styled.errors import ConfigError, InputRejected
 from styled.photos.picture import Picture
 
 try:
@@ -14,6 +14,8 @@ try:
     from pillow_heif.as_plugin import HeifImageFile
 except ImportError:
     pillow_heif = None  # type: ignore[assignment]  # which is asked for below
+
+_ABSENT = "the package pillow-heif is not installed"
 
 
 def open_heic(file: BytesIO) -> ImageFile.ImageFile:
@@ -24,7 +26,7 @@ def open_heic(file: BytesIO) -> ImageFile.ImageFile:
     """
     if pillow_heif is None:
         raise InputRejected(
-            "HEIC pictures can't be read here: the package pillow-heif is not installed",
+            f"HEIC pictures can't be read here: {_ABSENT}",
             "pip install 'styled[heif]', restart styled, and drop the photo once more.",
             "Or save the photo as a JPEG.",
         )
@@ -33,7 +35,15 @@ def open_heic(file: BytesIO) -> ImageFile.ImageFile:
 
 
 def save_heic(picture: Picture, quality: int) -> bytes:
-    """Return the bytes of a HEIC file; whoever has read one can write one."""
+    """Return the bytes of a HEIC file.
+
+    Raises:
+        ConfigError: pillow-heif is not installed.
+    """
+    if pillow_heif is None:
+        raise ConfigError(
+            f"HEIC pictures can't be written here: {_ABSENT}", "pip install 'styled[heif]'"
+        )
     file = BytesIO()
     heif = pillow_heif.from_pillow(picture.image())
     described = {key: value for key, value in picture.described().items() if key != "dpi"}

@@ -245,7 +245,8 @@ def _iptc_of(image: ImageFile.ImageFile) -> bytes:
         text = image.info.get(_IPTC_TEXT)
         if isinstance(text, str):
             try:
-                found = _in_resources(bytes.fromhex("".join(text.split()[2:])))
+                _, _, digits = text.strip().split("\n", 2)  # a title, the length, and the rest
+                found = _in_resources(bytes.fromhex(digits))
             except ValueError:
                 found = b""
     return found if isinstance(found, bytes) else b""

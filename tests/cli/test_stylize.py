@@ -82,13 +82,13 @@ def test_a_photo_may_be_removed_while_it_is_painted(
     run: Run, photo: Path, painting: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was read once, and that is enough."""
-    paint = stylize._paint
+    paint = stylize.paint
 
     def remove(*arguments: object) -> object:
         photo.unlink()
         return paint(*arguments)  # type: ignore[arg-type]  # handed through as they came
 
-    monkeypatch.setattr(stylize, "_paint", remove)
+    monkeypatch.setattr(stylize, "paint", remove)
     assert run("stylize", photo, "-s", painting, "-o", "out.png", *SMALL).exit_code == 0
     assert photo.with_name("out.png.json").exists()
 

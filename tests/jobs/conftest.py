@@ -29,6 +29,7 @@ from styled.engine.objective import Losses
 from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.ending import Ending
+from styled.jobs.frames import FrameStore
 from styled.jobs.job import Job, JobProgress
 from styled.jobs.journal import Journal
 from styled.jobs.previews import PreviewStore
@@ -197,6 +198,9 @@ class Workshop:
             config.state / "checkpoints", self.engine, write_streamed, make_folder
         )
         self.previews = PreviewStore(config.state / "previews", write_whole, make_folder)
+        self.frames = FrameStore(
+            config.state / "frames", config.output.keep_frames, write_whole, make_folder
+        )
         self.beats: list[tuple[float, float]] = []
         self.endings: list[Ending] = []
         self.failed_attempts: list[str] = []
@@ -208,6 +212,7 @@ class Workshop:
                 self.publisher,
                 self.checkpoints,
                 self.previews,
+                self.frames,
                 lambda: self.styles,
                 require_inbox=lambda: self.mounts.require(config.inbox),
                 beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),

@@ -50,10 +50,7 @@ SRGB_TO_XYZ = np.array(
 
 
 def adobe_rgb_profile() -> bytes:
-    primaries = zip((b"rXYZ", b"gXYZ", b"bXYZ"), ADOBE_RGB_TO_XYZ.T, strict=True)
-    curves = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), gamma(2.19921875))
-    tags = {name: xyz(*column) for name, column in primaries} | curves
-    return icc_profile(b"mntr", b"RGB ", b"XYZ ", tags)
+    return matrix_profile(ADOBE_RGB_TO_XYZ, gamma(2.19921875))
 
 
 def adobe_rgb_to_srgb(rgb: tuple[int, int, int]) -> np.ndarray:
@@ -64,11 +61,79 @@ def adobe_rgb_to_srgb(rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 def cmyk_profile() -> bytes:
-    """A press whose every ink is neutral: each takes away a quarter of the lightness."""
-    corners = b"".join(
-        bytes((round(255 * (1 - bin(inks).count("1") / 4)), 128, 128)) for inks in range(16)
-    )
-    identity = bytes(range(256))
+    """Return a press whose every ink is neutral: each takes away a quarter of the lightness."""
+    return _of_tables(b"prtr", b"CMYK", [1 - bin(inks).count("1") / 4 for inks in range(16)])
+
+
+def lut_profile() -> bytes:
+    """Return a scanner whose every colour is neutral: each adds a third of the lightness."""
+    return _of_tables(b"scnr", b"RGB ", [bin(lights).count("1") / 3 for lights in range(8)])
+
+
+def _of_tables(device: bytes, space: bytes, lightness: list[float]) -> bytes:
+    """Return a profile of a table that has only the corners of a space, and leads only from it."""
+    corners = b"".join(bytes((round(255 * value), 128, 128)) for value in lightness)
+    channels, identity = len(lightness).bit_length() - 1, bytes(range(256))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
-    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + identity * 4 + corners + identity * 3
-    return icc_profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": lut, b"A2B1": lut})
+    lut = b"mft1\0\0\0\0" + bytes((channels, 3, 2, 0)) + matrix
+    lut += identity * channels + corners + identity * 3
+    return icc_profile(device, space, b"Lab ", {b"A2B0": lut, b"A2B1": lut})
+
+
+# --- the colour spaces that photographers work in
+
+
+def parametric(*values: float) -> bytes:
+    """Return a curve of 5 parameters: a power with a straight piece, as sRGB has it."""
+    numbers = struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+    kind = {1: 0, 3: 1, 4: 2, 5: 3, 7: 4}[len(values)]
+    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + numbers
+
+
+def points(values: np.ndarray) -> bytes:
+    """Return a curve of points in [0, 1]."""
+    levels = np.round(values * 65535).astype(">u2")
+    return b"curv\0\0\0\0" + struct.pack(">I", len(levels)) + levels.tobytes()
+
+
+def matrix_profile(to_xyz: np.ndarray, curve: bytes) -> bytes:
+    """Return a display profile with the same curve for red, green and blue."""
+    primaries = zip((b"rXYZ", b"gXYZ", b"bXYZ"), to_xyz.T, strict=True)
+    curves = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    return icc_profile(b"mntr", b"RGB ", b"XYZ ", {name: xyz(*c) for name, c in primaries} | curves)
+
+
+def gray_profile(curve: bytes) -> bytes:
+    """Return a profile for lightness alone."""
+    return icc_profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": curve})
+
+
+DISPLAY_P3_TO_XYZ = np.array(
+    [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
+)
+PROPHOTO_TO_XYZ = np.array(
+    [[0.79767, 0.13519, 0.03134], [0.28804, 0.71188, 0.00009], [0.00000, 0.00000, 0.82491]]
+)
+
+SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+
+
+def exact(curve: tuple[float, ...], levels: np.ndarray) -> np.ndarray:
+    """Return the linear light of levels in [0, 1], by a gamma or by five parameters."""
+    if len(curve) == 1:
+        return np.asarray(levels ** curve[0])
+    power, a, b, c, d = curve
+    return np.where(levels >= d, np.maximum(a * levels + b, 0) ** power, c * levels)
+
+
+def exact_inverse(curve: tuple[float, ...], light: np.ndarray) -> np.ndarray:
+    """Return the levels that have some linear light."""
+    if len(curve) == 1:
+        return np.asarray(light ** (1 / curve[0]))
+    power, a, b, c, d = curve
+    return np.where(light >= c * d, (light ** (1 / power) - b) / a, light / c)
+
+
+def as_fixed(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Return parameters as a file holds them: in steps of 1/65536."""
+    return tuple(round(value * 65536) / 65536 for value in values)

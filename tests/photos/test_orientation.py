@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from styled.photos import decode
-from tests.photos.samples import EXACT, astronaut, pixels, png_chunk, saved
+from styled.photos import Finish, decode, finish
+from styled.photos.picture import Picture
+from styled.photos.png import save_png
+from styled.photos.tiff import save_tiff
+from tests.photos.samples import (
+    EXACT,
+    astronaut,
+    converted,
+    decoded,
+    needs_avif,
+    needs_convert,
+    own_tensor,
+    pixels,
+    png_chunk,
+    saved,
+)
 
 # The corners of an upright 40 x 32 picture, by what the camera stored for each orientation.
 UPRIGHT = np.zeros((32, 40), dtype=np.uint8)
@@ -58,3 +74,85 @@ def test_damaged_exif_data_does_not_cost_the_photo() -> None:
     photo = decode(saved(astronaut(), "JPEG", exif=b"Exif\0\0nonsense"))
     assert photo.orientation == 1
     assert photo.notes == ("the EXIF data is damaged and was ignored",)
+
+
+# --- sixteen bits and opacity turn along
+
+DEEP_UPRIGHT = UPRIGHT.astype(np.uint16) * 257 + 3
+
+
+def turned_file(kind: str, orientation: int) -> bytes:
+    """Return a file with the picture as stored by a camera, and what it says of itself."""
+    levels = np.stack([STORED[orientation].astype(np.uint16) * 257 + 3] * 4, axis=-1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if kind in ("png", "tiff"):
+        format = {"png": save_png, "tiff": save_tiff}[kind]
+        return format(Picture(levels, "RGBA", exif=exif))
+    stored = Image.fromarray((levels >> 8).astype(np.uint8))
+    options = EXACT.get(kind.upper(), {})
+    return saved(stored, kind.upper(), exif=exif, **options)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_opacity_and_all_bits_turn_along(orientation: int, kind: str) -> None:
+    """Colours of 8 and 16 bits and opacity are upright in the photo and in its painting."""
+    photo = decode(turned_file(kind, orientation))
+    assert (photo.width, photo.height, photo.orientation) == (40, 32, orientation)
+    assert np.array_equal(pixels(photo)[..., 0], UPRIGHT)
+    assert np.array_equal(np.asarray(photo.alpha), UPRIGHT)
+    if kind != "webp":
+        assert photo.deep is not None
+        assert all(np.array_equal(photo.deep[..., c], DEEP_UPRIGHT) for c in range(4))
+    again = decode(finish(own_tensor(photo), photo, "png", Finish()).data)
+    assert again.orientation == 1
+    assert np.array_equal(np.asarray(again.alpha), UPRIGHT)
+    assert np.array_equal(pixels(again)[..., 0], UPRIGHT)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_grey_of_16_bits_turns_along(orientation: int) -> None:
+    """Pictures of one channel turn like all others."""
+    levels = STORED[orientation].astype(np.uint16) * 257 + 3
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for format in ("PNG", "TIFF"):
+        photo = decoded(Image.fromarray(np.ascontiguousarray(levels)), format, exif=exif)
+        assert photo.deep is not None
+        assert np.array_equal(photo.deep[..., 0], DEEP_UPRIGHT)
+
+
+@needs_convert
+@pytest.mark.parametrize("source", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_files_of_another_program_come_out_upright(
+    orientation: int, source: str, tmp_path: Path
+) -> None:
+    """ImageMagick turns a picture as styled does."""
+    stored = saved(Image.fromarray(np.ascontiguousarray(STORED[orientation])), "PNG")
+    (tmp_path / "stored.png").write_bytes(stored)
+    names = "TopLeft TopRight BottomRight BottomLeft LeftTop RightTop RightBottom LeftBottom"
+    options = ("-orient", names.split()[orientation - 1], "-quality", "100")
+    data = converted(tmp_path / "stored.png", tmp_path / f"input.{source}", *options)
+    photo = decode(data)
+    assert photo.orientation == (orientation if source != "png" or b"eXIf" in data else 1)
+    if photo.orientation == orientation:
+        assert np.abs(pixels(photo)[..., 0] - UPRIGHT).max() <= 3
+
+
+RESULTS = ["jpeg", "png", "tiff", "webp", "heic", pytest.param("avif", marks=needs_avif)]
+
+
+@pytest.mark.parametrize("target", RESULTS)
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_every_result_says_that_it_is_upright(orientation: int, target: str) -> None:
+    """A result is not turned once more by those who look at it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "A camera"
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation])).convert("RGB")
+    photo = decoded(stored, "PNG", exif=exif)
+    result = decode(finish(own_tensor(photo), photo, target, Finish(quality=100)).data)
+    assert result.orientation == 1
+    assert (result.width, result.height) == (40, 32)
+    assert np.abs(pixels(result)[..., 0] - UPRIGHT).mean() <= 2

@@ -1,0 +1,28 @@
+"""`styled gallery`: the page with all results, made anew of the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.text import Text
+
+from styled.cli.exits import console
+from styled.cli.working_folder import find_config
+from styled.delivery.gallery import Gallery, pieces_below
+from styled.mounts import Mounts
+from styled.ops.logs import printable
+
+
+def rebuild_gallery(named: Path | None) -> None:
+    """Make the gallery of all results and rejected inputs that there are, and say where it is.
+
+    Raises:
+        ConfigError, ResourceUnavailable: it can't be made; the message says why.
+    """
+    config = find_config(named)
+    mounts = Mounts(config.state / "mounts.json", lambda record, data: None)
+    gallery = Gallery(config.outbox, mounts.require, config.intake.max_pixels)
+    with console.status("looking through the outbox"):
+        contents = gallery.rebuild(pieces_below(config.outbox, config.rejected, config.archive))
+    shown = f"{contents.results} paintings, {contents.rejected} rejected"
+    console.print(Text(printable(f"{gallery.page}  ({shown})")), soft_wrap=True)

@@ -1,0 +1,157 @@
+"""`styled recipes --sheet`: one photo in one style by all recipes, side by side, for choosing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from rich.progress import Progress as ProgressBar
+from rich.text import Text
+from torch import Tensor
+
+from styled import photos
+from styled.cli.exits import console, errors, leave_with_usage_error
+from styled.cli.stylize import FORMATS, MAX_PIXELS, load_engine, paint, progress_bar
+from styled.cli.working_folder import find_config
+from styled.config import EngineConfig, Style, StyleImage
+from styled.delivery.atomic import write_whole
+from styled.engine.local import LocalEngine
+from styled.engine.scales import fitted, resize
+from styled.errors import ConfigError, EngineFailure, InputRejected
+from styled.jobs.preparation import check_style, prepare, read_picture
+from styled.ops.logs import printable
+from styled.recipes import RECIPES, Size
+
+COLUMNS = 4
+_MARGIN_PX, _CAPTION_PX = 16, 44
+_PAPER, _INK, _PENCIL = "#f6f3ed", "#1d1b19", "#6b655c"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One picture of the sheet: 1x3xHxW in [0, 1], and two lines below it."""
+
+    image: Tensor
+    title: str
+    caption: str
+
+
+def make_sheet(
+    photo: Path, style: str, out: Path, edge_px: int, weights: str | None, config: Path | None
+) -> None:
+    """Paint `photo` by every recipe, long edge `edge_px`, and write the sheet.
+
+    Args:
+        photo: The photo.
+        style: A style image, or the name of a configured style.
+        out: Where to write the sheet.
+        edge_px: Of each picture.
+        weights: As for `styled stylize`.
+        config: The configuration, for a style's name.
+
+    Raises:
+        StyledError: it can't be done; the message says why.
+    """
+    sheet_format = FORMATS.get(out.suffix.lower())
+    if sheet_format is None:
+        leave_with_usage_error(f"--out: {out} should end in one of {', '.join(sorted(FORMATS))}")
+    images, engine_config = _style(style, config)
+    if problems := check_style(Style(images, RECIPES["pyramid"]), max_pixels=MAX_PIXELS):
+        raise ConfigError("\n".join(f"style: {problem}" for problem in problems))
+    if weights is not None:
+        engine_config = EngineConfig.model_validate(
+            {**engine_config.model_dump(), "weights": weights}
+        )
+    try:
+        cells = [_picture(photo, "photo", edge_px)]
+    except FileNotFoundError:
+        raise InputRejected(f"{photo} does not exist") from None
+    cells += [_picture(image.path, "style", edge_px) for image in images[:1]]
+    with progress_bar() as bar:
+        engine = load_engine(engine_config, bar)
+        for name in RECIPES:
+            cells.append(_painted(engine, photo, images, name, edge_px, bar))
+    sheet = _sheet(cells, edge_px)
+    write_whole(out, photos.encode(sheet, sheet_format))
+    for note in engine.facts.degraded:
+        errors.print(Text(f"note: {note}"), soft_wrap=True)
+    console.print(Text(printable(str(out))), soft_wrap=True)
+
+
+def _style(style: str, config: Path | None) -> tuple[tuple[StyleImage, ...], EngineConfig]:
+    if Path(style).is_file():
+        return (StyleImage(Path(style)),), EngineConfig()
+    found = find_config(config)
+    if style not in found.styles:
+        raise ConfigError(
+            f'"{style}" is neither a picture nor a configured style',
+            f"the configuration has {', '.join(found.styles) or 'none'}",
+        )
+    return found.styles[style].images, found.engine
+
+
+def _picture(path: Path, title: str, edge_px: int) -> Cell:
+    photo = read_picture(path, max_pixels=MAX_PIXELS).photo
+    image = photo.tensor(*fitted(photo.width, photo.height, edge_px))[:, :3]
+    return Cell(image, title, path.name)
+
+
+def _painted(
+    engine: LocalEngine,
+    photo: Path,
+    images: Sequence[StyleImage],
+    name: str,
+    edge_px: int,
+    bar: ProgressBar,
+) -> Cell:
+    small = Size(long_edge=edge_px)
+    recipe = RECIPES[name]
+    style_size = small if isinstance(recipe.style_size, Size) else recipe.style_size
+    recipe = replace(recipe, size=small, style_size=style_size)
+    prepared = prepare(photo, Style(tuple(images), recipe), max_pixels=MAX_PIXELS)
+    begun = time.monotonic()
+    try:
+        stylized = paint(engine, prepared, bar, f"{name}: ")
+    except EngineFailure as error:
+        height, width = prepared.content.shape[-2:]
+        blank = prepared.content.new_full((1, 3, height, width), 0.9)
+        return Cell(blank, name, error.message)
+    seconds = time.monotonic() - begun
+    return Cell(stylized.image, name, f"{stylized.steps} steps, {seconds:.0f} s")
+
+
+def _sheet(cells: Sequence[Cell], edge_px: int) -> Tensor:
+    """Return 1x3xHxW: the cells in rows, each with its captions."""
+    columns = min(COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    step = edge_px + _MARGIN_PX
+    width = columns * step + _MARGIN_PX
+    height = rows * (step + _CAPTION_PX) + _MARGIN_PX
+    paper = Image.new("RGB", (width, height), _PAPER)
+    drawing = ImageDraw.Draw(paper)
+    title_font, caption_font = ImageFont.load_default(16), ImageFont.load_default(12)
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        left, top = _MARGIN_PX + column * step, _MARGIN_PX + row * (step + _CAPTION_PX)
+        h, w = cell.image.shape[-2:]
+        if max(h, w) > edge_px:
+            w, h = fitted(w, h, edge_px)
+        picture = photos.decode(photos.encode(resize(cell.image, w, h), "png")).image
+        # All stand on one line, as on a shelf.
+        paper.paste(picture, (left, top + edge_px - h))
+        drawing.text((left, top + edge_px + 6), cell.title, _INK, title_font)
+        caption = _fitting(cell.caption, caption_font, edge_px)
+        drawing.text((left, top + edge_px + 26), caption, _PENCIL, caption_font)
+    pixels = torch.frombuffer(bytearray(paper.tobytes()), dtype=torch.uint8)
+    return pixels.view(1, height, width, 3).permute(0, 3, 1, 2).float() / 255
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in text.splitlines()[0] if text)
+    while font.getlength(shown) > width and len(shown) > 1:
+        shown = shown[:-2] + "\N{HORIZONTAL ELLIPSIS}"
+    return shown

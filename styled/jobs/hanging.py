@@ -1,0 +1,79 @@
+"""Hanging what has ended in the gallery: each result and each rejected input, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from styled.errors import ResourceUnavailable
+from styled.jobs.job import Job, JobState
+from styled.jobs.journal import Journal
+from styled.jobs.protocols import Gallery
+
+log = structlog.get_logger()
+
+PIECES_AT_ONCE = 20
+HANGING_SECONDS = 2.0
+"""How long hanging may keep the next job from being painted, each time."""
+
+TRIED_AGAIN_SECONDS = 60.0
+
+
+class Hanger:
+    """Brings the gallery up to date. Nothing waits for it, and no job fails by it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        gallery: Gallery,
+        outbox: Path,
+        inbox: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Hang in `gallery` what `journal` knows to have ended."""
+        self._journal = journal
+        self._gallery = gallery
+        self._outbox = outbox
+        self._inbox = inbox
+        self._clock = clock
+        self._not_before = 0.0
+        self._trouble = ""
+
+    def hang(self) -> bool:
+        """Hang what is not hanging yet, for a while; return whether there may be more.
+
+        Raises:
+            ResourceUnavailable: the journal can't be used.
+        """
+        begun = self._clock()
+        if begun < self._not_before:
+            return False
+        while self._clock() - begun < HANGING_SECONDS:
+            jobs = self._journal.not_hanging(PIECES_AT_ONCE)
+            if not jobs:
+                return False
+            try:
+                self._gallery.hang([self._piece(job) for job in jobs])
+            except (ResourceUnavailable, OSError) as error:
+                reason = error.message if isinstance(error, ResourceUnavailable) else str(error)
+                log.warning("gallery.failed", reason=reason)
+                self._note(reason)
+                self._not_before = self._clock() + TRIED_AGAIN_SECONDS
+                return False
+            self._journal.note_hanging(jobs)
+            self._note("")
+        return True
+
+    def _piece(self, job: Job) -> tuple[Path, Path | None]:
+        original = Path(job.original) if job.original else None
+        if job.state is JobState.DONE and job.result is not None:
+            return self._outbox / job.result, original or self._inbox / job.input
+        return original or self._inbox / job.input, None
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._journal.write_daemon(gallery_trouble=trouble)
