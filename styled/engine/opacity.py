@@ -41,7 +41,7 @@ class Opacity:
         """Average 1x1xHxW opacity over the pixels that each position of `layers` stands for."""
         strides = {stride_of(layer) for layer in layers}
         self._weights = {
-            stride: F.avg_pool2d(opacity.float(), stride).clamp(min=_LEAST) for stride in strides
+            stride: F.avg_pool2d(opacity, stride).clamp(min=_LEAST) for stride in strides
         }
         self._totals = {stride: float(w.double().sum()) for stride, w in self._weights.items()}
 

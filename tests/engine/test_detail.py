@@ -1,0 +1,104 @@
+"""A painting that is enlarged to its photo's size: one more scale, of a few steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from styled.engine.stylize import stylize
+from styled.engine.vgg import Vgg19
+from styled.recipes import PYRAMID, Optimizer, Scales, Size
+from tests.engine.conftest import dumped, loaded, picture
+from tests.engine.test_stylize import finish
+
+RECIPE = replace(PYRAMID, steps=4, detail_steps=2, scales=Scales(start_px=32))
+CONTENT, STYLES = picture(128, 96), [(picture(60, 60, 1), 1.0)]
+PAINTED = 64, 48
+
+
+def test_the_last_scale_is_the_photos_own_and_takes_few_steps(network: Vgg19) -> None:
+    """The scales lead up to the painted size; then it is enlarged."""
+    seen, result = finish(stylize(network, CONTENT, STYLES, RECIPE, painted_size=PAINTED))
+    assert seen[0].plan == ((45, 34), (64, 48), (128, 96))
+    assert [(p.scale, p.step) for p in seen][-3:] == [(2, 4), (3, 1), (3, 2)]
+    assert seen[-1].finished
+    assert result.detail_steps == 2
+    assert result.image.shape == CONTENT.shape
+    assert result.degraded == ()
+
+
+def test_the_fraction_knows_how_few_the_last_steps_are(network: Vgg19) -> None:
+    """It grows to one, in proportion to pixels times steps."""
+    seen, _ = finish(stylize(network, CONTENT, STYLES, RECIPE, painted_size=PAINTED))
+    fractions = [p.fraction for p in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    painted, detail = 4 * (45 * 34 + 64 * 48), 2 * 128 * 96
+    assert fractions[-3] == pytest.approx(painted / (painted + detail))
+
+
+def test_what_was_painted_stays_and_its_detail_gets_closer_to_the_style(network: Vgg19) -> None:
+    """Seen from afar it is the painting; the loss at full size has become less."""
+    recipe = replace(RECIPE, steps=12, detail_steps=6)
+    painting = stylize(network, CONTENT, STYLES, recipe, painted_size=PAINTED)
+    progress = next(painting)
+    while not (progress.scale == 2 and progress.finished):
+        progress = next(painting)
+    painted = progress.preview(64)
+    rest, result = finish(painting)
+    assert rest[-1].losses.total < rest[0].losses.total
+    small = torch.nn.functional.interpolate(result.image, (48, 64), mode="area")
+    changed = (small - painted).abs().mean()
+    photo = torch.nn.functional.interpolate(CONTENT, (48, 64), mode="area")
+    assert float(changed) < 0.5 * float((painted - photo).abs().mean())
+
+
+def test_without_detail_steps_it_is_only_painted(network: Vgg19) -> None:
+    """The result has the painted size; whoever publishes it may enlarge it."""
+    recipe = replace(RECIPE, detail_steps=0)
+    seen, result = finish(stylize(network, CONTENT, STYLES, recipe, painted_size=PAINTED))
+    assert seen[-1].plan[-1] == PAINTED
+    assert result.image.shape == (1, 3, 48, 64)
+    assert (result.detail_steps, result.degraded) == (0, ())
+
+
+def test_memory_for_the_full_size_may_be_missing(network: Vgg19) -> None:
+    """Then the painting itself is the result, and that is said."""
+    recipe = replace(RECIPE, optimizer=Optimizer(name="adam", learning_rate=0.02))
+    small = replace(recipe, size=Size(long_edge=64))
+    painting = stylize(
+        network, CONTENT, STYLES, small, memory_bytes=60_000_000, painted_size=PAINTED
+    )
+    _, result = finish(painting)
+    width, height = result.image.shape[3], result.image.shape[2]
+    assert (width, height) < (128, 96)
+    assert result.detail_steps == 0
+    (note,) = (note for note in result.degraded if "in place of" in note)
+    assert note == f"memory was short: painted at {width} x {height} in place of 128 x 96"
+
+
+def test_it_can_be_interrupted_amid_the_detail(network: Vgg19) -> None:
+    """Resumed, it comes out the same, byte for byte."""
+    _, whole = finish(stylize(network, CONTENT, STYLES, RECIPE, painted_size=PAINTED))
+    painting = stylize(network, CONTENT, STYLES, RECIPE, painted_size=PAINTED)
+    progress = next(painting)
+    while progress.scale < 3:
+        progress = next(painting)
+    resume = loaded(dumped(progress.checkpoint()))
+    rest, resumed = finish(stylize(network, CONTENT, STYLES, RECIPE, resume, painted_size=PAINTED))
+    assert [(p.scale, p.step) for p in rest] == [(3, 2)]
+    assert torch.equal(resumed.image, whole.image)
+
+
+def test_a_style_of_its_own_size_is_seen_at_the_painted_size(network: Vgg19) -> None:
+    """A published recipe that looks at its style at 48 pixels does so there too."""
+    recipe = replace(RECIPE, scales=None, style_size=Size(long_edge=48), size=Size(long_edge=64))
+    style = [(picture(48, 48, 1), 1.0)]
+    first, _ = finish(stylize(network, CONTENT, style, recipe, painted_size=PAINTED))
+    small = torch.nn.functional.interpolate(
+        CONTENT, (48, 64), mode="bicubic", antialias=True
+    ).clamp(0, 1)
+    alone, _ = finish(stylize(network, small, style, recipe))
+    assert first[0].losses.style == pytest.approx(alone[0].losses.style, rel=1e-4)

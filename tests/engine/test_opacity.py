@@ -1,0 +1,247 @@
+"""Transparent pixels: what they have no part in, and that tiles make no difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from styled.engine.color import (
+    color_statistics,
+    keep_colors,
+    match_histogram,
+    recolored_styles,
+)
+from styled.engine.footprint import Footprint
+from styled.engine.guard import Settings
+from styled.engine.losses import content_loss, moments
+from styled.engine.objective import Objective, layer_features, style_targets, to_space
+from styled.engine.opacity import Opacity, split_opacity, with_opacity
+from styled.engine.style_losses import WassersteinTarget
+from styled.engine.stylize import stylize
+from styled.engine.tiling import reach, tiles
+from styled.engine.vgg import Vgg19
+from styled.recipes import PYRAMID, RECIPES, Init, PreserveColor, Recipe, Scales
+from tests.engine.conftest import driven, picture
+
+SHALLOW = replace(
+    PYRAMID,
+    content_layers={"relu2_2": 1.0},
+    style_layers={"relu1_1": 0.6, "relu2_1": 0.4},
+)
+
+
+def transparent_from(column: int, image: Tensor) -> Tensor:
+    """Return a picture that is opaque to the left of a column."""
+    opacity = torch.ones_like(image[:, :1])
+    opacity[..., column:] = 0
+    return with_opacity(image, opacity)
+
+
+def test_opacity_is_split_off_and_put_back() -> None:
+    """Three channels have none; of four it is the last."""
+    image, opacity = picture(40, 32), picture(40, 32, 1)[:, :1]
+    assert split_opacity(image)[1] is None
+    colors, found = split_opacity(with_opacity(image, opacity))
+    assert torch.equal(colors, image)
+    assert found is not None
+    assert torch.equal(found, opacity)
+
+
+def test_moments_of_what_counts_are_those_of_a_picture_of_only_that() -> None:
+    """Weights of zero and one choose positions; a half counts half."""
+    features = torch.randn(1, 5, 6, 8, dtype=torch.float64)
+    weights = torch.zeros(1, 1, 6, 8, dtype=torch.float64)
+    weights[..., :3] = 1
+    chosen, alone = moments(features, weights), moments(features[..., :3])
+    assert chosen.positions == alone.positions == 18
+    torch.testing.assert_close(chosen.mean, alone.mean)
+    torch.testing.assert_close(chosen.gram, alone.gram)
+    halved = moments(features, weights / 2)
+    torch.testing.assert_close(halved.mean, alone.mean)
+    torch.testing.assert_close(halved.covariance(), alone.covariance())
+
+
+def test_a_position_counts_as_its_pixels_are_opaque() -> None:
+    """A position of relu2_1 stands for four pixels."""
+    alpha = torch.zeros(1, 1, 32, 32)
+    alpha[..., 0, 0] = 1
+    alpha[..., 0:2, 2:4] = 0.5
+    opacity = Opacity(alpha, ["relu1_1", "relu2_1"])
+    (tile,) = tiles(32, 32, None, ["relu2_1"])
+    weights = opacity.weights(tile, "relu2_1")
+    assert weights.shape == (1, 1, 16, 16)
+    assert weights[0, 0, 0, :3].tolist() == pytest.approx([0.25, 0.5, 0], abs=1e-5)
+    assert opacity.positions("relu1_1") == pytest.approx(3, abs=1e-2)
+
+
+def test_all_opaque_is_the_same_as_no_opacity(network: Vgg19) -> None:
+    """Loss and gradient agree to rounding, for a style and a photo with four channels."""
+    content, style, image = picture(64, 48), picture(48, 64, 1), picture(64, 48, 2)
+    ones = torch.ones(1, 1, 48, 64)
+    plain = style_targets(network, PYRAMID, [(style, 1.0)])
+    masked = style_targets(network, PYRAMID, [(with_opacity(style, ones.mT), 1.0)])
+    losses, gradient = Objective(network, PYRAMID, content, plain).evaluate(image)
+    again, same = Objective(network, PYRAMID, with_opacity(content, ones), masked).evaluate(image)
+    assert again.total == pytest.approx(losses.total, rel=1e-5)
+    torch.testing.assert_close(same, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+def test_a_style_is_what_is_opaque_of_it(network: Vgg19) -> None:
+    """What lies in transparent pixels beyond the network's sight changes no target by a bit."""
+    style = picture(128, 48)
+    other = style.clone()
+    other[..., 64 + reach(SHALLOW.style_layers) :] = 0.9
+    first, second = (
+        style_targets(network, SHALLOW, [(transparent_from(64, image), 1.0)])
+        for image in (style, other)
+    )
+    opaque = style_targets(network, SHALLOW, [(other, 1.0)])
+    for name in SHALLOW.style_layers:
+        ours, theirs, whole = first[name], second[name], opaque[name]
+        assert isinstance(ours, WassersteinTarget)
+        assert isinstance(theirs, WassersteinTarget)
+        assert isinstance(whole, WassersteinTarget)
+        torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(ours.mean, whole.mean, rtol=1e-2, atol=1e-3)
+
+
+def test_nothing_pulls_at_pixels_that_only_transparent_positions_see(network: Vgg19) -> None:
+    """Without total variation the gradient is zero there, but for the trace that all keep."""
+    recipe = replace(SHALLOW, tv_loss="none")
+    image, style = picture(128, 48, 2), picture(64, 64, 1)
+    targets = style_targets(network, recipe, [(style, 1.0)])
+    content = transparent_from(64, picture(128, 48))
+    _, gradient = Objective(network, recipe, content, targets).evaluate(image)
+    layers = {**recipe.content_layers, **recipe.style_layers}
+    beyond = 64 + reach(layers) + 2
+    assert float(gradient[..., beyond:].abs().max()) < 1e-4 * float(gradient.abs().max())
+
+
+def test_the_gradient_is_that_of_the_weighted_losses(network64: Vgg19) -> None:
+    """It agrees with automatic differentiation of the losses written down plainly."""
+    recipe = replace(SHALLOW, tv_loss="none", pooling="average")
+    content, style = picture(48, 40).double(), picture(40, 48, 1).double()
+    image = picture(48, 40, 2).double().requires_grad_()
+    alpha = picture(48, 40, 3)[:, :1].double()
+    targets = style_targets(network64, recipe, [(style, 1.0)])
+    opacity = Opacity(alpha, [*recipe.content_layers, *recipe.style_layers])
+    (tile,) = tiles(40, 48, None, recipe.content_layers)
+
+    seen = layer_features(network64, recipe, image, {**recipe.content_layers,
+                                                     **recipe.style_layers})  # fmt: skip
+    with torch.no_grad():
+        photo = layer_features(network64, recipe, content, recipe.content_layers)
+    total = torch.zeros((), dtype=torch.float64)
+    for name, weight in recipe.style_layers.items():
+        w = opacity.weights(tile, name)
+        share = w / w.sum()
+        flat, share = seen[name].flatten(2)[0], share.flatten()
+        mean = (flat * share).sum(dim=1)
+        centred = flat - mean[:, None]
+        covariance = (centred * share) @ centred.T + 1e-4 * torch.eye(len(flat))
+        target = targets[name]
+        assert isinstance(target, WassersteinTarget)
+        values = torch.linalg.eigvalsh(target.root @ covariance @ target.root)
+        spread = covariance.trace() + target.trace - 2 * values.clamp(min=1e-20).sqrt().sum()
+        total = total + weight * ((mean - target.mean).square().mean() + spread / len(flat))
+    for name, weight in recipe.content_layers.items():
+        w = opacity.weights(tile, name)
+        squares = (seen[name] - photo[name]).square() * w
+        term = squares.sum() / (seen[name].shape[1] * w.sum())
+        total = total + recipe.content_weight * weight * term
+    (wanted,) = torch.autograd.grad(total, image)
+
+    objective = Objective(network64, recipe, with_opacity(content, alpha), targets)
+    losses, gradient = objective.evaluate(image.detach())
+    assert losses.total == pytest.approx(float(total.detach()), rel=1e-6)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-7 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_tiles_make_no_difference_to_opacity(network: Vgg19, recipe: Recipe) -> None:
+    """Loss and gradient in tiles are those of the whole picture, for every recipe."""
+    content, style, image = picture(200, 152), picture(160, 152, 1), picture(200, 152, 2)
+    image, tiled = to_space(recipe, image), 64
+    alpha = (picture(200, 152, 3)[:, :1] * 2 - 0.5).clamp(0, 1)
+    alpha[..., :64, :64] = 0  # one tile counts for nothing at all
+    masked = with_opacity(content, alpha)
+    targets = style_targets(network, recipe, [(style, 1.0)])
+    whole, gradient = Objective(network, recipe, masked, targets).evaluate(image)
+    parts, same = Objective(network, recipe, masked, targets, tiled).evaluate(image)
+    assert parts.total == pytest.approx(whole.total, rel=1e-4)
+    torch.testing.assert_close(same, gradient, rtol=0, atol=2e-3 * float(gradient.abs().max()))
+
+
+def test_a_picture_that_is_transparent_all_over_still_has_a_finite_loss(network: Vgg19) -> None:
+    """It may come to that at a coarse scale; every position then counts alike."""
+    content, style = picture(48, 40), picture(40, 48, 1)
+    nothing = with_opacity(content, torch.zeros(1, 1, 40, 48))
+    targets = style_targets(network, PYRAMID, [(style, 1.0)])
+    losses, gradient = Objective(network, PYRAMID, nothing, targets).evaluate(picture(48, 40, 2))
+    usual, _ = Objective(network, PYRAMID, content, targets).evaluate(picture(48, 40, 2))
+    assert losses.total == pytest.approx(usual.total, rel=1e-3)
+    assert bool(gradient.isfinite().all())
+
+
+def test_weights_scale_the_content_loss() -> None:
+    """Half of all positions: the mean is over that half; a sum is of that half."""
+    features, target = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
+    weights = torch.zeros(1, 1, 4, 4)
+    weights[..., :2] = 1
+    assert float(content_loss("mean_squared", features, target, 16, weights)) == 1
+    assert float(content_loss("half_sum_squared", features, target, 16, weights)) == 8
+
+
+def test_statistics_of_colours_are_of_what_is_opaque() -> None:
+    """Mean, covariance and histogram know nothing of transparent pixels."""
+    image = picture(64, 48)
+    masked = transparent_from(32, image)
+    mean, covariance = color_statistics(masked)
+    wanted_mean, wanted_covariance = color_statistics(image[..., :32])
+    torch.testing.assert_close(mean, wanted_mean)
+    torch.testing.assert_close(covariance, wanted_covariance)
+    matched = match_histogram(transparent_from(32, picture(64, 48, 1)), masked)
+    for channel in range(3):
+        assert torch.equal(
+            matched[0, channel, :, :32].flatten().sort().values,
+            image[0, channel, :, :32].flatten().sort().values,
+        )
+    assert torch.equal(matched[:, :3, :, 32:], picture(64, 48, 1)[..., 32:])
+
+
+@pytest.mark.parametrize("kind", ["luminance", "histogram", "affine"])
+def test_keeping_colours_goes_with_opacity(kind: PreserveColor) -> None:
+    """The opaque part comes out as if it were the whole picture."""
+    result, content = picture(64, 48), picture(64, 48, 1)
+    kept = keep_colors(kind, result, transparent_from(32, content))
+    alone = keep_colors(kind, result[..., :32], content[..., :32])
+    assert kept.shape == (1, 3, 48, 64)
+    torch.testing.assert_close(kept[..., :32], alone, rtol=0, atol=1e-6)
+    ((style, _),) = recolored_styles(kind, [(transparent_from(32, result), 1.0)], content)
+    assert style.shape == (1, 4, 48, 64)
+    assert torch.equal(style[:, 3:], transparent_from(32, result)[:, 3:])
+
+
+@pytest.mark.parametrize("init", ["content", "gray", "noise", "style_colors"])
+def test_a_painting_of_a_photo_with_opacity_has_three_channels(network: Vgg19, init: Init) -> None:
+    """Whatever it begins with, at every scale, and its preview too."""
+    recipe = replace(PYRAMID, steps=2, scales=Scales(start_px=32), init=init,
+                     preserve_color="affine")  # fmt: skip
+    content, style = transparent_from(40, picture(64, 48)), transparent_from(40, picture(60, 60, 1))
+    painting = stylize(network, content, [(style, 1.0)], recipe)
+    progress = next(painting)
+    assert progress.preview(32).shape[1] == 3
+    assert driven(painting).image.shape == (1, 3, 48, 64)
+
+
+def test_what_is_predicted_to_be_needed_counts_opacity(network: Vgg19) -> None:
+    """Weighing the widest features takes one more copy of them."""
+    content, style = picture(64, 48), picture(48, 48, 1)
+    plain = Footprint.of(network, PYRAMID, content, [(style, 1.0)])
+    masked = Footprint.of(network, PYRAMID, transparent_from(32, content), [(style, 1.0)])
+    settings = Settings(PYRAMID.optimizer)
+    more = masked.peak_bytes(settings, (640, 480)) - plain.peak_bytes(settings, (640, 480))
+    assert more >= 64 * 4 * 640 * 480
