@@ -83,9 +83,12 @@ class Studio:
         return path
 
     def files(self, root: str) -> list[str]:
-        """Return all files below one of the folders, relative to it."""
+        """Return all files below one of the folders, relative to it, without the gallery's."""
         base = self.folder / root
-        return sorted(str(p.relative_to(base)) for p in base.rglob("*") if p.is_file())
+        found = (str(p.relative_to(base)) for p in base.rglob("*") if p.is_file())
+        return sorted(
+            name for name in found if not name.startswith(("gallery.html", "gallery_files"))
+        )
 
     def sidecar(self, path: str) -> dict[str, dict[str, object]]:
         """Return the content of a sidecar."""

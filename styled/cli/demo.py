@@ -22,6 +22,7 @@ from styled.cli.demo_pictures import draw_photo
 from styled.cli.exits import console, errors
 from styled.cli.init import WorkingFolder, init_folder
 from styled.delivery.atomic import write_whole
+from styled.delivery.gallery import PAGE
 from styled.delivery.names import sidecar_of
 from styled.engine.weights import imagenet_file
 from styled.errors import EngineFailure, ResourceUnavailable
@@ -91,6 +92,7 @@ def run_demo(out: Path) -> None:
         ("style", made.folder / "styles" / f"{made.style}.png"),
         ("painting", result),
         ("how it was made", sidecar_of(result)),
+        ("gallery", made.folder / "outbox" / PAGE),
         ("log", _log_file(made)),
         ("working folder", made.folder),
     ):

@@ -300,6 +300,10 @@ def recipes(
     edge_px: Annotated[
         int, typer.Option("--edge", min=64, max=1024, help="Long edge of its pictures.")
     ] = 192,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="No recipe takes more: a quick look.", show_default=False),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="For the sheet, as of stylize.", show_default=False)
     ] = None,
@@ -310,7 +314,7 @@ def recipes(
         if sheet is not None:
             from styled.cli.sheet import make_sheet
 
-            make_sheet(*sheet, out, edge_px, weights, config)
+            make_sheet(*sheet, out, edge_px, steps, weights, config)
             return
         from styled.cli.recipes import show_recipe, show_recipes
 

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from styled import photos
 from styled.cli.exits import console, errors, leave_with_usage_error
-from styled.cli.stylize import FORMATS, MAX_PIXELS, load_engine, paint, progress_bar
+from styled.cli.stylize import (
+    FORMATS,
+    MAX_PIXELS,
+    is_same_file,
+    load_engine,
+    paint,
+    progress_bar,
+    require_writable,
+)
 from styled.cli.working_folder import find_config
 from styled.config import EngineConfig, Style, StyleImage
 from styled.delivery.atomic import write_whole
@@ -24,7 +32,7 @@ from styled.engine.scales import fitted, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
 from styled.jobs.preparation import check_style, prepare, read_picture
 from styled.ops.logs import printable
-from styled.recipes import RECIPES, Size
+from styled.recipes import RECIPES, Recipe, Size
 
 COLUMNS = 4
 _MARGIN_PX, _CAPTION_PX = 16, 44
@@ -41,7 +49,13 @@ class Cell:
 
 
 def make_sheet(
-    photo: Path, style: str, out: Path, edge_px: int, weights: str | None, config: Path | None
+    photo: Path,
+    style: str,
+    out: Path,
+    edge_px: int,
+    most_steps: int | None,
+    weights: str | None,
+    config: Path | None,
 ) -> None:
     """Paint `photo` by every recipe, long edge `edge_px`, and write the sheet.
 
@@ -50,6 +64,7 @@ def make_sheet(
         style: A style image, or the name of a configured style.
         out: Where to write the sheet.
         edge_px: Of each picture.
+        most_steps: No recipe takes more at each scale; None: as many as it has.
         weights: As for `styled stylize`.
         config: The configuration, for a style's name.
 
@@ -60,6 +75,9 @@ def make_sheet(
     if sheet_format is None:
         leave_with_usage_error(f"--out: {out} should end in one of {', '.join(sorted(FORMATS))}")
     images, engine_config = _style(style, config)
+    for picture in (photo, *(image.path for image in images)):
+        if is_same_file(picture, out):
+            leave_with_usage_error(f"--out: {out} is {picture} itself, and would be lost")
     if problems := check_style(Style(images, RECIPES["pyramid"]), max_pixels=MAX_PIXELS):
         raise ConfigError("\n".join(f"style: {problem}" for problem in problems))
     if weights is not None:
@@ -70,11 +88,14 @@ def make_sheet(
         cells = [_picture(photo, "photo", edge_px)]
     except FileNotFoundError:
         raise InputRejected(f"{photo} does not exist") from None
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder", "name a file in it")
+    require_writable(out.absolute().parent)
     cells += [_picture(image.path, "style", edge_px) for image in images[:1]]
     with progress_bar() as bar:
         engine = load_engine(engine_config, bar)
         for name in RECIPES:
-            cells.append(_painted(engine, photo, images, name, edge_px, bar))
+            cells.append(_painted(engine, photo, images, RECIPES[name], edge_px, most_steps, bar))
     sheet = _sheet(cells, edge_px)
     write_whole(out, photos.encode(sheet, sheet_format))
     for note in engine.facts.degraded:
@@ -104,14 +125,16 @@ def _painted(
     engine: LocalEngine,
     photo: Path,
     images: Sequence[StyleImage],
-    name: str,
+    recipe: Recipe,
     edge_px: int,
+    most_steps: int | None,
     bar: ProgressBar,
 ) -> Cell:
     small = Size(long_edge=edge_px)
-    recipe = RECIPES[name]
+    name, asked = recipe.name, recipe.steps
+    steps = min(asked, most_steps or asked)
     style_size = small if isinstance(recipe.style_size, Size) else recipe.style_size
-    recipe = replace(recipe, size=small, style_size=style_size)
+    recipe = replace(recipe, size=small, style_size=style_size, steps=steps)
     prepared = prepare(photo, Style(tuple(images), recipe), max_pixels=MAX_PIXELS)
     begun = time.monotonic()
     try:
@@ -121,37 +144,35 @@ def _painted(
         blank = prepared.content.new_full((1, 3, height, width), 0.9)
         return Cell(blank, name, error.message)
     seconds = time.monotonic() - begun
-    return Cell(stylized.image, name, f"{stylized.steps} steps, {seconds:.0f} s")
+    taken = str(stylized.steps) if steps == asked else f"{steps} of {asked}"
+    return Cell(stylized.image, name, f"{taken} steps, {seconds:.0f} s")
 
 
 def _sheet(cells: Sequence[Cell], edge_px: int) -> Tensor:
     """Return 1x3xHxW: the cells in rows, each with its captions."""
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
-    step = edge_px + _MARGIN_PX
-    width = columns * step + _MARGIN_PX
-    height = rows * (step + _CAPTION_PX) + _MARGIN_PX
+    sizes = [fitted(cell.image.shape[3], cell.image.shape[2], edge_px) for cell in cells]
+    tallest = max(height for _, height in sizes)
+    column_px, row_px = edge_px + _MARGIN_PX, tallest + _MARGIN_PX + _CAPTION_PX
+    width, height = columns * column_px + _MARGIN_PX, rows * row_px + _MARGIN_PX
     paper = Image.new("RGB", (width, height), _PAPER)
     drawing = ImageDraw.Draw(paper)
     title_font, caption_font = ImageFont.load_default(16), ImageFont.load_default(12)
-    for index, cell in enumerate(cells):
+    for index, (cell, (w, h)) in enumerate(zip(cells, sizes, strict=True)):
         row, column = divmod(index, columns)
-        left, top = _MARGIN_PX + column * step, _MARGIN_PX + row * (step + _CAPTION_PX)
-        h, w = cell.image.shape[-2:]
-        if max(h, w) > edge_px:
-            w, h = fitted(w, h, edge_px)
+        left, bottom = _MARGIN_PX + column * column_px, _MARGIN_PX + row * row_px + tallest
         picture = photos.decode(photos.encode(resize(cell.image, w, h), "png")).image
-        # All stand on one line, as on a shelf.
-        paper.paste(picture, (left, top + edge_px - h))
-        drawing.text((left, top + edge_px + 6), cell.title, _INK, title_font)
+        paper.paste(picture, (left, bottom - h))  # all stand on one line, as on a shelf
+        drawing.text((left, bottom + 6), cell.title, _INK, title_font)
         caption = _fitting(cell.caption, caption_font, edge_px)
-        drawing.text((left, top + edge_px + 26), caption, _PENCIL, caption_font)
+        drawing.text((left, bottom + 26), caption, _PENCIL, caption_font)
     pixels = torch.frombuffer(bytearray(paper.tobytes()), dtype=torch.uint8)
     return pixels.view(1, height, width, 3).permute(0, 3, 1, 2).float() / 255
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    shown = "".join(c if c.isprintable() else "?" for c in text.splitlines()[0] if text)
+    shown = "".join(c if c.isprintable() else "?" for c in text.partition("\n")[0])
     while font.getlength(shown) > width and len(shown) > 1:
         shown = shown[:-2] + "\N{HORIZONTAL ELLIPSIS}"
     return shown

@@ -89,7 +89,7 @@ def stylize_one(request: StylizeRequest) -> None:
             f"--out: {request.out} should end in one of {', '.join(sorted(FORMATS))}"
         )
     for picture in (request.photo, *request.images):
-        if _is_same_file(picture, request.out):
+        if is_same_file(picture, request.out):
             leave_with_usage_error(f"--out: {request.out} is {picture} itself, and would be lost")
     style, engine_config = _style_and_engine(request)
     if problems := check_style(style, max_pixels=MAX_PIXELS):
@@ -104,7 +104,7 @@ def stylize_one(request: StylizeRequest) -> None:
         raise InputRejected(f"{request.photo} does not exist") from None
     if request.out.is_dir():
         raise ConfigError(f"--out: {request.out} is a folder", "name a file in it")
-    _require_writable(request.out.absolute().parent)
+    require_writable(request.out.absolute().parent)
 
     with progress_bar() as bar:
         engine = load_engine(engine_config, bar)
@@ -246,14 +246,15 @@ def progress_bar() -> Iterator[ProgressBar]:
         yield bar
 
 
-def _is_same_file(a: Path, b: Path) -> bool:
+def is_same_file(a: Path, b: Path) -> bool:
+    """Tell whether both names lead to one file that is there."""
     try:
         return os.path.samefile(a, b)
     except OSError:
         return False
 
 
-def _require_writable(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
     """Make the folder, and a file in it: better to fail now than after all the painting.
 
     Raises:

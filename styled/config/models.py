@@ -16,6 +16,7 @@ from styled.config.values import (
     Count,
     Device,
     FilePath,
+    Flag,
     FolderName,
     MemoryLimit,
     NamePattern,
@@ -186,7 +187,7 @@ class OutputConfig(BaseModel):
         default=None,
         description="Keep a picture of every so many steps beside the result; null: do not.",
     )
-    gallery: bool = Field(
+    gallery: Flag = Field(
         default=True, description="Keep a page with all results, gallery.html, in the outbox."
     )
     after_success: Literal["archive", "keep", "delete"] = Field(

@@ -76,7 +76,8 @@ def _translated(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             message = expected_got("text", value)
             message += "; put it in quotes" if isinstance(value, bool | int | float | date) else ""
         case "literal_error":
-            choices = re.findall(r"'([^']*)'", str(context["expected"]))
+            found = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
+            choices = [word or number for word, number in found]
             near = nearest(str(value), choices) if isinstance(value, str) else None
             message = expected_got(choice_of(choices), value)
             message += f'; did you mean "{near}"?' if near else ""

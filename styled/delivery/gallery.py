@@ -47,6 +47,14 @@ THUMB_PX = 480
 THUMB_QUALITY = 75
 VERSION = 1
 
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""Of a job. Sidecars may have been written by anybody."""
+
+_NOT_TO_BE_READ = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+)  # fmt: skip
+"""What a manifest raises that somebody has spoilt."""
+
 _OURS = b'<meta name="generator" content="styled">'
 _MANIFEST = re.compile(rb'<script id="manifest" type="application/json">(.*?)</script>', re.DOTALL)
 
@@ -59,6 +67,7 @@ class Contents:
         pages: The number of the newest data page; 0: there is none yet.
         styles: For each style how many results it has.
         newest: The records of the newest data page, the oldest first.
+        previous: Those of the data page before it.
     """
 
     pages: int = 0
@@ -66,12 +75,13 @@ class Contents:
     rejected: int = 0
     styles: dict[str, int] = field(default_factory=dict)
     newest: list[Record] = field(default_factory=list)
+    previous: list[Record] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
         """Count a record, and put it on the newest data page or the one after it."""
         if self.pages == 0 or len(self.newest) >= RECORDS_PER_PAGE:
             self.pages += 1
-            self.newest = []
+            self.previous, self.newest = self.newest, []
         self.newest.append(record)
         self.count(record)
 
@@ -83,6 +93,10 @@ class Contents:
         style = str(record.get("style"))
         self.results += 1
         self.styles[style] = self.styles.get(style, 0) + 1
+
+    def has(self, job_id: JsonValue) -> bool:
+        """Tell whether a piece is on one of the two newest data pages."""
+        return any(record.get("id") == job_id for record in (*self.previous, *self.newest))
 
     def manifest(self) -> dict[str, JsonValue]:
         """Return what the HTML holds."""
@@ -137,21 +151,20 @@ class Gallery:
 
         Args:
             pieces: For each the file with a sidecar beside it, and its original if there is
-                one. What has no sidecar, or is shown already, is passed over.
+                one, `RECORDS_PER_PAGE` at most. What has no sidecar, or is shown already, is
+                passed over.
 
         Raises:
-            ResourceUnavailable: the outbox is full, read-only or gone, or somebody else's file
-                has the page's name.
+            ResourceUnavailable: the outbox is full, read-only or gone, somebody else's file has
+                the page's name, or another process is at the page.
         """
         self._require_mounted(self._outbox)
-        with self._locked():
+        with self._locked(wait=False):
             contents, self._contents = self._read(), None  # until all of it is written
-            known = {record.get("id") for record in contents.newest}
             pages: dict[int, list[Record]] = {}
             for path, original in pieces:
                 record = self.record(path, original)
-                if record is not None and record["id"] not in known:
-                    known.add(record["id"])
+                if record is not None and not contents.has(record["id"]):
                     contents.add(record)
                     pages[contents.pages] = contents.newest
             for number, records in pages.items():
@@ -161,12 +174,15 @@ class Gallery:
     def record(self, path: Path, original: Path | None) -> Record | None:
         """Return what the page shows of a result or a rejected input, None without a sidecar.
 
-        Its small pictures are made of the files where they were not kept.
+        Its small pictures are made of the files where they were not kept. A sidecar with an id
+        that none of ours has is somebody else's.
         """
         try:
             sidecar = Sidecar.model_validate_json(sidecar_of(path).read_bytes())
         except (OSError, ValidationError):
             return None
+        if not _ID.fullmatch(sidecar.job.id):
+            return None  # files are named after it
         thumbs: dict[str, str | None] = {"before": None, "after": None}
         if sidecar.result is not None:
             sources = {"before": original, "after": path}
@@ -189,7 +205,7 @@ class Gallery:
             ResourceUnavailable: as `hang`.
         """
         self._require_mounted(self._outbox)
-        with self._locked():
+        with self._locked(wait=True):
             self._refuse_strangers()
             found = [record for path, original in pieces if (record := self.record(path, original))]
             found.sort(key=lambda record: (str(record["finished"]), str(record["id"])))
@@ -216,20 +232,22 @@ class Gallery:
         self._refuse_strangers()
         contents = self._counted()
         # A data page that was written just before the process died is not counted yet.
-        known = {record.get("id") for record in contents.newest}
-        for number in (max(contents.pages, 1), contents.pages + 1):
+        first = max(contents.pages, 1)
+        counted = contents.newest
+        for number in (first, first + 1):
             records = self._page(number)
             if records is None:
                 break
             contents.pages, contents.newest = number, records
             for record in records:
-                if record.get("id") not in known:
+                if all(record.get("id") != known.get("id") for known in counted):
                     contents.count(record)
+        contents.previous = self._page(contents.pages - 1) or []
         return contents
 
     def _counted(self) -> Contents:
         """Return what the HTML counts; where that can't be known, count the data pages."""
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        with suppress(*_NOT_TO_BE_READ):
             match = _MANIFEST.search(self.page.read_bytes())
             manifest = json.loads(match[1]) if match else {}
             if manifest["version"] == VERSION:
@@ -280,12 +298,23 @@ class Gallery:
             )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Have the page for this process alone: `styled gallery` may run beside the daemon."""
+    def _locked(self, *, wait: bool) -> Iterator[None]:
+        """Have the page for this process alone: `styled gallery` may run beside the daemon.
+
+        Raises:
+            ResourceUnavailable: another process has it, and may for long; or the outbox is full,
+                read-only or gone.
+        """
         make_folder(self._files)
         path = self._files / ".lock"
         with resource_errors(path), open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ResourceUnavailable(
+                    f"{self.page} is being made anew by another process",
+                    "work goes on by itself once that is done",
+                ) from None
             yield
 
     def _forget(self, pages: int, ids: set[str]) -> None:
@@ -334,7 +363,7 @@ def pieces_below(outbox: Path, rejected: Path, archive: Path) -> Iterator[tuple[
                 folders[:] = [name for name in folders if name != FILES]
             for name in sorted(names):
                 path = Path(folder, name).with_suffix("")
-                if name.endswith(".json") and path.is_file():
+                if name.endswith(".json") and path.is_file() and sidecar_of(path).is_file():
                     yield path, _original_of(path, outbox, archive) if root == outbox else None
 
 

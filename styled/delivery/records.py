@@ -48,12 +48,13 @@ def record_of(
     result, timing = sidecar.result, sidecar.timing
     if result is None:
         return None
+    seconds = timing.prepare + timing.optimise + timing.publish if timing else 0.0
     curve, scales = _curve(sidecar.losses) if sidecar.losses else ([], [])
     return {
         **common,
         "kind": "result",
         "recipe": str((sidecar.recipe or {}).get("name", "")),
-        "seconds": round(timing.prepare + timing.optimise + timing.publish, 1) if timing else 0.0,
+        "seconds": round(seconds, 1) if math.isfinite(seconds) else 0.0,
         "width": result.width,
         "height": result.height,
         "result": _url(path, outbox),

@@ -59,8 +59,9 @@ class FrameStore:
             self._make_folder(path.parent)
             image = resize(progress.preview(LONG_EDGE_PX), *_frame_size(*progress.plan[-1]))
             self._write_whole(path, photos.encode(image, "jpeg", QUALITY))
-        # Full disks, or an image of numbers that are none, just before it is rolled back.
-        except (ResourceUnavailable, ValueError) as error:
+        # Full disks, an image of numbers that are none, just before it is rolled back, or no
+        # memory: a frame is no reason to fail, and what is lasting will say so again.
+        except (ResourceUnavailable, ValueError, RuntimeError, MemoryError) as error:
             log.warning("frame.failed", reason=str(error), path=readable(path))
 
     def kept(self, job: Job) -> list[Path]:

@@ -76,6 +76,8 @@ def to_srgb(image: Image.Image, deep: Levels | None = None) -> Colours:
     if deep is None and image.mode.startswith("I;16"):
         deep = _deep_gray(image, np.asarray(image))
     shallow, notes = _eight_bit(image)
+    if deep is not None and deep.shape[2] == 2:
+        shallow = shallow.convert("LA")  # which Pillow opens as RGBA
     colours, alpha = _set_alpha_apart(shallow)
     transparent = image.info.get("transparency")
     if deep is not None and deep.shape[2] == 3 and isinstance(transparent, tuple):

@@ -25,6 +25,7 @@ from styled.photos.saving import (
     LONGEST_IPTC,
     LONGEST_XMP,
     MODES,
+    UNREAD_DEEP_MODES,
     save,
 )
 
@@ -86,7 +87,8 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
         ValueError: the tensor is of another shape, or not finite.
     """
     notes: list[str] = []
-    modes = MODES[format]
+    deep = _is_deep(photo, format, how, notes)
+    modes = MODES[format] - (UNREAD_DEEP_MODES.get(format, frozenset()) if deep else frozenset())
     levels = to_floats(tensor)
     height, width = levels.shape[:2]
     opacity = photo.opacity(width, height)
@@ -106,14 +108,13 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
     levels, icc_name = colours.levels, colours.name
     icc = None if format in _WITHOUT_PROFILE else colours.icc
     if levels.shape[2] == 1:
-        if "L" not in modes:
+        if _gray_mode(opacity is not None) not in modes:
             levels = np.repeat(levels, 3, axis=2)
         elif icc == SRGB_PROFILE:
             icc = None  # it is for colours; grey without one has the same curve
     if opacity is not None:
         levels = np.concatenate([levels, opacity[..., None]], axis=2)
 
-    deep = _is_deep(photo, format, how, notes)
     metadata = photo.metadata if how.metadata == "keep" else Metadata()
     picture = Picture(
         levels=_rounded(levels, np.uint16 if deep else np.uint8),
@@ -158,7 +159,7 @@ def _in_colours_of(
     is_for_other_modes = space not in (b"GRAY", b"RGB ") and (
         "CMYK" not in modes or has_opacity or is_gray
     )
-    if is_for_other_modes or (space == b"GRAY" and "L" not in modes):
+    if is_for_other_modes or (space == b"GRAY" and _gray_mode(has_opacity) not in modes):
         notes.append(f"{kept} does not go with this file format: the painting is in sRGB")
         return srgb
     if is_gray and space == b"RGB ":
@@ -187,6 +188,10 @@ def _by_tables(levels: Floats, icc: bytes, mode: str) -> Floats:
     )
     converted = transform.apply(Image.fromarray(_rounded(levels, np.uint8)))
     return np.asarray(converted, dtype=np.float32) / np.float32(255)
+
+
+def _gray_mode(has_opacity: bool) -> str:
+    return "LA" if has_opacity else "L"
 
 
 def _is_srgb(icc: bytes) -> bool:

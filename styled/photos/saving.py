@@ -44,6 +44,9 @@ MODES = {
 """What the pixels of a file may be."""
 
 DEEP_FORMATS = frozenset({"png", "tiff"})
+UNREAD_DEEP_MODES = {"tiff": frozenset({"LA"})}
+"""What a file of 16 bits should not be: Pillow and all who build on it can't read it."""
+
 EXIF_FORMATS = frozenset({"jpeg", "png", "tiff", "webp", "avif", "heic"})
 IPTC_FORMATS = frozenset({"jpeg", "png", "tiff"})
 LONGEST_EXIF = {"jpeg": 65_500}

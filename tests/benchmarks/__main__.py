@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import optimizers, precision, schedule, tiles
+from tests.benchmarks import gallery, optimizers, precision, schedule, tiles
 
 BENCHMARKS = {
     "optimizers": optimizers.run,
     "schedule": schedule.run,
     "precision": precision.run,
     "tiles": tiles.run,
+    "gallery": gallery.run,
 }
 
 

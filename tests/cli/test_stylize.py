@@ -93,6 +93,40 @@ def test_a_photo_may_be_removed_while_it_is_painted(
     assert photo.with_name("out.png.json").exists()
 
 
+@pytest.mark.usefixtures("_network_at_hand")
+@pytest.mark.parametrize(
+    ("size", "result", "painted", "detail_steps"),
+    [("painted", (48, 36), (None, None), 0), ("input", (64, 48), (48, 36), 1)],
+)
+def test_a_result_may_be_as_large_as_its_photo(
+    run: Run, photo: Path, painting: Path, size: str, result: tuple[int, int],
+    painted: tuple[int | None, int | None], detail_steps: int,
+) -> None:  # fmt: skip
+    """`--size input` paints in the recipe's size first, and the sidecar tells both."""
+    options = (*SMALL, "--set", "detail_steps=1", "--size", size)
+    ran = run("stylize", photo, "-s", painting, "-o", "out.png", *options)
+    assert ran.exit_code == 0, ran.output
+    with Image.open(photo.with_name("out.png")) as image:
+        assert image.size == result
+    facts = json.loads(photo.with_name("out.png.json").read_bytes())["result"]
+    assert (facts["width"], facts["height"]) == result
+    assert (facts["painted_width"], facts["painted_height"]) == painted
+    assert facts["detail_steps"] == detail_steps
+
+
+@pytest.mark.usefixtures("_network_at_hand")
+def test_what_the_format_can_not_hold_is_a_note(run: Run, here: Path, painting: Path) -> None:
+    """On standard error and in the sidecar."""
+    image = Image.new("RGBA", (64, 48), "#00800000")
+    image.paste("gold", (0, 0, 32, 48))
+    image.save(here / "photo.png")
+    result = run("stylize", "photo.png", "-s", painting, "-o", "out.jpg", *SMALL)
+    assert result.exit_code == 0, result.output
+    note = "transparency was placed on white: JPEG files have none"
+    assert f"note: {note}" in result.output
+    assert json.loads((here / "out.jpg.json").read_bytes())["degraded"][-1] == note
+
+
 # What can go wrong. Nothing of it may take the time of loading a network.
 
 
@@ -101,7 +135,7 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the network was loaded for nothing")
 
-    monkeypatch.setattr(stylize, "_load_engine", refuse)
+    monkeypatch.setattr(stylize, "load_engine", refuse)
 
 
 @pytest.mark.usefixtures("_no_engine")

@@ -78,6 +78,17 @@ def test_all_problems_appear_at_once_in_the_order_of_the_file(problems: Problems
             "output: {format: jpg}",
             'expected same, jpeg, png, tiff or webp, got "jpg"; did you mean',
         ),
+        ("output: {size: large}", 'output.size: expected painted or input, got "large"'),
+        ("output: {metadata: no}", "output.metadata: expected keep or strip, got false"),
+        ("output: {bits: 12}", "output.bits: expected same, 8 or 16, got 12"),
+        ("output: {bits: '8'}", 'output.bits: expected same, 8 or 16, got "8"'),
+        ("output: {keep_frames: 0}", "output.keep_frames: expected a whole number >= 1"),
+        ("output: {keep_frames: true}", "output.keep_frames: expected a whole number >= 1"),
+        ("output: {gallery: no gallery}", "output.gallery: expected true or false"),
+        (
+            "styles: {gallery_files: {image: x}}",
+            "this name is the gallery's, in the outbox: choose another",
+        ),
         ("engine: fast", 'engine: expected a mapping of keys to values, got "fast"'),
         ("inbox: [[a], b]", "inbox: expected a path, got a list"),
         ("inbox: [1, 2, 3, 4, 5]", "inbox: expected a path, got a list"),
@@ -107,7 +118,19 @@ def test_each_problem_has_its_sentence(problems: Problems, text: str, problem: s
 
 
 @pytest.mark.parametrize(
-    "name", ['""', "a/b", ".hidden", "..", '"a\\0"', '"a\\nb"', '"\\u2028"', "ä" * 51]
+    "name",
+    [
+        '""',
+        "a/b",
+        ".hidden",
+        "..",
+        '"a\\0"',
+        '"a\\nb"',
+        '"\\u2028"',
+        "ä" * 51,
+        "gallery.html",
+        "gallery_files",
+    ],
 )
 @pytest.mark.parametrize("section", ["styles: {NAME: {image: a}}", "folders: {NAME: [s]}"])
 def test_names_that_cannot_be_folders_are_refused(

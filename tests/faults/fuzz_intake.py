@@ -2,7 +2,8 @@
 
     python -m tests.faults.fuzz_intake --seconds 600 --seed 1 --findings /tmp/findings
 
-Whatever a file holds, reading it may only give a photo, `InputRejected` or `InputIncomplete`.
+Whatever a file holds, reading it may only give a photo, `InputRejected` or `InputIncomplete`, and
+a painting of a photo can always be saved.
 A child process does the reading and writes each input down before it reads it, so that a crash,
 a hang or a hunger for memory is found too. The exit code is 1 if anything was found.
 """
@@ -27,6 +28,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pillow_heif
 import skimage.data
 from PIL import Image, ImageCms
 
@@ -34,7 +37,11 @@ from styled import photos
 from styled.config import load_config
 from styled.errors import InputIncomplete, InputRejected
 from styled.jobs.preparation import prepare, read_picture
+from styled.photos.colour import SRGB_PROFILE
 from styled.photos.containers import format_of
+from styled.photos.picture import Picture
+from styled.photos.png import save_png
+from styled.photos.tiff import save_tiff
 
 MAX_PIXELS = 2_000_000
 SLOW_SECONDS = 5.0
@@ -45,6 +52,17 @@ HUNGRY_BYTES = 400 * 1024**2
 """Two million pixels need far less."""
 
 LEAK_BYTES = 300 * 1024**2
+PAINTED = (40, 34)
+"""The size of the paintings that are saved, in pixels."""
+
+FORMATS = ("jpeg", "png", "tiff", "webp", "bmp", "gif")
+WAYS = (
+    photos.Finish(),
+    photos.Finish(metadata="strip", bits=16),
+    photos.Finish(color="input", grayscale="keep"),
+    photos.Finish(color="input", bits=16),
+)
+
 FILE_EVERY, PREPARE_EVERY, LOOK_EVERY = 20, 100, 5000
 
 NUMBERS = (0, 1, 2, 7, 8, 31, 32, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24,
@@ -113,7 +131,20 @@ def valid_pictures() -> Seeds:
         image.copy().save(file, name, **options)
         pictures.append(file.getvalue())
     pictures.append(_run_length_bitmap())
+    pictures += _deep_pictures(coffee)
+    for heif in (rgb, rgb.convert("RGBA")):
+        file = BytesIO()
+        pillow_heif.from_pillow(heif).save(file, exif=exif.tobytes(), xmp=b"<x/>")
+        pictures.append(file.getvalue())
     return pictures
+
+
+def _deep_pictures(coffee: np.ndarray) -> Seeds:
+    """Return pictures of 16 bits, which Pillow does not write: with opacity, in grey, profiled."""
+    levels = np.dstack([coffee[:48, :56], coffee[:48, 56:112, :1]]).astype(np.uint16) * 251
+    kinds = {"L": levels[..., :1], "LA": levels[..., 2:], "RGB": levels[..., :3], "RGBA": levels}
+    files = [save_png(Picture(each, mode, SRGB_PROFILE)) for mode, each in kinds.items()]
+    return [*files, *(save_tiff(Picture(kinds[mode], mode)) for mode in ("L", "RGB", "RGBA"))]
 
 
 def _run_length_bitmap() -> bytes:
@@ -256,7 +287,7 @@ def blocks_of(data: bytes) -> list[tuple[int, str, int]]:
     """Return where a picture's blocks have their length, how it is packed, and where they end."""
     blocks: list[tuple[int, str, int]] = []
     name = format_of(data)
-    starts = {"png": 8, "jpeg": 2, "webp": 12, "avif": 0, "gif": 13}
+    starts = {"png": 8, "jpeg": 2, "webp": 12, "avif": 0, "heic": 0, "gif": 13}
     if name not in starts:
         return blocks
     position = starts[name]
@@ -269,7 +300,7 @@ def blocks_of(data: bytes) -> list[tuple[int, str, int]]:
         elif name == "webp":
             at, form = position + 4, "<I"
             end = position + 8 + _number(data, form, at)
-        elif name == "avif":
+        elif name in ("avif", "heic"):
             # Boxes within boxes: these hold nothing but others.
             at, form, end = position, ">I", position + _number(data, ">I", position)
             inner = {b"meta": 12, b"iprp": 8, b"ipco": 8, b"moov": 8, b"trak": 8, b"mdia": 8,
@@ -374,6 +405,26 @@ class _Child:
             raise AssertionError(f"a photo of mode {photo.image.mode}, size {photo.image.size}")
         if photo.width * photo.height > MAX_PIXELS:
             raise AssertionError(f"a photo of {photo.image.size}")
+        if photo.alpha is not None and photo.alpha.size != photo.image.size:
+            raise AssertionError(f"opacity of {photo.alpha.size}, colours of {photo.image.size}")
+        channels = 3 if photo.alpha is None else 4
+        if photo.deep is not None and photo.deep.shape != (photo.height, photo.width, channels):
+            raise AssertionError(f"16-bit levels {photo.deep.shape}, {channels} channels wanted")
+        self._finish(photo, number)
+
+    def _finish(self, photo: photos.Photo, number: int) -> None:
+        """Save a small painting of what was read, which must always be possible."""
+        format = FORMATS[number % len(FORMATS)]
+        how = WAYS[number // len(FORMATS) % len(WAYS)]
+        painting = photo.tensor(*PAINTED)[:, :3]
+        try:
+            finished = photos.finish(painting, photo, format, how)
+        except (InputRejected, InputIncomplete) as error:
+            raise AssertionError(f"finishing as {format} refused: {error}") from error
+        with Image.open(BytesIO(finished.data)) as image:
+            image.load()
+            if image.size != PAINTED:
+                raise AssertionError(f"a {format} of {image.size}")
 
     def _look(self, number: int) -> None:
         resident = _resident_bytes()

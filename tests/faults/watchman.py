@@ -12,7 +12,10 @@ from typing import Self
 
 from PIL import Image
 
+from styled.delivery.page import records_in
 from tests.studio import Studio
+
+GALLERY_LOCK = ".lock"
 
 HIDDEN = ".styled-"
 """What names of unfinished files begin with; they are allowed to be anything."""
@@ -59,7 +62,7 @@ class Watchman:
         for top in self._folders:
             for folder, _, names in os.walk(top):
                 for name in names:
-                    if not name.startswith(HIDDEN):
+                    if not name.startswith(HIDDEN) and name != GALLERY_LOCK:
                         self._look_at(Path(folder) / name)
 
     def _look_at(self, path: Path) -> None:
@@ -74,7 +77,11 @@ class Watchman:
         self._whole[path] = state
         self.seen += 1
         try:
-            if path.suffix == ".json":
+            if path.suffix == ".html":
+                assert data.endswith(b"</html>\n"), "the end is missing"
+            elif path.suffix == ".js":
+                assert records_in(data), "no records"
+            elif path.suffix == ".json":
                 content = json.loads(data)
                 result = path.with_suffix("")
                 if content["result"] is not None and not result.exists():

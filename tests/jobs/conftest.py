@@ -22,6 +22,7 @@ from torch import Tensor
 
 from styled.config import Config, load_config
 from styled.delivery.atomic import make_folder, write_streamed, write_whole
+from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.local import EngineFacts
@@ -30,6 +31,7 @@ from styled.engine.progress import Progress, Stylized, TraceRow
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.ending import Ending
 from styled.jobs.frames import FrameStore
+from styled.jobs.hanging import Hanger
 from styled.jobs.job import Job, JobProgress
 from styled.jobs.journal import Journal
 from styled.jobs.previews import PreviewStore
@@ -85,7 +87,7 @@ class ScriptedEngine:
         resume: Checkpoint | None = None,
         painted_size: tuple[int, int] | None = None,
     ) -> Generator[Progress, None, Stylized]:
-        image = content if resume is None else resume.image
+        image = content[:, :3] if resume is None else resume.image
         trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
         first = 0 if resume is None else resume.step
         self.begun.append(first)
@@ -156,8 +158,9 @@ class Dropped:
 class Workshop:
     """One working folder, and a daemon's worth of objects around the scripted engine."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, gallery: bool = False) -> None:
         self.base = base
+        self._has_gallery = gallery
         (base / "styles").mkdir(parents=True, exist_ok=True)
         (base / "styles/oil.png").write_bytes(picture("crimson", (48, 40)))
         (base / "styles/ink.png").write_bytes(picture("navy", (48, 40)))
@@ -201,6 +204,10 @@ class Workshop:
         self.frames = FrameStore(
             config.state / "frames", config.output.keep_frames, write_whole, make_folder
         )
+        self.gallery = Gallery(config.outbox, self.mounts.require_mounted)
+        self.hanger = Hanger(
+            self.journal, self.gallery, config.outbox, config.inbox, clock=lambda: self.now
+        )
         self.beats: list[tuple[float, float]] = []
         self.endings: list[Ending] = []
         self.failed_attempts: list[str] = []
@@ -218,6 +225,7 @@ class Workshop:
                 beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
                 on_ended=self.endings.append,
                 on_failed_attempt=self.failed_attempts.append,
+                gallery=self.gallery if self._has_gallery else None,
             ),
             self.stop,
             now=self.time_of_day,
@@ -231,6 +239,7 @@ class Workshop:
             history=self.history,
             now=self.time_of_day,
             beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
+            hang=self.hanger.hang if self._has_gallery else lambda: False,
         )
 
     def restart(self) -> None:
@@ -240,6 +249,7 @@ class Workshop:
         self._open()
         self.scheduler.recover()
         self.checkpoints.sweep(keep=self.journal.unfinished_ids())
+        self.frames.sweep(keep=self.journal.unfinished_ids())
         self.scheduler.tidy()
         self.rescan()
 

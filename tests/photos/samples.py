@@ -115,3 +115,10 @@ CUTTABLE: dict[str, dict[str, Any]] = {
     "bmp": {"format": "BMP"},
     "gif": {"format": "GIF"},
 }
+
+
+def by_cjpeg(folder: Path, *options: str) -> bytes:
+    """Return the astronaut as a JPEG of the reference encoder."""
+    astronaut().save(folder / "source.ppm")
+    run("cjpeg", *options, "-outfile", folder / "input.jpg", folder / "source.ppm")
+    return (folder / "input.jpg").read_bytes()

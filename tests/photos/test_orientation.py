@@ -19,9 +19,11 @@ from tests.photos.samples import (
     decoded,
     needs_avif,
     needs_convert,
+    needs_exiftool,
     own_tensor,
     pixels,
     png_chunk,
+    run,
     saved,
 )
 
@@ -79,11 +81,13 @@ def test_damaged_exif_data_does_not_cost_the_photo() -> None:
 # --- sixteen bits and opacity turn along
 
 DEEP_UPRIGHT = UPRIGHT.astype(np.uint16) * 257 + 3
+DEEP_OPACITY = DEEP_UPRIGHT // 2 + 9999
 
 
 def turned_file(kind: str, orientation: int) -> bytes:
     """Return a file with the picture as stored by a camera, and what it says of itself."""
-    levels = np.stack([STORED[orientation].astype(np.uint16) * 257 + 3] * 4, axis=-1)
+    colours = STORED[orientation].astype(np.uint16) * 257 + 3
+    levels = np.stack([*[colours] * 3, colours // 2 + 9999], axis=-1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     if kind in ("png", "tiff"):
@@ -101,13 +105,14 @@ def test_opacity_and_all_bits_turn_along(orientation: int, kind: str) -> None:
     photo = decode(turned_file(kind, orientation))
     assert (photo.width, photo.height, photo.orientation) == (40, 32, orientation)
     assert np.array_equal(pixels(photo)[..., 0], UPRIGHT)
-    assert np.array_equal(np.asarray(photo.alpha), UPRIGHT)
+    assert np.array_equal(np.asarray(photo.alpha), DEEP_OPACITY >> 8)
     if kind != "webp":
         assert photo.deep is not None
-        assert all(np.array_equal(photo.deep[..., c], DEEP_UPRIGHT) for c in range(4))
+        assert all(np.array_equal(photo.deep[..., c], DEEP_UPRIGHT) for c in range(3))
+        assert np.array_equal(photo.deep[..., 3], DEEP_OPACITY)
     again = decode(finish(own_tensor(photo), photo, "png", Finish()).data)
     assert again.orientation == 1
-    assert np.array_equal(np.asarray(again.alpha), UPRIGHT)
+    assert np.array_equal(np.asarray(again.alpha), DEEP_OPACITY >> 8)
     assert np.array_equal(pixels(again)[..., 0], UPRIGHT)
 
 
@@ -124,21 +129,32 @@ def test_grey_of_16_bits_turns_along(orientation: int) -> None:
 
 
 @needs_convert
-@pytest.mark.parametrize("source", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_files_of_another_program_come_out_upright(
-    orientation: int, source: str, tmp_path: Path
-) -> None:
-    """ImageMagick turns a picture as styled does."""
+def test_tiffs_of_another_program_come_out_upright(orientation: int, tmp_path: Path) -> None:
+    """ImageMagick and styled mean the same by an orientation."""
     stored = saved(Image.fromarray(np.ascontiguousarray(STORED[orientation])), "PNG")
     (tmp_path / "stored.png").write_bytes(stored)
     names = "TopLeft TopRight BottomRight BottomLeft LeftTop RightTop RightBottom LeftBottom"
-    options = ("-orient", names.split()[orientation - 1], "-quality", "100")
-    data = converted(tmp_path / "stored.png", tmp_path / f"input.{source}", *options)
-    photo = decode(data)
-    assert photo.orientation == (orientation if source != "png" or b"eXIf" in data else 1)
-    if photo.orientation == orientation:
-        assert np.abs(pixels(photo)[..., 0] - UPRIGHT).max() <= 3
+    options = ("-orient", names.split()[orientation - 1])
+    photo = decode(converted(tmp_path / "stored.png", tmp_path / "input.tif", *options))
+    assert photo.orientation == orientation
+    assert np.array_equal(pixels(photo)[..., 0], UPRIGHT)
+
+
+@needs_exiftool
+@pytest.mark.parametrize("source", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("orientation", [2, 5, 8])
+def test_orientations_of_another_program_are_found(
+    orientation: int, source: str, tmp_path: Path
+) -> None:
+    """What exiftool writes into a file turns the picture."""
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation])).convert("RGB")
+    path = tmp_path / f"input.{source}"
+    path.write_bytes(saved(stored, source.upper(), **EXACT.get(source.upper(), {})))
+    run("exiftool", "-q", "-overwrite_original", f"-Orientation#={orientation}", path)
+    photo = decode(path.read_bytes())
+    assert photo.orientation == orientation
+    assert np.abs(pixels(photo)[..., 0] - UPRIGHT).max() <= 2
 
 
 RESULTS = ["jpeg", "png", "tiff", "webp", "heic", pytest.param("avif", marks=needs_avif)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,23 @@ import torch
 from PIL import Image
 
 from styled.errors import ConfigError
-from styled.photos import decode, encode, output_format
-from tests.photos.samples import content, needs_avif
+from styled.photos import Finish, decode, encode, finish, output_format
+from styled.photos.picture import Picture
+from styled.photos.png import save_png
+from styled.photos.tiff import save_tiff
+from tests.photos.icc import adobe_rgb_profile
+from tests.photos.samples import (
+    astronaut,
+    by_cjpeg,
+    content,
+    decoded,
+    deep_png,
+    needs_avif,
+    needs_cjpeg,
+    own_tensor,
+    pixels,
+    saved,
+)
 
 
 def test_values_are_rounded_and_clamped() -> None:
@@ -48,7 +65,8 @@ def test_what_is_no_picture_tensor_is_refused(tensor: torch.Tensor) -> None:
         encode(tensor, "png")
 
 
-FORMATS = ["jpeg", "png", "tiff", "webp", "bmp", "gif", pytest.param("avif", marks=needs_avif)]
+AVIF = pytest.param("avif", marks=needs_avif)
+FORMATS = ["jpeg", "png", "tiff", "webp", "bmp", "gif", "heic", AVIF]
 
 
 @pytest.mark.parametrize("format", ["png", "tiff", "bmp"])
@@ -116,3 +134,134 @@ def test_the_result_takes_the_inputs_format_or_the_configured_one() -> None:
         output_format("psd", "png")
     with pytest.raises(ValueError, match="unknown"):
         encode(content(), "psd")
+
+
+# --- results of photos
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_same_painting_gives_the_same_bytes(format: str) -> None:
+    """With metadata, opacity, a profile and 16 bits, two files of one painting are equal."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8825] = "A camera", {1: "N", 2: (48.0, 8.0, 0.0)}
+    exif[0x8769] = {0x9003: "2026:01:02 03:04:05", 0x829A: 0.004, 0x8827: 400}
+    image = astronaut()
+    image.putalpha(Image.linear_gradient("L").resize((96, 64)))
+    options: dict[str, Any] = {"exif": exif, "icc_profile": adobe_rgb_profile(), "dpi": (300, 300)}
+    data = saved(image, "PNG", **options)
+    how = Finish(color="input", bits=16)
+    files = set()
+    for _ in range(2):
+        photo = decode(data)
+        files.add(finish(own_tensor(photo), photo, format, how).data)
+    assert len(files) == 1
+
+
+@pytest.mark.parametrize("quality", [10, 50, 75, 90, 95, 100])
+def test_a_jpegs_quality_is_that_of_the_reference_encoder(quality: int) -> None:
+    """The quantisation tables are the standard's, scaled as its reference encoder scales them."""
+    photo = decoded(astronaut(), "PNG")
+    data = finish(own_tensor(photo), photo, "jpeg", Finish(quality=quality)).data
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    with Image.open(BytesIO(data)) as image:
+        tables = image.quantization  # type: ignore[attr-defined]  # it is a JPEG
+        assert tables[0][0] == min(max((16 * scale + 50) // 100, 1), 255)  # ITU-T T.81, table K.1
+        assert tables[1][0] == min(max((17 * scale + 50) // 100, 1), 255)  # K.2
+
+
+@needs_cjpeg
+def test_cjpeg_writes_the_same_tables(tmp_path: Path) -> None:
+    """At quality 90 a result has the tables of another program's files."""
+    photo = decoded(astronaut(), "PNG")
+    data = finish(own_tensor(photo), photo, "jpeg", Finish(quality=90)).data
+    with (
+        Image.open(BytesIO(data)) as image,
+        Image.open(BytesIO(by_cjpeg(tmp_path, "-quality", "90"))) as other,
+    ):
+        tables, others = image.quantization, other.quantization  # type: ignore[attr-defined]
+        assert tables == others
+
+
+@pytest.mark.parametrize("kind", ["plain", "deep", "transparent"])
+def test_a_finished_jpeg_keeps_full_colour_resolution(kind: str) -> None:
+    """Whatever the photo was, its JPEG is progressive and in 4:4:4."""
+    image = astronaut()
+    if kind == "transparent":
+        image.putalpha(99)
+    levels = np.asarray(astronaut()).astype(np.uint16) * 257
+    photo = decode(deep_png(levels) if kind == "deep" else saved(image, "PNG"))
+    data = finish(own_tensor(photo), photo, "jpeg", Finish()).data
+    with Image.open(BytesIO(data)) as result:
+        assert result.info["progressive"]
+        assert {part[1:3] for part in result.layer} == {(1, 1)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("format", ["heic", AVIF])
+def test_modern_formats_keep_full_colour_resolution_too(format: str) -> None:
+    """Stripes of red and blue, one pixel wide, do not become violet."""
+    stripes = torch.zeros(1, 3, 64, 96)
+    stripes[:, 0, :, ::2], stripes[:, 2, :, 1::2] = 1, 1
+    found = pixels(decode(encode(stripes, format)))
+    assert found[:, ::2, 0].mean() > 230
+    assert found[:, ::2, 2].mean() < 25
+
+
+def test_a_webp_keeps_the_colours_below_full_transparency() -> None:
+    """Whoever removes the opacity later finds the painting there."""
+    image = astronaut()
+    halves = np.repeat([[0, 255]], 48, axis=1).astype(np.uint8).repeat(64, 0)
+    image.putalpha(Image.fromarray(halves))
+    photo = decoded(image, "PNG")
+    painting = decoded(astronaut(), "PNG").tensor(96, 64)
+    result = decode(finish(painting, photo, "webp", Finish(quality=100)).data)
+    assert np.abs(pixels(result) - np.asarray(astronaut()))[:, :40].mean() < 6
+
+
+@needs_cjpeg
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-progressive",),
+        ("-sample", "2x2"),
+        ("-sample", "1x1"),
+        ("-sample", "2x1"),
+        ("-restart", "1"),
+        ("-optimize",),
+        ("-rgb",),
+        ("-arithmetic",),
+    ],
+    ids=" ".join,
+)
+def test_jpegs_of_the_reference_encoder_are_read(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Progressive, subsampled, with restarts, in RGB, by arithmetic: all show the picture."""
+    photo = decode(by_cjpeg(tmp_path, "-quality", "95", *options))
+    assert not photo.is_gray
+    assert np.abs(pixels(photo) - np.asarray(astronaut())).mean() < 6
+    assert photo.notes == ()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_painting_may_be_larger_than_its_photo(format: str) -> None:
+    """The file has the painting's size, not the photo's."""
+    photo = decoded(astronaut(), "PNG")
+    result = decode(finish(torch.rand(1, 3, 130, 190), photo, format, Finish()).data)
+    assert (result.width, result.height) == (190, 130)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 700])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_pngs_and_tiffs_that_styled_writes_itself_are_valid(mode: str, height: int) -> None:
+    """Pillow reads 16-bit files of every height, whose first rows have nothing above them."""
+    chance = np.random.default_rng(height)
+    levels = chance.integers(0, 65536, (height, 401, len(mode)), dtype=np.uint16)
+    for save in (save_png, save_tiff):
+        with Image.open(BytesIO(save(Picture(levels, mode)))) as image:
+            assert np.array_equal(np.asarray(image), levels >> 8)
+
+
+def test_a_tiff_beyond_4_gb_is_refused_before_it_is_made() -> None:
+    """What does not fit into 32 bits is a ConfigError with a way out, and takes no memory."""
+    levels = np.broadcast_to(np.zeros((1, 1, 3), np.uint16), (40_000, 20_000, 3))
+    with pytest.raises(ConfigError, match="holds at most 4 GB") as caught:
+        save_tiff(Picture(levels, "RGB"))
+    assert "png" in str(caught.value)

@@ -259,7 +259,7 @@ def test_imagemagick_reads_the_opacity_of_every_lossless_result(tmp_path: Path) 
     for format in ("png", "tiff"):
         for bits in (8, 16):
             source = tmp_path / f"{format}{bits}.{format}"
-            how = Finish(bits=bits)  # type: ignore[arg-type]  # 8 or 16
+            how = Finish(bits=bits)
             source.write_bytes(finish(own_tensor(photo), photo, format, how).data)
             data = converted(source, tmp_path / "alpha.png", "-alpha", "extract", "-depth", "8")
             extracted = np.asarray(Image.open(BytesIO(data)).convert("L"))

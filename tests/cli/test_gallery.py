@@ -1,0 +1,97 @@
+"""`styled gallery`: the page made anew, and what can be in its way."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from styled.cli.init import init_folder
+from styled.sidecar import InputFacts, JobFacts, Rejection, ResultFacts, Sidecar
+from tests.cli.conftest import Run, draw
+
+
+@pytest.fixture
+def outbox(here: Path) -> Path:
+    """Return the outbox of a working folder, with two results; one input was rejected."""
+    init_folder(here)
+    for number, name in enumerate(("a.png", os.fsdecode(b"caf\xe9\x1b[2J.png"))):
+        path = draw(here / "outbox/oil" / name)
+        publish(path, f"{number}", result=ResultFacts(
+            path=f"oil/{name}", sha256="0" * 64, width=64, height=48, format="png"))  # fmt: skip
+    broken = here / "rejected/oil/broken.jpg"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"broken")
+    publish(broken, "9", rejected=Rejection(reason="it is no picture", failure="input"))
+    return here / "outbox"
+
+
+def publish(
+    path: Path, job_id: str, result: ResultFacts | None = None, rejected: Rejection | None = None
+) -> None:
+    """Write a sidecar."""
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    job = JobFacts(
+        id=job_id, attempts=1, resumed=False, submitted_at=when, started_at=when, finished_at=when
+    )
+    facts = Sidecar(
+        job=job, input=InputFacts(path=path.name, bytes=6), result=result, rejected=rejected
+    )
+    path.with_name(f"{path.name}.json").write_bytes(facts.to_json())
+
+
+def test_the_page_is_made_of_all_that_there_is(run: Run, outbox: Path) -> None:
+    """It says where the page is and how much it shows, and may be said again."""
+    for _ in range(2):
+        result = run("gallery")
+        assert result.exit_code == 0, result.output
+        assert result.output == f"{outbox / 'gallery.html'}  (2 paintings, 1 rejected)\n"
+        assert b'"results":2,"rejected":1' in (outbox / "gallery.html").read_bytes()
+        assert len(list(outbox.glob("gallery_files/thumbs/*/*-after.webp"))) == 2
+
+
+def test_the_configuration_can_be_named(
+    run: Run, outbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From anywhere."""
+    monkeypatch.chdir(tmp_path)
+    assert run("gallery", "-c", outbox.parent / "config.yaml").exit_code == 0
+    assert (outbox / "gallery.html").exists()
+
+
+def test_an_empty_outbox_has_an_empty_page(run: Run, here: Path) -> None:
+    """As it has from the first result on."""
+    init_folder(here)
+    (here / "outbox").mkdir(exist_ok=True)
+    result = run("gallery")
+    assert result.exit_code == 0, result.output
+    assert "(0 paintings, 0 rejected)" in result.output
+
+
+def test_without_an_outbox_there_is_nothing_to_show(run: Run, here: Path) -> None:
+    """The disk may be missing, so no folder is made in its place."""
+    init_folder(here)
+    for folder in (here / "outbox",):
+        if folder.exists():
+            folder.rmdir()
+    result = run("gallery")
+    assert result.exit_code == 73
+    assert "outbox can't be read" in result.output
+    assert not (here / "outbox").exists()
+
+
+def test_the_page_of_somebody_else_is_left_alone(run: Run, outbox: Path) -> None:
+    """What to do about it is told."""
+    (outbox / "gallery.html").write_text("mine")
+    result = run("gallery")
+    assert result.exit_code == 73
+    assert "was not made by styled" in result.output
+    assert "move it away" in result.output
+    assert (outbox / "gallery.html").read_text() == "mine"
+
+
+def test_without_a_configuration_it_is_78(run: Run) -> None:
+    """Nobody knows where the outbox is."""
+    assert run("gallery").exit_code == 78

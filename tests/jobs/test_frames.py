@@ -1,0 +1,453 @@
+"""Frames: pictures of a painting's making, in order, of one size, and gone with their job."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from styled.delivery.atomic import make_folder, write_whole
+from styled.delivery.publisher import Publisher
+from styled.engine.checkpoint import Checkpoint
+from styled.engine.objective import Losses
+from styled.engine.progress import Progress, Stylized, TraceRow
+from styled.engine.scales import resize
+from styled.errors import EngineFailure, ResourceUnavailable
+from styled.jobs import frames as frames_module
+from styled.jobs.frames import FrameStore
+from styled.jobs.job import Job
+from styled.recipes import Recipe
+from tests.jobs.conftest import Died, LogLines, ScriptedEngine, Workshop, picture
+
+SIZE = (41, 37)
+
+
+class LadderEngine(ScriptedEngine):
+    """Takes 3 steps at half the size and 4 at full size; its trace has not every step."""
+
+    def __init__(self) -> None:
+        super().__init__(steps=7)
+        self.preview_error: BaseException | None = None
+
+    def stylize(
+        self,
+        content: Tensor,
+        styles: Sequence[tuple[Tensor, float]],
+        recipe: Recipe,
+        resume: Checkpoint | None = None,
+        painted_size: tuple[int, int] | None = None,
+    ) -> Generator[Progress, None, Stylized]:
+        height, width = content.shape[-2:]
+        plan = ((width // 2, height // 2), (width, height))
+        image = resize(content, *plan[0]) if resume is None else resume.image
+        trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
+        first = 0 if resume is None else resume.step + (3 if resume.scale == 2 else 0)
+        self.begun.append(first)
+        for number in range(first + 1, 8):
+            scale, step, steps = (1, number, 3) if number <= 3 else (2, number - 3, 4)
+            self.at_step(number)
+            image = resize(image, *plan[scale - 1]) * 0.95
+            loss = Losses(1.0 / number, 0.25 / number, 0.5 / number, 0.25 / number)
+            if step in (1, steps):
+                trace.append(TraceRow(scale, step, loss.total, loss.content, loss.style, loss.tv))
+            snapshot = Checkpoint(
+                scale, step, False, image, image, loss.total, loss.total, loss.total, {}, {},
+                [tuple(r) for r in trace],
+            )  # fmt: skip
+            yield Progress(
+                plan, scale, step, steps, step == steps, loss,
+                checkpoint=lambda s=snapshot: s,  # type: ignore[misc]  # mypy can't infer a default argument's type
+                preview=lambda edge_px, i=image: self._preview(i),  # type: ignore[misc]  # likewise
+                budget=(3, 4),
+            )  # fmt: skip
+        return Stylized(image, tuple(trace))
+
+    def _preview(self, image: Tensor) -> Tensor:
+        if self.preview_error is not None:
+            raise self.preview_error
+        return image
+
+
+@pytest.fixture
+def engine() -> LadderEngine:
+    """Return an engine with two scales."""
+    return LadderEngine()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, logs: LogLines, engine: LadderEngine) -> Iterator[Workshop]:
+    """Return a working folder where every second step is kept."""
+    workshop = open_shop(tmp_path / "shop", engine)
+    yield workshop
+    workshop.journal.close()
+
+
+def open_shop(base: Path, engine: LadderEngine) -> Workshop:
+    workshop = Workshop(base)
+    workshop.engine = engine
+    workshop.configure("output", keep_frames=2)
+    return workshop
+
+
+def drop(shop: Workshop, name: str = "photo.png", format: str = "png") -> None:
+    shop.drop(name, picture(size=SIZE, format=format))
+
+
+def frames_of(shop: Workshop, folder: str = "oil/photo.frames") -> dict[str, bytes]:
+    """Return the published frames of a job."""
+    found = (shop.config.outbox / folder).glob("*.jpg")
+    return {path.name: path.read_bytes() for path in sorted(found)}
+
+
+def die_once(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Have the process die the next time that it would publish something."""
+    real, died = getattr(Publisher, method), [False]
+
+    def die(self: Publisher, *arguments: Any) -> Any:
+        if not died[0]:
+            died[0] = True
+            raise Died
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Publisher, method, die)
+
+
+# Which they are
+
+
+def test_every_so_many_steps_a_frame_lies_beside_the_result(shop: Workshop) -> None:
+    """They are numbered by steps, all scales counted together, and the sidecar names them."""
+    drop(shop)
+    shop.work()
+    assert shop.files("outbox") == [
+        "oil/photo.frames/00002.jpg", "oil/photo.frames/00004.jpg", "oil/photo.frames/00006.jpg",
+        "oil/photo.frames/frames.json", "oil/photo.png", "oil/photo.png.json",
+    ]  # fmt: skip
+    assert shop.sidecar("outbox/oil/photo.png.json")["result"]["frames"] == "oil/photo.frames"
+    assert shop.sidecar("outbox/oil/photo.frames/frames.json")["job"]["id"] == shop.job().id
+    assert shop.files("state/frames") == []
+
+
+def test_all_frames_have_one_even_size(shop: Workshop) -> None:
+    """Those of smaller scales are enlarged: video codecs take nothing else."""
+    drop(shop)
+    shop.work()
+    for data in frames_of(shop).values():
+        with Image.open(io.BytesIO(data)) as frame:
+            assert (frame.format, frame.size) == ("JPEG", (40, 36))
+
+
+def test_frames_are_no_longer_than_a_film_is_wide(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large paintings have smaller frames, in their shape, even all the same."""
+    monkeypatch.setattr(frames_module, "LONG_EDGE_PX", 31)
+    drop(shop)
+    shop.work()
+    sizes = {Image.open(io.BytesIO(data)).size for data in frames_of(shop).values()}
+    assert sizes == {(32, 28)}
+
+
+def test_frames_show_how_it_became(shop: Workshop) -> None:
+    """Each is a picture of what there was after its step."""
+    drop(shop)
+    shop.work()
+    brightness = [
+        sum(Image.open(io.BytesIO(data)).convert("L").resize((1, 1)).tobytes())
+        for data in frames_of(shop).values()
+    ]
+    assert brightness == sorted(brightness, reverse=True)
+    assert len(set(brightness)) == 3
+
+
+def test_nothing_is_kept_unless_it_is_asked_for(shop: Workshop) -> None:
+    """Frames take space."""
+    shop.configure("output", keep_frames=None)
+    drop(shop)
+    shop.work()
+    assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
+    assert shop.sidecar("outbox/oil/photo.png.json")["result"]["frames"] is None
+
+
+def test_a_painting_of_fewer_steps_has_none(shop: Workshop) -> None:
+    """Nor an empty folder."""
+    shop.configure("output", keep_frames=50)
+    drop(shop)
+    shop.work()
+    assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+@pytest.mark.parametrize("how", ["stopped", "killed after a checkpoint", "killed"])
+def test_an_interrupted_painting_has_the_frames_of_an_undisturbed_one(
+    shop: Workshop, tmp_path: Path, how: str, at: int
+) -> None:
+    """Wherever it was interrupted, and however much of it is painted again."""
+
+    def interrupt(number: int) -> None:
+        if how == "killed after a checkpoint" and number == at - 1:
+            shop.advance(1e4)  # a checkpoint is due
+        if number == at:
+            if how != "stopped":
+                raise Died
+            shop.stop.set()
+
+    drop(shop)
+    shop.engine.at_step = interrupt
+    if how == "stopped":
+        shop.scheduler.run_one()
+    else:
+        with pytest.raises(Died):
+            shop.scheduler.run_one()
+    shop.restart()
+    shop.work()
+    assert len(shop.engine.begun) == 2
+    assert (shop.engine.begun[1] > 0) == (
+        how == "stopped" or (how == "killed after a checkpoint" and at > 1)
+    )
+    other = open_shop(tmp_path / "other", LadderEngine())
+    drop(other)
+    other.work()
+    other.journal.close()
+    assert frames_of(shop) == frames_of(other)
+    assert len(frames_of(shop)) == 3
+
+
+def test_frames_of_an_attempt_that_is_begun_anew_are_dropped(shop: Workshop) -> None:
+    """They may be of another style or size by now."""
+    drop(shop)
+    stale = shop.config.state / "frames" / shop.job().id / "00099.jpg"
+    make_folder(stale.parent)
+    stale.write_bytes(b"stale")
+    shop.work()
+    assert list(frames_of(shop)) == ["00002.jpg", "00004.jpg", "00006.jpg"]
+
+
+@pytest.mark.parametrize("method", ["publish_result", "publish_sidecar"])
+def test_what_a_crash_left_in_the_outbox_is_replaced(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The same job has one folder of frames, however often it publishes."""
+    drop(shop)
+    die_once(monkeypatch, method)
+    with pytest.raises(Died):
+        shop.work()
+    undisturbed = frames_of(shop)
+    (shop.config.outbox / "oil/photo.frames/00004.jpg").write_bytes(b"damaged")
+    shop.restart()
+    shop.work()
+    assert frames_of(shop) == undisturbed
+    assert [p.name for p in sorted((shop.config.outbox / "oil").iterdir())] == [
+        "photo.frames", "photo.png", "photo.png.json",
+    ]  # fmt: skip
+
+
+def test_a_crash_amid_the_frames_leaves_no_second_folder(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose they are is noted before the first of them."""
+    drop(shop)
+
+    def die(path: Path, data: bytes) -> None:
+        if path.name == "00004.jpg":
+            raise Died
+        write_whole(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("styled.delivery.publisher.write_whole", die)
+        with pytest.raises(Died):
+            shop.work()
+    assert list(frames_of(shop)) == ["00002.jpg"]
+    shop.restart()
+    shop.work()
+    assert len(frames_of(shop)) == 3
+    assert not (shop.config.outbox / "oil/photo-2.frames").exists()
+
+
+# Names
+
+
+def test_two_photos_that_differ_in_their_format_do_not_mix(shop: Workshop) -> None:
+    """`photo.jpg` and `photo.png` have a folder each, and their sidecars tell which."""
+    drop(shop, "photo.jpg", "jpeg")
+    drop(shop, "photo.png")
+    shop.work()
+    for name, folder in (("photo.jpg", "photo.frames"), ("photo.png", "photo-2.frames")):
+        facts = shop.sidecar(f"outbox/oil/{name}.json")
+        assert facts["result"]["frames"] == f"oil/{folder}"
+        owner = shop.sidecar(f"outbox/oil/{folder}/frames.json")
+        assert owner["job"]["id"] == facts["job"]["id"]
+        assert len(frames_of(shop, f"oil/{folder}")) == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_somebody_else_calls_so_is_left_alone(shop: Workshop, kind: str) -> None:
+    """The frames lie in another folder then."""
+    theirs = shop.config.outbox / "oil/photo.frames"
+    elsewhere = shop.base / "elsewhere"
+    for folder in (theirs.parent, elsewhere):
+        make_folder(folder)
+    if kind == "folder":
+        theirs.mkdir()
+        (theirs / "00002.jpg").write_bytes(b"mine")
+        (theirs / "frames.json").write_text("[]")
+    elif kind == "file":
+        theirs.write_bytes(b"mine")
+    else:
+        theirs.symlink_to(elsewhere)
+    drop(shop)
+    shop.work()
+    facts = shop.sidecar("outbox/oil/photo.png.json")
+    assert facts["result"]["frames"] == "oil/photo-2.frames"
+    assert len(frames_of(shop, "oil/photo-2.frames")) == 3
+    if kind == "folder":
+        assert {path.name: path.read_bytes() for path in theirs.iterdir()} == {
+            "00002.jpg": b"mine", "frames.json": b"[]",
+        }  # fmt: skip
+    elif kind == "file":
+        assert theirs.read_bytes() == b"mine"
+    assert list(elsewhere.iterdir()) == []
+
+
+# Ends
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "rejected"])
+def test_no_frame_outlives_a_job_that_has_no_result(shop: Workshop, ending: str) -> None:
+    """However it ends."""
+    drop(shop)
+    kept: list[int] = []
+
+    def end(step: int) -> None:
+        shop.advance(2.0)
+        if step == 5:
+            kept.append(len(shop.files("state/frames")))
+            if ending == "rejected":
+                raise EngineFailure("it diverged")
+            shop.journal.request_cancel(shop.job())
+
+    shop.engine.at_step = end
+    shop.work_and_wait()
+    assert shop.states() == [ending]
+    assert kept[0] == 2
+    assert shop.files("state/frames") == []
+    assert shop.files("outbox") == []
+
+
+def test_frames_that_were_published_are_taken_back_with_a_cancelled_job(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a publication is none; what others have put beside it stays."""
+    drop(shop)
+    die_once(monkeypatch, "publish_sidecar")
+    with pytest.raises(Died):
+        shop.work()
+    theirs = shop.config.outbox / "oil/other.frames/00002.jpg"
+    make_folder(theirs.parent)
+    theirs.write_bytes(b"mine")
+    shop.journal.request_cancel(shop.job())
+    shop.restart()
+    shop.work()
+    assert shop.states() == ["cancelled"]
+    assert shop.files("outbox") == ["oil/other.frames/00002.jpg"]
+
+
+def test_frames_of_jobs_that_have_ended_are_swept_at_the_start(shop: Workshop) -> None:
+    """Those of a painting that goes on stay."""
+    drop(shop)
+    shop.engine.at_step = lambda step: shop.stop.set() if step == 5 else None
+    shop.scheduler.run_one()
+    mine = shop.files("state/frames")
+    assert len(mine) == 2
+    stale = shop.config.state / "frames/000000000000/00002.jpg"
+    make_folder(stale.parent)
+    stale.write_bytes(b"stale")
+    shop.restart()
+    assert shop.files("state/frames") == mine
+    FrameStore(shop.base / "nowhere", 2, write_whole, make_folder).sweep(keep=())
+
+
+# Trouble
+
+
+def test_a_full_disk_costs_the_frames_and_not_the_job(shop: Workshop, logs: LogLines) -> None:
+    """The painting is what matters; the log names what is missing."""
+    (shop.config.state / "frames").write_text("in the way")
+    drop(shop)
+    shop.work()
+    assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
+    assert shop.sidecar("outbox/oil/photo.png.json")["result"]["frames"] is None
+    assert len([line for line in logs if line["event"] == "frame.failed"]) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA out of memory"), MemoryError(), ValueError("not finite")]
+)
+def test_a_frame_that_cannot_be_made_costs_nothing_else(
+    shop: Workshop, engine: LadderEngine, error: Exception
+) -> None:
+    """As little as a preview that can't."""
+    engine.preview_error = error
+    drop(shop)
+    shop.work()
+    job = shop.job()
+    assert (job.state, job.attempts, engine.begun) == ("done", 1, [0])
+
+
+def test_a_frame_of_numbers_that_are_none_is_left_out(shop: Workshop) -> None:
+    """They are rolled back at once; the frame of that step comes with the next try."""
+    drop(shop)
+    job = shop.job()
+    store = FrameStore(shop.base / "frames", 1, write_whole, make_folder)
+    for number in (1, 2):
+        store.show(job, progress_with(torch.full((1, 3, 8, 8), torch.nan), number), 0)
+        assert store.kept(job) == []
+    store.show(job, progress_with(torch.zeros(1, 3, 8, 8), 2), 0)
+    assert [path.name for path in store.kept(job)] == ["00002.jpg"]
+
+
+def progress_with(image: Tensor, step: int) -> Progress:
+    losses = Losses(1.0, 0.25, 0.5, 0.25)
+
+    def no_checkpoint() -> Checkpoint:
+        raise AssertionError("nobody asks for one")
+
+    return Progress(((8, 8),), 1, step, 9, False, losses, no_checkpoint, lambda edge_px: image)
+
+
+def test_a_full_outbox_is_waited_out_with_the_frames(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that can't be published keep the result back, as a full disk does; none is lost."""
+    real, times = Publisher.publish_frames, [0]
+
+    def fail_once(self: Publisher, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
+        times[0] += 1
+        if times[0] == 1:
+            raise ResourceUnavailable("no space left on device")
+        return real(self, result, job_id, frames)
+
+    monkeypatch.setattr(Publisher, "publish_frames", fail_once)
+    drop(shop)
+    shop.work_and_wait()
+    assert shop.states() == ["done"]
+    assert list(frames_of(shop)) == ["00002.jpg", "00004.jpg", "00006.jpg"]
+
+
+def test_frames_are_sorted_by_their_numbers(shop: Workshop) -> None:
+    """Up to 99,999 steps."""
+    drop(shop)
+    job: Job = shop.job()
+    store = FrameStore(shop.base / "frames", 1, write_whole, make_folder)
+    for number in (10, 9, 1000, 99_999):
+        store.show(job, progress_with(torch.zeros(1, 3, 8, 8), number), 0)
+    assert [path.stem for path in store.kept(job)] == ["00009", "00010", "01000", "99999"]

@@ -1,0 +1,430 @@
+"""Hanging what has ended in the gallery: each piece once, and no job the worse for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from styled.delivery import gallery as gallery_module
+from styled.delivery.atomic import write_whole
+from styled.delivery.gallery import Gallery
+from styled.delivery.page import records_in
+from styled.errors import ResourceUnavailable
+from styled.jobs.database import MIGRATIONS
+from styled.jobs.hanging import HANGING_SECONDS, PIECES_AT_ONCE, TRIED_AGAIN_SECONDS
+from styled.jobs.journal import Journal
+from styled.ops.metrics import Metrics
+from styled.ops.pulse import Pulse
+from styled.stages import Stages
+from tests.jobs.conftest import Died, Dropped, LogLines, ScriptedEngine, Workshop
+
+
+@pytest.fixture
+def shop(tmp_path: Path, logs: LogLines) -> Iterator[Workshop]:
+    """Return a working folder with a gallery."""
+    workshop = Workshop(tmp_path / "shop", gallery=True)
+    yield workshop
+    workshop.journal.close()
+
+
+def records(outbox: Path) -> list[dict[str, Any]]:
+    """Return all that hangs, the first first; nothing if there is no page."""
+    paths = sorted((outbox / "gallery_files/pages").glob("*.js"))
+    found: list[dict[str, Any]] = [r for path in paths for r in records_in(path.read_bytes())]
+    if found:
+        html = (outbox / "gallery.html").read_text()
+        (text,) = re.findall(r'<script id="manifest" type="application/json">(.*?)</script>', html)
+        manifest = json.loads(text)
+        assert manifest["results"] + manifest["rejected"] == len(found)
+    return found
+
+
+def hanging(shop: Workshop) -> list[tuple[str, str]]:
+    """Return kind and name of all that hangs."""
+    return [(record["kind"], record["name"]) for record in records(shop.config.outbox)]
+
+
+def run_to_the_end(shop: Workshop) -> None:
+    """Have the scheduler run until it would sleep."""
+    shop.wake.on_wait = shop.stop.set
+    shop.scheduler.run()
+    shop.stop.clear()
+
+
+def failing(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, times: int = 1, method: str = "hang"
+) -> list[int]:
+    """Have the next calls to the gallery fail; the list counts all calls."""
+    real, calls = getattr(Gallery, method), [0]
+
+    def fail(self: Gallery, *arguments: object) -> None:
+        calls[0] += 1
+        if calls[0] <= times:
+            raise error
+        real(self, *arguments)
+
+    monkeypatch.setattr(Gallery, method, fail)
+    return calls
+
+
+def test_each_result_hangs_once(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its small pictures, after its job and not again."""
+    for name in ("a.png", "trip/b.png"):
+        shop.drop(name)
+    run_to_the_end(shop)
+    assert hanging(shop) == [("result", "a.png"), ("result", "trip/b.png")]
+    assert shop.journal.not_hanging(9) == []
+    for record in records(shop.config.outbox):
+        for which in ("before", "after", "result", "sidecar"):
+            assert (shop.config.outbox / record[which]).is_file()
+    calls = failing(monkeypatch, AssertionError(), 0)
+    run_to_the_end(shop)
+    shop.restart()
+    run_to_the_end(shop)
+    assert calls == [0]
+
+
+def test_what_was_rejected_hangs_once_it_has_left_the_inbox(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that there is nothing that one could look at."""
+    shop.drop("broken.png", b"no picture at all")
+    place = shop.publisher.take_original
+    seen: list[int] = []
+
+    def look(*arguments: Any, **options: Any) -> bool:
+        shop.hanger.hang()
+        seen.append(len(hanging(shop)))
+        return place(*arguments, **options)
+
+    monkeypatch.setattr(shop.publisher, "take_original", look)
+    run_to_the_end(shop)
+    assert (shop.states(), seen) == (["rejected"], [0])
+    (record,) = records(shop.config.outbox)
+    assert (record["kind"], record["failure"]) == ("rejected", "input")
+    assert record["file"] == "../rejected/oil/broken.png"
+    assert (shop.config.rejected / "oil/broken.png").read_bytes() == b"no picture at all"
+
+
+def test_one_photo_in_two_styles_hangs_twice(shop: Workshop) -> None:
+    """Each of them is a job."""
+    shop.drop("photo.png", None, "oil", "ink")
+    run_to_the_end(shop)
+    assert [record["style"] for record in records(shop.config.outbox)] == ["oil", "ink"]
+
+
+def test_cancelled_on_request_hangs_as_rejected(shop: Workshop) -> None:
+    """It lies with what was rejected, and can be had back from there."""
+    shop.drop()
+    shop.journal.request_cancel(shop.job())
+    run_to_the_end(shop)
+    (record,) = records(shop.config.outbox)
+    assert (record["kind"], record["failure"]) == ("rejected", "cancelled")
+
+
+@pytest.mark.parametrize("why", ["gone", "style"])
+def test_cancelled_for_other_reasons_does_not_hang(shop: Workshop, why: str) -> None:
+    """A photo that was taken away is nowhere, and one whose style is gone waits for it."""
+    path = shop.drop()
+    if why == "gone":
+        path.unlink()
+    else:
+        del shop.styles["oil"]
+    run_to_the_end(shop)
+    assert shop.states() == ["cancelled"]
+    assert hanging(shop) == []
+    assert shop.journal.not_hanging(9) == []
+
+
+@pytest.mark.parametrize("after_success", ["keep", "delete"])
+def test_a_photo_that_is_not_archived_hangs_all_the_same(
+    shop: Workshop, after_success: str
+) -> None:
+    """With its picture, though the file may be gone."""
+    shop.configure("output", after_success=after_success)
+    shop.drop()
+    run_to_the_end(shop)
+    (record,) = records(shop.config.outbox)
+    assert record["before"] is not None
+    assert (shop.config.outbox / record["before"]).is_file()
+
+
+def test_a_transparent_photo_hangs_on_white(shop: Workshop) -> None:
+    """So does its painting, which is as transparent."""
+    image = Image.new("RGBA", (64, 64), "#00800000")
+    image.paste("navy", (0, 0, 32, 64))
+    file = io.BytesIO()
+    image.save(file, "png")
+    shop.drop("photo.png", file.getvalue())
+    run_to_the_end(shop)
+    (record,) = records(shop.config.outbox)
+    for which in ("before", "after"):
+        with Image.open(shop.config.outbox / record[which]) as shown:
+            levels = np.asarray(shown.convert("L"))
+        assert levels[8:56, 40:56].min() > 245
+        assert levels[8:56, 8:24].max() < 60
+
+
+# Trouble
+
+
+@pytest.mark.parametrize("error", [ResourceUnavailable("it is full"), OSError("it is full")])
+def test_trouble_is_told_and_tried_again_after_a_minute(
+    shop: Workshop, logs: LogLines, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """In the log and for `styled status`, until all is well again; all jobs are done meanwhile."""
+    calls = failing(monkeypatch, error, times=2)
+    for name in ("a.png", "b.png", "c.png"):
+        shop.drop(name)
+    run_to_the_end(shop)
+    assert (shop.states(), calls) == (["done"] * 3, [1])
+    assert [line["reason"] for line in logs if line["event"] == "gallery.failed"] == ["it is full"]
+    assert shop.journal.read_daemon()["gallery_trouble"] == "it is full"
+    shop.now += TRIED_AGAIN_SECONDS
+    assert not shop.hanger.hang()
+    assert (calls, hanging(shop)) == ([2], [])
+    shop.now += TRIED_AGAIN_SECONDS
+    assert not shop.hanger.hang()
+    assert [name for _, name in hanging(shop)] == ["a.png", "b.png", "c.png"]
+    assert shop.journal.read_daemon()["gallery_trouble"] == ""
+
+
+def test_within_the_minute_nothing_is_tried(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many jobs end."""
+    calls = failing(monkeypatch, ResourceUnavailable("it is full"), times=9)
+    shop.drop()
+    shop.work()
+    for seconds in (0.0, TRIED_AGAIN_SECONDS - 1, 0.5):
+        shop.now += seconds
+        assert not shop.hanger.hang()
+    assert calls == [1]
+    shop.now += 0.5
+    shop.hanger.hang()
+    assert calls == [2]
+
+
+def test_the_page_of_somebody_else_stops_no_job(shop: Workshop) -> None:
+    """It stays, and its reason can be read."""
+    page = shop.config.outbox / "gallery.html"
+    page.write_text("<h1>My wedding</h1>")
+    shop.drop()
+    run_to_the_end(shop)
+    assert shop.states() == ["done"]
+    assert page.read_text() == "<h1>My wedding</h1>"
+    assert str(page) in shop.journal.read_daemon()["gallery_trouble"]
+
+
+def test_pictures_that_cannot_be_kept_are_made_of_files(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is published all the same."""
+    failing(monkeypatch, ResourceUnavailable("it is full"), method="keep_pictures")
+    shop.drop()
+    run_to_the_end(shop)
+    (record,) = records(shop.config.outbox)
+    assert shop.states() == ["done"]
+    assert (record["before"] is None, record["after"] is None) == (False, False)
+
+
+def test_a_journal_that_fails_stops_no_scheduler(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be remembered hangs just once."""
+    note, calls = shop.journal.note_hanging, [0]
+
+    def fail(jobs: Sequence[Any]) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise ResourceUnavailable("the journal can't be used")
+        note(jobs)
+
+    monkeypatch.setattr(shop.journal, "note_hanging", fail)
+    shop.drop()
+    run_to_the_end(shop)
+    run_to_the_end(shop)
+    assert (len(hanging(shop)), shop.journal.not_hanging(9)) == (1, [])
+
+
+# Ends of a process
+
+
+def test_what_a_killed_process_has_not_hung_hangs_at_the_next_start(shop: Workshop) -> None:
+    """Its result had been published."""
+    shop.drop()
+    shop.work()
+    assert hanging(shop) == []
+    shop.restart()
+    run_to_the_end(shop)
+    assert hanging(shop) == [("result", "photo.png")]
+
+
+@pytest.mark.parametrize("written", ["nothing", "data page", "page"])
+def test_a_process_that_is_killed_while_it_hangs_doubles_nothing(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """Nor does it lose anything."""
+    shop.drop("a.png")
+    run_to_the_end(shop)
+    shop.drop("b.png")
+    shop.work()
+    refused = {"nothing": ".js", "data page": ".html", "page": ""}[written]
+
+    def die(path: Path, data: bytes) -> None:
+        if refused and path.name.endswith(refused):
+            raise Died
+        write_whole(path, data)
+
+    def die_too(jobs: Sequence[Any]) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gallery_module, "write_whole", die)
+        patch.setattr(shop.journal, "note_hanging", die_too)
+        with pytest.raises(Died):
+            shop.hanger.hang()
+    shop.restart()
+    run_to_the_end(shop)
+    assert [name for _, name in hanging(shop)] == ["a.png", "b.png"]
+
+
+def test_what_was_published_before_a_crash_hangs(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next process finds the result, and hangs it."""
+    shop.drop()
+
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.journal, "finish", die)
+        with pytest.raises(Died):
+            shop.work()
+    shop.restart()
+    run_to_the_end(shop)
+    assert (shop.engine.begun, hanging(shop)) == ([0], [("result", "photo.png")])
+
+
+def test_old_jobs_of_an_older_journal_do_not_hang(tmp_path: Path) -> None:
+    """They are for `styled gallery`; what has not ended then hangs as all others."""
+    path = tmp_path / "journal.sqlite3"
+    old = sqlite3.connect(path)
+    old.executescript("".join(MIGRATIONS[:3]) + "PRAGMA user_version = 3;")
+    for name, state, finished in (
+        ("a", "done", 8.0),
+        ("b", "rejected", 8.0),
+        ("c", "queued", None),
+    ):
+        old.execute(
+            "INSERT INTO jobs (id, input, size, mtime_ns, style, destination, submitted_at, state,"
+            " finished_at, original, in_inbox) VALUES (?, ?, 1, '2', 'oil', ?, 7.0, ?, ?, ?, ?)",
+            (name, name, name, state, finished, name, state == "queued"),
+        )
+    old.commit()
+    old.close()
+    journal = Journal.open(path)
+    assert journal.not_hanging(9) == []
+    (job,) = [job for job in (journal.claim(10.0),) if job is not None]
+    journal.finish(job, type(job.state)("done"), 11.0)
+    assert [found.id for found in journal.not_hanging(9)] == ["c"]
+    journal.note_hanging([job])
+    assert journal.not_hanging(9) == []
+    journal.close()
+
+
+def test_adopted_results_do_not_hang_again(shop: Workshop) -> None:
+    """A new journal made of the outbox knows that the page shows them, or `styled gallery` will."""
+
+    class Done:
+        job_id, style, input_sha256 = "a1", "oil", "0" * 64
+        result, result_sha256 = "oil/a.png", "0" * 64
+
+    arrival = Dropped("a.png", 1, 2, {"oil": "a.png"})
+    assert shop.journal.adopt([(arrival, [Done()])], 7.0) == 1  # type: ignore[list-item]  # it has all that matters
+    assert shop.journal.not_hanging(9) == []
+
+
+# Time
+
+
+def test_a_turn_has_its_time(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not hang after it hangs in the next turn, and jobs are painted in between."""
+    sizes: list[int] = []
+
+    def slow(self: Gallery, pieces: Sequence[object]) -> None:
+        sizes.append(len(pieces))
+        shop.advance(0.6 * HANGING_SECONDS)
+
+    monkeypatch.setattr(Gallery, "hang", slow)
+    arrivals = [Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(5 * PIECES_AT_ONCE)]
+    shop.journal.submit(arrivals, shop.now)
+    for job in shop.jobs():
+        shop.journal.finish(job, type(job.state)("done"), shop.now)
+    assert shop.hanger.hang()
+    assert sizes == [PIECES_AT_ONCE] * 2
+    assert shop.hanger.hang()
+    assert not shop.hanger.hang()
+    assert sizes == [PIECES_AT_ONCE] * 5
+
+
+def test_a_photo_is_painted_before_the_rest_hangs(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue comes first."""
+    order: list[str] = []
+
+    def slow(self: Gallery, pieces: Sequence[object]) -> None:
+        order.append("hang")
+        shop.advance(HANGING_SECONDS)
+
+    monkeypatch.setattr(Gallery, "hang", slow)
+    shop.engine.at_step = lambda step: order.append("paint") if step == 1 else None
+    arrivals = [Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(2 * PIECES_AT_ONCE)]
+    shop.journal.submit(arrivals, shop.now)
+    for job in shop.jobs():
+        shop.journal.finish(job, type(job.state)("done"), shop.now)
+    shop.drop("a.png")
+    shop.drop("b.png")
+    run_to_the_end(shop)
+    assert order[:4] == ["paint", "hang", "paint", "hang"]
+    assert shop.journal.not_hanging(9) == []
+
+
+# The whole
+
+
+@pytest.mark.parametrize("gallery", [True, False])
+def test_a_gallery_is_kept_where_it_is_configured(tmp_path: Path, gallery: bool) -> None:
+    """`output.gallery: false` leaves nothing of it in the outbox."""
+    shop = Workshop(tmp_path / "shop")
+    shop.drop()
+    output = shop.config.output.model_copy(update={"gallery": gallery})
+    stages = Stages(replace(shop.config, output=output), Pulse())
+    metrics = Metrics(lambda: pytest.fail("nobody asks"), ("oil",))
+    scheduler, _ = stages.make_scheduler(
+        shop.journal, shop.publisher, ScriptedEngine(), metrics, blameless=False
+    )
+    finish = shop.journal.finish
+
+    def stop_then(*arguments: Any, **options: Any) -> None:
+        finish(*arguments, **options)
+        stages.stop.set()
+
+    shop.journal.finish = stop_then  # type: ignore[method-assign]  # the end of the test
+    scheduler.run()
+    shop.journal.close()
+    in_outbox = {path.name for path in shop.config.outbox.iterdir()}
+    assert in_outbox == ({"oil", "gallery.html", "gallery_files"} if gallery else {"oil"})
+    assert len(records(shop.config.outbox)) == int(gallery)

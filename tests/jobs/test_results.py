@@ -1,0 +1,237 @@
+"""The size of results, and what their files can't hold."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from styled.config import OutputConfig, Style, StyleImage
+from styled.engine.checkpoint import Checkpoint
+from styled.engine.progress import Progress, Stylized
+from styled.engine.scales import resize
+from styled.jobs.preparation import Prepared, prepare
+from styled.jobs.results import finished
+from styled.recipes import PYRAMID, Recipe, Size
+from tests.jobs.conftest import LogLines, ScriptedEngine, Workshop, picture
+
+PHOTO = (160, 120)
+
+
+class DetailEngine(ScriptedEngine):
+    """Notes the sizes that it is asked for, and takes the recipe's steps at full size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[tuple[int, int], tuple[int, int] | None]] = []
+        self.short_of_memory = False
+
+    def stylize(
+        self,
+        content: Tensor,
+        styles: Sequence[tuple[Tensor, float]],
+        recipe: Recipe,
+        resume: Checkpoint | None = None,
+        painted_size: tuple[int, int] | None = None,
+    ) -> Generator[Progress, None, Stylized]:
+        height, width = content.shape[-2:]
+        self.asked.append(((width, height), painted_size))
+        stylized = yield from super().stylize(content, styles, recipe, resume, painted_size)
+        if self.short_of_memory:
+            return replace(stylized, image=resize(stylized.image, 80, 60))
+        detail_steps = recipe.detail_steps if painted_size is not None else 0
+        return replace(stylized, detail_steps=detail_steps)
+
+
+@pytest.fixture
+def engine() -> DetailEngine:
+    """Return an engine that takes detail steps."""
+    return DetailEngine()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, logs: LogLines, engine: DetailEngine) -> Iterator[Workshop]:
+    """Return a working folder whose results are as large as the photos."""
+    workshop = Workshop(tmp_path / "shop")
+    workshop.engine = engine
+    workshop.configure("output", size="input")
+    yield workshop
+    workshop.journal.close()
+
+
+def paint_at(shop: Workshop, size: Size, detail_steps: int = 10) -> dict[str, Any]:
+    """Paint a photo by such a recipe; return what the sidecar says of the result."""
+    style = shop.styles["oil"]
+    recipe = replace(style.recipe, size=size, detail_steps=detail_steps)
+    shop.styles["oil"] = replace(style, recipe=recipe)
+    shop.drop("photo.png", picture(size=PHOTO))
+    shop.work()
+    assert shop.states() == ["done"]
+    with Image.open(shop.config.outbox / "oil/photo.png") as image:
+        size_of_file = image.size
+    facts: dict[str, Any] = shop.sidecar("outbox/oil/photo.png.json")["result"]
+    assert (facts["width"], facts["height"]) == size_of_file
+    return facts
+
+
+def sizes(facts: dict[str, Any]) -> tuple[object, ...]:
+    """Return width, height, painted width and height, and detail steps."""
+    names = ("width", "height", "painted_width", "painted_height", "detail_steps")
+    return tuple(facts[name] for name in names)
+
+
+def test_a_large_photo_is_painted_small_and_detailed_at_its_own_size(
+    shop: Workshop, engine: DetailEngine
+) -> None:
+    """The engine gets the whole photo and both sizes, and the sidecar tells them."""
+    facts = paint_at(shop, Size(long_edge=64))
+    assert engine.asked == [(PHOTO, (64, 48))]
+    assert sizes(facts) == (*PHOTO, 64, 48, 10)
+
+
+def test_the_style_is_looked_at_in_the_size_of_the_result(shop: Workshop, tmp_path: Path) -> None:
+    """As it is without details."""
+    style = shop.styles["oil"]
+    recipe = replace(style.recipe, size=Size(long_edge=64), style_size="content")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(picture(size=PHOTO))
+    prepared = prepare(photo, replace(style, recipe=recipe), max_pixels=10**6, at_own_size=True)
+    assert prepared.content.shape == (1, 3, 120, 160)
+    assert prepared.styles[0].image.shape == (1, 3, 120, 160)
+    assert (prepared.painted_size, prepared.result_size) == ((64, 48), PHOTO)
+
+
+def test_without_detail_steps_the_painting_is_enlarged(
+    shop: Workshop, engine: DetailEngine
+) -> None:
+    """Nothing is painted at full size, and the sidecar does not say so either."""
+    facts = paint_at(shop, Size(long_edge=64), detail_steps=0)
+    assert engine.asked == [((64, 48), None)]
+    assert sizes(facts) == (*PHOTO, 64, 48, 0)
+
+
+def test_what_was_painted_larger_is_brought_back_down(shop: Workshop, engine: DetailEngine) -> None:
+    """A recipe that enlarges photos paints large all the same."""
+    facts = paint_at(shop, Size(long_edge=200, upscale=True))
+    assert engine.asked == [((200, 150), None)]
+    assert sizes(facts) == (*PHOTO, 200, 150, 0)
+
+
+def test_a_photo_that_is_painted_in_its_own_size_needs_nothing(
+    shop: Workshop, engine: DetailEngine
+) -> None:
+    """Its sidecar is as with `output.size: painted`."""
+    facts = paint_at(shop, Size(long_edge=512))
+    assert engine.asked == [(PHOTO, None)]
+    assert sizes(facts) == (*PHOTO, None, None, 0)
+
+
+def test_an_exact_size_of_another_shape_is_undone(shop: Workshop, engine: DetailEngine) -> None:
+    """The result has the photo's shape again."""
+    facts = paint_at(shop, Size(exact=(64, 64)), detail_steps=0)
+    assert engine.asked == [((64, 64), None)]
+    assert sizes(facts) == (*PHOTO, 64, 64, 0)
+
+
+def test_what_became_smaller_for_lack_of_memory_is_enlarged(
+    shop: Workshop, engine: DetailEngine
+) -> None:
+    """The sidecar tells the size that was painted indeed."""
+    engine.short_of_memory = True
+    assert sizes(paint_at(shop, Size(long_edge=64))) == (*PHOTO, 80, 60, 0)
+
+
+def test_painted_results_stay_as_they_are(shop: Workshop, engine: DetailEngine) -> None:
+    """That is the default."""
+    shop.configure("output", size=OutputConfig().size)
+    facts = paint_at(shop, Size(long_edge=64))
+    assert engine.asked == [((64, 48), None)]
+    assert sizes(facts) == (64, 48, None, None, 0)
+
+
+def test_a_resumed_painting_knows_both_sizes(shop: Workshop, engine: DetailEngine) -> None:
+    """It goes on from its checkpoint to the same size."""
+    engine.at_step = lambda step: shop.stop.set() if step == 2 else None
+    style = shop.styles["oil"]
+    shop.styles["oil"] = replace(style, recipe=replace(style.recipe, size=Size(long_edge=64)))
+    shop.drop("photo.png", picture(size=PHOTO))
+    shop.scheduler.run_one()
+    shop.restart()
+    shop.work()
+    assert engine.begun == [0, 2]
+    assert engine.asked == [(PHOTO, (64, 48))] * 2
+    assert sizes(shop.sidecar("outbox/oil/photo.png.json")["result"]) == (*PHOTO, 64, 48, 10)
+
+
+# What the file can't hold
+
+
+def transparent(format: str = "png") -> bytes:
+    """Return a picture of which one half is transparent."""
+    image = Image.new("RGBA", (48, 40), "#00800000")
+    image.paste("gold", (0, 0, 24, 40))
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+def test_what_a_file_can_not_hold_is_told(shop: Workshop, logs: LogLines) -> None:
+    """In the sidecar and in the log, beside all else that is less than it should be."""
+    shop.configure("output", format="jpeg")
+    shop.drop("photo.png", transparent())
+    shop.work()
+    told = [
+        "it is only a stub", "transparency was placed on white: JPEG files have none",
+    ]  # fmt: skip
+    assert shop.sidecar("outbox/oil/photo.jpg.json")["degraded"] == told
+    (line,) = (line for line in logs if line["event"] == "job.published")
+    assert line["degraded"] == told
+    assert shop.endings[-1].degraded == tuple(told)
+
+
+def test_what_a_file_can_hold_is_not_mentioned(shop: Workshop) -> None:
+    """A transparent photo has a transparent result, of the same size."""
+    shop.drop("photo.png", transparent())
+    shop.work()
+    assert shop.sidecar("outbox/oil/photo.png.json")["degraded"] == ["it is only a stub"]
+    with Image.open(shop.config.outbox / "oil/photo.png") as image:
+        assert (image.mode, image.size) == ("RGBA", (48, 40))
+        opacity = image.getchannel("A")
+    assert (opacity.getpixel((40, 20)), opacity.getpixel((8, 20))) == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (OutputConfig(), (8, "RGB", "sRGB")),
+        (OutputConfig(bits=16), (16, "RGB", "sRGB")),
+        (OutputConfig(grayscale="keep"), (8, "L", None)),
+    ],
+)
+def test_the_configuration_decides_about_the_file(
+    tmp_path: Path, output: OutputConfig, expected: tuple[int, str, str | None]
+) -> None:
+    """Bits and colours are as asked for, and the sidecar's facts are those of the file."""
+    photo = tmp_path / "photo.png"
+    Image.linear_gradient("L").resize((64, 64)).save(photo)
+    prepared = prepared_of(photo)
+    stylized = Stylized(prepared.content[:, :3], ())
+    result = finished(prepared, stylized, "png", output)
+    facts = result.facts("photo.png")
+    bits, mode, color = expected
+    assert (facts.bits, facts.color) == (bits, color)
+    assert result.data[24] == bits  # of the PNG's header
+    with Image.open(io.BytesIO(result.data)) as image:
+        assert image.mode == mode
+
+
+def prepared_of(photo: Path) -> Prepared:
+    """Return a photo as it is painted, in its own style."""
+    style = Style((StyleImage(photo),), replace(PYRAMID, size=Size(long_edge=64)))
+    return prepare(photo, style, max_pixels=10**6)

@@ -1,0 +1,185 @@
+"""HEIC, the photos of telephones, where pillow-heif is installed and where it is not."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from styled.errors import ConfigError, InputIncomplete, InputRejected
+from styled.photos import Finish, decode, encode, finish, output_format
+from styled.photos.containers import format_of
+from tests.photos.icc import adobe_rgb_profile
+from tests.photos.samples import REFUSALS, astronaut, own_tensor, pixels
+
+pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+
+
+def heic(image: Image.Image | None = None, **options: Any) -> bytes:
+    file = BytesIO()
+    heif = pillow_heif.from_pillow(image or astronaut())
+    heif.save(file, **{"quality": 95, "chroma": 444, **options})
+    return file.getvalue()
+
+
+def deep_heic(bits: int) -> bytes:
+    levels = np.zeros((64, 96, 3), np.uint16)
+    levels[..., 0] = np.linspace(0, 65535, 96)
+    heif = pillow_heif.from_bytes(mode="RGB;16", size=(96, 64), data=levels.tobytes())
+    file = BytesIO()
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = bits == 12
+    heif.save(file, quality=90)
+    return file.getvalue()
+
+
+def test_a_heic_becomes_a_photo() -> None:
+    """Pixels, format and size are as they should be, and nothing is noted."""
+    photo = decode(heic())
+    assert (photo.format, photo.width, photo.height, photo.bits) == ("heic", 96, 64, 8)
+    assert np.abs(pixels(photo) - np.asarray(astronaut())).mean() < 3
+    assert photo.notes == ()
+
+
+def test_same_means_heic() -> None:
+    """The result of a HEIC is a HEIC, with its own extension."""
+    assert output_format("same", "heic") == ("heic", ".heic")
+    photo = decode(heic())
+    result = decode(finish(own_tensor(photo), photo, "heic", Finish()).data)
+    assert result.format == "heic"
+    assert np.abs(pixels(result) - pixels(photo)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_telephones_orientation_comes_out_upright(orientation: int) -> None:
+    """What HEIC keeps as a rotation of the container is applied once, not twice."""
+    upright = np.zeros((64, 96, 3), np.uint8)
+    upright[:32, :48], upright[:32, 48:], upright[32:, :48] = 60, 120, 180
+    back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    stored = Image.fromarray(upright)
+    if back is not None:
+        stored = stored.transpose(Image.Transpose(back))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = decode(heic(stored, exif=exif.tobytes()))
+    assert (photo.width, photo.height) == (96, 64)
+    assert np.abs(pixels(photo) - upright).mean() < 3
+
+
+def test_metadata_passes_through_a_heic() -> None:
+    """EXIF, GPS, XMP and the profile of a HEIC are in a JPEG of it."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x8825] = "A camera", {1: "N", 2: (48.0, 8.0, 0.0)}
+    packet = b"<x:xmpmeta>hello</x:xmpmeta>"
+    image = astronaut()
+    image.info["icc_profile"] = adobe_rgb_profile()
+    photo = decode(heic(image, exif=exif.tobytes(), xmp=packet))
+    assert photo.icc == "Made for a test"
+    finished = finish(own_tensor(photo), photo, "jpeg", Finish(color="input"))
+    with Image.open(BytesIO(finished.data)) as result:
+        assert result.getexif()[0x010F] == "A camera"
+        assert result.getexif().get_ifd(0x8825)[2] == (48.0, 8.0, 0.0)
+        assert result.info["xmp"] == packet
+        assert result.info["icc_profile"] == adobe_rgb_profile()
+    again = decode(finish(own_tensor(photo), photo, "heic", Finish(color="input")).data)
+    assert again.profile == adobe_rgb_profile()
+    assert again.metadata.xmp == packet
+
+
+def test_opacity_passes_through_a_heic() -> None:
+    """An alpha channel in a HEIC is the photo's, and the result's."""
+    image = astronaut()
+    image.putalpha(Image.linear_gradient("L").resize((96, 64)))
+    photo = decode(heic(image))
+    assert photo.alpha is not None
+    assert (
+        np.abs(np.asarray(photo.alpha).astype(int) - np.asarray(image.getchannel("A"))).max() <= 4
+    )
+
+
+def test_the_bits_that_are_not_used_are_noted() -> None:
+    """A HEIC of 10 bits is painted in 8, and says so."""
+    photo = decode(deep_heic(10))
+    assert photo.bits == 8
+    assert photo.notes == ("of its 10 bits 8 were used",)
+
+
+def test_the_size_limits_hold() -> None:
+    """One pixel beyond the limit is refused, and so is an edge under 32."""
+    data = heic()
+    assert decode(data, max_pixels=96 * 64).width == 96
+    with pytest.raises(InputRejected, match="96 x 64 pixels; the limit is 6143"):
+        decode(data, max_pixels=96 * 64 - 1)
+    with pytest.raises(InputRejected, match="too small: 31 x 40"):
+        decode(heic(astronaut(31, 40)))
+
+
+def test_an_edge_that_a_heic_cannot_hold_is_refused() -> None:
+    """HEVC ends at 16384 pixels here."""
+    with pytest.raises(ConfigError, match="16385 x 1 pixels do not fit into a heic file"):
+        encode(torch.zeros(1, 3, 1, 16385), "heic")
+
+
+def test_a_cut_heic_is_incomplete() -> None:
+    """Each 30th of its length is needed, and so are its last bytes."""
+    data = heic()
+    cuts = {len(data) * part // 30 for part in range(1, 30)} | {len(data) - 1, 1, 4, 8, 9, 11, 12}
+    for cut in sorted(cuts):
+        with pytest.raises(InputIncomplete):
+            decode(data[:cut])
+
+
+def test_damage_in_a_heic_is_refused_or_read() -> None:
+    """No byte that is wrong raises anything but a refusal."""
+    data = heic(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", xmp=b"<x/>")
+    for position in range(0, min(len(data), 900), 3):
+        damaged = bytearray(data)
+        damaged[position] ^= 0xFF
+        try:
+            photo = decode(bytes(damaged), max_pixels=1_000_000)
+        except REFUSALS:
+            continue
+        assert photo.image.mode == "RGB"
+
+
+def test_without_pillow_heif_a_photo_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The message names the package to install and the way around it."""
+    data = heic()
+    monkeypatch.setattr("styled.photos.heic.pillow_heif", None)
+    with pytest.raises(InputRejected, match="pillow-heif is not installed") as caught:
+        decode(data)
+    assert "pip install 'styled[heif]'" in str(caught.value)
+    assert "JPEG" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("brands", "format"),
+    [
+        (b"heic" + b"\0\0\0\0" + b"mif1heic", "heic"),
+        (b"heix" + b"\0\0\0\0" + b"mif1", "heic"),
+        (b"mif1" + b"\0\0\0\0" + b"mif1heic", "heic"),
+        (b"mif1" + b"\0\0\0\0" + b"mif1avifmiaf", "avif"),
+        (b"mif1" + b"\0\0\0\0" + b"mif1miafMA1Bavif", "avif"),
+        (b"msf1" + b"\0\0\0\0" + b"hevc", "heic"),
+        (b"avif" + b"\0\0\0\0" + b"mif1heic", "avif"),
+        (b"avis" + b"\0\0\0\0" + b"msf1", "avif"),
+        (b"isom" + b"\0\0\0\0" + b"mp41", None),
+        (b"qt  " + b"\0\0\0\0" + b"heic", None),
+    ],
+)
+def test_brands_tell_heic_from_avif(brands: bytes, format: str | None) -> None:
+    """The main brand decides, and where it says neither a compatible one does."""
+    box = (len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands
+    assert format_of(box + bytes(64)) == format
+
+
+def test_a_container_under_the_name_of_the_other_is_refused_in_words() -> None:
+    """HEVC that calls itself AVIF can't be decoded, which is a refusal and no crash."""
+    data = heic()
+    with pytest.raises(InputRejected, match="can't be decoded as AVIF"):
+        decode(data[:8] + b"avif" + data[12:])
