@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.text import Text
@@ -24,5 +25,8 @@ def rebuild_gallery(named: Path | None) -> None:
     gallery = Gallery(config.outbox, mounts.require, config.intake.max_pixels)
     with console.status("looking through the outbox"):
         contents = gallery.rebuild(pieces_below(config.outbox, config.rejected, config.archive))
+    if os.geteuid() == 0:  # or the daemon, who is somebody else, could not go on with it
+        outbox = config.outbox.stat()
+        gallery.give_to(outbox.st_uid, outbox.st_gid)
     shown = f"{contents.results} paintings, {contents.rejected} rejected"
     console.print(Text(printable(f"{gallery.page}  ({shown})")), soft_wrap=True)

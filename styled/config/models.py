@@ -200,7 +200,7 @@ class MetricsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    textfile: bool = Field(
+    textfile: Flag = Field(
         default=True, description="Keep them in metrics.prom in the state folder."
     )
     http_port: Annotated[int, Number(ge=1, le=65535)] | None = Field(

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -206,6 +207,7 @@ class Gallery:
         """
         self._require_mounted(self._outbox)
         with self._locked(wait=True):
+            begun = time.time()
             self._refuse_strangers()
             found = [record for path, original in pieces if (record := self.record(path, original))]
             found.sort(key=lambda record: (str(record["finished"]), str(record["id"])))
@@ -216,8 +218,19 @@ class Gallery:
                 if len(contents.newest) == RECORDS_PER_PAGE or record is found[-1]:
                     self._write_page(folder, contents.pages, contents.newest)
             self._write_html(contents)
-            self._forget(contents.pages, {str(record["id"]) for record in found})
+            self._forget(contents.pages, {str(record["id"]) for record in found}, begun)
         return contents
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Have all files of the gallery belong to somebody: to the daemon's user, say.
+
+        Raises:
+            OSError: it is not for this process to decide.
+        """
+        os.chown(self.page, uid, gid, follow_symlinks=False)
+        for folder, folders, names in os.walk(self._files):
+            for name in (".", *folders, *names):
+                os.chown(Path(folder, name), uid, gid, follow_symlinks=False)
 
     # Files
 
@@ -317,14 +330,18 @@ class Gallery:
                 ) from None
             yield
 
-    def _forget(self, pages: int, ids: set[str]) -> None:
-        """Delete the data pages and small pictures that nothing refers to any more."""
+    def _forget(self, pages: int, ids: set[str], before: float) -> None:
+        """Delete the data pages and small pictures that nothing refers to any more.
+
+        Pictures that came meanwhile are those of a result that is being published.
+        """
         for path in (self._files / "pages").glob("*.js"):
             if path.stem.isdigit() and int(path.stem) > pages:
                 path.unlink(missing_ok=True)
         for path in (self._files / "thumbs").glob("*/*-*.webp"):
-            if path.name.rpartition("-")[0] not in ids:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.name.rpartition("-")[0] not in ids and path.lstat().st_mtime < before:
+                    path.unlink()
 
     # Small pictures
 

@@ -95,3 +95,14 @@ def test_the_page_of_somebody_else_is_left_alone(run: Run, outbox: Path) -> None
 def test_without_a_configuration_it_is_78(run: Run) -> None:
     """Nobody knows where the outbox is."""
     assert run("gallery").exit_code == 78
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_whom_the_outbox_does(run: Run, outbox: Path) -> None:
+    """Or the daemon, who is another user, could not go on with the page."""
+    os.chown(outbox, 4711, 4712)
+    assert run("gallery").exit_code == 0
+    files = [outbox / "gallery.html", *(outbox / "gallery_files").rglob("*")]
+    assert len(files) > 5
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(4711, 4712)}
+    assert (outbox / "oil/a.png").stat().st_uid == 0

@@ -51,7 +51,7 @@ def test_a_full_disk_is_waited_out(studio: Studio, where: str) -> None:
         with studio.running_soon() as daemon:
             daemon.wait_for("daemon.started")
             drop_photos(studio)
-            daemon.wait_for("queue.paused", 2)
+            daemon.wait_for("queue.paused")
             assert str(folder) in pauses(daemon)
             assert "No space left on device" in pauses(daemon)
             status = json.loads(studio.do("status", "--json").stdout)
@@ -109,7 +109,7 @@ def test_a_disk_that_turns_read_only_is_waited_out(studio: Studio, where: str) -
         daemon.wait_for("daemon.started")
         remount(folder, "ro")
         drop_photos(studio)
-        daemon.wait_for("queue.paused", 2)
+        daemon.wait_for("queue.paused")
         assert "Read-only file system" in pauses(daemon)
         assert studio.files("inbox") == list(PHOTOS)
         remount(folder, "rw")
@@ -126,7 +126,7 @@ def test_a_missing_permission_is_waited_out(studio: Studio, where: str) -> None:
     locked.mkdir(parents=True)
     locked.chmod(0o555)
     with studio.running(OBEYING_MODES) as daemon:
-        daemon.wait_for("queue.paused", 2)
+        daemon.wait_for("queue.paused")
         assert "Permission denied" in pauses(daemon)
         assert studio.files("inbox") == list(PHOTOS)
         locked.chmod(0o755)
