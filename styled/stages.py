@@ -222,7 +222,7 @@ class Stages:
         frames = FrameStore(
             config.state / "frames", config.output.keep_frames, write_whole, make_folder
         )
-        gallery, hang = self._make_gallery(journal)
+        gallery, hang = self._make_gallery(journal, beat)
 
         def count_ended(ending: Ending) -> None:
             metrics.count_ended(
@@ -259,12 +259,14 @@ class Stages:
         frames.sweep(keep=journal.unfinished_ids())
         return scheduler, worker
 
-    def _make_gallery(self, journal: Journal) -> tuple[Gallery | None, Callable[[], bool]]:
+    def _make_gallery(
+        self, journal: Journal, beat: Callable[[float], None]
+    ) -> tuple[Gallery | None, Callable[[], bool]]:
         config = self._config
         if not config.output.gallery:
             return None, lambda: False
         gallery = Gallery(config.outbox, self._mounts.require_mounted, config.intake.max_pixels)
-        return gallery, Hanger(journal, gallery, config.outbox, config.inbox).hang
+        return gallery, Hanger(journal, gallery, config.outbox, config.inbox, beat=beat).hang
 
 
 def _write(journal: Journal, **facts: str) -> None:

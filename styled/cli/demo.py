@@ -22,7 +22,7 @@ from styled.cli.demo_pictures import draw_photo
 from styled.cli.exits import console, errors
 from styled.cli.init import WorkingFolder, init_folder
 from styled.delivery.atomic import write_whole
-from styled.delivery.gallery import PAGE
+from styled.delivery.gallery_files import PAGE
 from styled.delivery.names import sidecar_of
 from styled.engine.weights import imagenet_file
 from styled.errors import EngineFailure, ResourceUnavailable

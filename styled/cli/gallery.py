@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from rich.text import Text
@@ -10,6 +12,8 @@ from rich.text import Text
 from styled.cli.exits import console
 from styled.cli.working_folder import find_config
 from styled.delivery.gallery import Gallery, pieces_below
+from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.jobs.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.logs import printable
 
@@ -22,11 +26,23 @@ def rebuild_gallery(named: Path | None) -> None:
     """
     config = find_config(named)
     mounts = Mounts(config.state / "mounts.json", lambda record, data: None)
+    rooms = config.outbox, config.rejected, config.archive
+    for room in rooms:
+        mounts.require_mounted(room)
+    mounts.require(config.outbox)
     gallery = Gallery(config.outbox, mounts.require, config.intake.max_pixels)
+
+    def remember(job_ids: Sequence[str]) -> None:
+        """Tell the daemon, which would hang what it has not hung yet."""
+        with suppress(ResourceUnavailable, JournalDamaged):
+            journal = Journal.open_for_requests(config.state / "journal.sqlite3")
+            with closing(journal):
+                journal.note_hanging(job_ids)
+
     with console.status("looking through the outbox"):
-        contents = gallery.rebuild(pieces_below(config.outbox, config.rejected, config.archive))
+        contents = gallery.rebuild(pieces_below(*rooms), remember)
     if os.geteuid() == 0:  # or the daemon, who is somebody else, could not go on with it
         outbox = config.outbox.stat()
-        gallery.give_to(outbox.st_uid, outbox.st_gid)
+        gallery.files.give_to(outbox.st_uid, outbox.st_gid)
     shown = f"{contents.results} paintings, {contents.rejected} rejected"
-    console.print(Text(printable(f"{gallery.page}  ({shown})")), soft_wrap=True)
+    console.print(Text(printable(f"{gallery.files.page}  ({shown})")), soft_wrap=True)

@@ -11,34 +11,29 @@ piece whose hanging was broken off is counted the next time.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
+import torch
 import torch.nn.functional as F
 from pydantic import JsonValue, ValidationError
 from torch import Tensor
 
 from styled import photos
-from styled.delivery.atomic import make_folder, resource_errors, write_whole
+from styled.delivery.gallery_files import FILES, GalleryFiles, read_regular
 from styled.delivery.names import sidecar_of
-from styled.delivery.page import page_file, records_in, render
+from styled.delivery.page import render
 from styled.delivery.records import Record, record_of
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
 from styled.files import sha256_of
 from styled.sidecar import Sidecar
-
-log = structlog.get_logger()
-
-PAGE, FILES = "gallery.html", "gallery_files"
 
 RECORDS_PER_PAGE = 100
 
@@ -46,7 +41,7 @@ THUMB_PX = 480
 """Long edge: a card is about 360 CSS pixels wide, on screens of 1 to 3 pixels each."""
 
 THUMB_QUALITY = 75
-VERSION = 1
+VERSION, _UNCOUNTED = 1, 0
 
 _ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 """Of a job. Sidecars may have been written by anybody."""
@@ -56,7 +51,6 @@ _NOT_TO_BE_READ = (
 )  # fmt: skip
 """What a manifest raises that somebody has spoilt."""
 
-_OURS = b'<meta name="generator" content="styled">'
 _MANIFEST = re.compile(rb'<script id="manifest" type="application/json">(.*?)</script>', re.DOTALL)
 
 
@@ -113,7 +107,11 @@ class Contents:
 
 
 class Gallery:
-    """The gallery of one outbox."""
+    """The gallery of one outbox.
+
+    Attributes:
+        files: Where it is.
+    """
 
     def __init__(
         self,
@@ -122,10 +120,8 @@ class Gallery:
         max_pixels: int = photos.DEFAULT_MAX_PIXELS,
     ) -> None:
         """Keep the gallery in `outbox`, as long as `require_mounted` does not object."""
-        self.page = outbox / PAGE
+        self.files = GalleryFiles(outbox, require_mounted)
         self._outbox = outbox
-        self._files = outbox / FILES
-        self._require_mounted = require_mounted
         self._max_pixels = max_pixels
         self._contents: Contents | None = None
         self._written: tuple[int, int] | None = None  # by which our own page is known again
@@ -135,17 +131,18 @@ class Gallery:
 
         Args:
             job_id: Whose they are.
-            before: 1x3xHxW, sRGB in [0, 1], or 1x4xHxW with opacity.
-            after: Likewise.
+            before: 1x3xHxW, sRGB in [0, 1], or 1x4xHxW with opacity, which both have then.
+            after: 1x3xHxW.
 
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        self._require_mounted(self._outbox)
+        opacity, after = before[:, 3:], _shrunk(after)
+        if opacity.numel():
+            opacity = F.interpolate(opacity, after.shape[-2:], mode="area")
+            after = torch.cat([after[:, :3], opacity], dim=1)
         for which, image in (("before", before), ("after", after)):
-            path = self._thumb(job_id, which)
-            make_folder(path.parent)
-            write_whole(path, photos.encode(_small(image), "webp", THUMB_QUALITY))
+            self._keep_picture(self.files.thumb(job_id, which), image)
 
     def hang(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
         """Show results and rejected inputs.
@@ -159,8 +156,7 @@ class Gallery:
             ResourceUnavailable: the outbox is full, read-only or gone, somebody else's file has
                 the page's name, or another process is at the page.
         """
-        self._require_mounted(self._outbox)
-        with self._locked(wait=False):
+        with self.files.locked(wait=False):
             contents, self._contents = self._read(), None  # until all of it is written
             pages: dict[int, list[Record]] = {}
             for path, original in pieces:
@@ -169,35 +165,40 @@ class Gallery:
                     contents.add(record)
                     pages[contents.pages] = contents.newest
             for number, records in pages.items():
-                self._write_page(self._files / "pages", number, records)
-            self._write_html(contents)
+                self.files.write_page(number, records)
+            self._write(contents)
 
     def record(self, path: Path, original: Path | None) -> Record | None:
         """Return what the page shows of a result or a rejected input, None without a sidecar.
 
-        Its small pictures are made of the files where they were not kept. A sidecar with an id
-        that none of ours has is somebody else's.
+        Its small pictures are made of the files where they were not kept. A sidecar that can't
+        be shown is somebody else's.
         """
-        try:
-            sidecar = Sidecar.model_validate_json(sidecar_of(path).read_bytes())
-        except (OSError, ValidationError):
-            return None
-        if not _ID.fullmatch(sidecar.job.id):
+        sidecar = _sidecar_of(path)
+        if sidecar is None or not _ID.fullmatch(sidecar.job.id):
             return None  # files are named after it
         thumbs: dict[str, str | None] = {"before": None, "after": None}
         if sidecar.result is not None:
             sources = {"before": original, "after": path}
             for which, source in sources.items():
-                thumb = self._thumb(sidecar.job.id, which)
-                if thumb.is_file() or (source is not None and self._make_thumb(source, thumb)):
+                thumb = self.files.thumb(sidecar.job.id, which)
+                if self.files.has(thumb) or (source and self._make_picture(source, thumb)):
                     thumbs[which] = thumb.relative_to(self._outbox).as_posix()
-        return record_of(sidecar, path, self._outbox, thumbs["before"], thumbs["after"])
+        try:
+            return record_of(sidecar, path, self._outbox, thumbs["before"], thumbs["after"])
+        except (ValueError, OverflowError):  # a date before all others, say
+            return None
 
-    def rebuild(self, pieces: Iterator[tuple[Path, Path | None]]) -> Contents:
+    def rebuild(
+        self,
+        pieces: Iterator[tuple[Path, Path | None]],
+        on_shown: Callable[[Sequence[str]], None] = lambda job_ids: None,
+    ) -> Contents:
         """Make the page anew of all that there is, and forget what is not there any more.
 
         Args:
             pieces: As `hang` takes them, in any order.
+            on_shown: Is told the ids of the jobs that the page shows now.
 
         Returns:
             What is shown now.
@@ -205,34 +206,25 @@ class Gallery:
         Raises:
             ResourceUnavailable: as `hang`.
         """
-        self._require_mounted(self._outbox)
-        with self._locked(wait=True):
+        with self.files.locked(wait=True):
             begun = time.time()
-            self._refuse_strangers()
+            before = self._read()
             found = [record for path, original in pieces if (record := self.record(path, original))]
             found.sort(key=lambda record: (str(record["finished"]), str(record["id"])))
             contents = Contents()
-            folder = self._files / "pages"
+            self.files.clear_new_pages()
             for record in found:
                 contents.add(record)
                 if len(contents.newest) == RECORDS_PER_PAGE or record is found[-1]:
-                    self._write_page(folder, contents.pages, contents.newest)
-            self._write_html(contents)
-            self._forget(contents.pages, {str(record["id"]) for record in found}, begun)
+                    self.files.write_page(contents.pages, contents.newest, "pages.new")
+            # Whoever finds this version counts the data pages, which are the old or the new ones.
+            self.files.write_html(render({**before.manifest(), "version": _UNCOUNTED}))
+            self.files.replace_pages()
+            self._write(contents)
+            ids = {str(record["id"]) for record in found}
+            self.files.forget_thumbs(ids, begun)
+            on_shown(sorted(ids))
         return contents
-
-    def give_to(self, uid: int, gid: int) -> None:
-        """Have all files of the gallery belong to somebody: to the daemon's user, say.
-
-        Raises:
-            OSError: it is not for this process to decide.
-        """
-        os.chown(self.page, uid, gid, follow_symlinks=False)
-        for folder, folders, names in os.walk(self._files):
-            for name in (".", *folders, *names):
-                os.chown(Path(folder, name), uid, gid, follow_symlinks=False)
-
-    # Files
 
     def _read(self) -> Contents:
         """Return what is shown: as remembered, or as the page has it.
@@ -240,133 +232,84 @@ class Gallery:
         Raises:
             ResourceUnavailable: somebody else's file has the page's name.
         """
-        if self._contents is not None and self._identity() == self._written:
+        if self._contents is not None and self.files.identity() == self._written:
             return self._contents
-        self._refuse_strangers()
         contents = self._counted()
         # A data page that was written just before the process died is not counted yet.
         first = max(contents.pages, 1)
         counted = contents.newest
         for number in (first, first + 1):
-            records = self._page(number)
+            records = self.files.read_page(number)
             if records is None:
                 break
             contents.pages, contents.newest = number, records
             for record in records:
                 if all(record.get("id") != known.get("id") for known in counted):
                     contents.count(record)
-        contents.previous = self._page(contents.pages - 1) or []
+        contents.previous = self.files.read_page(contents.pages - 1) or []
         return contents
 
     def _counted(self) -> Contents:
         """Return what the HTML counts; where that can't be known, count the data pages."""
+        match = _MANIFEST.search(self.files.read_html() or b"")
         with suppress(*_NOT_TO_BE_READ):
-            match = _MANIFEST.search(self.page.read_bytes())
-            manifest = json.loads(match[1]) if match else {}
+            manifest = json.loads(match[1], parse_constant=_refuse) if match else {}
             if manifest["version"] == VERSION:
                 styles = {str(name): int(count) for name, count in manifest["styles"].items()}
                 newest: list[Record] = [dict(record) for record in manifest["newest"]]
                 return Contents(int(manifest["pages"]), int(manifest["results"]),
                                 int(manifest["rejected"]), styles, newest)  # fmt: skip
         contents = Contents()
-        while (records := self._page(contents.pages + 1)) is not None:
+        while (records := self.files.read_page(contents.pages + 1)) is not None:
             contents.pages += 1
             contents.newest = records
             for record in records:
                 contents.count(record)
         return contents
 
-    def _page(self, number: int) -> list[Record] | None:
-        try:
-            return list(records_in((self._files / "pages" / f"{number:06}.js").read_bytes()))
-        except (OSError, ValueError):
-            return None
+    def _write(self, contents: Contents) -> None:
+        self.files.write_html(render(contents.manifest()))
+        self._contents, self._written = contents, self.files.identity()
 
-    def _write_page(self, folder: Path, number: int, records: Sequence[Record]) -> None:
-        make_folder(folder)
-        write_whole(folder / f"{number:06}.js", page_file(number, records))
-
-    def _write_html(self, contents: Contents) -> None:
-        write_whole(self.page, render(contents.manifest()))
-        self._contents, self._written = contents, self._identity()
-
-    def _identity(self) -> tuple[int, int] | None:
-        try:
-            facts = self.page.stat()
-        except OSError:
-            return None
-        return facts.st_ino, facts.st_mtime_ns
-
-    def _refuse_strangers(self) -> None:
-        try:
-            is_ours = _OURS in self.page.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError:
-            is_ours = False
-        if not is_ours:
-            raise ResourceUnavailable(
-                f"{self.page} was not made by styled, and is left alone",
-                "move it away, or set `output.gallery` to false",
-            )
-
-    @contextmanager
-    def _locked(self, *, wait: bool) -> Iterator[None]:
-        """Have the page for this process alone: `styled gallery` may run beside the daemon.
-
-        Raises:
-            ResourceUnavailable: another process has it, and may for long; or the outbox is full,
-                read-only or gone.
-        """
-        make_folder(self._files)
-        path = self._files / ".lock"
-        with resource_errors(path), open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ResourceUnavailable(
-                    f"{self.page} is being made anew by another process",
-                    "work goes on by itself once that is done",
-                ) from None
-            yield
-
-    def _forget(self, pages: int, ids: set[str], before: float) -> None:
-        """Delete the data pages and small pictures that nothing refers to any more.
-
-        Pictures that came meanwhile are those of a result that is being published.
-        """
-        for path in (self._files / "pages").glob("*.js"):
-            if path.stem.isdigit() and int(path.stem) > pages:
-                path.unlink(missing_ok=True)
-        for path in (self._files / "thumbs").glob("*/*-*.webp"):
-            with suppress(FileNotFoundError):
-                if path.name.rpartition("-")[0] not in ids and path.lstat().st_mtime < before:
-                    path.unlink()
-
-    # Small pictures
-
-    def _thumb(self, job_id: str, which: str) -> Path:
-        return self._files / "thumbs" / job_id[:2] / f"{job_id}-{which}.webp"
-
-    def _make_thumb(self, source: Path, thumb: Path) -> bool:
+    def _make_picture(self, source: Path, thumb: Path) -> bool:
         try:
             photo = photos.decode(photos.read_bytes(source), max_pixels=self._max_pixels)
+            factor = min(1.0, THUMB_PX / max(photo.width, photo.height))
+            size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
+            small = photo.tensor(*size)
         except (OSError, InputRejected, InputIncomplete, ResourceUnavailable):
             return False  # it was deleted, or replaced by something else
-        factor = min(1.0, THUMB_PX / max(photo.width, photo.height))
-        size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
-        make_folder(thumb.parent)
-        write_whole(thumb, photos.encode(_small(photo.tensor(*size)), "webp", THUMB_QUALITY))
+        except (MemoryError, RuntimeError):
+            return False  # it is shown without
+        self._keep_picture(thumb, small)
         return True
+
+    def _keep_picture(self, thumb: Path, image: Tensor) -> None:
+        self.files.write_thumb(thumb, photos.encode(_small(image), "webp", THUMB_QUALITY))
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _sidecar_of(path: Path) -> Sidecar | None:
+    data = read_regular(sidecar_of(path))
+    try:
+        return None if data is None else Sidecar.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def _shrunk(image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    factor = min(1.0, THUMB_PX / max(height, width))
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return image if factor == 1 else F.interpolate(image, size, mode="area")
 
 
 def _small(image: Tensor) -> Tensor:
     """Return 1x3xhxw of 1x3xHxW or of 1x4xHxW, which is placed on white."""
-    height, width = image.shape[-2:]
-    factor = min(1.0, THUMB_PX / max(height, width))
-    if factor < 1:
-        size = max(1, round(height * factor)), max(1, round(width * factor))
-        image = F.interpolate(image, size, mode="area")
+    image = _shrunk(image)
     if image.shape[1] == 4:
         image = image[:, :3] * image[:, 3:] + (1 - image[:, 3:])
     return image
@@ -375,7 +318,7 @@ def _small(image: Tensor) -> Tensor:
 def pieces_below(outbox: Path, rejected: Path, archive: Path) -> Iterator[tuple[Path, Path | None]]:
     """Yield everything that a gallery may show, each result with its original if it is found."""
     for root in (outbox, rejected):
-        for folder, folders, names in os.walk(root):
+        for folder, folders, names in os.walk(root, onerror=_not_read):
             if Path(folder) == outbox:
                 folders[:] = [name for name in folders if name != FILES]
             for name in sorted(names):
@@ -386,10 +329,19 @@ def pieces_below(outbox: Path, rejected: Path, archive: Path) -> Iterator[tuple[
 
 def _original_of(result: Path, outbox: Path, archive: Path) -> Path | None:
     """Return the archived photo that a result was made of, by its name and its digest."""
-    with suppress(OSError, ValidationError):
-        sidecar = Sidecar.model_validate_json(sidecar_of(result).read_bytes())
-        folder = archive / result.parent.relative_to(outbox)
-        original = folder / Path(sidecar.input.path).name
+    sidecar = _sidecar_of(result)
+    if sidecar is None:
+        return None
+    original = archive / result.parent.relative_to(outbox) / Path(sidecar.input.path).name
+    with suppress(OSError, ValueError):  # such as a name with a zero byte
         if original.is_file() and sha256_of(original) == sidecar.input.sha256:
             return original
     return None
+
+
+def _not_read(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise ResourceUnavailable(
+            f"the folder {error.filename} can't be read: {error.strerror}",
+            "mend its permissions, or move it away",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
 from styled.sidecar import Sidecar, job_id_in
 
 _OWNER_FILE = "frames.json"
+_FRAME = re.compile(r"[0-9]{5,}\.jpg")
 
 
 class Publisher:
@@ -120,6 +122,10 @@ class Publisher:
         write_whole(folder / _OWNER_FILE, json.dumps({"job": {"id": job_id}}).encode() + b"\n")
         for frame in frames:
             write_whole(folder / frame.name, frame.read_bytes())
+        kept = {frame.name for frame in frames}
+        for path in folder.iterdir():
+            if _FRAME.fullmatch(path.name) and path.name not in kept:
+                path.unlink(missing_ok=True)
         return folder
 
     def _frames_of(self, result: Path, job_id: str) -> Path | None:
@@ -128,6 +134,8 @@ class Publisher:
             folder = result.parent / name
             if not os.path.lexists(folder):
                 return None
+            if _is_empty(folder):  # a process died just after making it
+                return folder
             if job_id_in(folder / _OWNER_FILE) == job_id:
                 return folder
         raise AssertionError("candidates() never ends")
@@ -224,6 +232,13 @@ class Publisher:
         if destination is not None and not _is_there_already(source, destination):
             self._make_folder(destination.parent)
             copy_whole(source, destination, apart=apart)
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return not folder.is_symlink() and not os.listdir(folder)
+    except OSError:
+        return False
 
 
 def _frames_name(result: Path) -> str:

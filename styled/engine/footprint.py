@@ -47,6 +47,8 @@ class Footprint:
         styles: Width and height of each style image at that size.
         precision: What convolutions compute in.
         device_type: `cpu`, `cuda` or `mps`.
+        has_opacity: Whether photo or styles have transparent pixels.
+        painted_size: Width and height at which it is painted before it is enlarged to `asked`.
     """
 
     recipe: Recipe
@@ -55,6 +57,7 @@ class Footprint:
     precision: torch.dtype
     device_type: str
     has_opacity: bool = False
+    painted_size: Pixels | None = None
 
     @classmethod
     def of(
@@ -63,19 +66,25 @@ class Footprint:
         recipe: Recipe,
         content: Tensor,
         styles: Sequence[tuple[Tensor, float]],
+        painted_size: Pixels | None = None,
     ) -> Self:
         """Describe a picture by its 1x3xHxW photo and styles, or 1x4xHxW with opacity."""
         sizes = tuple((image.shape[3], image.shape[2]) for image, _ in styles)
         asked = content.shape[3], content.shape[2]
         has_opacity = any(image.shape[1] == 4 for image in (content, *(i for i, _ in styles)))
-        return cls(recipe, asked, sizes, network.dtype, network.device.type, has_opacity)
+        return cls(
+            recipe, asked, sizes, network.dtype, network.device.type, has_opacity, painted_size
+        )
 
     def peak_bytes(self, settings: Settings, size: Pixels) -> int:
         """Return the most that painting a scale of `size` will take, besides the network."""
         precision = torch.float32 if settings.float32 else self.precision
         pixels = size[0] * size[1]
-        shrink = pixels / (self.asked[0] * self.asked[1])
-        style_sizes = [(round(w * shrink**0.5), round(h * shrink**0.5)) for w, h in self.styles]
+        # A style of a size of its own has it where the picture is painted at first.
+        has_own_size = self.recipe.style_size not in ("scaled", "content")
+        full = self.painted_size if has_own_size and self.painted_size else self.asked
+        shrink = min(1.0, (pixels / (full[0] * full[1])) ** 0.5)
+        style_sizes = [(round(w * shrink), round(h * shrink)) for w, h in self.styles]
 
         held = self._images_held(settings) * pixels * _IMAGE_BYTES
         # The photo and the styles at full size, from which each scale takes its own.

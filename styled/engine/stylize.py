@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from math import prod
+from math import prod, sqrt
 
 import torch
 import torch.nn.functional as F
@@ -140,7 +140,9 @@ class _Painting:
         self._content = content.to(network.device)
         styles = [(image.to(network.device), weight) for image, weight in styles]
         self._styles = recolored_styles(recipe.preserve_color, styles, self._content)
-        self._needs = Footprint.of(network, recipe, self._content, self._styles).peak_bytes
+        self._needs = Footprint.of(
+            network, recipe, self._content, self._styles, painted_size
+        ).peak_bytes
         self._painted_size = painted_size or (width, height)
         self.plan = plan_scales(recipe.scales, *self._painted_size)
         if self.plan[-1] != self._asked and recipe.detail_steps:
@@ -161,13 +163,13 @@ class _Painting:
         if resume is not None:
             self.settings = restored_settings(resume.settings)
         while not within(self._memory_bytes, self.settings, self.plan[-1], self._needs)[1]:
-            self.plan = smaller_plan(self.plan)
+            self.plan = self._smaller_plan()
         if resume is None:
             return None
         height, width = resume.image.shape[-2:]
         # The picture may have become smaller before it was interrupted.
         while resume.scale == len(self.plan) and self.plan[-1] > (width, height):
-            self.plan = smaller_plan(self.plan)
+            self.plan = self._smaller_plan()
         if resume.scale > len(self.plan) or self.plan[resume.scale - 1] != (width, height):
             self.settings = Settings(self._recipe.optimizer)
             return None
@@ -196,6 +198,18 @@ class _Painting:
             return replace(self._recipe, steps=self._recipe.detail_steps)
         return self._recipe
 
+    def _smaller_plan(self) -> list[Pixels]:
+        """Return a plan that takes less memory: detail first becomes smaller, then is left out.
+
+        Raises:
+            EngineFailure: as `smaller_plan`.
+        """
+        width, height = self.plan[-1]
+        half = round(width / sqrt(2)), round(height / sqrt(2))
+        if self._is_detail(len(self.plan)) and prod(half) > 2 * prod(self._painted_size):
+            return [*self.plan[:-1], half]
+        return smaller_plan(self.plan)
+
     def _is_detail(self, scale: int) -> bool:
         return prod(self.plan[scale - 1]) > prod(self._painted_size)
 
@@ -218,7 +232,7 @@ class _Painting:
                 self.settings = stage.settings = _noting(self.settings, note)
                 stage.finished = True
                 return True
-            self.plan = smaller_plan(self.plan)
+            self.plan = self._smaller_plan()
             return False
         if thrifty.tile_px != self.settings.tile_px:
             note = f"memory ran out at {size[0]} x {size[1]}: it went on in tiles"

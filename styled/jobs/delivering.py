@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+import structlog
 
+from styled import photos
 from styled.config import Config
-from styled.engine.scales import resize
 from styled.errors import ResourceUnavailable
 from styled.jobs.account import Outcome, sidecar_of_result
 from styled.jobs.frames import FrameStore
 from styled.jobs.job import Job
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared, result_name
-from styled.jobs.protocols import Delivery, Engine, Gallery
+from styled.jobs.protocols import Beat, Delivery, Engine, Gallery
 from styled.jobs.results import Result, finished
 from styled.jobs.retirement import is_unchanged
 from styled.sidecar import ResultFacts, TimingFacts
+
+log = structlog.get_logger()
+
+PATIENCE_PIXELS_PER_SECOND = 100_000
+"""How fast a picture is brought into a file, at the least. HEIC makes 280,000 on a slow core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Deliverer:
         gallery: Gallery | None,
         frames: FrameStore,
         require_inbox: Callable[[], None],
+        beat: Beat,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +67,7 @@ class Deliverer:
         self._gallery = gallery
         self._frames = frames
         self._require_inbox = require_inbox
+        self._beat = beat
         self._now = now
         self._clock = clock
 
@@ -77,9 +83,20 @@ class Deliverer:
         Raises:
             ResourceUnavailable: the outbox is read-only or gone.
         """
-        if job.result is not None:
-            path = self._delivery.outbox / job.result
-            self._delivery.withdraw(path, job.id, job.result_sha256)
+        reserved = self._journal.job(job.id) or job  # its place was perhaps chosen only now
+        if reserved.result is not None:
+            path = self._delivery.outbox / reserved.result
+            self._delivery.withdraw(path, job.id, reserved.result_sha256)
+
+    def require_room(self, job: Job, prepared: Prepared) -> None:
+        """Do nothing if a result of this size fits into a file: better asked before painting.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        _, result_format = result_name(job.destination, self._config.output.format, prepared.read)
+        height, width = prepared.content.shape[-2:]
+        photos.require_room(result_format, *(prepared.result_size or (width, height)))
 
     def deliver(
         self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float
@@ -91,6 +108,9 @@ class Deliverer:
             ConfigError: the output format can't hold a picture of this size.
         """
         started = self._clock()
+        height, width = prepared.content.shape[-2:]
+        w, h = prepared.result_size or (width, height)
+        self._beat(float(max(width * height, w * h) // PATIENCE_PIXELS_PER_SECOND))
         output = self._config.output
         name, result_format = result_name(job.destination, output.format, prepared.read)
         result = finished(prepared, outcome.stylized, result_format, output)
@@ -123,14 +143,12 @@ class Deliverer:
         """Keep small pictures for the gallery while they are at hand."""
         if self._gallery is None:
             return
-        opacity = prepared.content[:, 3:]
-        after = result.image
-        if opacity.numel():
-            height, width = after.shape[-2:]
-            after = torch.cat([after, resize(opacity, width, height)], dim=1)
-        # It can be made of the files as well, and will be where this fails.
-        with suppress(ResourceUnavailable):
-            self._gallery.keep_pictures(job.id, prepared.content, after)
+        # It can be made of the files as well, and will be where this fails: for lack of memory,
+        # say. Nothing that is half published may stay so for want of a small picture.
+        try:
+            self._gallery.keep_pictures(job.id, prepared.content, result.image)
+        except (ResourceUnavailable, RuntimeError, MemoryError, ValueError) as error:
+            log.warning("thumbnail.failed", reason=str(error))
 
     def _has_changed(self, job: Job, input_sha256: str) -> bool:
         if is_unchanged(self._config.inbox, job, input_sha256):

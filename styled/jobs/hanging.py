@@ -11,11 +11,14 @@ import structlog
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import Gallery
+from styled.jobs.protocols import Beat, Gallery
 
 log = structlog.get_logger()
 
-PIECES_AT_ONCE = 20
+PIECES_AT_ONCE = 10
+PATIENCE_SECONDS = 600.0
+"""How long that may take, where small pictures have to be made of large ones."""
+
 HANGING_SECONDS = 2.0
 """How long hanging may keep the next job from being painted, each time."""
 
@@ -32,6 +35,7 @@ class Hanger:
         outbox: Path,
         inbox: Path,
         clock: Callable[[], float] = time.monotonic,
+        beat: Beat = lambda rest_seconds: None,
     ) -> None:
         """Hang in `gallery` what `journal` knows to have ended."""
         self._journal = journal
@@ -39,6 +43,7 @@ class Hanger:
         self._outbox = outbox
         self._inbox = inbox
         self._clock = clock
+        self._beat = beat
         self._not_before = 0.0
         self._trouble = ""
 
@@ -55,23 +60,31 @@ class Hanger:
             jobs = self._journal.not_hanging(PIECES_AT_ONCE)
             if not jobs:
                 return False
+            self._beat(PATIENCE_SECONDS)
             try:
                 self._gallery.hang([self._piece(job) for job in jobs])
             except (ResourceUnavailable, OSError) as error:
                 reason = error.message if isinstance(error, ResourceUnavailable) else str(error)
                 log.warning("gallery.failed", reason=reason)
-                self._note(reason)
-                self._not_before = self._clock() + TRIED_AGAIN_SECONDS
-                return False
-            self._journal.note_hanging(jobs)
+                return self._try_again_later(reason)
+            # Whatever somebody may have put into the outbox, the daemon goes on without a page.
+            except Exception as error:
+                log.exception("gallery.crashed")
+                return self._try_again_later(f"{type(error).__name__}: {error}")
+            self._journal.note_hanging(job.id for job in jobs)
             self._note("")
         return True
 
     def _piece(self, job: Job) -> tuple[Path, Path | None]:
         original = Path(job.original) if job.original else None
         if job.state is JobState.DONE and job.result is not None:
-            return self._outbox / job.result, original or self._inbox / job.input
+            return self._outbox / job.result, original
         return original or self._inbox / job.input, None
+
+    def _try_again_later(self, reason: str) -> bool:
+        self._note(reason)
+        self._not_before = self._clock() + TRIED_AGAIN_SECONDS
+        return False
 
     def _note(self, trouble: str) -> None:
         if trouble != self._trouble:

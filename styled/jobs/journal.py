@@ -151,11 +151,11 @@ class Journal(JournalReader):
             (state, now, job.attempts, _text(reason), failure, state, job.id),
         )
 
-    def note_hanging(self, jobs: Sequence[Job]) -> None:
+    def note_hanging(self, job_ids: Iterable[str]) -> None:
         """Remember that the gallery shows what has become of these jobs."""
         with self._transaction() as cursor:
             cursor.executemany(
-                "UPDATE jobs SET hanging = 1 WHERE id = ?", [(job.id,) for job in jobs]
+                "UPDATE jobs SET hanging = 1 WHERE id = ?", [(job_id,) for job_id in job_ids]
             )
 
     # Leaving

@@ -67,6 +67,8 @@ def finished(prepared: Prepared, stylized: Stylized, format: str, output: Output
     painted_size = painted_size or (width, height)
     if prepared.result_size is not None:
         image = resize(image, *prepared.result_size)
+    if output.grayscale == "keep" and prepared.read.photo.is_gray:
+        image = photos.in_gray(image)
     how = photos.Finish(
         output.quality, output.metadata, output.color, output.grayscale, output.bits
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -114,7 +114,7 @@ class Worker:
         )  # fmt: skip
         self._deliverer = Deliverer(
             config, self._journal, self._engine, self._delivery, collaborators.gallery,
-            self._frames, self._require_inbox, now, clock,
+            self._frames, self._require_inbox, self._beat, now, clock,
         )  # fmt: skip
 
     def work(self, job: Job) -> None:
@@ -196,6 +196,7 @@ class Worker:
         prepared = self._prepare(job, style)
         if prepared is None:
             return
+        self._deliverer.require_room(job, prepared)
         prepared_at = self._clock()
         self._beat(0.0)
         log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
@@ -206,8 +207,9 @@ class Worker:
             delivered = self._deliverer.deliver(
                 job, prepared, outcome, prepared_at - started, painted_at - prepared_at
             )
-        except ResourceUnavailable:
-            painting.save()  # so that nothing is painted twice when there is room again
+        except Exception:
+            with suppress(ResourceUnavailable):
+                painting.save()  # so that nothing is painted twice, whatever comes next
             raise
         outcome = replace(outcome, degraded=delivered.degraded)
         seconds = delivered.timing.model_dump()

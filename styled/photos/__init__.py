@@ -5,10 +5,11 @@
 engine's result into the bytes of a file.
 """
 
-from styled.photos.finishing import Finish, Finished, encode, finish, output_format
+from styled.photos.finishing import Finish, Finished, encode, finish, in_gray, output_format
 from styled.photos.opening import read_bytes
 from styled.photos.photo import Photo
 from styled.photos.reading import DEFAULT_MAX_PIXELS, MIN_EDGE_PX, decode
+from styled.photos.saving import require_room
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -19,6 +20,8 @@ __all__ = [
     "decode",
     "encode",
     "finish",
+    "in_gray",
     "output_format",
     "read_bytes",
+    "require_room",
 ]

@@ -234,6 +234,12 @@ def _fitting(
     return b""
 
 
+def in_gray(tensor: torch.Tensor) -> torch.Tensor:
+    """Return 1x3xHxW in shades of grey, by the lightness that `finish` keeps of it."""
+    weights = tensor.new_tensor(_LUMA.tolist()).view(1, 3, 1, 1)
+    return (tensor * weights).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+
+
 def to_floats(tensor: torch.Tensor) -> Floats:
     """Return a 1x3xHxW floating-point tensor in [0, 1] as HxWx3; what lies outside is cut off.
 

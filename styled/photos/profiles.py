@@ -127,6 +127,8 @@ def _curve(tag: bytes) -> NDArray[np.float64]:
             return _IDENTITY
         if count == 1:
             (gamma,) = struct.unpack_from(">H", tag, 12)
+            if gamma == 0:
+                raise ValueError("a curve that does not rise")
             return np.asarray(_IDENTITY ** (gamma / 256))
         if count > _MOST_POINTS:
             raise ValueError("a curve of too many points")

@@ -51,7 +51,7 @@ EXIF_FORMATS = frozenset({"jpeg", "png", "tiff", "webp", "avif", "heic"})
 IPTC_FORMATS = frozenset({"jpeg", "png", "tiff"})
 LONGEST_EXIF = {"jpeg": 65_500}
 LONGEST_XMP = {"jpeg": 65_400}
-LONGEST_IPTC = {"jpeg": 65_400}
+LONGEST_IPTC = {"jpeg": 65_400, "png": 500_000}  # beyond that Pillow reads no text of a PNG
 
 _WORST_JPEG_BYTES_PER_PIXEL = 6  # measured: 3.3, black and white noise at quality 100
 _TRANSPARENT = 255  # of a GIF's palette
@@ -68,15 +68,24 @@ def save(picture: Picture, format: str, quality: int) -> bytes:
     Raises:
         ConfigError: it is larger than the format can hold.
     """
+    require_room(format, *picture.size)
+    return _SAVERS[format](picture, quality)
+
+
+def require_room(format: str, width: int, height: int) -> None:
+    """Do nothing if a picture of `width` x `height` pixels fits into a file of this format.
+
+    Raises:
+        ConfigError: it does not.
+    """
     longest = _LONGEST_EDGE_PX.get(format)
-    if longest is not None and max(picture.size) > longest:
+    if longest is not None and max(width, height) > longest:
         raise ConfigError(
-            f"{picture.size[0]} x {picture.size[1]} pixels do not fit into a {format} file, whose "
-            f"edges hold at most {longest} pixels",
+            f"{width} x {height} pixels do not fit into a {format} file, whose edges hold at "
+            f"most {longest} pixels",
             "Set `output.format` to png or tiff.",
             "Ask for a smaller size.",
         )
-    return _SAVERS[format](picture, quality)
 
 
 def _save_jpeg(picture: Picture, quality: int) -> bytes:

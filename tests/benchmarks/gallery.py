@@ -60,7 +60,7 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
             pages = (outbox / "gallery_files" / "pages").glob("*.js")
             newest = max(pages, key=lambda page: page.name)
             print(f"{count:>10}{median(seconds) * 1000:>10.1f}{median(seconds) / baseline:>8.2f}"
-                  f"{gallery.page.stat().st_size / 1000:>12.1f}"
+                  f"{gallery.files.page.stat().st_size / 1000:>12.1f}"
                   f"{newest.stat().st_size / 1000:>12.1f}")  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from pydantic import JsonValue
 
-from styled.delivery import gallery as gallery_module
+from styled.delivery import gallery_files as gallery_module
 from styled.delivery.atomic import make_folder, write_whole
 from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, pieces_below
 from styled.delivery.names import sidecar_of

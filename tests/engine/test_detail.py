@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from styled.engine.footprint import Footprint
+from styled.engine.guard import Settings
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
-from styled.recipes import PYRAMID, Optimizer, Scales, Size
+from styled.recipes import PYRAMID, RECIPES, Optimizer, Scales, Size
 from tests.engine.conftest import dumped, loaded, picture
 from tests.engine.test_stylize import finish
 
@@ -102,3 +104,34 @@ def test_a_style_of_its_own_size_is_seen_at_the_painted_size(network: Vgg19) -> 
     ).clamp(0, 1)
     alone, _ = finish(stylize(network, small, style, recipe))
     assert first[0].losses.style == pytest.approx(alone[0].losses.style, rel=1e-4)
+
+
+def test_memory_that_is_short_makes_the_detail_smaller_before_it_is_left_out(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the pixels of 256 x 192 are still twice those that are painted."""
+    recipe = replace(RECIPE, steps=1, detail_steps=1)
+    content = picture(256, 192)
+    limit = 90 * 1000  # of pixels, by which the need is faked
+
+    def needs(self: Footprint, settings: Settings, size: tuple[int, int]) -> int:
+        return size[0] * size[1] * 3
+
+    monkeypatch.setattr(Footprint, "peak_bytes", needs)
+    painting = stylize(network, content, STYLES, recipe, memory_bytes=limit, painted_size=PAINTED)
+    seen, result = finish(painting)
+    assert seen[-1].plan[-1] == (181, 136)
+    assert result.detail_steps == 1
+    assert any("181 x 136 in place of 256 x 192" in note for note in result.degraded)
+
+
+def test_a_style_of_its_own_size_is_predicted_at_that_size(network: Vgg19) -> None:
+    """Enlarging the result later does not make the style smaller."""
+    recipe = replace(RECIPES["avgpool"], size=Size(long_edge=64))
+    style = [(picture(512, 384), 1.0)]
+    settings = Settings(recipe.optimizer)
+    plain = Footprint.of(network, recipe, picture(64, 48), style)
+    enlarged = Footprint.of(network, recipe, picture(1024, 768), style, PAINTED)
+    more = (1024 * 768 - 64 * 48) * 4 * 3 * 4  # at most four images of the photo
+    difference = enlarged.peak_bytes(settings, PAINTED) - plain.peak_bytes(settings, PAINTED)
+    assert 0 <= difference <= more

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from styled.delivery import gallery as gallery_module
+from styled.delivery import gallery_files as gallery_module
 from styled.delivery.atomic import write_whole
 from styled.delivery.gallery import Gallery
 from styled.delivery.page import records_in
@@ -339,7 +339,7 @@ def test_old_jobs_of_an_older_journal_do_not_hang(tmp_path: Path) -> None:
     (job,) = [job for job in (journal.claim(10.0),) if job is not None]
     journal.finish(job, type(job.state)("done"), 11.0)
     assert [found.id for found in journal.not_hanging(9)] == ["c"]
-    journal.note_hanging([job])
+    journal.note_hanging([job.id])
     assert journal.not_hanging(9) == []
     journal.close()
 
@@ -428,3 +428,30 @@ def test_a_gallery_is_kept_where_it_is_configured(tmp_path: Path, gallery: bool)
     in_outbox = {path.name for path in shop.config.outbox.iterdir()}
     assert in_outbox == ({"oil", "gallery.html", "gallery_files"} if gallery else {"oil"})
     assert len(records(shop.config.outbox)) == int(gallery)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), MemoryError(), ValueError("no")])
+def test_a_small_picture_is_no_reason_to_fail_a_job(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The result lies there complete, after one attempt."""
+    failing(monkeypatch, error, method="keep_pictures")
+    shop.drop()
+    run_to_the_end(shop)
+    assert (shop.states(), shop.job().attempts) == (["done"], 1)
+    assert "photo.png.json" in str(shop.files("outbox"))
+
+
+def test_whatever_goes_wrong_with_the_page_the_daemon_goes_on(
+    shop: Workshop, logs: LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told with its traceback, and tried again."""
+    failing(monkeypatch, RuntimeError("nobody has thought of this"), times=1)
+    shop.drop()
+    run_to_the_end(shop)
+    assert [line["event"] for line in logs].count("gallery.crashed") == 1
+    assert "nobody has thought" in shop.journal.read_daemon()["gallery_trouble"]
+    shop.advance(61)
+    run_to_the_end(shop)
+    assert len(hanging(shop)) == 1
+    assert shop.journal.read_daemon()["gallery_trouble"] == ""

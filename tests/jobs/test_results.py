@@ -18,6 +18,7 @@ from styled.engine.progress import Progress, Stylized
 from styled.engine.scales import resize
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.results import finished
+from styled.photos.saving import _LONGEST_EDGE_PX
 from styled.recipes import PYRAMID, Recipe, Size
 from tests.jobs.conftest import LogLines, ScriptedEngine, Workshop, picture
 
@@ -235,3 +236,33 @@ def prepared_of(photo: Path) -> Prepared:
     """Return a photo as it is painted, in its own style."""
     style = Style((StyleImage(photo),), replace(PYRAMID, size=Size(long_edge=64)))
     return prepare(photo, style, max_pixels=10**6)
+
+
+def test_a_size_that_does_not_fit_is_found_before_it_is_painted(
+    shop: Workshop, engine: DetailEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for hours to hear that."""
+    monkeypatch.setitem(_LONGEST_EDGE_PX, "webp", 150)
+    shop.configure("output", format="webp")
+    shop.drop("photo.png", picture(size=PHOTO))
+    shop.work()
+    assert shop.states() == ["rejected"]
+    assert "160 x 120 pixels do not fit into a webp file" in str(shop.job().reason)
+    assert engine.asked == []
+
+
+def test_a_rejected_jobs_half_publication_is_taken_back(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if its place was chosen by the very attempt that failed."""
+    shop.configure("queue", max_attempts=1)
+
+    def fail(*words: object) -> None:
+        raise RuntimeError("nobody has thought of this")
+
+    monkeypatch.setattr(shop.publisher, "publish_sidecar", fail)
+    shop.drop("photo.png", picture(size=PHOTO))
+    with pytest.raises(RuntimeError):  # the sidecar of the rejection, which comes after all
+        shop.work()
+    assert shop.states() == ["rejected"]
+    assert shop.files("outbox") == []
