@@ -251,6 +251,31 @@ def test_what_a_crash_left_in_the_outbox_is_replaced(
     ]  # fmt: skip
 
 
+def test_frames_of_an_earlier_publication_are_taken_away(shop: Workshop) -> None:
+    """What is not of this making goes; what somebody has put there stays."""
+    folder = shop.config.outbox / "oil/photo.frames"
+    frames = shop.base / "frames"
+    for path in (folder.parent, frames):
+        make_folder(path)
+    result = folder.with_name("photo.png")
+    for number in (2, 4):
+        (frames / f"{number:05}.jpg").write_bytes(b"frame")
+    shop.publisher.publish_frames(result, "ab", sorted(frames.iterdir()))
+    (folder / "cover.jpg").write_bytes(b"mine")
+    shop.publisher.publish_frames(result, "ab", [frames / "00002.jpg"])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "00002.jpg", "cover.jpg", "frames.json",
+    ]  # fmt: skip
+
+
+def test_an_empty_folder_is_made_use_of(shop: Workshop) -> None:
+    """A process died just after making it."""
+    make_folder(shop.config.outbox / "oil/photo.frames")
+    drop(shop)
+    shop.work()
+    assert shop.sidecar("outbox/oil/photo.png.json")["result"]["frames"] == "oil/photo.frames"
+
+
 def test_a_crash_amid_the_frames_leaves_no_second_folder(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

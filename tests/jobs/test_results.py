@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from styled.config import OutputConfig, Style, StyleImage
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.engine.scales import resize
+from styled.jobs import delivering
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.results import finished
 from styled.photos.saving import _LONGEST_EDGE_PX
@@ -266,3 +268,37 @@ def test_a_rejected_jobs_half_publication_is_taken_back(
         shop.work()
     assert shop.states() == ["rejected"]
     assert shop.files("outbox") == []
+
+
+def test_a_large_picture_may_take_its_time_to_be_saved(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is brought into a file it is said for how long that may be, by its pixels."""
+    monkeypatch.setattr(delivering, "PATIENCE_PIXELS_PER_SECOND", 100)
+    paint_at(shop, Size(long_edge=80))
+    assert 160 * 120 / 100 in [rest_seconds for _, rest_seconds in shop.beats]
+
+
+def test_the_gallery_shows_grey_what_stays_grey(tmp_path: Path) -> None:
+    """What is handed on to be shown is what the file holds."""
+    photo = tmp_path / "gray.png"
+    photo.write_bytes(grey_picture())
+    styles = (StyleImage(tmp_path / "style.png"),)
+    styles[0].path.write_bytes(picture())
+    prepared = prepare(photo, Style(styles, PYRAMID), max_pixels=10**6)
+    colourful = torch.rand(1, 3, *prepared.content.shape[-2:])
+    kept = finished(prepared, Stylized(colourful, ()), "png", OutputConfig(grayscale="keep"))
+    painted = finished(prepared, Stylized(colourful, ()), "png", OutputConfig())
+    assert torch.equal(kept.image[:, 0], kept.image[:, 2])
+    assert not torch.equal(painted.image[:, 0], painted.image[:, 2])
+    with Image.open(io.BytesIO(kept.data)) as image:
+        assert image.mode == "L"
+        levels = torch.tensor(list(image.get_flattened_data())).view(1, image.height, image.width)
+    assert float((kept.image[:, 0] * 255 - levels).abs().max()) <= 0.51
+
+
+def grey_picture() -> bytes:
+    """Return a PNG of lightness alone."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(picture())).convert("L").save(file, "png")
+    return file.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 from styled import __version__
 from styled.photos import Finish, Photo, decode, finish
+from styled.photos.metadata import Metadata
 from tests.photos.samples import (
     astronaut,
     decoded,
@@ -358,3 +360,14 @@ def test_xmp_is_found_in_every_format(source: str) -> None:
 def test_a_resolution_that_makes_no_sense_is_dropped(dpi: tuple[float, float]) -> None:
     """Nothing, or a million dots in an inch, is not passed on."""
     assert decoded(astronaut(), "TIFF", dpi=dpi).metadata.dpi is None
+
+
+@pytest.mark.parametrize(("length", "kept"), [(499_000, True), (501_000, False)])
+def test_a_png_never_holds_more_iptc_than_can_be_read_back(length: int, kept: bool) -> None:
+    """The result can be dropped in again."""
+    records = b"\x1c\x02\x78" + bytes(length - 3)
+    photo = replace(decode(saved(astronaut(), "PNG")), metadata=Metadata(iptc=records))
+    done = finish(own_tensor(photo), photo, "png", Finish())
+    again = decode(done.data)
+    assert bool(again.metadata.iptc) is kept
+    assert bool(done.notes) is not kept

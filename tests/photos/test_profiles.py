@@ -429,3 +429,9 @@ def test_exif_says_srgb_where_the_result_is_srgb(name: str, expected: int) -> No
         data = finish(own_tensor(photo), photo, "jpeg", how).data
         with Image.open(BytesIO(data)) as image:
             assert image.getexif().get_ifd(0x8769)[0xA001] == value
+
+
+def test_a_curve_that_is_flat_is_left_to_little_cms() -> None:
+    """A gamma of zero can't be inverted."""
+    assert Profile.parse(gray_profile(gamma(2.2))) is not None
+    assert Profile.parse(gray_profile(gamma(0.0))) is None
