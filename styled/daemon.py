@@ -1,9 +1,9 @@
 """The daemon's life: it starts the stages, waits for commands, and stops.
 
-Four threads: the caller's, which waits for commands and keeps the vigil; the intake's; that of
-the metrics' file; and the scheduler's, the only one that computes. Were torch used from two
-threads, each would get a pool of OpenMP workers of its own, and a step would take 1.4 times as
-long.
+Five threads: the caller's, which waits for commands and keeps the vigil; the intake's; that of
+the metrics' file; the scheduler's, the only one that computes on all cores; and the one backstage,
+which publishes the last picture and reads the next. Were two threads to compute on all cores, each
+would get a pool of OpenMP workers of its own, and a step would take 1.4 times as long.
 """
 
 from __future__ import annotations
@@ -319,6 +319,6 @@ class Daemon:
 def _put_back_what_runs(journal: Journal) -> None:
     """Note that the present job has been given up through no fault of its own."""
     with suppress(ResourceUnavailable, JournalDamaged):
-        for job in journal.in_state(JobState.RUNNING, limit=1):
+        for job in journal.in_state(JobState.RUNNING, limit=-1):
             journal.put_back(job, attempt_counts=False)
     log.warning("daemon.stopped_amid_a_step", waited_seconds=STOP_SECONDS)

@@ -28,10 +28,11 @@ from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
 from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import IgnoreRules, scan
+from styled.jobs.backstage import Backstage
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.ending import Ending
 from styled.jobs.frames import FrameStore
-from styled.jobs.hanging import Hanger
+from styled.jobs.hanging import Hanger, HangingBackstage
 from styled.jobs.journal import Journal
 from styled.jobs.preparation import check_style
 from styled.jobs.previews import PreviewStore
@@ -48,7 +49,7 @@ log = structlog.get_logger()
 
 DAY_SECONDS = 86400.0
 
-INTAKE, SCHEDULER = "intake", "scheduler"
+INTAKE, SCHEDULER, BACKSTAGE = "intake", "scheduler", "backstage"
 """The parts that give signs of life."""
 
 OnBytes = Callable[[int, int], None]
@@ -222,7 +223,9 @@ class Stages:
         frames = FrameStore(
             config.state / "frames", config.output.keep_frames, write_whole, make_folder
         )
-        gallery, hang = self._make_gallery(journal, beat)
+        backstage_beat = partial(self._pulse.beat, BACKSTAGE)
+        backstage = Backstage(backstage_beat)
+        gallery, hanging = self._make_gallery(journal, backstage, backstage_beat)
 
         def count_ended(ending: Ending) -> None:
             metrics.count_ended(
@@ -245,14 +248,25 @@ class Stages:
                 beat=beat,
                 on_ended=count_ended,
                 on_failed_attempt=metrics.count_failed_attempt,
+                wake=self.wake.set,
                 gallery=gallery,
+                backstage=backstage,
+                backstage_beat=backstage_beat,
             ),
             self.stop,
         )
         history = History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs)
+        hang = (lambda: False) if hanging is None else hanging.hang
+
+        def leave() -> None:
+            if hanging is not None:
+                hanging.finish()
+            backstage.close()
+
         scheduler = Scheduler(
-            journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat, hang=hang
-        )
+            journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat, hang=hang,
+            leave=leave,
+        )  # fmt: skip
         scheduler.recover(blameless=blameless)
         checkpoints.sweep(keep=journal.unfinished_ids())
         previews.sweep()
@@ -260,13 +274,14 @@ class Stages:
         return scheduler, worker
 
     def _make_gallery(
-        self, journal: Journal, beat: Callable[[float], None]
-    ) -> tuple[Gallery | None, Callable[[], bool]]:
+        self, journal: Journal, backstage: Backstage, beat: Callable[[float], None]
+    ) -> tuple[Gallery | None, HangingBackstage | None]:
         config = self._config
         if not config.output.gallery:
-            return None, lambda: False
+            return None, None
         gallery = Gallery(config.outbox, self._mounts.require_mounted, config.intake.max_pixels)
-        return gallery, Hanger(journal, gallery, config.outbox, config.inbox, beat=beat).hang
+        hanger = Hanger(journal, gallery, config.outbox, config.inbox, beat=beat)
+        return gallery, HangingBackstage(hanger, backstage, self.wake.set)
 
 
 def _write(journal: Journal, **facts: str) -> None:

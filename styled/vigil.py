@@ -155,7 +155,7 @@ class Vigil:
         state = facts.get("state", "")
         if state.startswith("paused"):
             return f"{state}{waiting}"
-        running = journal.in_state(JobState.RUNNING, limit=1)
+        running = journal.in_state(JobState.RUNNING, limit=1, newest_first=True)
         if not running:
             return f"{state}{waiting}" if queued else f"{state}, waiting for photos"
         (job,) = running
@@ -170,7 +170,7 @@ class Vigil:
         if journal is None:
             return Standing()
         facts = journal.read_daemon()
-        running = journal.in_state(JobState.RUNNING, limit=1)
+        running = journal.in_state(JobState.RUNNING, limit=1, newest_first=True)
         progress = running[0].progress if running else None
         step_seconds = progress.step_seconds if progress else None
         return Standing(

@@ -145,7 +145,7 @@ def _fraction_done(made: WorkingFolder) -> float | None:
     except ResourceUnavailable:
         return None  # the daemon has not made it yet
     try:
-        running = journal.in_state(JobState.RUNNING, limit=1)
+        running = journal.in_state(JobState.RUNNING, limit=1, newest_first=True)
     finally:
         journal.close()
     return running[0].fraction if running else None

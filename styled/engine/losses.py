@@ -59,12 +59,17 @@ def moments(features: Tensor, weights: Tensor | None = None) -> Moments:
         features: Of a picture or a part of it.
         weights: 1x1xhxw, how much each position counts; None: all the same.
     """
-    flat = at_least_float32(features).flatten(2).squeeze(0)
+    rows = by_position(at_least_float32(features))
     if weights is None:
-        return Moments(flat.mean(dim=1), flat @ flat.T, flat.shape[1])
-    weighted = flat * weights.flatten()
+        return Moments(rows.mean(dim=0), rows.T @ rows, len(rows))
+    weighted = rows * weights.flatten()[:, None]
     positions = float(weights.sum())
-    return Moments(weighted.sum(dim=1) / positions, weighted @ flat.T, positions)
+    return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions)
+
+
+def by_position(features: Tensor) -> Tensor:
+    """Return 1xCxhxw features as NxC, a row for each position: a view of how they lie in memory."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def at_least_float32(features: Tensor) -> Tensor:

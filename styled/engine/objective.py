@@ -20,6 +20,7 @@ from torch import Tensor
 from styled.engine.losses import (
     Moments,
     at_least_float32,
+    by_position,
     content_loss,
     content_slope,
     moments,
@@ -150,8 +151,8 @@ class _View:
         *shallower, deepest = sorted(self.features, key=LAYER_NAMES.index)
 
         def with_slope(layer: str, gradient: Tensor) -> Tensor:
-            gradient = gradient.clone()
-            self.tile.core(gradient, layer).add_(slope_of(layer))
+            # In place: each layer is seen by the next alone, so that nobody else has this tensor.
+            self.tile.core(gradient, layer).add_(slope_of(layer).to(gradient.dtype))
             self.odometer.layers += 1
             return gradient
 
@@ -366,6 +367,7 @@ class _MomentsSlope:
 
         A position that counts for less is moved by as much less.
         """
-        flat = features.flatten(2).squeeze(0)
-        slope = torch.addmm(self.mean[:, None], self.gram, flat).view(features.shape)
+        _, channels, height, width = features.shape
+        rows = torch.addmm(self.mean, by_position(features), self.gram)
+        slope = rows.view(1, height, width, channels).permute(0, 3, 1, 2)
         return slope if weights is None else slope.mul_(weights)

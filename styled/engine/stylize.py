@@ -286,6 +286,7 @@ class _Painting:
             degraded = (*degraded, size)
         if self._last_row and self.trace[-1] != self._last_row:
             self.trace.append(self._last_row)  # it ended early
+        stage.settle()  # a snapshot needs no more, and the next picture all the room
         return Stylized(
             image.float().cpu(),
             tuple(self.trace),

@@ -63,6 +63,15 @@ def channels_of(layer: str) -> int:
     return CHANNELS_PER_BLOCK[block_of(layer) - 1]
 
 
+def layout_on(device: torch.device) -> torch.memory_format:
+    """Return how features lie in memory: with all channels of a position side by side.
+
+    So the libraries of CPUs and of NVIDIA's GPUs want them: otherwise they bring them into that
+    order and back at each convolution. Apple's want whole channels one after the other.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 class Odometer:
     """Counts the layers that have been worked through, there and back.
 
@@ -98,7 +107,9 @@ class Vgg19:
         self._float32: Vgg19 | None = self if dtype == torch.float32 else None
         self._convolutions = {
             name: (
-                kernel.detach().to(self.device, dtype).contiguous(),
+                kernel.detach()
+                .to(self.device, dtype)
+                .contiguous(memory_format=layout_on(self.device)),
                 bias.detach().to(self.device, dtype),
             )
             for name, (kernel, bias) in convolutions.items()
@@ -136,15 +147,16 @@ class Vgg19:
         wanted = frozenset(layers)
         found: dict[str, Tensor] = {}
         x = image.to(self.dtype)
+        if first_padding == "replicate":
+            x = _replicated(x)
+        x = x.contiguous(memory_format=layout_on(self.device))
         previous = ""
         for name in needed_slice(wanted):
             self.odometer.layers += 1
             if name.startswith("conv"):
                 kernel, bias = self._convolutions[name]
-                if name == "conv1_1" and first_padding == "replicate":
-                    x = F.conv2d(_replicated(x), kernel, bias)
-                else:
-                    x = F.conv2d(x, kernel, bias, padding=1)
+                is_padded = name == "conv1_1" and first_padding == "replicate"
+                x = F.conv2d(x, kernel, bias, padding=0 if is_padded else 1)
             elif name.startswith("relu"):
                 # In place saves one copy of every activation, but would overwrite a
                 # convolution's output that was asked for.

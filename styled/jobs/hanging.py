@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import structlog
 
 from styled.errors import ResourceUnavailable
+from styled.jobs.backstage import Backstage
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.protocols import Beat, Gallery
@@ -90,3 +92,29 @@ class Hanger:
         if trouble != self._trouble:
             self._trouble = trouble
             self._journal.write_daemon(gallery_trouble=trouble)
+
+
+class HangingBackstage:
+    """Has a hanger work in the thread beside the engine's."""
+
+    def __init__(self, hanger: Hanger, backstage: Backstage, wake: Callable[[], None]) -> None:
+        """Call `wake` where there may be more to hang."""
+        self._hanger = hanger
+        self._backstage = backstage
+        self._wake = wake
+        self._hanging: Future[None] | None = None
+
+    def hang(self) -> bool:
+        """Have what is not hanging yet hung, after all that is being done there; return False."""
+        if self._hanging is None or self._hanging.done():
+            self._hanging = self._backstage.do(self._hang)
+        return False
+
+    def finish(self) -> None:
+        """Wait for what is being hung."""
+        if self._hanging is not None:
+            wait([self._hanging])
+
+    def _hang(self) -> None:
+        if self._hanger.hang():
+            self._wake()

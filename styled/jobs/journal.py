@@ -18,11 +18,14 @@ from typing import Self
 
 from styled.jobs.database import open_database, open_existing_database, sqlite_errors
 from styled.jobs.job import Arrival, Job, JobProgress, JobState, Published
-from styled.jobs.looking import COLUMNS, JournalReader, job_of
+from styled.jobs.looking import (
+    COLUMNS,
+    LONGEST_WAIT_SECONDS,
+    NEXT_TO_CLAIM,
+    JournalReader,
+    job_of,
+)
 from styled.sidecar import readable
-
-LONGEST_WAIT_SECONDS = 3600.0
-"""No job is ever told to wait longer: if one seems to, the clock has been set back."""
 
 
 class Journal(JournalReader):
@@ -70,9 +73,7 @@ class Journal(JournalReader):
         with self._transaction() as cursor:
             cursor.execute(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, fraction = 0,"
-                " progress = NULL, started_at = ? WHERE seq ="
-                " (SELECT seq FROM jobs WHERE state = 'queued'"
-                " AND (not_before <= ? OR not_before > ?) ORDER BY seq LIMIT 1)"
+                f" progress = NULL, started_at = ? WHERE seq = ({NEXT_TO_CLAIM})"
                 f" RETURNING {COLUMNS}",
                 (now, now, now + LONGEST_WAIT_SECONDS),
             )

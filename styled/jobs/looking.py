@@ -21,6 +21,14 @@ _PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
 
 PathColumn = Literal["input", "result", "original"]
 
+LONGEST_WAIT_SECONDS = 3600.0
+"""No job is ever told to wait longer: if one seems to, the clock has been set back."""
+
+NEXT_TO_CLAIM = (
+    "SELECT seq FROM jobs WHERE state = 'queued'"
+    " AND (not_before <= ? OR not_before > ?) ORDER BY seq LIMIT 1"
+)
+
 FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
 
 
@@ -107,6 +115,11 @@ class JournalReader:
         """Return what `write_daemon` remembers."""
         with self._reading() as cursor:
             return dict(cursor.execute("SELECT key, value FROM daemon").fetchall())
+
+    def next_to_claim(self, now: float) -> Job | None:
+        """Return the job that `Journal.claim` would take."""
+        found = self._jobs(f"seq = ({NEXT_TO_CLAIM})", (now, now + LONGEST_WAIT_SECONDS))
+        return found[0] if found else None
 
     def next_due(self) -> float | None:
         """Return when the next queued job may be claimed, or None where none is queued."""

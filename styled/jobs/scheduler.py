@@ -59,15 +59,17 @@ class Scheduler:
         now: Callable[[], float] = time.time,
         beat: Beat = lambda rest_seconds: None,
         hang: Callable[[], bool] = lambda: False,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         """Work through `journal` with `worker` until `stop` is set.
 
-        After each job `hang` is called, see `Hanger.hang`.
+        After each job `hang` is called, see `Hanger.hang`; at the end `leave` is.
 
         Whoever submits a job, wants one cancelled or sets `stop` sets `wake` as well.
         """
         self._beat = beat
         self._hang = hang
+        self._leave = leave
         self._history = history
         self._untidied = 0
         self._journal = journal
@@ -96,6 +98,7 @@ class Scheduler:
         amid it, or where an input that was kept has been taken away since.
         """
         self._untidied = 0
+        self._worker.finish_publishing()
         while not self._stop.is_set():
             self._worker.held_back = False
             try:
@@ -113,11 +116,20 @@ class Scheduler:
                 self._pause(error)
 
     def run(self) -> None:
-        """Work until stopped.
+        """Work until stopped, and until what has been painted is published.
 
         Raises:
             DeviceLost: the process has to be restarted.
         """
+        try:
+            self._work()
+        finally:
+            self._worker.finish_publishing()
+            self._see_to_held_up()
+            self._hang_what_has_ended()
+            self._leave()
+
+    def _work(self) -> None:
         self.tidy()
         while not self._stop.is_set():
             if self.run_one():
@@ -149,6 +161,8 @@ class Scheduler:
             DeviceLost: as `run`.
         """
         self._beat(0.0)
+        if self._see_to_held_up():
+            return True
         try:
             self._worker.cancel_what_waits()
             job = self._journal.claim(self._now())
@@ -167,6 +181,14 @@ class Scheduler:
             except ResourceUnavailable as error:
                 self._sit_out(job, error)
         return True
+
+    def _see_to_held_up(self) -> bool:
+        """Put jobs back that could not be published, and pause; tell whether there were any."""
+        held_up = self._worker.held_up()
+        for job, error in held_up:
+            with about(job):
+                self._sit_out(job, error)
+        return bool(held_up)
 
     def _sit_out(self, job: Job, error: ResourceUnavailable) -> None:
         """Put a job back and pause; or, if it had already ended, let its input leave.

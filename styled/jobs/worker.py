@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -23,12 +24,14 @@ from styled.errors import (
 )
 from styled.files import identity, lies_in
 from styled.jobs.account import Outcome, degradations
+from styled.jobs.backstage import Backstage, HandOver
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.delivering import Deliverer
 from styled.jobs.ending import Ending, OnEnded
 from styled.jobs.frames import FrameStore
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
+from styled.jobs.lookahead import Lookahead
 from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.previews import PreviewStore
@@ -67,7 +70,15 @@ class Collaborators:
     beat: Beat = lambda rest_seconds: None
     on_ended: OnEnded = lambda ending: None
     on_failed_attempt: Callable[[str], None] = lambda failure: None
+    wake: Callable[[], None] = lambda: None  # called where the scheduler has a reason to look
     gallery: Gallery | None = None
+    # Publishes one picture and reads another while a third is painted; None: nothing does.
+    backstage: Backstage | None = None
+    backstage_beat: Beat = lambda rest_seconds: None
+
+
+Part = Callable[[], "Part | None"]
+"""A part of a job, which returns the next one unless the job has come to an end or must wait."""
 
 
 def about(job: Job) -> AbstractContextManager[None]:
@@ -110,12 +121,23 @@ class Worker:
         self._stop = stop
         self._painter = Painter(
             self._engine, self._checkpoints, self._previews, self._frames, self._journal,
-            config.queue.checkpoint_seconds, stop, clock, self._beat, self.cancel_what_waits,
+            config.queue.checkpoint_seconds, stop, clock, self._beat, self._look_around,
         )  # fmt: skip
         self._deliverer = Deliverer(
             config, self._journal, self._engine, self._delivery, collaborators.gallery,
-            self._frames, self._require_inbox, self._beat, now, clock,
+            self._frames, self._require_inbox,
+            self._beat if collaborators.backstage is None else collaborators.backstage_beat,
+            now, clock,
         )  # fmt: skip
+        backstage = collaborators.backstage
+        self._hand_over: HandOver | None = None
+        self._lookahead: Lookahead | None = None
+        if backstage is not None:
+            self._hand_over = HandOver(backstage, self._beat, collaborators.wake)
+            self._lookahead = Lookahead(
+                backstage, config, self._journal, self._styles, self._read, self._beat, now
+            )
+        self._leaving = threading.Lock()  # an input leaves once, whoever notices that it may
 
     def work(self, job: Job) -> None:
         """Do a claimed job and write its next state into the journal.
@@ -125,15 +147,55 @@ class Worker:
                 `running` in the journal; it is for the scheduler to put it back and wait.
             DeviceLost: the process has to be restarted.
         """
+        rest = self._bring_on(job, partial(self._paint, job))
+        if rest is None:
+            return
+        if self._hand_over is None:
+            self._bring_on(job, rest)
+            return
+        self._hand_over.give(job, partial(self._publish_backstage, job, rest))
+
+    def finish_publishing(self) -> None:
+        """Wait until what was painted last is published, or can't be.
+
+        Raises:
+            DeviceLost, JournalDamaged: as `work`.
+        """
+        if self._hand_over is not None:
+            self._hand_over.finish()
+
+    def held_up(self) -> list[tuple[Job, ResourceUnavailable]]:
+        """Return jobs that could not be published, and why: once, for the scheduler to see to.
+
+        Raises:
+            DeviceLost, JournalDamaged: as `work`.
+        """
+        return [] if self._hand_over is None else self._hand_over.held_up()
+
+    def _publish_backstage(self, job: Job, rest: Part) -> None:
+        with about(job):
+            self._bring_on(job, rest)
+
+    def _bring_on(self, job: Job, part: Part) -> Part | None:
+        """Do a part of a job, and see to it that the job comes to an end if it can't go on.
+
+        Returns:
+            The next part, if there is one.
+
+        Raises:
+            ResourceUnavailable, JournalDamaged, DeviceLost: as `work`.
+        """
         try:
-            self._attempt(job)
+            rest = part()
+            if rest is not None:
+                return rest
         except Stopped:
             self._journal.put_back(job, attempt_counts=False)
             log.info("job.interrupted", resumes=True)
-            return
+            return None
         except Cancelled:
             self.cancel_on_request(job)
-            return
+            return None
         except InputRejected as error:
             self._reject(job, str(error), "input")
         except InputIncomplete as error:
@@ -153,6 +215,7 @@ class Worker:
             log.exception("job.crashed")
             self._fail(job, f"an unexpected error: {type(error).__name__}: {error}", "internal")
         self.retire(job)
+        return None
 
     def retire(self, job: Job, *, again: bool = False) -> None:
         """Let the input leave the inbox if this was its last job.
@@ -165,19 +228,20 @@ class Worker:
             ResourceUnavailable: its new place is full, read-only or gone.
         """
         try:
-            retire_input(
-                job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
-                self._config.output.after_success, self._now(), again=again,
-            )  # fmt: skip
+            with self._leaving:
+                retire_input(
+                    job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
+                    self._config.output.after_success, self._now(), again=again,
+                )  # fmt: skip
         except PlaceRefused as error:
             # Only this one can't go on; it is tried again with whatever else is tidied up.
             self.held_back = True
             log.error("input.stuck", path=readable(job.input), reason=error.message)
 
-    def _attempt(self, job: Job) -> None:
+    def _paint(self, job: Job) -> Part | None:
         # Before anything is held against the job: it may have died of its very last step.
         if self._found_published(job):
-            return
+            return None
         if job.attempts > self._config.queue.max_attempts:
             begun = job.attempts - 1
             self._reject(
@@ -187,25 +251,33 @@ class Worker:
                 "  - see the log for the cause, then drop the photo again",
                 "crash",
             )
-            return
+            return None
         style = self._styles().get(job.style)
         if style is None:
             self._cancel(job, f'the style "{job.style}" is no longer configured', STYLE_REMOVED)
-            return
+            return None
         started = self._clock()
         prepared = self._prepare(job, style)
         if prepared is None:
-            return
+            return None
         self._deliverer.require_room(job, prepared)
         prepared_at = self._clock()
         self._beat(0.0)
         log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
+        if self._lookahead is not None:
+            self._lookahead.look()
         painting = self._painter.paint(job, prepared)
         outcome = self._outcome(prepared, painting)
-        painted_at = self._clock()
+        seconds = prepared_at - started, self._clock() - prepared_at
+        return partial(self._publish, job, prepared, painting, outcome, *seconds)
+
+    def _publish(
+        self, job: Job, prepared: Prepared, painting: Painting, outcome: Outcome,
+        prepare_seconds: float, optimise_seconds: float,
+    ) -> None:  # fmt: skip
         try:
             delivered = self._deliverer.deliver(
-                job, prepared, outcome, prepared_at - started, painted_at - prepared_at
+                job, prepared, outcome, prepare_seconds, optimise_seconds
             )
         except Exception:
             with suppress(ResourceUnavailable):
@@ -245,10 +317,8 @@ class Worker:
             if not lies_in(self._config.inbox, job.input):
                 raise FileNotFoundError(job.input)
             if identity(source) == (job.size, job.mtime_ns):
-                return prepare(
-                    source, style, max_pixels=self._config.intake.max_pixels,
-                    at_own_size=self._config.output.size == "input",
-                )  # fmt: skip
+                ahead = self._lookahead.take(job, style) if self._lookahead else None
+                return ahead or self._read(job, style, self._config.intake.max_pixels)
             if identity(source) is None:
                 raise FileNotFoundError(job.input)
             gone = "the input was replaced by another file before its turn"
@@ -261,6 +331,16 @@ class Worker:
             return None
         self._cancel(job, gone)
         return None
+
+    def _read(self, job: Job, style: Style, max_pixels: int) -> Prepared:
+        at_own_size = self._config.output.size == "input"
+        path = self._config.inbox / job.input
+        return prepare(path, style, max_pixels=max_pixels, at_own_size=at_own_size)
+
+    def _look_around(self) -> None:
+        self.cancel_what_waits()
+        if self._lookahead is not None:
+            self._lookahead.look()
 
     def _outcome(self, prepared: Prepared, painting: Painting) -> Outcome:
         stylized = painting.stylized

@@ -13,7 +13,8 @@ import pytest
 
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
-from styled.jobs.journal import LONGEST_WAIT_SECONDS, Journal
+from styled.jobs.journal import Journal
+from styled.jobs.looking import LONGEST_WAIT_SECONDS
 from tests.jobs.conftest import Dropped, progress
 
 
@@ -249,7 +250,8 @@ def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -
 READ_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from styled.jobs.journal import LONGEST_WAIT_SECONDS, Journal
+from styled.jobs.journal import Journal
+from styled.jobs.looking import LONGEST_WAIT_SECONDS
 os.setuid(65534)
 print(Journal.open_read_only(Path(sys.argv[1])).read_daemon()["state"])
 """
