@@ -111,9 +111,10 @@ class HangingBackstage:
         return False
 
     def finish(self) -> None:
-        """Wait for what is being hung."""
+        """Hang what has ended meanwhile, and wait for that."""
         if self._hanging is not None:
             wait([self._hanging])
+        wait([self._backstage.do(self._hang)])
 
     def _hang(self) -> None:
         if self._hanger.hang():

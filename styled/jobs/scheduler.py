@@ -126,7 +126,6 @@ class Scheduler:
         finally:
             self._worker.finish_publishing()
             self._see_to_held_up()
-            self._hang_what_has_ended()
             self._leave()
 
     def _work(self) -> None:
