@@ -38,6 +38,10 @@ Resample = Literal["lanczos", "bilinear"]
 Upscale = Literal[True, False, "to_long_edge"]
 StyleFit = Literal["scaled", "content"]
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of the pictures that the network was trained on, in sRGB: the unit of the normalised space."""
+
 # VGG-19 up to its last convolution: `convB_I` is the I-th convolution of block B
 # before its ReLU, `reluB_I` after it, `poolB` the pooling that ends the block.
 CONVOLUTIONS_PER_BLOCK = (2, 2, 4, 4, 4)
@@ -84,6 +88,9 @@ class Optimizer:
     # lbfgs: the farthest that one step may move the image, root mean square, in its own
     # units; steps that led uphill are then taken back. 0: no bound, and no way back.
     reach: float = 0.0
+    # lbfgs: absolute values in the total variation are rounded off, for the slope alone, over so
+    # many units at first and ever less later: it can make nothing of kinks. 0: not at all.
+    rounding: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)  # adam: decay of the two moments
     average: float = 0.0  # adam: decay of an average over iterates, which is the result; 0: none
 

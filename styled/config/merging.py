@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -17,14 +18,18 @@ from styled.config.overrides import (
 )
 from styled.config.wording import hint, quoted
 from styled.errors import ConfigError
-from styled.recipes import RECIPES, Optimizer, OptimizerName, Recipe, Scales, Size
+from styled.recipes import IMAGENET_STD, RECIPES, Optimizer, OptimizerName, Recipe, Scales, Size
 
 Record = TypeVar("Record", Recipe, Size, Optimizer, Scales)
 
-LEARNING_RATES: Mapping[OptimizerName, float] = {"lbfgs": 1.0, "adam": 0.02}
-"""The rate that an optimiser is given when it is chosen without one.
+_METHODS: Mapping[OptimizerName, Optimizer] = {
+    "lbfgs": Optimizer(name="lbfgs", history=20, reach=0.1, rounding=0.07),
+    "adam": Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
+}
+"""What an optimiser is given that is chosen in place of the recipe's, by name alone.
 
-Pixels are numbers from 0 to 1: a rate that suits one method is far off for another.
+Nothing of one method suits another: its rate is far off, its decay ends the other too early.
+These are for pixels in [0, 1].
 """
 
 
@@ -52,7 +57,7 @@ def apply_overrides(recipe: Recipe, overrides: RecipeOverrides) -> Recipe:
         own = recipe.style_size if isinstance(recipe.style_size, Size) else Size()
         changes["style_size"] = _apply_size(own, overrides.style_size)
     if overrides.optimizer is not None:
-        changes["optimizer"] = _apply_optimizer(recipe.optimizer, overrides.optimizer)
+        changes["optimizer"] = _apply_optimizer(recipe, overrides.optimizer)
     if "scales" in overrides.model_fields_set:
         changes["scales"] = _apply_scales(recipe.scales, overrides.scales)
     return _replaced(recipe, changes)
@@ -65,11 +70,16 @@ def _apply_size(size: Size, overrides: SizeOverrides) -> Size:
     return _replaced(size, changes)
 
 
-def _apply_optimizer(optimizer: Optimizer, overrides: OptimizerOverrides) -> Optimizer:
-    changes = _given(overrides)
+def _apply_optimizer(recipe: Recipe, overrides: OptimizerOverrides) -> Optimizer:
+    optimizer = recipe.optimizer
     if overrides.name not in (None, optimizer.name):
-        changes.setdefault("learning_rate", LEARNING_RATES[overrides.name])
-    return _replaced(optimizer, changes)
+        optimizer = _METHODS[overrides.name]
+        if recipe.space == "normalized":
+            unit = statistics.fmean(IMAGENET_STD)
+            optimizer = replace(
+                optimizer, reach=optimizer.reach / unit, rounding=optimizer.rounding / unit
+            )
+    return _replaced(optimizer, _given(overrides))
 
 
 def _apply_scales(scales: Scales | None, overrides: ScalesOverrides | None) -> Scales | None:

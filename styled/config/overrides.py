@@ -131,6 +131,11 @@ class OptimizerOverrides(BaseModel):
         description="Only lbfgs: the farthest that one step may move the image, root mean "
         "square; steps that led uphill are then taken back. 0: no bound, and no way back.",
     )
+    rounding: Annotated[float, Number(ge=0, le=10)] | None = Field(
+        default=None,
+        description="Only lbfgs: over how much the kinks of an absolute total variation are "
+        "rounded off at first, and ever less later; 0: not at all.",
+    )
     betas: Betas | None = Field(
         default=None, description="Only adam: decay of its two running averages."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from styled.recipes import ContentLoss, TotalVariationLoss
@@ -118,12 +119,17 @@ def _content_factor(kind: ContentLoss, count: float) -> float:
     return 1 / count if kind == "mean_squared" else 1 / 2
 
 
-def total_variation(kind: TotalVariationLoss, image: Tensor) -> tuple[Tensor, Tensor]:
+def total_variation(
+    kind: TotalVariationLoss, image: Tensor, rounding: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return how much neighbouring pixels of 1x3xHxW differ, and the gradient of that.
 
     `nine_point` is the mean over pixels of (dx^2 + dy^2) / 3 + (both diagonals squared) / 12,
     with replicate padding, so that the border counts like the inside. The other two are
     sums, or half the sum of means, of absolute differences to the right and below.
+
+    With `rounding` the gradient, though not the value, is that of absolute values whose kink is
+    rounded off to a parabola up to there (Huber): so is its curvature one that can be learnt.
 
     The picture is gone through in bands of rows: what it takes in memory besides the
     gradient does not grow with the picture.
@@ -138,7 +144,7 @@ def total_variation(kind: TotalVariationLoss, image: Tensor) -> tuple[Tensor, Te
         # The row below a band is its neighbour; below the last, the last row once more.
         band = image[..., top : bottom + 1, :].detach().requires_grad_()
         padded = band if bottom < height else torch.cat([band, band[..., -1:, :]], dim=-2)
-        loss = _variation(kind, padded, image.shape)
+        loss = _variation(kind, padded, image.shape, rounding)
         (slope,) = torch.autograd.grad(loss, band)
         value += loss.detach()
         gradient[..., top : bottom + 1, :] += slope
@@ -148,17 +154,28 @@ def total_variation(kind: TotalVariationLoss, image: Tensor) -> tuple[Tensor, Te
 _BAND_PIXELS = 1 << 20
 
 
-def _variation(kind: TotalVariationLoss, padded: Tensor, size: torch.Size) -> Tensor:
+def _variation(
+    kind: TotalVariationLoss, padded: Tensor, size: torch.Size, rounding: float
+) -> Tensor:
     """Return what all rows of 1x3x(h+1)xW but the last add to that of a picture of `size`."""
     centre, next_row = padded[..., :-1, :], padded[..., 1:, :]
     if kind == "nine_point":
         return _nine_point(centre, next_row) / size.numel()
-    right = (centre[..., 1:] - centre[..., :-1]).abs().sum()
-    below = (next_row - centre).abs().sum()
+    right = _sum_of_absolutes(centre[..., 1:] - centre[..., :-1], rounding)
+    below = _sum_of_absolutes(next_row - centre, rounding)
     if kind == "sum_absolute":
         return right + below
     channels, height, width = size[-3:]
     return (right / (height * (width - 1)) + below / ((height - 1) * width)) / (2 * channels)
+
+
+def _sum_of_absolutes(differences: Tensor, rounding: float) -> Tensor:
+    exact = differences.abs().sum()
+    if not rounding:
+        return exact
+    zeros = torch.zeros_like(differences)
+    rounded = F.smooth_l1_loss(differences, zeros, reduction="sum", beta=rounding)
+    return exact.detach() + rounded - rounded.detach()
 
 
 def _nine_point(centre: Tensor, next_row: Tensor) -> Tensor:

@@ -206,18 +206,19 @@ class Objective:
             else None
         )
 
-    def evaluate(self, image: Tensor) -> tuple[Losses, Tensor]:
+    def evaluate(self, image: Tensor, rounding: float = 0.0) -> tuple[Losses, Tensor]:
         """Return the losses of a picture and their gradient.
 
         Args:
             image: 1x3xHxW float32 in the recipe's space, of the content's size.
+            rounding: Of the kinks of an absolute total variation; see `total_variation`.
 
         Returns:
             The weighted terms as numbers, and d total / d image, 1x3xHxW float32.
         """
         recipe = self._recipe
         image = image.detach()
-        tv, gradient = total_variation(recipe.tv_loss, image)
+        tv, gradient = total_variation(recipe.tv_loss, image, rounding)
         tv, gradient = tv * recipe.tv_weight, gradient.mul_(recipe.tv_weight)
 
         whole = self._view(image, self._tiles[0]) if len(self._tiles) == 1 else None

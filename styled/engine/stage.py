@@ -26,6 +26,9 @@ MakeObjective = Callable[[Vgg19, int | None], Objective]
 MILESTONE_STEPS = 10
 """Over how many steps an improvement is measured."""
 
+ROUNDING_KEPT, LEAST_ROUNDING = 0.97, 0.01
+"""How much of the rounding of kinks is left after a step, and at the least."""
+
 
 class Stage:
     """The state of the optimisation at one scale."""
@@ -102,7 +105,7 @@ class Stage:
         """
         if self._objective is None:
             self._objective = self._make_objective(self._present_network(), self.settings.tile_px)
-        losses, gradient = self._objective.evaluate(self._image)
+        losses, gradient = self._objective.evaluate(self._image, self._rounding())
         if self.steps_done == 0:
             self._first_total = losses.total
         if is_good(losses.total, self._first_total):
@@ -140,6 +143,13 @@ class Stage:
         self.release()
         self._image = self.result()
         self._optimizer = make_optimizer(self.settings.optimizer, clamp=self._recipe.clamp)
+
+    def _rounding(self) -> float:
+        """Return over how much kinks are rounded off in the next step."""
+        optimizer = self.settings.optimizer
+        if optimizer.name != "lbfgs" or not optimizer.rounding:
+            return 0.0
+        return optimizer.rounding * max(ROUNDING_KEPT**self.steps_done, LEAST_ROUNDING)
 
     def _roll_back(self, total: float) -> None:
         network = self._present_network()

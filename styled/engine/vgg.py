@@ -13,13 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from styled.errors import ConfigError
-from styled.recipes import CONVOLUTIONS_PER_BLOCK, LAYER_NAMES, FirstPadding, Pooling
+from styled.recipes import (
+    CONVOLUTIONS_PER_BLOCK,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LAYER_NAMES,
+    FirstPadding,
+    Pooling,
+)
 
 CHANNELS_PER_BLOCK = (64, 128, 256, 512, 512)
 CONVOLUTION_NAMES: tuple[str, ...] = tuple(n for n in LAYER_NAMES if n.startswith("conv"))
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Convolutions = Mapping[str, tuple[Tensor, Tensor]]
 """Layer name -> kernel (out x in x 3 x 3) and bias (out)."""

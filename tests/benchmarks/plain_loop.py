@@ -10,6 +10,7 @@ way back. All in float32, with torch's autograd doing what it does by itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -43,11 +44,11 @@ class _Root(Function):
             root, inverse = root @ turn, turn @ inverse
         root = root * norm.sqrt()
         ctx.save_for_backward(root)
-        return root
+        return cast(Tensor, root)
 
     @staticmethod
     def backward(ctx: FunctionCtx, upstream: Tensor) -> Tensor:
-        (root,) = ctx.saved_tensors
+        (root,) = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from torch's stub
         three = 3 * torch.eye(len(root), device=root.device)
         norm = root.norm()
         root, slope = root / norm, upstream / norm
@@ -55,7 +56,7 @@ class _Root(Function):
             square = root @ root
             slope = (slope @ (three - square) - root.T @ (root.T @ slope - slope @ root)) / 2
             root = root @ (three - square) / 2
-        return slope / 2
+        return cast(Tensor, slope / 2)
 
 
 def _gaussian(features: Tensor) -> Gaussian:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from styled.config import RecipeOverrides, apply_overrides
 from styled.config.overrides import OptimizerOverrides, ScalesOverrides, SizeOverrides
-from styled.recipes import LAYER_NAMES, PYRAMID, Optimizer, Recipe, Scales, Size
+from styled.recipes import D2L, LAYER_NAMES, PYRAMID, Optimizer, Recipe, Scales, Size
 
 
 def overridden(data: Mapping[str, object], recipe: Recipe = PYRAMID) -> Recipe:
@@ -76,17 +76,26 @@ def test_scales_may_be_changed_in_part_or_switched_off() -> None:
     assert overridden({"scales": {"factor": 2}}, single).scales == Scales(factor=2)
 
 
-def test_another_optimizer_comes_with_its_own_learning_rate() -> None:
-    """A rate is only kept with the optimiser that it was meant for."""
+def test_another_optimizer_comes_with_its_own_settings() -> None:
+    """Rate, decay and reach are only kept with the optimiser that they were meant for."""
     adam = overridden({"optimizer": {"name": "adam"}})
-    assert adam.optimizer == replace(PYRAMID.optimizer, name="adam", learning_rate=0.02)
-    assert overridden({"optimizer": {"name": "lbfgs"}}, adam).optimizer.learning_rate == 1.0
+    assert adam.optimizer == Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99))
+    lbfgs = overridden({"optimizer": {"name": "lbfgs"}}, adam).optimizer
+    assert lbfgs == Optimizer(name="lbfgs", history=20, reach=0.1, rounding=0.07)
     chosen = overridden({"optimizer": {"name": "adam", "learning_rate": 0.3}})
     assert chosen.optimizer.learning_rate == 0.3
     assert overridden({"optimizer": {"name": "adam"}}, chosen) == chosen
     assert overridden({"optimizer": {"betas": [0.8, 0.9]}}, chosen).optimizer == (
-        replace(PYRAMID.optimizer, name="adam", learning_rate=0.3, betas=(0.8, 0.9))
+        Optimizer(name="adam", learning_rate=0.3, betas=(0.8, 0.9))
     )
+
+
+def test_what_an_optimizer_comes_with_is_in_the_units_of_the_recipe() -> None:
+    """Where pixels are normalised a step goes as far in colours as elsewhere: 0.1 / 0.226."""
+    lbfgs = overridden({"optimizer": {"name": "lbfgs"}}, D2L).optimizer
+    assert lbfgs.reach == pytest.approx(0.4425, abs=1e-4)
+    assert lbfgs.rounding == pytest.approx(0.3097, abs=1e-4)
+    assert (lbfgs.learning_rate, lbfgs.decay_every) == (1.0, 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from styled.config import parse_settings
 from styled.errors import ConfigError
-from styled.recipes import PYRAMID, Size
+from styled.recipes import PYRAMID, Optimizer, Size
 
 
 def test_settings_are_applied_to_the_recipe() -> None:
@@ -20,7 +20,7 @@ def test_settings_are_applied_to_the_recipe() -> None:
         steps=20,
         scales=None,
         tv_weight=0.01,
-        optimizer=replace(PYRAMID.optimizer, name="adam", learning_rate=0.02),
+        optimizer=Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
     )
 
 

@@ -116,3 +116,16 @@ def test_moments_of_parts_add_up_to_those_of_the_whole() -> None:
     assert parts.positions == whole.positions
     torch.testing.assert_close(parts.mean, whole.mean)
     torch.testing.assert_close(parts.gram, whole.gram)
+
+
+@pytest.mark.parametrize("kind", ["sum_absolute", "mean_absolute"])
+def test_rounding_changes_the_slope_near_kinks_alone(kind: TotalVariationLoss) -> None:
+    """The value stays exact; differences of 0.05 pull a quarter as much if rounded over 0.2."""
+    image = torch.zeros(1, 3, 1, 2, dtype=torch.float64)
+    image = torch.cat([image, image], dim=2)
+    image[..., 1] = 0.05
+    exact, slope = total_variation(kind, image)
+    rounded, gentle = total_variation(kind, image, rounding=0.2)
+    torch.testing.assert_close(rounded, exact)
+    torch.testing.assert_close(gentle, slope / 4)
+    torch.testing.assert_close(total_variation(kind, image, rounding=0.04)[1], slope)
