@@ -4,6 +4,11 @@ The usual way, Newton-Schulz iterations with their own backward pass, costs many
 matrix products for each layer and step. One symmetric eigendecomposition gives value
 and gradient at once.
 
+That is for CPUs. On a GPU an eigendecomposition is slow, and the host waits for it; matrix
+products are what it is best at. There the inverse root comes of Newton-Schulz iterations,
+scaled so that they take half as many, and the same closed form of the gradient spares the way
+back through them.
+
 All of it is in float64 where the device has that. Covariances of deep layers have most of
 their eigenvalues at the ridge, 1e-4, so that those of a product of two are around 1e-8;
 float32 leaves noise of 1e-6 there, whose root is a thousand times the true one. Measured
@@ -11,6 +16,8 @@ at 128 px, the style loss then reads a fifth too low, and the optimiser ends hig
 """
 
 from __future__ import annotations
+
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -47,8 +54,14 @@ class _TraceOfRoot(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, covariance: Tensor, root: Tensor) -> Tensor:
         root = _precise(root)
+        product = root @ _precise(covariance) @ root
+        if uses_products(product.device):
+            square_root, inverse_root = roots_by_products(product)
+            slope = 0.5 * root @ inverse_root @ root
+            ctx.save_for_backward(slope.to(covariance.dtype))
+            return square_root.trace()
         try:
-            values, vectors = torch.linalg.eigh(root @ _precise(covariance) @ root)
+            values, vectors = torch.linalg.eigh(product)
         except LinAlgError:
             # Some libraries refuse what is not finite: the guard knows what to do about it.
             ctx.save_for_backward(torch.full_like(covariance, torch.nan))
@@ -69,6 +82,51 @@ class _TraceOfRoot(Function):
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from torch's stub
         return upstream.to(slope.dtype) * slope, None
+
+
+def uses_products(device: torch.device) -> bool:
+    """Tell whether roots are found by matrix products alone on this kind of device."""
+    return device.type == "cuda"
+
+
+def roots_by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the root and the inverse root of a CxC symmetric positive definite matrix.
+
+    Newton-Schulz iterations for both at once: Higham, "Functions of Matrices" (2008), equation
+    6.35. Each is scaled so that, of all eigenvalues that may still be there, the least and the
+    largest come out the same: Chen and Chow, "A Stable Scaling of Newton-Schulz" (2014).
+    Nothing here depends on the numbers, so that nobody has to wait for them.
+
+    Args:
+        matrix: In float64. Its condition may be up to 1e16.
+    """
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    size = torch.linalg.matrix_norm(matrix)  # not below the largest eigenvalue
+    root, inverse = matrix / size, identity
+    for scale in _SCALES:
+        turn = scale * (1.5 * identity - (0.5 * scale**2) * (inverse @ root))
+        root, inverse = root @ turn, turn @ inverse
+    return root * size.sqrt(), inverse / size.sqrt()
+
+
+def _scales(least: float, rounds: int) -> list[float]:
+    """Return by how much roots of eigenvalues are scaled in each round, from [least, 1] on.
+
+    A round maps x to scale * x * (3 - scale^2 x^2) / 2. The scale that brings both ends of
+    [least, 1] to the same value is the root of 3 / (1 + least + least^2); a little less keeps
+    what rounding has pushed above 1 away from the zero beyond.
+    """
+    scales = []
+    for _ in range(rounds):
+        scale = min(sqrt(3 / (1 + least + least**2)), _LARGEST_SCALE)
+        scales.append(scale)
+        least = scale * least * (3 - scale**2 * least**2) / 2
+    return scales
+
+
+_LARGEST_SCALE = 1.7
+_ROUNDS = 26
+_SCALES = _scales(1e-8, _ROUNDS)
 
 
 def _precise(matrix: Tensor) -> Tensor:

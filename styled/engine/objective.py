@@ -35,14 +35,52 @@ from styled.recipes import LAYER_NAMES, Recipe
 StyleTargets = Mapping[str, StyleTarget]
 
 
-@dataclass(frozen=True, slots=True)
 class Losses:
-    """The value of the objective and its three weighted terms: total = content + style + tv."""
+    """The value of the objective and its three weighted terms: total = content + style + tv.
 
-    total: float
-    content: float
-    style: float
-    tv: float
+    Attributes:
+        on_device: The four as one tensor. As numbers they are read when they are first asked
+            for: on a GPU that waits for all that is being computed.
+    """
+
+    __slots__ = ("_numbers", "on_device")
+
+    def __init__(self, total: float, content: float, style: float, tv: float) -> None:
+        """Hold four numbers."""
+        self._numbers: list[float] | None = [total, content, style, tv]
+        self.on_device = torch.tensor(self._numbers)
+
+    @classmethod
+    def still_on(cls, on_device: Tensor) -> Losses:
+        """Hold what is still being computed: total, content, style and tv as one tensor."""
+        losses = cls.__new__(cls)
+        losses._numbers, losses.on_device = None, on_device
+        return losses
+
+    @property
+    def total(self) -> float:
+        """The value of the objective."""
+        return self._read()[0]
+
+    @property
+    def content(self) -> float:
+        """Its weighted content term."""
+        return self._read()[1]
+
+    @property
+    def style(self) -> float:
+        """Its weighted style term."""
+        return self._read()[2]
+
+    @property
+    def tv(self) -> float:
+        """Its weighted total variation."""
+        return self._read()[3]
+
+    def _read(self) -> list[float]:
+        if self._numbers is None:
+            self._numbers = self.on_device.tolist()
+        return self._numbers
 
 
 def to_space(recipe: Recipe, image: Tensor) -> Tensor:
@@ -214,7 +252,7 @@ class Objective:
             rounding: Of the kinks of an absolute total variation; see `total_variation`.
 
         Returns:
-            The weighted terms as numbers, and d total / d image, 1x3xHxW float32.
+            The weighted terms, and d total / d image, 1x3xHxW float32.
         """
         recipe = self._recipe
         image = image.detach()
@@ -235,9 +273,7 @@ class Objective:
         for index in range(len(self._tiles)):
             content += self._descend(whole or image, index, style_slopes, gradient)
 
-        # One copy to the host for all four numbers: on a GPU each copy waits for the device.
-        values = torch.stack([content + style + tv, content, style, tv]).tolist()
-        return Losses(*values), gradient
+        return Losses.still_on(torch.stack([content + style + tv, content, style, tv])), gradient
 
     def _descend(
         self,

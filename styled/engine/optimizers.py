@@ -31,13 +31,13 @@ State = dict[str, Any]
 class Optimizer(Protocol):
     """Moves an image downhill, one gradient at a time."""
 
-    def update(self, image: Tensor, gradient: Tensor, total: float) -> None:
+    def update(self, image: Tensor, gradient: Tensor, total: float | Tensor) -> None:
         """Take one step.
 
         Args:
             image: 1x3xHxW, moved in place.
             gradient: At the image; it is kept, so it must not be changed afterwards.
-            total: The objective's value there.
+            total: The objective's value there, as a number or a scalar on the image's device.
         """
 
     def result(self, image: Tensor) -> Tensor:
@@ -60,11 +60,26 @@ def make_optimizer(recipe: OptimizerRecipe, *, clamp: bool) -> Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class _Visited:
-    """A point that a step was taken from."""
+    """A point that a step was taken from, with the total there, a scalar."""
 
     image: Tensor
     gradient: Tensor
-    total: float
+    total: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What one step has taught of the curvature.
+
+    Attributes:
+        moved: How the image was moved, 1x3xHxW.
+        bent: How the gradient changed.
+        inverse_curvature: 1 / (moved . bent), a scalar; 0: the pair is of no use.
+    """
+
+    moved: Tensor
+    bent: Tensor
+    inverse_curvature: Tensor
 
 
 class Lbfgs:
@@ -79,6 +94,9 @@ class Lbfgs:
     evaluation of their own: the first step is large enough to tell curvature from rounding,
     none goes farther than the reach, and one that has led uphill is taken back. What it has
     taught of the curvature is kept, so that it is not wasted either.
+
+    All decisions are taken where the image is, by choosing between results: a GPU that had to
+    ask would wait for the answer at each of some thirty products in a step.
     """
 
     def __init__(self, recipe: OptimizerRecipe, *, clamp: bool) -> None:
@@ -86,58 +104,71 @@ class Lbfgs:
         self._recipe = recipe
         self._clamp = clamp
         self._steps = 0
-        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=recipe.history)
-        self._blind_steps = 0  # in a row, without any curvature pair
-        self._taken_back = 0  # in a row
+        self._pairs: deque[_Pair] = deque(maxlen=recipe.history)
+        # Scalars, made with the first step:
+        self._stretch: Tensor | None = None  # of the last pair; 0: no pair is of use
+        self._blind_steps: Tensor | None = None  # in a row, without any pair of use
+        self._taken_back: Tensor | None = None  # in a row
         self._last: _Visited | None = None
 
-    def update(self, image: Tensor, gradient: Tensor, total: float) -> None:
+    def update(self, image: Tensor, gradient: Tensor, total: float | Tensor) -> None:
         """Take one step; see `Optimizer`."""
-        here = _Visited(image, gradient, total)
+        if self._stretch is None or self._blind_steps is None or self._taken_back is None:
+            nothing = image.new_zeros(())
+            self._stretch, self._blind_steps, self._taken_back = nothing, nothing, nothing
+        total = torch.as_tensor(total, dtype=image.dtype, device=image.device)
         if self._last is not None:
             self._remember(image - self._last.image, gradient - self._last.gradient)
-            uphill = self._recipe.reach > 0 and total > self._last.total
-            self._taken_back = self._taken_back + 1 if uphill else 0
-            if uphill:
-                here = self._last
-                image.copy_(here.image)
-        move = self._direction(image, here.gradient)
+            if self._recipe.reach:
+                uphill = total > self._last.total
+                self._taken_back = torch.where(uphill, self._taken_back + 1, 0.0)
+                total = torch.where(uphill, self._last.total, total)
+                gradient = torch.where(uphill, self._last.gradient, gradient)
+                image.copy_(torch.where(uphill, self._last.image, image))
+        move = self._direction(image, gradient)
         # Each time in a row that a step was taken back, the next goes half as far.
-        move.mul_(_rate(self._recipe, self._steps) * 0.5**self._taken_back)
+        move.mul_(_rate(self._recipe, self._steps) * torch.pow(0.5, self._taken_back))
         if self._recipe.reach:
-            length = float(torch.linalg.vector_norm(move)) / move.numel() ** 0.5
-            move.mul_(min(1.0, self._recipe.reach / max(length, 1e-12)))
-        self._last = _Visited(image.clone(), here.gradient, here.total)
+            length = torch.linalg.vector_norm(move) / move.numel() ** 0.5
+            move.mul_((self._recipe.reach / length.clamp(min=1e-12)).clamp(max=1.0))
+        self._last = _Visited(image.clone(), gradient, total)
         image.add_(move)
         if self._clamp:
             image.clamp_(0, 1)
         self._steps += 1
 
     def _direction(self, image: Tensor, gradient: Tensor) -> Tensor:
+        assert self._stretch is not None
+        assert self._blind_steps is not None
+        assert self._taken_back is not None
         downhill = self._without_blocked(image, gradient, -gradient)
-        if self._pairs:
-            direction = self._without_blocked(image, gradient, self._newton_step(downhill))
-            if _dot(direction, gradient) < 0:
-                return direction
-            self._pairs.clear()
-            self._blind_steps = 0
-        direction = downhill.mul_(self._blind_reach(downhill))
-        self._blind_steps += not self._taken_back
-        return direction
+        direction = self._without_blocked(image, gradient, self._newton_step(downhill))
+        knows = self._stretch > 0
+        leads_down = knows & (_dot(direction, gradient) < 0)
+        # A model that leads uphill is worth nothing, and is begun anew.
+        self._blind_steps = torch.where(knows & ~leads_down, 0.0, self._blind_steps)
+        self._stretch = torch.where(leads_down, self._stretch, 0.0)
+        for pair in self._pairs:
+            pair.inverse_curvature.mul_(leads_down)
+        blind = downhill.mul_(self._blind_reach(downhill))
+        is_blind_step = ~leads_down & (self._taken_back == 0)
+        self._blind_steps = self._blind_steps + is_blind_step
+        return torch.where(leads_down, direction, blind)
 
-    def _blind_reach(self, downhill: Tensor) -> float:
+    def _blind_reach(self, downhill: Tensor) -> Tensor:
         """Return how far to go downhill where nothing is known of the curvature.
 
         Where the ground falls ever more steeply, as it does around a uniform grey, the first
         step tells nothing of a minimum: each further one goes twice as far, until one does.
         Without a reach the first is of a size that can't hurt, 1 / sum|g|.
         """
-        steepest = max(float(downhill.abs().max()), 1e-12)
+        assert self._blind_steps is not None
+        steepest = downhill.abs().amax().clamp(min=1e-12)
+        growth = torch.pow(2.0, self._blind_steps)
         if self._recipe.reach:
-            share = min(BLIND_SHARE * 2.0**self._blind_steps, 1.0)
-            return share * self._recipe.reach / steepest
-        first = min(1.0, 1.0 / max(float(downhill.abs().sum()), 1e-12))
-        return max(first, min(first * 2.0**self._blind_steps, BLIND_REACH / steepest))
+            return (BLIND_SHARE * growth).clamp(max=1.0) * self._recipe.reach / steepest
+        first = (1.0 / downhill.abs().sum().clamp(min=1e-12)).clamp(max=1.0)
+        return torch.maximum(first, torch.minimum(first * growth, BLIND_REACH / steepest))
 
     def _without_blocked(self, image: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
         if not self._clamp:
@@ -146,25 +177,27 @@ class Lbfgs:
         return direction.masked_fill(blocked, 0.0)
 
     def _remember(self, moved: Tensor, bent: Tensor) -> None:
-        curvature = _dot(moved, bent)
+        assert self._stretch is not None
+        assert self._blind_steps is not None
+        curvature, bent_squared = _dot(moved, bent), _dot(bent, bent)
         # A pair without clearly positive curvature would make the model indefinite.
-        if curvature > 1e-10 * _dot(bent, bent):
-            self._pairs.append((moved, bent, 1.0 / curvature))
-            self._blind_steps = 0
+        is_of_use = curvature > 1e-10 * bent_squared
+        self._pairs.append(_Pair(moved, bent, torch.where(is_of_use, 1.0 / curvature, 0.0)))
+        self._stretch = torch.where(is_of_use, curvature / bent_squared, self._stretch)
+        self._blind_steps = torch.where(is_of_use, 0.0, self._blind_steps)
 
     def _newton_step(self, downhill: Tensor) -> Tensor:
+        assert self._stretch is not None
         direction = downhill.clone()
         projections = []
-        for moved, bent, inverse_curvature in reversed(self._pairs):
-            projection = inverse_curvature * _dot(moved, direction)
-            direction.sub_(bent, alpha=projection)
+        for pair in reversed(self._pairs):
+            projection = pair.inverse_curvature * _dot(pair.moved, direction)
+            direction.addcmul_(pair.bent, projection, value=-1)
             projections.append(projection)
-        _, bent, inverse_curvature = self._pairs[-1]
-        direction.div_(inverse_curvature * _dot(bent, bent))
-        for (moved, bent, inverse_curvature), projection in zip(
-            self._pairs, reversed(projections), strict=True
-        ):
-            direction.add_(moved, alpha=projection - inverse_curvature * _dot(bent, direction))
+        direction.mul_(self._stretch)
+        for pair, projection in zip(self._pairs, reversed(projections), strict=True):
+            rest = projection - pair.inverse_curvature * _dot(pair.bent, direction)
+            direction.addcmul_(pair.moved, rest)
         return direction
 
     def result(self, image: Tensor) -> Tensor:
@@ -180,19 +213,18 @@ class Lbfgs:
         last = self._last
         return {
             "steps": self._steps,
-            "blind_steps": self._blind_steps,
-            "taken_back": self._taken_back,
-            "pairs": [list(pair) for pair in self._pairs],
+            "scalars": [self._stretch, self._blind_steps, self._taken_back],
+            # Copied: the next step may change the number, and a checkpoint is written later.
+            "pairs": [[p.moved, p.bent, p.inverse_curvature.clone()] for p in self._pairs],
             "last": None if last is None else [last.image, last.gradient, last.total],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state` has returned."""
         self._steps = state["steps"]
-        self._blind_steps = state["blind_steps"]
-        self._taken_back = state["taken_back"]
+        self._stretch, self._blind_steps, self._taken_back = state["scalars"]
         self._pairs.clear()
-        self._pairs.extend((moved, bent, rho) for moved, bent, rho in state["pairs"])
+        self._pairs.extend(_Pair(*pair) for pair in state["pairs"])
         last = state["last"]
         self._last = None if last is None else _Visited(*last)
 
@@ -216,7 +248,7 @@ class Adam:
         self._average: Tensor | None = None
         self._averaged = 0
 
-    def update(self, image: Tensor, gradient: Tensor, total: float) -> None:
+    def update(self, image: Tensor, gradient: Tensor, total: float | Tensor) -> None:
         """Take one step; see `Optimizer`. The total is of no use to Adam."""
         if self._first is None or self._second is None:
             self._first, self._second = torch.zeros_like(image), torch.zeros_like(image)
@@ -278,5 +310,5 @@ def _rate(recipe: OptimizerRecipe, steps: int) -> float:
     return recipe.learning_rate * float(recipe.decay**drops)
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.flatten(), b.flatten()))
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())

@@ -149,7 +149,7 @@ class _Painting:
             self.plan.append(self._asked)
         self.settings = Settings(recipe.optimizer)
         self.trace: list[TraceRow] = []
-        self._last_row: TraceRow | None = None
+        self._last: tuple[int, int, Losses] | None = None  # scale, step and losses
 
     def fit_plan(self, resume: Checkpoint | None) -> Checkpoint | None:
         """Make the plan smaller until its last scale fits into memory.
@@ -245,10 +245,9 @@ class _Painting:
     def progress(self, scale: int, stage: Stage, losses: Losses) -> Progress:
         """Note the step that was just taken, and describe it."""
         step, steps = stage.steps_done, self._recipe_at(scale).steps
-        terms = losses.total, losses.content, losses.style, losses.tv
-        self._last_row = TraceRow(scale, step, *terms)
+        self._last = scale, step, losses
         if step == 1 or stage.finished or step % self._recipe.trace_every == 0:
-            self.trace.append(self._last_row)
+            self.trace.append(_row(*self._last))
         return Progress(
             tuple(self.plan),
             scale,
@@ -284,8 +283,8 @@ class _Painting:
             (width, height), (w, h) = self.plan[-1], wanted
             size = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
             degraded = (*degraded, size)
-        if self._last_row and self.trace[-1] != self._last_row:
-            self.trace.append(self._last_row)  # it ended early
+        if self._last and self.trace[-1] != _row(*self._last):
+            self.trace.append(_row(*self._last))  # it ended early
         stage.settle()  # a snapshot needs no more, and the next picture all the room
         return Stylized(
             image.float().cpu(),
@@ -311,6 +310,10 @@ class _Painting:
             return resize(style, *style_picture_size(self._recipe, (w, h), (width, height)))
         shrink = min(1.0, w / self._painted_size[0])
         return resize(style, round(width * shrink), round(height * shrink))
+
+
+def _row(scale: int, step: int, losses: Losses) -> TraceRow:
+    return TraceRow(scale, step, losses.total, losses.content, losses.style, losses.tv)
 
 
 def _noting(settings: Settings, note: str) -> Settings:

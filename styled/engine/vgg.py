@@ -7,6 +7,7 @@ of Simonyan and Zisserman, "Very Deep Convolutional Networks" (2015), configurat
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -184,16 +185,20 @@ def _replicated(image: Tensor) -> Tensor:
 
 def normalize(image: Tensor) -> Tensor:
     """Map 1x3xHxW sRGB in [0, 1] to what the network was trained on."""
-    mean, std = _mean_and_std(image)
+    mean, std = _mean_and_std(image.device, image.dtype)
     return (image - mean) / std
 
 
 def denormalize(image: Tensor) -> Tensor:
     """Undo `normalize`."""
-    mean, std = _mean_and_std(image)
+    mean, std = _mean_and_std(image.device, image.dtype)
     return image * std + mean
 
 
-def _mean_and_std(image: Tensor) -> tuple[Tensor, Tensor]:
-    mean = image.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    return mean, image.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+@cache  # on a GPU each copy from the host would wait for all that is being computed
+def _mean_and_std(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    mean, std = (
+        torch.tensor(numbers, device=device, dtype=dtype).view(1, 3, 1, 1)
+        for numbers in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return mean, std

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from styled.engine import matrix_root
 from styled.engine.matrix_root import symmetric_root, trace_of_root
 
 
@@ -59,3 +60,27 @@ def test_a_singular_matrix_has_a_finite_gradient() -> None:
     (gradient,) = torch.autograd.grad(value, matrix)
     assert value.isfinite()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e10])
+def test_roots_by_products_are_those_of_the_eigenvalues(
+    monkeypatch: pytest.MonkeyPatch, condition: float
+) -> None:
+    """Value and slope, by the way that GPUs take; most eigenvalues at the ridge."""
+    torch.manual_seed(0)
+    channels, rank = 96, 20
+    factors = torch.randn(2, channels, rank, dtype=torch.float64) * 3
+    least = float(torch.linalg.matrix_norm(factors[0], 2) ** 2) / condition**0.5
+    ridge = least * torch.eye(channels, dtype=torch.float64)
+    present, style = (factor @ factor.T + ridge for factor in factors)
+    root = symmetric_root(style)
+    found = []
+    for by_products in (False, True):
+        monkeypatch.setattr(matrix_root, "uses_products", lambda device, now=by_products: now)
+        variable = present.clone().requires_grad_()
+        value = trace_of_root(variable, root)
+        (slope,) = torch.autograd.grad(value, variable)
+        found.append((value.detach(), slope))
+    (value, slope), (by_products_value, by_products_slope) = found
+    torch.testing.assert_close(by_products_value, value, rtol=1e-10, atol=0)
+    torch.testing.assert_close(by_products_slope, slope, rtol=0, atol=1e-6 * float(slope.norm()))
