@@ -14,7 +14,7 @@ from styled.config import Config
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
 from styled.errors import ResourceUnavailable, StyledError, WeightsError
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.stages import check_styles
 
 

@@ -24,8 +24,8 @@ from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.ops import doctor
 from styled.ops.doctor import Finding
+from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
-from styled.ops.logs import printable
 from styled.ops.words import duration, size, some
 
 SHORT_MEMORY_BYTES = 2e9

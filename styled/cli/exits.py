@@ -27,7 +27,7 @@ from styled.errors import (
     StyledError,
     WeightsError,
 )
-from styled.ops.logs import is_journal, printable, with_priority
+from styled.ops.lines import is_journal, printable, with_priority
 
 DONE = 0
 REJECTED = 1

@@ -16,8 +16,8 @@ from styled.config import Config
 from styled.delivery.names import sidecar_of
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 from styled.jobs.looking import JournalReader
+from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
-from styled.ops.logs import printable
 from styled.sidecar import Sidecar, readable
 
 

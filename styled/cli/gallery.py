@@ -15,7 +15,7 @@ from styled.delivery.gallery import Gallery, pieces_below
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.jobs.journal import Journal
 from styled.mounts import Mounts
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 
 
 def rebuild_gallery(named: Path | None) -> None:

@@ -15,7 +15,7 @@ from styled.cli.exits import console
 from styled.config import load_config
 from styled.delivery.atomic import make_folder, write_whole
 from styled.errors import ConfigError, ResourceUnavailable
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 
 FIRST_STYLE = "red-trees"
 _PLAIN = re.compile(r"[A-Za-z/][\w./-]*")

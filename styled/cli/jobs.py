@@ -19,8 +19,8 @@ from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED, JournalReader
+from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
-from styled.ops.logs import printable
 from styled.sidecar import readable
 
 UNFINISHED = (JobState.RUNNING, JobState.QUEUED)

@@ -17,7 +17,7 @@ from styled.errors import ResourceUnavailable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.mounts import Mounts
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.sidecar import job_id_in, readable
 
 

@@ -31,7 +31,7 @@ from styled.engine.local import LocalEngine
 from styled.engine.scales import fitted, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
 from styled.jobs.preparation import check_style, prepare, read_picture
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.recipes import RECIPES, Recipe, Size
 
 COLUMNS = 4

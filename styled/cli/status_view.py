@@ -21,7 +21,7 @@ from styled.cli.status import JobStatus, Status, read_status
 from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.jobs.job import JobState
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.ops.words import duration, size, some
 
 FOLLOW_SECONDS = 1.0

@@ -47,7 +47,7 @@ from styled.jobs.account import Outcome, degradations, sidecar_of_result
 from styled.jobs.job import Job, JobState
 from styled.jobs.preparation import Prepared, check_style, prepare
 from styled.jobs.results import finished
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.recipes import DEFAULT_RECIPE, Recipe
 from styled.sidecar import TimingFacts, readable
 

@@ -32,7 +32,7 @@ from styled.engine.weights import (
     load_weights,
 )
 from styled.errors import ConfigError, WeightsError
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.sidecar import readable
 
 SUFFIX = ".safetensors"

@@ -16,6 +16,7 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from styled.ops.lines import is_journal, printable, with_priority
 from styled.ops.repetition import Repetition
 
 # Without local variables, which are whole pictures here.
@@ -26,9 +27,6 @@ _tracebacks = structlog.processors.ExceptionRenderer(
 
 LONGEST_LINE, SHORTENED_TO = 48_000, 500
 """Characters: of a line, and of each text in a line that would be longer."""
-
-# syslog(3)
-_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
 def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None:
@@ -66,20 +64,6 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "info") -> None
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Steadfast(stream))),
         cache_logger_on_first_use=False,
     )
-
-
-def is_journal(stream: TextIO) -> bool:
-    """Tell whether systemd's journal reads what is written to `stream`; see systemd.exec(5)."""
-    try:
-        file = os.fstat(stream.fileno())
-    except (OSError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{file.st_dev}:{file.st_ino}"
-
-
-def with_priority(level: str, line: str) -> str:
-    """Return a line as the journal reads it, with its level."""
-    return f"<{_PRIORITIES.get(level, 6)}>{line}"
 
 
 _as_json = structlog.processors.JSONRenderer(ensure_ascii=True)
@@ -164,13 +148,3 @@ def _without_control_characters(_: WrappedLogger, __: str, event: EventDict) -> 
             lines = value.split("\n") if key == "exception" else [value]
             event[key] = "\n".join(map(printable, lines))
     return event
-
-
-def printable(text: str) -> str:
-    r"""Return text with control characters and lone surrogates as escapes such as `\x1b`."""
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for character in text
-    )

@@ -27,7 +27,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from styled.errors import JournalDamaged, ResourceUnavailable
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 
 LOOPBACK = "127.0.0.1"
 """Metrics are for this machine: whoever wants them elsewhere has a proxy that asks who is there."""

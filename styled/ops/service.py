@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.ops.pulse import Pulse
 
 LONGEST_STATUS = 200

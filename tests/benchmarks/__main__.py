@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import gallery, optimizers, precision, schedule, tiles
+from tests.benchmarks import gallery, optimizers, precision, quality, schedule, step, tiles
 
 BENCHMARKS = {
     "optimizers": optimizers.run,
     "schedule": schedule.run,
     "precision": precision.run,
     "tiles": tiles.run,
+    "step": step.run,
+    "quality": quality.run,
     "gallery": gallery.run,
 }
 

@@ -135,12 +135,14 @@ class Allocator:
         self.refuses_history_above = 1000
         self.refuses_updates = False
 
-        def limited(objective: Objective, image: Tensor) -> tuple[Losses, Tensor]:
+        def limited(
+            objective: Objective, image: Tensor, rounding: float = 0.0
+        ) -> tuple[Losses, Tensor]:
             self.evaluations += 1
             whole = len(objective._tiles) == 1 and max(image.shape) > self.refuses_untiled_above
             if whole or self.evaluations in self.refuses_evaluation:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
-            return evaluate(objective, image)
+            return evaluate(objective, image, rounding)
 
         update = Lbfgs.update
 

@@ -161,7 +161,7 @@ def test_a_step_that_led_uphill_is_taken_back() -> None:
         taken_back += bool(resting) and total > resting[-1]
         optimizer.update(x, gradient, total)
         assert optimizer._last is not None
-        resting.append(optimizer._last.total)
+        resting.append(float(optimizer._last.total))
     assert taken_back > 0  # otherwise this tests nothing
     assert resting == sorted(resting, reverse=True)
     assert resting[-1] < 0.05 * resting[0]

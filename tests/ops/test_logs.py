@@ -16,7 +16,8 @@ from typing import TextIO
 import pytest
 import structlog
 
-from styled.ops.logs import configure_logs, is_journal, printable, with_priority
+from styled.ops.lines import is_journal, printable, with_priority
+from styled.ops.logs import configure_logs
 
 HOSTILE = "a\x1b[2J\x07\r\nb\udcff\u202e.jpg"
 ESCAPED = "a\\x1b[2J\\x07\\r\\nb\\udcff\\u202e.jpg"

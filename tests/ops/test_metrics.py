@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
-from styled.ops.logs import printable
+from styled.ops.lines import printable
 from styled.ops.metrics import LOOPBACK, Metrics, Standing
 
 ALERTS = Path(__file__).parents[2] / "systemd/alerts.example.yaml"
