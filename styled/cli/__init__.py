@@ -1,4 +1,4 @@
-"""The command line."""
+"""What a person types: the only code that prints, and the only map from errors to exit codes."""
 
 import os
 

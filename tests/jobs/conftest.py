@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,10 +29,11 @@ from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of
 from styled.engine.local import EngineFacts
 from styled.engine.objective import Losses
 from styled.engine.progress import Progress, Stylized, TraceRow
+from styled.jobs.backstage import Backstage
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.ending import Ending
 from styled.jobs.frames import FrameStore
-from styled.jobs.hanging import Hanger
+from styled.jobs.hanging import Hanger, HangingBackstage
 from styled.jobs.job import Job, JobProgress
 from styled.jobs.journal import Journal
 from styled.jobs.previews import PreviewStore
@@ -41,6 +43,9 @@ from styled.mounts import Mounts
 from styled.recipes import Recipe
 
 LogLines = list[MutableMapping[str, Any]]
+
+PATIENCE_SECONDS = 60.0
+"""How long tests wait for another thread, at the most; it takes milliseconds."""
 
 CONFIGURATION = """\
 default_style: oil
@@ -145,6 +150,21 @@ class ScriptedEvent(threading.Event):
         return self.is_set()
 
 
+class AwaitedEvent(ScriptedEvent):
+    """An event that is waited for in earnest, since another thread sets it.
+
+    Nobody waits long: whatever comes to pass without it having been set is a bug of its own,
+    and has a test of its own.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "a wait without an end can't be left"
+        self.waits.append(timeout)
+        assert len(self.waits) < 100, "it waits for ever"
+        self.on_wait()
+        return threading.Event.wait(self, min(timeout, 1.0))
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A settled input."""
@@ -158,9 +178,11 @@ class Dropped:
 class Workshop:
     """One working folder, and a daemon's worth of objects around the scripted engine."""
 
-    def __init__(self, base: Path, *, gallery: bool = False) -> None:
+    def __init__(self, base: Path, *, gallery: bool = False, backstage: bool = False) -> None:
+        """Have a gallery, and a thread beside the engine's, or neither."""
         self.base = base
         self._has_gallery = gallery
+        self._has_backstage = backstage
         (base / "styles").mkdir(parents=True, exist_ok=True)
         (base / "styles/oil.png").write_bytes(picture("crimson", (48, 40)))
         (base / "styles/ink.png").write_bytes(picture("navy", (48, 40)))
@@ -186,13 +208,17 @@ class Workshop:
         """Change the configuration, which takes a restart."""
         changed = getattr(self.config, section).model_copy(update=changes)
         self.config = replace(self.config, **{section: changed})
-        self.journal.close()
+        self.close()
         self._open()
 
     def _open(self) -> None:
         config = self.config
         self.stop = ScriptedEvent(self.advance)
-        self.wake = ScriptedEvent(self.advance)
+        self.wake = (AwaitedEvent if self._has_backstage else ScriptedEvent)(self.advance)
+        self.backstage_beats: list[float] = []
+        self.backstage = Backstage(self.backstage_beats.append) if self._has_backstage else None
+        if self.backstage is not None:
+            self._thread = self.backstage.do(threading.current_thread).result(PATIENCE_SECONDS)
         self.journal = Journal.open(config.state / "journal.sqlite3")
         self.mounts = Mounts(config.state / "mounts.json", write_whole)
         self.publisher = Publisher(config.outbox, config.rejected, config.archive)
@@ -225,12 +251,19 @@ class Workshop:
                 beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
                 on_ended=self.endings.append,
                 on_failed_attempt=self.failed_attempts.append,
+                wake=self.wake.set,
                 gallery=self.gallery if self._has_gallery else None,
+                backstage=self.backstage,
+                backstage_beat=self.backstage_beats.append,
             ),
             self.stop,
             now=self.time_of_day,
             clock=lambda: self.now,
         )
+        hang, leave = self.hanger.hang, self._leave
+        if self.backstage is not None:
+            hanging = HangingBackstage(self.hanger, self.backstage, self.wake.set)
+            hang, leave = hanging.hang, partial(self._leave, hanging)
         self.scheduler = Scheduler(
             self.journal,
             self.worker,
@@ -239,13 +272,27 @@ class Workshop:
             history=self.history,
             now=self.time_of_day,
             beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
-            hang=self.hanger.hang if self._has_gallery else lambda: False,
+            hang=hang if self._has_gallery else lambda: False,
+            leave=leave,
         )
+
+    def _leave(self, hanging: HangingBackstage | None = None) -> None:
+        if hanging is not None and self._has_gallery:
+            hanging.finish()
+        if self.backstage is not None:
+            self.backstage.close()
+
+    def close(self) -> None:
+        """Let everything end that has been opened."""
+        if self.backstage is not None:
+            self.backstage.close()
+            self._thread.join(PATIENCE_SECONDS)
+        self.journal.close()
 
     def restart(self) -> None:
         """Start another process on the same folders, and let it look at the inbox."""
         self.engine.at_step = lambda step: None
-        self.journal.close()
+        self.close()
         self._open()
         self.scheduler.recover()
         self.checkpoints.sweep(keep=self.journal.unfinished_ids())
@@ -277,8 +324,27 @@ class Workshop:
         """Work until nothing is due."""
         for _ in range(50):
             if not self.scheduler.run_one():
-                return
+                if self.backstage is None:
+                    return
+                self.worker.finish_publishing()
+                if not self.scheduler.run_one():
+                    return
         raise AssertionError("the queue never ends")
+
+    def run(self) -> None:
+        """Have the scheduler run, with somebody backstage, until nothing is left to do."""
+
+        def look() -> None:
+            due = self.journal.next_due()
+            if not self.journal.unfinished_ids():
+                self.stop.set()
+                self.wake.set()
+            elif due is not None and due > self.time_of_day():
+                self.now = due - self.jump
+                self.wake.set()
+
+        self.wake.on_wait = look
+        self.scheduler.run()
 
     def work_and_wait(self) -> None:
         """Work until nothing is left, letting the time pass that waiting jobs wait for."""
@@ -316,7 +382,15 @@ def shop(tmp_path: Path, logs: LogLines) -> Iterator[Workshop]:
     """Return a working folder with two styles, `oil` and `ink`, and nothing to do yet."""
     workshop = Workshop(tmp_path / "shop")
     yield workshop
-    workshop.journal.close()
+    workshop.close()
+
+
+@pytest.fixture
+def busy(tmp_path: Path, logs: LogLines) -> Iterator[Workshop]:
+    """Return a working folder as `shop`, with a gallery and with somebody backstage."""
+    workshop = Workshop(tmp_path / "shop", gallery=True, backstage=True)
+    yield workshop
+    workshop.close()
 
 
 @pytest.fixture
