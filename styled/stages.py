@@ -215,7 +215,11 @@ class Stages:
             ResourceUnavailable: the journal can't be written.
         """
         config = self._config
-        beat = partial(self._pulse.beat, SCHEDULER)
+
+        def beat(rest_seconds: float) -> None:
+            is_backstage = threading.current_thread().name == Backstage.NAME
+            self._pulse.beat(BACKSTAGE if is_backstage else SCHEDULER, rest_seconds)
+
         checkpoints = CheckpointStore(
             config.state / "checkpoints", engine, partial(_write_beating, beat), make_folder
         )
@@ -223,9 +227,8 @@ class Stages:
         frames = FrameStore(
             config.state / "frames", config.output.keep_frames, write_whole, make_folder
         )
-        backstage_beat = partial(self._pulse.beat, BACKSTAGE)
-        backstage = Backstage(backstage_beat)
-        gallery, hanging = self._make_gallery(journal, backstage, backstage_beat)
+        backstage = Backstage(beat)
+        gallery, hanging = self._make_gallery(journal, backstage, beat)
 
         def count_ended(ending: Ending) -> None:
             metrics.count_ended(
@@ -251,7 +254,6 @@ class Stages:
                 wake=self.wake.set,
                 gallery=gallery,
                 backstage=backstage,
-                backstage_beat=backstage_beat,
             ),
             self.stop,
         )

@@ -21,7 +21,7 @@ from styled.engine.tiling import Tile, stride_of, tiles
 from styled.engine.vgg import Vgg19, channels_of, needed_slice
 from styled.recipes import Recipe
 
-OVERHEAD = {"cpu": 1.75, "cuda": 1.1, "mps": 1.3}
+OVERHEAD = {"cpu": 1.5, "cuda": 1.1, "mps": 1.3}
 """Bytes really taken for each byte of activations.
 
 On a CPU much is lost between the blocks of the C library's heap, which is kept from step to

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -33,13 +32,15 @@ LOOK_SECONDS = 1.0
 class Backstage:
     """One thread, started by the thread that computes."""
 
+    NAME = "backstage"
+
     def __init__(self, beat: Beat = lambda rest_seconds: None) -> None:
         """Start the thread, which calls `beat` as a sign of life at each task."""
         self._beat = beat
         self._tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._is_ready = threading.Event()
         threads = torch.get_num_threads()
-        threading.Thread(target=self._work, name="backstage", daemon=True).start()
+        threading.Thread(target=self._work, name=self.NAME, daemon=True).start()
         self._is_ready.wait()
         # The other thread has set what new threads are given, too; this one keeps its own.
         torch.set_num_threads(threads)
@@ -55,6 +56,7 @@ class Backstage:
         self._tasks.put(None)
 
     def _work(self) -> None:
+        torch.get_num_threads()  # what is set before this first look does not last
         torch.set_num_threads(1)
         self._is_ready.set()
         while (present := self._tasks.get()) is not None:
@@ -78,6 +80,7 @@ class HandOver:
         self._beat = beat
         self._wake = wake
         self._publishing: tuple[Job, Future[None]] | None = None
+        self._has_succeeded = False
         self._held_up: list[tuple[Job, ResourceUnavailable]] = []
 
     def give(self, job: Job, publish: Callable[[], None]) -> None:
@@ -87,13 +90,20 @@ class HandOver:
             whatever the one before has raised, except ResourceUnavailable: see `held_up`.
         """
         self.finish()
-        self._publishing = job, self._backstage.do(partial(self._published, publish))
+        published = self._backstage.do(publish)
+        published.add_done_callback(lambda _: self._wake())
+        self._publishing = job, published
 
     def finish(self) -> None:
         """Wait until nothing is being published. Raises as `give`."""
         while self._publishing is not None:
             self._beat(0.0)
             self._collect(LOOK_SECONDS)
+
+    def gets_on(self) -> bool:
+        """Tell, once, whether something has been published, or nothing has to be."""
+        has_succeeded, self._has_succeeded = self._has_succeeded, False
+        return has_succeeded or self._publishing is None
 
     def held_up(self) -> list[tuple[Job, ResourceUnavailable]]:
         """Return, once, the jobs that could not be published, and why. Raises as `give`."""
@@ -114,9 +124,5 @@ class HandOver:
             self._held_up.append((job, error))
         elif error is not None:
             raise error
-
-    def _published(self, publish: Callable[[], None]) -> None:
-        try:
-            publish()
-        finally:
-            self._wake()
+        else:
+            self._has_succeeded = True

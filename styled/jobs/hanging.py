@@ -102,20 +102,22 @@ class HangingBackstage:
         self._hanger = hanger
         self._backstage = backstage
         self._wake = wake
-        self._hanging: Future[None] | None = None
+        self._hanging: Future[bool] | None = None
 
     def hang(self) -> bool:
         """Have what is not hanging yet hung, after all that is being done there; return False."""
         if self._hanging is None or self._hanging.done():
-            self._hanging = self._backstage.do(self._hang)
+            self._hanging = self._backstage.do(self._hanger.hang)
+            self._hanging.add_done_callback(self._go_on)
         return False
 
     def finish(self) -> None:
         """Hang what has ended meanwhile, and wait for that."""
         if self._hanging is not None:
             wait([self._hanging])
-        wait([self._backstage.do(self._hang)])
+        wait([self._backstage.do(self._hanger.hang)])
 
-    def _hang(self) -> None:
-        if self._hanger.hang():
+    def _go_on(self, hung: Future[bool]) -> None:
+        # Not before it is done: whoever is woken asks for more at once.
+        if hung.exception() is None and hung.result():
             self._wake()

@@ -81,16 +81,24 @@ class Lookahead:
             job = self._journal.next_to_claim(self._now())
             style = None if job is None else self._styles().get(job.style)
             ahead = self._ahead
-            if job is None or style is None or not lies_in(self._inbox, job.input):
-                self._forget()
+            # One that has been begun before may be what killed the process: if it does so again,
+            # nothing else must seem to have.
+            is_harmless = job is not None and job.attempts == 0
+            if (
+                job is None
+                or style is None
+                or not is_harmless
+                or not lies_in(self._inbox, job.input)
+            ):
+                self.forget()
             elif ahead is None or (ahead.job, ahead.style) != (job, style):
-                self._forget()
+                self.forget()
                 self._begin(job, style)
 
     def take(self, job: Job, style: Style) -> Prepared | None:
         """Return what was read for a job, if it was and is still what lies there."""
         ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead.job.id != job.id or ahead.reading.cancel():
+        if ahead is None or ahead.reading.cancel() or ahead.job.id != job.id:
             return None
         while True:
             self._beat(0.0)
@@ -117,7 +125,8 @@ class Lookahead:
             return self._max_pixels
         return min(self._max_pixels, int(free * SHARE_OF_FREE / BYTES_PER_PIXEL))
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let go of what was read, and do not begin to read what waits to be."""
         if self._ahead is not None:
             self._ahead.reading.cancel()
             self._ahead = None

@@ -170,13 +170,15 @@ class Scheduler:
             self._pause(error)
             return True
         if job is None:
-            self._resumed()
+            if self._worker.gets_on():
+                self._resumed()
             return False
         with about(job):
             log.info("job.claimed", attempt=job.attempts)
             try:
                 self._worker.work(job)
-                self._resumed()
+                if self._worker.gets_on():
+                    self._resumed()
             except ResourceUnavailable as error:
                 self._sit_out(job, error)
         return True

@@ -74,7 +74,6 @@ class Collaborators:
     gallery: Gallery | None = None
     # Publishes one picture and reads another while a third is painted; None: nothing does.
     backstage: Backstage | None = None
-    backstage_beat: Beat = lambda rest_seconds: None
 
 
 Part = Callable[[], "Part | None"]
@@ -125,13 +124,12 @@ class Worker:
         )  # fmt: skip
         self._deliverer = Deliverer(
             config, self._journal, self._engine, self._delivery, collaborators.gallery,
-            self._frames, self._require_inbox,
-            self._beat if collaborators.backstage is None else collaborators.backstage_beat,
-            now, clock,
+            self._frames, self._require_inbox, self._beat, now, clock,
         )  # fmt: skip
         backstage = collaborators.backstage
         self._hand_over: HandOver | None = None
         self._lookahead: Lookahead | None = None
+        self._looks_ahead = False
         if backstage is not None:
             self._hand_over = HandOver(backstage, self._beat, collaborators.wake)
             self._lookahead = Lookahead(
@@ -161,8 +159,14 @@ class Worker:
         Raises:
             DeviceLost, JournalDamaged: as `work`.
         """
+        if self._lookahead is not None:
+            self._lookahead.forget()
         if self._hand_over is not None:
             self._hand_over.finish()
+
+    def gets_on(self) -> bool:
+        """Tell, once, whether a picture has been published, or none has to be."""
+        return self._hand_over is None or self._hand_over.gets_on()
 
     def held_up(self) -> list[tuple[Job, ResourceUnavailable]]:
         """Return jobs that could not be published, and why: once, for the scheduler to see to.
@@ -174,7 +178,13 @@ class Worker:
 
     def _publish_backstage(self, job: Job, rest: Part) -> None:
         with about(job):
-            self._bring_on(job, rest)
+            try:
+                self._bring_on(job, rest)
+            except ResourceUnavailable:
+                # At once: whatever happens during the next painting is not this one's fault.
+                with suppress(ResourceUnavailable, JournalDamaged):
+                    self._journal.put_back(job, attempt_counts=False)
+                raise
 
     def _bring_on(self, job: Job, part: Part) -> Part | None:
         """Do a part of a job, and see to it that the job comes to an end if it can't go on.
@@ -264,8 +274,9 @@ class Worker:
         prepared_at = self._clock()
         self._beat(0.0)
         log.info("job.started", width=prepared.content.shape[3], height=prepared.content.shape[2])
-        if self._lookahead is not None:
-            self._lookahead.look()
+        # If this one may have killed the process before, nothing is done beside it that could.
+        self._looks_ahead = job.attempts == 1
+        self._look_ahead()
         painting = self._painter.paint(job, prepared)
         outcome = self._outcome(prepared, painting)
         seconds = prepared_at - started, self._clock() - prepared_at
@@ -339,7 +350,10 @@ class Worker:
 
     def _look_around(self) -> None:
         self.cancel_what_waits()
-        if self._lookahead is not None:
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        if self._lookahead is not None and self._looks_ahead:
             self._lookahead.look()
 
     def _outcome(self, prepared: Prepared, painting: Painting) -> Outcome:

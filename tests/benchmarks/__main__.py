@@ -7,7 +7,19 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import gallery, optimizers, precision, quality, schedule, step, tiles
+from tests.benchmarks import (
+    backlog,
+    daemon,
+    gallery,
+    memory,
+    optimizers,
+    precision,
+    quality,
+    schedule,
+    start,
+    step,
+    tiles,
+)
 
 BENCHMARKS = {
     "optimizers": optimizers.run,
@@ -16,6 +28,10 @@ BENCHMARKS = {
     "tiles": tiles.run,
     "step": step.run,
     "quality": quality.run,
+    "daemon": daemon.run,
+    "start": start.run,
+    "memory": memory.run,
+    "backlog": backlog.run,
     "gallery": gallery.run,
 }
 

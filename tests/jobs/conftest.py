@@ -248,13 +248,12 @@ class Workshop:
                 self.frames,
                 lambda: self.styles,
                 require_inbox=lambda: self.mounts.require(config.inbox),
-                beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
+                beat=self._beat,
                 on_ended=self.endings.append,
                 on_failed_attempt=self.failed_attempts.append,
                 wake=self.wake.set,
                 gallery=self.gallery if self._has_gallery else None,
                 backstage=self.backstage,
-                backstage_beat=self.backstage_beats.append,
             ),
             self.stop,
             now=self.time_of_day,
@@ -288,6 +287,12 @@ class Workshop:
             self.backstage.close()
             self._thread.join(PATIENCE_SECONDS)
         self.journal.close()
+
+    def _beat(self, rest_seconds: float) -> None:
+        if threading.current_thread().name == Backstage.NAME:
+            self.backstage_beats.append(rest_seconds)
+        else:
+            self.beats.append((self.now, rest_seconds))
 
     def restart(self) -> None:
         """Start another process on the same folders, and let it look at the inbox."""
