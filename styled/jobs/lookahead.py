@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotYet
@@ -25,6 +26,13 @@ SHARE_OF_FREE = 0.1
 
 BYTES_PER_PIXEL = 20
 """What a photo takes while it is read; one with 16 bits and opacity up to four times that."""
+
+
+def pixels_beside(bytes_per_pixel: int) -> int:
+    """Return how many pixels may be worked on beside a painting, which has the rest of memory."""
+    free = free_bytes(torch.device("cpu"))
+    return sys.maxsize if free is None else int(free * SHARE_OF_FREE / bytes_per_pixel)
+
 
 Read = Callable[[Job, Style, int], Prepared]
 """Reads the photo of a job for a style, unless it has more pixels than so many."""
@@ -120,10 +128,7 @@ class Lookahead:
             self._ahead = _Ahead(job, style, seen, reading)
 
     def _most_pixels(self) -> int:
-        free = free_bytes(torch.device("cpu"))
-        if free is None:
-            return self._max_pixels
-        return min(self._max_pixels, int(free * SHARE_OF_FREE / BYTES_PER_PIXEL))
+        return min(self._max_pixels, pixels_beside(BYTES_PER_PIXEL))
 
     def forget(self) -> None:
         """Let go of what was read, and do not begin to read what waits to be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from styled.jobs.ending import Ending, OnEnded
 from styled.jobs.frames import FrameStore
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.lookahead import Lookahead
+from styled.jobs.lookahead import Lookahead, pixels_beside
 from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.previews import PreviewStore
@@ -49,6 +50,9 @@ LONGEST_RETRY_SECONDS = 300.0
 """How long a job waits after its first failure, twice as long after each further one, up to
 the longest. Others are done meanwhile."""
 
+
+PUBLISHING_BYTES_PER_PIXEL = 40
+"""What a picture takes while it is published, with the photo that it was made of."""
 
 CANCELLING_SECONDS = 1.0
 """How long cancelling others may keep a job from being painted, each time."""
@@ -280,7 +284,14 @@ class Worker:
         painting = self._painter.paint(job, prepared)
         outcome = self._outcome(prepared, painting)
         seconds = prepared_at - started, self._clock() - prepared_at
-        return partial(self._publish, job, prepared, painting, outcome, *seconds)
+        publish = partial(self._publish, job, prepared, painting, outcome, *seconds)
+        height, width = prepared.content.shape[-2:]
+        pixels = max(width * height, math.prod(prepared.result_size or (0, 0)))
+        if pixels <= pixels_beside(PUBLISHING_BYTES_PER_PIXEL):
+            return publish
+        self.finish_publishing()  # there would be no room beside the next painting
+        publish()
+        return None
 
     def _publish(
         self, job: Job, prepared: Prepared, painting: Painting, outcome: Outcome,

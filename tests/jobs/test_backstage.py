@@ -884,3 +884,24 @@ def test_an_original_leaves_only_after_its_last_style_backstage_too(busy: Worksh
     assert busy.files("inbox") == []
     assert busy.files("archive") == ["ink/photo.png", "oil/photo.png"]
     assert busy.engine.begun == [0, 0]
+
+
+@pytest.mark.parametrize(("free", "where"), [(10**9, Backstage.NAME), (10**5, "MainThread")])
+def test_a_picture_that_takes_much_memory_is_published_before_the_next_is_painted(
+    busy: Workshop, monkeypatch: pytest.MonkeyPatch, free: int, where: str
+) -> None:
+    """Beside a painting, which counts on the rest, it may have a tenth of what is free."""
+    monkeypatch.setattr("styled.jobs.lookahead.free_bytes", lambda device: free)
+    threads = []
+    publish = busy.publisher.publish_result
+
+    def publish_noting(path: Path, data: bytes) -> None:
+        threads.append(threading.current_thread().name)
+        publish(path, data)
+
+    monkeypatch.setattr(busy.publisher, "publish_result", publish_noting)
+    busy.drop("a.png")
+    busy.drop("b.png")
+    busy.run()
+    assert busy.states() == ["done", "done"]
+    assert threads == [where, where]
