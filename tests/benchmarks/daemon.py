@@ -42,7 +42,7 @@ engine: {{weights: untrained, device: {device}}}
 intake: {{settle_seconds: 0.3}}
 output: {{size: {size}}}
 """
-STEPS = 30  # 5 to 8 s on two cores
+STEPS = 18  # 5 to 8 s on two cores
 REST_SECONDS = 1.0  # in which the inbox comes to rest: photos have just left it
 TRIES, PHOTOS, LONE = 5, 6, 2
 DEFAULT_SIZES = [128]
