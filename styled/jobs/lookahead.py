@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from styled.config import Config, Style
 from styled.engine.memory import free_bytes
 from styled.errors import ResourceUnavailable
-from styled.files import identity, lies_in
+from styled.files import lies_in
 from styled.jobs.backstage import LOOK_SECONDS, Backstage
 from styled.jobs.job import Job
 from styled.jobs.looking import JournalReader
@@ -37,8 +40,8 @@ def pixels_beside(bytes_per_pixel: int) -> int:
 Read = Callable[[Job, Style, int], Prepared]
 """Reads the photo of a job for a style, unless it has more pixels than so many."""
 
-Identity = tuple[int, int]
-"""Size and mtime_ns of a file."""
+Stamp = tuple[int, int, int, int]
+"""Size, mtime_ns, ctime_ns and number of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class _Ahead:
 
     job: Job
     style: Style
-    seen: tuple[Identity | None, ...]
+    seen: tuple[Stamp | None, ...]
     reading: Future[Prepared]
 
 
@@ -123,7 +126,7 @@ class Lookahead:
 
     def _begin(self, job: Job, style: Style) -> None:
         seen = self._seen(job, style)
-        if seen[0] == (job.size, job.mtime_ns):
+        if seen[0] is not None and seen[0][:2] == (job.size, job.mtime_ns):
             reading = self._backstage.do(lambda: self._read(job, style, self._most_pixels()))
             self._ahead = _Ahead(job, style, seen, reading)
 
@@ -136,6 +139,20 @@ class Lookahead:
             self._ahead.reading.cancel()
             self._ahead = None
 
-    def _seen(self, job: Job, style: Style) -> tuple[Identity | None, ...]:
+    def _seen(self, job: Job, style: Style) -> tuple[Stamp | None, ...]:
         paths = (self._inbox / job.input, *(image.path for image in style.images))
-        return tuple(identity(path) for path in paths)
+        return tuple(_stamp(path) for path in paths)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return what changes with a regular file's content, None where there is none.
+
+    Whoever writes to a file may keep its size and put its date back, but no one sets its ctime.
+    """
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

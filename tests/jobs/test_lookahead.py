@@ -274,6 +274,29 @@ def test_a_photo_replaced_after_it_was_read_ahead_is_a_new_job(
     assert sidecar["input"]["sha256"] == hashlib.sha256(new).hexdigest()
 
 
+def test_a_photo_rewritten_after_it_was_read_ahead_is_read_again(
+    busy: Workshop, readings: Readings
+) -> None:
+    """Though it has kept its size and its date, what lies there in its turn is painted."""
+    path = busy.config.inbox / "two.png"
+
+    def rewrite() -> None:
+        facts, old = path.stat(), path.read_bytes()
+        # Behind its end a PNG may have anything.
+        path.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    while_the_first_is_painted(busy, rewrite)
+    busy.drop("one.png")
+    busy.drop("two.png", picture("olive") + b"first")
+    busy.work()
+    assert readings.of("two.png") == [AHEAD, IN_ITS_TURN]
+    sidecar = busy.sidecar("outbox/oil/two.png.json")
+    painted = (busy.config.archive / "oil/two.png").read_bytes()
+    assert painted.endswith(b"firsu")
+    assert sidecar["input"]["sha256"] == hashlib.sha256(painted).hexdigest()
+
+
 def test_a_photo_removed_after_it_was_read_ahead_is_cancelled(
     busy: Workshop, readings: Readings
 ) -> None:
