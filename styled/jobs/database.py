@@ -51,6 +51,10 @@ MIGRATIONS = (
     "UPDATE jobs SET hanging = 1 WHERE finished_at IS NOT NULL;"
     "CREATE INDEX jobs_to_hang ON jobs (finished_at)"
     " WHERE NOT hanging AND finished_at IS NOT NULL;",
+    # What metrics and `styled status` ask for, without reading all jobs.
+    "CREATE INDEX jobs_waiting ON jobs (style, state) WHERE state IN ('queued', 'running');"
+    "CREATE INDEX jobs_oldest ON jobs (submitted_at) WHERE state IN ('queued', 'running');"
+    "CREATE INDEX jobs_newest ON jobs (state, coalesce(finished_at, started_at, submitted_at));",
 )
 """What leads from each schema to the next, from none at all to the present one."""
 

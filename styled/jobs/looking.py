@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ from styled.jobs.database import open_existing_database, sqlite_errors
 from styled.jobs.job import Job, JobProgress, JobState
 
 COLUMNS = ", ".join(field.name for field in fields(Job))
+_LAST_CHANGE = "coalesce(finished_at, started_at, submitted_at)"  # as the index has it
 _PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
 
 PathColumn = Literal["input", "result", "original"]
@@ -76,14 +78,6 @@ class JournalReader:
         """Return how many jobs are in one state."""
         return int(self._row("SELECT count(*) FROM jobs WHERE state = ?", (state,)) or 0)
 
-    def count_finished(self, state: JobState, since: float) -> int:
-        """Return how many jobs have ended in `state` since a Unix time."""
-        with self._reading() as cursor:
-            count: int = cursor.execute(
-                "SELECT count(*) FROM jobs WHERE state = ? AND finished_at >= ?", (state, since)
-            ).fetchone()[0]
-        return count
-
     def unfinished_ids(self) -> set[str]:
         """Return the ids of all jobs that are still to be done."""
         with self._reading() as cursor:
@@ -105,11 +99,16 @@ class JournalReader:
             newest_first: By when they ended, were begun or arrived.
             style: Only those in this style.
         """
-        order = "coalesce(finished_at, started_at, submitted_at) DESC" if newest_first else "seq"
-        marks = ", ".join("?" * len(states))
+        order = f"{_LAST_CHANGE} DESC" if newest_first else "seq"
         only = "" if style is None else " AND style = ?"
-        values = (*states, *(() if style is None else (style,)), limit)
-        return self._jobs(f"state IN ({marks}){only} ORDER BY {order} LIMIT ?", values)
+        # An index has the jobs of one state in order. Of several states it takes the first few of
+        # each, in one statement: a job that passes from one to the other meanwhile is seen once.
+        of_a_state = f"SELECT seq FROM jobs WHERE state = ?{only} ORDER BY {order} LIMIT ?"
+        first_of_each = " UNION ALL ".join([f"SELECT seq FROM ({of_a_state})"] * len(states))
+        values = ((state, *(() if style is None else (style,)), limit) for state in states)
+        return self._jobs(
+            f"seq IN ({first_of_each}) ORDER BY {order} LIMIT ?", (*chain(*values), limit)
+        )
 
     def read_daemon(self) -> dict[str, str]:
         """Return what `write_daemon` remembers."""
@@ -158,8 +157,8 @@ class JournalReader:
         """Return, for each style that has any, how many jobs are queued and running."""
         with self._reading() as cursor:
             rows = cursor.execute(
-                "SELECT style, state, count(*) FROM jobs WHERE state IN ('queued', 'running')"
-                " GROUP BY style, state ORDER BY style"
+                "SELECT style, state, count(*) FROM jobs INDEXED BY jobs_waiting"
+                " WHERE state IN ('queued', 'running') GROUP BY style, state ORDER BY style"
             ).fetchall()
         found: dict[str, dict[JobState, int]] = {}
         for style, state, count in rows:
@@ -169,13 +168,14 @@ class JournalReader:
     def oldest_waiting(self) -> float | None:
         """Return when the oldest job that is still to be done was submitted."""
         return self._row(
-            "SELECT submitted_at FROM jobs WHERE state IN ('queued', 'running')"
-            " ORDER BY submitted_at LIMIT 1"
+            "SELECT submitted_at FROM jobs INDEXED BY jobs_oldest"
+            " WHERE state IN ('queued', 'running') ORDER BY submitted_at LIMIT 1"
         )
 
     def last_finished(self, state: JobState) -> float | None:
         """Return when the last job ended in `state`."""
-        return self._row("SELECT max(finished_at) FROM jobs WHERE state = ?", (state,))
+        found = self.in_state(state, limit=1, newest_first=True)
+        return found[0].finished_at if found else None
 
     def place_in_queue(self, job: Job) -> int:
         """Return how many jobs are before a queued one, by arrival."""

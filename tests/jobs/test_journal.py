@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -225,9 +226,29 @@ def test_counts_and_lists_tell_what_there_is(journal: Journal) -> None:
     assert journal.counts() == {JobState.REJECTED: 3, JobState.QUEUED: 1}
     newest = journal.in_state(JobState.REJECTED, JobState.DONE, limit=2, newest_first=True)
     assert [job.input for job in newest] == ["c.jpg", "b.jpg"]
-    assert journal.count_finished(JobState.REJECTED, since=21.0) == 2
     assert journal.unfinished_ids() == {journal.in_state(JobState.QUEUED, limit=1)[0].id}
     assert journal.job("nobody") is None
+
+
+def test_lists_of_several_states_are_in_one_order(journal: Journal) -> None:
+    """Neither which states are asked for nor in which order changes that of the jobs."""
+    journal.submit([arrival(f"{name}.jpg") for name in "abcdef"], 7.0)
+    for at, state in enumerate(
+        (JobState.DONE, JobState.REJECTED, JobState.DONE, JobState.REJECTED)
+    ):
+        journal.finish(claimed(journal), state, 20.0 + at)
+
+    def inputs(*states: JobState, limit: int = -1, newest_first: bool = False) -> str:
+        jobs = journal.in_state(*states, limit=limit, newest_first=newest_first)
+        return "".join(job.input[0] for job in jobs)
+
+    for ended in permutations((JobState.DONE, JobState.REJECTED, JobState.CANCELLED)):
+        assert inputs(*ended) == "abcd"
+        assert inputs(*ended, newest_first=True) == "dcba"
+        assert inputs(*ended, limit=3, newest_first=True) == "dcb"
+        assert inputs(*ended, JobState.QUEUED, limit=5) == "abcde"
+    assert journal.last_finished(JobState.REJECTED) == 23.0
+    assert journal.last_finished(JobState.CANCELLED) is None
 
 
 def test_daemon_facts_are_replaced_one_by_one(journal: Journal) -> None:
