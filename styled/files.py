@@ -36,6 +36,11 @@ def identity(path: Path) -> tuple[int, int] | None:
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
+def readable(name: str | os.PathLike[str]) -> str:
+    r"""Return a file name as text: bytes that are not UTF-8 are escaped as `\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def sha256_of(path: Path) -> str | None:
     """Return the digest of a regular file, None for anything else: a pipe would block."""
     try:

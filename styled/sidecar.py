@@ -14,13 +14,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from styled.files import readable
+
 SCHEMA_FILE = Path(__file__).with_name("sidecar.schema.json")
 """The JSON Schema that ships with the package."""
-
-
-def readable(name: str | os.PathLike[str]) -> str:
-    r"""Return a file name as text: bytes that are not UTF-8 are escaped as `\xNN`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def utc(unix_seconds: float) -> datetime:

@@ -17,6 +17,7 @@ import structlog
 from styled.config import Config
 from styled.delivery.atomic import write_whole
 from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.files import readable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.protocols import Engine
@@ -25,7 +26,6 @@ from styled.ops.pulse import Pulse
 from styled.ops.room import FOLDERS, Room
 from styled.ops.service import ServiceManager, Watchdog
 from styled.ops.words import duration, some
-from styled.sidecar import readable
 from styled.stages import SCHEDULER
 
 log = structlog.get_logger()

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from styled.files import readable
 from styled.sidecar import (
     SCHEMA_FILE,
     EngineFacts,
@@ -26,7 +27,6 @@ from styled.sidecar import (
     StyleImageFacts,
     TimingFacts,
     job_id_in,
-    readable,
     sidecar_schema,
     utc,
 )

@@ -15,10 +15,11 @@ from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
 from styled.delivery.names import sidecar_of
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
+from styled.files import readable
 from styled.jobs.looking import JournalReader
 from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
-from styled.sidecar import Sidecar, readable
+from styled.sidecar import Sidecar
 
 
 def show_explanation(named: Path | None, words: list[str], *, as_json: bool) -> None:

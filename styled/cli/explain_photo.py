@@ -15,14 +15,13 @@ from pydantic import BaseModel
 from styled.cli.status import JobStatus, listed
 from styled.config import Config
 from styled.errors import NotMounted, ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX
+from styled.files import TEMPORARY_PREFIX, readable
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import DEEPEST_FOLDER, IgnoreRules
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.looking import JournalReader
 from styled.mounts import Mounts
 from styled.ops.words import duration, some
-from styled.sidecar import readable
 
 Verdict = Literal[
     "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",

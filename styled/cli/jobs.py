@@ -16,12 +16,12 @@ from styled.cli.status_view import table_of
 from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED, JournalReader
 from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
-from styled.sidecar import readable
 
 UNFINISHED = (JobState.RUNNING, JobState.QUEUED)
 

@@ -13,6 +13,7 @@ import typer
 
 from styled import __version__
 from styled.cli.exits import REJECTED, errors_as_exit_codes
+from styled.cli.importing import importing
 from styled.jobs.job import JobState
 
 app = typer.Typer(
@@ -60,7 +61,8 @@ def styled(
 def run(config: ConfigOption = None) -> None:
     """Watch the inbox and paint what arrives, until stopped. SIGHUP reloads the configuration."""
     with errors_as_exit_codes():
-        from styled.cli.daemon_commands import run_daemon
+        with importing():
+            from styled.cli.daemon_commands import run_daemon
 
         run_daemon(config)
 
@@ -69,7 +71,8 @@ def run(config: ConfigOption = None) -> None:
 def once(config: ConfigOption = None) -> None:
     """Work through what lies in the inbox, then exit: 0, or 1 if anything was rejected."""
     with errors_as_exit_codes():
-        from styled.cli.daemon_commands import run_once
+        with importing():
+            from styled.cli.daemon_commands import run_once
 
         rejected = run_once(config)
     if rejected:
@@ -120,7 +123,8 @@ def stylize(
 ) -> None:
     """Paint one picture, with a progress bar; writes OUT and OUT.json."""
     with errors_as_exit_codes():
-        from styled.cli.stylize import StylizeRequest, stylize_one
+        with importing():
+            from styled.cli.stylize import StylizeRequest, stylize_one
 
         stylize_one(
             StylizeRequest(
@@ -168,7 +172,8 @@ def demo(
 ) -> None:
     """Draw a photo and a painting, run the daemon on them, and show where the result is."""
     with errors_as_exit_codes():
-        from styled.cli.demo import run_demo
+        with importing():
+            from styled.cli.demo import run_demo
 
         run_demo(out)
 
@@ -177,7 +182,8 @@ def demo(
 def check(config: ConfigOption = None) -> None:
     """Check configuration, style images, folders, weights and device."""
     with errors_as_exit_codes():
-        from styled.cli.check import check_all
+        with importing():
+            from styled.cli.check import check_all
 
         exit_code = check_all(config)
     raise typer.Exit(exit_code)
@@ -191,7 +197,8 @@ def status(
 ) -> None:
     """Show the queue, the current job, the last results, what is degraded, and room on disk."""
     with errors_as_exit_codes():
-        from styled.cli.status_view import show_status
+        with importing():
+            from styled.cli.status_view import show_status
 
         show_status(config, as_json=as_json, follow=follow)
 
@@ -211,7 +218,8 @@ def jobs(
 ) -> None:
     """List the jobs: those to be done in their order, then the latest that have ended."""
     with errors_as_exit_codes():
-        from styled.cli.jobs import show_jobs
+        with importing():
+            from styled.cli.jobs import show_jobs
 
         show_jobs(config, states or [], style, limit, as_json=as_json)
 

@@ -14,11 +14,12 @@ from styled.config import Config
 from styled.delivery.names import sidecar_of
 from styled.delivery.restoring import is_rejected_input, rejected_inputs, restore
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.lines import printable
-from styled.sidecar import job_id_in, readable
+from styled.sidecar import job_id_in
 
 
 def retry(named: Path | None, words: list[str], *, everything: bool) -> None:

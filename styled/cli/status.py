@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
 from styled.config import Config
+from styled.files import readable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import JournalReader
 from styled.ops.lock import InstanceLock
 from styled.ops.room import FOLDERS, Room
-from styled.sidecar import readable, utc
 
 SHOWN = 5
 """How many jobs of each kind are listed."""
@@ -115,7 +115,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
         running=lives,
         pid=owner,
         state=facts.get("state", "unknown") if lives else "not running",
-        started_at=utc(float(started_at)) if lives and started_at else None,
+        started_at=_time(float(started_at)) if lives and started_at else None,
         version=facts.get("version"),
         device=facts.get("device"),
         weights=facts.get("weights"),
@@ -171,7 +171,7 @@ def listed(jobs: list[Job]) -> list[JobStatus]:
             reason=job.reason,
             failure=job.failure,
             result=None if job.result is None else readable(job.result),
-            submitted_at=utc(job.submitted_at),
+            submitted_at=_utc(job.submitted_at),
             started_at=_time(job.started_at),
             finished_at=_time(job.finished_at),
             not_before=_time(job.not_before or None),
@@ -185,7 +185,12 @@ def listed(jobs: list[Job]) -> list[JobStatus]:
 
 
 def _time(unix_seconds: float | None) -> datetime | None:
-    return None if unix_seconds is None else utc(unix_seconds)
+    return None if unix_seconds is None else _utc(unix_seconds)
+
+
+def _utc(unix_seconds: float) -> datetime:
+    # Not the sidecar's: its models would be made for nothing.
+    return datetime.fromtimestamp(unix_seconds, UTC)
 
 
 def _disks(config: Config) -> list[Disk]:

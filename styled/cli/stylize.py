@@ -43,13 +43,14 @@ from styled.engine.memory import keep_freed_memory
 from styled.engine.progress import Stylized
 from styled.engine.weights import load_weights
 from styled.errors import ConfigError, InputRejected
+from styled.files import readable
 from styled.jobs.account import Outcome, degradations, sidecar_of_result
 from styled.jobs.job import Job, JobState
 from styled.jobs.preparation import Prepared, check_style, prepare
 from styled.jobs.results import finished
 from styled.ops.lines import printable
 from styled.recipes import DEFAULT_RECIPE, Recipe
-from styled.sidecar import TimingFacts, readable
+from styled.sidecar import TimingFacts
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",

@@ -32,8 +32,8 @@ from styled.engine.weights import (
     load_weights,
 )
 from styled.errors import ConfigError, WeightsError
+from styled.files import readable
 from styled.ops.lines import printable
-from styled.sidecar import readable
 
 SUFFIX = ".safetensors"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides
 from styled.config.values import (
@@ -25,6 +25,7 @@ from styled.config.values import (
     Number,
     OrEmpty,
     Positive,
+    Section,
     Weights,
 )
 from styled.config.wording import expected
@@ -79,10 +80,8 @@ def _image_by_path(value: object) -> object:
     raise expected("a path, or a mapping of path and weight")
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Section):
     """What the pictures are computed with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: Device = Field(
         default="auto", description="auto, cpu, cuda, cuda:N (the N-th GPU) or mps."
@@ -104,10 +103,8 @@ class EngineConfig(BaseModel):
         return None if self.memory_limit == "auto" else self.memory_limit
 
 
-class IntakeConfig(BaseModel):
+class IntakeConfig(Section):
     """How the inbox is watched, and what in it counts as an input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["auto", "native", "polling"] = Field(
         default="auto",
@@ -133,10 +130,8 @@ class IntakeConfig(BaseModel):
     )
 
 
-class QueueConfig(BaseModel):
+class QueueConfig(Section):
     """How jobs are worked through."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_attempts: Annotated[int, Number(ge=1, le=100)] = Field(
         default=3, description="How often a job is tried before its input is rejected."
@@ -153,10 +148,8 @@ class QueueConfig(BaseModel):
     )
 
 
-class OutputConfig(BaseModel):
+class OutputConfig(Section):
     """What results look like, and what becomes of their originals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["same", "jpeg", "png", "tiff", "webp"] = Field(
         default="same", description="File format of the results; same: that of the photo."
@@ -195,10 +188,8 @@ class OutputConfig(BaseModel):
     )
 
 
-class MetricsConfig(BaseModel):
+class MetricsConfig(Section):
     """Where figures for Prometheus can be had."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     textfile: Flag = Field(
         default=True, description="Keep them in metrics.prom in the state folder."
@@ -208,10 +199,8 @@ class MetricsConfig(BaseModel):
     )
 
 
-class StyleImageEntry(BaseModel):
+class StyleImageEntry(Section):
     """One of the images that make up a style."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: FilePath = Field(description="The image file.")
     weight: Positive = Field(default=1.0, description="Its share, relative to the other images.")
@@ -225,13 +214,11 @@ RecipeOrName = Annotated[
 ]
 
 
-class StyleEntry(BaseModel):
+class StyleEntry(Section):
     """A style: one image or several, and how to paint with them."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["images"]}]},
+        json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["images"]}]}
     )
 
     image: FilePath | None = Field(default=None, description="The image to paint in the style of.")
@@ -246,10 +233,12 @@ class StyleEntry(BaseModel):
     )
 
 
-class ConfigFile(BaseModel):
+class ConfigFile(Section):
     """Configuration of styled. Relative paths start at the folder of this file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="styled configuration")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, title="styled configuration"
+    )
 
     inbox: FilePath = Field(
         default=Path("inbox"), description="Folder that photos are dropped into."

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from styled.config.values import Count, EdgePx, Expected, Flag, NonNegative, Number, Positive
+from styled.config.values import (
+    Count,
+    EdgePx,
+    Expected,
+    Flag,
+    NonNegative,
+    Number,
+    Positive,
+    Section,
+)
 from styled.config.wording import hint, quoted, refused
 from styled.recipes import (
     DEFAULT_RECIPE,
@@ -65,10 +74,8 @@ Decay = Annotated[float, Number(ge=0, lt=1)]
 Betas = Annotated[tuple[Decay, Decay], Expected("two numbers >= 0 and < 1, such as [0.9, 0.99]")]
 
 
-class SizeOverrides(BaseModel):
+class SizeOverrides(Section):
     """How large the result is, in pixels: at most one of the first four is given."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     long_edge: EdgePx | None = Field(default=None, description="Pixels of the longer edge.")
     short_edge: EdgePx | None = Field(default=None, description="Pixels of the shorter edge.")
@@ -96,10 +103,8 @@ class SizeOverrides(BaseModel):
 SIZE_CHOICES = ("long_edge", "short_edge", "megapixels", "exact")
 
 
-class ScalesOverrides(BaseModel):
+class ScalesOverrides(Section):
     """Coarse to fine: small versions of the picture are painted first, then larger ones."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_px: EdgePx | None = Field(
         default=None, description="Long edge of the first scale, about."
@@ -109,10 +114,8 @@ class ScalesOverrides(BaseModel):
     )
 
 
-class OptimizerOverrides(BaseModel):
+class OptimizerOverrides(Section):
     """How the pixels are optimised at each scale."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: OptimizerName | None = Field(default=None, description="The optimisation method.")
     learning_rate: Positive | None = Field(default=None, description="How far one step goes.")
@@ -145,10 +148,8 @@ class OptimizerOverrides(BaseModel):
     )
 
 
-class RecipeOverrides(BaseModel):
+class RecipeOverrides(Section):
     """Fields of a recipe that are to differ; what is absent stays as the recipe has it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     content_layers: LayerWeights | None = Field(
         default=None, description="Layers compared with the photo, and their weights; replaces all."

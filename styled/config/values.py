@@ -16,7 +16,9 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     PlainValidator,
@@ -39,6 +41,16 @@ NO_NAME_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control, lone surrogates, line 
 WEIGHTS_SUFFIXES = (".pth", ".safetensors")
 
 BuiltInWeights = Literal["imagenet", "untrained"]
+
+
+class Section(BaseModel):
+    """A mapping whose keys are all known; they can't be changed afterwards.
+
+    It is made ready when first used, together with all that is in it: one by one, while they are
+    imported, takes most of the time that a short command has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)

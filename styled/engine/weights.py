@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.hub import get_dir as torch_hub_folder
-from torchvision.models import VGG19_Weights
 
 from styled.engine.download import OnBytes, download, sha256_of
 from styled.engine.safetensors import read_safetensors, safetensors_bytes
@@ -114,7 +113,12 @@ def imagenet_is_whole() -> bool:
 
 def _imagenet_url() -> str:
     # A mirror may serve the same file; its hash is checked all the same.
-    return os.environ.get("STYLED_WEIGHTS_URL") or str(VGG19_Weights.IMAGENET1K_V1.url)
+    if mirror := os.environ.get("STYLED_WEIGHTS_URL"):
+        return mirror
+    # Here and not above: it takes longer to import than torch, and only who downloads wants it.
+    from torchvision.models import VGG19_Weights
+
+    return str(VGG19_Weights.IMAGENET1K_V1.url)
 
 
 def _imagenet_is_missing(reason: str) -> WeightsError:

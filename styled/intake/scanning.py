@@ -13,8 +13,7 @@ from pathlib import Path
 import structlog
 
 from styled.errors import ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX
-from styled.sidecar import readable
+from styled.files import TEMPORARY_PREFIX, readable
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from styled.sidecar import readable
+from styled.files import readable
 
 log = structlog.get_logger()
 

@@ -10,9 +10,9 @@ import structlog
 
 from styled.engine.checkpoint import Checkpoint
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.jobs.job import Job
 from styled.jobs.protocols import Engine
-from styled.sidecar import readable
 
 log = structlog.get_logger()
 

@@ -14,8 +14,8 @@ from styled import photos
 from styled.engine.progress import Progress
 from styled.engine.scales import resize
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.jobs.job import Job
-from styled.sidecar import readable
 
 log = structlog.get_logger()
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from styled.files import readable
 from styled.jobs.database import open_database, open_existing_database, sqlite_errors
 from styled.jobs.job import Arrival, Job, JobProgress, JobState, Published
 from styled.jobs.looking import (
@@ -25,7 +26,6 @@ from styled.jobs.looking import (
     JournalReader,
     job_of,
 )
-from styled.sidecar import readable
 
 
 class Journal(JournalReader):

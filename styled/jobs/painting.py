@@ -12,6 +12,7 @@ import structlog
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.estimate import Estimate, Experience
 from styled.jobs.frames import FrameStore
@@ -20,7 +21,6 @@ from styled.jobs.journal import Journal
 from styled.jobs.preparation import Prepared
 from styled.jobs.previews import LONG_EDGE_PX, PreviewStore
 from styled.jobs.protocols import Beat, Engine
-from styled.sidecar import readable
 
 log = structlog.get_logger()
 

@@ -11,11 +11,11 @@ import structlog
 from pydantic import ValidationError
 
 from styled.errors import JournalDamaged
-from styled.files import sha256_of
+from styled.files import readable, sha256_of
 from styled.jobs.database import set_aside
 from styled.jobs.job import Arrival, Published
 from styled.jobs.journal import Journal
-from styled.sidecar import Sidecar, readable
+from styled.sidecar import Sidecar
 
 log = structlog.get_logger()
 

@@ -8,13 +8,12 @@ from typing import Literal
 
 import structlog
 
-from styled.files import identity, lies_in, sha256_of
+from styled.files import identity, lies_in, readable, sha256_of
 from styled.jobs.account import sidecar_of_rejection
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED
 from styled.jobs.protocols import Delivery
-from styled.sidecar import readable
 
 log = structlog.get_logger()
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import structlog
 
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED
 from styled.jobs.protocols import Beat
 from styled.jobs.worker import Worker, about
-from styled.sidecar import readable
 
 log = structlog.get_logger()
 

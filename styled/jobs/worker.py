@@ -23,7 +23,7 @@ from styled.errors import (
     ResourceUnavailable,
     StyledError,
 )
-from styled.files import identity, lies_in
+from styled.files import identity, lies_in, readable
 from styled.jobs.account import Outcome, degradations
 from styled.jobs.backstage import Backstage, HandOver
 from styled.jobs.checkpoints import CheckpointStore
@@ -38,7 +38,6 @@ from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.previews import PreviewStore
 from styled.jobs.protocols import Beat, Delivery, Engine, Gallery
 from styled.jobs.retirement import STYLE_REMOVED, retire_input
-from styled.sidecar import readable
 
 log = structlog.get_logger()
 

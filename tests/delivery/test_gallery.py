@@ -27,6 +27,7 @@ from styled.delivery.names import sidecar_of
 from styled.delivery.page import records_in
 from styled.delivery.records import MOST_POINTS
 from styled.errors import NotMounted, ResourceUnavailable
+from styled.files import readable
 from styled.sidecar import (
     InputFacts,
     JobFacts,
@@ -37,7 +38,6 @@ from styled.sidecar import (
     Sidecar,
     StyleFacts,
     TimingFacts,
-    readable,
 )
 
 Piece = tuple[Path, Path | None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -372,3 +374,9 @@ def test_a_missing_page_is_an_error(web: Web, published: bytes) -> None:
     assert published
     with pytest.raises(WeightsError, match="404"):
         load_weights("imagenet")
+
+
+def test_torchvision_is_imported_only_for_its_address() -> None:
+    """Its import takes longer than torch's, and a daemon with its weights on disk needs none."""
+    code = "import sys, styled.stages; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
