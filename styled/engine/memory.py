@@ -33,7 +33,12 @@ def keep_freed_memory() -> None:
     mallopt(_M_ARENA_MAX, 1)
 
 
-def _trim() -> None:
+def give_back_heap() -> None:
+    """Hand back what the C library has kept of freed memory: it is of little use by now.
+
+    Holes that blocks of one size have left fit no block of another. Pictures of ever other
+    sizes would make a process grow for ever, though all that it uses stays the same.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):
@@ -60,7 +65,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def give_back(device: torch.device) -> None:
     """Hand freed memory back, so that others, or larger pieces, find room."""
-    _trim()
+    give_back_heap()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

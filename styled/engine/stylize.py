@@ -21,7 +21,7 @@ from styled.engine.color import in_style_colors, keep_colors, recolored_styles
 from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings, check_result
 from styled.engine.ladder import Pixels, smaller_plan, thriftier, within
-from styled.engine.memory import give_back, is_out_of_memory
+from styled.engine.memory import give_back, give_back_heap, is_out_of_memory
 from styled.engine.objective import (
     Losses,
     Objective,
@@ -178,6 +178,7 @@ class _Painting:
 
     def begin(self, scale: int, before: Stage | None, resume: Checkpoint | None) -> Stage:
         """Return the stage of a scale, in the memory that there is."""
+        give_back_heap()
         w, h = self.plan[scale - 1]
         recipe = self._recipe_at(scale)
         self.settings, _ = within(self._memory_bytes, self.settings, (w, h), self._needs)
@@ -286,6 +287,7 @@ class _Painting:
         if self._last and self.trace[-1] != _row(*self._last):
             self.trace.append(_row(*self._last))  # it ended early
         stage.settle()  # a snapshot needs no more, and the next picture all the room
+        give_back_heap()
         return Stylized(
             image.float().cpu(),
             tuple(self.trace),
