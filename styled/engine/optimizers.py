@@ -28,6 +28,14 @@ State = dict[str, Any]
 """Tensors, numbers and lists of them, as torch.save with weights_only reads them back."""
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Within which the image is kept: scalars, or 1x3x1x1 where channels differ."""
+
+    least: Tensor
+    largest: Tensor
+
+
 class Optimizer(Protocol):
     """Moves an image downhill, one gradient at a time."""
 
@@ -53,9 +61,9 @@ class Optimizer(Protocol):
         """Go on from a state that `state` has returned."""
 
 
-def make_optimizer(recipe: OptimizerRecipe, *, clamp: bool) -> Optimizer:
-    """Return a fresh optimiser; with `clamp` it keeps the image within [0, 1]."""
-    return Lbfgs(recipe, clamp=clamp) if recipe.name == "lbfgs" else Adam(recipe, clamp=clamp)
+def make_optimizer(recipe: OptimizerRecipe, box: Box | None = None) -> Optimizer:
+    """Return a fresh optimiser; with a box it keeps the image within that."""
+    return Lbfgs(recipe, box) if recipe.name == "lbfgs" else Adam(recipe, box)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ class _Pair:
 class Lbfgs:
     """L-BFGS without a line search: Nocedal and Wright, "Numerical Optimization", algorithm 7.4.
 
-    It departs from the book in its handling of the box [0, 1]. Pixels that sit on a bound
+    It departs from the book in its handling of the box. Pixels that sit on a bound
     and would be pushed beyond it are left out of the direction; the others move, and are
     clamped. Curvature pairs hold the moves that were really made, after clamping, so that
     they stay true to the function.
@@ -99,10 +107,10 @@ class Lbfgs:
     ask would wait for the answer at each of some thirty products in a step.
     """
 
-    def __init__(self, recipe: OptimizerRecipe, *, clamp: bool) -> None:
+    def __init__(self, recipe: OptimizerRecipe, box: Box | None = None) -> None:
         """Take steps of the learning rate times the quasi-Newton step."""
         self._recipe = recipe
-        self._clamp = clamp
+        self._box = box
         self._steps = 0
         self._pairs: deque[_Pair] = deque(maxlen=recipe.history)
         # Scalars, made with the first step:
@@ -133,8 +141,8 @@ class Lbfgs:
             move.mul_((self._recipe.reach / length.clamp(min=1e-12)).clamp(max=1.0))
         self._last = _Visited(image.clone(), gradient, total)
         image.add_(move)
-        if self._clamp:
-            image.clamp_(0, 1)
+        if self._box is not None:
+            image.clamp_(self._box.least, self._box.largest)
         self._steps += 1
 
     def _direction(self, image: Tensor, gradient: Tensor) -> Tensor:
@@ -171,9 +179,11 @@ class Lbfgs:
         return torch.maximum(first, torch.minimum(first * growth, BLIND_REACH / steepest))
 
     def _without_blocked(self, image: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
-        if not self._clamp:
+        if self._box is None:
             return direction
-        blocked = ((image <= 0) & (gradient > 0)) | ((image >= 1) & (gradient < 0))
+        would_sink = (image <= self._box.least) & (gradient > 0)
+        would_rise = (image >= self._box.largest) & (gradient < 0)
+        blocked = would_sink | would_rise
         return direction.masked_fill(blocked, 0.0)
 
     def _remember(self, moved: Tensor, bent: Tensor) -> None:
@@ -206,7 +216,7 @@ class Lbfgs:
 
     def at_size(self, width: int, height: int, recipe: OptimizerRecipe) -> Lbfgs:
         """Return a fresh one: curvature at one scale says little of the next."""
-        return Lbfgs(recipe, clamp=self._clamp)
+        return Lbfgs(recipe, self._box)
 
     def state(self) -> State:
         """Return the curvature pairs and the point of the last step."""
@@ -237,10 +247,10 @@ class Adam:
     step lengths again; both after K. Crowson's style-transfer-pytorch.
     """
 
-    def __init__(self, recipe: OptimizerRecipe, *, clamp: bool) -> None:
+    def __init__(self, recipe: OptimizerRecipe, box: Box | None = None) -> None:
         """Take steps of about the learning rate for each pixel."""
         self._recipe = recipe
-        self._clamp = clamp
+        self._box = box
         self._schedule_steps = 0
         self._steps = 0
         self._first: Tensor | None = None
@@ -259,8 +269,8 @@ class Adam:
         spread = (self._second / (1 - decay_second**self._steps)).sqrt_().add_(1e-8)
         rate = _rate(self._recipe, self._schedule_steps) / (1 - decay_first**self._steps)
         image.addcdiv_(self._first, spread, value=-rate)
-        if self._clamp:
-            image.clamp_(0, 1)
+        if self._box is not None:
+            image.clamp_(self._box.least, self._box.largest)
         self._schedule_steps += 1
         if self._recipe.average:
             if self._average is None:
@@ -276,7 +286,7 @@ class Adam:
 
     def at_size(self, width: int, height: int, recipe: OptimizerRecipe) -> Adam:
         """Return one whose moments are this one's, enlarged; the average starts anew."""
-        other = Adam(recipe, clamp=self._clamp)
+        other = Adam(recipe, self._box)
         if self._first is not None and self._second is not None:
             other._steps = self._steps
             other._first = F.interpolate(self._first, (height, width), mode="bicubic")

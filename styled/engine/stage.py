@@ -14,7 +14,7 @@ from torch import Tensor
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.guard import Settings, is_good, safer
 from styled.engine.objective import Losses, Objective, from_space, to_space
-from styled.engine.optimizers import Optimizer, make_optimizer
+from styled.engine.optimizers import Box, Optimizer, make_optimizer
 from styled.engine.scales import resize
 from styled.engine.vgg import Vgg19
 from styled.recipes import Optimizer as OptimizerRecipe
@@ -31,6 +31,14 @@ READ_EVERY_STEPS = 5
 
 ROUNDING_KEPT, LEAST_ROUNDING = 0.97, 0.01
 """How much of the rounding of kinks is left after a step, and at the least."""
+
+
+def valid_colors(recipe: Recipe, device: torch.device) -> Box | None:
+    """Return what the recipe keeps its pixels within, in its space; None: nothing."""
+    if not recipe.clamp:
+        return None
+    black = torch.zeros(1, 3, 1, 1, device=device)
+    return Box(to_space(recipe, black), to_space(recipe, torch.ones_like(black)))
 
 
 class Stage:
@@ -51,7 +59,8 @@ class Stage:
         self._make_objective = make_objective
         self.settings = settings
         self._objective: Objective | None = None  # made at the first step that needs it
-        self._optimizer = optimizer or make_optimizer(settings.optimizer, clamp=recipe.clamp)
+        self._box = valid_colors(recipe, image.device)
+        self._optimizer = optimizer or make_optimizer(settings.optimizer, self._box)
         self.updating = False  # whether an update of the image has begun and not ended
         self._image = image.clone()
         self._best = image.clone()
@@ -134,7 +143,7 @@ class Stage:
         """
         self.release()
         if self.updating or settings.optimizer != self.settings.optimizer:
-            self._optimizer = make_optimizer(settings.optimizer, clamp=self._recipe.clamp)
+            self._optimizer = make_optimizer(settings.optimizer, self._box)
             self.updating = False
         self.settings = settings
 
@@ -146,7 +155,7 @@ class Stage:
         """Keep the result, and let go of the way to it: the next scale has begun."""
         self.release()
         self._image = self.result()
-        self._optimizer = make_optimizer(self.settings.optimizer, clamp=self._recipe.clamp)
+        self._optimizer = make_optimizer(self.settings.optimizer, self._box)
 
     def _reads_losses(self) -> bool:
         """Tell whether the host looks at the losses of this step, and waits for them.
@@ -172,7 +181,7 @@ class Stage:
         )
         if self._present_network() is not network:
             self.release()
-        self._optimizer = make_optimizer(self.settings.optimizer, clamp=self._recipe.clamp)
+        self._optimizer = make_optimizer(self.settings.optimizer, self._box)
         self._image.copy_(self._best)
         if not math.isfinite(self._first_total):
             self.steps_done = 0  # there has been no first step yet

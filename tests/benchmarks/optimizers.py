@@ -19,6 +19,7 @@ from torch import Tensor
 from styled.engine.memory import keep_freed_memory
 from styled.engine.objective import Objective, style_targets
 from styled.engine.optimizers import make_optimizer
+from styled.engine.stage import valid_colors
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, Optimizer
@@ -39,7 +40,7 @@ CONTENDERS = {
 
 def lowest(objective: Objective, start: Tensor, optimizer: Optimizer, seconds: float) -> float:
     """Return the lowest total that is reached in so many seconds (or `STEPS`, if 0)."""
-    image, updates = start.clone(), make_optimizer(optimizer, clamp=True)
+    image, updates = start.clone(), make_optimizer(optimizer, valid_colors(PYRAMID, start.device))
     begun, best, steps = time.perf_counter(), float("inf"), 0
     while time.perf_counter() - begun < seconds if seconds else steps < STEPS:
         losses, gradient = objective.evaluate(image)

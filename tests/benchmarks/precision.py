@@ -17,6 +17,7 @@ from torch import Tensor
 from styled.engine.memory import keep_freed_memory
 from styled.engine.objective import Objective, style_targets
 from styled.engine.optimizers import make_optimizer
+from styled.engine.stage import valid_colors
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID
@@ -27,7 +28,8 @@ STEPS = 40
 
 def lowest(objective: Objective, start: Tensor) -> tuple[Tensor, float]:
     """Return the best image after `STEPS` steps, and the median seconds of a step."""
-    image, updates = start.clone(), make_optimizer(PYRAMID.optimizer, clamp=True)
+    image = start.clone()
+    updates = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, start.device))
     best, best_total, seconds = image.clone(), float("inf"), []
     for _ in range(STEPS):
         begun = time.perf_counter()

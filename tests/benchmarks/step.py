@@ -19,6 +19,7 @@ import torch
 from styled.engine.memory import keep_freed_memory
 from styled.engine.objective import Objective, layer_features, style_targets
 from styled.engine.optimizers import make_optimizer
+from styled.engine.stage import valid_colors
 from styled.engine.vgg import Vgg19, block_of, convolution_shapes, needed_slice
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID
@@ -60,7 +61,7 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
     factor = torch.randn(edge, edge, device=device, dtype=network.dtype)
     targets = style_targets(network, PYRAMID, [(painting, 1.0)])
     objective = Objective(network, PYRAMID, photo, targets)
-    optimizer = make_optimizer(PYRAMID.optimizer, clamp=True)
+    optimizer = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, photo.device))
     image = photo.clone()
 
     def product() -> None:

@@ -24,6 +24,7 @@ from styled.engine.memory import (
 from styled.engine.objective import Objective, style_targets
 from styled.engine.optimizers import make_optimizer
 from styled.engine.scales import resize
+from styled.engine.stage import valid_colors
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID
@@ -61,7 +62,8 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
             predicted = footprint.peak_bytes(settings, shape)
             targets = style_targets(network, PYRAMID, styles, tile_px)
             objective = Objective(network, PYRAMID, photo, targets, tile_px)
-            image, updates = photo.clone(), make_optimizer(PYRAMID.optimizer, clamp=True)
+            image = photo.clone()
+            updates = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, photo.device))
             begun = time.perf_counter()
             losses, gradient = objective.evaluate(image)
             evaluated = time.perf_counter()

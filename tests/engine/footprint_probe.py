@@ -25,6 +25,7 @@ from styled.engine.memory import (
 )
 from styled.engine.objective import Objective, style_targets, to_space
 from styled.engine.optimizers import make_optimizer
+from styled.engine.stage import valid_colors
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import RECIPES, Recipe
@@ -44,7 +45,8 @@ def measured(network: Vgg19, recipe: Recipe, settings: Settings, size: Pixels) -
     targets = style_targets(network, recipe, [(style, 1.0)], settings.tile_px)
     objective = Objective(network, recipe, content.clone(), targets, settings.tile_px)
     image = to_space(recipe, content.clone())
-    best, optimizer = image.clone(), make_optimizer(settings.optimizer, clamp=recipe.clamp)
+    best = image.clone()
+    optimizer = make_optimizer(settings.optimizer, valid_colors(recipe, device))
     for _ in range(recipe.steps):
         losses, gradient = objective.evaluate(image)
         best.copy_(image)

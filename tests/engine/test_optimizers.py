@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from styled.engine.optimizers import Adam, Lbfgs, Optimizer, make_optimizer
+from styled.engine.optimizers import Adam, Box, Lbfgs, Optimizer, make_optimizer
 from styled.recipes import Optimizer as OptimizerRecipe
 
 LBFGS = OptimizerRecipe(name="lbfgs", learning_rate=1.0, history=10)
 GUARDED = replace(LBFGS, reach=0.1)
 ADAM = OptimizerRecipe(name="adam", learning_rate=0.005, betas=(0.9, 0.99))
+UNIT = Box(torch.zeros(()), torch.ones(()))
 MAKERS: list[Callable[[], Optimizer]] = [
-    lambda: Lbfgs(LBFGS, clamp=True),
-    lambda: Adam(ADAM, clamp=True),
-    lambda: Lbfgs(GUARDED, clamp=True),
+    lambda: Lbfgs(LBFGS, UNIT),
+    lambda: Adam(ADAM, UNIT),
+    lambda: Lbfgs(GUARDED, UNIT),
 ]
 
 
@@ -84,7 +85,7 @@ def test_lbfgs_comes_lower_than_adam_in_as_many_steps() -> None:
 
 def test_lbfgs_ignores_a_pair_of_negative_curvature() -> None:
     """Where the gradient bends the wrong way the step is still a finite one downhill."""
-    optimizer = Lbfgs(LBFGS, clamp=True)
+    optimizer = Lbfgs(LBFGS, UNIT)
     x = torch.full((1, 3, 2, 2), 0.5)
     optimizer.update(x, torch.full_like(x, 1.0), 1.0)
     before = x.clone()
@@ -96,7 +97,7 @@ def test_lbfgs_ignores_a_pair_of_negative_curvature() -> None:
 @pytest.mark.parametrize("recipe", [LBFGS, GUARDED])
 def test_lbfgs_leaves_a_hilltop_within_a_few_steps(recipe: OptimizerRecipe) -> None:
     """On -|x - 0.5|^2, which has no positive curvature anywhere, steps grow until the bounds."""
-    optimizer = Lbfgs(recipe, clamp=True)
+    optimizer = Lbfgs(recipe, UNIT)
     x = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
     x += 1e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     for _ in range(40):
@@ -133,14 +134,14 @@ def test_adams_first_step_is_the_learning_rate() -> None:
     """With bias correction the first step of Adam is its rate, against the gradient's sign."""
     x = torch.tensor([[[[0.5, 0.5]]]])
     gradient = torch.tensor([[[[3.0, -0.01]]]])
-    Adam(replace(ADAM, learning_rate=0.1), clamp=True).update(x, gradient, 1.0)
+    Adam(replace(ADAM, learning_rate=0.1), UNIT).update(x, gradient, 1.0)
     torch.testing.assert_close(x, torch.tensor([[[[0.4, 0.6]]]]))
 
 
 def test_the_recipe_chooses_the_optimiser() -> None:
     """`optimizer.name` decides which of the two is made."""
-    assert isinstance(make_optimizer(LBFGS, clamp=True), Lbfgs)
-    assert isinstance(make_optimizer(ADAM, clamp=True), Adam)
+    assert isinstance(make_optimizer(LBFGS, UNIT), Lbfgs)
+    assert isinstance(make_optimizer(ADAM, UNIT), Adam)
 
 
 def valley(x: Tensor) -> tuple[Tensor, float]:
@@ -151,7 +152,7 @@ def valley(x: Tensor) -> tuple[Tensor, float]:
 
 def test_a_step_that_led_uphill_is_taken_back() -> None:
     """With a reach the image never rests on a point above one that it has visited."""
-    optimizer = Lbfgs(GUARDED, clamp=True)
+    optimizer = Lbfgs(GUARDED, UNIT)
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(1, 3, 4, 4, generator=generator, dtype=torch.float64)
     resting: list[float] = []
@@ -169,7 +170,7 @@ def test_a_step_that_led_uphill_is_taken_back() -> None:
 
 def test_no_step_goes_farther_than_the_reach() -> None:
     """From far away the quasi-Newton step would be 30 wide; with a reach it is at most 0.1."""
-    optimizer = Lbfgs(GUARDED, clamp=False)
+    optimizer = Lbfgs(GUARDED)
     x = torch.full((1, 3, 4, 4), 30.0, dtype=torch.float64)
     lengths = []
     for _ in range(20):
@@ -184,5 +185,5 @@ def test_the_first_step_with_a_reach_tells_curvature_from_rounding() -> None:
     for steepness in (1e-6, 1.0, 1e6):
         x = torch.full((1, 3, 2, 2), 0.5)
         gradient = steepness * torch.linspace(-1, 1, 12).view(1, 3, 2, 2)
-        Lbfgs(GUARDED, clamp=True).update(x, gradient, 1.0)
+        Lbfgs(GUARDED, UNIT).update(x, gradient, 1.0)
         assert float((x - 0.5).abs().max()) == pytest.approx(0.02, rel=1e-3)

@@ -12,7 +12,7 @@ from torch import Tensor
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.engine.stylize import stylize
-from styled.engine.vgg import Vgg19
+from styled.engine.vgg import Vgg19, denormalize
 from styled.errors import EngineFailure
 from styled.recipes import PYRAMID, RECIPES, Optimizer, PreserveColor, Recipe, Scales
 from tests.engine.conftest import dumped, loaded, picture
@@ -65,6 +65,23 @@ def test_the_loss_falls(network: Vgg19) -> None:
     recipe = replace(SMALL, steps=12, scales=None)
     seen, _ = finish(stylize(network, CONTENT, STYLES, recipe))
     assert seen[-1].losses.total < 0.5 * seen[0].losses.total
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Optimizer(), Optimizer(name="adam", learning_rate=0.5)], ids=["lbfgs", "adam"]
+)
+def test_colours_are_kept_valid_in_the_normalised_space_too(
+    network: Vgg19, optimizer: Optimizer
+) -> None:
+    """Black and white are not 0 and 1 there, and differ from channel to channel."""
+    recipe = replace(SMALL, space="normalized", scales=None, steps=8, optimizer=optimizer)
+    for progress in stylize(network, CONTENT, STYLES, recipe):
+        colors = denormalize(progress.checkpoint().image)
+        assert float(colors.min()) > -1e-6
+        assert float(colors.max()) < 1 + 1e-6
+    # Almost as far as that, and not just between the grey that is 0 there and what is 1.
+    assert float(colors.min()) < 0.1
+    assert float(colors.max()) > 0.9
 
 
 @pytest.mark.parametrize(
