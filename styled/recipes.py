@@ -74,6 +74,7 @@ class Scales:
 
     start_px: int = 128
     factor: float = sqrt(2)
+    steps: int | None = None  # at each scale but the last; None: as many as at the last
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from styled.config.values import (
     Number,
     Positive,
     Section,
+    Steps,
 )
 from styled.config.wording import hint, quoted, refused
 from styled.recipes import (
@@ -112,6 +113,9 @@ class ScalesOverrides(Section):
     factor: Annotated[float, Number(gt=1)] | None = Field(
         default=None, description="By how much the long edge grows from one scale to the next."
     )
+    steps: Steps | None = Field(
+        default=None, description="At each scale but the last; null: as many as at the last."
+    )
 
 
 class OptimizerOverrides(Section):
@@ -189,7 +193,7 @@ class RecipeOverrides(Section):
     optimizer: OptimizerOverrides | None = Field(
         default=None, description="How the pixels are optimised at each scale."
     )
-    steps: Annotated[int, Number(ge=1, le=100_000)] | None = Field(
+    steps: Steps | None = Field(
         default=None, description="Optimisation steps at each scale."
     )
     detail_steps: Annotated[int, Number(ge=0, le=100_000)] | None = Field(

@@ -195,9 +195,13 @@ class _Painting:
 
     def _recipe_at(self, scale: int) -> Recipe:
         """Return the recipe, with as many steps as a scale of the plan may take."""
+        recipe = self._recipe
         if self._is_detail(scale):
-            return replace(self._recipe, steps=self._recipe.detail_steps)
-        return self._recipe
+            return replace(recipe, steps=recipe.detail_steps)
+        is_coarse = scale < len(self.plan) and self.plan[scale - 1] != self._painted_size
+        if is_coarse and recipe.scales is not None and recipe.scales.steps is not None:
+            return replace(recipe, steps=recipe.scales.steps)
+        return recipe
 
     def _smaller_plan(self) -> list[Pixels]:
         """Return a plan that takes less memory: detail first becomes smaller, then is left out.

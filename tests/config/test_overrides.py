@@ -74,6 +74,7 @@ def test_scales_may_be_changed_in_part_or_switched_off() -> None:
     assert single.scales is None
     assert overridden({"scales": {"start_px": 64}}).scales == Scales(start_px=64)
     assert overridden({"scales": {"factor": 2}}, single).scales == Scales(factor=2)
+    assert overridden({"scales": {"steps": 9}}).scales == Scales(steps=9)
 
 
 def test_another_optimizer_comes_with_its_own_settings() -> None:

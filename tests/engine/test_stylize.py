@@ -51,6 +51,42 @@ def test_progress_goes_from_scale_to_scale_up_to_one(network: Vgg19) -> None:
     assert fractions[-1] == 1
 
 
+def test_coarse_scales_may_take_steps_of_their_own(network: Vgg19) -> None:
+    """The last takes as many as the recipe has, and progress counts on that from the start."""
+    recipe = replace(SMALL, scales=Scales(start_px=32, steps=2))
+    seen, result = finish(stylize(network, CONTENT, STYLES, recipe))
+    assert [(p.scale, p.step, p.steps) for p in seen] == [
+        (1, 1, 2), (1, 2, 2), (2, 1, 4), (2, 2, 4), (2, 3, 4), (2, 4, 4)
+    ]  # fmt: skip
+    assert [p.budget for p in seen] == [(2, 4)] * 6
+    assert [(row.scale, row.step) for row in result.trace] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 3),
+        (2, 4),
+    ]
+    single, _ = finish(stylize(network, CONTENT, STYLES, replace(recipe, scales=None)))
+    assert len(single) == 4
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_resuming_knows_how_many_steps_a_coarse_scale_takes(
+    network: Vgg19, stop_after: int
+) -> None:
+    """Stopped in either scale and resumed: the undisturbed picture."""
+    recipe = replace(SMALL, scales=Scales(start_px=32, steps=2))
+    _, whole = finish(stylize(network, CONTENT, STYLES, recipe))
+    painting = stylize(network, CONTENT, STYLES, recipe)
+    for _ in range(stop_after - 1):
+        next(painting)
+    checkpoint = loaded(dumped(next(painting).checkpoint()))
+    painting.close()
+    rest, resumed = finish(stylize(network, CONTENT, STYLES, recipe, resume=checkpoint))
+    assert len(rest) == 6 - stop_after
+    assert torch.equal(resumed.image, whole.image)
+
+
 def test_the_trace_has_the_first_the_last_and_every_third_step(network: Vgg19) -> None:
     """Rows of the trace are what `trace_every` asks for, at each scale."""
     seen, result = finish(stylize(network, CONTENT, STYLES, SMALL))
