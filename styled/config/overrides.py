@@ -193,9 +193,7 @@ class RecipeOverrides(Section):
     optimizer: OptimizerOverrides | None = Field(
         default=None, description="How the pixels are optimised at each scale."
     )
-    steps: Steps | None = Field(
-        default=None, description="Optimisation steps at each scale."
-    )
+    steps: Steps | None = Field(default=None, description="Optimisation steps at each scale.")
     detail_steps: Annotated[int, Number(ge=0, le=100_000)] | None = Field(
         default=None,
         description="Steps at the photo's own size, where output.size asks for that; 0: none.",
