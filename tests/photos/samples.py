@@ -30,8 +30,18 @@ def _needs(program: str, package: str) -> pytest.MarkDecorator:
     )
 
 
+def _is_imagemagick(program: str) -> bool:
+    """Tell whether a program of that common name is ImageMagick's."""
+    if shutil.which(program) is None:
+        return False
+    done = subprocess.run([program, "-version"], check=False, capture_output=True, timeout=60)
+    return b"ImageMagick" in done.stdout
+
+
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks AVIF")
-needs_convert = _needs("convert", "ImageMagick")
+needs_convert = pytest.mark.skipif(
+    not _is_imagemagick("convert"), reason="convert is not installed (ImageMagick)"
+)
 needs_exiftool = _needs("exiftool", "libimage-exiftool-perl")
 needs_cjpeg = _needs("cjpeg", "libjpeg-turbo-progs")
 
