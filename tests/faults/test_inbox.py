@@ -254,8 +254,11 @@ def test_photos_that_are_kept_are_not_painted_again_after_their_disk_was_away(
 def is_watched_by(daemon: Daemon, folder: Path) -> bool:
     """Tell whether the kernel tells the process what happens in a folder."""
     watch = f" ino:{folder.stat().st_ino:x} "
-    files = Path(f"/proc/{daemon.process.pid}/fdinfo").iterdir()
-    return any(watch in line for file in files for line in file.read_text().splitlines())
+    for file in Path(f"/proc/{daemon.process.pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            if watch in file.read_text():
+                return True
+    return False
 
 
 def test_an_inbox_whose_disk_was_away_for_a_moment_is_watched(
