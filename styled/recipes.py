@@ -92,6 +92,9 @@ class Optimizer:
     # lbfgs: absolute values in the total variation are rounded off, for the slope alone, over so
     # many units at first and ever less later: it can make nothing of kinks. 0: not at all.
     rounding: float = 0.0
+    # lbfgs: whether coarse and fine, and colors, have curvatures of their own where nothing else
+    # is known of it.
+    by_frequency: bool = False
     betas: tuple[float, float] = (0.9, 0.999)  # adam: decay of the two moments
     average: float = 0.0  # adam: decay of an average over iterates, which is the result; 0: none
 

@@ -143,6 +143,10 @@ class OptimizerOverrides(Section):
         description="Only lbfgs: over how much the kinks of an absolute total variation are "
         "rounded off at first, and ever less later; 0: not at all.",
     )
+    by_frequency: Flag | None = Field(
+        default=None,
+        description="Only lbfgs: tell the curvature of coarse and fine apart.",
+    )
     betas: Betas | None = Field(
         default=None, description="Only adam: decay of its two running averages."
     )

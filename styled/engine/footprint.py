@@ -34,7 +34,8 @@ FIXED_BYTES = 48 << 20
 
 _IMAGE_BYTES = 3 * 4
 _INDEX_BYTES = 8  # max pooling remembers where each maximum was
-_UPDATE_IMAGES = 6  # that an update of the optimiser needs for a moment
+_UPDATE_IMAGES = 6  # that an update of the optimiser needs for a moment...
+_TRANSFORM_IMAGES = 3  # ...and where it tells frequencies apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ class Footprint:
         for width, height in style_sizes:
             seen = tiles(height, width, settings.tile_px, self.recipe.style_layers)
             step = max(step, self._look_bytes(max(map(_window_pixels, seen)), precision))
-        update = _UPDATE_IMAGES * pixels * _IMAGE_BYTES
+        images = _UPDATE_IMAGES + _TRANSFORM_IMAGES * settings.optimizer.by_frequency
+        update = images * pixels * _IMAGE_BYTES
         return FIXED_BYTES + held + max(int(step * OVERHEAD[self.device_type]), update)
 
     def _images_held(self, settings: Settings) -> int:

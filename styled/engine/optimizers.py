@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styled.engine.spectrum import band_energies, with_gains
 from styled.recipes import Optimizer as OptimizerRecipe
 
 BLIND_REACH = 0.05
@@ -83,11 +84,13 @@ class _Pair:
         moved: How the image was moved, 1x3xHxW.
         bent: How the gradient changed.
         inverse_curvature: 1 / (moved . bent), a scalar; 0: the pair is of no use.
+        energies: Of `moved` and `bent` in each band, 2x3xK; None: frequencies are not told apart.
     """
 
     moved: Tensor
     bent: Tensor
     inverse_curvature: Tensor
+    energies: Tensor | None
 
 
 class Lbfgs:
@@ -102,6 +105,11 @@ class Lbfgs:
     evaluation of their own: the first step is large enough to tell curvature from rounding,
     none goes farther than the reach, and one that has led uphill is taken back. What it has
     taught of the curvature is kept, so that it is not wasted either.
+
+    Where the recipe says `by_frequency`, what the pairs do not tell is not taken to be the same
+    curvature for all directions, but one for each band of frequencies in each color (`spectrum`),
+    as the same pairs show it. The curvature of a style's statistics, and more so that of a total
+    variation, differs between coarse and fine by orders of magnitude.
 
     All decisions are taken where the image is, by choosing between results: a GPU that had to
     ask would wait for the answer at each of some thirty products in a step.
@@ -192,7 +200,11 @@ class Lbfgs:
         curvature, bent_squared = _dot(moved, bent), _dot(bent, bent)
         # A pair without clearly positive curvature would make the model indefinite.
         is_of_use = curvature > 1e-10 * bent_squared
-        self._pairs.append(_Pair(moved, bent, torch.where(is_of_use, 1.0 / curvature, 0.0)))
+        energies = None
+        if self._recipe.by_frequency:
+            energies = torch.stack([band_energies(moved), band_energies(bent)])
+        inverse_curvature = torch.where(is_of_use, 1.0 / curvature, 0.0)
+        self._pairs.append(_Pair(moved, bent, inverse_curvature, energies))
         self._stretch = torch.where(is_of_use, curvature / bent_squared, self._stretch)
         self._blind_steps = torch.where(is_of_use, 0.0, self._blind_steps)
 
@@ -204,11 +216,36 @@ class Lbfgs:
             projection = pair.inverse_curvature * _dot(pair.moved, direction)
             direction.addcmul_(pair.bent, projection, value=-1)
             projections.append(projection)
-        direction.mul_(self._stretch)
+        direction = self._stretched(direction)
         for pair, projection in zip(self._pairs, reversed(projections), strict=True):
             rest = projection - pair.inverse_curvature * _dot(pair.bent, direction)
             direction.addcmul_(pair.moved, rest)
         return direction
+
+    def _stretched(self, direction: Tensor) -> Tensor:
+        """Return the step that a model without pairs would take for this slope.
+
+        Barzilai and Borwein (1988) give two lengths for it, moved^2 / (moved . bent) and
+        (moved . bent) / bent^2, the second of which is the book's. In a band with as much bent
+        as moved away from each other either may be negative; their geometric mean is not.
+        """
+        assert self._stretch is not None
+        gains = latest = None
+        for pair in self._pairs:
+            if pair.energies is None:
+                continue
+            # Each pair counts the same, however far it went.
+            shares = pair.energies * pair.inverse_curvature
+            gains = shares if gains is None else gains + shares
+            is_of_use = pair.inverse_curvature > 0
+            latest = shares if latest is None else torch.where(is_of_use, shares, latest)
+        if gains is None or latest is None:
+            return direction.mul_(self._stretch)
+        moved, bent = gains.clamp(min=torch.finfo(gains.dtype).tiny).sqrt()
+        gains = moved / bent
+        # How large all are together is for the latest pair to say, as it is without bands.
+        overall = (latest[0] / gains).sum() / (latest[1] * gains).sum()
+        return with_gains(direction, gains * overall.sqrt())
 
     def result(self, image: Tensor) -> Tensor:
         """Return the image itself."""
@@ -225,7 +262,9 @@ class Lbfgs:
             "steps": self._steps,
             "scalars": [self._stretch, self._blind_steps, self._taken_back],
             # Copied: the next step may change the number, and a checkpoint is written later.
-            "pairs": [[p.moved, p.bent, p.inverse_curvature.clone()] for p in self._pairs],
+            "pairs": [
+                [p.moved, p.bent, p.inverse_curvature.clone(), p.energies] for p in self._pairs
+            ],
             "last": None if last is None else [last.image, last.gradient, last.total],
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from styled.engine.stage import Stage
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, RECIPES, Optimizer
+
+OPTIMIZERS = [
+    PYRAMID.optimizer,
+    replace(PYRAMID.optimizer, by_frequency=True),
+    Optimizer(name="adam"),
+]
 
 
 class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
@@ -33,7 +40,7 @@ class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("optimizer", [PYRAMID.optimizer, Optimizer(name="adam")])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_no_step_but_a_few_asks_for_a_number(
     monkeypatch: pytest.MonkeyPatch, name: str, optimizer: Optimizer
 ) -> None:
