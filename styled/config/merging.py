@@ -23,7 +23,7 @@ from styled.recipes import IMAGENET_STD, RECIPES, Optimizer, OptimizerName, Reci
 Record = TypeVar("Record", Recipe, Size, Optimizer, Scales)
 
 _METHODS: Mapping[OptimizerName, Optimizer] = {
-    "lbfgs": Optimizer(name="lbfgs", history=5, reach=0.1, rounding=0.01, by_frequency=True),
+    "lbfgs": Optimizer(name="lbfgs", history=5, reach=0.05, rounding=0.01, by_frequency=True),
     "adam": Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
 }
 """What an optimiser is given that is chosen in place of the recipe's, by name alone.

@@ -34,7 +34,7 @@ CONTENDERS = {
     "coarse to fine": RecipeOverrides.model_validate(
         {
             # The last two are what the name brings, but to a recipe that has that name itself.
-            "optimizer": {"name": "lbfgs", "by_frequency": True, "reach": 0.44},
+            "optimizer": {"name": "lbfgs", "by_frequency": True, "reach": 0.22},
             "scales": {"start_px": 48, "factor": 1.25, "steps": 30},
         }
     ),

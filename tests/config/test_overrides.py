@@ -82,7 +82,7 @@ def test_another_optimizer_comes_with_its_own_settings() -> None:
     adam = overridden({"optimizer": {"name": "adam"}})
     assert adam.optimizer == Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99))
     lbfgs = overridden({"optimizer": {"name": "lbfgs"}}, adam).optimizer
-    assert lbfgs == Optimizer(name="lbfgs", history=5, reach=0.1, rounding=0.01, by_frequency=True)
+    assert lbfgs == Optimizer(name="lbfgs", history=5, reach=0.05, rounding=0.01, by_frequency=True)
     chosen = overridden({"optimizer": {"name": "adam", "learning_rate": 0.3}})
     assert chosen.optimizer.learning_rate == 0.3
     assert overridden({"optimizer": {"name": "adam"}}, chosen) == chosen
@@ -92,9 +92,9 @@ def test_another_optimizer_comes_with_its_own_settings() -> None:
 
 
 def test_what_an_optimizer_comes_with_is_in_the_units_of_the_recipe() -> None:
-    """Where pixels are normalised a step goes as far in colours as elsewhere: 0.1 / 0.226."""
+    """Where pixels are normalised a step goes as far in colours as elsewhere: 0.05 / 0.226."""
     lbfgs = overridden({"optimizer": {"name": "lbfgs"}}, D2L).optimizer
-    assert lbfgs.reach == pytest.approx(0.4425, abs=1e-4)
+    assert lbfgs.reach == pytest.approx(0.2212, abs=1e-4)
     assert lbfgs.rounding == pytest.approx(0.0442, abs=1e-4)
     assert (lbfgs.learning_rate, lbfgs.decay_every) == (1.0, 0)
 
