@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from styled.engine import optimizers
 from styled.engine.optimizers import Adam, Box, Lbfgs, Optimizer, make_optimizer
+from styled.engine.spectrum import with_gains
 from styled.recipes import Optimizer as OptimizerRecipe
 
 LBFGS = OptimizerRecipe(name="lbfgs", learning_rate=1.0, history=10)
@@ -123,6 +125,29 @@ def test_by_frequency_coarse_and_fine_come_to_their_minimum_together() -> None:
         for recipe in (replace(BY_FREQUENCY, by_frequency=False), BY_FREQUENCY)
     )
     assert by_frequency < plain / 100
+
+
+def test_a_band_without_curvature_is_not_stretched_without_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slope that stays the same, of the coarsest waves: rounding does not say how far to go."""
+    function = Smoothing(torch.full((1, 3, 48, 64), 0.5))
+    for rows in (slice(0, 3), slice(-3, None)):
+        function.curvature[rows, :3] = 0.0
+    stretched: list[Tensor] = []
+
+    def noted(picture: Tensor, gains: Tensor) -> Tensor:
+        stretched.append(gains)
+        return with_gains(picture, gains)
+
+    monkeypatch.setattr(optimizers, "with_gains", noted)
+    generator = torch.Generator().manual_seed(1)
+    optimizer, x = Lbfgs(BY_FREQUENCY), torch.rand(1, 3, 48, 64, generator=generator)
+    for _ in range(20):
+        value = function.value(x) + 1e-3 * float(x.sum())
+        optimizer.update(x, function.gradient(x) + 1e-3, value)
+    assert x.mean() < 0
+    assert max(float(gains.max() / gains.median()) for gains in stretched) <= 1001
 
 
 def test_lbfgs_ignores_a_pair_of_negative_curvature() -> None:
