@@ -521,6 +521,18 @@ def test_the_large_view_by_keyboard(exhibition: Gallery, visit: Open) -> None:
     assert opened.said == []
 
 
+def test_the_large_view_opened_again_at_once(exhibition: Gallery, visit: Open) -> None:
+    """The browser tells of the closing only after the next painting has been opened."""
+    opened = visit(exhibition)
+    first = opened.cards().first.get_by_role("button")
+    first.click()
+    first.evaluate("button => { document.querySelector('dialog').close(); button.click(); }")
+    opened.page.wait_for_timeout(100)  # for the news of the closing
+    opened.page.keyboard.press("ArrowRight")
+    playwright_api.expect(opened.page.locator("#large-name")).to_have_text("Günther & Ähren.jpg")
+    assert opened.said == []
+
+
 def test_a_painting_that_has_gone_is_told(exhibition: Gallery, visit: Open) -> None:
     """If the result was deleted, the large view says so."""
     (exhibition.root / "oil" / "000000000003 100%.jpg").unlink()

@@ -609,6 +609,7 @@
   }
 
   large.addEventListener('close', () => {
+    if (large.open) return; // again, before this was told
     $('large-stage').replaceChildren();
     hangUpTo(inView)?.focus();
     inView = null;
