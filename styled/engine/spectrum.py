@@ -74,7 +74,7 @@ def _opponent_colors_on(device: torch.device, dtype: torch.dtype) -> Tensor:
 def _rings(height: int, width: int) -> tuple[Ring, ...]:
     """Return the parts of a transform in each band, from low to high; together they are all of it.
 
-    The first has all below one and a half waves across the longer edge.
+    The first has all below some two waves across the longer edge.
     """
     octaves = log2(max(height, width, 3) / 3)
     inner = (0, 0, 0)
