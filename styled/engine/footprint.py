@@ -29,8 +29,9 @@ step because that is faster (see `keep_freed_memory`): measured with torch 2.15,
 glibc 2.36. The factors for GPUs are estimates until they have been measured.
 """
 
-FIXED_BYTES = 48 << 20
-"""What does not grow with the picture: style targets, matrix roots, code loaded on demand."""
+FIXED_BYTES = 64 << 20
+"""What does not grow with the picture: style targets, matrix roots, code loaded on demand, and
+where convolutions keep their tiles (see `winograd`)."""
 
 _IMAGE_BYTES = 3 * 4
 _INDEX_BYTES = 8  # max pooling remembers where each maximum was
@@ -50,6 +51,7 @@ class Footprint:
         device_type: `cpu`, `cuda` or `mps`.
         has_opacity: Whether photo or styles have transparent pixels.
         painted_size: Width and height at which it is painted before it is enlarged to `asked`.
+        network_growth: Bytes by which the network will still grow, see `Vgg19.growth`.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class Footprint:
     device_type: str
     has_opacity: bool = False
     painted_size: Pixels | None = None
+    network_growth: int = 0
 
     @classmethod
     def of(
@@ -74,7 +77,14 @@ class Footprint:
         asked = content.shape[3], content.shape[2]
         has_opacity = any(image.shape[1] == 4 for image in (content, *(i for i, _ in styles)))
         return cls(
-            recipe, asked, sizes, network.dtype, network.device.type, has_opacity, painted_size
+            recipe,
+            asked,
+            sizes,
+            network.dtype,
+            network.device.type,
+            has_opacity,
+            painted_size,
+            network.growth([*recipe.content_layers, *recipe.style_layers]),
         )
 
     def peak_bytes(self, settings: Settings, size: Pixels) -> int:
@@ -101,7 +111,8 @@ class Footprint:
             step = max(step, self._look_bytes(max(map(_window_pixels, seen)), precision))
         images = _UPDATE_IMAGES + _TRANSFORM_IMAGES * settings.optimizer.by_frequency
         update = images * pixels * _IMAGE_BYTES
-        return FIXED_BYTES + held + max(int(step * OVERHEAD[self.device_type]), update)
+        fixed = FIXED_BYTES + self.network_growth
+        return fixed + held + max(int(step * OVERHEAD[self.device_type]), update)
 
     def _images_held(self, settings: Settings) -> int:
         """Return how many images of the scale's size live from step to step."""

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styled.engine import winograd
 from styled.errors import ConfigError
 from styled.recipes import (
     CONVOLUTIONS_PER_BLOCK,
@@ -30,6 +31,7 @@ Convolutions = Mapping[str, tuple[Tensor, Tensor]]
 """Layer name -> kernel (out x in x 3 x 3) and bias (out)."""
 
 
+@cache
 def convolution_shapes() -> dict[str, tuple[int, int]]:
     """Return the output and input channels of every convolution, by layer name."""
     shapes: dict[str, tuple[int, int]] = {}
@@ -108,20 +110,20 @@ class Vgg19:
         self.odometer = odometer or Odometer()
         self.device = torch.device(device)
         self.dtype = dtype
-        self._source = convolutions
-        self._float32: Vgg19 | None = self if dtype == torch.float32 else None
-        self._convolutions = {
-            name: (
-                kernel.detach()
-                .to(self.device, dtype)
-                .contiguous(memory_format=layout_on(self.device)),
-                bias.detach().to(self.device, dtype),
-            )
-            for name, (kernel, bias) in convolutions.items()
-        }
+        self._source = {} if dtype == torch.float32 else convolutions
+        self._float32: Vgg19 | None = None
+        self._kernels: dict[str, Tensor] = {}
+        self._biases: dict[str, Tensor] = {}
+        for name, (kernel, bias) in convolutions.items():
+            kernel, bias = (x.detach().to(self.device, dtype) for x in (kernel, bias))
+            if not self._goes_by_tiles(name):
+                kernel = kernel.contiguous(memory_format=layout_on(self.device))
+            self._kernels[name], self._biases[name] = kernel, bias
 
     def in_float32(self) -> Vgg19:
         """Return the same network in float32, made when it is first asked for."""
+        if self.dtype == torch.float32:
+            return self
         if self._float32 is None:
             self._float32 = Vgg19(self._source, self.device, torch.float32, self.odometer)
         return self._float32
@@ -159,9 +161,8 @@ class Vgg19:
         for name in needed_slice(wanted):
             self.odometer.layers += 1
             if name.startswith("conv"):
-                kernel, bias = self._convolutions[name]
                 is_padded = name == "conv1_1" and first_padding == "replicate"
-                x = F.conv2d(x, kernel, bias, padding=0 if is_padded else 1)
+                x = self._convolve(name, x, padding=0 if is_padded else 1)
             elif name.startswith("relu"):
                 # In place saves one copy of every activation, but would overwrite a
                 # convolution's output that was asked for.
@@ -175,6 +176,32 @@ class Vgg19:
                 found[name] = x
             previous = name
         return found
+
+    def growth(self, layers: Collection[str]) -> int:
+        """Return by how many bytes the network will grow when these layers are first run."""
+        convolutions = (name for name in needed_slice(layers) if name.startswith("conv"))
+        unready = [self._kernels[name] for name in convolutions if not self._is_ready(name)]
+        return sum((winograd.TIMES_LARGER - 1) * kernel.nbytes for kernel in unready)
+
+    def _convolve(self, name: str, x: Tensor, padding: int) -> Tensor:
+        bias = self._biases[name]
+        if not self._goes_by_tiles(name):
+            return F.conv2d(x, self._kernels[name], bias, padding=padding)
+        if not self._is_ready(name):
+            self._kernels[name] = winograd.transformed(self._kernels[name])
+        return winograd.convolve(x, self._kernels[name], bias)
+
+    def _is_ready(self, name: str) -> bool:
+        # At all pairs of points a kernel has four times the size: only those of layers that are
+        # run are brought there.
+        return not self._goes_by_tiles(name) or self._kernels[name].dim() == 3
+
+    def _goes_by_tiles(self, name: str) -> bool:
+        # What drives a GPU chooses such ways by itself. In bfloat16 they are not exact enough;
+        # and whoever wants float64 wants the definition.
+        is_for_us = self.device.type == "cpu" and self.dtype == torch.float32
+        channels_out, channels_in = convolution_shapes()[name]
+        return is_for_us and winograd.pays(channels_in, channels_out)
 
 
 def _replicated(image: Tensor) -> Tensor:

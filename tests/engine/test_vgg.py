@@ -92,7 +92,8 @@ def test_gradients_flow_to_the_image_only(network: Vgg19) -> None:
     """The network is frozen: no parameter requires a gradient, the image gets one."""
     image = picture(32, 32).requires_grad_()
     total = network.features(image, ["relu5_1"])["relu5_1"].sum()
-    assert not any(k.requires_grad or b.requires_grad for k, b in network._convolutions.values())
+    frozen = [*network._kernels.values(), *network._biases.values()]
+    assert not any(tensor.requires_grad for tensor in frozen)
     (gradient,) = torch.autograd.grad(total, image)
     assert gradient.abs().sum() > 0
 
