@@ -31,9 +31,9 @@ POINTS: Final = (0.0, 0.75, -0.75, 1.5, -1.5)
 """Where the polynomials are evaluated, besides at infinity.
 
 All are exact in binary. With these the error of a layer is half of that with 0, 1, -1, 2, -2, and
-four to six times that of the definition in the same precision: a millionth of its deviation at most.
-The gradient of a picture is as close to the true one as by the definition: rounding makes itself
-felt where it decides between two maxima, and that moves a gradient by a thousand times as much.
+four to six times that of the definition in the same precision: a millionth of its deviation. The
+gradient of a picture is as close to the true one as by the definition: rounding makes itself felt
+where it decides between two maxima, and that moves a gradient by a thousand times as much.
 """
 
 _TILES_AT_ONCE = 160
