@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from styled.engine.footprint import Footprint
+from styled.engine.footprint import FIXED_BYTES, Footprint
 from styled.engine.guard import Settings
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
@@ -70,9 +70,9 @@ def test_memory_for_the_full_size_may_be_missing(network: Vgg19) -> None:
     """Then the painting itself is the result, and that is said."""
     recipe = replace(RECIPE, optimizer=Optimizer(name="adam", learning_rate=0.02))
     small = replace(recipe, size=Size(long_edge=64))
-    painting = stylize(
-        network, CONTENT, STYLES, small, memory_bytes=60_000_000, painted_size=PAINTED
-    )
+    layers = [*recipe.content_layers, *recipe.style_layers]
+    room = FIXED_BYTES + network.growth(layers) + 9_700_000
+    painting = stylize(network, CONTENT, STYLES, small, memory_bytes=room, painted_size=PAINTED)
     _, result = finish(painting)
     width, height = result.image.shape[3], result.image.shape[2]
     assert (width, height) < (128, 96)
