@@ -21,7 +21,7 @@ Pixels = int
 LATEST_STEPS, FEWEST_STEPS = 15, 5
 """So many steps tell how fast it goes just now, and so many at the least how size matters."""
 
-EARLY_SHARE = 0.65
+EARLY_SHARE = 0.5
 """Of the steps of `pyramid`'s scales, what three photographs took on the average."""
 
 

@@ -1,4 +1,4 @@
-"""When a scale has done enough: `steps` and `min_improvement` of `pyramid`.
+"""When a scale has done enough: `steps`, `min_improvement` and `by_frequency` of `pyramid`.
 
 Each contender paints the same picture from coarse to fine. The baseline takes all 50 steps
 at each scale.
@@ -22,12 +22,16 @@ from styled.recipes import PYRAMID, Recipe
 from tests.benchmarks.pictures import Pair, pairs
 
 BASELINE = "50 steps"
+ONE_CURVATURE = replace(PYRAMID, optimizer=replace(PYRAMID.optimizer, by_frequency=False))
 CONTENDERS = {
     BASELINE: replace(PYRAMID, steps=50, min_improvement=0.0),
-    "gain 0.5 %": replace(PYRAMID, steps=50, min_improvement=0.005),
     "gain 1 %": replace(PYRAMID, steps=50, min_improvement=0.01),
     "gain 2 %": replace(PYRAMID, steps=50, min_improvement=0.02),
+    "gain 3 %": replace(PYRAMID, steps=50, min_improvement=0.03),
     "25 steps": replace(PYRAMID, steps=25, min_improvement=0.0),
+    "not by frequency": replace(ONE_CURVATURE, steps=50, min_improvement=0.0),
+    "that, gain 1 %": replace(ONE_CURVATURE, steps=50, min_improvement=0.01),
+    "that, gain 3 %": replace(ONE_CURVATURE, steps=50, min_improvement=0.03),
 }
 
 
