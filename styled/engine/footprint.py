@@ -18,7 +18,8 @@ from styled.engine.guard import Settings
 from styled.engine.ladder import Pixels
 from styled.engine.objective import keeps_content_features
 from styled.engine.tiling import Tile, stride_of, tiles
-from styled.engine.vgg import Vgg19, channels_of, needed_slice
+from styled.engine.vgg import Vgg19, channels_of, has_own_layers, needed_slice
+from styled.engine.workplace import numbers_needed
 from styled.recipes import Recipe
 
 OVERHEAD = {"cpu": 1.5, "cuda": 1.1, "mps": 1.3}
@@ -26,10 +27,11 @@ OVERHEAD = {"cpu": 1.5, "cuda": 1.1, "mps": 1.3}
 
 On a CPU much is lost between the blocks of the C library's heap, which is kept from step to
 step because that is faster (see `keep_freed_memory`): measured with torch 2.15, oneDNN and
-glibc 2.36. The factors for GPUs are estimates until they have been measured.
+glibc 2.36. In float32 there is no such loss: steps have a `Workplace`, and the rest is mapped. The
+factors for GPUs are estimates until they have been measured.
 """
 
-FIXED_BYTES = 64 << 20
+FIXED_BYTES = 48 << 20
 """What does not grow with the picture: style targets, matrix roots, code loaded on demand, and
 where convolutions keep their tiles (see `winograd`)."""
 
@@ -105,13 +107,17 @@ class Footprint:
         if keeps_content_features(self.recipe, len(cut)):
             held += int(_numbers_per_pixel(self.recipe.content_layers) * pixels * 4)
 
-        step = self._step_bytes(max(map(_window_pixels, cut)), precision)
+        look = 0
         for width, height in style_sizes:
             seen = tiles(height, width, settings.tile_px, self.recipe.style_layers)
-            step = max(step, self._look_bytes(max(map(_window_pixels, seen)), precision))
+            look = max(look, self._look_bytes(max(map(_window_pixels, seen)), precision))
         images = _UPDATE_IMAGES + _TRANSFORM_IMAGES * settings.optimizer.by_frequency
         update = images * pixels * _IMAGE_BYTES
         fixed = FIXED_BYTES + self.network_growth
+        if has_own_layers(self.device_type, precision):
+            passes, beside = self._workplace_bytes(cut)
+            return fixed + held + max(look, passes + max(update, beside))
+        step = max(look, self._step_bytes(max(map(_window_pixels, cut)), precision))
         return fixed + held + max(int(step * OVERHEAD[self.device_type]), update)
 
     def _images_held(self, settings: Settings) -> int:
@@ -124,6 +130,18 @@ class Footprint:
         present_best_gradient = 3
         photo = 1 + (self.recipe.space == "normalized")
         return remembered + present_best_gradient + photo
+
+    def _workplace_bytes(self, cut: Sequence[Tile]) -> tuple[int, int]:
+        """Return what a workplace for these tiles has, and what is needed beside it for a moment.
+
+        That is the slope by the widest features, where it can't be added in place.
+        """
+        layers = {**self.recipe.content_layers, **self.recipe.style_layers}
+        numbers = max(numbers_needed(layers, *tile.window_size) for tile in cut)
+        in_place = len(cut) == 1 and not self.has_opacity
+        window = max(map(_window_pixels, cut))
+        beside = 0 if in_place else channels_of("conv1_1") * window * (1 + self.has_opacity)
+        return 4 * numbers, 4 * beside
 
     def _step_bytes(self, window: int, precision: torch.dtype) -> int:
         """Return what forward and backward pass over a window of so many pixels keep."""
@@ -159,5 +177,5 @@ def _numbers_per_pixel(layers: Iterable[str]) -> float:
 
 
 def _window_pixels(tile: Tile) -> int:
-    rows, columns = tile.rows, tile.columns
-    return (rows.window_stop - rows.window_start) * (columns.window_stop - columns.window_start)
+    height, width = tile.window_size
+    return height * width

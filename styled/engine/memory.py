@@ -17,18 +17,29 @@ SHARE_OF_FREE = 0.9
 """How much of the memory that is free now one picture may count on."""
 
 
-def keep_freed_memory() -> None:
+EVERY_BLOCK = 1 << 30
+SMALL_BLOCKS = 3 << 20
+"""What `keep_freed_memory` is told: bytes of the largest block that is kept."""
+
+
+def keep_freed_memory(largest: int = EVERY_BLOCK) -> None:
     """Have the C library reuse freed memory instead of handing it back to the kernel.
 
     Every step allocates and frees the same large activations. By default glibc returns
     each of them at once, and the kernel clears the pages anew at every step: a fifth of
     the time of a step on a CPU. Where there is no glibc this does nothing.
+
+    Args:
+        largest: Blocks of more bytes are still mapped one by one. A freed block often can't be
+            had again, for a crumb of it remains in use: a heap with few sizes of blocks grows
+            by a large one at every step. Where a `Workplace` has the activations, the rest is
+            mapped in no time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # as Windows has it
         return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_MMAP_THRESHOLD, largest)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_ARENA_MAX, 1)
 

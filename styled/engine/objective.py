@@ -9,7 +9,7 @@ to rounding, in memory that grows with the tile. A single tile is passed through
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -29,7 +29,15 @@ from styled.engine.losses import (
 from styled.engine.opacity import Opacity, split_opacity
 from styled.engine.style_losses import StyleTarget, style_loss, style_target
 from styled.engine.tiling import Tile, stride_of, tiles
-from styled.engine.vgg import Odometer, Vgg19, channels_of, denormalize, normalize
+from styled.engine.vgg import (
+    Odometer,
+    Vgg19,
+    channels_of,
+    denormalize,
+    layout_on,
+    normalize,
+)
+from styled.engine.workplace import Workplace
 from styled.recipes import LAYER_NAMES, Recipe
 
 StyleTargets = Mapping[str, StyleTarget]
@@ -102,15 +110,23 @@ def from_space(recipe: Recipe, image: Tensor) -> Tensor:
 
 
 def layer_features(
-    network: Vgg19, recipe: Recipe, image: Tensor, layers: Mapping[str, float]
+    network: Vgg19,
+    recipe: Recipe,
+    image: Tensor,
+    layers: Mapping[str, float],
+    workplace: Workplace | None = None,
 ) -> dict[str, Tensor]:
-    """Return the features of 1x3xHxW in the recipe's space, as it has the network see it."""
+    """Return the features of 1x3xHxW in the recipe's space, as it has the network see it.
+
+    In a workplace for these layers they are there until the next ones are.
+    """
     if recipe.normalize_input and recipe.space == "srgb":
         image = normalize(image)
     elif not recipe.normalize_input and recipe.space == "normalized":
         image = denormalize(image)
+    rooms = workplace.rooms(*image.shape[-2:]) if workplace else {}
     return network.features(
-        image, layers, pooling=recipe.pooling, first_padding=recipe.first_padding
+        image, layers, pooling=recipe.pooling, first_padding=recipe.first_padding, rooms=rooms
     )
 
 
@@ -121,16 +137,22 @@ def picture_moments(
     image: Tensor,
     cut: Sequence[Tile],
     opacity: Opacity | None = None,
+    workplace: Workplace | None = None,
 ) -> dict[str, Moments]:
     """Return the moments of each style layer over 1x3xHxW in the recipe's space."""
-    parts = [_tile_moments(network, recipe, image, tile, opacity) for tile in cut]
+    parts = [_tile_moments(network, recipe, image, tile, opacity, workplace) for tile in cut]
     return {name: reduce(add, (part[name] for part in parts)) for name in recipe.style_layers}
 
 
 def _tile_moments(
-    network: Vgg19, recipe: Recipe, image: Tensor, tile: Tile, opacity: Opacity | None
+    network: Vgg19,
+    recipe: Recipe,
+    image: Tensor,
+    tile: Tile,
+    opacity: Opacity | None,
+    workplace: Workplace | None,
 ) -> dict[str, Moments]:
-    features = layer_features(network, recipe, tile.window(image), recipe.style_layers)
+    features = layer_features(network, recipe, tile.window(image), recipe.style_layers, workplace)
     return {
         name: moments(tile.core(f, name), None if opacity is None else opacity.weights(tile, name))
         for name, f in features.items()
@@ -186,19 +208,19 @@ class _View:
         """Return the features of the tile's core as constants, in float32 or better."""
         return at_least_float32(self.tile.core(self.features[layer].detach(), layer))
 
-    def to_pixels(self, slope_of: Callable[[str], Tensor]) -> Tensor:
+    def to_pixels(self, add_slope: Callable[[str, Tensor], None]) -> Tensor:
         """Bring slopes back to the pixels.
 
         Args:
-            slope_of: Returns the loss's slope by the core features of a layer. It is asked
-                when the way back has come to that layer, not before: of all that a step
+            add_slope: Adds the loss's slope by the core features of a layer to a tensor. It is
+                asked when the way back has come to that layer, not before: of all that a step
                 holds in memory, these slopes would be a quarter.
         """
         *shallower, deepest = sorted(self.features, key=LAYER_NAMES.index)
 
         def with_slope(layer: str, gradient: Tensor) -> Tensor:
             # In place: each layer is seen by the next alone, so that nobody else has this tensor.
-            self.tile.core(gradient, layer).add_(slope_of(layer).to(gradient.dtype))
+            add_slope(layer, self.tile.core(gradient, layer))
             self.odometer.layers += 1
             return gradient
 
@@ -246,6 +268,7 @@ class Objective:
         self._layers = {**recipe.content_layers, **recipe.style_layers}
         self._opacity = None if alpha is None else Opacity(alpha, self._layers)
         self._tiles = tiles(content.shape[2], content.shape[3], tile_px, self._layers)
+        self._workplace = workplace_for(network, recipe, self._layers, self._tiles)
         self._kept = (
             [self._content_at(tile) for tile in self._tiles]
             if keeps_content_features(recipe, len(self._tiles))
@@ -269,7 +292,9 @@ class Objective:
 
         whole = self._view(image, self._tiles[0]) if len(self._tiles) == 1 else None
         if whole is None:
-            found = picture_moments(self._network, recipe, image, self._tiles, self._opacity)
+            found = picture_moments(
+                self._network, recipe, image, self._tiles, self._opacity, self._workplace
+            )
         else:
             found = {
                 name: moments(whole.core(name), self._weights(whole.tile, name))
@@ -295,16 +320,19 @@ class Objective:
         One tile's activations are gone before those of the next are computed.
         """
         tile = self._tiles[index]
-        view = self._view(seen, tile) if isinstance(seen, Tensor) else seen
+        # The photo first: a workplace has room for one pass at a time.
         photo = self._kept[index] if self._kept else self._content_at(tile)
+        view = self._view(seen, tile) if isinstance(seen, Tensor) else seen
         share = self._content_share(view, photo)
-        slope_of = partial(self._slope, view, photo, style_slopes)
-        tile.window(gradient).add_(view.to_pixels(slope_of))
+        add_slope = partial(self._add_slope, view, photo, style_slopes)
+        tile.window(gradient).add_(view.to_pixels(add_slope))
         return share
 
     def _view(self, image: Tensor, tile: Tile) -> _View:
         pixels = tile.window(image).detach().requires_grad_()
-        features = layer_features(self._network, self._recipe, pixels, self._layers)
+        features = layer_features(
+            self._network, self._recipe, pixels, self._layers, self._workplace
+        )
         return _View(tile, pixels, features, self._network.odometer)
 
     def _style(self, found: Mapping[str, Moments]) -> tuple[Tensor, dict[str, _MomentsSlope]]:
@@ -337,25 +365,24 @@ class Objective:
         ]
         return torch.stack(shares).sum()
 
-    def _slope(
+    def _add_slope(
         self,
         view: _View,
         photo: Mapping[str, Tensor],
         style_slopes: Mapping[str, _MomentsSlope],
         layer: str,
-    ) -> Tensor:
-        """Return the slope of content and style by a layer's features in a tile's core."""
+        gradient: Tensor,
+    ) -> None:
+        """Add the slope of content and style by a layer's features in a tile's core."""
         recipe, features = self._recipe, view.core(layer)
         counting = self._weights(view.tile, layer)
-        slopes = []
         if layer in style_slopes:
-            slopes.append(style_slopes[layer].of_features(features, counting))
+            style_slopes[layer].add_by_features(features, counting, gradient)
         if layer in recipe.content_layers:
             weight = recipe.content_weight * recipe.content_layers[layer]
             count = self._count(layer)
             slope = content_slope(recipe.content_loss, features, photo[layer], count, counting)
-            slopes.append(slope.mul_(weight))
-        return reduce(Tensor.add_, slopes)
+            gradient.add_(slope.to(gradient.dtype), alpha=weight)
 
     def _weights(self, tile: Tile, layer: str) -> Tensor | None:
         return None if self._opacity is None else self._opacity.weights(tile, layer)
@@ -372,12 +399,28 @@ class Objective:
     def _content_at(self, tile: Tile) -> dict[str, Tensor]:
         """Return the photo's content features in the core of a tile."""
         features = layer_features(
-            self._network, self._recipe, tile.window(self._photo), self._recipe.content_layers
+            self._network,
+            self._recipe,
+            tile.window(self._photo),
+            self._recipe.content_layers,
+            self._workplace,
         )
-        # Copied, so that the halo's features are not kept along with the core's.
+        # Copied: the next pass writes to the same place, and the halo is not wanted.
+        layout = layout_on(self._network.device)
         return {
-            name: at_least_float32(tile.core(f, name)).contiguous() for name, f in features.items()
+            name: at_least_float32(tile.core(f, name)).clone(memory_format=layout)
+            for name, f in features.items()
         }
+
+
+def workplace_for(
+    network: Vgg19, recipe: Recipe, layers: Collection[str], cut: Sequence[Tile]
+) -> Workplace | None:
+    """Return memory for looking at each of some tiles; None where the device's library has it."""
+    if not network.has_own_layers:
+        return None
+    sizes = [tile.window_size for tile in cut]
+    return Workplace(layers, sizes)
 
 
 KEPT_NUMBERS_PER_PIXEL = 16
@@ -407,12 +450,16 @@ class _MomentsSlope:
     mean: Tensor
     gram: Tensor
 
-    def of_features(self, features: Tensor, weights: Tensor | None) -> Tensor:
-        """Return the slope by 1xCxhxw features F: that of F F^T is (S + S^T) F.
+    def add_by_features(self, features: Tensor, weights: Tensor | None, gradient: Tensor) -> None:
+        """Add the slope by 1xCxhxw features F to a gradient: that of F F^T is (S + S^T) F.
 
         A position that counts for less is moved by as much less.
         """
-        _, channels, height, width = features.shape
-        rows = torch.addmm(self.mean, by_position(features), self.gram)
-        slope = rows.view(1, height, width, channels).permute(0, 3, 1, 2)
-        return slope if weights is None else slope.mul_(weights)
+        rows, by_rows = by_position(features), gradient.permute(0, 2, 3, 1)
+        if weights is None and gradient.dtype == rows.dtype and by_rows.is_contiguous():
+            by_rows.flatten(0, 2).addmm_(rows, self.gram).add_(self.mean)
+            return
+        slope = torch.addmm(self.mean, rows, self.gram).view(by_rows.shape).permute(0, 3, 1, 2)
+        if weights is not None:
+            slope *= weights
+        gradient.add_(slope.to(gradient.dtype))

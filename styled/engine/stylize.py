@@ -21,7 +21,14 @@ from styled.engine.color import in_style_colors, keep_colors, recolored_styles
 from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings, check_result
 from styled.engine.ladder import Pixels, smaller_plan, thriftier, within
-from styled.engine.memory import give_back, give_back_heap, is_out_of_memory
+from styled.engine.memory import (
+    EVERY_BLOCK,
+    SMALL_BLOCKS,
+    give_back,
+    give_back_heap,
+    is_out_of_memory,
+    keep_freed_memory,
+)
 from styled.engine.objective import (
     Losses,
     Objective,
@@ -304,6 +311,8 @@ class _Painting:
         )
 
     def _objective(self, network: Vgg19, tile_px: int | None, *, size: Pixels) -> Objective:
+        # Whether a step has a workplace, see `Objective`, may change with the precision.
+        keep_freed_memory(SMALL_BLOCKS if network.has_own_layers else EVERY_BLOCK)
         recipe, (w, h) = self._recipe, size
         styles = [(self._style_at(image, w, h), weight) for image, weight in self._styles]
         targets = self._targets_of(network, recipe, styles, tile_px)

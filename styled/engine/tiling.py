@@ -40,6 +40,12 @@ class Tile:
     rows: Span
     columns: Span
 
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Height and width of what the tile looks at, in pixels."""
+        rows, columns = self.rows, self.columns
+        return rows.window_stop - rows.window_start, columns.window_stop - columns.window_start
+
     def window(self, image: Tensor) -> Tensor:
         """Return the part of 1xCxHxW that the tile looks at, as a view."""
         return image[

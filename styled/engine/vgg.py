@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import cache
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styled.engine import winograd
+from styled.engine import cpu_layers, winograd
+from styled.engine.cpu_layers import NO_ROOM, Room
 from styled.errors import ConfigError
 from styled.recipes import (
     CONVOLUTIONS_PER_BLOCK,
@@ -79,6 +81,16 @@ def layout_on(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
+def has_own_layers(device_type: str, precision: torch.dtype) -> bool:
+    """Tell whether layers are computed by `cpu_layers`.
+
+    GPUs have libraries that choose such ways by themselves, and torch keeps their memory well.
+    In bfloat16 some of those ways are not exact enough; and whoever wants float64 wants the
+    definition.
+    """
+    return device_type == "cpu" and precision == torch.float32
+
+
 class Odometer:
     """Counts the layers that have been worked through, there and back.
 
@@ -135,6 +147,7 @@ class Vgg19:
         *,
         pooling: Pooling = "max",
         first_padding: FirstPadding = "zeros",
+        rooms: Mapping[str, Room] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
         """Return the activations of the named layers.
 
@@ -144,6 +157,8 @@ class Vgg19:
             pooling: What ends a block. `average_rescaled` doubles the average, which
                 keeps the size of activations close to that of max pooling.
             first_padding: How the first convolution sees beyond the picture's edge.
+            rooms: Where layers write, see `Workplace`; for a network that `has_own_layers`. What
+                has been written there by another pass, which may be its result, is lost.
 
         Returns:
             Layer name -> 1xCxhxw in the network's dtype.
@@ -157,25 +172,26 @@ class Vgg19:
         if first_padding == "replicate":
             x = _replicated(x)
         x = x.contiguous(memory_format=layout_on(self.device))
-        previous = ""
         for name in needed_slice(wanted):
             self.odometer.layers += 1
+            room = rooms.get(name, NO_ROOM)
             if name.startswith("conv"):
                 is_padded = name == "conv1_1" and first_padding == "replicate"
-                x = self._convolve(name, x, padding=0 if is_padded else 1)
+                # Rectified at once, it would not be there for whom asks for it, or for the end.
+                rectified = name not in wanted
+                x = self._convolve(name, x, 0 if is_padded else 1, rectified, room)
             elif name.startswith("relu"):
-                # In place saves one copy of every activation, but would overwrite a
-                # convolution's output that was asked for.
-                x = F.relu(x) if previous in wanted else F.relu_(x)
-            elif pooling == "max":
-                x = F.max_pool2d(x, 2)
+                x = self._rectify(x, room) if f"conv{name[4:]}" in wanted else x
             else:
-                x = F.avg_pool2d(x, 2)
-                x = x * 2 if pooling == "average_rescaled" else x
+                x = self._pool(x, pooling, room)
             if name in wanted:
                 found[name] = x
-            previous = name
         return found
+
+    @property
+    def has_own_layers(self) -> bool:
+        """Whether layers are computed by `cpu_layers`, see the function of this name."""
+        return has_own_layers(self.device.type, self.dtype)
 
     def growth(self, layers: Collection[str]) -> int:
         """Return by how many bytes the network will grow when these layers are first run."""
@@ -183,13 +199,27 @@ class Vgg19:
         unready = [self._kernels[name] for name in convolutions if not self._is_ready(name)]
         return sum((winograd.TIMES_LARGER - 1) * kernel.nbytes for kernel in unready)
 
-    def _convolve(self, name: str, x: Tensor, padding: int) -> Tensor:
-        bias = self._biases[name]
-        if not self._goes_by_tiles(name):
-            return F.conv2d(x, self._kernels[name], bias, padding=padding)
+    def _convolve(self, name: str, x: Tensor, padding: int, rectified: bool, room: Room) -> Tensor:
         if not self._is_ready(name):
             self._kernels[name] = winograd.transformed(self._kernels[name])
-        return winograd.convolve(x, self._kernels[name], bias)
+        kernel, bias = self._kernels[name], self._biases[name]
+        if self.has_own_layers:
+            return cpu_layers.convolve(
+                x, kernel, bias, padding=padding, rectified=rectified, room=room
+            )
+        x = F.conv2d(x, kernel, bias, padding=padding)
+        return F.relu_(x) if rectified else x
+
+    def _rectify(self, x: Tensor, room: Room) -> Tensor:
+        return cpu_layers.rectify(x, room) if self.has_own_layers else F.relu(x)
+
+    def _pool(self, x: Tensor, pooling: Pooling, room: Room) -> Tensor:
+        if self.has_own_layers:
+            return cpu_layers.pool(x, pooling, room)
+        if pooling == "max":
+            return F.max_pool2d(x, 2)
+        x = F.avg_pool2d(x, 2)
+        return x * 2 if pooling == "average_rescaled" else x
 
     def _is_ready(self, name: str) -> bool:
         # At all pairs of points a kernel has four times the size: only those of layers that are
@@ -197,11 +227,8 @@ class Vgg19:
         return not self._goes_by_tiles(name) or self._kernels[name].dim() == 3
 
     def _goes_by_tiles(self, name: str) -> bool:
-        # What drives a GPU chooses such ways by itself. In bfloat16 they are not exact enough;
-        # and whoever wants float64 wants the definition.
-        is_for_us = self.device.type == "cpu" and self.dtype == torch.float32
         channels_out, channels_in = convolution_shapes()[name]
-        return is_for_us and winograd.pays(channels_in, channels_out)
+        return self.has_own_layers and winograd.pays(channels_in, channels_out)
 
 
 def _replicated(image: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ see `POINTS`.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 TILE: Final = 4
 """Rows and columns of output in a tile."""
@@ -61,64 +61,84 @@ def transformed(kernel: Tensor) -> Kernel:
     return (evaluate @ kernel.reshape(-1, 9).T).view(WINDOW**2, *kernel.shape[:2])
 
 
-def convolve(features: Tensor, kernel: Kernel, bias: Tensor) -> Tensor:
+def convolve(
+    features: Tensor,
+    kernel: Kernel,
+    bias: Tensor,
+    *,
+    rectified: bool = False,
+    result: Tensor | None = None,
+) -> Tensor:
     """Convolve features with a transformed kernel, with zeros beyond their edges.
-
-    Gradients flow to the features only.
 
     Args:
         features: 1 x in x H x W.
         kernel: As `transformed` returns it, in the precision of the features.
         bias: out.
+        rectified: Whether negative outputs become zero.
+        result: Where the output is written, 1 x out x H x W; None: to memory of its own.
 
     Returns:
         1 x out x H x W, with all channels of a position side by side.
     """
-    convolved: Tensor = _Convolution.apply(features, kernel, bias)
-    return convolved
+    _, enter, leave = _transforms(features.device, features.dtype)
+    ends = _Ends(bias=bias, rectified=rectified)
+    return _by_tiles(features, enter, kernel.transpose(1, 2), leave, ends, result)
 
 
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, kernel: Kernel, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(kernel)
-        _, enter, leave = _transforms(features.device, features.dtype)
-        return _by_tiles(features, enter, kernel.transpose(1, 2), leave, bias)
+def slope_by_features(
+    slope: Tensor, kernel: Kernel, outputs: Tensor | None = None, result: Tensor | None = None
+) -> Tensor:
+    """Return the way back of `convolve`: the slope by the features, 1 x in x H x W.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        (kernel,) = ctx.saved_tensors
-        _, enter, leave = _transforms(slope.device, slope.dtype)
-        # The way back is a convolution with the kernel turned by half a turn, from its output
-        # to its input channels. Turning the tiles instead leaves the kernel as it is: the last of
-        # 36 positions is then the first.
-        return _by_tiles(slope, enter.flip(1), kernel, leave.flip(0)), None, None
+    Args:
+        slope: By the output, 1 x out x H x W.
+        kernel: That of the way there.
+        outputs: What came out, if that was rectified: there is no slope where it is zero.
+        result: Where it is written, as for `convolve`.
+    """
+    _, enter, leave = _transforms(slope.device, slope.dtype)
+    # The way back is a convolution with the kernel turned by half a turn, from its output
+    # to its input channels. Turning the tiles instead leaves the kernel as it is: the last of
+    # 36 positions is then the first.
+    ends = _Ends(outputs=outputs)
+    return _by_tiles(slope, enter.flip(1), kernel, leave.flip(0), ends, result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What is done to the features on their way in, and to the output, while they are at hand."""
+
+    bias: Tensor | None = None
+    rectified: bool = False
+    outputs: Tensor | None = None
 
 
 def _by_tiles(
-    features: Tensor, enter: Tensor, kernel: Tensor, leave: Tensor, bias: Tensor | None = None
+    features: Tensor,
+    enter: Tensor,
+    kernel: Tensor,
+    leave: Tensor,
+    ends: _Ends,
+    result: Tensor | None,
 ) -> Tensor:
     """Convolve 1 x in x H x W, a band of some rows of tiles after the other."""
     _, channels_in, height, width = features.shape
     channels_out = kernel.shape[2]
-    result = torch.empty(
-        (1, channels_out, height, width),
-        dtype=features.dtype,
-        device=features.device,
-        memory_format=torch.channels_last,
-    )
-    source, target = (x[0].permute(1, 2, 0) for x in (features, result))  # H x W x channels
+    if result is None:
+        result = features.new_empty(1, height, width, channels_out).permute(0, 3, 1, 2)
+    source, target = _by_rows(features), _by_rows(result)
+    seen = None if ends.outputs is None else _by_rows(ends.outputs)
     high, wide = -(-height // TILE), -(-width // TILE)
     bands = max(1, round(high * wide / _TILES_AT_ONCE))
     most_rows = -(-high // bands)
     largest = WINDOW**2 * most_rows * wide * max(channels_in, channels_out)
-    here, there = _workplace(largest, features)
+    here, there = _scratch(largest, features)
     for first in range(0, high, most_rows):
         rows = min(most_rows, high - first)
         tiles = rows * wide
         windows = here[: WINDOW**2 * tiles * channels_in].view(WINDOW**2, tiles * channels_in)
-        _cut(source, first, rows, wide, room=there, windows=windows)
+        _cut(source, seen, first, rows, wide, room=there, windows=windows)
         points = _multiplied(enter, windows, there).view(WINDOW**2, tiles, channels_in)
         products = here[: WINDOW**2 * tiles * channels_out].view(WINDOW**2, tiles, channels_out)
         torch.bmm(points, kernel, out=products)
@@ -128,19 +148,34 @@ def _by_tiles(
         by_rows.copy_(outputs.view(TILE, TILE, rows, wide, channels_out).permute(2, 0, 3, 1, 4))
         part = target[first * TILE : (first + rows) * TILE]
         inside = band.view(rows * TILE, wide * TILE, channels_out)[: len(part), :width]
-        if bias is None:
+        if ends.bias is None:
             part.copy_(inside)
         else:
-            torch.add(inside, bias, out=part)
+            torch.add(inside, ends.bias, out=part)
+        if ends.rectified:
+            part.clamp_(min=0)
     return result
 
 
+def _by_rows(features: Tensor) -> Tensor:
+    """Return 1 x channels x H x W as H x W x channels."""
+    return features[0].permute(1, 2, 0)
+
+
 def _cut(
-    source: Tensor, first: int, rows: int, wide: int, *, room: Tensor, windows: Tensor
+    source: Tensor,
+    seen: Tensor | None,
+    first: int,
+    rows: int,
+    wide: int,
+    *,
+    room: Tensor,
+    windows: Tensor,
 ) -> None:
     """Write the windows of the tiles from row `first` on of H x W x channels to `windows`.
 
     They come as 6 x 6 x rows x columns x channels. Those of neighbours overlap by two positions.
+    Where what was `seen` is zero, so are they.
     """
     height, width, channels = source.shape
     top, bottom = first * TILE - 1, (first + rows) * TILE + 1
@@ -149,13 +184,23 @@ def _cut(
     inside = source[max(top, 0) : min(bottom, height)]
     above = max(-top, 0)
     padded.zero_()
-    padded[above : above + len(inside), 1 : width + 1] = inside
+    filled = padded[above : above + len(inside), 1 : width + 1]
+    if seen is None:
+        filled.copy_(inside)
+    else:
+        masked(inside, seen[max(top, 0) : min(bottom, height)], result=filled)
     row, column, channel = padded.stride()
     size = (WINDOW, WINDOW, rows, wide, channels)
     overlapping = padded.as_strided(
         size, (row, column, TILE * row, TILE * column, channel), padded.storage_offset()
     )
     windows.view(size).copy_(overlapping)
+
+
+def masked(slope: Tensor, outputs: Tensor, result: Tensor) -> Tensor:
+    """Write a slope to `result` where outputs of a rectifier are positive, and zeros elsewhere."""
+    torch.ops.aten.threshold_backward.grad_input(slope, outputs, 0, grad_input=result)
+    return result
 
 
 def _multiplied(matrix: Tensor, columns: Tensor, room: Tensor) -> Tensor:
@@ -166,7 +211,7 @@ def _multiplied(matrix: Tensor, columns: Tensor, room: Tensor) -> Tensor:
 _own = threading.local()
 
 
-def _workplace(numbers: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _scratch(numbers: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return two pieces of memory for so many numbers each, which this thread keeps.
 
     Allocated anew for each band, they would lie where the next features should, which then grow

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 
 from styled.engine.memory import keep_freed_memory
-from styled.engine.objective import Objective, layer_features, style_targets
+from styled.engine.objective import Objective, layer_features, style_targets, workplace_for
 from styled.engine.optimizers import make_optimizer
 from styled.engine.stage import valid_colors
+from styled.engine.tiling import tiles
 from styled.engine.vgg import Vgg19, block_of, convolution_shapes, needed_slice
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID
@@ -63,13 +64,16 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
     objective = Objective(network, PYRAMID, photo, targets)
     optimizer = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, photo.device))
     image = photo.clone()
+    workplace = workplace_for(
+        network, PYRAMID, LAYERS, tiles(photo.shape[2], photo.shape[3], None, LAYERS)
+    )
 
     def product() -> None:
         factor @ factor  # its time is the point
 
     def bare() -> None:
         pixels = image.detach().requires_grad_()
-        features = layer_features(network, PYRAMID, pixels, LAYERS)
+        features = layer_features(network, PYRAMID, pixels, LAYERS, workplace)
         torch.autograd.grad(list(features.values()), pixels, list(features.values()))
 
     def step() -> None:

@@ -17,6 +17,7 @@ from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings
 from styled.engine.ladder import Pixels
 from styled.engine.memory import (
+    SMALL_BLOCKS,
     give_back,
     keep_freed_memory,
     peak_bytes,
@@ -56,7 +57,7 @@ def measured(network: Vgg19, recipe: Recipe, settings: Settings, size: Pixels) -
 
 def main(name: str, tile: str, history: str, steps: str, *sizes: str) -> None:
     """Measure each size a few times, and print the means."""
-    keep_freed_memory()
+    keep_freed_memory(SMALL_BLOCKS)  # as `stylize` does where there is a workplace
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Vgg19(untrained(), device)
     recipe = replace(RECIPES[name], steps=int(steps))

@@ -13,7 +13,7 @@ import torch
 
 from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings
-from styled.recipes import PYRAMID, RECIPES, Optimizer
+from styled.recipes import PYRAMID, RECIPES
 
 FULL = (4096, 2731)
 CPU = Footprint(PYRAMID, FULL, ((4096, 3000),), torch.float32, "cpu")
@@ -58,15 +58,15 @@ def test_with_tiles_only_images_grow_with_the_picture() -> None:
     tiled = replace(START, tile_px=512)
     small, large = CPU.peak_bytes(tiled, (2048, 1365)), CPU.peak_bytes(tiled, FULL)
     more_pixels = FULL[0] * FULL[1] - 2048 * 1365
-    images = 2 * 20 + 2 + 3 + 1
-    assert large - small == pytest.approx(more_pixels * (images * 12 + 8 * 4), rel=0.02)
+    held, update = 2 * 20 + 2 + 3 + 1, 6 + 3
+    assert large - small == pytest.approx(more_pixels * ((held + update) * 12 + 8 * 4), rel=0.02)
 
 
 def test_what_makes_a_picture_need_more() -> None:
     """A longer history, no tiles, five content layers, a larger style: each takes more."""
     size = (2048, 1365)
     assert CPU.peak_bytes(START, size) > CPU.peak_bytes(replace(START, tile_px=1024), size)
-    short = replace(START, optimizer=Optimizer(history=5))
+    short = replace(START, optimizer=replace(PYRAMID.optimizer, history=5))
     assert CPU.peak_bytes(START, size) - CPU.peak_bytes(short, size) == 30 * 2048 * 1365 * 12
     five = replace(CPU, recipe=RECIPES["five-layer"])
     adam = Settings(RECIPES["five-layer"].optimizer)

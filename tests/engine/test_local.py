@@ -118,7 +118,7 @@ def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured in /proc")
 def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
-    """A picture that would take 700 MB is painted in tiles where 500 are allowed: the same one.
+    """A picture that would take 400 MB is painted in tiles where 300 are allowed: the same one.
 
     That tiles really take no more than is predicted is measured in `test_footprint`.
     """
@@ -126,7 +126,7 @@ def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
     recipe = replace(RECIPE, steps=1)
     roomy = finish(LocalEngine(weights, CPU), recipe, content, style)
     engine = LocalEngine(weights, CPU, memory_limit=1 << 40)
-    engine._memory_limit = engine._resident_bytes + (500 << 20)
+    engine._memory_limit = engine._resident_bytes + (300 << 20)
     tight = finish(engine, recipe, content, style)
     assert (roomy.tile_px, tight.tile_px) == (None, 256)
     assert tight.degraded == ()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styled.engine import winograd
+from styled.engine import cpu_layers, winograd
 from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, convolution_shapes
 from styled.engine.weights import untrained
 from tests.engine.conftest import picture
@@ -52,7 +52,7 @@ def test_in_float64_it_is_the_definition(
     slope = torch.randn_like(expected)
     (expected_gradient,) = torch.autograd.grad(expected, features, slope)
 
-    found = winograd.convolve(features, winograd.transformed(kernel), bias)
+    found = cpu_layers.convolve(features, winograd.transformed(kernel), bias)
     (gradient,) = torch.autograd.grad(found, features, slope)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-13)
@@ -65,19 +65,19 @@ def test_the_error_in_float32_is_some_roundings(channels: tuple[int, int]) -> No
     features, kernel, bias = (x.float() for x in layer(37, 50, torch.float64, channels))
     true = F.conv2d(features.double(), kernel.double(), bias.double(), padding=1)
     direct = F.conv2d(features, kernel, bias, padding=1)
-    found = winograd.convolve(features, winograd.transformed(kernel), bias)
+    found = cpu_layers.convolve(features, winograd.transformed(kernel), bias)
     error, direct_error = (float((x - true).std() / true.std()) for x in (found, direct))
     assert error < 1.5e-6
     assert error < 10 * direct_error
 
 
 def test_values_beyond_the_edge_do_not_matter() -> None:
-    """What another picture left in the workplace is not seen: not even what is not a number."""
+    """What another picture left behind is not seen: not even what is not a number."""
     features, kernel, bias = layer(9, 10, torch.float32)
     at_points = winograd.transformed(kernel)
-    expected = winograd.convolve(features, at_points, bias)
-    winograd.convolve(torch.full((1, 5, 60, 60), torch.nan), at_points, bias)
-    assert torch.equal(winograd.convolve(features, at_points, bias), expected)
+    expected = cpu_layers.convolve(features, at_points, bias)
+    cpu_layers.convolve(torch.full((1, 5, 60, 60), torch.nan), at_points, bias)
+    assert torch.equal(cpu_layers.convolve(features, at_points, bias), expected)
 
 
 def test_threads_do_not_disturb_each_other() -> None:
@@ -86,7 +86,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 
     def convolved(part: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         features, kernel, bias = part
-        return winograd.convolve(features, winograd.transformed(kernel), bias)
+        return cpu_layers.convolve(features, winograd.transformed(kernel), bias)
 
     expected = [convolved(part) for part in parts]
     with ThreadPoolExecutor(4) as pool:

@@ -1,0 +1,133 @@
+"""The one block of memory that steps are taken in."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from styled.engine import cpu_layers, memory, winograd
+from styled.engine.objective import Objective, style_targets
+from styled.engine.vgg import Vgg19
+from styled.engine.workplace import Workplace, numbers_needed
+from styled.recipes import RECIPES, Recipe
+from tests.engine.conftest import picture
+
+LAYERS = [
+    ("relu1_1",),
+    ("conv1_1",),
+    ("relu1_1", "conv1_1"),
+    ("pool4",),
+    ("relu2_1", "conv4_2"),
+    *((*recipe.content_layers, *recipe.style_layers) for recipe in RECIPES.values()),
+]
+SIZES = [(16, 16), (37, 50), (96, 33)]
+
+
+def span(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor's memory begins and ends."""
+    return tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+
+
+def assert_apart(*tensors: Tensor) -> None:
+    """Assert that no two share a byte."""
+    for (_, end), (start, _) in pairwise(sorted(map(span, tensors))):
+        assert end <= start
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids="-".join)
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_that_is_needed_is_written_over(
+    layers: tuple[str, ...], size: tuple[int, int]
+) -> None:
+    """At each layer there and back, what lies in memory and is still needed lies apart."""
+    rooms = list(Workplace(layers, [size]).rooms(*size).values())
+    outputs = [room.output for room in rooms if room.output is not None]
+    slopes = [room.slope for room in rooms if room.slope is not None]
+    assert len(outputs) == len(rooms)
+    assert_apart(*outputs)
+    # The first layer's is that by the pixels, and the last layer's output has none from here.
+    assert len(slopes) == len(rooms) - 1
+    for i in reversed(range(1, len(rooms))):
+        by_output = slopes[i : i + 1]
+        assert_apart(*outputs[: i + 1], slopes[i - 1], *by_output)
+    end = min(span(output)[0] for output in outputs) + 4 * numbers_needed(layers, *size)
+    assert max(span(piece)[1] for piece in [*outputs, *slopes]) <= end
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids="-".join)
+def test_results_are_the_same_as_in_memory_of_their_own(
+    network: Vgg19, layers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features and gradient, byte for byte; a smaller picture after a larger one, and back."""
+    monkeypatch.setattr(winograd, "_TILES_AT_ONCE", 2)  # many bands: what is read is written over
+    monkeypatch.setattr(cpu_layers, "_BAND_NUMBERS", 1)
+    place = Workplace(layers, SIZES)
+    for height, width in [*SIZES, *reversed(SIZES)]:
+        image = picture(width, height).requires_grad_()
+        expected = network.features(image, layers)
+        found = network.features(image, layers, rooms=place.rooms(height, width))
+        for name in layers:
+            assert torch.equal(found[name], expected[name]), name
+        totals = [
+            torch.stack([f.square().mean() for f in of.values()]).sum() for of in (found, expected)
+        ]
+        gradients = [torch.autograd.grad(total, image)[0] for total in totals]
+        assert torch.equal(gradients[0][0], gradients[1][0])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+@pytest.mark.parametrize("tile_px", [None, 48])
+def test_what_an_image_left_behind_does_not_matter(
+    network: Vgg19, recipe: Recipe, tile_px: int | None
+) -> None:
+    """Losses and gradient of an image are the same before and after another has been looked at."""
+    content, style, other = picture(120, 90, 0), picture(90, 80, 1), picture(120, 90, 2)
+    targets = style_targets(network, recipe, [(style, 1.0)], tile_px)
+    objective = Objective(network, recipe, content, targets, tile_px)
+    image = picture(120, 90, 3)
+    losses, gradient = objective.evaluate(image)
+    kept = losses.total, gradient.clone()
+    objective.evaluate(other)
+    losses, gradient = objective.evaluate(image)
+    assert losses.total == kept[0]
+    assert torch.equal(gradient, kept[1])
+
+
+def test_it_is_hardly_larger_than_the_activations() -> None:
+    """Of `pyramid`, all outputs and two slopes of the deepest layers."""
+    recipe = RECIPES["pyramid"]
+    layers = {*recipe.content_layers, *recipe.style_layers}
+    rooms = Workplace(layers, [(256, 384)]).rooms(256, 384)
+    activations = sum(room.output.numel() for room in rooms.values() if room.output is not None)
+    assert activations <= numbers_needed(layers, 256, 384) <= 1.05 * activations
+
+
+def test_more_than_there_can_be_is_a_lack_of_memory() -> None:
+    """The kernel refuses; that is said as everywhere else, so that tiles are tried."""
+    with pytest.raises(MemoryError, match="out of memory"):
+        Workplace(["relu1_1"], [(1 << 20, 1 << 21)])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells this in /proc")
+def test_it_is_given_back_at_once(network: Vgg19) -> None:
+    """A hundred megabytes are gone with the last that looks at them: nothing goes in circles."""
+    layers, device = RECIPES["pyramid"].style_layers, torch.device("cpu")
+    network.features(picture(16, 16), layers)  # what is loaded on demand is loaded now
+    memory.give_back(device)
+    before = memory.used_bytes(device)
+    gc.disable()
+    try:
+        place = Workplace(layers, [(256, 320)])
+        image = picture(320, 256).requires_grad_()
+        found = network.features(image, layers, rooms=place.rooms(256, 320))
+        torch.autograd.grad([f.sum() for f in found.values()], image)
+        assert memory.used_bytes(device) - before > 90e6
+        del place, found, image
+        assert memory.used_bytes(device) - before < 40e6
+    finally:
+        gc.enable()
