@@ -14,7 +14,8 @@ from styled.engine.style_losses import StyleTarget
 from styled.engine.vgg import Vgg19
 from styled.recipes import Recipe
 
-LIMIT_BYTES = 1 << 28
+LIMIT_BYTES = 1 << 26
+"""Those of `pyramid` take 2.4 MB for a style at one size. What is not there costs a look at the style."""
 
 
 class StyleCache:
