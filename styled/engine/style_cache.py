@@ -15,7 +15,7 @@ from styled.engine.vgg import Vgg19
 from styled.recipes import Recipe
 
 LIMIT_BYTES = 1 << 26
-"""Those of `pyramid` take 2.4 MB for a style at one size. What is not there costs a look at the style."""
+"""Those of `pyramid` take 2.4 MB for a style at one size; what is forgotten costs another look."""
 
 
 class StyleCache:
