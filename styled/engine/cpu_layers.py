@@ -23,7 +23,7 @@ from styled.recipes import Pooling
 
 _BAND_NUMBERS: Final = 1 << 19
 """How many numbers of a layer are worked on at once, by whole rows, which should stay in the
-processor's cache. No more bytes than `memory.SMALL_BLOCKS`."""
+processor's cache. Below `memory.SMALL_BLOCKS`, but for very long rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +201,8 @@ class _AveragePooling(torch.autograd.Function):
 
 def _pooled(features: Tensor, room: Room) -> Tensor:
     """Return the place for half of the rows and columns of features."""
+    if min(features.shape[2:]) < 2:
+        raise RuntimeError(f"features of {tuple(features.shape)} are too small to be pooled")
     if room.output is not None:
         return room.output
     _, channels, height, width = features.shape
@@ -251,7 +253,7 @@ def _by_bands(
 
 def _bands(rows: int, row_numbers: int) -> Iterator[tuple[int, int]]:
     """Yield where to begin and to end if so many rows of so many numbers are taken in turn."""
-    at_once = max(8, _BAND_NUMBERS // row_numbers)
+    at_once = max(2, _BAND_NUMBERS // row_numbers)
     for first in range(0, rows, at_once):
         yield first, min(first + at_once, rows)
 

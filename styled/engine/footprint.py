@@ -36,7 +36,7 @@ FIXED_BYTES = 48 << 20
 where convolutions keep their tiles (see `winograd`)."""
 
 _IMAGE_BYTES = 3 * 4
-_INDEX_BYTES = 8  # max pooling remembers where each maximum was
+_INDEX_BYTES = 8  # torch's max pooling remembers where each maximum was
 _UPDATE_IMAGES = 6  # that an update of the optimiser needs for a moment...
 _TRANSFORM_IMAGES = 3  # ...and where it tells frequencies apart
 
@@ -134,14 +134,19 @@ class Footprint:
     def _workplace_bytes(self, cut: Sequence[Tile]) -> tuple[int, int]:
         """Return what a workplace for these tiles has, and what is needed beside it for a moment.
 
-        That is the slope by the widest features, where it can't be added in place.
+        That is, of one layer's features in the core of a tile, their difference from the photo's
+        and its square, or a copy of them and the slope by them, where these are not views; and
+        all of the photo's where they are not kept.
         """
-        layers = {**self.recipe.content_layers, **self.recipe.style_layers}
-        numbers = max(numbers_needed(layers, *tile.window_size) for tile in cut)
-        in_place = len(cut) == 1 and not self.has_opacity
-        window = max(map(_window_pixels, cut))
-        beside = 0 if in_place else channels_of("conv1_1") * window * (1 + self.has_opacity)
-        return 4 * numbers, 4 * beside
+        content, style = self.recipe.content_layers, self.recipe.style_layers
+        layers = {**content, **style}
+        windows = {tile.window_size for tile in cut}
+        numbers = max(numbers_needed(layers, height, width) for height, width in windows)
+        copied = {**content, **(style if len(cut) > 1 or self.has_opacity else {})}
+        beside = 2 * max(map(_numbers_per_pixel, ([name] for name in copied)), default=0.0)
+        if not keeps_content_features(self.recipe, len(cut)):
+            beside += _numbers_per_pixel(content)
+        return 4 * numbers, int(4 * beside * max(tile.core_pixels for tile in cut))
 
     def _step_bytes(self, window: int, precision: torch.dtype) -> int:
         """Return what forward and backward pass over a window of so many pixels keep."""

@@ -12,6 +12,7 @@ import torch
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
+_MOST_IN_OLD_GLIBC = 32 << 20  # before 2.35
 
 SHARE_OF_FREE = 0.9
 """How much of the memory that is free now one picture may count on."""
@@ -25,9 +26,9 @@ SMALL_BLOCKS = 3 << 20
 def keep_freed_memory(largest: int = EVERY_BLOCK) -> None:
     """Have the C library reuse freed memory instead of handing it back to the kernel.
 
-    Every step allocates and frees the same large activations. By default glibc returns
-    each of them at once, and the kernel clears the pages anew at every step: a fifth of
-    the time of a step on a CPU. Where there is no glibc this does nothing.
+    Without a `Workplace` every step allocates and frees the same large activations. By default
+    glibc returns each of them at once, and the kernel clears the pages anew at every step: a
+    fifth of the time of a step on a CPU. Where there is no glibc this does nothing.
 
     Args:
         largest: Blocks of more bytes are still mapped one by one. A freed block often can't be
@@ -39,7 +40,8 @@ def keep_freed_memory(largest: int = EVERY_BLOCK) -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # as Windows has it
         return
-    mallopt(_M_MMAP_THRESHOLD, largest)
+    if not mallopt(_M_MMAP_THRESHOLD, largest):
+        mallopt(_M_MMAP_THRESHOLD, _MOST_IN_OLD_GLIBC)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_ARENA_MAX, 1)
 

@@ -118,8 +118,11 @@ def layer_features(
 ) -> dict[str, Tensor]:
     """Return the features of 1x3xHxW in the recipe's space, as it has the network see it.
 
-    In a workplace for these layers they are there until the next ones are.
+    In a workplace they are there until the next ones are. It has to be for just these layers where
+    a gradient is wanted; otherwise they may be some of its own.
     """
+    if workplace is not None and image.requires_grad and workplace.layers != frozenset(layers):
+        raise ValueError("a workplace has no way back through fewer layers than its own")
     if recipe.normalize_input and recipe.space == "srgb":
         image = normalize(image)
     elif not recipe.normalize_input and recipe.space == "normalized":

@@ -46,6 +46,11 @@ class Tile:
         rows, columns = self.rows, self.columns
         return rows.window_stop - rows.window_start, columns.window_stop - columns.window_start
 
+    @property
+    def core_pixels(self) -> int:
+        """How many pixels are the tile's own."""
+        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+
     def window(self, image: Tensor) -> Tensor:
         """Return the part of 1xCxHxW that the tile looks at, as a view."""
         return image[

@@ -214,8 +214,7 @@ _own = threading.local()
 def _scratch(numbers: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return two pieces of memory for so many numbers each, which this thread keeps.
 
-    Allocated anew for each band, they would lie where the next features should, which then grow
-    the heap: by a fifth of what a picture takes.
+    Taken and freed for each band, they would leave holes in the heap, or be mapped and cleared.
     """
     places: dict[tuple[torch.device, torch.dtype], Tensor] = _own.__dict__.setdefault("places", {})
     kind = like.device, like.dtype

@@ -3,7 +3,8 @@
 What a layer makes of a picture is needed until the way back has passed it, and a slope only by
 the layer before. All of it has its place in one block, found once: activations one after the
 other, from the first layer on; slopes in what lies beyond the activations that are still needed,
-in turn at its near and at its far end. So the block is hardly larger than the activations.
+in turn at its near and at its far end. So for many layers the block is hardly larger than the
+activations.
 
 The C library would do with as much, were it not for the gaps between its pieces, which come to
 as much again (see `memory.keep_freed_memory`).
@@ -28,6 +29,11 @@ _NUMBER_BYTES: Final = 4
 
 _ALIGNMENT: Final = 16
 """Pieces begin at multiples of so many numbers, which is a line of a processor's cache."""
+
+# As the C library maps memory; without it, processes that come of this one would share it.
+_PRIVATE: Final = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+)
 
 Shape = tuple[int, int, int]
 """Channels, height and width."""
@@ -57,18 +63,19 @@ class Workplace:
         """Take as much as the largest pass needs; the kernel gives it when it is first used.
 
         Args:
-            layers: Those that are asked for, see `Vgg19.features`.
+            layers: Those that are asked for, see `Vgg19.features`. A pass without a way back
+                may ask for some of them.
             sizes: Height and width of the pictures.
 
         Raises:
             MemoryError: there is not as much.
         """
-        self._layers = frozenset(layers)
-        numbers = max(numbers_needed(layers, height, width) for height, width in sizes)
-        give_back_heap()  # from now on large pieces lie here, and not where styles' features lay
+        self.layers = frozenset(layers)
+        numbers = max(numbers_needed(layers, height, width) for height, width in set(sizes))
+        give_back_heap()  # what lay there will lie here
         try:
             # Not of the C library's heap: it goes back to the kernel as soon as nobody needs it.
-            block = mmap.mmap(-1, numbers * _NUMBER_BYTES)
+            block = mmap.mmap(-1, numbers * _NUMBER_BYTES, **_PRIVATE)
         except OSError as error:
             raise MemoryError(f"out of memory: {error}") from error
         self._block = torch.frombuffer(block, dtype=torch.uint8).untyped_storage()
@@ -78,7 +85,7 @@ class Workplace:
 
         A ReLU has none where nobody asks for its convolution's own output: it is done in place.
         """
-        layers = _written(self._layers, height, width)
+        layers = _written(self.layers, height, width)
         ends = list(accumulate(layer.numbers for layer in layers))
         total = _total(layers)
         rooms = {}
@@ -94,7 +101,9 @@ class Workplace:
     def _at(self, start: int, shape: Shape) -> Tensor:
         channels, height, width = shape
         strides = (channels * height * width, 1, width * channels, channels)
-        return torch.empty(0).set_(self._block, start, (1, *shape), strides)
+        return torch.empty(0, dtype=torch.float32, device="cpu").set_(
+            self._block, start, (1, *shape), strides
+        )
 
 
 def numbers_needed(layers: Collection[str], height: int, width: int) -> int:

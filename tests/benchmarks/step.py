@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from styled.engine.memory import keep_freed_memory
+from styled.engine.memory import EVERY_BLOCK, SMALL_BLOCKS, keep_freed_memory
 from styled.engine.objective import Objective, layer_features, style_targets, workplace_for
 from styled.engine.optimizers import make_optimizer
 from styled.engine.stage import valid_colors
@@ -44,13 +44,13 @@ def operations(height: int, width: int) -> float:
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
     """Print rates and shares; both precisions, medians of turns taken one after the other."""
-    keep_freed_memory()
     print(f"a step against a matrix product; torch {torch.__version__}, {device}, "
           f"{torch.get_num_threads()} threads, medians of {ROUNDS}")  # fmt: skip
     print(f"{'precision':<10}{'size':<12}{'product':>13}{'bare loop':>11}{'share':>7}"
           f"{'step':>10}{'share':>7}{'beyond':>8}")  # fmt: skip
     for dtype in (torch.float32, torch.bfloat16):
         network = Vgg19(untrained(), device, dtype)
+        keep_freed_memory(SMALL_BLOCKS if network.has_own_layers else EVERY_BLOCK)
         for size in sizes:
             pair = next(iter(pairs(size, paintings)))
             photo, painting = pair.photo.to(device), pair.painting.to(device)

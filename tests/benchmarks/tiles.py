@@ -15,6 +15,7 @@ import torch
 from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings
 from styled.engine.memory import (
+    SMALL_BLOCKS,
     give_back,
     keep_freed_memory,
     peak_bytes,
@@ -37,7 +38,7 @@ STYLE_PX = 1024
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
     """Print a row for each size and tile; the baseline is the whole, where it is tried."""
-    keep_freed_memory()
+    keep_freed_memory(SMALL_BLOCKS)  # as `stylize` does where there is a workplace
     network = Vgg19(untrained(), device)
     print(f"one step in tiles; torch {torch.__version__}, {device}, untrained network")
     print(f"{'size':<14}{'tile':>8}{'evaluate':>12}{'ratio':>8}{'update':>10}"

@@ -28,6 +28,8 @@ START = Settings(replace(PYRAMID.optimizer, history=20))
         ("pyramid", 0, 20, 2, ("320x256", "448x384", "640x480")),
         ("pyramid", 256, 5, 2, ("512x384",)),
         ("avgpool", 0, 20, 2, ("448x384",)),
+        ("five-layer", 0, 5, 2, ("448x384",)),
+        ("five-layer", 256, 5, 2, ("640x512",)),
     ],
 )
 def test_the_prediction_is_within_15_percent_of_what_is_measured(

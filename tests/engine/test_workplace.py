@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,11 +13,12 @@ import torch
 from torch import Tensor
 
 from styled.engine import cpu_layers, memory, winograd
-from styled.engine.objective import Objective, style_targets
+from styled.engine.objective import Objective, layer_features, style_targets
+from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.workplace import Workplace, numbers_needed
 from styled.recipes import RECIPES, Recipe
-from tests.engine.conftest import picture
+from tests.engine.conftest import driven, picture
 
 LAYERS = [
     ("relu1_1",),
@@ -82,20 +85,57 @@ def test_results_are_the_same_as_in_memory_of_their_own(
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 @pytest.mark.parametrize("tile_px", [None, 48])
-def test_what_an_image_left_behind_does_not_matter(
-    network: Vgg19, recipe: Recipe, tile_px: int | None
+@pytest.mark.parametrize("has_opacity", [False, True])
+def test_an_objective_is_the_same_without_it(
+    network: Vgg19,
+    recipe: Recipe,
+    tile_px: int | None,
+    has_opacity: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Losses and gradient of an image are the same before and after another has been looked at."""
-    content, style, other = picture(120, 90, 0), picture(90, 80, 1), picture(120, 90, 2)
+    """Losses and gradient, whatever has been looked at before."""
+    content, style, image = picture(120, 90, 0), picture(90, 80, 1), picture(120, 90, 3)
+    if has_opacity:
+        content = torch.cat([content, picture(120, 90, 4)[:, :1]], dim=1)
     targets = style_targets(network, recipe, [(style, 1.0)], tile_px)
     objective = Objective(network, recipe, content, targets, tile_px)
-    image = picture(120, 90, 3)
+    objective.evaluate(picture(120, 90, 2))
     losses, gradient = objective.evaluate(image)
-    kept = losses.total, gradient.clone()
-    objective.evaluate(other)
-    losses, gradient = objective.evaluate(image)
-    assert losses.total == kept[0]
-    assert torch.equal(gradient, kept[1])
+    monkeypatch.setattr("styled.engine.objective.workplace_for", lambda *_: None)
+    plain = Objective(network, recipe, content, targets, tile_px)
+    assert objective._workplace is not None
+    assert plain._workplace is None
+    expected_losses, expected = plain.evaluate(image)
+    assert losses.total == expected_losses.total
+    assert torch.equal(gradient, expected)
+
+
+def test_a_way_back_through_fewer_layers_is_refused(network: Vgg19) -> None:
+    """Its slopes would lie elsewhere; without a gradient some of the layers may be asked for."""
+    place = Workplace(["relu2_1", "relu3_1"], [(40, 40)])
+    recipe, image = RECIPES["pyramid"], picture(40, 40)
+    found = layer_features(network, recipe, image, {"relu2_1": 1.0}, place)["relu2_1"].clone()
+    expected = layer_features(network, recipe, image, {"relu2_1": 1.0})["relu2_1"]
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="fewer layers"):
+        layer_features(network, recipe, image.requires_grad_(), {"relu2_1": 1.0}, place)
+
+
+def test_where_there_is_no_room_for_it_a_picture_is_painted_in_tiles(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real refusal of the kernel, of a block that is made too large for whole pictures only."""
+
+    class Greedy(Workplace):
+        def __init__(self, layers: Collection[str], sizes: Iterable[tuple[int, int]]) -> None:
+            sizes = list(sizes)
+            super().__init__(layers, [*sizes, (1 << 20, 1 << 21)] if len(sizes) == 1 else sizes)
+
+    monkeypatch.setattr("styled.engine.objective.Workplace", Greedy)
+    recipe = replace(RECIPES["pyramid"], steps=2, scales=None)
+    result = driven(stylize(network, picture(600, 80), [(picture(40, 40, 1), 1.0)], recipe))
+    assert result.tile_px is not None
+    assert result.image.shape == (1, 3, 80, 600)
 
 
 def test_it_is_hardly_larger_than_the_activations() -> None:
