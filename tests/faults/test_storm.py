@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,15 @@ def test_without_kernel_events_the_inbox_is_polled_and_that_is_said(studio: Stud
     assert any("polled" in note for note in degraded)
 
 
+def opened_by(pid: int) -> list[str]:
+    """Return what a process has open; what it closes meanwhile is not in it."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(descriptor))
+    return found
+
+
 def test_polling_works_alone(studio: Studio) -> None:
     """No inotify instance is used, and that is no degradation: it was asked for."""
     studio.configure(intake="{mode: polling, settle_seconds: 0.2}")
@@ -94,6 +103,5 @@ def test_polling_works_alone(studio: Studio) -> None:
         daemon.wait_for("daemon.started")
         studio.drop("coffee/a.jpg", "coffee", (96, 72))
         daemon.wait_until(lambda: studio.files("inbox") == [])
-        descriptors = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
-        assert not any("inotify" in os.readlink(path) for path in descriptors)
+        assert not any("inotify" in what for what in opened_by(daemon.process.pid))
     assert not studio.sidecar("outbox/coffee/a.jpg.json")["degraded"]
