@@ -2,7 +2,8 @@
 
 What a step needs is counted layer by layer. What comes on top, the scratch space of
 convolutions and what an allocator leaves unused between its blocks, is measured: see
-`OVERHEAD`, and `tests/engine/test_footprint.py`, which holds both to the truth.
+`OVERHEAD`, which steps in a `Workplace` are spared, and `tests/engine/test_footprint.py`, which
+holds both to the truth.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ class Objective:
         self._layers = {**recipe.content_layers, **recipe.style_layers}
         self._opacity = None if alpha is None else Opacity(alpha, self._layers)
         self._tiles = tiles(content.shape[2], content.shape[3], tile_px, self._layers)
-        self._workplace = workplace_for(network, recipe, self._layers, self._tiles)
+        self._workplace = workplace_for(network, self._layers, self._tiles)
         self._kept = (
             [self._content_at(tile) for tile in self._tiles]
             if keeps_content_features(recipe, len(self._tiles))
@@ -416,10 +416,8 @@ class Objective:
         }
 
 
-def workplace_for(
-    network: Vgg19, recipe: Recipe, layers: Collection[str], cut: Sequence[Tile]
-) -> Workplace | None:
-    """Return memory for looking at each of some tiles; None where the device's library has it."""
+def workplace_for(network: Vgg19, layers: Collection[str], cut: Sequence[Tile]) -> Workplace | None:
+    """Return memory for looking at each of some tiles; None where torch has it."""
     if not network.has_own_layers:
         return None
     sizes = [tile.window_size for tile in cut]

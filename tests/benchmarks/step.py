@@ -64,9 +64,7 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
     objective = Objective(network, PYRAMID, photo, targets)
     optimizer = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, photo.device))
     image = photo.clone()
-    workplace = workplace_for(
-        network, PYRAMID, LAYERS, tiles(photo.shape[2], photo.shape[3], None, LAYERS)
-    )
+    workplace = workplace_for(network, LAYERS, tiles(photo.shape[2], photo.shape[3], None, LAYERS))
 
     def product() -> None:
         factor @ factor  # its time is the point
