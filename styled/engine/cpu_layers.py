@@ -82,7 +82,7 @@ def pool(features: Tensor, pooling: Pooling, room: Room = NO_ROOM) -> Tensor:
         pooled = _MaxPooling.apply(features, room)
     else:
         pooled = _AveragePooling.apply(
-            features, 2.0 if pooling == "average_rescaled" else 1.0, room
+            features, 2 if pooling == "average_rescaled" else 4, room
         )
     return pooled
 
@@ -180,12 +180,14 @@ class _MaxPooling(torch.autograd.Function):
 
 class _AveragePooling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, factor: float, room: Room) -> Tensor:
+    def forward(ctx: Any, features: Tensor, divisor: int, room: Room) -> Tensor:
         output = _pooled(features, room)
-        torch.ops.aten.avg_pool2d.out(features, [2, 2], [2, 2], out=output)
+        torch.ops.aten.avg_pool2d.out(
+            features, [2, 2], [2, 2], divisor_override=divisor, out=output
+        )
         ctx.save_for_backward(features)
-        ctx.factor, ctx.place = factor, room.slope
-        return output.mul_(factor)
+        ctx.divisor, ctx.place = divisor, room.slope
+        return output
 
     @staticmethod
     @once_differentiable
@@ -193,7 +195,7 @@ class _AveragePooling(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         result = _place(ctx.place, features)
         torch.ops.aten.avg_pool2d_backward.grad_input(
-            slope * ctx.factor, features, [2, 2], [2, 2], [0, 0], False, True, None,
+            slope, features, [2, 2], [2, 2], [0, 0], False, True, ctx.divisor,
             grad_input=result,
         )  # fmt: skip
         return result, None, None

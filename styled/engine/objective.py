@@ -121,7 +121,8 @@ def layer_features(
     In a workplace they are there until the next ones are. It has to be for just these layers where
     a gradient is wanted; otherwise they may be some of its own.
     """
-    if workplace is not None and image.requires_grad and workplace.layers != frozenset(layers):
+    way_back = image.requires_grad and torch.is_grad_enabled()
+    if workplace is not None and way_back and workplace.layers != frozenset(layers):
         raise ValueError("a workplace has no way back through fewer layers than its own")
     if recipe.normalize_input and recipe.space == "srgb":
         image = normalize(image)

@@ -12,6 +12,7 @@ as much again (see `memory.keep_freed_memory`).
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class _Layer:
 class Workplace:
     """Memory for one pass at a time over pictures of some size, or smaller.
 
-    What a pass has found is there until the next one begins.
+    What a pass has found is there until the next one begins, and so is its way back, which nobody
+    may go after that: it would lead over what the next one has written.
     """
 
     def __init__(self, layers: Collection[str], sizes: Iterable[tuple[int, int]]) -> None:
@@ -77,6 +79,8 @@ class Workplace:
             # Not of the C library's heap: it goes back to the kernel as soon as nobody needs it.
             block = mmap.mmap(-1, numbers * _NUMBER_BYTES, **_PRIVATE)
         except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
             raise MemoryError(f"out of memory: {error}") from error
         self._block = torch.frombuffer(block, dtype=torch.uint8).untyped_storage()
 

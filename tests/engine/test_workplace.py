@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
-import sys
+import mmap
+import weakref
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from styled.engine import cpu_layers, memory, winograd
+from styled.engine import cpu_layers, winograd
 from styled.engine.objective import Objective, layer_features, style_targets
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
@@ -153,21 +155,27 @@ def test_more_than_there_can_be_is_a_lack_of_memory() -> None:
         Workplace(["relu1_1"], [(1 << 20, 1 << 21)])
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells this in /proc")
-def test_it_is_given_back_at_once(network: Vgg19) -> None:
-    """A hundred megabytes are gone with the last that looks at them: nothing goes in circles."""
-    layers, device = RECIPES["pyramid"].style_layers, torch.device("cpu")
-    network.features(picture(16, 16), layers)  # what is loaded on demand is loaded now
-    memory.give_back(device)
-    before = memory.used_bytes(device)
+def test_it_is_given_back_at_once(network: Vgg19, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is gone with the last that looks at it: nothing goes in circles."""
+    layers = RECIPES["pyramid"].style_layers
+    blocks = []
+    mapped = mmap.mmap
+
+    def remembered(*args: Any, **settings: Any) -> mmap.mmap:
+        block = mapped(*args, **settings)
+        blocks.append(weakref.ref(block))
+        return block
+
+    monkeypatch.setattr("styled.engine.workplace.mmap.mmap", remembered)
     gc.disable()
     try:
-        place = Workplace(layers, [(256, 320)])
-        image = picture(320, 256).requires_grad_()
-        found = network.features(image, layers, rooms=place.rooms(256, 320))
+        place = Workplace(layers, [(64, 80)])
+        image = picture(80, 64).requires_grad_()
+        found = network.features(image, layers, rooms=place.rooms(64, 80))
         torch.autograd.grad([f.sum() for f in found.values()], image)
-        assert memory.used_bytes(device) - before > 90e6
-        del place, found, image
-        assert memory.used_bytes(device) - before < 40e6
+        del place, image
+        assert [block() is None for block in blocks] == [False]
+        del found
+        assert [block() is None for block in blocks] == [True]
     finally:
         gc.enable()
