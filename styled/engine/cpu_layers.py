@@ -81,9 +81,7 @@ def pool(features: Tensor, pooling: Pooling, room: Room = NO_ROOM) -> Tensor:
     if pooling == "max":
         pooled = _MaxPooling.apply(features, room)
     else:
-        pooled = _AveragePooling.apply(
-            features, 2 if pooling == "average_rescaled" else 4, room
-        )
+        pooled = _AveragePooling.apply(features, 2 if pooling == "average_rescaled" else 4, room)
     return pooled
 
 

@@ -34,9 +34,9 @@ AQUARELLE = """\
   aquarelle:
     image: styles/coffee.jpg
     recipe: udacity
-    overrides: {size: {long_edge: 48}, steps: 20}
+    overrides: {size: {long_edge: 48}, steps: 60}
 folders:"""
-"""A style that takes a second or two; put in place of `folders:`; its folder comes first."""
+"""A style that takes some seconds; put in place of `folders:`; its folder comes first."""
 
 
 def paint_slowly(studio: Studio, steps: int) -> None:
