@@ -20,6 +20,7 @@ import skimage.data
 from PIL import Image
 
 from styled.cli.demo_pictures import draw_painting
+from styled.files import TEMPORARY_PREFIX
 
 PYRAMID = """\
 default_style: swirls
@@ -83,8 +84,14 @@ class Studio:
         return path
 
     def files(self, root: str) -> list[str]:
-        """Return all files below one of the folders, relative to it, without the gallery's."""
+        """Return all files below one of the folders, relative to it, without the gallery's.
+
+        A file that is just being written has a name of its own for a moment; it is waited for.
+        """
         base = self.folder / root
+        deadline = time.monotonic() + 2.0
+        while any(base.rglob(f"{TEMPORARY_PREFIX}*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
         found = (str(p.relative_to(base)) for p in base.rglob("*") if p.is_file())
         return sorted(
             name for name in found if not name.startswith(("gallery.html", "gallery_files"))
