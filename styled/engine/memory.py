@@ -30,6 +30,9 @@ def keep_freed_memory(largest: int = EVERY_BLOCK) -> None:
     glibc returns each of them at once, and the kernel clears the pages anew at every step: a
     fifth of the time of a step on a CPU. Where there is no glibc this does nothing.
 
+    It holds for the whole process, until it is told otherwise: `stylize` does so at each scale, by
+    what the network's layers do there.
+
     Args:
         largest: Blocks of more bytes are still mapped one by one. A freed block often can't be
             had again, for a crumb of it remains in use: a heap with few sizes of blocks grows

@@ -32,6 +32,12 @@ Bands of a photo of 96 px lay within 50 of it. In one without any curvature, whe
 the same, rounding alone would tell how far to go.
 """
 
+REGAINED = 0.5
+"""How much of a halving a good step makes up for, after one that had to be taken back.
+
+If all of it is made up for at once, every other step of a start from noise leads uphill.
+"""
+
 State = dict[str, Any]
 """Tensors, numbers and lists of them, as torch.save with weights_only reads them back."""
 
@@ -131,26 +137,27 @@ class Lbfgs:
         # Scalars, made with the first step:
         self._stretch: Tensor | None = None  # of the last pair; 0: no pair is of use
         self._blind_steps: Tensor | None = None  # in a row, without any pair of use
-        self._taken_back: Tensor | None = None  # in a row
+        self._halvings: Tensor | None = None  # of the next step, after some that led uphill
         self._last: _Visited | None = None
 
     def update(self, image: Tensor, gradient: Tensor, total: float | Tensor) -> None:
         """Take one step; see `Optimizer`."""
-        if self._stretch is None or self._blind_steps is None or self._taken_back is None:
+        if self._stretch is None or self._blind_steps is None or self._halvings is None:
             nothing = image.new_zeros(())
-            self._stretch, self._blind_steps, self._taken_back = nothing, nothing, nothing
+            self._stretch, self._blind_steps, self._halvings = nothing, nothing, nothing
         total = torch.as_tensor(total, dtype=image.dtype, device=image.device)
+        uphill = torch.zeros_like(total, dtype=torch.bool)
         if self._last is not None:
             self._remember(image - self._last.image, gradient - self._last.gradient)
             if self._recipe.reach:
                 uphill = total > self._last.total
-                self._taken_back = torch.where(uphill, self._taken_back + 1, 0.0)
+                made_up = (self._halvings - REGAINED).clamp(min=0.0)
+                self._halvings = torch.where(uphill, self._halvings + 1, made_up)
                 total = torch.where(uphill, self._last.total, total)
                 gradient = torch.where(uphill, self._last.gradient, gradient)
                 image.copy_(torch.where(uphill, self._last.image, image))
-        move = self._direction(image, gradient)
-        # Each time in a row that a step was taken back, the next goes half as far.
-        move.mul_(_rate(self._recipe, self._steps) * torch.pow(0.5, self._taken_back))
+        move = self._direction(image, gradient, again=uphill)
+        move.mul_(_rate(self._recipe, self._steps) * torch.pow(0.5, self._halvings))
         if self._recipe.reach:
             length = torch.linalg.vector_norm(move) / move.numel() ** 0.5
             move.mul_((self._recipe.reach / length.clamp(min=1e-12)).clamp(max=1.0))
@@ -160,10 +167,10 @@ class Lbfgs:
             image.clamp_(self._box.least, self._box.largest)
         self._steps += 1
 
-    def _direction(self, image: Tensor, gradient: Tensor) -> Tensor:
+    def _direction(self, image: Tensor, gradient: Tensor, again: Tensor) -> Tensor:
+        """Return where to go; `again` tells whether the last step from here was taken back."""
         assert self._stretch is not None
         assert self._blind_steps is not None
-        assert self._taken_back is not None
         downhill = self._without_blocked(image, gradient, -gradient)
         direction = self._without_blocked(image, gradient, self._newton_step(downhill))
         knows = self._stretch > 0
@@ -174,8 +181,7 @@ class Lbfgs:
         for pair in self._pairs:
             pair.inverse_curvature.mul_(leads_down)
         blind = downhill.mul_(self._blind_reach(downhill))
-        is_blind_step = ~leads_down & (self._taken_back == 0)
-        self._blind_steps = self._blind_steps + is_blind_step
+        self._blind_steps = self._blind_steps + (~leads_down & ~again)
         return torch.where(leads_down, direction, blind)
 
     def _blind_reach(self, downhill: Tensor) -> Tensor:
@@ -268,7 +274,7 @@ class Lbfgs:
         last = self._last
         return {
             "steps": self._steps,
-            "scalars": [self._stretch, self._blind_steps, self._taken_back],
+            "scalars": [self._stretch, self._blind_steps, self._halvings],
             # Copied: the next step may change the number, and a checkpoint is written later.
             "pairs": [
                 [p.moved, p.bent, p.inverse_curvature.clone(), p.energies] for p in self._pairs
@@ -279,7 +285,7 @@ class Lbfgs:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state` has returned."""
         self._steps = state["steps"]
-        self._stretch, self._blind_steps, self._taken_back = state["scalars"]
+        self._stretch, self._blind_steps, self._halvings = state["scalars"]
         self._pairs.clear()
         self._pairs.extend(_Pair(*pair) for pair in state["pairs"])
         last = state["last"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.guard import MOST_FAILURES, Settings, check_result, is_good, safer
+from styled.engine.memory import EVERY_BLOCK, SMALL_BLOCKS
 from styled.engine.progress import Stylized
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
@@ -67,17 +68,30 @@ def test_weights_with_an_infinity_end_in_an_engine_failure() -> None:
     assert "Adam" in str(caught.value)
 
 
-def test_bfloat16_that_overflows_gives_way_to_float32(network: Vgg19) -> None:
+class Overflowing(Vgg19):
+    """One whose features are too large for its precision; its copy in float32 is as any other."""
+
+    def features(self, *args: object, **options: object) -> dict[str, Tensor]:
+        """Return them times the largest number that there is."""
+        found = super().features(*args, **options)  # type: ignore[arg-type]  # handed through
+        return {name: f * torch.finfo(f.dtype).max for name, f in found.items()}
+
+
+def test_bfloat16_that_overflows_gives_way_to_float32() -> None:
     """A number that bfloat16 can't give is computed in float32 from then on, on record."""
-
-    class Overflowing(Vgg19):
-        def features(self, *args: object, **options: object) -> dict[str, Tensor]:
-            found = super().features(*args, **options)  # type: ignore[arg-type]  # handed through
-            return {name: f * torch.finfo(f.dtype).max for name, f in found.items()}
-
     result = painted(Overflowing(untrained(), dtype=torch.bfloat16), UNBOUNDED)
     assert result.degraded[0].endswith("convolutions went on in float32")
     assert len(result.degraded) == 1
+
+
+def test_what_gives_way_to_float32_keeps_its_memory_as_float32_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There a step has a workplace, and what is freed beside it is not kept."""
+    kept: list[int] = []
+    monkeypatch.setattr("styled.engine.stylize.keep_freed_memory", kept.append)
+    painted(Overflowing(untrained(), dtype=torch.bfloat16), UNBOUNDED)
+    assert kept == [EVERY_BLOCK, SMALL_BLOCKS]
 
 
 def test_a_resumed_job_remembers_what_became_safer(network: Vgg19) -> None:

@@ -235,6 +235,20 @@ def test_a_step_that_led_uphill_is_taken_back() -> None:
     assert resting[-1] < 0.05 * resting[0]
 
 
+def test_after_a_step_that_was_taken_back_the_next_ones_are_shorter() -> None:
+    """Half as far each time; a good step makes up for half of a halving."""
+    optimizer = Lbfgs(replace(GUARDED, reach=100.0, learning_rate=0.01))
+    x = torch.ones(1, 3, 4, 4, dtype=torch.float64)
+    shares = []
+    for leads_uphill in (False, False, True, True, False, False, False, False, False):
+        start = optimizer._last.image if leads_uphill and optimizer._last else x.clone()
+        # The Newton step leads to zero, and 0.01 of it is taken.
+        optimizer.update(x, x.clone(), float("inf") if leads_uphill else float(x.square().sum()))
+        shares.append(float(((start - x) / start).mean()) / 0.01)
+    halvings = [0, 1, 2, 1.5, 1, 0.5, 0, 0]
+    assert shares[1:] == pytest.approx([0.5**halved for halved in halvings])
+
+
 def test_no_step_goes_farther_than_the_reach() -> None:
     """From far away the quasi-Newton step would be 30 wide; with a reach it is at most 0.1."""
     optimizer = Lbfgs(GUARDED)
