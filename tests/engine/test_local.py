@@ -47,7 +47,7 @@ class Failing(Vgg19):
 
 def test_everything_that_is_less_than_asked_for_is_in_the_facts(weights: Weights) -> None:
     """The CPU in place of a GPU, and an untrained network, are both degradations."""
-    facts = LocalEngine(weights, CPU).facts
+    facts = LocalEngine(weights, CPU, precision="float32").facts
     assert facts.degraded == (CPU.degraded, "the network is untrained")
     assert (facts.device, facts.precision) == ("cpu", "float32")
 
