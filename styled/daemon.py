@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -241,9 +242,11 @@ class Daemon:
             state="running",
             device=facts.device,
             weights=facts.weights_source,
-            degraded=json.dumps(facts.degraded),
+            degraded=json.dumps([asdict(one) for one in facts.degraded]),
         )
         self._vigil.metrics.note_ready(__version__, facts.device, facts.weights_source, time.time())
+        for one in facts.degraded:
+            log.warning("daemon.degraded", kind=one.kind, reason=one.message)
         log.info(
             "daemon.started",
             version=__version__,
@@ -252,7 +255,7 @@ class Daemon:
             styles=list(self._config.styles),
             device=facts.device,
             weights=facts.weights_source,
-            degraded=list(facts.degraded),
+            degraded=[asdict(one) for one in facts.degraded],
             seconds=round(time.monotonic() - began, 2),
         )
         return scheduler

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from styled.degradation import Degradation
 from styled.files import readable
 
 SCHEMA_FILE = Path(__file__).with_name("sidecar.schema.json")
@@ -171,7 +172,7 @@ class Sidecar(_Section):
     )
     losses: LossFacts | None = None
     timing: TimingFacts | None = None
-    degraded: tuple[str, ...] = Field(
+    degraded: tuple[Degradation, ...] = Field(
         default=(), description="In which ways the result is less than what was asked for."
     )
     rejected: Rejection | None = None

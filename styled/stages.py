@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import IO, cast
@@ -18,6 +19,7 @@ from typing import IO, cast
 import structlog
 
 from styled.config import Config
+from styled.degradation import Degradation
 from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
@@ -97,7 +99,7 @@ class Stages:
         """Build for `config`; every part gives its signs of life to `pulse`."""
         self._config = config
         self._pulse = pulse
-        self._degraded: tuple[str, ...] = ()
+        self._degraded: tuple[Degradation, ...] = ()
         self._mounts = Mounts(config.state / "mounts.json", write_whole)
         self.present = config
         self.stop = threading.Event()
@@ -172,9 +174,9 @@ class Stages:
         """Return the stage that hands what has settled to `submit`."""
 
         def note_degraded(reason: str | None) -> None:
-            self._degraded = () if reason is None else (reason,)
+            self._degraded = () if reason is None else (Degradation("polling", reason),)
             # The log has it, and sidecars will.
-            _write(journal, degraded_intake=json.dumps(self._degraded))
+            _write(journal, degraded_intake=json.dumps([asdict(one) for one in self._degraded]))
 
         config = self._config
         return Intake(

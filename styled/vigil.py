@@ -182,8 +182,9 @@ class Vigil:
             last_success_at=journal.last_finished(JobState.DONE),
             paused=facts.get("state", "").startswith("paused") or bool(facts.get("inbox_trouble")),
             degraded=[
-                *json.loads(facts.get("degraded", "[]")),
-                *json.loads(facts.get("degraded_intake", "[]")),
+                one["message"]
+                for part in ("degraded", "degraded_intake")
+                for one in json.loads(facts.get(part, "[]"))
             ],
             silent=self._silent,
             steps_per_second=1 / step_seconds if step_seconds else None,

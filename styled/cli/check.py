@@ -70,7 +70,7 @@ def _weights(config: Config) -> Iterator[str]:
 
 def _device(config: Config) -> Iterator[str]:
     device = choose_device(config.engine.device)
-    yield f"device: {device.name}" + (f" ({device.degraded})" if device.degraded else "")
+    yield f"device: {device.name}" + (f" ({device.degraded.message})" if device.degraded else "")
 
 
 def _good(line: str) -> None:

@@ -116,7 +116,7 @@ def _daemon(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
         yield Finding("fail", "queue", facts["state"], ("work goes on by itself after that",))
     for name in ("degraded", "degraded_intake"):
         for note in json.loads(facts.get(name, "[]")):
-            yield Finding("warn", "degraded", note)
+            yield Finding("warn", "degraded", note["message"], _degradation_remedies(note["kind"]))
 
 
 def _journal(config: Config) -> Iterator[Finding]:
@@ -161,6 +161,15 @@ def _caught(
         yield from check(config)
     except StyledError as error:
         yield Finding("fail", about, error.message, error.remedies, exit_code_of(error))
+
+
+def _degradation_remedies(kind: str) -> tuple[str, ...]:
+    """Return what to do about something that the service does without."""
+    return {
+        "device": ("styled doctor's finding on the device, below, says what to do",),
+        "weights": ("set engine.weights to imagenet: styled weights fetch loads it (548 MB)",),
+        "polling": ("to accept that, set intake.mode: polling",),
+    }.get(kind, ("see the log",))
 
 
 # These import torch, which takes seconds: they come last.
@@ -219,7 +228,7 @@ def _device(config: Config) -> Iterator[Finding]:
     if free is not None:
         words += f", {size(free)} of memory free"
     if device.degraded is not None:
-        yield Finding("warn", "device", f"{words} ({device.degraded})", _gpu_remedies())
+        yield Finding("warn", "device", f"{words} ({device.degraded.message})", _gpu_remedies())
     elif free is not None and free < SHORT_MEMORY_BYTES:
         yield Finding(
             "warn", "device", words, ("little for large pictures: they are painted in tiles",)

@@ -132,7 +132,7 @@ def _in_outbox(path: Path, relative: str, scene: Scene) -> Explanation:
             "or styled did not make it",
         )  # fmt: skip
     ends = f"{sidecar.job.finished_at:%Y-%m-%d %H:%M} UTC"
-    degraded = [f"degraded: {note}" for note in sidecar.degraded]
+    degraded = [f"degraded: {degradation.message}" for degradation in sidecar.degraded]
     return told(
         path, "result",
         f"the painting of {sidecar.input.path} in {_style(sidecar)}, of {ends} "
@@ -145,10 +145,9 @@ def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
     sidecar = _read_sidecar(original)
     if sidecar is None or sidecar.rejected is None:
         return told(path, "rejected", "it has no .json of styled's beside it that says why")
-    first, *others = sidecar.rejected.reason.splitlines()
     return told(
-        path, "rejected", f"{sidecar.input.path} in {_style(sidecar)}: {first}",
-        remedies=[*(other.removeprefix("  - ") for other in others),
+        path, "rejected", f"{sidecar.input.path} in {_style(sidecar)}: {sidecar.rejected.reason}",
+        remedies=[*sidecar.rejected.remedies,
                   f"to have it tried once more: styled retry {readable(original)}"],
     )  # fmt: skip
 

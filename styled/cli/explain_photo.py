@@ -192,9 +192,12 @@ def _kind(mode: int) -> str:
 
 
 def of_jobs(path: str, jobs: list[Job], scene: Scene) -> Explanation:
-    reasons, remedies = [], []
+    reasons: list[str] = []
+    remedies: list[str] = []
     for job in jobs:
         reasons.append(f"{job.style}: {_story(job, scene)}")
+        reasons += [f"degraded: {degradation.message}" for degradation in job.degraded]
+        remedies += job.remedies
         if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
             remedies.append(f"to have it tried once more: styled retry {job.id}")
     if any(job.state in _UNFINISHED for job in jobs):
@@ -244,7 +247,7 @@ def _story(job: Job, scene: Scene) -> str:
             return turn
         seconds = job.not_before - time.time()
         again = f"; tried again in {duration(seconds)}" if seconds >= 1 else ""
-        return f"waits: {_first_line(job.reason)}{again}"
+        return f"waits: {job.reason}{again}"
     when = f"{duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
     if job.state is JobState.DONE:
         place = scene.config.outbox / (job.result or "")
@@ -254,8 +257,4 @@ def _story(job: Job, scene: Scene) -> str:
     if job.failure == ON_REQUEST:
         return f"was cancelled on request {when}{lies}"
     word = "was rejected" if job.state is JobState.REJECTED else "was cancelled"
-    return f"{word} {when}: {_first_line(job.reason or 'nobody knows why')}{lies}"
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0]
+    return f"{word} {when}: {job.reason or 'nobody knows why'}{lies}"

@@ -98,8 +98,8 @@ def make_sheet(
             cells.append(_painted(engine, photo, images, RECIPES[name], edge_px, most_steps, bar))
     sheet = _sheet(cells, edge_px)
     write_whole(out, photos.encode(sheet, sheet_format))
-    for note in engine.facts.degraded:
-        errors.print(Text(f"note: {note}"), soft_wrap=True)
+    for degradation in engine.facts.degraded:
+        errors.print(Text(f"note: {degradation.message}"), soft_wrap=True)
     console.print(Text(printable(str(out))), soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel
 
 from styled.config import Config
+from styled.degradation import Degradation
 from styled.files import readable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
@@ -51,6 +52,8 @@ class JobStatus(BaseModel):
     finished_at: datetime | None
     not_before: datetime | None
     cancel_requested: bool
+    degraded: list[Degradation]
+    remedies: list[str]
     progress: ProgressStatus | None
 
 
@@ -82,7 +85,7 @@ class Status(BaseModel):
     device: str | None
     weights: str | None
     troubles: list[str]
-    degraded: list[str]
+    degraded: list[Degradation]
     unpaired: int
     counts: dict[JobState, int]
     queue: list[StyleQueue]
@@ -125,8 +128,9 @@ def _status(config: Config, journal: JournalReader) -> Status:
             if lives and facts.get(trouble)
         ],
         degraded=[] if not lives else [
-            *json.loads(facts.get("degraded", "[]")),
-            *json.loads(facts.get("degraded_intake", "[]")),
+            Degradation(**one)
+            for part in ("degraded", "degraded_intake")
+            for one in json.loads(facts.get(part, "[]"))
         ],
         unpaired=int(facts.get("unpaired", "0")),
         counts=journal.counts(),
@@ -176,6 +180,8 @@ def listed(jobs: list[Job]) -> list[JobStatus]:
             finished_at=_time(job.finished_at),
             not_before=_time(job.not_before or None),
             cancel_requested=job.cancel_requested,
+            degraded=list(job.degraded),
+            remedies=list(job.remedies),
             progress=None
             if job.progress is None or job.state is not JobState.RUNNING
             else ProgressStatus.model_validate(job.progress, from_attributes=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from styled.cli.exits import console
 from styled.cli.status import JobStatus, Status, read_status
 from styled.cli.working_folder import find_config
 from styled.config import Config
+from styled.degradation import Degradation
 from styled.jobs.job import JobState
 from styled.ops.lines import printable
 from styled.ops.words import duration, size, some
@@ -88,8 +89,8 @@ def _parts(status: Status) -> Iterator[RenderableType]:
         yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")
     for trouble in status.troubles:
         yield Text(printable(trouble), "bold red")
-    for note in status.degraded:
-        yield Text(f"degraded: {printable(note)}", "yellow")
+    for degradation in status.degraded:
+        yield Text(f"degraded: {printable(degradation.message)}", "yellow")
     if status.unpaired:
         yield Text(
             f"{some(status.unpaired, 'file')} in the inbox belong to no style: "
@@ -104,7 +105,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
         )
     for job in status.current:
         yield Text()
-        yield from _current(job)
+        yield from _current(job, status.degraded)
     if len(status.queue) > 1:
         yield Text()
         yield Text(
@@ -118,7 +119,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     ):
         if jobs:
             yield Text()
-            yield table_of(heading, jobs)
+            yield table_of(heading, jobs, known=status.degraded)
 
 
 def _not_yet_shown(status: Status) -> list[JobStatus]:
@@ -126,7 +127,7 @@ def _not_yet_shown(status: Status) -> list[JobStatus]:
     return [job for job in status.rejections if job.id not in shown]
 
 
-def _current(job: JobStatus) -> Iterator[RenderableType]:
+def _current(job: JobStatus, known: Collection[Degradation]) -> Iterator[RenderableType]:
     yield Text.assemble(("now  ", "bold"), printable(job.input), " in ", printable(job.style))
     at = job.progress
     words = f"{job.fraction:.0%}"
@@ -137,6 +138,9 @@ def _current(job: JobStatus) -> Iterator[RenderableType]:
     line = Table.grid(padding=(0, 1))
     line.add_row(" " * 4, ProgressBar(total=1.0, completed=job.fraction, width=30), Text(words))
     yield line
+    for degradation in job.degraded:
+        if degradation not in known:
+            yield Text(f"     degraded: {printable(degradation.message)}", "yellow")
     if at is None:
         return
     pace = f", {at.step_seconds:.2g} s each" if at.step_seconds is not None else ""
@@ -148,8 +152,14 @@ def _current(job: JobStatus) -> Iterator[RenderableType]:
         yield Text(f"     preview: {printable(at.preview)}")
 
 
-def table_of(heading: str, jobs: list[JobStatus], *, with_ids: bool = False) -> Table:
-    """Return jobs as a table, a line each."""
+def table_of(
+    heading: str,
+    jobs: list[JobStatus],
+    *,
+    with_ids: bool = False,
+    known: Collection[Degradation] = (),
+) -> Table:
+    """Return jobs as a table: a line for each, and one for each degradation but the `known`."""
     table = Table(box=None, pad_edge=False)
     if with_ids:
         table.add_column("id", no_wrap=True, min_width=12)  # to be copied
@@ -157,11 +167,15 @@ def table_of(heading: str, jobs: list[JobStatus], *, with_ids: bool = False) -> 
         table.add_column(column, overflow="fold")
     for job in jobs:
         # The names in it come from strangers, and Text knows no markup.
-        why = job.reason.splitlines()[0] if job.reason else job.result or ""
+        why = job.reason or job.result or ""
         cells = (job.input, job.style, _state(job), _when(job), why)
         table.add_row(
             *(Text(printable(cell)) for cell in ((job.id, *cells) if with_ids else cells))
         )
+        for degradation in job.degraded:
+            if degradation not in known:
+                note = Text(f"degraded: {printable(degradation.message)}", "yellow")
+                table.add_row(*("" for _ in table.columns[1:]), note)
     return table
 
 

@@ -44,7 +44,7 @@ from styled.engine.progress import Stylized
 from styled.engine.weights import load_weights
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
-from styled.jobs.account import Outcome, degradations, sidecar_of_result
+from styled.jobs.account import Outcome, degradations_of_inputs, sidecar_of_result
 from styled.jobs.job import Job, JobState
 from styled.jobs.preparation import Prepared, check_style, prepare
 from styled.jobs.results import finished
@@ -121,8 +121,10 @@ def stylize_one(request: StylizeRequest) -> None:
         resumed=False,
         peak_memory_bytes=engine.peak_memory_bytes(),
         degraded=(
-            *degradations(prepared, (*engine.facts.degraded, *stylized.degraded)),
-            *result.notes,
+            *engine.facts.degraded,
+            *stylized.degraded,
+            *degradations_of_inputs(prepared),
+            *result.degraded,
         ),
     )
     sidecar = sidecar_of_result(
@@ -141,8 +143,8 @@ def stylize_one(request: StylizeRequest) -> None:
         now=now,
     )
     write_whole(sidecar_of(request.out), sidecar.to_json())
-    for note in outcome.degraded:
-        errors.print(Text(f"note: {note}"), soft_wrap=True)
+    for degradation in outcome.degraded:
+        errors.print(Text(f"note: {degradation.message}"), soft_wrap=True)
     console.print(
         Text(printable(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
                        f"{sidecar_of(request.out)})")),

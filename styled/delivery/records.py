@@ -63,7 +63,7 @@ def record_of(
         "after": after,
         "curve": curve,
         "scales": scales,
-        "degraded": list(sidecar.degraded),
+        "degraded": [degradation.message for degradation in sidecar.degraded],
         "device": sidecar.engine.device if sidecar.engine else "",
         "weights": sidecar.engine.weights_source if sidecar.engine else "",
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from styled.degradation import Degradation
 from styled.errors import DeviceError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -25,7 +27,7 @@ class Device:
 
     torch_device: torch.device
     name: str
-    degraded: str | None = None
+    degraded: Degradation | None = None
 
 
 def choose_device(requested: str) -> Device:
@@ -39,12 +41,17 @@ def choose_device(requested: str) -> Device:
         DeviceError: the named device is missing, does not work, or has no such name.
     """
     if requested == "auto":
+        broken = None
         for candidate in ("cuda", "mps"):
             try:
                 return _tried(torch.device(candidate))
-            except DeviceError:
-                continue
-        return Device(torch.device("cpu"), "cpu", degraded="no GPU was found: running on the CPU")
+            except DeviceError as error:
+                if _is_present(candidate):
+                    broken = broken or error.message.removeprefix("engine.device: ")
+        message = "no GPU was found" if broken is None else f"a GPU was found, but {broken}"
+        return Device(
+            torch.device("cpu"), "cpu", Degradation("device", f"{message}: running on the CPU")
+        )
     try:
         device = torch.device(requested)
     except RuntimeError:
@@ -53,6 +60,17 @@ def choose_device(requested: str) -> Device:
             "use auto, cpu, cuda, cuda:1 or mps",
         ) from None
     return _tried(device)
+
+
+def _is_present(kind: str) -> bool:
+    """Tell whether there is a GPU of this kind at all, whether or not it works."""
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return any(map(os.path.exists, GPU_DEVICE_FILES))
+
+
+GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""What drivers of NVIDIA, AMD and WSL make; torch itself counts only GPUs that work."""
 
 
 def _tried(device: torch.device) -> Device:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from styled.degradation import Degradation
 from styled.errors import EngineFailure
 from styled.recipes import Optimizer
 
@@ -36,14 +37,14 @@ class Settings:
         float32: Whether the convolutions must not use less than float32.
         tile_px: The longest edge of a tile; None: the picture is looked at as a whole.
         failures: How many steps have gone wrong.
-        degraded: What was given up, in words.
+        degraded: What was given up.
     """
 
     optimizer: Optimizer
     float32: bool = False
     tile_px: int | None = None
     failures: int = 0
-    degraded: tuple[str, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
 
 
 def is_good(total: float, first_total: float) -> bool:
@@ -65,7 +66,7 @@ def safer(settings: Settings, total: float, *, reduced_precision: bool) -> Setti
     what = "was not a number" if math.isnan(total) else f"rose to {total:.3g}"
     failures = settings.failures + 1
     if failures > MOST_FAILURES:
-        story = "; ".join(settings.degraded)
+        story = "; ".join(given_up.message for given_up in settings.degraded)
         raise EngineFailure(
             f"the loss {what} again, although {story}" if story else f"the loss {what}",
             "lower the recipe's optimizer.learning_rate, or look at the photo, the style and "
@@ -84,8 +85,8 @@ def safer(settings: Settings, total: float, *, reduced_precision: bool) -> Setti
         rate = optimizer.learning_rate * SAFER_RATE
         change = f"the learning rate was lowered to {rate:.3g}"
         settings = replace(settings, optimizer=replace(optimizer, learning_rate=rate))
-    note = f"the loss {what}: {change}"
-    return replace(settings, failures=failures, degraded=(*settings.degraded, note))
+    degradation = Degradation("guard", f"the loss {what}: {change}")
+    return replace(settings, failures=failures, degraded=(*settings.degraded, degradation))
 
 
 def check_result(result: Tensor, content: Tensor) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import sqrt
 
+from styled.degradation import Degradation
 from styled.engine.guard import Settings
 from styled.engine.scales import SHORTEST_EDGE_PX
 from styled.errors import EngineFailure
@@ -42,17 +43,19 @@ def thriftier(settings: Settings, size: Pixels, *, in_update: bool = False) -> S
     optimizer = settings.optimizer
     for history in HISTORIES:
         if optimizer.name == "lbfgs" and history < optimizer.history:
-            note = f"memory was short: L-BFGS remembered {history} steps at {size[0]} x {size[1]}"
+            message = (
+                f"memory was short: L-BFGS remembered {history} steps at {size[0]} x {size[1]}"
+            )
             return replace(
                 settings,
                 optimizer=replace(optimizer, history=history),
-                degraded=(*_without_histories(settings), note),
+                degraded=(*_without_histories(settings), Degradation("memory", message)),
             )
     return None
 
 
-def _without_histories(settings: Settings) -> tuple[str, ...]:
-    return tuple(note for note in settings.degraded if "L-BFGS remembered" not in note)
+def _without_histories(settings: Settings) -> tuple[Degradation, ...]:
+    return tuple(known for known in settings.degraded if "L-BFGS remembered" not in known.message)
 
 
 def within(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from styled import __version__
+from styled.degradation import Degradation
 from styled.engine import memory
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
 from styled.engine.device import Device, Precision, convolution_dtype
@@ -29,7 +30,7 @@ class EngineFacts:
 
     Attributes:
         precision: What convolutions compute in where the recipe allows it.
-        degraded: In which ways it is less than what was asked for, in words.
+        degraded: In which ways it is less than what was asked for.
     """
 
     weights_source: str
@@ -37,7 +38,7 @@ class EngineFacts:
     device: str
     precision: str
     torch: str
-    degraded: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
 
 
 STYLE_SHARE = 0.1
@@ -52,7 +53,7 @@ class LocalEngine:
         weights: Weights,
         device: Device,
         precision: Precision = "auto",
-        degraded: Sequence[str] = (),
+        degraded: Sequence[Degradation] = (),
         memory_limit: int | None = None,
     ) -> None:
         """Put the network on the device and run it once, so that the first job is not slower.
@@ -62,7 +63,7 @@ class LocalEngine:
             device: From `choose_device`.
             precision: Of the convolutions. `auto` is bfloat16 where the device is faster at
                 it, but for recipes that promise the picture of a published code.
-            degraded: What was already given up on the way here, in words.
+            degraded: What was already given up on the way here.
             memory_limit: The most bytes to use, the network's included: of the process on a
                 CPU, of the device on a GPU. None: most of what is free when a picture begins.
 
@@ -73,14 +74,18 @@ class LocalEngine:
         self._precision_was_chosen = precision != "auto"
         self._network = Vgg19(weights.convolutions, device.torch_device, dtype)
         self._style_cache = StyleCache()
-        untrained = ["the network is untrained"] if weights.source == "untrained" else []
+        untrained = Degradation("weights", "the network is untrained")
         self.facts = EngineFacts(
             weights_source=weights.source,
             weights_sha256=weights.sha256,
             device=device.name,
             precision=str(dtype).removeprefix("torch."),
             torch=torch.__version__,
-            degraded=(*([device.degraded] if device.degraded else []), *untrained, *degraded),
+            degraded=(
+                *([device.degraded] if device.degraded else []),
+                *([untrained] if weights.source == "untrained" else []),
+                *degraded,
+            ),
         )
         gray = torch.full((1, 3, 64, 64), 0.5, device=device.torch_device)
         targets = style_targets(self._network, PYRAMID, [(gray, 1.0)])

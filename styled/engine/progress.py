@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.objective import Losses
 
@@ -37,6 +38,7 @@ class Progress:
         preview: Returns the picture as it is now, 1x3xhxw float32 on the CPU, sRGB in [0, 1],
             with at most so many pixels along an edge; call it before going on, if at all.
         budget: How many steps each scale of the plan may take; empty: `steps` each.
+        degraded: What had to be given up so far.
     """
 
     plan: tuple[tuple[int, int], ...]
@@ -48,6 +50,7 @@ class Progress:
     checkpoint: Callable[[], Checkpoint]
     preview: Callable[[int], Tensor]
     budget: tuple[int, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
 
     @property
     def scales(self) -> int:
@@ -87,7 +90,7 @@ class Stylized:
     Attributes:
         image: 1x3xHxW float32 on the CPU, sRGB in [0, 1].
         trace: Losses every `trace_every` steps, and at the first and last of each scale.
-        degraded: What had to be given up on the way, in words.
+        degraded: What had to be given up on the way.
         tile_px: The longest edge of the tiles that the picture was looked at in at last;
             None: it was looked at as a whole.
         precision: What convolutions computed in at last.
@@ -96,7 +99,7 @@ class Stylized:
 
     image: Tensor
     trace: tuple[TraceRow, ...]
-    degraded: tuple[str, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
     tile_px: int | None = None
     precision: str = "float32"
     detail_steps: int = 0

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.guard import Settings, is_good, safer
 from styled.engine.objective import Losses, Objective, from_space, to_space
@@ -230,7 +231,7 @@ class Stage:
 
 
 def _as_plain(settings: Settings) -> dict[str, Any]:
-    return {**asdict(settings), "degraded": list(settings.degraded)}
+    return asdict(settings)
 
 
 def restored_settings(plain: Mapping[str, Any]) -> Settings:
@@ -238,6 +239,7 @@ def restored_settings(plain: Mapping[str, Any]) -> Settings:
     optimizer = OptimizerRecipe(
         **{**plain["optimizer"], "betas": tuple(plain["optimizer"]["betas"])}
     )
+    degraded = tuple(Degradation(**known) for known in plain["degraded"])
     return Settings(
-        **{**plain, "optimizer": optimizer, "degraded": tuple(plain["degraded"])},
+        **{**plain, "optimizer": optimizer, "degraded": degraded},
     )

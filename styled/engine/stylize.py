@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.color import in_style_colors, keep_colors, recolored_styles
 from styled.engine.footprint import Footprint
@@ -270,6 +271,7 @@ class _Painting:
             checkpoint=lambda: stage.snapshot(scale, [tuple(row) for row in self.trace]),
             preview=partial(self._preview, stage),
             budget=tuple(self._recipe_at(at).steps for at in range(1, len(self.plan) + 1)),
+            degraded=self.settings.degraded,
         )
 
     def _preview(self, stage: Stage, long_edge_px: int) -> Tensor:
@@ -294,7 +296,7 @@ class _Painting:
         if self.plan[-1] != wanted:
             (width, height), (w, h) = self.plan[-1], wanted
             size = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
-            degraded = (*degraded, size)
+            degraded = (*degraded, Degradation("memory", size))
         if self._last and self.trace[-1] != _row(*self._last):
             self.trace.append(_row(*self._last))  # it ended early
         stage.settle()  # a snapshot needs no more, and the next picture all the room
@@ -331,9 +333,10 @@ def _row(scale: int, step: int, losses: Losses) -> TraceRow:
     return TraceRow(scale, step, losses.total, losses.content, losses.style, losses.tv)
 
 
-def _noting(settings: Settings, note: str) -> Settings:
-    others = tuple(known for known in settings.degraded if known != note)
-    return replace(settings, degraded=(*others, note))
+def _noting(settings: Settings, message: str) -> Settings:
+    degradation = Degradation("memory", message)
+    others = tuple(known for known in settings.degraded if known != degradation)
+    return replace(settings, degraded=(*others, degradation))
 
 
 def _first_image(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import JsonValue
 
 from styled import __version__
+from styled.degradation import Degradation
 from styled.engine.local import EngineFacts
 from styled.engine.progress import Stylized, TraceRow
 from styled.jobs.job import Job
@@ -39,7 +40,7 @@ class Outcome:
     stylized: Stylized
     resumed: bool
     peak_memory_bytes: int
-    degraded: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
 
 
 def input_facts(prepared: Prepared, path: str, *, changed: bool) -> InputFacts:
@@ -100,10 +101,14 @@ def _losses(row: TraceRow) -> Losses:
     return Losses(total=row.total, content=row.content, style=row.style, tv=row.tv)
 
 
-def degradations(prepared: Prepared, engine: Sequence[str]) -> tuple[str, ...]:
-    """Return in which ways a result is less than what was asked for."""
-    of_styles = [f"style {s.path.name}: {note}" for s in prepared.styles for note in s.notes]
-    return (*engine, *prepared.read.photo.notes, *of_styles)
+def degradations_of_inputs(prepared: Prepared) -> tuple[Degradation, ...]:
+    """Return what of the photo and of the style's pictures can't be used as it is."""
+    of_styles = [
+        replace(degradation, message=f"style {style.path.name}: {degradation.message}")
+        for style in prepared.styles
+        for degradation in style.degraded
+    ]
+    return (*prepared.read.photo.degraded, *of_styles)
 
 
 def sidecar_of_result(
@@ -137,7 +142,12 @@ def sidecar_of_rejection(job: Job, sha256: str | None, *, changed: bool, now: fl
         job=_job_facts(job, False, job.finished_at or now),
         input=InputFacts(path=job.input, sha256=sha256, bytes=job.size, changed=changed),
         style=StyleFacts(name=job.style, images=()),
-        rejected=Rejection(reason=job.reason or "unknown", failure=job.failure or "unknown"),
+        rejected=Rejection(
+            reason=job.reason or "unknown",
+            failure=job.failure or "unknown",
+            remedies=job.remedies,
+        ),
+        degraded=job.degraded,
     )
 
 

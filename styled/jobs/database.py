@@ -55,6 +55,9 @@ MIGRATIONS = (
     "CREATE INDEX jobs_waiting ON jobs (style, state) WHERE state IN ('queued', 'running');"
     "CREATE INDEX jobs_oldest ON jobs (submitted_at) WHERE state IN ('queued', 'running');"
     "CREATE INDEX jobs_newest ON jobs (state, coalesce(finished_at, started_at, submitted_at));",
+    # What a result is less than asked for, and what to do about a rejection: both as JSON.
+    "ALTER TABLE jobs ADD COLUMN degraded TEXT NOT NULL DEFAULT '[]';"
+    "ALTER TABLE jobs ADD COLUMN remedies TEXT NOT NULL DEFAULT '[]';",
 )
 """What leads from each schema to the next, from none at all to the present one."""
 

@@ -11,6 +11,7 @@ import structlog
 
 from styled import photos
 from styled.config import Config
+from styled.degradation import Degradation
 from styled.errors import ResourceUnavailable
 from styled.jobs.account import Outcome, sidecar_of_result
 from styled.jobs.frames import FrameStore
@@ -40,7 +41,7 @@ class Delivered:
     result: ResultFacts
     timing: TimingFacts
     changed: bool
-    degraded: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
 
 
 class Deliverer:
@@ -114,7 +115,7 @@ class Deliverer:
         output = self._config.output
         name, result_format = result_name(job.destination, output.format, prepared.read)
         result = finished(prepared, outcome.stylized, result_format, output)
-        outcome = replace(outcome, degraded=(*outcome.degraded, *result.notes))
+        outcome = replace(outcome, degraded=(*outcome.degraded, *result.degraded))
         path = self._reserve(job, f"{job.style}/{name}", result.sha256, prepared.read.sha256)
         frames = self._publish_frames(job, path)
         self._delivery.publish_result(path, result.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from styled.degradation import Degradation
 from styled.jobs.job import Job, JobState
 
 
@@ -29,7 +30,7 @@ class Ending:
     seconds: Mapping[str, float] = field(default_factory=dict)
     steps: int = 0
     peak_memory_bytes: int = 0
-    degraded: tuple[str, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
 
 
 OnEnded = Callable[[Ending], None]

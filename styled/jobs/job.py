@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from styled.degradation import Degradation
+
 
 class JobState(StrEnum):
     """queued -> running -> done | rejected | cancelled; running -> queued on a stop or crash."""
@@ -88,11 +90,13 @@ class Job:
         result_sha256: Of the result's bytes, once they are known.
         input_sha256: Of the bytes that were read and painted, once there is a result.
         original: Where its original is or will be: an absolute path.
-        reason: Why it waits, was rejected or was cancelled, in words.
+        reason: Why it waits, was rejected or was cancelled, in one sentence.
         failure: The class of that reason, such as `input` or `engine`.
         fraction: How much of it is done, in [0, 1].
         progress: More about that, of a job that runs or did.
         cancel_requested: Whether a person wants it to end.
+        degraded: In which ways the result is, or will be, less than what was asked for.
+        remedies: What can be done about `reason`.
     """
 
     id: str
@@ -116,6 +120,8 @@ class Job:
     fraction: float
     progress: JobProgress | None = None
     cancel_requested: bool = False
+    degraded: tuple[Degradation, ...] = ()
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
+from styled.degradation import Degradation
 from styled.files import readable
 from styled.jobs.database import open_database, open_existing_database, sqlite_errors
 from styled.jobs.job import Arrival, Job, JobProgress, JobState, Published
@@ -86,6 +87,7 @@ class Journal(JournalReader):
         *,
         reason: str | None = None,
         failure: str | None = None,
+        remedies: Sequence[str] = (),
         not_before: float = 0.0,
         attempt_counts: bool,
     ) -> None:
@@ -93,15 +95,23 @@ class Journal(JournalReader):
 
         Args:
             job: Claimed.
-            reason: Why it has to wait, in words.
+            reason: Why it has to wait, in one sentence.
             failure: The class of the reason.
+            remedies: What can be done about it.
             not_before: When to try again.
             attempt_counts: False where the job is not to blame: a stop, a full disk.
         """
         self._execute(
-            "UPDATE jobs SET state = 'queued', reason = ?, failure = ?, not_before = ?,"
-            " attempts = attempts - ? WHERE id = ? AND state = 'running'",
-            (_text(reason), failure, not_before, 0 if attempt_counts else 1, job.id),
+            "UPDATE jobs SET state = 'queued', reason = ?, failure = ?, remedies = ?,"
+            " not_before = ?, attempts = attempts - ? WHERE id = ? AND state = 'running'",
+            (
+                _text(reason),
+                failure,
+                _json(remedies),
+                not_before,
+                0 if attempt_counts else 1,
+                job.id,
+            ),
         )
 
     def note_progress(self, job: Job, progress: JobProgress) -> bool:
@@ -144,13 +154,19 @@ class Journal(JournalReader):
         *,
         reason: str | None = None,
         failure: str | None = None,
+        remedies: Sequence[str] = (),
     ) -> None:
         """End a job as done, rejected or cancelled, after `job.attempts` attempts."""
         self._execute(
             "UPDATE jobs SET state = ?, finished_at = ?, attempts = ?, reason = ?, failure = ?,"
-            " fraction = CASE ? WHEN 'done' THEN 1.0 ELSE fraction END WHERE id = ?",
-            (state, now, job.attempts, _text(reason), failure, state, job.id),
+            " remedies = ?, fraction = CASE ? WHEN 'done' THEN 1.0 ELSE fraction END WHERE id = ?",
+            (state, now, job.attempts, _text(reason), failure, _json(remedies), state, job.id),
         )
+
+    def set_degraded(self, job: Job, degraded: Iterable[Degradation]) -> None:
+        """Remember in which ways a job's result is less than what was asked for."""
+        text = json.dumps([asdict(degradation) for degradation in degraded])
+        self._execute("UPDATE jobs SET degraded = ? WHERE id = ?", (readable(text), job.id))
 
     def note_hanging(self, job_ids: Iterable[str]) -> None:
         """Remember that the gallery shows what has become of these jobs."""
@@ -256,6 +272,10 @@ def _rows(arrivals: Iterable[Arrival], now: float) -> list[tuple[object, ...]]:
         for arrival in arrivals
         for style, destination in arrival.destinations.items()
     ]  # fmt: skip
+
+
+def _json(texts: Iterable[str]) -> str:
+    return json.dumps([readable(text) for text in texts])
 
 
 def _text(words: str | None) -> str | None:

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
+from styled.degradation import Degradation
 from styled.errors import JournalDamaged
 from styled.jobs.database import open_existing_database, sqlite_errors
 from styled.jobs.job import Job, JobProgress, JobState
@@ -234,6 +235,8 @@ def job_of(row: tuple[object, ...]) -> Job:
     values["mtime_ns"] = int(str(values["mtime_ns"]))
     values["progress"] = _progress(values["progress"])
     values["cancel_requested"] = bool(values["cancel_requested"])
+    values["degraded"] = tuple(Degradation(**one) for one in json.loads(str(values["degraded"])))
+    values["remedies"] = tuple(json.loads(str(values["remedies"])))
     return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order
 
 

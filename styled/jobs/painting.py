@@ -14,6 +14,7 @@ from styled.engine.progress import Progress, Stylized
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.degradations import JobDegradations
 from styled.jobs.estimate import Estimate, Experience
 from styled.jobs.frames import FrameStore
 from styled.jobs.job import Job, JobProgress
@@ -92,8 +93,10 @@ class Painter:
         self._stop = stop
         self._clock = clock
 
-    def paint(self, job: Job, prepared: Prepared) -> Painting:
+    def paint(self, job: Job, prepared: Prepared, degradations: JobDegradations) -> Painting:
         """Paint from the start, or from the job's checkpoint where there is one.
+
+        What has to be given up on the way is added to `degradations` when it happens.
 
         Raises:
             Stopped: told to stop; a checkpoint has been saved.
@@ -132,6 +135,9 @@ class Painter:
                 return Painting(finished.value, resumed, save)
             now = self._clock()
             self._beat(0.0)
+            degradations.add(progress.degraded)
+            if progress.finished:
+                _log_scale(progress)
             estimate.note(progress, now - stepped_at)
             steps_before = sum(n for at, n in steps_of_scales.items() if at < progress.scale)
             steps_of_scales[progress.scale] = progress.step
@@ -171,6 +177,20 @@ class Painter:
             self._look_around()
         if is_cancelled:
             raise Cancelled
+
+
+def _log_scale(progress: Progress) -> None:
+    """Log the end of a scale, so that a job that takes an hour can be followed."""
+    log.info(
+        "scale.finished",
+        scale=progress.scale,
+        scales=progress.scales,
+        width=progress.width,
+        height=progress.height,
+        steps=progress.step,
+        loss=round(progress.losses.total, 6),
+        fraction=round(progress.fraction, 3),
+    )
 
 
 def _steps_of_scales(resume: Checkpoint | None) -> dict[int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from styled import photos
 from styled.config import Style
+from styled.degradation import Degradation
 from styled.engine.scales import style_picture_size, working_size
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
 from styled.recipes import Recipe
@@ -51,7 +52,7 @@ class StylePicture:
     sha256: str
     weight: float
     image: Tensor
-    notes: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _style_picture(
             "replace it or change the configuration",
         ) from error
     image = photo.tensor(*size, recipe.resample)
-    return StylePicture(path, read.sha256, weight, image, photo.notes)
+    return StylePicture(path, read.sha256, weight, image, photo.degraded)
 
 
 def result_name(destination: str, configured_format: str, read: ReadFile) -> tuple[str, str]:

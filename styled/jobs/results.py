@@ -9,6 +9,7 @@ from torch import Tensor
 
 from styled import photos
 from styled.config import OutputConfig
+from styled.degradation import Degradation
 from styled.engine.progress import Stylized
 from styled.engine.scales import resize
 from styled.jobs.preparation import Prepared
@@ -22,7 +23,7 @@ class Result:
     Attributes:
         image: What is in it: 1x3xHxW, sRGB in [0, 1].
         data: Its bytes.
-        notes: What the photo had and the file has not, in plain words.
+        degraded: What the photo had and the file has not.
     """
 
     image: Tensor
@@ -33,7 +34,7 @@ class Result:
     color: str | None
     painted_size: tuple[int, int]
     detail_steps: int
-    notes: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
 
     def facts(self, path: str, frames: str | None = None) -> ResultFacts:
         """Describe it, once it is known where it lies."""
@@ -76,5 +77,5 @@ def finished(prepared: Prepared, stylized: Stylized, format: str, output: Output
     sha256 = hashlib.sha256(done.data).hexdigest()
     return Result(
         image, done.data, sha256, format, done.bits, done.icc, painted_size,
-        stylized.detail_steps, done.notes,
+        stylized.detail_steps, done.degraded,
     )  # fmt: skip

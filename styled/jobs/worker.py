@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import structlog
 
 from styled.config import Config, Style
+from styled.degradation import Degradation
 from styled.errors import (
     DeviceLost,
     EngineFailure,
@@ -24,9 +25,10 @@ from styled.errors import (
     StyledError,
 )
 from styled.files import identity, lies_in, readable
-from styled.jobs.account import Outcome, degradations
+from styled.jobs.account import Outcome, degradations_of_inputs
 from styled.jobs.backstage import Backstage, HandOver
 from styled.jobs.checkpoints import CheckpointStore
+from styled.jobs.degradations import JobDegradations
 from styled.jobs.delivering import Deliverer
 from styled.jobs.ending import Ending, OnEnded
 from styled.jobs.frames import FrameStore
@@ -68,7 +70,7 @@ class Collaborators:
     previews: PreviewStore
     frames: FrameStore
     styles: Callable[[], Mapping[str, Style]]  # the present ones: they change on reload
-    degraded: Callable[[], Sequence[str]] = tuple  # what the service does without just now
+    degraded: Callable[[], Sequence[Degradation]] = tuple  # what the service does without just now
     require_inbox: Callable[[], None] = lambda: None  # ResourceUnavailable where it is not there
     beat: Beat = lambda rest_seconds: None
     on_ended: OnEnded = lambda ending: None
@@ -210,7 +212,7 @@ class Worker:
             self.cancel_on_request(job)
             return None
         except InputRejected as error:
-            self._reject(job, str(error), "input")
+            self._reject(job, error, "input")
         except InputIncomplete as error:
             self._wait_for_the_rest(job, error)
         except PlaceRefused as error:
@@ -218,15 +220,19 @@ class Worker:
         except (ResourceUnavailable, JournalDamaged, DeviceLost):
             raise
         except EngineFailure as error:
-            self._fail(job, str(error), "engine")
+            self._fail(job, error, "engine")
         except StyledError as error:
             # Such as a size that the output format can't hold: the next try would be the same.
-            self._reject(job, str(error), "configuration")
+            self._reject(job, error, "configuration")
         # This is the one broad boundary: whatever a picture provokes must end its job, not
         # the daemon and all other jobs.
         except Exception as error:
             log.exception("job.crashed")
-            self._fail(job, f"an unexpected error: {type(error).__name__}: {error}", "internal")
+            unexpected = StyledError(
+                f"an unexpected error: {type(error).__name__}: {error}",
+                "report it, with the traceback that the log has",
+            )
+            self._fail(job, unexpected, "internal")
         self.retire(job)
         return None
 
@@ -259,9 +265,11 @@ class Worker:
             begun = job.attempts - 1
             self._reject(
                 replace(job, attempts=begun),  # this one ends before it begins
-                f"the program died while it worked on this, which was begun "
-                f"{begun} {'time' if begun == 1 else 'times'}\n"
-                "  - see the log for the cause, then drop the photo again",
+                StyledError(
+                    f"the program died while it worked on this, which was begun "
+                    f"{begun} {'time' if begun == 1 else 'times'}",
+                    "see the log for the cause, then drop the photo again",
+                ),
                 "crash",
             )
             return None
@@ -280,10 +288,13 @@ class Worker:
         # If this one may have killed the process before, nothing is done beside it that could.
         self._looks_ahead = job.attempts == 1
         self._look_ahead()
-        painting = self._painter.paint(job, prepared)
+        of_service = (*self._engine.facts.degraded, *self._degraded())
+        degradations = JobDegradations(self._journal, job, of_service)
+        degradations.add(degradations_of_inputs(prepared))
+        painting = self._painter.paint(job, prepared, degradations)
         outcome = self._outcome(prepared, painting)
         seconds = prepared_at - started, self._clock() - prepared_at
-        publish = partial(self._publish, job, prepared, painting, outcome, *seconds)
+        publish = partial(self._publish, job, prepared, painting, outcome, degradations, *seconds)
         height, width = prepared.content.shape[-2:]
         pixels = max(width * height, math.prod(prepared.result_size or (0, 0)))
         if pixels <= pixels_beside(PUBLISHING_BYTES_PER_PIXEL):
@@ -294,7 +305,7 @@ class Worker:
 
     def _publish(
         self, job: Job, prepared: Prepared, painting: Painting, outcome: Outcome,
-        prepare_seconds: float, optimise_seconds: float,
+        degradations: JobDegradations, prepare_seconds: float, optimise_seconds: float,
     ) -> None:  # fmt: skip
         try:
             delivered = self._deliverer.deliver(
@@ -304,6 +315,8 @@ class Worker:
             with suppress(ResourceUnavailable):
                 painting.save()  # so that nothing is painted twice, whatever comes next
             raise
+        degradations.add(delivered.degraded)
+        degradations.replace_by(delivered.degraded)
         outcome = replace(outcome, degraded=delivered.degraded)
         seconds = delivered.timing.model_dump()
         self._end(job, JobState.DONE, outcome=outcome, seconds=seconds)
@@ -320,7 +333,7 @@ class Worker:
             changed=delivered.changed,
             attempts=job.attempts,
             peak_memory_bytes=outcome.peak_memory_bytes,
-            degraded=list(outcome.degraded),
+            degraded=[asdict(degradation) for degradation in outcome.degraded],
             **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},
         )
 
@@ -368,12 +381,16 @@ class Worker:
 
     def _outcome(self, prepared: Prepared, painting: Painting) -> Outcome:
         stylized = painting.stylized
-        degraded = (*self._engine.facts.degraded, *stylized.degraded, *self._degraded())
         return Outcome(
             stylized,
             resumed=painting.resumed,
             peak_memory_bytes=self._engine.peak_memory_bytes(),
-            degraded=degradations(prepared, degraded),
+            degraded=(
+                *self._engine.facts.degraded,
+                *stylized.degraded,
+                *self._degraded(),
+                *degradations_of_inputs(prepared),
+            ),
         )
 
     # How a job ends, or does not
@@ -385,13 +402,14 @@ class Worker:
         reason: str | None = None,
         failure: str | None = None,
         *,
+        remedies: Sequence[str] = (),
         outcome: Outcome | None = None,
         seconds: Mapping[str, float] | None = None,
     ) -> None:
         if state is not JobState.DONE:
             self._deliverer.withdraw(job)
         now = self._now()
-        self._journal.finish(job, state, now, reason=reason, failure=failure)
+        self._journal.finish(job, state, now, reason=reason, failure=failure, remedies=remedies)
         self._checkpoints.drop(job)
         self._previews.drop(job)
         self._frames.drop(job)
@@ -435,22 +453,34 @@ class Worker:
         self._end(job, JobState.CANCELLED, reason, failure)
         log.info("job.cancelled", reason=reason, failure=failure, attempts=job.attempts)
 
-    def _reject(self, job: Job, reason: str, failure: str) -> None:
-        self._end(job, JobState.REJECTED, reason, failure)
+    def _reject(self, job: Job, error: StyledError, failure: str) -> None:
+        self._end(job, JobState.REJECTED, error.message, failure, remedies=error.remedies)
         self.rejected += 1
-        log.warning("job.rejected", reason=reason, failure=failure, attempts=job.attempts)
+        log.warning(
+            "job.rejected",
+            reason=error.message,
+            remedies=list(error.remedies),
+            failure=failure,
+            attempts=job.attempts,
+        )
 
-    def _fail(self, job: Job, reason: str, failure: str) -> None:
+    def _fail(self, job: Job, error: StyledError, failure: str) -> None:
         if job.attempts >= self._config.queue.max_attempts:
-            self._reject(job, f"{reason} (after {job.attempts} attempts)", failure)
+            message = f"{error.message} (after {job.attempts} attempts)"
+            self._reject(job, StyledError(message, *error.remedies), failure)
             return
         wait = min(FIRST_RETRY_SECONDS * 2 ** (job.attempts - 1), LONGEST_RETRY_SECONDS)
         self._journal.put_back(
-            job, reason=reason, failure=failure, not_before=self._now() + wait, attempt_counts=True
-        )
+            job, reason=error.message, failure=failure, remedies=error.remedies,
+            not_before=self._now() + wait, attempt_counts=True,
+        )  # fmt: skip
         self._on_failed_attempt(failure)
         log.warning(
-            "job.failed", reason=reason, failure=failure, attempt=job.attempts, retry_seconds=wait
+            "job.failed",
+            reason=error.message,
+            failure=failure,
+            attempt=job.attempts,
+            retry_seconds=wait,
         )
 
     def _wait_for_the_rest(self, job: Job, error: InputIncomplete) -> None:
@@ -459,7 +489,7 @@ class Worker:
         now = self._clock()
         since = self._incomplete_since.setdefault(job.id, now)
         if now - since >= self._config.intake.truncated_grace_seconds:
-            self._reject(job, str(error), "incomplete")
+            self._reject(job, error, "incomplete")
             return
         self._look_again_later(job, error)
 
@@ -468,6 +498,7 @@ class Worker:
     ) -> None:
         not_before = self._now() + seconds
         self._journal.put_back(
-            job, reason=str(error), failure="waiting", not_before=not_before, attempt_counts=False
-        )
+            job, reason=error.message, failure="waiting", remedies=error.remedies,
+            not_before=not_before, attempt_counts=False,
+        )  # fmt: skip
         log.info("job.waits", reason=error.message, seconds=seconds)

@@ -17,12 +17,13 @@ from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from styled.degradation import Degradation
 from styled.photos.depth import Levels
 from styled.photos.profiles import Profile, convert
 
 _TIFF_WHITE_IS_ZERO = 0
 _MAX_NAME_LENGTH = 120
-_DAMAGED_PROFILE = "the colour profile is damaged and was ignored"
+_DAMAGED_PROFILE = Degradation("color", "the colour profile is damaged and was ignored")
 
 # ICC colour space signature -> the mode that the pixels must be in.
 _MODE_OF_SPACE: Mapping[str, str] = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
@@ -61,7 +62,7 @@ class Colours:
     is_gray: bool
     icc: str | None
     profile: bytes | None
-    notes: list[str]
+    degraded: list[Degradation]
 
 
 def to_srgb(image: Image.Image, deep: Levels | None = None) -> Colours:
@@ -77,7 +78,7 @@ def to_srgb(image: Image.Image, deep: Levels | None = None) -> Colours:
     is_gray = image.mode in _GRAY_MODES or (deep is not None and deep.shape[2] == 2)
     if deep is None and image.mode.startswith("I;16"):
         deep = _deep_gray(image, np.asarray(image))
-    shallow, notes = _eight_bit(image)
+    shallow, degraded = _eight_bit(image)
     if deep is not None and deep.shape[2] == 2:
         shallow = shallow.convert("LA")  # which Pillow opens as RGBA
     colours, alpha = _set_alpha_apart(shallow)
@@ -89,14 +90,18 @@ def to_srgb(image: Image.Image, deep: Levels | None = None) -> Colours:
         alpha = None if opacity.getextrema() == (255, 255) else opacity
     applied = _apply_profile(colours, info)
     applied.image.info = {}  # of what may be `image` itself
-    notes += applied.notes
+    degraded += applied.degraded
     if deep is not None:
         deep = _deep_srgb(deep, applied, info)
         if deep is None:
-            notes.append("of its 16 bits 8 were used: its colour profile is made of tables")
+            degraded.append(
+                Degradation(
+                    "bits", "of its 16 bits 8 were used: its colour profile is made of tables"
+                )
+            )
         elif alpha is None:
             deep = deep[..., :3]
-    return Colours(applied.image, alpha, deep, is_gray, applied.icc, applied.profile, notes)
+    return Colours(applied.image, alpha, deep, is_gray, applied.icc, applied.profile, degraded)
 
 
 _GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -154,7 +159,7 @@ def _converted(levels: Levels, source: Profile, target: Profile) -> Levels:
     return result
 
 
-def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[str]]:
+def _eight_bit(image: Image.Image) -> tuple[Image.Image, list[Degradation]]:
     """Scale brightness values of more than 8 bits to 8; Pillow would clip them."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(image, np.asarray(image)), []
@@ -193,13 +198,13 @@ def _sixteen_bit_scale(image: Image.Image) -> tuple[int, bool]:
     return top, tags.get(PHOTOMETRIC_INTERPRETATION) == _TIFF_WHITE_IS_ZERO
 
 
-def _stretched(values: np.ndarray) -> tuple[Image.Image, list[str]]:
+def _stretched(values: np.ndarray) -> tuple[Image.Image, list[Degradation]]:
     """Map the darkest of HxW values to black and the brightest to white."""
     low, high = float(values.min()), float(values.max())
     scale = 255 / (high - low) if high > low else 0.0
     gray = ((values.astype(np.float64) - low) * scale + 0.5).astype(np.uint8)
-    note = f"brightness values from {low:g} to {high:g} were stretched to 8 bits"
-    return Image.fromarray(gray), [note]
+    message = f"brightness values from {low:g} to {high:g} were stretched to 8 bits"
+    return Image.fromarray(gray), [Degradation("bits", message)]
 
 
 def _set_alpha_apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -224,19 +229,19 @@ class _Applied:
 
     image: Image.Image
     icc: str | None = None
-    notes: tuple[str, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
     profile: bytes | None = None
 
 
 def _apply_profile(colours: Image.Image, info: Mapping[str | tuple[int, int], object]) -> _Applied:
     """Convert to sRGB by the embedded ICC profile, or plainly where none can be used."""
     if "icc_profile" not in info:
-        note = "there is no colour profile, so CMYK was converted approximately"
-        notes = (note,) if colours.mode == "CMYK" else ()
-        return _Applied(_rgb(colours), notes=notes)
+        message = "there is no colour profile, so CMYK was converted approximately"
+        degraded = (Degradation("color", message),) if colours.mode == "CMYK" else ()
+        return _Applied(_rgb(colours), degraded=degraded)
     icc = info["icc_profile"]
     if not isinstance(icc, bytes):  # Pillow could not put its pieces together
-        return _Applied(_rgb(colours), notes=(_DAMAGED_PROFILE,))
+        return _Applied(_rgb(colours), degraded=(_DAMAGED_PROFILE,))
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
         name = _printable(profile.profile.profile_description or "unnamed")
@@ -245,13 +250,13 @@ def _apply_profile(colours: Image.Image, info: Mapping[str | tuple[int, int], ob
         if wanted == "RGB" and colours.mode == "L":
             colours = colours.convert("RGB")
         if wanted != colours.mode:
-            note = f"the colour profile is for {_printable(space)} pixels and was ignored"
-            return _Applied(_rgb(colours), name, (note,))
+            message = f"the colour profile is for {_printable(space)} pixels and was ignored"
+            return _Applied(_rgb(colours), name, (Degradation("color", message),))
         if icc == SRGB_PROFILE:
             return _Applied(colours, name, profile=icc)
         return _Applied(_transformed(colours, profile), name, profile=icc)
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return _Applied(_rgb(colours), notes=(_DAMAGED_PROFILE,))
+        return _Applied(_rgb(colours), degraded=(_DAMAGED_PROFILE,))
 
 
 def _rgb(colours: Image.Image) -> Image.Image:

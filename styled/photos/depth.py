@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PLANAR_CONFIGURATION, TiffImageFile
 
+from styled.degradation import Degradation
+
 Levels = NDArray[np.uint16]
 
 Open = Callable[[BytesIO], ImageFile.ImageFile]
@@ -27,7 +29,7 @@ _COLOUR_MODES = frozenset({"RGB", "RGBA", "CMYK"})
 _GRAY_AND_OPACITY = "LA;16B"
 
 
-def deep_mode(image: ImageFile.ImageFile) -> tuple[str | None, list[str]]:
+def deep_mode(image: ImageFile.ImageFile) -> tuple[str | None, list[Degradation]]:
     """Return `RGB`, `RGBA` or `LA` where a picture's file has 16 bits that Pillow cuts to 8.
 
     It has to be asked before the picture is loaded. Where they can't be had it is None, with
@@ -38,13 +40,14 @@ def deep_mode(image: ImageFile.ImageFile) -> tuple[str | None, list[str]]:
         return "LA", []
     bits = image.info.get("bit_depth", 8)  # of HEIC
     if isinstance(bits, int) and bits > 8:
-        return None, [f"of its {bits} bits 8 were used"]
+        return None, [Degradation("bits", f"of its {bits} bits 8 were used")]
     if isinstance(image, TiffImageFile) and _has_deep_colours(image):
         if image.tag_v2.get(PLANAR_CONFIGURATION) == 2:
             _mend_planes(image)
-            return None, ["of its 16 bits 8 were used: its colours lie in separate planes"]
+            message = "of its 16 bits 8 were used: its colours lie in separate planes"
+            return None, [Degradation("bits", message)]
         if not {mode[:-1] for mode in modes} <= set(_DEEP_COLOURS):
-            return None, ["of its 16 bits 8 were used"]
+            return None, [Degradation("bits", "of its 16 bits 8 were used")]
     wanted = {_DEEP_COLOURS.get(mode[:-1]) for mode in modes}
     return (wanted.pop() if len(wanted) == 1 else None), []
 

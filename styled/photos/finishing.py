@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from styled.degradation import Degradation
 from styled.photos.colour import SRGB, SRGB_GRAY, SRGB_PROFILE
 from styled.photos.metadata import Metadata, painted_exif
 from styled.photos.photo import Photo
@@ -64,13 +65,13 @@ class Finished:
         data: The file.
         bits: Of each number: 8 or 16.
         icc: The name of the colour space; None: the format has no place for a profile.
-        notes: What the photo had and the file has not, in plain words.
+        degraded: What the photo had and the file has not.
     """
 
     data: bytes
     bits: int
     icc: str | None
-    notes: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
 
 
 def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Finished:
@@ -86,8 +87,8 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
         ConfigError: it is larger than the format can hold.
         ValueError: the tensor is of another shape, or not finite.
     """
-    notes: list[str] = []
-    deep = _is_deep(photo, format, how, notes)
+    degraded: list[Degradation] = []
+    deep = _is_deep(photo, format, how, degraded)
     modes = MODES[format] - (UNREAD_DEEP_MODES.get(format, frozenset()) if deep else frozenset())
     levels = to_floats(tensor)
     height, width = levels.shape[:2]
@@ -95,16 +96,18 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
     if opacity is not None and not any(mode.endswith("A") for mode in modes):
         levels = levels * opacity[..., None] + (1 - opacity[..., None])
         opacity = None
-        notes.append(f"transparency was placed on white: {format.upper()} files have none")
+        message = f"transparency was placed on white: {format.upper()} files have none"
+        degraded.append(Degradation("transparency", message))
     if how.grayscale == "keep" and photo.is_gray:
         levels = (levels @ _LUMA)[..., None]
 
     colours = _Colours(levels, "sRGB", SRGB_PROFILE)
     if how.color == "input" and photo.profile is not None:
         if format in _WITHOUT_PROFILE:
-            notes.append(f"the painting is in sRGB: {format.upper()} files hold no colour profile")
+            message = f"the painting is in sRGB: {format.upper()} files hold no colour profile"
+            degraded.append(Degradation("color", message))
         else:
-            colours = _in_colours_of(photo, colours, modes, opacity is not None, notes)
+            colours = _in_colours_of(photo, colours, modes, opacity is not None, degraded)
     levels, icc_name = colours.levels, colours.name
     icc = None if format in _WITHOUT_PROFILE else colours.icc
     if levels.shape[2] == 1:
@@ -120,13 +123,13 @@ def finish(tensor: torch.Tensor, photo: Photo, format: str, how: Finish) -> Fini
         levels=_rounded(levels, np.uint16 if deep else np.uint8),
         mode="CMYK" if colours.is_cmyk else _MODE_OF_CHANNELS[levels.shape[2]],
         icc=icc,
-        exif=_exif(metadata, format, (width, height), _is_srgb(colours.icc), notes),
-        xmp=_fitting(metadata.xmp, "XMP", format, EXIF_FORMATS, LONGEST_XMP, notes),
-        iptc=_fitting(metadata.iptc, "IPTC", format, IPTC_FORMATS, LONGEST_IPTC, notes),
+        exif=_exif(metadata, format, (width, height), _is_srgb(colours.icc), degraded),
+        xmp=_fitting(metadata.xmp, "XMP", format, EXIF_FORMATS, LONGEST_XMP, degraded),
+        iptc=_fitting(metadata.iptc, "IPTC", format, IPTC_FORMATS, LONGEST_IPTC, degraded),
         dpi=metadata.dpi,
     )
     data = save(picture, format, how.quality)
-    return Finished(data, 16 if deep else 8, icc_name if icc else None, tuple(notes))
+    return Finished(data, 16 if deep else 8, icc_name if icc else None, tuple(degraded))
 
 
 _MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -147,20 +150,22 @@ class _Colours:
 
 
 def _in_colours_of(
-    photo: Photo, srgb: _Colours, modes: set[str], has_opacity: bool, notes: list[str]
+    photo: Photo, srgb: _Colours, modes: set[str], has_opacity: bool, degraded: list[Degradation]
 ) -> _Colours:
     """Return a painting in the colour space of its photo, as far as the file can be in it."""
     icc, name, levels = photo.profile or b"", photo.icc or "unnamed", srgb.levels
     space, is_gray = icc[16:20], levels.shape[2] == 1
     kept = f"its colour profile, {name},"
     if space == b"GRAY" and not is_gray:
-        notes.append(f"{kept} is for grey pictures: the painting is in sRGB")
+        message = f"{kept} is for grey pictures: the painting is in sRGB"
+        degraded.append(Degradation("color", message))
         return srgb
     is_for_other_modes = space not in (b"GRAY", b"RGB ") and (
         "CMYK" not in modes or has_opacity or is_gray
     )
     if is_for_other_modes or (space == b"GRAY" and _gray_mode(has_opacity) not in modes):
-        notes.append(f"{kept} does not go with this file format: the painting is in sRGB")
+        message = f"{kept} does not go with this file format: the painting is in sRGB"
+        degraded.append(Degradation("color", message))
         return srgb
     if is_gray and space == b"RGB ":
         levels = np.repeat(levels, 3, axis=2)
@@ -172,7 +177,8 @@ def _in_colours_of(
         return _Colours(_by_tables(levels, icc, "CMYK" if space == b"CMYK" else "RGB"), name, icc)
     except (ImageCms.PyCMSError, OSError, ValueError):
         # Many profiles of scanners lead only one way: from them.
-        notes.append(f"{kept} can't be converted to: the painting is in sRGB")
+        message = f"{kept} can't be converted to: the painting is in sRGB"
+        degraded.append(Degradation("color", message))
         return srgb
 
 
@@ -200,35 +206,39 @@ def _is_srgb(icc: bytes) -> bool:
     return profile is not None and profile.is_like(SRGB)
 
 
-def _is_deep(photo: Photo, format: str, how: Finish, notes: list[str]) -> bool:
+def _is_deep(photo: Photo, format: str, how: Finish, degraded: list[Degradation]) -> bool:
     wanted: int = photo.bits if how.bits == "same" else how.bits
     if wanted == 16 and format not in DEEP_FORMATS:
-        notes.append(f"16 bits were rounded to 8: {format.upper()} files have no more")
+        message = f"16 bits were rounded to 8: {format.upper()} files have no more"
+        degraded.append(Degradation("bits", message))
         return False
     return wanted == 16
 
 
 def _exif(
-    metadata: Metadata, format: str, size: tuple[int, int], srgb: bool, notes: list[str]
+    metadata: Metadata, format: str, size: tuple[int, int], srgb: bool, degraded: list[Degradation]
 ) -> Image.Exif | None:
     if format not in EXIF_FORMATS:
         if metadata.exif:
-            notes.append(f"EXIF data was left out: {format.upper()} files have none")
+            message = f"EXIF data was left out: {format.upper()} files have none"
+            degraded.append(Degradation("metadata", message))
         return None
     exif, left_out = painted_exif(metadata, size, srgb=srgb, longest=LONGEST_EXIF.get(format))
-    notes += left_out
+    degraded += left_out
     return exif
 
 
 def _fitting(
     data: bytes, name: str, format: str, formats: frozenset[str], longest: dict[str, int],
-    notes: list[str],
+    degraded: list[Degradation],
 ) -> bytes:  # fmt: skip
     """Return metadata if a file of this format has room for it, and note it if not."""
     if data and format not in formats:
-        notes.append(f"{name} data was left out: {format.upper()} files have none")
+        message = f"{name} data was left out: {format.upper()} files have none"
+        degraded.append(Degradation("metadata", message))
     elif len(data) > longest.get(format, len(data)):
-        notes.append(f"{name} data of {len(data)} bytes was left out: it is too long")
+        message = f"{name} data of {len(data)} bytes was left out: it is too long"
+        degraded.append(Degradation("metadata", message))
     else:
         return data
     return b""

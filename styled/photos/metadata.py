@@ -18,6 +18,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffTags import LONG
 
 from styled import __version__
+from styled.degradation import Degradation
 
 SOFTWARE = f"styled {__version__}"
 
@@ -68,15 +69,15 @@ class Metadata:
     dpi: tuple[float, float] | None = None
 
 
-def metadata_of(image: ImageFile.ImageFile) -> tuple[Metadata, list[str]]:
+def metadata_of(image: ImageFile.ImageFile) -> tuple[Metadata, list[Degradation]]:
     """Return what a loaded picture's file says, and a note for what was damaged."""
-    notes = []
+    degraded = []
     exif = b""
     try:
         exif = kept_exif(exif_of(image))
     except DAMAGE:
-        notes.append("the EXIF data is damaged and was ignored")
-    return Metadata(exif, _xmp_of(image), _iptc_of(image), _dpi_of(image)), notes
+        degraded.append(Degradation("metadata", "the EXIF data is damaged and was ignored"))
+    return Metadata(exif, _xmp_of(image), _iptc_of(image), _dpi_of(image)), degraded
 
 
 def exif_of(image: ImageFile.ImageFile) -> Image.Exif:
@@ -141,7 +142,7 @@ class _Text(str):
 
 def painted_exif(
     metadata: Metadata, size: tuple[int, int], *, srgb: bool, longest: int | None = None
-) -> tuple[Image.Exif, list[str]]:
+) -> tuple[Image.Exif, list[Degradation]]:
     """Return EXIF data for a painting, and a note for what had to be left out.
 
     Args:
@@ -150,7 +151,7 @@ def painted_exif(
         srgb: Whether its colours are sRGB.
         longest: The most bytes that the file has room for.
     """
-    notes = []
+    degraded = []
     try:
         painted = _described(metadata)
         if metadata.exif:
@@ -167,13 +168,14 @@ def painted_exif(
             for tag in _LARGE_TAGS:
                 if longest is not None and len(painted.tobytes()) > longest and tag in detail:
                     del detail[tag]
-                    notes.append(f"the EXIF entry {Base(tag).name} is too long and was left out")
+                    message = f"the EXIF entry {Base(tag).name} is too long and was left out"
+                    degraded.append(Degradation("metadata", message))
         if longest is None or len(painted.tobytes()) <= longest:
-            return painted, notes
-        notes.append("the EXIF data is too long and was left out")
+            return painted, degraded
+        degraded.append(Degradation("metadata", "the EXIF data is too long and was left out"))
     except DAMAGE:
-        notes.append("the EXIF data can't be written and was left out")
-    return _described(metadata), notes
+        degraded.append(Degradation("metadata", "the EXIF data can't be written and was left out"))
+    return _described(metadata), degraded
 
 
 def _described(metadata: Metadata) -> Image.Exif:

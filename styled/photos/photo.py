@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
+from styled.degradation import Degradation
 from styled.photos.depth import Levels
 from styled.photos.metadata import Metadata
 from styled.recipes import Resample
@@ -31,7 +32,7 @@ class Photo:
         height: Likewise.
         orientation: EXIF orientation as found, 1..8.
         icc: The name of the embedded colour profile.
-        notes: What was lost on the way, in plain words.
+        degraded: What was lost on the way.
         alpha: How opaque each pixel is, mode L; None: all of it is.
         deep: The same in 16 bits where the file has them: HxWx3, with alpha HxWx4.
         is_gray: Whether the file has lightness alone.
@@ -45,7 +46,7 @@ class Photo:
     height: int
     orientation: int
     icc: str | None
-    notes: tuple[str, ...]
+    degraded: tuple[Degradation, ...]
     alpha: Image.Image | None = None
     deep: Levels | None = None
     is_gray: bool = False

@@ -24,6 +24,7 @@ from PIL import (
 )
 from PIL.ExifTags import Base
 
+from styled.degradation import Degradation
 from styled.errors import InputIncomplete, InputRejected, StyledError
 from styled.photos.colour import to_srgb
 from styled.photos.containers import could_become_picture, excess_in, format_of, is_cut
@@ -110,12 +111,12 @@ def _decode(data: bytes, found: str, cut: bool, max_pixels: int, name: str) -> P
     _check_size(image.size, max_pixels, name)
     if cut:
         raise _incomplete(name)
-    frame_notes = _frame_notes(image)
-    mode, depth_notes = deep_mode(image)
+    of_frames = _frames_left_out(image)
+    mode, of_depth = deep_mode(image)
     if found != "tiff":
         image.load()  # the EXIF data of a PNG may follow its pixels
     orientation = _orientation(image)
-    metadata, exif_notes = metadata_of(image)
+    metadata, of_metadata = metadata_of(image)
     image.load()  # turns a TIFF upright and forgets its orientation
     deep = None if mode is None else read_deep(data, _READERS[found], mode)
     colours = to_srgb(image, deep)
@@ -137,7 +138,7 @@ def _decode(data: bytes, found: str, cut: bool, max_pixels: int, name: str) -> P
         rgb.height,
         orientation,
         colours.icc,
-        notes=(*frame_notes, *exif_notes, *depth_notes, *colours.notes),
+        degraded=(*of_frames, *of_metadata, *of_depth, *colours.degraded),
         alpha=alpha,
         deep=deep,
         is_gray=colours.is_gray,
@@ -217,12 +218,14 @@ def _check_size(size: tuple[int, ...], max_pixels: int, name: str) -> None:
         )
 
 
-def _frame_notes(image: ImageFile.ImageFile) -> list[str]:
+def _frames_left_out(image: ImageFile.ImageFile) -> list[Degradation]:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Not counted: a hostile chain of pages can take hours to walk.
-        return ["only the first of several pages was used"] if image.is_animated else []
+        message = "only the first of several pages was used"
+        return [Degradation("frames", message)] if image.is_animated else []
     frames: int = getattr(image, "n_frames", 1)
-    return [f"only the first of {frames} frames was used"] if frames > 1 else []
+    message = f"only the first of {frames} frames was used"
+    return [Degradation("frames", message)] if frames > 1 else []
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
