@@ -157,7 +157,7 @@ class Daemon:
             journal.write_daemon(
                 state="starting", version=__version__, pid=str(os.getpid()),
                 started_at=str(time.time()), degraded_intake="[]", inbox_trouble="",
-                gallery_trouble="", unpaired="0", weights_file=str(imagenet_file()),
+                gallery_trouble="", inbox_report="{}", weights_file=str(imagenet_file()),
             )  # fmt: skip
             keep_freed_memory()
             self._vigil.begin(journal)

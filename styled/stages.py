@@ -19,6 +19,7 @@ from typing import IO, cast
 import structlog
 
 from styled.config import Config
+from styled.config.ignore import IgnoreRules
 from styled.degradation import Degradation
 from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
 from styled.delivery.gallery import Gallery
@@ -29,7 +30,7 @@ from styled.engine.weights import load_weights
 from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
 from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import IgnoreRules, scan
+from styled.intake.scanning import scan
 from styled.jobs.backstage import Backstage
 from styled.jobs.checkpoints import CheckpointStore
 from styled.jobs.ending import Ending
@@ -187,11 +188,13 @@ class Stages:
             mode=config.intake.mode,
             settle_seconds=config.intake.settle_seconds,
             rescan_seconds=config.intake.rescan_seconds,
+            truncated_grace_seconds=config.intake.truncated_grace_seconds,
+            open_grace_seconds=config.intake.open_grace_seconds,
             require_inbox=lambda: self._mounts.require(config.inbox),
             make_folders=self.bring_back_folders,
             on_degraded=note_degraded,
             on_trouble=lambda trouble: _write(journal, inbox_trouble=trouble or ""),
-            on_unpaired=lambda count: _write(journal, unpaired=str(count)),
+            on_report=lambda report: _write(journal, inbox_report=json.dumps(asdict(report))),
             beat=partial(self._pulse.beat, INTAKE),
         )
 

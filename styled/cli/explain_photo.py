@@ -14,10 +14,11 @@ from pydantic import BaseModel
 
 from styled.cli.status import JobStatus, listed
 from styled.config import Config
+from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX, readable
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import DEEPEST_FOLDER, IgnoreRules
+from styled.intake.scanning import DEEPEST_FOLDER
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.looking import JournalReader
 from styled.mounts import Mounts

@@ -52,6 +52,23 @@ DEFAULT_IGNORE = (
     "*.!sync",
     ".syncthing.*",
     "~syncthing~*",
+    "*.opdownload",
+    "*.crswap",
+    "*.tacitpart",
+    "*.gstmp",
+    "*.incomplete",
+    "*.unfinished",
+    "*.downloading",
+    # the same of download managers, and what they keep beside such a file: aria2, axel, torrents
+    "*.aria2",
+    "*.aria2__temp",
+    "*.st",
+    "*.!qB",
+    "*.!ut",
+    "*.!bt",
+    "*.bc!",
+    "*.jc!",
+    "*.xltd",
     # folders that a network drive keeps for itself: thumbnails, recycle bins, snapshots
     "@eaDir",
     "#recycle",
@@ -118,7 +135,12 @@ class IntakeConfig(Section):
         default=30, description="How often the whole inbox is looked through, events or not."
     )
     truncated_grace_seconds: NonNegative = Field(
-        default=60, description="How long a picture that ends too early may wait for its rest."
+        default=60,
+        description="How long a file that is empty or ends too early may wait for its rest.",
+    )
+    open_grace_seconds: NonNegative = Field(
+        default=3600,
+        description="How long a file may wait that a program of this machine has open for writing.",
     )
     ignore: tuple[NamePattern, ...] = Field(
         default=DEFAULT_IGNORE,

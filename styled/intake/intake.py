@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
+from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
+from styled.files import readable
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import Found, IgnoreRules, scan
-from styled.intake.settling import SettleGate
+from styled.intake.scanning import Found, Skipped, scan
+from styled.intake.settling import SettleGate, UnfinishedFile
+from styled.intake.unfinished import UnfinishedCheck
 from styled.intake.watching import Watcher
 from styled.mounts import mount_of
+from styled.open_files import WriterCheck
 
 log = structlog.get_logger()
 
@@ -53,6 +58,52 @@ class SettledInput:
     destinations: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file that is taken to be unfinished.
+
+    Attributes:
+        path: Relative to the inbox.
+        reason: Why, in one sentence.
+        until: Unix time at which it is judged by what is there; None: not before it changes.
+    """
+
+    path: str
+    reason: str
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class InboxReport:
+    """What lies in the inbox and is not taken.
+
+    Attributes:
+        unpaired: How many files belong to no style.
+        unfinished: The files that are still on their way.
+        skipped: What can't be looked into.
+        misspelled: Folders that differ from a style's only by case or Unicode form, and that
+            style's folder.
+    """
+
+    unpaired: int = 0
+    unfinished: tuple[Waiting, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    misspelled: tuple[tuple[str, str], ...] = ()
+
+
+MOST_REPORTED = 200
+"""How many paths of each kind a report names."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one look comes across beside the files that are taken."""
+
+    unpaired: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+
+
 class _Stopping(Exception):
     """Told to stop amid a look."""
 
@@ -70,12 +121,15 @@ class Intake:
         mode: Mode = "auto",
         settle_seconds: float = 1.0,
         rescan_seconds: float = 30.0,
+        truncated_grace_seconds: float = 60.0,
+        open_grace_seconds: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
         require_inbox: Callable[[], None] = lambda: None,
         make_folders: Callable[[], None] = lambda: None,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
         on_trouble: Callable[[str | None], None] = lambda trouble: None,
-        on_unpaired: Callable[[int], None] = lambda count: None,
+        on_report: Callable[[InboxReport], None] = lambda report: None,
         beat: Callable[[float], None] = lambda rest_seconds: None,
     ) -> None:
         """Hand settled inputs to `submit`, which returns how many new jobs they are.
@@ -89,14 +143,17 @@ class Intake:
             mode: `native` relies on the kernel's events, `polling` does without, and `auto`
                 polls where there are none.
             settle_seconds: How long a file must stay as it is.
+            truncated_grace_seconds: How much longer, where something is missing from it.
+            open_grace_seconds: How much longer, where somebody still has it open for writing.
             rescan_seconds: How often everything is looked at and offered again.
             clock: Monotonic seconds.
+            now: Unix time.
             require_inbox: Called before each look; raises ResourceUnavailable where the
                 inbox is not there, even if a folder of its name is.
             make_folders: Called every `rescan_seconds`, to bring back what was removed.
             on_degraded: Told whenever watching fails, and with None once it works again.
             on_trouble: Told what is wrong with the inbox, and with None once nothing is.
-            on_unpaired: Told how many files belong to no style, whenever that has changed.
+            on_report: Told what is not taken, whenever that has changed.
             beat: Called as a sign of life, with how many seconds may pass until the next.
         """
         self._inbox = inbox
@@ -110,13 +167,25 @@ class Intake:
         self._make_folders = make_folders
         self._on_degraded = on_degraded
         self._on_trouble = on_trouble
-        self._on_unpaired = on_unpaired
-        self._unpaired = self._unpaired_seen = 0
+        self._on_report = on_report
+        self._report = InboxReport()
+        self._unfinished: list[UnfinishedFile] = []
+        self._now = now
         self._beat = beat
-        self._gate = SettleGate(settle_seconds)
         self._hint = threading.Event()
         self._stopping = threading.Event()
         self._watcher = Watcher(inbox, self._hint.set)
+        self._writer_check = WriterCheck()
+        self._gate = SettleGate(
+            settle_seconds,
+            UnfinishedCheck(
+                inbox,
+                self._writer_check,
+                closed_files=self._watcher.closed_files,
+                truncated_grace_seconds=truncated_grace_seconds,
+                open_grace_seconds=open_grace_seconds,
+            ),
+        )
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._next_full_look = clock()
         self._look_seconds = 0.0
@@ -143,9 +212,9 @@ class Intake:
         began = self._clock()
         try:
             self._require_inbox()
-            self._unpaired_seen = 0
-            found = self._paired(self._until_stopped(scan(self._inbox, self._ignore)))
-            self._hand_on(self._gate.pass_settled(found, began))
+            seen = _Seen()
+            found = self._until_stopped(scan(self._inbox, self._ignore, seen.skipped))
+            self._hand_on(self._gate.pass_settled(self._paired(found, seen), began))
         except ResourceUnavailable as error:
             # What was let through but not handed on must come again.
             self._gate.forget()
@@ -160,7 +229,7 @@ class Intake:
             log.info("inbox.recovered")
             self._trouble = None
             self._on_trouble(None)
-        self._note_unpaired()
+        self._note_report(seen)
         self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
@@ -177,23 +246,53 @@ class Intake:
             self._beat(0.0)
             yield file
 
-    def _paired(self, found: Iterable[Found]) -> Iterator[Found]:
+    def _paired(self, found: Iterable[Found], seen: _Seen) -> Iterator[Found]:
         """Pass on what belongs to a style; the rest stays where it is, and is counted."""
         for file in found:
+            folder, _, below = file.path.partition("/")
+            if below:
+                seen.folders.add(folder)
             if self._pairing.destinations(file.path):
                 yield file
             else:
-                self._unpaired_seen += 1
+                seen.unpaired += 1
 
-    def _note_unpaired(self) -> None:
-        if self._unpaired_seen == self._unpaired:
+    def _note_report(self, seen: _Seen) -> None:
+        """Log what is new among what is not taken, and hand it on where it has changed."""
+        before, offset = self._report, self._now() - self._clock()
+        unfinished = self._gate.unfinished()[:MOST_REPORTED]
+        names = (*self._pairing.styles, *self._pairing.folders)
+        by_form = {_caseless(name): name for name in names}
+        report = InboxReport(
+            seen.unpaired,
+            tuple(
+                Waiting(file.path, file.reason, None if file.until is None else file.until + offset)
+                for file in unfinished
+            ),
+            tuple(seen.skipped[:MOST_REPORTED]),
+            tuple(
+                (folder, by_form[_caseless(folder)])
+                for folder in sorted(seen.folders.difference(names))
+                if _caseless(folder) in by_form
+            ),
+        )
+        # Times of day differ by a little each time.
+        if unfinished == self._unfinished and replace(report, unfinished=()) == replace(
+            before, unfinished=()
+        ):
             return
-        if self._unpaired == 0:
-            log.warning("inbox.unpaired", count=self._unpaired_seen)
-        self._unpaired = self._unpaired_seen
-        self._on_unpaired(self._unpaired)
+        if report.unpaired and not before.unpaired:
+            log.warning("inbox.unpaired", count=report.unpaired)
+        awaited = {file.path for file in self._unfinished}
+        for file in unfinished:
+            if file.path not in awaited:
+                log.info("input.awaited", path=readable(file.path), reason=file.reason)
+        for folder, style in set(report.misspelled).difference(before.misspelled):
+            log.warning("folder.misspelled", path=readable(folder), style=style)
+        self._report, self._unfinished = report, unfinished
+        self._on_report(report)
 
-    def _hand_on(self, settled: Sequence[Found]) -> None:
+    def _hand_on(self, settled: Iterable[Found]) -> None:
         inputs = (
             SettledInput(file.path, file.size, file.mtime_ns, destinations)
             for file in settled
@@ -235,6 +334,7 @@ class Intake:
         if is_full:
             # The journal knows what it has, and whatever a hint or a look has missed is found.
             self._gate.forget()
+            self._writer_check.forget_mounts()
             self._next_full_look = self._clock() + self._rarely(self._rescan_seconds)
             self._make_folders()
         self._watch(thoroughly=is_full)
@@ -253,7 +353,7 @@ class Intake:
             moments.append(soon)
         settles = self._gate.next_settled_at()
         if settles is not None:
-            moments.append(settles)
+            moments.append(max(settles, self._clock() + self._rarely(0.0)))
         return min(moments)
 
     def _watch(self, *, thoroughly: bool) -> None:
@@ -283,3 +383,8 @@ class Intake:
             f"{self._inbox} is on a network drive ({mount.kind}), which does not tell of new "
             "files (to accept that: intake.mode: polling)"
         )
+
+
+def _caseless(name: str) -> str:
+    """Return what names have in common that look alike: case and Unicode form aside."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

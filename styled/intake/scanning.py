@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,8 +10,9 @@ from pathlib import Path
 
 import structlog
 
+from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX, readable
+from styled.files import readable
 
 log = structlog.get_logger()
 
@@ -27,56 +26,54 @@ class Found:
         size: In bytes.
         mtime_ns: When it was last written, in nanoseconds since the epoch.
         inode: Its number in the file system: another file under the same name has another.
+        control_file: The name of a file beside it by which a download manager says that it is
+            unfinished.
     """
 
     path: str
     size: int
     mtime_ns: int
     inode: int
+    control_file: str | None = None
 
 
-_UNFINISHED = f"{TEMPORARY_PREFIX}*"
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What can't be looked at in the inbox.
+
+    Attributes:
+        path: Relative to the inbox.
+        reason: Why, such as the system's words.
+    """
+
+    path: str
+    reason: str
+
+
+CONTROL_SUFFIXES = (".aria2", ".st")
+"""Files that aria2 and axel keep beside what they download, and delete at its end."""
+
+PLACEHOLDER_SUFFIXES = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".crswap")
+"""Files that browsers write to while an empty one holds the final name."""
 
 DEEPEST_FOLDER = 100
 """Folders nested more deeply are passed over: nobody sorts photos like that."""
 
 
-class IgnoreRules:
-    """Glob patterns for names that are nobody's photo, such as unfinished uploads."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        """Compile the patterns; a name matches if any of them does, whatever its case.
-
-        Our own unfinished files are nobody's photos whatever the patterns say.
-        """
-        self._patterns = (*patterns, _UNFINISHED)
-        alternatives = [fnmatch.translate(pattern) for pattern in self._patterns]
-        self._compiled = re.compile("|".join(alternatives), re.IGNORECASE)
-
-    def match(self, name: str) -> bool:
-        """Tell whether a file or folder of this name is to be left alone."""
-        return self._compiled.match(name) is not None
-
-    def pattern_of(self, name: str) -> str | None:
-        """Return the first pattern that a name matches, None where it matches none."""
-        for pattern in self._patterns:
-            if re.match(fnmatch.translate(pattern), name, re.IGNORECASE):
-                return pattern
-        return None
-
-
-def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
+def scan(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped] | None = None) -> Iterator[Found]:
     """Yield every regular file below `inbox`.
 
     The files of a folder come in the order of their names, and before those of the folders
     in it. Symbolic links, pipes, sockets and devices are neither followed nor opened. What
-    vanishes during the look, or can't be looked into, is passed over until the next one.
+    vanishes during the look, or can't be looked into, is passed over until the next one; the
+    latter is added to `skipped`.
 
     Raises:
         ResourceUnavailable: the inbox itself is gone or can't be read.
     """
     # Folders wait by name, and each is read to its end before the next is opened: there may
     # be more of them than a process may have open at once.
+    skipped = [] if skipped is None else skipped
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -89,9 +86,10 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
                     f"the inbox {inbox} can't be read: {error.strerror}",
                     "mount it, make it again or mend its permissions; work goes on by itself",
                 ) from error
-            _pass_over(folder, error)
+            _pass_over(folder, error, skipped)
             continue
         folders = []
+        control_files = _ControlFiles(entry.name for entry in entries)
         for entry in entries:
             if ignore.match(entry.name):
                 continue
@@ -99,18 +97,46 @@ def scan(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
             try:
                 facts = entry.stat(follow_symlinks=False)
             except OSError as error:
-                _pass_over(path, error)
+                _pass_over(path, error, skipped)
                 continue
             if stat.S_ISDIR(facts.st_mode):
                 if path.count("/") < DEEPEST_FOLDER:
                     folders.append(path)
                 else:
-                    log.warning("folder.skipped", path=readable(path), reason="nested too deeply")
+                    _skip(Skipped(path, "nested too deeply"), skipped)
             elif stat.S_ISREG(facts.st_mode):
-                yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+                control_file = control_files.of(entry.name, facts.st_size)
+                yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino, control_file)
         pending.extend(reversed(folders))
 
 
-def _pass_over(path: str, error: OSError) -> None:
+class _ControlFiles:
+    """The files of one folder that say of others that they are unfinished."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_file: dict[str, str] = {}
+        self._placeholders: list[str] = []
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix in CONTROL_SUFFIXES:
+                self._by_file[stem] = name
+            elif suffix in PLACEHOLDER_SUFFIXES:
+                self._placeholders.append(name)
+
+    def of(self, name: str, size: int) -> str | None:
+        """Return the name of the control file of a file, if it has one."""
+        if size == 0 and self._placeholders:
+            # Firefox writes to photo.Xq3b.jpg.part while photo.jpg is empty.
+            stem = os.path.splitext(name)[0]
+            return next((one for one in self._placeholders if one.startswith(f"{stem}.")), None)
+        return self._by_file.get(name)
+
+
+def _pass_over(path: str, error: OSError, skipped: list[Skipped]) -> None:
     if not isinstance(error, FileNotFoundError):
-        log.warning("folder.skipped", path=readable(path), reason=error.strerror)
+        _skip(Skipped(path, error.strerror or "unknown error"), skipped)
+
+
+def _skip(one: Skipped, skipped: list[Skipped]) -> None:
+    log.warning("folder.skipped", path=readable(one.path), reason=one.reason)
+    skipped.append(one)

@@ -1,18 +1,58 @@
-"""The settle gate: a file is let through once it has stopped changing."""
+"""The settle gate: a file is let through once it has stopped changing and nothing is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from styled.intake.scanning import Found
+from styled.intake.unfinished import Sign
+
+CHECK_AGAIN_SECONDS = 2.0
+"""How soon an unfinished file is looked at again where no event has come: a writer may end."""
+
+
+class FinishedCheck(Protocol):
+    """Looks into files that have stopped changing; see `UnfinishedCheck`."""
+
+    def sign_of(self, file: Found, waited_seconds: float) -> Sign | None:
+        """Return why the file is not to be taken yet, None where it can be."""
 
 
 @dataclass(slots=True)
-class _Watched:
+class _Tracked:
+    """What is known of one file.
+
+    Attributes:
+        since: Since when it has looked like this.
+        sign: Why it, or what lay there before it changed, was taken to be unfinished.
+        checked_at: When it was looked into.
+        is_finished: Whether it was found to be finished: it is not looked into again.
+        let_through: Whether it has been handed on.
+    """
+
     found: Found
     since: float
+    sign: Sign | None = None
+    checked_at: float | None = None
+    is_finished: bool = False
     let_through: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedFile:
+    """A file that waits until it is finished.
+
+    Attributes:
+        path: Relative to the inbox.
+        until: When it is judged by what is there, on the gate's clock; None: not before it has
+            changed.
+    """
+
+    path: str
+    reason: str
+    until: float | None
 
 
 class SettleGate:
@@ -22,37 +62,67 @@ class SettleGate:
     are set by other machines, and by copies that keep the old ones.
     """
 
-    def __init__(self, settle_seconds: float) -> None:
-        """Let a file through after `settle_seconds` without a change."""
+    def __init__(self, settle_seconds: float, check: FinishedCheck) -> None:
+        """Let a file through after `settle_seconds` without a change, if `check` says so too."""
         self._settle_seconds = settle_seconds
-        self._watched: dict[str, _Watched] = {}
+        self._check = check
+        self._tracked: dict[str, _Tracked] = {}
 
-    def pass_settled(self, found: Iterable[Found], now: float) -> list[Found]:
-        """Return the files that have just settled; each is let through once.
+    def pass_settled(self, found: Iterable[Found], now: float) -> Iterator[Found]:
+        """Yield the files that have just settled; each is let through once.
 
         Args:
-            found: All files of one look. Those that are missing from it are forgotten.
+            found: All files of one look. Once they have been gone through, those that were
+                missing are forgotten.
             now: Monotonic seconds.
         """
-        settled = []
-        watched: dict[str, _Watched] = {}
+        seen: dict[str, _Tracked] = {}
         for file in found:
-            entry = self._watched.get(file.path)
-            if entry is None or entry.found != file:
-                entry = _Watched(file, since=now)
-            watched[file.path] = entry
-            if not entry.let_through and now >= entry.since + self._settle_seconds:
-                entry.let_through = True
-                settled.append(file)
-        self._watched = watched
-        return settled
+            tracked = self._tracked.get(file.path)
+            if tracked is None or tracked.found != file:
+                sign = None if tracked is None or tracked.is_finished else tracked.sign
+                tracked = self._tracked[file.path] = _Tracked(file, now, sign)
+            seen[file.path] = tracked
+            if not tracked.let_through and self._is_due(tracked, now):
+                tracked.let_through = True
+                yield file
+        self._tracked = seen
+
+    def _is_due(self, tracked: _Tracked, now: float) -> bool:
+        if now < tracked.since + self._settle_seconds:
+            return False
+        if not tracked.is_finished:
+            tracked.sign = self._check.sign_of(tracked.found, now - tracked.since)
+            tracked.checked_at = now
+            tracked.is_finished = tracked.sign is None
+        return tracked.is_finished
 
     def forget(self) -> None:
         """Let everything through once more, for instance because the styles have changed."""
-        for entry in self._watched.values():
-            entry.let_through = False
+        for tracked in self._tracked.values():
+            tracked.let_through = False
+
+    def unfinished(self) -> list[UnfinishedFile]:
+        """Return the files that have stopped changing, but are taken to be unfinished."""
+        return [
+            UnfinishedFile(
+                path,
+                tracked.sign.reason,
+                None
+                if tracked.sign.grace_seconds is None
+                else tracked.since + tracked.sign.grace_seconds,
+            )
+            for path, tracked in self._tracked.items()
+            if tracked.sign is not None and not tracked.is_finished
+        ]
 
     def next_settled_at(self) -> float | None:
         """Return when the next file may settle, None where all have."""
-        waiting = [entry.since for entry in self._watched.values() if not entry.let_through]
-        return min(waiting) + self._settle_seconds if waiting else None
+        moments = [
+            tracked.since + self._settle_seconds
+            if tracked.checked_at is None
+            else tracked.checked_at + CHECK_AGAIN_SECONDS
+            for tracked in self._tracked.values()
+            if not tracked.let_through
+        ]
+        return min(moments, default=None)

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import structlog
 from watchdog.events import (
+    EVENT_TYPE_CLOSED,
     EVENT_TYPE_CLOSED_NO_WRITE,
     EVENT_TYPE_DELETED,
+    EVENT_TYPE_MODIFIED,
+    EVENT_TYPE_MOVED,
     EVENT_TYPE_OPENED,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -33,9 +36,16 @@ _WATCHED_INODE = re.compile(rb"^inotify wd:\S+ ino:([0-9a-f]+) ", re.MULTILINE)
 # Our own reading causes these; reacting would make every look cause the next.
 _OF_READING = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
 
+_OF_CHANGING = frozenset({EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED})
+
 
 class Watcher:
-    """Watches one folder tree and calls `on_change` when something happened in it."""
+    """Watches one folder tree and calls `on_change` when something happened in it.
+
+    Attributes:
+        closed_files: Paths below the folder of files that were closed by a writer and not
+            modified since, as far as events tell; others may have been as well.
+    """
 
     def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
         """Watch `folder` once started; `on_change` must return at once and never raise."""
@@ -44,6 +54,7 @@ class Watcher:
         self._observer: BaseObserver | None = None
         self._hints: _Hints | None = None
         self._watched: tuple[int, int] | None = None
+        self.closed_files: set[str] = set()
 
     def ensure(self, *, thoroughly: bool = False) -> str | None:
         """Watch, if that is not already so, and the folder that is there now.
@@ -73,7 +84,7 @@ class Watcher:
         ):
             return None
         self.stop()
-        hints = _Hints(folder, self._on_change)
+        hints = _Hints(folder, self._on_change, self.closed_files)
         observer: BaseObserver | None = None
         try:
             observer = Observer()
@@ -102,6 +113,7 @@ class Watcher:
         if observer is not None:
             observer.stop()  # its helpers may live on even where it is dead itself
             observer.join()
+        self.closed_files.clear()  # from now on nobody says what is modified
 
     def _is_watching(self) -> bool:
         return (
@@ -159,14 +171,20 @@ def _watched_inodes() -> set[int] | None:
 
 
 class _Hints(FileSystemEventHandler):
-    def __init__(self, folder: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, folder: str, on_change: Callable[[], None], closed_files: set[str]) -> None:
         self._folder = folder
         self._on_change = on_change
+        self._closed_files = closed_files
         self.folder_is_gone = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         # A folder that is made again at once may have the same number in the file system.
         if event.event_type == EVENT_TYPE_DELETED and event.src_path == self._folder:
             self.folder_is_gone = True
+        path = os.fsdecode(event.src_path).removeprefix(f"{self._folder}{os.sep}")
+        if event.event_type == EVENT_TYPE_CLOSED:
+            self._closed_files.add(path)
+        elif event.event_type in _OF_CHANGING:
+            self._closed_files.discard(path)
         if event.event_type not in _OF_READING:
             self._on_change()

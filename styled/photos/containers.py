@@ -7,9 +7,90 @@ outer structure and so tell "still arriving" from "damaged" before a pixel is de
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Callable
+from typing import Protocol, overload
+
+_WINDOW_BYTES = 1 << 16
+
+
+class Bytes(Protocol):
+    """What the checks below need of a file's bytes."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, at: int, /) -> int: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> bytes: ...
+    def find(self, sub: bytes, start: int = ..., /) -> int: ...
+
+
+class FileView:
+    """The bytes of an open file, read as they are needed: a structure takes a few pages of it.
+
+    A file that shrinks meanwhile is short of bytes and no more than that; a memory map would end
+    the process.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        """Look at the first `size` bytes of the file."""
+        self._descriptor = descriptor
+        self._size = size
+        self._window = b""
+        self._window_at = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, at: int, /) -> int: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> bytes: ...
+    def __getitem__(self, at: int | slice, /) -> int | bytes:
+        if isinstance(at, int):
+            return self._read(at, 1)[0]
+        start, stop, _ = at.indices(self._size)
+        return self._read(start, max(0, stop - start))
+
+    def find(self, sub: bytes, start: int = 0, /) -> int:
+        """Return where `sub` begins at or behind `start`, -1 where it does not."""
+        # What is looked for is mostly the end marker, and mostly there.
+        last = max(start, self._size - _WINDOW_BYTES)
+        at_the_end = self[last : self._size].find(sub)
+        if at_the_end >= 0:
+            return last + at_the_end
+        while start < last:
+            found = self[start : start + _WINDOW_BYTES + len(sub)].find(sub)
+            if found >= 0:
+                return start + found
+            start += _WINDOW_BYTES
+        return -1
+
+    def _read(self, start: int, count: int) -> bytes:
+        if count > _WINDOW_BYTES:
+            return os.pread(self._descriptor, count, start)
+        offset = start - self._window_at
+        if offset < 0 or offset + count > len(self._window):
+            self._window = os.pread(self._descriptor, _WINDOW_BYTES, start)
+            self._window_at, offset = start, 0
+        return self._window[offset : offset + count]
+
+
+def _unpack(form: str, data: Bytes, position: int) -> tuple[int, ...]:
+    return struct.unpack(form, data[position : position + struct.calcsize(form)])
+
+
+def _search(pattern: re.Pattern[bytes], data: Bytes, position: int) -> tuple[int, int] | None:
+    """Return the marker that a pattern of two bytes finds next, and where it ends."""
+    while position < len(data) - 1:
+        window = data[position : position + _WINDOW_BYTES]
+        if match := pattern.search(window):
+            return match[1][0], position + match.end()
+        position += max(1, len(window) - 1)  # a marker may lie across
+    return None
+
 
 # What a file of each format starts with; "?" stands for any byte.
 _MAGICS: tuple[tuple[str, bytes], ...] = (
@@ -36,7 +117,7 @@ _ALL_BRANDS = _HEIF_BRANDS | _HEIC_BRANDS | _AVIF_BRANDS
 _MOST_BRANDS = 32
 
 
-def format_of(data: bytes) -> str | None:
+def format_of(data: Bytes) -> str | None:
     """Return the format whose magic bytes `data` starts with, or None."""
     if data[4:8] == b"ftyp" and len(data) >= 12:
         return _format_of_brands(data)
@@ -46,7 +127,7 @@ def format_of(data: bytes) -> str | None:
     return None
 
 
-def _format_of_brands(data: bytes) -> str | None:
+def _format_of_brands(data: Bytes) -> str | None:
     length = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS)
     brands = [data[8:12], *(data[at : at + 4] for at in range(16, length, 4))]
     if brands[0] in _HEIF_BRANDS:
@@ -67,7 +148,7 @@ def could_become_picture(data: bytes) -> bool:
     return any(len(data) < len(magic) and _agrees(data, magic) for _, magic in _MAGICS)
 
 
-def is_cut(data: bytes, name: str) -> bool:
+def is_cut(data: Bytes, name: str) -> bool:
     """Return whether a file of format `name` ends before its own structure says so.
 
     A structure that makes no sense is not "cut": decoding will tell what is wrong with it.
@@ -78,8 +159,9 @@ def is_cut(data: bytes, name: str) -> bool:
         return True
 
 
-def _agrees(data: bytes, magic: bytes) -> bool:
-    return all(wanted in (byte, ord("?")) for byte, wanted in zip(data, magic, strict=False))
+def _agrees(data: Bytes, magic: bytes) -> bool:
+    head = data[: len(magic)]
+    return all(wanted in (byte, ord("?")) for byte, wanted in zip(head, magic, strict=False))
 
 
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
@@ -89,15 +171,14 @@ _JPEG_END_OF_IMAGE = 0xD9
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 
 
-def _jpeg_is_cut(data: bytes) -> bool:
+def _jpeg_is_cut(data: Bytes) -> bool:
     # Segments are skipped by their length: an EXIF thumbnail is a whole JPEG in itself,
     # whose end-of-image marker must not be taken for the photo's.
     position = 2
-    while match := _JPEG_MARKER.search(data, position):
-        position = match.end()
-        marker = match[1][0]
+    while found := _search(_JPEG_MARKER, data, position):
+        marker, position = found
         if marker not in _JPEG_WITHOUT_LENGTH:
-            (length,) = struct.unpack_from(">H", data, position)
+            (length,) = _unpack(">H", data, position)
             position += length
         if marker == _JPEG_START_OF_SCAN:
             return data.find(b"\xff\xd9", position) < 0
@@ -138,12 +219,10 @@ def excess_in(data: bytes, found: str) -> str | None:
     return None
 
 
-def _png_is_cut(data: bytes) -> bool:
-    length: int
-    kind: bytes
+def _png_is_cut(data: Bytes) -> bool:
     position = 8
     while True:
-        length, kind = struct.unpack_from(">I4s", data, position)
+        (length,), kind = _unpack(">I", data, position), data[position + 4 : position + 8]
         position += 12 + length
         if kind == b"IEND":
             return position > len(data)
@@ -152,7 +231,7 @@ def _png_is_cut(data: bytes) -> bool:
             return kind == b"\0\0\0\0"
 
 
-def _gif_is_cut(data: bytes) -> bool:
+def _gif_is_cut(data: Bytes) -> bool:
     position = 13 + _gif_palette_bytes(data[10])
     while True:
         kind = data[position : position + 1]
@@ -171,27 +250,27 @@ def _gif_palette_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _webp_is_cut(data: bytes) -> bool:
-    (length,) = struct.unpack_from("<I", data, 4)
+def _webp_is_cut(data: Bytes) -> bool:
+    (length,) = _unpack("<I", data, 4)
     return bool(len(data) < 8 + length)
 
 
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
-def _bmp_is_cut(data: bytes) -> bool:
-    length, _, _, header_size = struct.unpack_from("<IIII", data, 2)
+def _bmp_is_cut(data: Bytes) -> bool:
+    length, _, _, header_size = _unpack("<IIII", data, 2)
     # A text that starts with "BM" is not a picture that is still arriving.
     return header_size in _BMP_HEADER_SIZES and len(data) < length
 
 
-def _avif_is_cut(data: bytes) -> bool:
+def _avif_is_cut(data: Bytes) -> bool:
     position = 0
     kinds = set()
     while position < len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
+        (length,), kind = _unpack(">I", data, position), data[position + 4 : position + 8]
         if length == 1:  # the length did not fit into 32 bits
-            (length,) = struct.unpack_from(">Q", data, position + 8)
+            (length,) = _unpack(">Q", data, position + 8)
         if length < 8:  # 0: to the end of the file; the others make no sense
             return False
         kinds.add(kind)
@@ -207,31 +286,31 @@ _TIFF_PIXEL_SPANS = ((273, 279), (324, 325))  # offsets and byte counts of strip
 _TIFF_UNSIGNED = {3: "H", 4: "I", 16: "Q"}
 
 
-def _tiff_is_cut(data: bytes) -> bool:
+def _tiff_is_cut(data: Bytes) -> bool:
     """Look at the first page only: no other is painted."""
-    order = "<" if data.startswith(b"II") else ">"
+    order = "<" if data[:2] == b"II" else ">"
     big = b"+" in data[2:4]
     word, word_bytes, entry_count = ("Q", 8, "Q") if big else ("I", 4, "H")
-    (directory,) = struct.unpack_from(order + word, data, word_bytes)
-    (entries,) = struct.unpack_from(order + entry_count, data, directory)
+    (directory,) = _unpack(order + word, data, word_bytes)
+    (entries,) = _unpack(order + entry_count, data, directory)
     first = directory + struct.calcsize(entry_count)
     entry_bytes = 4 + 2 * word_bytes
     if first + entries * entry_bytes + word_bytes > len(data):
         return True
     numbers: dict[int, tuple[int, ...]] = {}
     for entry in range(first, first + entries * entry_bytes, entry_bytes):
-        tag, kind, count = struct.unpack_from(f"{order}HH{word}", data, entry)
+        tag, kind, count = _unpack(f"{order}HH{word}", data, entry)
         length = count * (_TIFF_TYPE_BYTES[kind] if kind < len(_TIFF_TYPE_BYTES) else 0)
         position = entry + 4 + word_bytes
         if length > word_bytes:
-            (position,) = struct.unpack_from(order + word, data, position)
+            (position,) = _unpack(order + word, data, position)
         if tag <= _TIFF_LAST_BASELINE_TAG or tag == _TIFF_ICC_PROFILE:
             # Private fields are often damaged by editing and do not matter here.
             if position + length > len(data):
                 return True
             if any(tag in pair for pair in _TIFF_PIXEL_SPANS) and kind in _TIFF_UNSIGNED:
                 form = f"{order}{count}{_TIFF_UNSIGNED[kind]}"
-                numbers[tag] = struct.unpack_from(form, data, position)
+                numbers[tag] = _unpack(form, data, position)
     return any(
         offset + length > len(data)
         for offsets, lengths in _TIFF_PIXEL_SPANS
@@ -239,7 +318,7 @@ def _tiff_is_cut(data: bytes) -> bool:
     )
 
 
-_IS_CUT: dict[str, Callable[[bytes], bool]] = {
+_IS_CUT: dict[str, Callable[[Bytes], bool]] = {
     "jpeg": _jpeg_is_cut,
     "png": _png_is_cut,
     "gif": _gif_is_cut,

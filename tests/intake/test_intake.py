@@ -11,11 +11,12 @@ from queue import Queue
 import pytest
 from structlog.testing import capture_logs
 
+from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.intake import intake as module
 from styled.intake.intake import POLL_SECONDS, REST_SECONDS, Intake, Mode, SettledInput
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import Found, IgnoreRules, scan
+from styled.intake.scanning import Found, Skipped, scan
 from styled.mounts import Mount
 
 NIGHT = Pairing(("night", "wave"), {}, "night")
@@ -68,6 +69,7 @@ class ScriptedWatcher:
         self.problem: str | None = None
         self.asked = 0
         self.stopped = False
+        self.closed_files: set[str] = set()
 
     def ensure(self, *, thoroughly: bool = False) -> str | None:
         """Return the scripted problem."""
@@ -423,10 +425,10 @@ def test_an_unexpected_error_does_not_end_the_watch(
 ) -> None:
     """It is logged, and the next look finds what the failed one has not."""
 
-    def scan_later(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
+    def scan_later(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped]) -> Iterator[Found]:
         if bench.clock() < 5.0:
             raise RuntimeError("nobody thought of this")
-        return scan(inbox, ignore)
+        return scan(inbox, ignore, skipped)
 
     monkeypatch.setattr(module, "scan", scan_later)
     bench.put("a.jpg")
@@ -441,7 +443,7 @@ def test_long_looks_are_rare(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     """An inbox that takes ten seconds to look at is looked at every hundred."""
     looks = []
 
-    def scan_slowly(inbox: Path, ignore: IgnoreRules) -> Iterator[Found]:
+    def scan_slowly(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped]) -> Iterator[Found]:
         looks.append(bench.clock())
         bench.clock.now += 10.0
         return iter(())
@@ -609,7 +611,7 @@ def test_trouble_is_told_when_it_begins_and_when_it_is_over(bench: Bench) -> Non
 def test_what_belongs_to_no_style_is_counted(bench: Bench) -> None:
     """Whenever the count changes; the log says it once."""
     counts: list[int] = []
-    bench.intake._on_unpaired = counts.append
+    bench.intake._on_report = lambda report: counts.append(report.unpaired)
     bench.intake.look_at_everything_again(Pairing(("night",), {}, None))
     for name in ("a.jpg", "b.jpg", "night/c.jpg"):
         bench.put(name)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.intake.scanning import DEEPEST_FOLDER, Found, IgnoreRules, scan
+from styled.intake.scanning import DEEPEST_FOLDER, Found, scan
 
 NOTHING_IGNORED = IgnoreRules([])
 
