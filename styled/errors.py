@@ -56,6 +56,22 @@ class NotMounted(ResourceUnavailable):
     """The disk that a folder was on before is not mounted now."""
 
 
+class Forbidden(ResourceUnavailable):
+    """A folder may not be written: permissions, an immutable flag, or a read-only mount."""
+
+
+class FolderNotWritable(Forbidden):
+    """One folder below the outbox, `rejected` or the archive may not be written; others may."""
+
+
+class InputStuck(Forbidden):
+    """An input may not be moved out of the inbox; others may."""
+
+
+class StyleUnavailable(ResourceUnavailable):
+    """A style's picture is missing or can't be used; other styles can."""
+
+
 class DiskTrouble(ResourceUnavailable):
     """A disk is full or failing: it may be better in a while."""
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from styled.errors import DiskTrouble, PlaceRefused, ResourceUnavailable
+from styled.errors import DiskTrouble, Forbidden, InputStuck, PlaceRefused, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
@@ -41,6 +41,7 @@ def write_streamed(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         temporary = _temporary_beside(path)
         try:
             with open(temporary, "xb") as file:
+                give_to_owner_of(path.parent, file.fileno())
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -56,22 +57,32 @@ def move_whole(source: Path, destination: Path) -> None:
     """Move a file to a name that is free, even to another file system, never losing it.
 
     Raises:
-        ResourceUnavailable: the destination is full, read-only or gone; the source is
-            still where it was.
+        InputStuck: the source may not be moved; it is still where it was, and only there.
+        ResourceUnavailable: the destination is full, read-only or gone; likewise.
     """
     with resource_errors(destination):
         try:
             source.rename(destination)
         except OSError as error:
-            if error.errno in _FORBIDDEN and not os.access(source.parent, os.W_OK | os.X_OK):
-                raise _held_back(source) from error
+            # The kernel does not say which of the two it is about: a sticky folder and an
+            # immutable file look writable.
+            if error.errno in _FORBIDDEN and is_writable(destination.parent):
+                raise input_stuck(source, error) from error
             if error.errno != errno.EXDEV:
                 raise
+            if not is_writable(source.parent):
+                raise input_stuck(source, error) from error  # before gigabytes are copied
             _copy(source, destination)
             # Two file systems know of no common order: without this a power cut could
             # keep the deletion of the original and lose the name of its copy.
             sync_folder(destination.parent)
-            source.unlink()
+            try:
+                source.unlink()
+            except OSError as forbidden:
+                if forbidden.errno not in _FORBIDDEN:
+                    raise
+                destination.unlink()
+                raise input_stuck(source, forbidden) from forbidden
         sync_folder(destination.parent)
         sync_folder(source.parent)
 
@@ -111,6 +122,7 @@ def _copy(source: Path, destination: Path) -> None:
         with suppress(OSError):  # times and permissions are a courtesy
             shutil.copystat(source, temporary, follow_symlinks=False)
         with open(temporary, "rb") as file:
+            give_to_owner_of(destination.parent, file.fileno())
             os.fsync(file.fileno())
         if _state_of(source) != before:
             raise OSError(errno.EBUSY, "the original changed while it was copied")
@@ -136,7 +148,34 @@ def make_folder(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in reversed(missing):
+            give_to_owner_of(folder.parent, folder)
             sync_folder(folder.parent)
+
+
+def give_to_owner_of(folder: Path, made: Path | int) -> None:
+    """Let what root has just made in a folder belong to whom the folder does.
+
+    Else `sudo styled once` would leave folders and files that the daemon can't write.
+
+    Args:
+        folder: What `made` lies in.
+        made: A path, which is not followed if it is a link, or a descriptor.
+
+    Raises:
+        OSError: the file system does not allow it.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = folder.stat()
+    if isinstance(made, int):
+        os.fchown(made, owner.st_uid, owner.st_gid)
+    else:
+        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def is_writable(folder: Path) -> bool:
+    """Tell whether files may be made in a folder, as far as permissions and mounts say."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -168,11 +207,18 @@ def sweep_temporaries(root: Path, go_on: Callable[[], None] = lambda: None) -> i
     return swept
 
 
-def _held_back(source: Path) -> PlaceRefused:
-    """Return the error for a file whose folder may not be changed: others can still be moved."""
-    return PlaceRefused(
-        f"{source} can't be moved: the folder {source.parent} may not be changed by styled",
-        "give styled's user write permission to that folder",
+def input_stuck(source: Path, error: BaseException | None) -> InputStuck:
+    """Return the error for an input that may not be moved: others may."""
+    if not is_writable(source.parent):
+        why = f"the folder {source.parent} may not be changed by styled"
+    else:
+        why = f"the system forbids it ({getattr(error, 'strerror', None) or 'nobody knows why'})"
+    return InputStuck(
+        f"{source} can't be moved: {why}",
+        "give styled's user write permission to that folder; where it is sticky (chmod -t "
+        "removes that), the file has to belong to styled's user, and it may not be immutable "
+        "(lsattr shows that)",
+        "or set output.after_success to keep",
     )
 
 
@@ -180,16 +226,11 @@ def delete_whole(path: Path) -> None:
     """Delete a file, durably.
 
     Raises:
-        PlaceRefused: its folder may not be changed.
-        ResourceUnavailable: the disk is read-only or gone.
+        Forbidden: permissions or a read-only mount.
+        ResourceUnavailable: the disk is failing or gone.
     """
     with resource_errors(path):
-        try:
-            path.unlink()
-        except OSError as error:
-            if error.errno in _FORBIDDEN and not os.access(path.parent, os.W_OK | os.X_OK):
-                raise _held_back(path) from error
-            raise
+        path.unlink()
         sync_folder(path.parent)
 
 
@@ -199,6 +240,8 @@ def resource_errors(path: Path) -> Iterator[None]:
 
     Raises:
         PlaceRefused: the name can't be had on this file system.
+        DiskTrouble: the disk is full or failing.
+        Forbidden: permissions or a read-only mount.
         ResourceUnavailable: for any other OSError.
     """
     try:
@@ -210,11 +253,15 @@ def resource_errors(path: Path) -> Iterator[None]:
                 "the file system does not take this name: rename the photo in the inbox",
             ) from error
         remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is mended")
-        kind = DiskTrouble if error.errno in _OF_A_DISK else ResourceUnavailable
+        kind: type[ResourceUnavailable] = ResourceUnavailable
+        if error.errno in _OF_A_DISK:
+            kind = DiskTrouble
+        elif error.errno in _FORBIDDEN:
+            kind = Forbidden
         raise kind(f"{path} can't be written: {error.strerror or error}", remedy) from error
 
 
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 # Such as a colon in a name on a disk that Windows has formatted.
 _OF_A_NAME = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})

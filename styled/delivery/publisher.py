@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from styled.delivery.atomic import (
     copy_whole,
     delete_whole,
+    input_stuck,
+    is_writable,
     make_folder,
     move_whole,
     resource_errors,
@@ -19,7 +22,7 @@ from styled.delivery.atomic import (
     write_whole,
 )
 from styled.delivery.names import candidates, free_folder, free_place, sidecar_of
-from styled.errors import ResourceUnavailable
+from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
 from styled.sidecar import Sidecar, job_id_in
 
@@ -69,7 +72,8 @@ class Publisher:
         """
         is_half = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
         if is_half and self.may_replace(path, job_id, sha256):
-            delete_whole(path)
+            with self._one_folder(path):
+                delete_whole(path)
         if not os.path.lexists(sidecar_of(path)):
             frames = self._frames_of(path, job_id)
             if frames is not None:
@@ -96,6 +100,18 @@ class Publisher:
         self._make_folder(folder)
         return free_place(folder, name, sidecar=sidecar)
 
+    def require_writable(self, root: Path, relative: str) -> None:
+        """Do nothing if `relative` could be written below `root`: better asked before painting.
+
+        Raises:
+            FolderNotWritable: the folder that it belongs in, or would be made in, may not be
+                written, although `root` may.
+        """
+        folder = (root / relative).parent
+        existing = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        if existing != root and is_writable(root) and not is_writable(existing):
+            raise _not_writable(existing)
+
     def publish_result(self, path: Path, data: bytes) -> None:
         """Write a result; it counts only once its sidecar is published too.
 
@@ -103,7 +119,8 @@ class Publisher:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
         self._make_folder(path.parent)
-        write_whole(path, data)
+        with self._one_folder(path):
+            write_whole(path, data)
 
     def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
         """Copy pictures of a painting's making beside its result, as `photo.frames/00050.jpg`.
@@ -118,6 +135,11 @@ class Publisher:
             result.parent, _frames_name(result), sidecar=False
         )
         self._make_folder(folder)
+        with self._one_folder(folder / _OWNER_FILE):
+            self._write_frames(folder, job_id, frames)
+        return folder
+
+    def _write_frames(self, folder: Path, job_id: str, frames: Sequence[Path]) -> None:
         # First of all it is noted whose they are, should this be broken off.
         write_whole(folder / _OWNER_FILE, json.dumps({"job": {"id": job_id}}).encode() + b"\n")
         for frame in frames:
@@ -126,7 +148,6 @@ class Publisher:
         for path in folder.iterdir():
             if _FRAME.fullmatch(path.name) and path.name not in kept:
                 path.unlink(missing_ok=True)
-        return folder
 
     def _frames_of(self, result: Path, job_id: str) -> Path | None:
         """Return the folder of frames that this job has made beside `result`, if there is one."""
@@ -147,7 +168,8 @@ class Publisher:
             ResourceUnavailable: the folder is full, read-only or gone.
         """
         self._make_folder(path.parent)
-        write_whole(sidecar_of(path), sidecar.to_json())
+        with self._one_folder(path):
+            write_whole(sidecar_of(path), sidecar.to_json())
 
     def is_published(self, path: Path, job_id: str) -> bool:
         """Tell whether `path` is complete and made by this job.
@@ -158,6 +180,10 @@ class Publisher:
         self._require_mounted(self.outbox)
         with resource_errors(path):
             return path.exists() and job_id_in(sidecar_of(path)) == job_id
+
+    def has_sidecar(self, path: Path, job_id: str) -> bool:
+        """Tell whether this job's sidecar lies beside `path`."""
+        return job_id_in(sidecar_of(path)) == job_id
 
     def may_replace(self, path: Path, job_id: str, sha256: str | None) -> bool:
         """Tell whether a name that this job once reserved is still its own to write.
@@ -203,6 +229,8 @@ class Publisher:
             Whether the input was still there, and the same.
 
         Raises:
+            InputStuck: it may not be moved out of the inbox.
+            FolderNotWritable: a destination's folder may not be written.
             ResourceUnavailable: a destination is full, read-only, gone or taken meanwhile.
         """
         if identity(source) != same_as:
@@ -213,9 +241,10 @@ class Publisher:
                 self._copy(source, destination, apart=keep)
             if last is not None and not _is_there_already(source, last):
                 self._make_folder(last.parent)
-                move_whole(source, last)
+                with self._one_folder(last):
+                    move_whole(source, last)
             elif not keep:
-                delete_whole(source)
+                _delete_input(source)
         except ResourceUnavailable:
             if identity(source) != same_as:
                 return False  # somebody took it away, or replaced it, at this very moment
@@ -226,12 +255,46 @@ class Publisher:
         for root in (self.outbox, self.rejected, self.archive):
             if folder.is_relative_to(root):
                 self._require_mounted(root)
-        make_folder(folder)
+        with self._one_folder(folder / "any"):
+            make_folder(folder)
+
+    @contextmanager
+    def _one_folder(self, path: Path) -> Iterator[None]:
+        """Blame the folder of `path` alone for what is forbidden, where its root is writable.
+
+        Raises:
+            FolderNotWritable: in place of `Forbidden`.
+        """
+        try:
+            yield
+        except InputStuck:
+            raise
+        except Forbidden as error:
+            for root in (self.outbox, self.rejected, self.archive):
+                if path.is_relative_to(root) and path.parent != root and is_writable(root):
+                    raise _not_writable(path.parent) from error
+            raise
 
     def _copy(self, source: Path, destination: Path | None, *, apart: bool) -> None:
         if destination is not None and not _is_there_already(source, destination):
             self._make_folder(destination.parent)
-            copy_whole(source, destination, apart=apart)
+            with self._one_folder(destination):
+                copy_whole(source, destination, apart=apart)
+
+
+def _not_writable(folder: Path) -> FolderNotWritable:
+    existing = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    return FolderNotWritable(
+        f"the folder {existing} may not be written by styled",
+        f"give it to styled's user: chown USER {existing}",
+    )
+
+
+def _delete_input(source: Path) -> None:
+    try:
+        delete_whole(source)
+    except Forbidden as error:
+        raise input_stuck(source, error.__cause__) from error
 
 
 def _is_empty(folder: Path) -> bool:

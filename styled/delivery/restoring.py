@@ -42,7 +42,7 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
         ResourceUnavailable: it can't be moved; it is still where it was.
     """
     folder = inbox / path.parent.relative_to(rejected)
-    _make_folder_for_the_daemon(folder)
+    make_folder(folder)
     place = _moved_to_a_free_place(path, folder)
     # Only now: without its file a sidecar is no harm, and without it nobody knew the reason.
     sidecar = sidecar_of(path)
@@ -50,21 +50,6 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
         sidecar.unlink(missing_ok=True)
         sync_folder(sidecar.parent)
     return place
-
-
-def _make_folder_for_the_daemon(folder: Path) -> None:
-    """Make a folder that belongs to whom the one above it does, even if it is root who asks.
-
-    Else the daemon could not take the photo out of it again.
-    """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    make_folder(folder)
-    if os.geteuid() == 0:
-        for one in reversed(missing):
-            above = one.parent.lstat()
-            with resource_errors(one):
-                # Not through a link that somebody may have put there meanwhile.
-                os.chown(one, above.st_uid, above.st_gid, follow_symlinks=False)
 
 
 def _moved_to_a_free_place(path: Path, folder: Path) -> Path:

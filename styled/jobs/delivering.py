@@ -94,10 +94,14 @@ class Deliverer:
 
         Raises:
             ConfigError: it does not.
+            FolderNotWritable: its folder may not be written.
         """
-        _, result_format = result_name(job.destination, self._config.output.format, prepared.read)
+        name, result_format = result_name(
+            job.destination, self._config.output.format, prepared.read
+        )
         height, width = prepared.content.shape[-2:]
         photos.require_room(result_format, *(prepared.result_size or (width, height)))
+        self._delivery.require_writable(self._delivery.outbox, f"{job.style}/{name}")
 
     def deliver(
         self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float

@@ -15,7 +15,12 @@ from styled import photos
 from styled.config import Style
 from styled.degradation import Degradation
 from styled.engine.scales import style_picture_size, working_size
-from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
+from styled.errors import (
+    InputIncomplete,
+    InputRejected,
+    ResourceUnavailable,
+    StyleUnavailable,
+)
 from styled.recipes import Recipe
 
 _SUFFIXES = {
@@ -94,8 +99,10 @@ def prepare(
         FileNotFoundError: the photo is gone.
         InputRejected: the photo can't be done, ever.
         InputIncomplete: the photo ends too early.
-        ResourceUnavailable: the photo or a style image can't be read now.
+        StyleUnavailable: a style image is missing or can't be used.
+        ResourceUnavailable: the photo can't be read now.
     """
+    require_style(style)
     read = read_picture(photo_path, max_pixels=max_pixels)
     own = read.photo.width, read.photo.height
     painted = width, height = working_size(style.recipe.size, *own)
@@ -128,6 +135,20 @@ def read_picture(path: Path, *, max_pixels: int) -> ReadFile:
     return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 
+def require_style(style: Style) -> None:
+    """Do nothing if all images of a style are there; it takes no time to ask.
+
+    Raises:
+        StyleUnavailable: one is not.
+    """
+    for image in style.images:
+        if not os.path.exists(image.path):
+            raise StyleUnavailable(
+                f"the style image {image.path} does not exist",
+                "bring it back or change the configuration",
+            )
+
+
 def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
     """Return what is wrong with a style's pictures, in words; nothing if all is well."""
     problems = []
@@ -149,12 +170,12 @@ def _style_picture(
         photo = read.photo
         size = style_picture_size(recipe, result, (photo.width, photo.height))
     except FileNotFoundError:
-        raise ResourceUnavailable(
+        raise StyleUnavailable(
             f"the style image {path} does not exist", "bring it back or change the configuration"
         ) from None
-    except (InputRejected, InputIncomplete) as error:
-        # The photo is not to blame for its style.
-        raise ResourceUnavailable(
+    except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
+        # The photo is not to blame for its style, nor are other styles.
+        raise StyleUnavailable(
             f"the style image {path} can't be used: {error.message}",
             "replace it or change the configuration",
         ) from error

@@ -82,6 +82,9 @@ class Delivery(Protocol):
     ) -> Path:
         """Return where an original goes."""
 
+    def require_writable(self, root: Path, relative: str) -> None:
+        """Raise FolderNotWritable where `relative` can't be written below `root`."""
+
     def publish_result(self, path: Path, data: bytes) -> None:
         """Write a result."""
 
@@ -96,6 +99,9 @@ class Delivery(Protocol):
 
     def is_published(self, path: Path, job_id: str) -> bool:
         """Tell whether `path` is complete and made by this job."""
+
+    def has_sidecar(self, path: Path, job_id: str) -> bool:
+        """Tell whether this job's sidecar lies beside `path`."""
 
     def may_replace(self, path: Path, job_id: str, sha256: str | None) -> bool:
         """Tell whether a reserved name is still the job's own."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
+from styled.errors import InputStuck
 from styled.files import identity, lies_in, readable, sha256_of
 from styled.jobs.account import sidecar_of_rejection
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import FINISHED
 from styled.jobs.protocols import Delivery
+from styled.open_files import WriterCheck, Writers
 
 log = structlog.get_logger()
 
@@ -30,6 +34,7 @@ def retire_input(
     inbox: Path,
     require_inbox: Callable[[], None],
     after_success: AfterSuccess,
+    open_files: OpenFiles,
     now: float,
     *,
     again: bool = False,
@@ -41,6 +46,8 @@ def retire_input(
     the same.
 
     Raises:
+        InputStuck: it may not be moved, or somebody still writes to it.
+        FolderNotWritable, PlaceRefused: its own new place can't be had.
         ResourceUnavailable: the new place is full, read-only or gone, or the inbox is.
     """
     siblings = journal.jobs_of_input(job)
@@ -76,10 +83,19 @@ def retire_input(
         if place != reserved:
             journal.reserve_original(sibling, place)
         places[sibling.id] = place
-    was_there = is_there and delivery.take_original(
-        source, list(places.values()), same_as=(job.size, job.mtime_ns), keep=keep
-    )
+    stuck: InputStuck | None = None
+    try:
+        if is_there and (places or not keep):
+            open_files.require_closed(source)
+        was_there = is_there and delivery.take_original(
+            source, list(places.values()), same_as=(job.size, job.mtime_ns), keep=keep
+        )
+    except InputStuck as error:
+        # Why it was rejected is said all the same, where people look for that.
+        was_there, stuck = True, error
     for sibling in rejected:
+        if stuck is not None and delivery.has_sidecar(places[sibling.id], sibling.id):
+            continue  # from an earlier attempt
         # Absent only after a crash that came after the move, or where it was taken away.
         changed = not was_there and not places[sibling.id].exists()
         delivery.publish_sidecar(
@@ -88,9 +104,40 @@ def retire_input(
                 sibling, sha256 or sha256_of(places[sibling.id]), changed=changed, now=now
             ),
         )
+    if stuck is not None:
+        raise stuck
     if not keep or not was_there:
         journal.forget_input(job)
     log.debug("input.retired", path=readable(job.input), places=[str(p) for p in places.values()])
+
+
+class OpenFiles:
+    """Keeps files from being moved away from under a program that still writes to them."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        """Wait for a writer for so long after the last change of its file."""
+        self._grace_seconds = grace_seconds
+        self._check = WriterCheck()
+
+    def require_closed(self, source: Path) -> None:
+        """Do nothing, unless a program of this machine has the file open for writing.
+
+        Raises:
+            InputStuck: one has.
+        """
+        self._check.forget_mounts()
+        if self._check.writers(source) is not Writers.SOME:
+            return
+        try:
+            changed_at = os.lstat(source).st_ctime
+        except OSError:
+            return
+        if time.time() - changed_at < self._grace_seconds:
+            raise InputStuck(
+                f"{source} is still open for writing",
+                "it leaves the inbox once the program that writes to it has closed it "
+                "(lsof or fuser -v names that program)",
+            )
 
 
 def is_unchanged(inbox: Path, job: Job, input_sha256: str | None) -> bool:

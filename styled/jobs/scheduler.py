@@ -25,8 +25,10 @@ LONGEST_PAUSE_SECONDS = 60.0
 IDLE_SECONDS = 60.0
 """How long an idle scheduler sleeps at most; new jobs wake it at once."""
 
-HELD_BACK_SECONDS = 30.0
-"""How often an idle scheduler looks whether a photo may leave that could not, so far."""
+FIRST_STUCK_SECONDS = 30.0
+LONGEST_STUCK_SECONDS = 600.0
+"""How often an idle scheduler looks whether a photo may leave that could not so far: ever less
+often, up to the longest, as long as it is the same ones."""
 
 TIDIED_AFTER_JOBS = 200
 """After so many jobs those are forgotten that ended long ago, and what they were about."""
@@ -57,6 +59,7 @@ class Scheduler:
         wake: threading.Event,
         history: History,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         beat: Beat = lambda rest_seconds: None,
         hang: Callable[[], bool] = lambda: False,
         leave: Callable[[], None] = lambda: None,
@@ -78,6 +81,9 @@ class Scheduler:
         self._now = now
         self._wake = wake
         self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._clock = clock
+        self._stuck_seconds = FIRST_STUCK_SECONDS
+        self._next_stuck_at = clock() + FIRST_STUCK_SECONDS
 
     def recover(self, *, blameless: bool = False) -> None:
         """Take up what an earlier process left behind.
@@ -100,7 +106,6 @@ class Scheduler:
         self._untidied = 0
         self._worker.finish_publishing()
         while not self._stop.is_set():
-            self._worker.held_back = False
             try:
                 for job in self._journal.finished_in_inbox():
                     if self._stop.is_set():
@@ -138,13 +143,22 @@ class Scheduler:
                 self._hang_what_has_ended()
             elif not self._hang_what_has_ended():
                 seconds = self._seconds_until_due()
-                if self._worker.held_back:
-                    seconds = min(seconds, HELD_BACK_SECONDS)
+                if self._worker.stuck:
+                    seconds = min(seconds, max(0.0, self._next_stuck_at - self._clock()))
                 self._beat(seconds)
                 self._wake.wait(seconds)
                 self._wake.clear()
-                if self._worker.held_back:
-                    self.tidy()
+                if self._worker.stuck and self._clock() >= self._next_stuck_at:
+                    self._retry_stuck()
+
+    def _retry_stuck(self) -> None:
+        """See whether inputs may leave the inbox that could not."""
+        before = set(self._worker.stuck)
+        self.tidy()
+        is_same = before == set(self._worker.stuck)
+        wait = min(2 * self._stuck_seconds, LONGEST_STUCK_SECONDS)
+        self._stuck_seconds = wait if is_same else FIRST_STUCK_SECONDS
+        self._next_stuck_at = self._clock() + self._stuck_seconds
 
     def _hang_what_has_ended(self) -> bool:
         self._beat(0.0)

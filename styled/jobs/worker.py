@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -17,12 +19,15 @@ from styled.degradation import Degradation
 from styled.errors import (
     DeviceLost,
     EngineFailure,
+    FolderNotWritable,
     InputIncomplete,
     InputRejected,
+    InputStuck,
     JournalDamaged,
     PlaceRefused,
     ResourceUnavailable,
     StyledError,
+    StyleUnavailable,
 )
 from styled.files import identity, lies_in, readable
 from styled.jobs.account import Outcome, degradations_of_inputs
@@ -39,12 +44,15 @@ from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.previews import PreviewStore
 from styled.jobs.protocols import Beat, Delivery, Engine, Gallery
-from styled.jobs.retirement import STYLE_REMOVED, retire_input
+from styled.jobs.retirement import STYLE_REMOVED, OpenFiles, retire_input
 
 log = structlog.get_logger()
 
 LOOK_AGAIN_SECONDS = 5.0
-"""How long a job waits whose file is incomplete or can't be read just now."""
+"""How long a job waits whose file can't be read just now."""
+
+STYLE_RETRY_SECONDS = 30.0
+"""How long a job waits whose style can't be used just now."""
 
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
@@ -54,6 +62,9 @@ the longest. Others are done meanwhile."""
 
 PUBLISHING_BYTES_PER_PIXEL = 40
 """What a picture takes while it is published, with the photo that it was made of."""
+
+MOST_STUCK_SHOWN = 100
+"""How many of the inputs that can't leave are named in `styled status`."""
 
 CANCELLING_SECONDS = 1.0
 """How long cancelling others may keep a job from being painted, each time."""
@@ -93,7 +104,12 @@ def about(job: Job) -> AbstractContextManager[None]:
 
 
 class Worker:
-    """Does one job at a time."""
+    """Does one job at a time.
+
+    Attributes:
+        rejected: How many inputs have been rejected so far.
+        stuck: Inputs that are done with but can't leave the inbox, by path, and why.
+    """
 
     def __init__(
         self,
@@ -117,9 +133,9 @@ class Worker:
         self._beat = collaborators.beat
         self._on_ended = collaborators.on_ended
         self._on_failed_attempt = collaborators.on_failed_attempt
-        self._incomplete_since: dict[str, float] = {}
+        self._open_files = OpenFiles(config.intake.open_grace_seconds)
         self.rejected = 0
-        self.held_back = False
+        self.stuck: dict[str, StyledError] = {}
         self._now = now
         self._clock = clock
         self._stop = stop
@@ -214,8 +230,9 @@ class Worker:
         except InputRejected as error:
             self._reject(job, error, "input")
         except InputIncomplete as error:
-            self._wait_for_the_rest(job, error)
-        except PlaceRefused as error:
+            # Intake has waited for the rest of it already.
+            self._reject(job, error, "incomplete")
+        except (PlaceRefused, FolderNotWritable) as error:
             self._look_again_later(job, error, LONGEST_RETRY_SECONDS)
         except (ResourceUnavailable, JournalDamaged, DeviceLost):
             raise
@@ -250,12 +267,36 @@ class Worker:
             with self._leaving:
                 retire_input(
                     job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
-                    self._config.output.after_success, self._now(), again=again,
+                    self._config.output.after_success, self._open_files, self._now(),
+                    again=again,
                 )  # fmt: skip
-        except PlaceRefused as error:
-            # Only this one can't go on; it is tried again with whatever else is tidied up.
-            self.held_back = True
-            log.error("input.stuck", path=readable(job.input), reason=error.message)
+        except (InputStuck, PlaceRefused, FolderNotWritable) as error:
+            # Only this one can't leave; it is tried again with whatever else is tidied up.
+            self._note_stuck(job.input, error)
+        else:
+            self._note_stuck(job.input, None)
+
+    def _note_stuck(self, path: str, error: StyledError | None) -> None:
+        before = self.stuck.pop(path, None)
+        if error is not None:
+            self.stuck[path] = error
+            if before is None or before.message != error.message:
+                log.error(
+                    "input.stuck",
+                    path=readable(path),
+                    reason=error.message,
+                    remedies=list(error.remedies),
+                )
+        if (before and before.message) == (error and error.message):
+            return
+        shown = [
+            {"path": path, "reason": error.message, "remedies": error.remedies}
+            for path, error in islice(self.stuck.items(), MOST_STUCK_SHOWN)
+        ]
+        with suppress(ResourceUnavailable, JournalDamaged):  # the log has it
+            self._journal.write_daemon(
+                stuck_inputs=json.dumps(shown), stuck_count=str(len(self.stuck))
+            )
 
     def _paint(self, job: Job) -> Part | None:
         # Before anything is held against the job: it may have died of its very last step.
@@ -356,11 +397,18 @@ class Worker:
             if identity(source) is None:
                 raise FileNotFoundError(job.input)
             gone = "the input was replaced by another file before its turn"
+        except InputIncomplete:
+            if identity(source) == (job.size, job.mtime_ns):
+                raise
+            gone = "the input was changed while it was read"
         except FileNotFoundError:
             self._require_inbox()
             gone = "the input was removed before its turn"
+        except StyleUnavailable as error:
+            self._look_again_later(job, error, STYLE_RETRY_SECONDS)
+            return None
         except ResourceUnavailable as error:
-            # One unreadable file or style must not stop all others.
+            # One unreadable file must not stop all others.
             self._look_again_later(job, error)
             return None
         self._cancel(job, gone)
@@ -407,13 +455,15 @@ class Worker:
         seconds: Mapping[str, float] | None = None,
     ) -> None:
         if state is not JobState.DONE:
-            self._deliverer.withdraw(job)
+            try:
+                self._deliverer.withdraw(job)
+            except FolderNotWritable as error:  # a result without a sidecar, which counts as none
+                log.error("result.not_withdrawn", reason=error.message)
         now = self._now()
         self._journal.finish(job, state, now, reason=reason, failure=failure, remedies=remedies)
         self._checkpoints.drop(job)
         self._previews.drop(job)
         self._frames.drop(job)
-        self._incomplete_since.pop(job.id, None)
         ending = Ending(job, state, failure, now, seconds or {})
         if outcome is not None:
             ending = replace(
@@ -482,16 +532,6 @@ class Worker:
             attempt=job.attempts,
             retry_seconds=wait,
         )
-
-    def _wait_for_the_rest(self, job: Job, error: InputIncomplete) -> None:
-        # Measured on the clock that never jumps: many a machine learns the time of day only
-        # after a while, and then every file seems to have waited for years.
-        now = self._clock()
-        since = self._incomplete_since.setdefault(job.id, now)
-        if now - since >= self._config.intake.truncated_grace_seconds:
-            self._reject(job, error, "incomplete")
-            return
-        self._look_again_later(job, error)
 
     def _look_again_later(
         self, job: Job, error: StyledError, seconds: float = LOOK_AGAIN_SECONDS

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from styled.errors import InputRejected, ResourceUnavailable
+from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
 
 DEFAULT_LIMIT_BYTES = 2 * 1024**3
 
@@ -16,7 +16,8 @@ def read_bytes(path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> bytes:
     """Read a whole regular file; never wait, never follow a symbolic link.
 
     Raises InputRejected if it is not a regular file or larger than `limit_bytes`,
-    FileNotFoundError if it is gone, ResourceUnavailable if the system can't read it.
+    FileNotFoundError if it is gone, ResourceUnavailable if the system can't read it,
+    InputIncomplete if it was changed meanwhile.
     """
     try:
         # The look beforehand spares devices and FIFOs, where opening alone has effects;
@@ -26,6 +27,7 @@ def read_bytes(path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> bytes:
             status = os.fstat(file.fileno())
             _require_regular(status, path)
             data = file.read() if status.st_size <= limit_bytes else b""
+            after = os.fstat(file.fileno())
     except FileNotFoundError:
         raise
     except NotADirectoryError as error:  # its folder was replaced by a file
@@ -37,6 +39,11 @@ def read_bytes(path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> bytes:
             f"{_shown(path)} can't be read: {error.strerror} (errno {error.errno})",
             "Check the permissions, the disk and the mount.",
         ) from error
+    if (status.st_size, status.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise InputIncomplete(
+            f"{_shown(path)} was changed while it was read",
+            "It is read again once it has stopped changing.",
+        )
     if max(status.st_size, len(data)) > limit_bytes:
         raise InputRejected(
             f"{_shown(path)} is larger than {limit_bytes:,} bytes, the most that is read",
