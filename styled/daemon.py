@@ -17,23 +17,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from enum import Enum, auto
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 
 import structlog
 
 from styled import __version__
-from styled.config import Config, load_config
+from styled.config import Config, load_config, require_styles
 from styled.delivery.publisher import Publisher
 from styled.engine.memory import keep_freed_memory
 from styled.engine.weights import imagenet_file
-from styled.errors import JournalDamaged, ResourceUnavailable, StoppedAmidStep, StyledError
+from styled.errors import (
+    ConfigError,
+    JournalDamaged,
+    ResourceUnavailable,
+    StoppedAmidStep,
+    StyledError,
+)
 from styled.intake.intake import Intake, SettledInput
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.protocols import Engine
 from styled.jobs.scheduler import Scheduler
 from styled.jobs.worker import Worker
+from styled.once import Left, OnceResult, Patience, left_over
+from styled.open_files import WriterCheck, Writers
 from styled.ops.pulse import Pulse
 from styled.ops.service import ServiceManager
 from styled.stages import SCHEDULER, OnBytes, Stages, build_engine, check_styles
@@ -46,6 +55,12 @@ ATTEND_SECONDS = 1.0
 
 ONCE_LOOK_SECONDS = 0.2
 """How often `once` looks whether everything has settled."""
+
+SAVED_SECONDS = 0.5
+"""How long a configuration file must stay as it is before it is loaded again."""
+
+SAVING_SECONDS = 5.0
+"""How long a reload waits for that."""
 
 STOP_SECONDS = 4.0
 """How long a stop waits for the present step; then it is given up, and nothing else is."""
@@ -106,7 +121,7 @@ class Daemon:
                 while (command := self._next_command(ATTEND_SECONDS)) is not _Command.STOP:
                     if command is _Command.RELOAD:
                         self._manager.tell_reloading()
-                        self._load_again(intake)
+                        self._load_again(intake, journal)
                         self._manager.tell_ready()
                     self._vigil.attend()
             finally:
@@ -114,20 +129,29 @@ class Daemon:
                 intake.stop()
         log.info("daemon.stopped")
 
-    def once(self) -> int:
-        """Work through what lies in the inbox now; return how many inputs were rejected.
+    def once(self) -> OnceResult:
+        """Work through what lies in the inbox now, as far as that is possible.
 
         Raises:
             StyledError: it can't start, or can't go on.
         """
+        left: list[Left] = []
         with suppress(_StoppedEarly), self._working() as journal:
             self._wait_until_ready()
             intake = self._make_intake(journal)
+            patience = Patience(journal, self._config.intake.truncated_grace_seconds)
             while self._next_command(ONCE_LOOK_SECONDS) is not _Command.STOP:
                 self._vigil.attend()
-                if intake.look() and not journal.unfinished_ids():
+                is_settled = intake.look()
+                if is_settled and not journal.unfinished_ids():
                     break
-        return self._worker.rejected if self._worker is not None else 0
+                if patience.is_over(is_settled=is_settled):
+                    break
+            left = list(left_over(self._config.inbox, journal, intake))
+        if self._worker is None:
+            return OnceResult(0, left)
+        left += [Left(path, error.message) for path, error in self._worker.stuck.items()]
+        return OnceResult(self._worker.rejected, left)
 
     def _next_command(self, within_seconds: float) -> _Command | None:
         try:
@@ -147,8 +171,8 @@ class Daemon:
         """
         with self._signals(), ExitStack() as stack:
             self._manager.tell_status("starting: looking at folders and styles")
+            require_styles(self._config)
             publisher = self._stages.prepare_folders(stack, self._go_on_starting)
-            check_styles(self._config)
             journal = self._stages.open_journal(self._go_on_starting)
             stack.callback(journal.close)
             # Killed by the watchdog because of a drive that hung: no fault of the job's.
@@ -157,8 +181,11 @@ class Daemon:
             journal.write_daemon(
                 state="starting", version=__version__, pid=str(os.getpid()),
                 started_at=str(time.time()), degraded_intake="[]", inbox_trouble="",
-                gallery_trouble="", inbox_report="{}", weights_file=str(imagenet_file()),
+                gallery_trouble="", inbox_report="{}", style_troubles="{}",
+                inbox_read_only=self._stages.inbox_trouble or "", config_trouble="",
+                stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
+            self._stages.check_styles(journal)
             keep_freed_memory()
             self._vigil.begin(journal)
             stack.callback(self._vigil.end)
@@ -277,17 +304,22 @@ class Daemon:
 
     # On command
 
-    def _load_again(self, intake: Intake) -> None:
+    def _load_again(self, intake: Intake, journal: Journal) -> None:
         """Take over changed styles and folders; anything wrong keeps what there was."""
         path = self._config.path
         if path is None:
             return
         try:
+            self._wait_until_saved(path)
             config = load_config(path)
-            check_styles(config)
+            require_styles(config)
+            # A style whose disk is away is no news; one that is new has to be right.
+            check_styles(config, known=self._stages.present.styles)
         except StyledError as error:
             log.error("config.kept", reason=str(error))
+            _note(journal, config_trouble=f"a reload has changed nothing: {error.message}")
             return
+        _note(journal, config_trouble="")
         self._stages.present = config
         self._stages.bring_back_folders()
         intake.look_at_everything_again(self._stages.pairing())
@@ -301,6 +333,26 @@ class Daemon:
         if fixed:
             log.warning("config.needs_restart", sections=fixed)
 
+    def _wait_until_saved(self, path: Path) -> None:
+        """Wait until nobody has changed a file for a moment, nor has it open for writing.
+
+        Raises:
+            ConfigError: somebody still writes to it.
+        """
+        writers, seen, since = WriterCheck(), _stamp(path), time.monotonic()
+        deadline = since + SAVING_SECONDS
+        while not self._is_interrupted:
+            time.sleep(ONCE_LOOK_SECONDS / 2)
+            now, found = time.monotonic(), _stamp(path)
+            if found != seen or writers.writers(path) is Writers.SOME:
+                seen, since = found, now
+            if now - since >= SAVED_SECONDS:
+                return
+            if now > deadline:
+                raise ConfigError(
+                    f"{path}: is still being written", "reload again once it has been saved"
+                )
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Turn signals into commands while the context lasts."""
@@ -310,6 +362,8 @@ class Daemon:
                 self._is_interrupted = True
             self._commands.put(_Command.RELOAD if number == signal.SIGHUP else _Command.STOP)
 
+        # Raised by a writer that opens a file amid `WriterCheck`; its default would end us.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         previous = {number: signal.signal(number, handler) for number in numbers}
         try:
@@ -317,6 +371,19 @@ class Daemon:
         finally:
             for number, former in previous.items():
                 signal.signal(number, former)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:  # some editors delete it before they write it
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _note(journal: Journal, **state: str) -> None:
+    with suppress(ResourceUnavailable, JournalDamaged):  # the log has it
+        journal.write_daemon(**state)
 
 
 def _put_back_what_runs(journal: Journal) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,7 @@ from typing import IO, cast
 
 import structlog
 
-from styled.config import Config
+from styled.config import Config, Style
 from styled.config.ignore import IgnoreRules
 from styled.degradation import Degradation
 from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
@@ -27,7 +27,7 @@ from styled.delivery.publisher import Publisher
 from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
 from styled.engine.weights import load_weights
-from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
+from styled.errors import ConfigError, Forbidden, JournalDamaged, ResourceUnavailable
 from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import scan
@@ -42,6 +42,7 @@ from styled.jobs.previews import PreviewStore
 from styled.jobs.protocols import Engine
 from styled.jobs.rebuild import open_or_rebuild
 from styled.jobs.scheduler import History, Scheduler
+from styled.jobs.style_check import StyleCheck
 from styled.jobs.worker import Collaborators, Worker
 from styled.mounts import Mounts
 from styled.ops.lock import InstanceLock
@@ -72,8 +73,12 @@ def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
     )
 
 
-def check_styles(config: Config) -> None:
-    """Read every style image once, before anybody waits for a picture.
+def check_styles(config: Config, known: Mapping[str, Style] | None = None) -> None:
+    """Read every style image once.
+
+    Args:
+        config: Its styles are checked.
+        known: Those that are the same there are passed over.
 
     Raises:
         ConfigError: at least one can't be used; the message names them all.
@@ -81,6 +86,7 @@ def check_styles(config: Config) -> None:
     problems = [
         f"styles.{name}: {problem}"
         for name, style in config.styles.items()
+        if known is None or known.get(name) != style
         for problem in check_style(style, max_pixels=config.intake.max_pixels)
     ]
     if problems:
@@ -94,6 +100,7 @@ class Stages:
         present: The configuration as the last reload has made it.
         stop: Set where the scheduler is to end.
         wake: Set where the scheduler has a reason to look.
+        inbox_trouble: Why the folders of the styles can't be made in the inbox, if so.
     """
 
     def __init__(self, config: Config, pulse: Pulse) -> None:
@@ -102,6 +109,8 @@ class Stages:
         self._pulse = pulse
         self._degraded: tuple[Degradation, ...] = ()
         self._mounts = Mounts(config.state / "mounts.json", write_whole)
+        self._style_check = StyleCheck(config.intake.max_pixels)
+        self.inbox_trouble: str | None = None
         self.present = config
         self.stop = threading.Event()
         self.wake = threading.Event()
@@ -147,8 +156,30 @@ class Stages:
                 self._make_style_folders()
 
     def _make_style_folders(self) -> None:
+        """Make the folders of all styles; an inbox that may only be read does without."""
+        before, self.inbox_trouble = self.inbox_trouble, None
         for name in (*self.present.styles, *self.present.folders):
-            make_folder(self._config.inbox / name)
+            try:
+                make_folder(self._config.inbox / name)
+            except Forbidden as error:
+                self.inbox_trouble = f"the inbox may only be read: {error.message}"
+                if before is None:
+                    log.warning("inbox.read_only", reason=error.message, remedies=error.remedies)
+                return
+
+    def check_styles(self, journal: Journal) -> None:
+        """Note which styles can't be used just now."""
+        if self._style_check.check(self.present.styles):
+            _write(journal, style_troubles=json.dumps(self._style_check.troubles))
+            self.wake.set()
+
+    def _maintain(self, journal: Journal) -> None:
+        """Mend and note what may change while the daemon runs; called now and then."""
+        before = self.inbox_trouble
+        self.bring_back_folders()
+        if self.inbox_trouble != before:
+            _write(journal, inbox_read_only=self.inbox_trouble or "")
+        self.check_styles(journal)
 
     # Stages
 
@@ -191,7 +222,7 @@ class Stages:
             truncated_grace_seconds=config.intake.truncated_grace_seconds,
             open_grace_seconds=config.intake.open_grace_seconds,
             require_inbox=lambda: self._mounts.require(config.inbox),
-            make_folders=self.bring_back_folders,
+            make_folders=partial(self._maintain, journal),
             on_degraded=note_degraded,
             on_trouble=lambda trouble: _write(journal, inbox_trouble=trouble or ""),
             on_report=lambda report: _write(journal, inbox_report=json.dumps(asdict(report))),

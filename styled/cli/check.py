@@ -10,7 +10,7 @@ from rich.text import Text
 
 from styled.cli.exits import DONE, console, exit_code_of, say_error
 from styled.cli.working_folder import find_config
-from styled.config import Config
+from styled.config import Config, require_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
 from styled.errors import ResourceUnavailable, StyledError, WeightsError
@@ -38,8 +38,9 @@ def check_all(named: Path | None) -> int:
 
 
 def _styles(config: Config) -> Iterator[str]:
+    require_styles(config)
     check_styles(config)
-    yield f"style images: all of {', '.join(config.styles) or 'none'} can be read"
+    yield f"style images: all of {', '.join(config.styles)} can be read"
 
 
 def _folders(config: Config) -> Iterator[str]:

@@ -7,8 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+from styled.cli.exits import DONE, REJECTED, TEMPORARY, say_error
 from styled.cli.working_folder import find_or_make_config
 from styled.daemon import Daemon
+from styled.errors import ResourceUnavailable
 from styled.ops.logs import configure_logs
 
 
@@ -20,9 +22,14 @@ def run_daemon(config: Path | None) -> None:
 
 
 def run_once(config: Path | None) -> int:
-    """Work through the inbox; return how many inputs were rejected."""
+    """Work through the inbox, say what could not be done, return the exit code."""
     configure_logs()
-    return Daemon(find_or_make_config(config)).once()
+    result = Daemon(find_or_make_config(config)).once()
+    for one in result.left:
+        say_error(ResourceUnavailable(f"{one.path} is left: {one.reason}"))
+    if result.rejected:
+        return REJECTED
+    return TEMPORARY if result.left else DONE
 
 
 def _say_where_it_hangs() -> None:

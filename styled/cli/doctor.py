@@ -16,6 +16,7 @@ from rich.text import Text
 
 from styled import __version__
 from styled.cli.exits import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
+from styled.cli.status import inbox_status, stuck_in, troubles_in
 from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable, StyledError
@@ -109,9 +110,13 @@ def _daemon(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
             "warn", "daemon", f"it is styled {facts['version']}, this is {__version__}",
             ("restart it to use the version that is installed now",),
         )  # fmt: skip
-    for trouble in ("stuck", "inbox_trouble", "gallery_trouble", "metrics_trouble"):
-        if facts.get(trouble):
-            yield Finding("fail", "daemon", facts[trouble], ("see its log",), exit_code=75)
+    for trouble in troubles_in(facts):
+        yield Finding("fail", "daemon", trouble, ("see its log",), exit_code=75)
+    inbox = inbox_status(facts)
+    for one in (*inbox.unreadable, *inbox.misspelled, *stuck_in(facts)):
+        yield Finding("warn", "inbox", f"{one.path}: {one.reason}", tuple(one.remedies))
+    for file in inbox.unfinished:
+        yield Finding("ok", "inbox", f"{file.path} {file.reason}")
     if facts.get("state", "").startswith("paused"):
         yield Finding("fail", "queue", facts["state"], ("work goes on by itself after that",))
     for name in ("degraded", "degraded_intake"):

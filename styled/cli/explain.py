@@ -11,6 +11,7 @@ from rich.text import Text
 
 from styled.cli.exits import console, leave_with_usage_error
 from styled.cli.explain_photo import Explanation, Scene, in_inbox, of_jobs, told
+from styled.cli.status import inbox_status, stuck_in
 from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
 from styled.delivery.names import sidecar_of
@@ -42,6 +43,7 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     """Return what there is to say of each word: a path, or the id of a job."""
     journal: JournalReader | None = None
     trouble: str | None = None
+    facts: Mapping[str, str] = {}
     lives = True  # unless it is known better
     try:
         journal = JournalReader.open_read_only(config.state / "journal.sqlite3")
@@ -52,10 +54,11 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     try:
         lives = InstanceLock(config.state / "lock").owner() is not None
         if journal is not None and lives:
-            trouble = _trouble_in(journal.read_daemon())
+            facts = journal.read_daemon()
+            trouble = _trouble_in(facts)
     except (JournalDamaged, ResourceUnavailable) as error:
         trouble = trouble or error.message
-    scene = Scene(config, journal, lives, trouble)
+    scene = Scene(config, journal, lives, trouble, inbox_status(facts), stuck_in(facts))
     try:
         return [_explain(word, scene) for word in words]
     finally:

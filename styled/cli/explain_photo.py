@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
 
-from styled.cli.status import JobStatus, listed
+from styled.cli.status import InboxStatus, JobStatus, PathStatus, UnfinishedStatus, listed
 from styled.config import Config
 from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
@@ -26,7 +27,8 @@ from styled.ops.words import duration, some
 
 Verdict = Literal[
     "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
-    "unpaired", "no file", "missing", "result", "original", "style", "folder", "elsewhere",
+    "unpaired", "unfinished", "unreadable", "no file", "missing", "result", "original", "style",
+    "folder", "elsewhere",
 ]  # fmt: skip
 
 
@@ -54,12 +56,17 @@ class Scene:
     Attributes:
         journal: None where there is none.
         lives: Whether the daemon is running.
+        trouble: Why it does nothing at all, if so.
+        inbox: What lies in the inbox and is not taken, as the daemon has noted it.
+        stuck: What can't leave the inbox.
     """
 
     config: Config
     journal: JournalReader | None
     lives: bool
     trouble: str | None
+    inbox: InboxStatus
+    stuck: Sequence[PathStatus]
 
     def jobs_about(self, column: Literal["input", "result", "original"], path: str) -> list[Job]:
         return [] if self.journal is None else self.journal.jobs_about(column, path)
@@ -85,13 +92,28 @@ def in_inbox(path: Path, relative: str, scene: Scene) -> Explanation:
     left_alone = _left_alone(path, relative, config)
     if left_alone is not None:
         return left_alone
+    for one in scene.inbox.unreadable:
+        if relative == one.path or relative.startswith(f"{one.path}{os.sep}"):
+            about = "it" if relative == one.path else f"the folder {one.path}"
+            return told(
+                path, "unreadable", f"{about} {one.reason}, so it is not painted",
+                remedies=one.remedies,
+            )  # fmt: skip
     try:
         found = os.lstat(path)
+    except PermissionError as error:
+        return told(
+            path, "unreadable", f"you may not look at it: {error.strerror}",
+            remedies=["ask as the user that styled runs as (sudo -u styled ...), or as root"],
+        )  # fmt: skip
     except OSError:
         return _gone(path, relative, scene)
     pairing = Pairing(tuple(config.styles), config.folders, config.default_style)
     if stat.S_ISDIR(found.st_mode):
         styles = pairing.destinations(f"{relative}/photo.jpg")
+        for one in scene.inbox.misspelled:
+            if one.path == readable(relative).split(os.sep)[0]:
+                return told(path, "folder", f"it {one.reason}", remedies=one.remedies)
         return (
             told(path, "folder", f"photos in it are painted in {' and in '.join(styles)}")
             if styles
@@ -108,6 +130,9 @@ def in_inbox(path: Path, relative: str, scene: Scene) -> Explanation:
     )
     if jobs:
         return of_jobs(readable(path), jobs[::-1], scene)
+    for file in scene.inbox.unfinished:
+        if file.path == readable(relative):
+            return _unfinished(path, file, scene)
     styles = pairing.destinations(relative)
     if not styles:
         return _unpaired(path, "it belongs", config)
@@ -178,6 +203,20 @@ def _not_taken_yet(
     )  # fmt: skip
 
 
+def _unfinished(path: Path, file: UnfinishedStatus, scene: Scene) -> Explanation:
+    reasons = [f"it is still arriving: it {file.reason}"]
+    if file.until is not None:
+        seconds = (file.until - datetime.now(UTC)).total_seconds()
+        reasons.append(
+            f"unless it changes, it is judged by what is in it in {duration(max(0.0, seconds))}"
+        )
+        return told(path, "unfinished", *reasons)
+    return told(
+        path, "unfinished", *reasons,
+        remedies=["let the download go on, or delete the file beside it if it never will"],
+    )  # fmt: skip
+
+
 _START = ["start it: styled run, or systemctl start styled"]
 
 
@@ -201,6 +240,10 @@ def of_jobs(path: str, jobs: list[Job], scene: Scene) -> Explanation:
         remedies += job.remedies
         if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
             remedies.append(f"to have it tried once more: styled retry {job.id}")
+    for one in scene.stuck:
+        if one.path == readable(jobs[0].input):
+            reasons.append(f"the photo can't leave the inbox: {one.reason}")
+            remedies += one.remedies
     if any(job.state in _UNFINISHED for job in jobs):
         if not scene.lives:
             reasons.insert(0, "styled is not running")

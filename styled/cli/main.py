@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from styled import __version__
-from styled.cli.exits import REJECTED, errors_as_exit_codes
+from styled.cli.exits import errors_as_exit_codes
 from styled.cli.importing import importing
 from styled.jobs.job import JobState
 
@@ -69,14 +69,13 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command()
 def once(config: ConfigOption = None) -> None:
-    """Work through what lies in the inbox, then exit: 0, or 1 if anything was rejected."""
+    """Work through the inbox, then exit: 0, 1 if anything was rejected, 75 if anything is left."""
     with errors_as_exit_codes():
         with importing():
             from styled.cli.daemon_commands import run_once
 
-        rejected = run_once(config)
-    if rejected:
-        raise typer.Exit(REJECTED)
+        exit_code = run_once(config)
+    raise typer.Exit(exit_code)
 
 
 @app.command()
@@ -344,9 +343,11 @@ def config_show_command(config: ConfigOption = None) -> None:
     """Print the configuration with every value resolved."""
     with errors_as_exit_codes():
         from styled.cli.working_folder import find_config
-        from styled.config import show_config
+        from styled.config import require_styles, show_config
 
-        typer.echo(show_config(find_config(config)))
+        found = find_config(config)
+        typer.echo(show_config(found))
+        require_styles(found)
 
 
 @weights_app.command("show")

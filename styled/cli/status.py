@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
@@ -74,6 +76,22 @@ class Disk(BaseModel):
     total: int
 
 
+class UnfinishedStatus(BaseModel):
+    """A file in the inbox that is still on its way."""
+
+    path: str
+    reason: str
+    until: datetime | None
+
+
+class PathStatus(BaseModel):
+    """A path in the inbox, and what is wrong with it."""
+
+    path: str
+    reason: str
+    remedies: list[str] = []
+
+
 class Status(BaseModel):
     """What `styled status --json` prints."""
 
@@ -87,6 +105,11 @@ class Status(BaseModel):
     troubles: list[str]
     degraded: list[Degradation]
     unpaired: int
+    unfinished: list[UnfinishedStatus]
+    unreadable: list[PathStatus]
+    misspelled: list[PathStatus]
+    stuck: list[PathStatus]
+    stuck_count: int
     counts: dict[JobState, int]
     queue: list[StyleQueue]
     current: list[JobStatus]
@@ -114,6 +137,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
     owner = InstanceLock(config.state / "lock").owner()
     lives = owner is not None
     started_at = facts.get("started_at")
+    inbox = inbox_status(facts)
     return Status(
         running=lives,
         pid=owner,
@@ -122,17 +146,18 @@ def _status(config: Config, journal: JournalReader) -> Status:
         version=facts.get("version"),
         device=facts.get("device"),
         weights=facts.get("weights"),
-        troubles=[
-            facts[trouble]
-            for trouble in ("stuck", "inbox_trouble", "gallery_trouble", "metrics_trouble")
-            if lives and facts.get(trouble)
-        ],
+        troubles=troubles_in(facts) if lives else [],
         degraded=[] if not lives else [
             Degradation(**one)
             for part in ("degraded", "degraded_intake")
             for one in json.loads(facts.get(part, "[]"))
         ],
-        unpaired=int(facts.get("unpaired", "0")),
+        unpaired=inbox.unpaired,
+        unfinished=inbox.unfinished,
+        unreadable=inbox.unreadable,
+        misspelled=inbox.misspelled,
+        stuck=stuck_in(facts),
+        stuck_count=int(facts.get("stuck_count", "0")),
         counts=journal.counts(),
         queue=[
             StyleQueue(
@@ -160,6 +185,74 @@ def _status(config: Config, journal: JournalReader) -> Status:
         ),
         disks=_disks(config),
     )  # fmt: skip
+
+
+TROUBLES = (
+    "stuck",
+    "inbox_trouble",
+    "inbox_read_only",
+    "config_trouble",
+    "gallery_trouble",
+    "metrics_trouble",
+)
+
+
+def troubles_in(facts: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with the whole service, as the daemon has noted it."""
+    styles = json.loads(facts.get("style_troubles", "{}"))
+    return [
+        *(facts[trouble] for trouble in TROUBLES if facts.get(trouble)),
+        *(f"the photos of {style} wait: {reason}" for style, reason in styles.items()),
+    ]
+
+
+def stuck_in(facts: Mapping[str, str]) -> list[PathStatus]:
+    """Return the inputs that can't leave the inbox, as far as the daemon has named them."""
+    return [
+        PathStatus(path=readable(one["path"]), reason=one["reason"], remedies=one["remedies"])
+        for one in json.loads(facts.get("stuck_inputs", "[]"))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class InboxStatus:
+    """What lies in the inbox and is not taken; see `styled.intake.intake.InboxReport`."""
+
+    unpaired: int
+    unfinished: list[UnfinishedStatus]
+    unreadable: list[PathStatus]
+    misspelled: list[PathStatus]
+
+
+def inbox_status(facts: Mapping[str, str]) -> InboxStatus:
+    """Return what the daemon has noted about the inbox; paths are relative to it."""
+    report = json.loads(facts.get("inbox_report", "{}"))
+    return InboxStatus(
+        unpaired=report.get("unpaired", 0),
+        unfinished=[
+            UnfinishedStatus(
+                path=readable(one["path"]), reason=one["reason"], until=_time(one["until"])
+            )
+            for one in report.get("unfinished", ())
+        ],
+        unreadable=[
+            PathStatus(
+                path=readable(one["path"]),
+                reason=f"can't be looked into: {one['reason']}",
+                remedies=["give styled's user permission to read it (a folder: chmod a+rx)"],
+            )
+            for one in report.get("skipped", ())
+        ],
+        misspelled=[
+            PathStatus(
+                path=readable(folder),
+                reason=f'is not the folder of "{style}", whose name is written differently '
+                "(case, or the Unicode form of an accent)",
+                remedies=[f"move what is in it into {style}, or rename it"],
+            )
+            for folder, style in report.get("misspelled", ())
+        ],
+    )
 
 
 def listed(jobs: list[Job]) -> list[JobStatus]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from styled.cli.exits import console
-from styled.cli.status import JobStatus, Status, read_status
+from styled.cli.status import JobStatus, Status, UnfinishedStatus, read_status
 from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.degradation import Degradation
@@ -27,6 +27,9 @@ from styled.ops.words import duration, size, some
 
 FOLLOW_SECONDS = 1.0
 """How often `--follow` looks."""
+
+MOST_SHOWN = 5
+"""How many files of one kind are named."""
 
 LITTLE_ROOM = 1e9
 """Bytes; less than this is shown in another colour."""
@@ -97,6 +100,16 @@ def _parts(status: Status) -> Iterator[RenderableType]:
             "styled explain says what to do",
             "yellow",
         )
+    for one in (*status.unreadable, *status.misspelled, *status.stuck[:MOST_SHOWN]):
+        yield Text(f"{printable(one.path)}: {printable(one.reason)}", "yellow")
+        for remedy in one.remedies[:1]:
+            yield Text(f"  - {printable(remedy)}")
+    if status.stuck_count > MOST_SHOWN:
+        yield Text(f"{status.stuck_count:,} photos in all can't leave the inbox", "yellow")
+    for file in status.unfinished[:MOST_SHOWN]:
+        yield Text(f"still arriving: {printable(file.path)} {printable(file.reason)}{_until(file)}")
+    if len(status.unfinished) > MOST_SHOWN:
+        yield Text(f"still arriving: {some(len(status.unfinished) - MOST_SHOWN, 'more file')}")
     yield Text(", ".join(f"{status.counts.get(state, 0):,} {state}" for state in JobState))
     for disk in status.disks:
         yield Text(
@@ -120,6 +133,13 @@ def _parts(status: Status) -> Iterator[RenderableType]:
         if jobs:
             yield Text()
             yield table_of(heading, jobs, known=status.degraded)
+
+
+def _until(file: UnfinishedStatus) -> str:
+    if file.until is None:
+        return ""
+    seconds = max(0.0, (file.until - datetime.now(UTC)).total_seconds())
+    return f"; judged as it is in {duration(seconds)}, unless it changes"
 
 
 def _not_yet_shown(status: Status) -> list[JobStatus]:

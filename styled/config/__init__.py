@@ -3,10 +3,10 @@
 It never imports torch, so that commands which only look at things start at once.
 """
 
-from styled.config.load import default_config, load_config
+from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
+from styled.config.load import default_config, load_config, require_styles
 from styled.config.merging import apply_overrides, resolve_recipe
 from styled.config.models import (
-    DEFAULT_IGNORE,
     ConfigFile,
     EngineConfig,
     IntakeConfig,
@@ -24,6 +24,7 @@ __all__ = [
     "Config",
     "ConfigFile",
     "EngineConfig",
+    "IgnoreRules",
     "IntakeConfig",
     "MetricsConfig",
     "OutputConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "default_config",
     "load_config",
     "parse_settings",
+    "require_styles",
     "resolve_recipe",
     "show_config",
 ]

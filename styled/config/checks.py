@@ -10,6 +10,7 @@ import os.path
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
 from styled.config.problems import KeyPath, Problem
 from styled.config.wording import hint, quoted
 
@@ -26,6 +27,7 @@ def check(data: object, base: Path) -> Iterator[Problem]:
     top = _mapping(data)
     yield from _check_images(top)
     yield from _check_names(top)
+    yield from _check_ignored(top)
     yield from _check_layout(top, base)
     yield from _check_style_paths(top, base)
 
@@ -56,6 +58,21 @@ def _check_names(top: Mapping[str, object]) -> Iterator[Problem]:
                 yield Problem((*path, index), _no_style(name, styles))
             if name in _list(names)[:index]:
                 yield Problem((*path, index), f"{quoted(str(name))} is listed twice")
+
+
+def _check_ignored(top: Mapping[str, object]) -> Iterator[Problem]:
+    """Check that the folders of styles are not left alone because of their names."""
+    given = _mapping(top.get("intake")).get("ignore")
+    patterns = _list(given) if given is not None else DEFAULT_IGNORE
+    rules = IgnoreRules(pattern for pattern in patterns if isinstance(pattern, str))
+    for section in ("styles", "folders"):
+        for name in _mapping(top.get(section)):
+            if isinstance(name, str) and (pattern := rules.pattern_of(name)) is not None:
+                yield Problem(
+                    (section, name),
+                    f"its folder would be left alone: the name matches {quoted(pattern)} in "
+                    "intake.ignore; choose another name, or take out that pattern",
+                )
 
 
 def _no_style(name: str, styles: Mapping[str, object]) -> str:

@@ -8,6 +8,54 @@ from collections.abc import Iterable
 
 from styled.files import TEMPORARY_PREFIX
 
+DEFAULT_IGNORE = (
+    # hidden files, and those that systems and programs leave behind
+    ".*",
+    ".DS_Store",
+    "._*",
+    ".~lock.*",
+    "*~",
+    "~$*",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    # files that are still on their way: browsers, file transfer, rsync, Syncthing
+    "*.part",
+    "*.partial",
+    "*.filepart",
+    "*.crdownload",
+    "*.download",
+    "*.tmp",
+    "*.temp",
+    "*.!sync",
+    ".syncthing.*",
+    "~syncthing~*",
+    "*.opdownload",
+    "*.crswap",
+    "*.tacitpart",
+    "*.gstmp",
+    "*.incomplete",
+    "*.unfinished",
+    "*.downloading",
+    # the same of download managers, and what they keep beside such a file: aria2, axel, torrents
+    "*.aria2",
+    "*.aria2__temp",
+    "*.st",
+    "*.!qB",
+    "*.!ut",
+    "*.!bt",
+    "*.bc!",
+    "*.jc!",
+    "*.xltd",
+    # folders that a network drive keeps for itself: thumbnails, recycle bins, snapshots
+    "@eaDir",
+    "#recycle",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
+
 _OWN_TEMPORARY_FILES = f"{TEMPORARY_PREFIX}*"
 
 

@@ -36,6 +36,21 @@ def load_config(path: Path) -> Config:
     return resolve(file, base, path)
 
 
+def require_styles(config: Config) -> None:
+    """Do nothing if a configuration names a style; without one nothing is ever painted.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if not config.styles:
+        is_empty = config.path is not None and config.path.stat().st_size == 0
+        raise ConfigError(
+            f"{config.path or 'the configuration'}: "
+            + ("is empty" if is_empty else "names no style, so nothing would ever be painted"),
+            "name one under styles: (styled init DIR makes a folder with one to start from)",
+        )
+
+
 def default_config(base: Path) -> Config:
     """Return the configuration of an empty file in the folder `base`: no styles yet."""
     return resolve(ConfigFile(), base.absolute(), None)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from styled.config.ignore import DEFAULT_IGNORE
 from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides
 from styled.config.values import (
     Count,
@@ -29,54 +30,6 @@ from styled.config.values import (
     Weights,
 )
 from styled.config.wording import expected
-
-DEFAULT_IGNORE = (
-    # hidden files, and those that systems and programs leave behind
-    ".*",
-    ".DS_Store",
-    "._*",
-    ".~lock.*",
-    "*~",
-    "~$*",
-    "Thumbs.db",
-    "ehthumbs.db",
-    "desktop.ini",
-    # files that are still on their way: browsers, file transfer, rsync, Syncthing
-    "*.part",
-    "*.partial",
-    "*.filepart",
-    "*.crdownload",
-    "*.download",
-    "*.tmp",
-    "*.temp",
-    "*.!sync",
-    ".syncthing.*",
-    "~syncthing~*",
-    "*.opdownload",
-    "*.crswap",
-    "*.tacitpart",
-    "*.gstmp",
-    "*.incomplete",
-    "*.unfinished",
-    "*.downloading",
-    # the same of download managers, and what they keep beside such a file: aria2, axel, torrents
-    "*.aria2",
-    "*.aria2__temp",
-    "*.st",
-    "*.!qB",
-    "*.!ut",
-    "*.!bt",
-    "*.bc!",
-    "*.jc!",
-    "*.xltd",
-    # folders that a network drive keeps for itself: thumbnails, recycle bins, snapshots
-    "@eaDir",
-    "#recycle",
-    "#snapshot",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "lost+found",
-)
 
 
 def _recipe_by_name(value: object) -> object:

@@ -109,7 +109,11 @@ class _Stopping(Exception):
 
 
 class Intake:
-    """Looks at the inbox at start, when the kernel hints, and every so often regardless."""
+    """Looks at the inbox at start, when the kernel hints, and every so often regardless.
+
+    Attributes:
+        report: What the last look has found that is not taken.
+    """
 
     def __init__(
         self,
@@ -168,7 +172,7 @@ class Intake:
         self._on_degraded = on_degraded
         self._on_trouble = on_trouble
         self._on_report = on_report
-        self._report = InboxReport()
+        self.report = InboxReport()
         self._unfinished: list[UnfinishedFile] = []
         self._now = now
         self._beat = beat
@@ -259,7 +263,7 @@ class Intake:
 
     def _note_report(self, seen: _Seen) -> None:
         """Log what is new among what is not taken, and hand it on where it has changed."""
-        before, offset = self._report, self._now() - self._clock()
+        before, offset = self.report, self._now() - self._clock()
         unfinished = self._gate.unfinished()[:MOST_REPORTED]
         names = (*self._pairing.styles, *self._pairing.folders)
         by_form = {_caseless(name): name for name in names}
@@ -289,7 +293,7 @@ class Intake:
                 log.info("input.awaited", path=readable(file.path), reason=file.reason)
         for folder, style in set(report.misspelled).difference(before.misspelled):
             log.warning("folder.misspelled", path=readable(folder), style=style)
-        self._report, self._unfinished = report, unfinished
+        self.report, self._unfinished = report, unfinished
         self._on_report(report)
 
     def _hand_on(self, settled: Iterable[Found]) -> None:

@@ -79,6 +79,15 @@ class JournalReader:
         """Return how many jobs are in one state."""
         return int(self._row("SELECT count(*) FROM jobs WHERE state = ?", (state,)) or 0)
 
+    def has_work(self) -> bool:
+        """Tell whether a job is queued that does not wait for something to be mended."""
+        return bool(
+            self._row(
+                "SELECT 1 FROM jobs WHERE state = 'queued'"
+                " AND (failure IS NULL OR failure != 'waiting') LIMIT 1"
+            )
+        )
+
     def unfinished_ids(self) -> set[str]:
         """Return the ids of all jobs that are still to be done."""
         with self._reading() as cursor:

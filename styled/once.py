@@ -1,0 +1,100 @@
+"""When `styled once` has done what can be done, and what it then leaves behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from styled.files import readable
+from styled.intake.intake import Intake
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+
+BLOCKED_SECONDS = 15.0
+"""How long nothing but waiting jobs may be left: each has been tried again by then."""
+
+BEGINNING_SECONDS = 3.0
+"""A job that has been running for longer did not fail at once, as one does that can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An input, or a folder, that could not be worked through.
+
+    Attributes:
+        path: In the inbox.
+        reason: Why, in one sentence.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnceResult:
+    """What became of the inbox.
+
+    Attributes:
+        rejected: How many inputs were rejected.
+        left: What could not be worked through.
+    """
+
+    rejected: int
+    left: Sequence[Left]
+
+
+class Patience:
+    """Tells when waiting any longer is of no use."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        grace_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Wait for unfinished files for `grace_seconds`, and for jobs that wait for less."""
+        self._journal = journal
+        self._grace_seconds = grace_seconds
+        self._clock = clock
+        self._now = now
+        self._blocked_since: float | None = None
+
+    def is_over(self, *, is_settled: bool) -> bool:
+        """Tell whether nothing has moved for long enough; called several times a second.
+
+        Args:
+            is_settled: Whether all files in the inbox are jobs by now.
+        """
+        if self._is_getting_on():
+            self._blocked_since = None
+            return False
+        now = self._clock()
+        if self._blocked_since is None:
+            self._blocked_since = now
+        # A file that is cut off is judged after its grace; one that is open may stay so for hours.
+        patience = BLOCKED_SECONDS if is_settled else self._grace_seconds + BLOCKED_SECONDS
+        return now - self._blocked_since >= patience
+
+    def _is_getting_on(self) -> bool:
+        if self._journal.read_daemon().get("state", "").startswith("paused"):
+            return False
+        for job in self._journal.in_state(JobState.RUNNING, limit=-1):
+            if self._now() - (job.started_at or 0.0) > BEGINNING_SECONDS:
+                return True
+        return self._journal.has_work()
+
+
+def left_over(inbox: Path, journal: Journal, intake: Intake) -> Iterator[Left]:
+    """Yield what is not worked through, and why."""
+    state = journal.read_daemon().get("state", "")
+    for job in journal.in_state(JobState.QUEUED, JobState.RUNNING, limit=-1):
+        reason = state if state.startswith("paused") else job.reason
+        yield Left(readable(inbox / job.input), reason or "its turn did not come")
+    report = intake.report
+    for file in report.unfinished:
+        yield Left(readable(inbox / file.path), file.reason)
+    for one in report.skipped:
+        yield Left(readable(inbox / one.path), f"can't be looked into: {one.reason}")
