@@ -70,6 +70,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from doctor.mounted(folders, config.state)
     yield from doctor.room(folders)
     yield from doctor.watches(config.inbox)
+    yield from doctor.writers(config.inbox, _user_of(config), _process_of(config))
     yield from _journal(config)
     yield from _caught(_styles, config, "styles")
     yield from _caught(partial(_weights, facts), config, "weights")
@@ -82,6 +83,13 @@ def _user_of(config: Config) -> int:
         return os.stat(config.state / "lock").st_uid
     except OSError:
         return os.geteuid()
+
+
+def _process_of(config: Config) -> int | None:
+    try:
+        return InstanceLock(config.state / "lock").owner()
+    except ResourceUnavailable:
+        return None
 
 
 def _facts(config: Config) -> dict[str, str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from styled.errors import NotMounted, ResourceUnavailable
+from styled.files import readable
 from styled.mounts import Mounts, mount_of
 from styled.ops.words import size, some
 
@@ -20,6 +23,9 @@ SCARCE_BYTES, LITTLE_BYTES = 100e6, 2e9
 
 SCARCE_SHARE = 0.02
 """Of the files that a disk may hold, so many should still be free."""
+
+MOST_FOLDERS, MOST_NAMED = 5000, 5
+"""How many folders are looked at, and how many of those that are wrong are named."""
 
 INOTIFY = Path("/proc/sys/fs/inotify")
 
@@ -65,7 +71,15 @@ def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
 def _wrong(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
     for folder_name, folder in folders.items():
         existing = next(f for f in (folder, *folder.parents) if os.path.lexists(f))
-        if not os.access(existing, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        may_read = os.access(existing, os.R_OK | os.X_OK, effective_ids=True)
+        may_write = os.access(existing, os.W_OK, effective_ids=True)
+        if folder_name == "inbox" and existing == folder and may_read and not may_write:
+            yield Finding(
+                "warn", folder_name, f"{existing} may only be read by {name}: photos can't leave it",
+                (f"give it to {name}: chown {name} {existing}",
+                 "or set output.after_success: keep, for a library that is to stay as it is"),
+            )  # fmt: skip
+        elif not (may_read and may_write):
             yield Finding(
                 "fail", folder_name, f"{existing} can't be written by {name}",
                 (f"give it to {name}: chown {name} {existing}",
@@ -76,6 +90,37 @@ def _wrong(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
                 "fail", folder_name, f"{existing} is no folder",
                 ("move it away, or name another folder in the configuration",),
             )  # fmt: skip
+        elif existing == folder and folder_name != "state":
+            yield from _wrong_below(folder_name, folder, name)
+
+
+def _wrong_below(folder_name: str, top: Path, name: str) -> Iterator[Finding]:
+    """Check the folders below one of styled's: the first few that are wrong are named."""
+    wrong = []
+    for folder, folders, _ in islice(os.walk(top), MOST_FOLDERS):
+        for path in (os.path.join(folder, one) for one in folders):
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True) or (
+                folder_name == "inbox" and _keeps_others_out(path)
+            ):
+                wrong.append(path)
+    for path in wrong[:MOST_NAMED]:
+        what = "its photos can't be read or can't leave" if folder_name == "inbox" else "it waits"
+        yield Finding(
+            "warn", folder_name, f"{readable(path)} can't be changed by {name}: {what}",
+            (f"give it to {name}: chown {name} {readable(path)}",
+             "or, if it is sticky, chmod -t it"),
+        )  # fmt: skip
+    if len(wrong) > MOST_NAMED:
+        yield Finding(
+            "warn", folder_name, f"so it is with {some(len(wrong) - MOST_NAMED, 'more folder')}",
+            (f"give all of it to {name}: chown -R {name} {top}",),
+        )  # fmt: skip
+
+
+def _keeps_others_out(folder: str) -> bool:
+    """Tell whether only the owners of files may take them out of a folder, and we own it not."""
+    found = os.stat(folder)
+    return bool(found.st_mode & stat.S_ISVTX) and found.st_uid != os.geteuid() != 0
 
 
 @contextmanager
@@ -131,6 +176,60 @@ def mounted(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
         )  # fmt: skip
     if are_right:
         yield Finding("ok", "disks", "all are mounted that were mounted before")
+
+
+def writers(inbox: Path, user: int, process: int | None) -> Iterator[Finding]:
+    """Check that the kernel tells the daemon whether a file in the inbox is open for writing.
+
+    Args:
+        inbox: Where files arrive.
+        user: Whom the daemon runs as.
+        process: Its number, None where it is not running.
+    """
+    mount = mount_of(inbox)
+    if mount is None or mount.is_remote:
+        yield Finding(
+            "warn", "uploads", "nobody can tell whether a file on a network drive is still open "
+            "for writing: unfinished ones are known by their content alone",
+            ("have uploads come under a temporary name (photo.jpg.part), and be renamed at the end",
+             "or raise intake.settle_seconds above the longest pause of an upload"),
+        )  # fmt: skip
+        return
+    owners = _owners_in(inbox) - {user}
+    if owners and user != 0 and not _has_cap_lease(process):
+        names = ", ".join(sorted(map(_name, owners)))
+        yield Finding(
+            "warn", "uploads", f"whether files of {names} are still open for writing can't be told "
+            f"by {_name(user)}: unfinished ones are known by their content alone",
+            ("give the daemon the capability CAP_LEASE, as the service has it "
+             "(AmbientCapabilities=CAP_LEASE)",),
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "uploads", "files that are still open for writing are waited for")
+
+
+def _owners_in(inbox: Path) -> set[int]:
+    """Return whose folders and files lie in the inbox; of many files, the first ones count."""
+    owners: set[int] = set()
+    for folder, _, names in islice(os.walk(inbox), 100):
+        for name in (".", *names[:100]):
+            with suppress(OSError):
+                owners.add(os.lstat(os.path.join(folder, name)).st_uid)
+    return owners
+
+
+def _has_cap_lease(process: int | None) -> bool:
+    """Tell whether a running daemon has the capability, as far as the system tells."""
+    if process is None:
+        return False
+    with suppress(OSError, ValueError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_LEASE & 1)
+    return False
+
+
+_CAP_LEASE = 28  # linux/capability.h
 
 
 def room(folders: Mapping[str, Path]) -> Iterator[Finding]:

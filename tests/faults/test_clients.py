@@ -1,0 +1,471 @@
+"""Photos that real programs upload, with a pause in the middle that is longer than settling takes.
+
+Each must be painted once, whole, and be one job: whatever the daemon sees of it meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ftplib
+import hashlib
+import http.server
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+from tests.faults.conftest import FAST
+from tests.faults.watchman import Watchman
+from tests.studio import Daemon, Studio, make_studio
+
+pytestmark = pytest.mark.timeout(300)
+
+PAUSE_SECONDS = 1.5
+"""Far longer than the 0.2 s in which files settle here."""
+
+
+@pytest.fixture
+def studio(weights: Path) -> Iterator[Studio]:
+    """Make a working folder that other users may look into, as a server's user has to."""
+    base = Path(tempfile.mkdtemp(prefix="styled-clients-"))
+    base.chmod(0o755)
+    studio = make_studio(base / "studio", FAST.replace("WEIGHTS", str(weights)))
+    studio.configure(intake="{settle_seconds: 0.2, truncated_grace_seconds: 60}")
+    yield studio
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def source(studio: Studio) -> Path:
+    """Return a photo of some 300 kB, outside the inbox."""
+    path = studio.folder / "aside" / "photo.jpg"
+    path.parent.mkdir()
+    coffee = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # no types
+    coffee.save(path, quality=98)
+    return path
+
+
+@contextmanager
+def watching(studio: Studio) -> Iterator[Daemon]:
+    """Run the daemon, and see that nothing half-written ever appears."""
+    with Watchman(studio), studio.running_soon() as daemon:
+        daemon.wait_for("daemon.started")
+        (studio.folder / "inbox/swirls").chmod(0o777)
+        yield daemon
+
+
+def assert_painted_once(studio: Studio, daemon: Daemon, data: bytes, name: str) -> None:
+    """Check that all bytes of a photo became one result, in one job."""
+    daemon.wait_until((studio.folder / "archive/swirls" / name).exists, 60)
+    daemon.wait_until(lambda: not studio.files("inbox"), 60)
+    assert studio.files("outbox") == [f"swirls/{name}", f"swirls/{name}.json"]
+    assert studio.files("rejected") == []
+    found = studio.sidecar(f"outbox/swirls/{name}.json")["input"]
+    assert (found["sha256"], found["changed"]) == (hashlib.sha256(data).hexdigest(), False)
+    assert (studio.folder / "archive/swirls" / name).read_bytes() == data
+    assert states_of_jobs(studio) == ["done"]
+
+
+def states_of_jobs(studio: Studio) -> list[str]:
+    """Return the state of each job that there ever was."""
+    path = studio.folder / "state" / "journal.sqlite3"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as journal:
+        return [state for (state,) in journal.execute("SELECT state FROM jobs ORDER BY seq")]
+
+
+def need(*programs: str) -> None:
+    """Skip the test where a program is not installed."""
+    for program in programs:
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def program(name: str) -> str:
+    """Return the path of an installed program."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    assert found is not None
+    return found
+
+
+# Programs that load from a server that pauses
+
+
+class PausingServer(http.server.ThreadingHTTPServer):
+    """Serves one file, with a pause in its middle."""
+
+    daemon_threads = True
+
+    def __init__(self, data: bytes) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2])
+                self.wfile.flush()
+                time.sleep(PAUSE_SECONDS)
+                self.wfile.write(data[len(data) // 2 :])
+
+            def do_HEAD(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@contextmanager
+def serving(data: bytes) -> Iterator[str]:
+    """Serve a file until the context ends; yield its address."""
+    with PausingServer(data) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/photo.jpg"
+        server.shutdown()
+        thread.join()
+
+
+DOWNLOADS = {
+    "curl": ("curl", "-sS", "--noproxy", "*", "-o", "OUT", "URL"),
+    "wget": ("wget", "-q", "--no-proxy", "-O", "OUT", "URL"),
+    **{
+        f"aria2c-{how}": (
+            "aria2c", "-q", "--no-conf", "--all-proxy=", f"--file-allocation={how}",
+            "-d", "FOLDER", "-o", "photo.jpg", "URL",
+        )
+        for how in ("none", "trunc", "prealloc", "falloc")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("client", DOWNLOADS)
+def test_a_download_that_pauses(studio: Studio, source: Path, client: str) -> None:
+    """Whether the program reserves the whole size beforehand or not."""
+    words = DOWNLOADS[client]
+    need(words[0])
+    data = source.read_bytes()
+    folder = studio.folder / "inbox/swirls"
+    with watching(studio) as daemon, serving(data) as url:
+        places = {"OUT": str(folder / "photo.jpg"), "FOLDER": str(folder), "URL": url}
+        began = time.monotonic()
+        subprocess.run([places.get(word, word) for word in words], check=True, timeout=60)
+        assert time.monotonic() - began > PAUSE_SECONDS
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+def test_a_download_that_is_broken_off_and_taken_up_again(studio: Studio, source: Path) -> None:
+    """As long as aria2's control file lies beside it, the photo is left alone; then it is taken."""
+    need("aria2c")
+    data = source.read_bytes()
+    folder = studio.folder / "inbox/swirls"
+    with watching(studio) as daemon, serving(data) as url:
+        command = [
+            "aria2c", "-q", "--no-conf", "--all-proxy=", "--file-allocation=prealloc",
+            "-d", str(folder), "-o", "photo.jpg", "-c", url,
+        ]  # fmt: skip
+        with subprocess.Popen(command) as process:
+            daemon.wait_until(lambda: (folder / "photo.jpg.aria2").exists(), 30)
+            daemon.wait_for("input.awaited", seconds=30)
+            process.kill()
+        daemon.wait_until(lambda: "aria2" in studio.do("explain", str(folder / "photo.jpg")).stdout)
+        assert states_of_jobs(studio) == []
+        subprocess.run(command, check=True, timeout=60)
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+# Programs that are stopped in the middle
+
+
+@contextmanager
+def paused_in_the_middle(
+    command: Sequence[str], folder: Path, size: int, environment: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Run a program that writes a file of `size` bytes into `folder`, stopping it on its way."""
+    process = subprocess.Popen(
+        command, start_new_session=True, env={**os.environ, **(environment or {})}
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not any(0 < found < size for found in sizes_in(folder)):
+            assert process.poll() is None, "it was too fast, or failed"
+            assert time.monotonic() < deadline, "it never began"
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(PAUSE_SECONDS)
+        assert all(found < size for found in sizes_in(folder)), "it went on"
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.wait(60) == 0
+        yield
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def sizes_in(folder: Path) -> list[int]:
+    """Return the sizes of all files below a folder."""
+    sizes = []
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+    return sizes
+
+
+RSYNC = {
+    "default": (),
+    "inplace": ("--inplace",),
+    "temp-dir": ("--temp-dir", "TEMP"),
+    "partial": ("--partial",),
+    "partial-dir": ("--partial-dir=.rsync-partial",),
+    "times": ("--archive",),
+}
+
+
+@pytest.mark.parametrize("how", RSYNC)
+def test_an_rsync_that_pauses(studio: Studio, source: Path, how: str) -> None:
+    """In all ways in which it writes."""
+    need("rsync")
+    data = source.read_bytes()
+    elsewhere = studio.folder / "elsewhere"
+    elsewhere.mkdir()
+    options = [str(elsewhere) if word == "TEMP" else word for word in RSYNC[how]]
+    folder = studio.folder / "inbox/swirls"
+    command = ["rsync", "--whole-file", "--bwlimit=200", *options, str(source), f"{folder}/"]
+    written = elsewhere if how == "temp-dir" else folder
+    with watching(studio) as daemon, paused_in_the_middle(command, written, len(data)):
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+@pytest.mark.parametrize("protocol", ["sftp", "scp"])
+def test_an_scp_that_pauses(studio: Studio, source: Path, tmp_path: Path, protocol: str) -> None:
+    """To a real sshd, by both of the protocols that scp speaks."""
+    need("scp", "sshd", "ssh-keygen")
+    if os.geteuid() != 0:
+        pytest.skip("sshd is started as root")
+    data = source.read_bytes()
+    folder = studio.folder / "inbox/swirls"
+    with sshd(tmp_path) as (port, key), watching(studio) as daemon:
+        command = [
+            "scp", "-q", "-F", "/dev/null", "-P", str(port), "-i", str(key), "-l", "1600",
+            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            *(["-O"] if protocol == "scp" else []), str(source), f"root@127.0.0.1:{folder}/",
+        ]  # fmt: skip
+        with paused_in_the_middle(command, folder, len(data)):
+            assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+@contextmanager
+def sshd(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Run an sshd on the loopback address; yield its port and the key that it takes."""
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
+        )
+    port = free_port()
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    (folder / "authorized").write_bytes((folder / "user.pub").read_bytes())
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPermitRootLogin yes\n"
+        "Subsystem sftp internal-sftp\n"
+    )
+    command = [program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config")]
+    with server(command, port):
+        yield port, folder / "user"
+
+
+@contextmanager
+def server(command: Sequence[str], port: int) -> Iterator[None]:
+    """Run a server until the context ends; wait until it listens."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None, f"{command[0]} does not run"
+            assert time.monotonic() < deadline, f"{command[0]} does not listen"
+            time.sleep(0.05)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+# Servers whose clients are slow
+
+
+def test_an_ftp_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
+    """To a real vsftpd, whose user is another than the daemon's."""
+    need("vsftpd")
+    if os.geteuid() != 0:
+        pytest.skip("vsftpd is started as root")
+    data = source.read_bytes()
+    port = free_port()
+    (tmp_path / "vsftpd.conf").write_text(
+        f"listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\n"
+        f"anonymous_enable=YES\nanon_root={studio.folder / 'inbox'}\nanon_upload_enable=YES\n"
+        "write_enable=YES\nanon_umask=022\nno_anon_password=YES\nseccomp_sandbox=NO\n"
+    )
+    with (
+        watching(studio) as daemon,
+        server([program("vsftpd"), str(tmp_path / "vsftpd.conf")], port),
+    ):
+        with ftplib.FTP() as client:
+            client.connect("127.0.0.1", port, timeout=30)
+            client.login()
+            client.cwd("swirls")
+            client.voidcmd("TYPE I")
+            with client.transfercmd("STOR photo.jpg") as stream:
+                stream.sendall(data[: len(data) // 2])
+                time.sleep(PAUSE_SECONDS)
+                assert states_of_jobs(studio) == []
+                stream.sendall(data[len(data) // 2 :])
+            client.voidresp()
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+def test_an_smb_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
+    """To a real smbd; smbclient reads from a pipe that is filled slowly."""
+    need("smbd", "smbclient")
+    if os.geteuid() != 0:
+        pytest.skip("smbd is started as root")
+    data = source.read_bytes()
+    port = free_port()
+    for name in ("private", "lock", "state", "cache", "pid", "ncalrpc"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "smb.conf").write_text(
+        "[global]\nserver role = standalone server\nmap to guest = bad user\n"
+        f"interfaces = 127.0.0.1/8\nbind interfaces only = yes\nsmb ports = {port}\n"
+        f"private dir = {tmp_path}/private\nlock directory = {tmp_path}/lock\n"
+        f"state directory = {tmp_path}/state\ncache directory = {tmp_path}/cache\n"
+        f"pid directory = {tmp_path}/pid\nncalrpc dir = {tmp_path}/ncalrpc\n"
+        f"log file = {tmp_path}/log\nload printers = no\ndisable spoolss = yes\n"
+        f"[inbox]\npath = {studio.folder / 'inbox'}\nguest ok = yes\nread only = no\n"
+        "force user = root\n"
+    )
+    configuration = f"--configfile={tmp_path / 'smb.conf'}"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ExitStack() as stack:
+        daemon = stack.enter_context(watching(studio))
+        stack.enter_context(
+            server([program("smbd"), "--foreground", "--no-process-group", configuration], port)
+        )
+        client = subprocess.Popen(
+            ["smbclient", configuration, "-N", "-p", str(port), "//127.0.0.1/inbox",
+             "-c", f"put {pipe} swirls/photo.jpg"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        with open(pipe, "wb", buffering=0) as stream:
+            stream.write(data[: len(data) // 2])
+            daemon.wait_until(lambda: any(sizes_in(studio.folder / "inbox")), 30)
+            time.sleep(PAUSE_SECONDS)
+            assert states_of_jobs(studio) == []
+            stream.write(data[len(data) // 2 :])
+        output, _ = client.communicate(timeout=60)
+        assert client.returncode == 0, output
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+# Whatever else writes
+
+
+def by_shell(source: Path, out: Path) -> None:
+    """Have the name there at once, and the content later."""
+    subprocess.run(["sh", "-c", f"(sleep {PAUSE_SECONDS}; cat '{source}') > '{out}'"], check=True)
+
+
+def by_dd(source: Path, out: Path) -> None:
+    """Reserve the space, and fill it through descriptors of which each is closed again."""
+    data = source.read_bytes()
+    with open(out, "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, len(data))
+    time.sleep(PAUSE_SECONDS)
+    with open(out, "r+b") as stream:
+        stream.write(data[: len(data) // 2])
+    time.sleep(PAUSE_SECONDS)
+    with open(out, "r+b") as stream:
+        stream.seek(len(data) // 2)
+        stream.write(data[len(data) // 2 :])
+
+
+def by_appending(source: Path, out: Path) -> None:
+    """Open the file anew for each piece, as uploads by pieces do."""
+    data = source.read_bytes()
+    for start in range(0, len(data), len(data) // 3):
+        with open(out, "ab") as stream:
+            stream.write(data[start : start + len(data) // 3])
+        time.sleep(PAUSE_SECONDS / 2)
+
+
+def by_browser(source: Path, out: Path) -> None:
+    """Hold the name with an empty file while another one is written, as Firefox does."""
+    data = source.read_bytes()
+    out.touch()
+    part = out.with_name("photo.Xq3bTz1k.jpg.part")
+    part.write_bytes(data[: len(data) // 2])
+    time.sleep(PAUSE_SECONDS)
+    part.write_bytes(data)
+    part.replace(out)
+
+
+@pytest.mark.parametrize("write", [by_shell, by_dd, by_appending, by_browser])
+def test_a_file_that_comes_slowly(
+    studio: Studio, source: Path, write: Callable[[Path, Path], None]
+) -> None:
+    """Empty at first, reserved beforehand, or closed between its pieces."""
+    data = source.read_bytes()
+    with watching(studio) as daemon:
+        write(source, studio.folder / "inbox/swirls/photo.jpg")
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+KINDS = ("photo.webp", "photo.avif", "photo.bmp", "photo.tif", "photo.png", "photo.gif")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_picture_of_full_size_whose_second_half_has_not_come(
+    studio: Studio, source: Path, name: str
+) -> None:
+    """Of every format, also of those whose structure does not tell."""
+    path = source.with_name(name)
+    with Image.open(source) as photo:
+        photo.resize((300, 200)).save(path)
+    data = path.read_bytes()
+    with watching(studio) as daemon:
+        with open(studio.folder / "inbox/swirls" / name, "wb", buffering=0) as stream:
+            stream.truncate(len(data))
+            stream.write(data[: len(data) // 2])
+            time.sleep(PAUSE_SECONDS)
+            assert states_of_jobs(studio) == []
+            stream.write(data[len(data) // 2 :])
+        assert_painted_once(studio, daemon, data, name)
