@@ -75,7 +75,7 @@ def _wrong(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
         may_write = os.access(existing, os.W_OK, effective_ids=True)
         if folder_name == "inbox" and existing == folder and may_read and not may_write:
             yield Finding(
-                "warn", folder_name, f"{existing} may only be read by {name}: photos can't leave it",
+                "warn", folder_name, f"{existing} may only be read by {name}",
                 (f"give it to {name}: chown {name} {existing}",
                  "or set output.after_success: keep, for a library that is to stay as it is"),
             )  # fmt: skip
@@ -99,12 +99,15 @@ def _wrong_below(folder_name: str, top: Path, name: str) -> Iterator[Finding]:
     wrong = []
     for folder, folders, _ in islice(os.walk(top), MOST_FOLDERS):
         for path in (os.path.join(folder, one) for one in folders):
-            if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True) or (
-                folder_name == "inbox" and _keeps_others_out(path)
-            ):
+            may_change = os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
+            if not may_change or (folder_name == "inbox" and _keeps_others_out(path)):
                 wrong.append(path)
     for path in wrong[:MOST_NAMED]:
-        what = "its photos can't be read or can't leave" if folder_name == "inbox" else "it waits"
+        what = (
+            "its photos can't be read or can't leave"
+            if folder_name == "inbox"
+            else "what belongs there waits"
+        )
         yield Finding(
             "warn", folder_name, f"{readable(path)} can't be changed by {name}: {what}",
             (f"give it to {name}: chown {name} {readable(path)}",
