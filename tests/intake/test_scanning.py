@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.intake.scanning import DEEPEST_FOLDER, Found, scan
+from styled.intake.scanning import DEEPEST_FOLDER, Found, Skipped, scan
 
 NOTHING_IGNORED = IgnoreRules([])
 
@@ -264,3 +264,40 @@ def test_our_own_unfinished_files_are_nobodys_photos(tmp_path: Path) -> None:
     (tmp_path / f".styled-{'0' * 32}.tmp").touch()
     (tmp_path / ".a.jpg").touch()
     assert names(tmp_path) == [".a.jpg"]
+
+
+def control_files(folder: Path) -> dict[str, str | None]:
+    """Return the control file of each file in a folder."""
+    rules = IgnoreRules(["*.aria2", "*.st", "*.part", "*.crdownload"])
+    return {file.path: file.control_file for file in scan(folder, rules)}
+
+
+def test_a_control_file_is_known_by_its_name(tmp_path: Path) -> None:
+    """That of aria2 or axel, and of no other file."""
+    for name in ("a.jpg", "a.jpg.aria2", "b.jpg", "b.jpg.st", "c.jpg", "a.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert control_files(tmp_path) == {
+        "a.jpg": "a.jpg.aria2", "b.jpg": "b.jpg.st", "c.jpg": None, "a.png": None
+    }  # fmt: skip
+
+
+def test_an_empty_file_waits_for_the_one_that_a_browser_writes_to(tmp_path: Path) -> None:
+    """A file that is not empty is no placeholder: what lies beside it may be left over."""
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.Xq3bTz1k.jpg.part").touch()
+    (tmp_path / "b.jpg").write_bytes(b"x")
+    (tmp_path / "b.jpg.part").touch()
+    (tmp_path / "c.jpg").touch()
+    assert control_files(tmp_path) == {
+        "a.jpg": "a.Xq3bTz1k.jpg.part", "b.jpg": None, "c.jpg": None
+    }  # fmt: skip
+
+
+def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
+    """With its path and the reason."""
+    deep = tmp_path.joinpath(*["d"] * (DEEPEST_FOLDER + 1))
+    deep.mkdir(parents=True)
+    skipped: list[Skipped] = []
+    assert list(scan(tmp_path, IgnoreRules([]), skipped)) == []
+    (one,) = skipped
+    assert (Path(one.path), one.reason) == (deep.relative_to(tmp_path), "nested too deeply")

@@ -1,0 +1,208 @@
+"""Signs that a file is still on its way, on real files of every format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+from styled.intake.scanning import Found
+from styled.intake.unfinished import Sign, UnfinishedCheck
+from styled.open_files import WriterCheck, Writers
+
+GRACE, OPEN_GRACE = 60.0, 3600.0
+
+
+class ScriptedWriters(WriterCheck):
+    """Says of writers what the test says."""
+
+    def __init__(self, writers: Writers) -> None:
+        super().__init__()
+        self._scripted = writers
+
+    def writers_of(self, descriptor: int, path: Path) -> Writers:
+        """Return the scripted answer."""
+        return self._scripted
+
+
+def sign_of(
+    path: Path,
+    writers: Writers = Writers.NONE,
+    *,
+    waited: float = 1.0,
+    control_file: str | None = None,
+    closed: Collection[str] = (),
+) -> Sign | None:
+    """Return the sign that a file shows."""
+    check = UnfinishedCheck(
+        path.parent,
+        ScriptedWriters(writers),
+        closed_files=closed,
+        truncated_grace_seconds=GRACE,
+        open_grace_seconds=OPEN_GRACE,
+    )
+    found = path.stat()
+    file = Found(path.name, found.st_size, found.st_mtime_ns, found.st_ino, control_file)
+    return check.sign_of(file, waited)
+
+
+def encoded(kind: str, **options: object) -> bytes:
+    """Return a photograph as a file of some format."""
+    astronaut = Image.fromarray(skimage.data.astronaut())  # type: ignore[no-untyped-call]
+    stream = BytesIO()
+    astronaut.resize((256, 256)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("writers", [Writers.NONE, Writers.UNKNOWN])
+def test_a_whole_picture_shows_no_sign(tmp_path: Path, kind: str, writers: Writers) -> None:
+    """Of any format, whether writers can be seen or not."""
+    path = tmp_path / "photo"
+    path.write_bytes(encoded(kind))
+    assert sign_of(path, writers) is None
+
+
+def test_what_is_no_picture_is_not_waited_for(tmp_path: Path) -> None:
+    """A letter is rejected at once."""
+    path = tmp_path / "letter.txt"
+    path.write_bytes(b"Dear reader, I am a letter.\n" * 99)
+    assert sign_of(path) is None
+
+
+def test_an_empty_file_waits_for_its_grace(tmp_path: Path) -> None:
+    """And is judged then."""
+    path = tmp_path / "photo.jpg"
+    path.touch()
+    assert sign_of(path) == Sign("is empty", GRACE)
+    assert sign_of(path, waited=GRACE) is None
+
+
+def test_a_file_that_begins_with_zeros_waits(tmp_path: Path) -> None:
+    """Its space was reserved, and nothing else is there yet."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(bytes(5000))
+    found = sign_of(path)
+    assert found is not None
+    assert found.grace_seconds == GRACE
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_a_picture_that_is_cut_off_waits(tmp_path: Path, kind: str, share: float) -> None:
+    """Wherever it is cut."""
+    data = encoded(kind)
+    path = tmp_path / "photo"
+    path.write_bytes(data[: int(len(data) * share)])
+    found = sign_of(path)
+    assert found is not None
+    assert "too early" in found.reason
+    assert found.grace_seconds == GRACE
+    assert sign_of(path, waited=GRACE) is None
+
+
+@pytest.mark.parametrize("start", [b"\xff", b"\x89PN", b"II*", b"RIFF\1\2", b"GIF8"])
+def test_the_first_bytes_of_a_picture_wait(tmp_path: Path, start: bytes) -> None:
+    """They may become one."""
+    path = tmp_path / "photo"
+    path.write_bytes(start)
+    assert sign_of(path) == Sign("ends too early", GRACE)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "BMP", "TIFF"])
+def test_a_picture_whose_end_is_zeros_waits_where_writers_can_t_be_seen(
+    tmp_path: Path, kind: str
+) -> None:
+    """Its structure says nothing of it; where the kernel knows of no writer, that decides."""
+    data = encoded(kind)
+    path = tmp_path / "photo"
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    found = sign_of(path, Writers.UNKNOWN)
+    assert found is not None
+    assert "zeros" in found.reason
+    assert found.grace_seconds == GRACE
+    assert sign_of(path, Writers.UNKNOWN, waited=GRACE) is None
+    assert sign_of(path, Writers.NONE) is None
+
+
+def test_a_hole_makes_a_file_wait_where_writers_can_t_be_seen(tmp_path: Path) -> None:
+    """Whoever writes out of order leaves them."""
+    data = encoded("BMP")
+    path = tmp_path / "photo.bmp"
+    with open(path, "wb") as stream:
+        stream.write(data[:4096])
+        stream.seek(len(data) - 4096)
+        stream.write(b"\x80" * 4096)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if path.stat().st_blocks * 512 >= len(data):
+        pytest.skip("this file system keeps no holes")
+    found = sign_of(path, Writers.UNKNOWN)
+    assert found is not None
+    assert "holes" in found.reason
+
+
+def test_zeros_amid_a_compressed_picture_make_it_wait(tmp_path: Path) -> None:
+    """A download by several connections leaves them, and its end may be there already."""
+    data = encoded("JPEG", quality=100)
+    path = tmp_path / "photo.jpg"
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(8192) + data[middle + 8192 :])
+    found = sign_of(path, Writers.UNKNOWN)
+    assert found is not None
+    assert "zeros" in found.reason
+    assert sign_of(path, Writers.NONE) is None
+
+
+def test_a_file_that_was_closed_is_not_suspected(tmp_path: Path) -> None:
+    """The system has reported it: a black border is one."""
+    data = encoded("BMP")
+    path = tmp_path / "photo.bmp"
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert sign_of(path, Writers.UNKNOWN) is not None
+    assert sign_of(path, Writers.UNKNOWN, closed={"photo.bmp"}) is None
+
+
+def test_an_open_file_waits_whatever_it_looks_like(tmp_path: Path) -> None:
+    """Until it is closed, or nobody has changed it for very long."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded("JPEG"))
+    assert sign_of(path, Writers.SOME) == Sign("is still open for writing", OPEN_GRACE)
+    assert sign_of(path, Writers.SOME, waited=OPEN_GRACE) is None
+
+
+def test_an_open_file_that_is_never_closed_is_judged_by_its_content(tmp_path: Path) -> None:
+    """Its content has had its own grace by then, unless that is the longer one."""
+    path = tmp_path / "photo.jpg"
+    path.touch()
+    assert sign_of(path, Writers.SOME, waited=OPEN_GRACE) is None
+
+
+def test_a_control_file_counts_for_as_long_as_it_lies_there(tmp_path: Path) -> None:
+    """A download may go on tomorrow."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded("JPEG"))
+    found = sign_of(path, control_file="photo.jpg.aria2", waited=1e6)
+    assert found is not None
+    assert found.grace_seconds is None
+    assert "photo.jpg.aria2" in found.reason
+
+
+def test_a_file_that_vanishes_shows_no_sign(tmp_path: Path) -> None:
+    """The next look does not find it any more."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"x")
+    found = path.stat()
+    check = UnfinishedCheck(
+        tmp_path, WriterCheck(), closed_files=(), truncated_grace_seconds=1, open_grace_seconds=1
+    )
+    path.unlink()
+    assert check.sign_of(Found("photo.jpg", 1, found.st_mtime_ns, found.st_ino), 1.0) is None

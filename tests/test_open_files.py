@@ -1,0 +1,117 @@
+"""Whether somebody still writes to a file: asked of the real kernel, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import styled.open_files as module
+from styled.mounts import Mount
+from styled.open_files import WriterCheck, Writers, open_regular
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """Return a file of this process's own."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"a photo")
+    return path
+
+
+@contextmanager
+def opened_by_another(path: Path, mode: str) -> Iterator[None]:
+    """Have another process hold a file open."""
+    program = f"import sys; f = open({str(path)!r}, {mode!r}); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield
+        process.kill()
+
+
+@pytest.mark.parametrize("mode", ["ab", "r+b"])
+def test_a_writer_in_another_process_is_seen(photo: Path, mode: str) -> None:
+    """As long as it has the file open, written to or not, and no longer."""
+    check = WriterCheck()
+    with opened_by_another(photo, mode):
+        assert check.writers(photo) is Writers.SOME
+    assert check.writers(photo) is Writers.NONE
+
+
+def test_a_reader_is_no_writer(photo: Path) -> None:
+    """Viewers and backups may look on."""
+    with opened_by_another(photo, "rb"):
+        assert WriterCheck().writers(photo) is Writers.NONE
+
+
+def test_a_lease_is_not_kept(photo: Path) -> None:
+    """Or the next writer would be held up, and this process be told so by a signal."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGIO, lambda number, frame: received.append(number))
+    try:
+        assert WriterCheck().writers(photo) is Writers.NONE
+        with opened_by_another(photo, "ab"):
+            pass
+    finally:
+        signal.signal(signal.SIGIO, previous)
+    assert received == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_of_anothers_file_nobody_knows_without_the_capability(photo: Path) -> None:
+    """Saying that there is no writer would be a guess."""
+    photo.chmod(0o644)
+    for folder in (photo.parent, *photo.parents):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            pytest.skip(f"others may not look into {folder}")
+    os.seteuid(61001)
+    try:
+        assert WriterCheck().writers(photo) is Writers.UNKNOWN
+    finally:
+        os.seteuid(0)
+
+
+def test_on_a_network_drive_nobody_knows(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NFS client refuses leases for reasons of its own."""
+    monkeypatch.setattr(module, "mount_of", lambda path: Mount("/mnt", "nfs4", "nas:/photos"))
+    with opened_by_another(photo, "ab"):
+        assert WriterCheck().writers(photo) is Writers.UNKNOWN
+
+
+def test_which_drives_are_local_is_asked_once(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once more after it was forgotten, as mounts may have changed."""
+    asked: list[Path] = []
+
+    def mount_of(path: Path) -> Mount:
+        asked.append(path)
+        return Mount("/", "ext4", "/dev/sda1")
+
+    monkeypatch.setattr(module, "mount_of", mount_of)
+    check = WriterCheck()
+    for _ in range(3):
+        check.writers(photo)
+    assert asked == [photo]
+    check.forget_mounts()
+    check.writers(photo)
+    assert asked == [photo, photo]
+
+
+def test_only_regular_files_are_opened(tmp_path: Path, photo: Path) -> None:
+    """Neither links nor pipes, which would be waited for, nor what is gone."""
+    (tmp_path / "link").symlink_to(photo)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe", "missing", "."):
+        assert open_regular(tmp_path / name) is None
+        assert WriterCheck().writers(tmp_path / name) is Writers.UNKNOWN
+    descriptor = open_regular(photo)
+    assert descriptor is not None
+    os.close(descriptor)
