@@ -1,5 +1,5 @@
 """`python -m styled`."""
 
-from styled.cli.main import app
+from styled.cli.entry import main
 
-app(prog_name="styled")
+main()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,6 @@ from dataclasses import asdict
 from enum import Enum, auto
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import FrameType
 
 import structlog
 
@@ -45,6 +43,7 @@ from styled.once import Left, OnceResult, Patience, left_over
 from styled.open_files import WriterCheck, Writers
 from styled.ops.pulse import Pulse
 from styled.ops.service import ServiceManager
+from styled.signals import signals_handled
 from styled.stages import SCHEDULER, OnBytes, Stages, build_engine, check_styles
 from styled.vigil import Vigil
 
@@ -106,7 +105,7 @@ class Daemon:
         self._asked_at = time.monotonic()
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT; SIGHUP reloads the configuration.
+        """Work until SIGTERM or SIGINT, or until the terminal is gone; SIGHUP reloads.
 
         Raises:
             StyledError: it can't start, or can't go on.
@@ -169,7 +168,7 @@ class Daemon:
                 is lost that could be kept: after slow steps a checkpoint is saved each time,
                 and whatever is being published appears whole or not at all.
         """
-        with self._signals(), ExitStack() as stack:
+        with signals_handled(self._on_stop, self._on_reload), ExitStack() as stack:
             self._manager.tell_status("starting: looking at folders and styles")
             require_styles(self._config)
             publisher = self._stages.prepare_folders(stack, self._go_on_starting)
@@ -353,24 +352,12 @@ class Daemon:
                     f"{path}: is still being written", "reload again once it has been saved"
                 )
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn signals into commands while the context lasts."""
+    def _on_stop(self) -> None:
+        self._is_interrupted = True
+        self._commands.put(_Command.STOP)
 
-        def handler(number: int, frame: FrameType | None) -> None:
-            if number != signal.SIGHUP:
-                self._is_interrupted = True
-            self._commands.put(_Command.RELOAD if number == signal.SIGHUP else _Command.STOP)
-
-        # Raised by a writer that opens a file amid `WriterCheck`; its default would end us.
-        signal.signal(signal.SIGIO, signal.SIG_IGN)
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        previous = {number: signal.signal(number, handler) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, former in previous.items():
-                signal.signal(number, former)
+    def _on_reload(self) -> None:
+        self._commands.put(_Command.RELOAD)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -72,10 +72,6 @@ def errors_as_exit_codes() -> Iterator[None]:
     except StyledError as error:
         say_error(error)
         raise typer.Exit(exit_code_of(error)) from error
-    except BrokenPipeError:
-        # Whoever read along has seen enough, as `head` does; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(DONE) from None
 
 
 def say_error(error: StyledError) -> None:

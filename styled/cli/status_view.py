@@ -49,7 +49,7 @@ def show_status(named: Path | None, *, as_json: bool, follow: bool) -> None:
         else:
             console.print(view(status))
         return
-    with suppress(KeyboardInterrupt, BrokenPipeError):
+    with suppress(KeyboardInterrupt):
         if as_json or not console.is_terminal or console.is_dumb_terminal:
             _print_changes(config, status, as_json=as_json)
         with Live(view(status), console=console, screen=False, auto_refresh=False) as live:

@@ -438,19 +438,6 @@ def test_following_on_a_simple_terminal_prints_the_whole_again(
     assert re.findall(r"step (\d) of", screen.getvalue()) == ["4", "5", "6"]
 
 
-@pytest.mark.usefixtures("daemon")
-def test_following_ends_when_nobody_reads_any_more(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`styled status --follow --json | head -1` is no failure."""
-
-    def closed(*words: object, **how: object) -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(status_view, "print", closed, raising=False)
-    assert run("status", "--follow", "--json").exit_code == 0
-
-
 @pytest.mark.usefixtures("steady_disk")
 def test_following_outlives_the_daemon(
     run: Run, here: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch

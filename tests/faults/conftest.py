@@ -53,6 +53,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have processes compute with one thread: pictures this small gain nothing by more."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
 def studio(tmp_path: Path, weights: Path) -> Studio:
     """Make a working folder with two styles that paint a picture in a moment."""
     return make_studio(tmp_path / "studio", FAST.replace("WEIGHTS", str(weights)))

@@ -1,0 +1,101 @@
+"""Signals from the first moment of the process, in a container too."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import paint_slowly
+from tests.studio import Studio
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("one_thread")]
+
+STOP_LIMIT_SECONDS = 5.0
+IN_ITS_OWN_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def wait_until_caught(pid: int, number: signal.Signals) -> None:
+    """Wait until a process has a handler for a signal: Python itself takes a moment to start."""
+    deadline = time.monotonic() + 60
+    while True:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
+        if int(caught, 16) >> (number - 1) & 1:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def only_child(pid: int) -> int:
+    """Return the only child of a process, once it has one."""
+    deadline = time.monotonic() + 60
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    (child,) = children
+    return int(child)
+
+
+def stop_after(
+    studio: Studio, command: str, number: signal.Signals, seconds: float, within: tuple[str, ...]
+) -> None:
+    """Start a command, send it a signal so long afterwards; it is to end at once, in peace."""
+    process = subprocess.Popen(
+        [*within, *studio.command(command)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    try:
+        pid = only_child(process.pid) if within else process.pid
+        wait_until_caught(pid, signal.SIGTERM)
+        time.sleep(seconds)
+        os.kill(pid, number)
+        _, said = process.communicate(timeout=STOP_LIMIT_SECONDS)
+    finally:
+        process.kill()
+    assert (process.returncode, b"Traceback" in said) == (0, False), (number, seconds, said)
+
+
+@pytest.mark.parametrize("command", ["run", "once"])
+@pytest.mark.parametrize("within", [(), IN_ITS_OWN_NAMESPACE], ids=["", "as process 1"])
+def test_a_stop_at_any_moment_of_the_start_is_a_stop(
+    studio: Studio, command: str, within: tuple[str, ...]
+) -> None:
+    """Exit code 0 within 5 s, without a traceback, while importing, loading and painting."""
+    if within and (os.geteuid() != 0 or shutil.which("unshare") is None):
+        pytest.skip("a process namespace needs root and unshare")
+    if within and subprocess.run([*within, "true"], capture_output=True).returncode:
+        pytest.skip("this container makes no process namespaces")
+    paint_slowly(studio, 4000)
+    studio.drop("photo.jpg", "coffee", (96, 72))
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for turn, seconds in enumerate((0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0)):
+        stop_after(studio, command, numbers[turn % 2], seconds, within)
+    stop_after(studio, command, signal.SIGINT, 0.0, within)
+
+
+def test_a_reload_at_any_moment_of_the_start_does_not_end_it(studio: Studio) -> None:
+    """SIGHUP is kept until it can be acted upon."""
+    with studio.running() as daemon:
+        wait_until_caught(daemon.process.pid, signal.SIGTERM)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("config.reloaded")
+
+
+def test_an_interrupted_command_leaves_without_a_traceback(studio: Studio) -> None:
+    """SIGINT ends `styled check` with 130, as shells have it, while it imports and later."""
+    for seconds in (0.1, 0.3, 0.8):
+        process = subprocess.Popen(
+            studio.command("check"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # A shell has what runs in its background ignore the signal, and so these tests.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        wait_until_caught(process.pid, signal.SIGINT)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=STOP_LIMIT_SECONDS)
+        assert (process.returncode, said) == (130, b"")
