@@ -280,6 +280,8 @@ class Daemon:
             outbox=str(self._config.outbox),
             styles=list(self._config.styles),
             device=facts.device,
+            threads=facts.threads,
+            precision=facts.precision,
             weights=facts.weights_source,
             degraded=[asdict(one) for one in facts.degraded],
             seconds=round(time.monotonic() - began, 2),

@@ -25,7 +25,7 @@ Kind = Literal[
 - `polling`: the inbox is polled, since the system does not report changes.
 - `guard`: the loss diverged; the optimiser went on with safer settings.
 - `memory`: memory was short; tiles, a shorter L-BFGS history or a smaller picture.
-- `resumed`: resumed on another device, with another thread count or another torch.
+- `resumed`: resumed on another device, or with another thread count, precision, torch or styled.
 - `frames`: only the first of several frames or pages was used.
 - `bits`: fewer bits per channel than the photo or the output asked for.
 - `color`: another colour space or profile than asked for, or a damaged profile.

@@ -85,6 +85,12 @@ class EngineFacts(_Section):
     weights_source: Readable
     weights_sha256: str
     device: str
+    device_model: str = Field(description="The model of the GPU or the CPU.")
+    threads: int = Field(ge=1, description="torch's intra-op threads. On a CPU they decide bytes.")
+    deterministic: bool | None = Field(
+        default=None,
+        description="Whether deterministic algorithms were chosen; null: there was no choice.",
+    )
     precision: str
     torch: str
     styled: str

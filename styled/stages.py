@@ -24,9 +24,8 @@ from styled.degradation import Degradation
 from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
-from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
-from styled.engine.weights import load_weights
+from styled.engine_setup import make_engine
 from styled.errors import ConfigError, Forbidden, JournalDamaged, ResourceUnavailable
 from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
@@ -48,6 +47,7 @@ from styled.mounts import Mounts
 from styled.ops.lock import InstanceLock
 from styled.ops.metrics import Metrics
 from styled.ops.pulse import Pulse
+from styled.precision_record import FILE_NAME, PrecisionRecord
 
 log = structlog.get_logger()
 
@@ -66,11 +66,12 @@ def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
     Raises:
         WeightsError, DeviceError, ConfigError: it can't be had.
     """
-    device = choose_device(config.engine.device)
-    weights = load_weights(config.engine.weights, on_bytes)
-    return LocalEngine(
-        weights, device, config.engine.precision, memory_limit=config.engine.memory_bytes
-    )
+
+    def warn(reason: str) -> None:
+        log.warning("precision.not_remembered", reason=reason)
+
+    record = PrecisionRecord(config.state / FILE_NAME, write_whole, warn)
+    return make_engine(config.engine, on_bytes, record)
 
 
 def check_styles(config: Config, known: Mapping[str, Style] | None = None) -> None:

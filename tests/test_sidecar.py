@@ -65,6 +65,8 @@ def full_sidecar() -> Sidecar:
             weights_source=NOT_UTF8,
             weights_sha256="2" * 64,
             device="cpu",
+            device_model="AMD EPYC (AVX2)",
+            threads=2,
             precision="float32",
             torch="2.6",
             styled="0.1",

@@ -74,7 +74,7 @@ def make_sheet(
     sheet_format = FORMATS.get(out.suffix.lower())
     if sheet_format is None:
         leave_with_usage_error(f"--out: {out} should end in one of {', '.join(sorted(FORMATS))}")
-    images, engine_config = _style(style, config)
+    images, engine_config, state = _style(style, config)
     for picture in (photo, *(image.path for image in images)):
         if is_same_file(picture, out):
             leave_with_usage_error(f"--out: {out} is {picture} itself, and would be lost")
@@ -93,7 +93,7 @@ def make_sheet(
     require_writable(out.absolute().parent)
     cells += [_picture(image.path, "style", edge_px) for image in images[:1]]
     with progress_bar() as bar:
-        engine = load_engine(engine_config, bar)
+        engine = load_engine(engine_config, bar, state)
         for name in RECIPES:
             cells.append(_painted(engine, photo, images, RECIPES[name], edge_px, most_steps, bar))
     sheet = _sheet(cells, edge_px)
@@ -103,16 +103,18 @@ def make_sheet(
     console.print(Text(printable(str(out))), soft_wrap=True)
 
 
-def _style(style: str, config: Path | None) -> tuple[tuple[StyleImage, ...], EngineConfig]:
+def _style(
+    style: str, config: Path | None
+) -> tuple[tuple[StyleImage, ...], EngineConfig, Path | None]:
     if Path(style).is_file():
-        return (StyleImage(Path(style)),), EngineConfig()
+        return (StyleImage(Path(style)),), EngineConfig(), None
     found = find_config(config)
     if style not in found.styles:
         raise ConfigError(
             f'"{style}" is neither a picture nor a configured style',
             f"the configuration has {', '.join(found.styles) or 'none'}",
         )
-    return found.styles[style].images, found.engine
+    return found.styles[style].images, found.engine, found.state
 
 
 def _picture(path: Path, title: str, edge_px: int) -> Cell:

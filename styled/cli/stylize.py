@@ -37,11 +37,10 @@ from styled.config import (
 )
 from styled.delivery.atomic import make_folder, resource_errors, write_whole
 from styled.delivery.names import sidecar_of
-from styled.engine.device import choose_device
 from styled.engine.local import LocalEngine
 from styled.engine.memory import keep_freed_memory
 from styled.engine.progress import Stylized
-from styled.engine.weights import load_weights
+from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
 from styled.jobs.account import Outcome, degradations_of_inputs, sidecar_of_result
@@ -49,6 +48,7 @@ from styled.jobs.job import Job, JobState
 from styled.jobs.preparation import Prepared, check_style, prepare
 from styled.jobs.results import finished
 from styled.ops.lines import printable
+from styled.precision_record import FILE_NAME, PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
 from styled.sidecar import TimingFacts
 
@@ -92,7 +92,7 @@ def stylize_one(request: StylizeRequest) -> None:
     for picture in (request.photo, *request.images):
         if is_same_file(picture, request.out):
             leave_with_usage_error(f"--out: {request.out} is {picture} itself, and would be lost")
-    style, engine_config = _style_and_engine(request)
+    style, engine_config, state = _style_and_engine(request)
     if problems := check_style(style, max_pixels=MAX_PIXELS):
         raise ConfigError("\n".join(f"style image: {problem}" for problem in problems))
     submitted_at, begun = time.time(), time.monotonic()
@@ -108,7 +108,7 @@ def stylize_one(request: StylizeRequest) -> None:
     require_writable(request.out.absolute().parent)
 
     with progress_bar() as bar:
-        engine = load_engine(engine_config, bar)
+        engine = load_engine(engine_config, bar, state)
         prepared_at = time.monotonic()
         stylized = paint(engine, prepared, bar)
     painted_at = time.monotonic()
@@ -144,7 +144,7 @@ def stylize_one(request: StylizeRequest) -> None:
     )
     write_whole(sidecar_of(request.out), sidecar.to_json())
     for degradation in outcome.degraded:
-        errors.print(Text(f"note: {degradation.message}"), soft_wrap=True)
+        _note(degradation.message)
     console.print(
         Text(printable(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
                        f"{sidecar_of(request.out)})")),
@@ -152,11 +152,15 @@ def stylize_one(request: StylizeRequest) -> None:
     )  # fmt: skip
 
 
-def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig]:
-    """Put together what the command line and, where it is asked for, the configuration say."""
+def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig, Path | None]:
+    """Put together what the command line and, where it is asked for, the configuration say.
+
+    Returns:
+        The style, the engine's section, and the state folder of a configuration.
+    """
     if bool(request.images) == (request.style is not None):
         leave_with_usage_error("name a style: either -s IMAGE, once or more, or --style NAME")
-    engine = EngineConfig()
+    engine, state = EngineConfig(), None
     if request.style is None:
         images = tuple(StyleImage(path) for path in request.images)
         recipe = resolve_recipe(request.recipe or DEFAULT_RECIPE)
@@ -168,9 +172,9 @@ def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig]:
                 f"the configuration has {', '.join(config.styles) or 'none'}",
             )
         style = config.styles[request.style]
-        images, engine = style.images, config.engine
+        images, engine, state = style.images, config.engine, config.state
         recipe = resolve_recipe(request.recipe) if request.recipe else style.recipe
-    return Style(images, _adjusted(recipe, request)), _overridden(engine, request)
+    return Style(images, _adjusted(recipe, request)), _overridden(engine, request), state
 
 
 def _adjusted(recipe: Recipe, request: StylizeRequest) -> Recipe:
@@ -192,8 +196,14 @@ def _overridden(engine: EngineConfig, request: StylizeRequest) -> EngineConfig:
         raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from None
 
 
-def load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
+def load_engine(config: EngineConfig, bar: ProgressBar, state: Path | None) -> LocalEngine:
     """Load the network, fetching it where it is not there yet.
+
+    Args:
+        config: The section `engine`.
+        bar: Shows how much of a download is done.
+        state: The state folder, which remembers what `precision: auto` was found to mean.
+            Where there is none, or it is somebody else's, that is measured each time.
 
     Raises:
         WeightsError, DeviceError, ConfigError: it can't be had.
@@ -205,11 +215,16 @@ def load_engine(config: EngineConfig, bar: ProgressBar) -> LocalEngine:
                    completed=done, total=total or None)  # fmt: skip
 
     keep_freed_memory()
-    device = choose_device(config.device)
-    weights = load_weights(config.weights, on_bytes)
-    engine = LocalEngine(weights, device, config.precision, memory_limit=config.memory_bytes)
+    record = None
+    if state is not None and os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        record = PrecisionRecord(state / FILE_NAME, write_whole, _note)
+    engine = make_engine(config, on_bytes, record)
     bar.remove_task(task)
     return engine
+
+
+def _note(message: str) -> None:
+    errors.print(Text(f"note: {printable(message)}"), soft_wrap=True)
 
 
 def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, what: str = "") -> Stylized:

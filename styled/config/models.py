@@ -27,6 +27,7 @@ from styled.config.values import (
     OrEmpty,
     Positive,
     Section,
+    Threads,
     Weights,
 )
 from styled.config.wording import expected
@@ -66,6 +67,21 @@ class EngineConfig(Section):
     memory_limit: MemoryLimit = Field(
         default="auto", description="Most memory to use: auto, or a size such as 4GB or 6GiB."
     )
+
+    threads: Threads = Field(
+        default="auto",
+        description="Threads that torch computes with: auto (as many as torch takes by itself), "
+        "or a number. On a CPU it decides the exact pixels.",
+    )
+    deterministic: Flag = Field(
+        default=True,
+        description="Choose deterministic algorithms on CUDA; elsewhere there is no choice.",
+    )
+
+    @property
+    def thread_count(self) -> int | None:
+        """How many threads torch computes with; None: as many as it takes by itself."""
+        return None if self.threads == "auto" else self.threads
 
     @property
     def memory_bytes(self) -> int | None:

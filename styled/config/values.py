@@ -32,6 +32,7 @@ from styled.config.wording import expected, quoted, refused
 GALLERY_NAMES = ("gallery.html", "gallery_files")
 LONGEST_NAME_BYTES = 100  # leaves room for suffixes below the file systems' 255
 SMALLEST_MEMORY_BYTES = 100_000_000  # the network alone takes most of this
+MOST_THREADS = 1024
 UNIT_BYTES = {
     "B": 1,
     **{f"{letter}B": 1000**n for n, letter in enumerate("KMGT", start=1)},
@@ -167,6 +168,14 @@ def _parse_memory(value: object) -> int | Literal["auto"]:
     return int(size)
 
 
+def _parse_threads(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_THREADS:
+        return value
+    raise expected(f"auto, or a whole number from 1 to {MOST_THREADS}")
+
+
 def _check_device(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value, re.ASCII):
         return value
@@ -216,6 +225,13 @@ Weights = Annotated[
 ]
 MemoryLimit = Annotated[
     Literal["auto"] | int, PlainValidator(_parse_memory, json_schema_input_type=str | int)
+]
+Threads = Annotated[
+    Literal["auto"] | int,
+    PlainValidator(
+        _parse_threads,
+        json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_THREADS)],
+    ),
 ]
 Flag = Annotated[bool, Field(strict=True)]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-FORMAT = 5
+FORMAT = 6
 _DIGEST_BYTES = 32
 
 
@@ -32,6 +32,8 @@ class Checkpoint:
         optimizer: The optimiser's own state.
         settings: What has become safer so far, as the fields of `guard.Settings`.
         trace: Loss rows so far.
+        environment: What it was made on, as the fields of `environment.Environment`; empty:
+            nobody knows.
     """
 
     scale: int
@@ -45,6 +47,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     settings: Mapping[str, Any]
     trace: list[Any]
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def dump_checkpoint(checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
@@ -54,7 +57,7 @@ def dump_checkpoint(checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes])
     all else that a large picture needs.
     """
     hashing = _Hashing(stream)
-    body = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    body = {part.name: getattr(checkpoint, part.name) for part in fields(checkpoint)}
     try:
         torch.save({"format": FORMAT, "fingerprint": fingerprint, "body": body}, hashing)  # type: ignore[arg-type]  # it only writes
     except RuntimeError:
@@ -91,8 +94,8 @@ def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -
         device: Where the engine works.
 
     Raises:
-        ValueError: it is damaged, or belongs to another picture, style, recipe, network
-            or version; the message says which of the two.
+        ValueError: it is damaged, belongs to another picture, style, recipe or network, or
+            has another format; the message says whether it is damaged.
     """
     if not _is_whole(stream):
         raise ValueError("the checkpoint is damaged")
@@ -102,7 +105,9 @@ def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError("the checkpoint can't be read by this version") from error
     if content.get("format") != FORMAT or content.get("fingerprint") != fingerprint:
-        raise ValueError("the checkpoint belongs to other work or to another version")
+        raise ValueError(
+            "the checkpoint belongs to other work or has the format of another version"
+        )
     return Checkpoint(**content["body"])
 
 
@@ -120,7 +125,7 @@ def _is_whole(stream: IO[bytes]) -> bool:
 
 
 def fingerprint_of(*parts: object) -> str:
-    """Return a digest of everything that decides the pixels: tensors, recipes, names.
+    """Return a digest of what a piece of work is made of: tensors, recipes, names.
 
     Tensors count by type, shape and values, dataclasses by their fields, anything else
     by its `repr`.

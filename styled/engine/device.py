@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from styled.degradation import Degradation
+from styled.engine.determinism import fix_cublas_workspace
 from styled.errors import DeviceError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -29,17 +33,62 @@ class Device:
     name: str
     degraded: Degradation | None = None
 
+    @property
+    def model(self) -> str:
+        """What exactly it is, such as `NVIDIA H200` or `AMD EPYC 7763 (AVX2)`."""
+        return device_model(self.torch_device)
 
-def choose_device(requested: str) -> Device:
+
+def device_name(device: torch.device) -> str:
+    """Return a GPU's model, else `cpu` or `mps`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def device_model(device: torch.device) -> str:
+    """Return a GPU's model, or a CPU's with the instruction set that torch's kernels use."""
+    match device.type:
+        case "cuda":
+            return torch.cuda.get_device_name(device)
+        case "mps":
+            return _apple_gpu()
+        case _:
+            return f"{_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _apple_gpu() -> str:
+    # Not in torch 2.6.
+    get_name = getattr(torch.backends.mps, "get_name", None)
+    return str(get_name()) if get_name is not None else f"Apple GPU ({platform.machine()})"
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def _cpu_model() -> str:
+    """Return the model's name as Linux has it; ARM and other systems have the architecture."""
+    try:
+        lines = CPUINFO.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(filter(None, names), platform.processor() or platform.machine() or "unknown CPU")
+
+
+def choose_device(requested: str, *, deterministic: bool = True) -> Device:
     """Return the device that `engine.device` asks for.
 
     Args:
         requested: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. `auto` takes the first GPU that
             works and falls back to the CPU, saying so; a named device must be there.
+        deterministic: Whether CUDA is to be initialised for deterministic algorithms, see
+            `determinism`.
 
     Raises:
         DeviceError: the named device is missing, does not work, or has no such name.
     """
+    if deterministic:
+        fix_cublas_workspace()
     if requested == "auto":
         broken = None
         for candidate in ("cuda", "mps"):
@@ -82,8 +131,7 @@ def _tried(device: torch.device) -> Device:
             f"engine.device: {device} does not work here: {str(error).splitlines()[0]}",
             "set engine.device to auto or cpu, or mend the driver",
         ) from error
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Device(device, name)
+    return Device(device, device_name(device))
 
 
 WORTH_IT = 0.75

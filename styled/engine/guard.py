@@ -66,7 +66,9 @@ def safer(settings: Settings, total: float, *, reduced_precision: bool) -> Setti
     what = "was not a number" if math.isnan(total) else f"rose to {total:.3g}"
     failures = settings.failures + 1
     if failures > MOST_FAILURES:
-        story = "; ".join(given_up.message for given_up in settings.degraded)
+        story = "; ".join(
+            given_up.message for given_up in settings.degraded if given_up.kind != "resumed"
+        )
         raise EngineFailure(
             f"the loss {what} again, although {story}" if story else f"the loss {what}",
             "lower the recipe's optimizer.learning_rate, or look at the photo, the style and "

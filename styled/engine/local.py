@@ -9,10 +9,10 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from styled import __version__
 from styled.degradation import Degradation
 from styled.engine import memory
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
+from styled.engine.determinism import choose_algorithms
 from styled.engine.device import Device, Precision, convolution_dtype
 from styled.engine.objective import Objective, style_targets
 from styled.engine.progress import Progress, Stylized
@@ -31,6 +31,9 @@ class EngineFacts:
     Attributes:
         precision: What convolutions compute in where the recipe allows it.
         degraded: In which ways it is less than what was asked for.
+        device_model: As `Device.model`.
+        threads: torch's intra-op threads while it paints.
+        deterministic: Whether deterministic algorithms were chosen; None: there is no choice.
     """
 
     weights_source: str
@@ -39,6 +42,9 @@ class EngineFacts:
     precision: str
     torch: str
     degraded: tuple[Degradation, ...]
+    device_model: str
+    threads: int
+    deterministic: bool | None = None
 
 
 STYLE_SHARE = 0.1
@@ -55,6 +61,10 @@ class LocalEngine:
         precision: Precision = "auto",
         degraded: Sequence[Degradation] = (),
         memory_limit: int | None = None,
+        *,
+        threads: int | None = None,
+        deterministic: bool = True,
+        faster_dtype: torch.dtype | None = None,
     ) -> None:
         """Put the network on the device and run it once, so that the first job is not slower.
 
@@ -66,11 +76,22 @@ class LocalEngine:
             degraded: What was already given up on the way here.
             memory_limit: The most bytes to use, the network's included: of the process on a
                 CPU, of the device on a GPU. None: most of what is free when a picture begins.
+            threads: torch's intra-op threads, in whichever thread paints. None: as many as
+                torch takes by itself, in the thread that makes the engine.
+            deterministic: As in `choose_algorithms`.
+            faster_dtype: What `auto` stands for where the recipe allows it, as measured at an
+                earlier start. None: measure.
 
         Raises:
             ConfigError: the network alone takes more than `memory_limit`.
         """
-        dtype = convolution_dtype(precision, device.torch_device)
+        choose_algorithms(device.torch_device, deterministic=deterministic)
+        self._threads = threads or torch.get_num_threads()
+        self._set_threads()
+        if precision == "auto" and faster_dtype is not None:
+            dtype = faster_dtype
+        else:
+            dtype = convolution_dtype(precision, device.torch_device)
         self._precision_was_chosen = precision != "auto"
         self._network = Vgg19(weights.convolutions, device.torch_device, dtype)
         self._style_cache = StyleCache()
@@ -86,6 +107,9 @@ class LocalEngine:
                 *([untrained] if weights.source == "untrained" else []),
                 *degraded,
             ),
+            device_model=device.model,
+            threads=self._threads,
+            deterministic=deterministic if device.torch_device.type == "cuda" else None,
         )
         gray = torch.full((1, 3, 64, 64), 0.5, device=device.torch_device)
         targets = style_targets(self._network, PYRAMID, [(gray, 1.0)])
@@ -114,6 +138,7 @@ class LocalEngine:
             EngineFailure: the loss or the result went wrong, or there is too little memory.
             DeviceLost: the device broke; this process can't use it any more.
         """
+        self._set_threads()
         device = self._network.device
         memory.reset_peak(device)
         painting = stylize(
@@ -146,6 +171,12 @@ class LocalEngine:
         finally:
             memory.give_back(device)
 
+    def _set_threads(self) -> None:
+        # torch's thread count belongs to the calling thread, which takes the process's at its
+        # first look: a count that is set before that look does not last.
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
     def _network_for(self, recipe: Recipe) -> Vgg19:
         exact = recipe.name != PYRAMID.name and not self._precision_was_chosen
         return self._network.in_float32() if exact else self._network
@@ -165,14 +196,13 @@ class LocalEngine:
     def fingerprint(
         self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
     ) -> str:
-        """Return a digest of all that decides the result, to bind checkpoints to it."""
+        """Return a digest of the work, to bind checkpoints to it.
+
+        It says nothing of device, threads, precision or versions: a job may be resumed on
+        others, which `stylize` then puts on record.
+        """
         weighted = [part for image, weight in styles for part in (image, weight)]
-        facts = self.facts
-        return fingerprint_of(
-            content, *weighted, recipe, facts.weights_sha256, facts.device,
-            self._network_for(recipe).dtype,
-            facts.torch, __version__,
-        )  # fmt: skip
+        return fingerprint_of(content, *weighted, recipe, self.facts.weights_sha256)
 
     def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
         """Write a checkpoint."""

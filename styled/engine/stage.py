@@ -213,7 +213,7 @@ class Stage:
         size = max(1, round(height * factor)), max(1, round(width * factor))
         return F.interpolate(self._image, size, mode="area")
 
-    def snapshot(self, scale: int, trace: list[Any]) -> Checkpoint:
+    def snapshot(self, scale: int, trace: list[Any], environment: Mapping[str, Any]) -> Checkpoint:
         """Return everything that is needed to go on from here."""
         return Checkpoint(
             scale=scale,
@@ -227,6 +227,7 @@ class Stage:
             optimizer=self._optimizer.state(),
             settings=_as_plain(self.settings),
             trace=trace,
+            environment=environment,
         )
 
 

@@ -8,7 +8,7 @@ generator stops it at a safe point, and nothing here calls back.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from math import prod, sqrt
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.color import in_style_colors, keep_colors, recolored_styles
+from styled.engine.environment import Environment, resumed_elsewhere
 from styled.engine.footprint import Footprint
 from styled.engine.guard import Settings, check_result
 from styled.engine.ladder import Pixels, smaller_plan, thriftier, within
@@ -115,7 +116,7 @@ def stylize(
             stage = before  # it is the picture: the plan ends here now
         else:
             scale, resume = 1, None
-            painting.trace.clear()
+            painting.begin_again()
     assert stage is not None  # a plan has at least one scale
     return painting.finished(stage)
 
@@ -157,6 +158,7 @@ class _Painting:
             self.plan.append(self._asked)
         self.settings = Settings(recipe.optimizer)
         self.trace: list[TraceRow] = []
+        self._environment = Environment.current(network.device, network.dtype)
         self._last: tuple[int, int, Losses] | None = None  # scale, step and losses
 
     def fit_plan(self, resume: Checkpoint | None) -> Checkpoint | None:
@@ -182,7 +184,24 @@ class _Painting:
             self.settings = Settings(self._recipe.optimizer)
             return None
         self.trace = [TraceRow(*row) for row in resume.trace]
+        self._note_resumed(resume)
         return resume
+
+    def _note_resumed(self, resume: Checkpoint) -> None:
+        """Put on record that the picture was begun on something else, if it was."""
+        if not resume.environment:
+            return
+        degraded = self.settings.degraded
+        again = any(known.kind == "resumed" for known in degraded)
+        before = Environment(**resume.environment)
+        if note := resumed_elsewhere(before, self._environment, again=again):
+            self.settings = replace(self.settings, degraded=(*degraded, note))
+
+    def begin_again(self) -> None:
+        """Forget the trace, and what a snapshot was made on: nothing of it is left."""
+        self.trace.clear()
+        others = (known for known in self.settings.degraded if known.kind != "resumed")
+        self.settings = replace(self.settings, degraded=tuple(others))
 
     def begin(self, scale: int, before: Stage | None, resume: Checkpoint | None) -> Stage:
         """Return the stage of a scale, in the memory that there is."""
@@ -268,7 +287,9 @@ class _Painting:
             steps,
             stage.finished,
             losses,
-            checkpoint=lambda: stage.snapshot(scale, [tuple(row) for row in self.trace]),
+            checkpoint=lambda: stage.snapshot(
+                scale, [tuple(row) for row in self.trace], asdict(self._environment)
+            ),
             preview=partial(self._preview, stage),
             budget=tuple(self._recipe_at(at).steps for at in range(1, len(self.plan) + 1)),
             degraded=self.settings.degraded,

@@ -43,7 +43,7 @@ class Engine(Protocol):
         """Paint, yielding after every step; closing the generator stops it."""
 
     def fingerprint(self, content: Tensor, styles: Styles, recipe: Recipe) -> str:
-        """Return a digest of all that decides the result."""
+        """Return a digest of the work: another engine returns the same."""
 
     def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
         """Write a checkpoint, piece by piece."""

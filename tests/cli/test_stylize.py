@@ -65,6 +65,29 @@ def test_the_same_command_gives_the_same_bytes(run: Run, photo: Path, painting: 
 
 
 @pytest.mark.usefixtures("_network_at_hand")
+def test_a_configured_style_has_its_daemons_precision_and_threads(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the state folder remembers is not measured; a folder that is not there is not made."""
+    shares = iter([2.0, 2.0])
+    monkeypatch.setattr("styled.engine.device.bfloat16_share", lambda device: next(shares))
+    init_folder(here, weights="untrained")
+    config = here / "config.yaml"
+    config.write_text(config.read_text().replace("engine:\n", "engine:\n  threads: 1\n"))
+    draw(here / "photo.png")
+    options = ("--set", "size.long_edge=48", "--set", "steps=1", "--set", "scales=null")
+    state = here / "state"
+    for remembers in (False, True, True):
+        assert state.is_dir() == remembers
+        result = run("stylize", "photo.png", "--style", "red-trees", "-o", "out.png", *options)
+        assert result.exit_code == 0, result.output
+        assert json.loads((here / "out.png.json").read_bytes())["engine"]["threads"] == 1
+        state.mkdir(exist_ok=True)
+    assert next(shares, None) is None
+    assert (state / "precision.json").exists()
+
+
+@pytest.mark.usefixtures("_network_at_hand")
 def test_a_style_of_the_configuration_brings_its_recipe_and_engine(run: Run, here: Path) -> None:
     """`--style` takes images, overrides and weights from the configuration."""
     init_folder(here, weights="untrained")

@@ -80,6 +80,10 @@ def test_the_schema_is_a_schema() -> None:
         ({"styles": {"a": {"images": ["a.jpg", {"path": "b.jpg", "weight": 2}]}}}, True),
         ({"styles": {"a": {"image": "a.jpg", "recipe": {"steps": 3, "scales": None}}}}, True),
         ({"engine": {"memory_limit": "4GB"}}, True),
+        ({"engine": {"threads": "auto", "deterministic": False}}, True),
+        ({"engine": {"threads": 4}}, True),
+        ({"engine": {"threads": 0}}, False),
+        ({"engine": {"threads": "four"}}, False),
         ({"engin": {}}, False),
         ({"styles": {"a": {}}}, False),
         ({"styles": {"a": {"image": "a.jpg", "images": ["b.jpg"]}}}, False),
@@ -107,7 +111,7 @@ def test_a_shown_configuration_loads_as_the_same(load: Load) -> None:
             images: [{path: a.jpg, weight: 0.5}, b.jpg]
             recipe: {size: {exact: [300, 450]}, scales: null, tv_weight: 1e-5}
         folders: {all: [sea]}
-        engine: {weights: vgg.pth, memory_limit: 4GB}
+        engine: {weights: vgg.pth, memory_limit: 4GB, threads: 3, deterministic: false}
         """
     )
     assert load(show_config(config)) == config

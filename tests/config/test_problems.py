@@ -74,6 +74,10 @@ def test_all_problems_appear_at_once_in_the_order_of_the_file(problems: Problems
         ("engine: {device: gpu}", "engine.device: expected auto, cpu, cuda, cuda:N"),
         ("engine: {weights: imagnet}", "engine.weights: expected imagenet, untrained, or a .pth"),
         ("engine: {memory_limit: 4}", "expected auto, or a size from 100MB up"),
+        ("engine: {threads: 0}", "expected auto, or a whole number from 1 to 1024, got 0"),
+        ("engine: {threads: true}", "expected auto, or a whole number from 1 to 1024, got true"),
+        ("engine: {threads: 2.0}", "expected auto, or a whole number from 1 to 1024, got 2.0"),
+        ("engine: {deterministic: 1}", "expected"),
         (
             "output: {format: jpg}",
             'expected same, jpeg, png, tiff or webp, got "jpg"; did you mean',

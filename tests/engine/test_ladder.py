@@ -326,6 +326,27 @@ def test_a_resumed_job_without_memory_for_its_scale_begins_again_smaller(
     assert [row.step for row in result.trace] == [1, 2, 3]
 
 
+def test_a_job_that_begins_again_is_not_called_resumed(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of what was painted with another thread count is left in the picture."""
+    resume = loaded(dumped(next(stylize(network, CONTENT, STYLES, FLAT)).checkpoint()))
+    resume = replace(resume, environment={**resume.environment, "threads": 99})
+    went_on = next(stylize(network, CONTENT, STYLES, FLAT, resume))
+    assert [known.kind for known in went_on.degraded] == ["resumed"]
+    make = Stage.__init__
+
+    def refuse_large(stage: Stage, image: Tensor, *rest: Any) -> None:
+        if image.shape[-1] == 96:
+            raise RuntimeError("CUDA out of memory")
+        make(stage, image, *rest)
+
+    monkeypatch.setattr(Stage, "__init__", refuse_large)
+    began_again = next(stylize(network, CONTENT, STYLES, FLAT, resume))
+    assert (began_again.step, began_again.width) == (1, 68)
+    assert "resumed" not in [known.kind for known in began_again.degraded]
+
+
 def test_a_resumed_job_lets_go_of_its_checkpoint(network: Vgg19) -> None:
     """After the first step nothing holds the images that were read from the file."""
     recipe = replace(FLAT, steps=9)

@@ -79,7 +79,7 @@ def test_an_error_of_the_program_itself_is_not_disguised(weights: Weights) -> No
         list(engine.stylize(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE))
 
 
-def test_a_fingerprint_names_everything_that_decides_the_result(weights: Weights) -> None:
+def test_a_fingerprint_names_the_work(weights: Weights) -> None:
     """Another photo, weight of a style, or recipe has another fingerprint."""
     engine = LocalEngine(weights, CPU)
     photo, style = picture(40, 40), picture(40, 40, 1)

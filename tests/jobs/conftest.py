@@ -76,7 +76,10 @@ class ScriptedEngine:
         at_step: Called before each step; may raise, set an event, or change files.
     """
 
-    facts = EngineFacts("untrained", "0" * 64, "cpu", "float32", "2.0", ("it is only a stub",))
+    facts = EngineFacts(
+        "untrained", "0" * 64, "cpu", "float32", "2.0", ("it is only a stub",),
+        device_model="a processor", threads=2,
+    )  # fmt: skip
 
     def __init__(self, steps: int = 3) -> None:
         self.steps = steps

@@ -1,0 +1,73 @@
+"""What is remembered of a device's precision, and what is not believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from styled.delivery.atomic import write_whole
+from styled.precision_record import PrecisionRecord
+
+
+class Warned(list[str]):
+    """Collects warnings."""
+
+    def __call__(self, reason: str) -> None:
+        """Add one."""
+        self.append(reason)
+
+
+@pytest.fixture
+def warned() -> Warned:
+    return Warned()
+
+
+@pytest.fixture
+def record(tmp_path: Path, warned: Warned) -> PrecisionRecord:
+    return PrecisionRecord(tmp_path / "precision.json", write_whole, warned)
+
+
+def test_what_was_remembered_is_found_by_the_next_process(
+    record: PrecisionRecord, tmp_path: Path, warned: Warned
+) -> None:
+    """By device and by torch's version, each of which may have its own."""
+    assert record.find("EPYC", "2.14") is None
+    record.remember("EPYC", "2.14", "float32")
+    record.remember("EPYC", "2.15", "bfloat16")
+    record.remember("H200", "2.15", "bfloat16")
+    later = PrecisionRecord(tmp_path / "precision.json", write_whole, warned)
+    assert later.find("EPYC", "2.14") == "float32"
+    assert later.find("EPYC", "2.15") == later.find("H200", "2.15") == "bfloat16"
+    assert later.find("EPYC", "2.16") is later.find("M2", "2.15") is None
+    assert warned == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff", b"[]", b"3", b'{"EPYC": "float32"}', b'{"EPYC": {"2.14": "float64"}}',
+        b'{"EPYC": {"2.14": [1]}}', b'{"EPYC": {"2.14": "floa', b"[" * 100_000,
+    ],
+    ids=["empty", "bytes", "list", "number", "flat", "precision", "type", "torn", "too deep"],
+)  # fmt: skip
+def test_a_damaged_file_is_said_and_replaced(
+    content: bytes, record: PrecisionRecord, tmp_path: Path, warned: Warned
+) -> None:
+    """Nothing is taken from it, and the next thing remembered is found again."""
+    path = tmp_path / "precision.json"
+    path.write_bytes(content)
+    assert record.find("EPYC", "2.14") is None
+    assert len(warned) == 1
+    assert str(path) in warned[0]
+    record.remember("EPYC", "2.14", "bfloat16")
+    assert record.find("EPYC", "2.14") == "bfloat16"
+    assert len(warned) == 1
+
+
+def test_a_file_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, warned: Warned) -> None:
+    """It would only have saved the next start a measurement."""
+    record = PrecisionRecord(tmp_path / "missing" / "precision.json", write_whole, warned)
+    record.remember("EPYC", "2.14", "bfloat16")
+    assert len(warned) == 1
+    assert "measures the precision again" in warned[0]
