@@ -156,7 +156,7 @@ class Daemon:
             self._is_blameless = bool(stuck) and SCHEDULER not in stuck
             journal.write_daemon(
                 state="starting", version=__version__, pid=str(os.getpid()),
-                started_at=str(time.time()), degraded_intake="[]", inbox_trouble="",
+                started_at=str(time.time()), degraded="[]", degraded_intake="[]", inbox_trouble="",
                 gallery_trouble="", unpaired="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             keep_freed_memory()

@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-FORMAT = 5
+FORMAT = 6
 _DIGEST_BYTES = 32
 
 
