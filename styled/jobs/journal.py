@@ -286,4 +286,4 @@ def _json(texts: Iterable[str]) -> str:
 
 def _text(words: str | None) -> str | None:
     """Return a sentence on one line, as SQLite takes it: it may name files that are not UTF-8."""
-    return None if words is None else readable(" ".join(words.splitlines()))
+    return None if words is None else readable(" ".join(map(str.strip, words.splitlines())))

@@ -21,7 +21,7 @@ from styled.jobs.scheduler import (
     TIDIED_AFTER_JOBS,
     History,
 )
-from tests.jobs.conftest import Died, LogLines, Workshop, picture
+from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
 
 class FullDisk:
@@ -396,7 +396,7 @@ def test_every_end_is_counted_with_what_it_took(shop: Workshop) -> None:
     assert (done.state, done.failure, done.steps) == ("done", None, 3)
     assert done.seconds["optimise"] == 6.0
     assert set(done.seconds) == {"waited", "prepare", "optimise", "publish"}
-    assert done.degraded == ("it is only a stub",)
+    assert done.degraded == (STUB,)
     assert (rejected.state, rejected.failure, dict(rejected.seconds)) == ("rejected", "input", {})
     assert shop.failed_attempts == []
 
