@@ -326,7 +326,8 @@ def test_a_picture_that_its_format_cannot_hold_is_rejected(
     shop.drop()
     shop.work()
     assert shop.job().failure == "configuration"
-    assert "output.format" in str(shop.job().reason)
+    assert "33 pixels" in str(shop.job().reason)
+    assert "output.format" in shop.job().remedies[0]
 
 
 # Stopping
