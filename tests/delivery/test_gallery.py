@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from pydantic import JsonValue
 
+from styled.degradation import Degradation
 from styled.delivery import gallery_files as gallery_module
 from styled.delivery.atomic import make_folder, write_whole
 from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, pieces_below
@@ -198,6 +199,14 @@ def failing(
 
 
 # Hanging
+
+
+def test_what_is_degraded_hangs_in_words(rooms: Rooms) -> None:
+    """The page is for people: it shows messages, and no kinds."""
+    degraded = Degradation("device", "no GPU was found"), Degradation("memory", "painted smaller")
+    rooms.gallery().hang(alone([rooms.result(degraded=degraded)]))
+    (record,) = rooms.shown()
+    assert record["degraded"] == ["no GPU was found", "painted smaller"]
 
 
 def test_results_and_rejected_inputs_hang(rooms: Rooms) -> None:
