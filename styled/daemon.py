@@ -179,7 +179,8 @@ class Daemon:
             self._is_blameless = bool(stuck) and SCHEDULER not in stuck
             journal.write_daemon(
                 state="starting", version=__version__, pid=str(os.getpid()),
-                started_at=str(time.time()), degraded_intake="[]", inbox_trouble="",
+                started_at=str(time.time()), degraded="[]", degraded_intake="[]",
+                inbox_trouble="",
                 gallery_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=self._stages.inbox_trouble or "", config_trouble="",
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),

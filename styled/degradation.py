@@ -1,9 +1,10 @@
-"""What a result or the service is less than what was asked for: a kind and a sentence."""
+"""In which ways a result, or the service, is less than was asked for: a kind and a sentence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 Kind = Literal[
     "device",
@@ -18,32 +19,28 @@ Kind = Literal[
     "transparency",
     "metadata",
 ]
-"""The set of kinds; programs may rely on it.
 
-- `device`: the CPU in place of a GPU.
-- `weights`: the network is untrained.
-- `polling`: the inbox is polled, since the system does not report changes.
-- `guard`: the loss diverged; the optimiser went on with safer settings.
-- `memory`: memory was short; tiles, a shorter L-BFGS history or a smaller picture.
-- `resumed`: resumed on another device, or with another thread count, precision, torch or styled.
-- `frames`: only the first of several frames or pages was used.
-- `bits`: fewer bits per channel than the photo or the output asked for.
-- `color`: another colour space or profile than asked for, or a damaged profile.
-- `transparency`: the format has none, so it was placed on white.
-- `metadata`: EXIF, XMP or IPTC data that was damaged, too long or without a place in the format.
-"""
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: Mapping[Kind, str] = {
+    "device": "the CPU in place of a GPU",
+    "weights": "the network is untrained",
+    "polling": "the inbox is polled, since the system does not report changes",
+    "guard": "the loss went astray, and the optimisation went on with safer settings",
+    "memory": "tiles, a shorter L-BFGS history, fewer steps or a smaller size, for lack of memory",
+    "resumed": "resumed on another device, or with other threads, precision, torch or styled",
+    "frames": "only the first of several frames or pages was used",
+    "bits": "fewer bits than the photo has or than were asked for",
+    "color": "a colour profile that was ignored, or another colour space than asked for",
+    "transparency": "it was placed on white: the format has none",
+    "metadata": "EXIF, XMP or IPTC data that was damaged, too long or has no place in the file",
+}
+"""All kinds, with what each of them means; programs may rely on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One way in which something is less than what was asked for.
+    """One way in which something is less than what was asked for."""
 
-    Attributes:
-        kind: For programs.
-        message: For people, one sentence without a full stop.
-    """
-
-    kind: Kind
-    message: str
+    kind: Kind = field(
+        metadata={"description": "; ".join(f"{kind}: {means}" for kind, means in KINDS.items())}
+    )
+    message: str = field(metadata={"description": "For people: a sentence without its full stop."})

@@ -155,11 +155,13 @@ class TimingFacts(_Section):
 class Rejection(_Section):
     """Why there is no result."""
 
-    reason: str
+    reason: str = Field(description="One sentence, on one line.")
     failure: str = Field(
         description="input, incomplete, engine, configuration, crash, internal or cancelled."
     )
-    remedies: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = Field(
+        default=(), description="What can be done about it, each by itself."
+    )
 
 
 class Sidecar(_Section):

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from styled.degradation import Degradation
 from styled.files import readable
 from styled.sidecar import (
     SCHEMA_FILE,
@@ -82,7 +83,7 @@ def full_sidecar() -> Sidecar:
             trace=((0, 0, 3.0, 1.0, 1.5, 0.5), (1, 10, 2.0, 1.0, 0.5, 0.5)),
         ),
         timing=TimingFacts(waited=1.0, prepare=0.1, optimise=30.0, publish=0.2),
-        degraded=("CPU for GPU",),
+        degraded=(Degradation("device", "CPU for GPU"),),
     )
 
 

@@ -179,7 +179,7 @@ def _caught(
 def _degradation_remedies(kind: str) -> tuple[str, ...]:
     """Return what to do about something that the service does without."""
     return {
-        "device": ("styled doctor's finding on the device, below, says what to do",),
+        "device": ("see device, below; to accept that, set engine.device: cpu",),
         "weights": ("set engine.weights to imagenet: styled weights fetch loads it (548 MB)",),
         "polling": ("to accept that, set intake.mode: polling",),
     }.get(kind, ("see the log",))

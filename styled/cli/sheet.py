@@ -87,7 +87,7 @@ def make_sheet(
     try:
         cells = [_picture(photo, "photo", edge_px)]
     except FileNotFoundError:
-        raise InputRejected(f"{photo} does not exist") from None
+        raise InputRejected(f"{photo} does not exist", "look at its name") from None
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder", "name a file in it")
     require_writable(out.absolute().parent)

@@ -102,7 +102,7 @@ def stylize_one(request: StylizeRequest) -> None:
             request.photo, style, max_pixels=MAX_PIXELS, at_own_size=request.size == "input"
         )
     except FileNotFoundError:
-        raise InputRejected(f"{request.photo} does not exist") from None
+        raise InputRejected(f"{request.photo} does not exist", "look at its name") from None
     if request.out.is_dir():
         raise ConfigError(f"--out: {request.out} is a folder", "name a file in it")
     require_writable(request.out.absolute().parent)

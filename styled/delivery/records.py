@@ -41,7 +41,7 @@ def record_of(
         return {
             **common,
             "kind": "rejected",
-            "reason": sidecar.rejected.reason,
+            "reason": " - ".join([sidecar.rejected.reason, *sidecar.rejected.remedies]),
             "failure": sidecar.rejected.failure,
             "file": _url(path, outbox),
         }

@@ -19,6 +19,10 @@ from styled.errors import DeviceError
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA, AMD and WSL create; torch itself counts only GPUs that work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A device that has been seen to work.
@@ -97,10 +101,9 @@ def choose_device(requested: str, *, deterministic: bool = True) -> Device:
             except DeviceError as error:
                 if _is_present(candidate):
                     broken = broken or error.message.removeprefix("engine.device: ")
-        message = "no GPU was found" if broken is None else f"a GPU was found, but {broken}"
-        return Device(
-            torch.device("cpu"), "cpu", Degradation("device", f"{message}: running on the CPU")
-        )
+        found = "no GPU was found" if broken is None else f"a GPU was found, but {broken}"
+        degradation = Degradation("device", f"{found}: running on the CPU")
+        return Device(torch.device("cpu"), "cpu", degradation)
     try:
         device = torch.device(requested)
     except RuntimeError:
@@ -116,10 +119,6 @@ def _is_present(kind: str) -> bool:
     if kind == "mps":
         return torch.backends.mps.is_available()
     return any(map(os.path.exists, GPU_DEVICE_FILES))
-
-
-GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""What drivers of NVIDIA, AMD and WSL make; torch itself counts only GPUs that work."""
 
 
 def _tried(device: torch.device) -> Device:

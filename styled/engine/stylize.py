@@ -292,8 +292,17 @@ class _Painting:
             ),
             preview=partial(self._preview, stage),
             budget=tuple(self._recipe_at(at).steps for at in range(1, len(self.plan) + 1)),
-            degraded=self.settings.degraded,
+            degraded=self._degraded(),
         )
+
+    def _degraded(self) -> tuple[Degradation, ...]:
+        """Return what has been given up so far, a size that was given up included."""
+        wanted = self._asked if self._recipe.detail_steps else self._painted_size
+        if self.plan[-1] == wanted:
+            return self.settings.degraded
+        (width, height), (w, h) = self.plan[-1], wanted
+        message = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
+        return (*self.settings.degraded, Degradation("memory", message))
 
     def _preview(self, stage: Stage, long_edge_px: int) -> Tensor:
         """Return the picture as it is now, made small before anything else is done to it."""
@@ -312,12 +321,6 @@ class _Painting:
         image = keep_colors(self._recipe.preserve_color, image, content)
         check_result(image, content[:, :3])
         settings = self.settings
-        degraded = settings.degraded
-        wanted = self._asked if self._recipe.detail_steps else self._painted_size
-        if self.plan[-1] != wanted:
-            (width, height), (w, h) = self.plan[-1], wanted
-            size = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
-            degraded = (*degraded, Degradation("memory", size))
         if self._last and self.trace[-1] != _row(*self._last):
             self.trace.append(_row(*self._last))  # it ended early
         stage.settle()  # a snapshot needs no more, and the next picture all the room
@@ -325,7 +328,7 @@ class _Painting:
         return Stylized(
             image.float().cpu(),
             tuple(self.trace),
-            degraded,
+            self._degraded(),
             settings.tile_px,
             detail_steps=stage.steps_done if self._is_detail(len(self.plan)) else 0,
             precision="float32"

@@ -57,7 +57,8 @@ MIGRATIONS = (
     "CREATE INDEX jobs_newest ON jobs (state, coalesce(finished_at, started_at, submitted_at));",
     # What a result is less than asked for, and what to do about a rejection: both as JSON.
     "ALTER TABLE jobs ADD COLUMN degraded TEXT NOT NULL DEFAULT '[]';"
-    "ALTER TABLE jobs ADD COLUMN remedies TEXT NOT NULL DEFAULT '[]';",
+    "ALTER TABLE jobs ADD COLUMN remedies TEXT NOT NULL DEFAULT '[]';"
+    "DELETE FROM daemon WHERE key IN ('degraded', 'degraded_intake');",  # which had no kinds
 )
 """What leads from each schema to the next, from none at all to the present one."""
 

@@ -14,6 +14,7 @@ from styled.config import Config
 from styled.degradation import Degradation
 from styled.errors import ResourceUnavailable
 from styled.jobs.account import Outcome, sidecar_of_result
+from styled.jobs.degradations import JobDegradations
 from styled.jobs.frames import FrameStore
 from styled.jobs.job import Job
 from styled.jobs.journal import Journal
@@ -104,9 +105,12 @@ class Deliverer:
         self._delivery.require_writable(self._delivery.outbox, f"{job.style}/{name}")
 
     def deliver(
-        self, job: Job, prepared: Prepared, outcome: Outcome, prepare: float, optimise: float
-    ) -> Delivered:
+        self, job: Job, prepared: Prepared, outcome: Outcome, degradations: JobDegradations,
+        prepare: float, optimise: float,
+    ) -> Delivered:  # fmt: skip
         """Publish the result and then its sidecar; `prepare` and `optimise` took seconds.
+
+        What the result's file has no room for is noted in `degradations`, before it is published.
 
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
@@ -119,7 +123,8 @@ class Deliverer:
         output = self._config.output
         name, result_format = result_name(job.destination, output.format, prepared.read)
         result = finished(prepared, outcome.stylized, result_format, output)
-        outcome = replace(outcome, degraded=(*outcome.degraded, *result.degraded))
+        degradations.note("result", result.degraded)
+        outcome = replace(outcome, degraded=degradations.all())
         path = self._reserve(job, f"{job.style}/{name}", result.sha256, prepared.read.sha256)
         frames = self._publish_frames(job, path)
         self._delivery.publish_result(path, result.data)

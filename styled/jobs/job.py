@@ -137,3 +137,4 @@ class Published:
     input_sha256: str
     result: str
     result_sha256: str
+    degraded: tuple[Degradation, ...] = ()

@@ -12,7 +12,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self
 
@@ -165,8 +165,9 @@ class Journal(JournalReader):
 
     def set_degraded(self, job: Job, degraded: Iterable[Degradation]) -> None:
         """Remember in which ways a job's result is less than what was asked for."""
-        text = json.dumps([asdict(degradation) for degradation in degraded])
-        self._execute("UPDATE jobs SET degraded = ? WHERE id = ?", (readable(text), job.id))
+        self._execute(
+            "UPDATE jobs SET degraded = ? WHERE id = ?", (_degradations(degraded), job.id)
+        )
 
     def note_hanging(self, job_ids: Iterable[str]) -> None:
         """Remember that the gallery shows what has become of these jobs."""
@@ -217,12 +218,13 @@ class Journal(JournalReader):
                     cursor.execute(
                         "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style,"
                         " destination, state, attempts, submitted_at, finished_at, result,"
-                        " result_sha256, input_sha256, fraction, hanging)"
-                        " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, 1.0, 1)",
+                        " result_sha256, input_sha256, degraded, fraction, hanging)"
+                        " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, ?, 1.0, 1)",
                         (done.job_id, os.fsencode(arrival.path), arrival.size,
                          str(arrival.mtime_ns), done.style,
                          os.fsencode(arrival.destinations[done.style]), now, now,
-                         os.fsencode(done.result), done.result_sha256, done.input_sha256),
+                         os.fsencode(done.result), done.result_sha256, done.input_sha256,
+                         _degradations(done.degraded)),
                     )  # fmt: skip
                     adopted += cursor.rowcount
                 cursor.executemany(_SUBMIT, _rows([arrival], now))
@@ -274,10 +276,14 @@ def _rows(arrivals: Iterable[Arrival], now: float) -> list[tuple[object, ...]]:
     ]  # fmt: skip
 
 
+def _degradations(degraded: Iterable[Degradation]) -> str:
+    return json.dumps([asdict(replace(d, message=readable(d.message))) for d in degraded])
+
+
 def _json(texts: Iterable[str]) -> str:
     return json.dumps([readable(text) for text in texts])
 
 
 def _text(words: str | None) -> str | None:
-    """Return words as SQLite takes them: they may name files that are not UTF-8."""
-    return None if words is None else readable(words)
+    """Return a sentence on one line, as SQLite takes it: it may name files that are not UTF-8."""
+    return None if words is None else readable(" ".join(map(str.strip, words.splitlines())))

@@ -215,7 +215,7 @@ class JournalReader:
             rows = cursor.execute(f"SELECT {COLUMNS} FROM jobs WHERE {where}", values).fetchall()
         try:
             return [job_of(row) for row in rows]
-        except ValueError as error:  # no such state, or no number where there was one
+        except (ValueError, TypeError) as error:  # such as no number where there was one
             raise JournalDamaged(
                 f"the journal is damaged: {error}",
                 "stop styled, move the journal away, and start it: it makes a new one of what "

@@ -96,7 +96,7 @@ class Painter:
     def paint(self, job: Job, prepared: Prepared, degradations: JobDegradations) -> Painting:
         """Paint from the start, or from the job's checkpoint where there is one.
 
-        What has to be given up on the way is added to `degradations` when it happens.
+        What has to be given up on the way is noted in `degradations` when it happens.
 
         Raises:
             Stopped: told to stop; a checkpoint has been saved.
@@ -132,10 +132,13 @@ class Painter:
                 progress = next(steps)
             except StopIteration as finished:
                 self._experience[prepared.recipe.name] = estimate.learnt()
+                degradations.note("painting", finished.value.degraded)
+                if progress is not None and not progress.finished:
+                    _log_scale(progress)  # it was ended for lack of memory
                 return Painting(finished.value, resumed, save)
             now = self._clock()
             self._beat(0.0)
-            degradations.add(progress.degraded)
+            degradations.note("painting", progress.degraded)
             if progress.finished:
                 _log_scale(progress)
             estimate.note(progress, now - stepped_at)

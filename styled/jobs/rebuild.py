@@ -129,6 +129,7 @@ def _published_in(outbox: Path) -> Iterator[tuple[_Wanted, Published]]:
                             # Not as the sidecar has it, which is in readable form.
                             result=str(result.relative_to(outbox)),
                             result_sha256=facts.result.sha256,
+                            degraded=facts.degraded,
                         ),
                     )
 

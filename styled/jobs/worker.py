@@ -316,7 +316,10 @@ class Worker:
             return None
         style = self._styles().get(job.style)
         if style is None:
-            self._cancel(job, f'the style "{job.style}" is no longer configured', STYLE_REMOVED)
+            self._cancel(
+                job, f'the style "{job.style}" is no longer configured', STYLE_REMOVED,
+                "configure it again, and the photo is painted in it",
+            )  # fmt: skip
             return None
         started = self._clock()
         prepared = self._prepare(job, style)
@@ -329,11 +332,12 @@ class Worker:
         # If this one may have killed the process before, nothing is done beside it that could.
         self._looks_ahead = job.attempts == 1
         self._look_ahead()
-        of_service = (*self._engine.facts.degraded, *self._degraded())
-        degradations = JobDegradations(self._journal, job, of_service)
-        degradations.add(degradations_of_inputs(prepared))
+        degradations = JobDegradations(self._journal, job)
+        degradations.note("service", self._of_service())
+        degradations.note("inputs", degradations_of_inputs(prepared))
         painting = self._painter.paint(job, prepared, degradations)
-        outcome = self._outcome(prepared, painting)
+        degradations.note("service", self._of_service())  # the inbox may be polled by now
+        outcome = self._outcome(painting, degradations)
         seconds = prepared_at - started, self._clock() - prepared_at
         publish = partial(self._publish, job, prepared, painting, outcome, degradations, *seconds)
         height, width = prepared.content.shape[-2:]
@@ -350,14 +354,12 @@ class Worker:
     ) -> None:  # fmt: skip
         try:
             delivered = self._deliverer.deliver(
-                job, prepared, outcome, prepare_seconds, optimise_seconds
+                job, prepared, outcome, degradations, prepare_seconds, optimise_seconds
             )
         except Exception:
             with suppress(ResourceUnavailable):
                 painting.save()  # so that nothing is painted twice, whatever comes next
             raise
-        degradations.add(delivered.degraded)
-        degradations.replace_by(delivered.degraded)
         outcome = replace(outcome, degraded=delivered.degraded)
         seconds = delivered.timing.model_dump()
         self._end(job, JobState.DONE, outcome=outcome, seconds=seconds)
@@ -427,18 +429,15 @@ class Worker:
         if self._lookahead is not None and self._looks_ahead:
             self._lookahead.look()
 
-    def _outcome(self, prepared: Prepared, painting: Painting) -> Outcome:
-        stylized = painting.stylized
+    def _of_service(self) -> tuple[Degradation, ...]:
+        return (*self._engine.facts.degraded, *self._degraded())
+
+    def _outcome(self, painting: Painting, degradations: JobDegradations) -> Outcome:
         return Outcome(
-            stylized,
+            painting.stylized,
             resumed=painting.resumed,
             peak_memory_bytes=self._engine.peak_memory_bytes(),
-            degraded=(
-                *self._engine.facts.degraded,
-                *stylized.degraded,
-                *self._degraded(),
-                *degradations_of_inputs(prepared),
-            ),
+            degraded=degradations.all(),
         )
 
     # How a job ends, or does not
@@ -464,7 +463,8 @@ class Worker:
         self._checkpoints.drop(job)
         self._previews.drop(job)
         self._frames.drop(job)
-        ending = Ending(job, state, failure, now, seconds or {})
+        known = job.degraded if state is JobState.DONE else ()
+        ending = Ending(job, state, failure, now, seconds or {}, degraded=known)
         if outcome is not None:
             ending = replace(
                 ending,
@@ -481,7 +481,8 @@ class Worker:
             ResourceUnavailable: as `work`.
         """
         if not self._found_published(job):
-            self._cancel(job, "cancelled on request", ON_REQUEST)
+            remedy = "styled retry brings the photo back"
+            self._cancel(job, "cancelled on request", ON_REQUEST, remedy)
         self.retire(job)
 
     def cancel_what_waits(self) -> None:
@@ -499,8 +500,8 @@ class Worker:
                 with about(job):
                     self.cancel_on_request(job)
 
-    def _cancel(self, job: Job, reason: str, failure: str | None = None) -> None:
-        self._end(job, JobState.CANCELLED, reason, failure)
+    def _cancel(self, job: Job, reason: str, failure: str | None = None, *remedies: str) -> None:
+        self._end(job, JobState.CANCELLED, reason, failure, remedies=remedies)
         log.info("job.cancelled", reason=reason, failure=failure, attempts=job.attempts)
 
     def _reject(self, job: Job, error: StyledError, failure: str) -> None:

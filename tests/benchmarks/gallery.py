@@ -15,6 +15,7 @@ from statistics import median
 import torch
 
 from styled import photos
+from styled.degradation import Degradation
 from styled.delivery.gallery import Gallery, pieces_below
 from styled.delivery.names import sidecar_of
 from styled.sidecar import (
@@ -84,7 +85,7 @@ def _publish(outbox: Path, index: int, data: bytes) -> Path:
         ),
         losses=LossFacts(first=losses, last=losses, trace=trace),
         timing=TimingFacts(waited=0, prepare=1, optimise=40, publish=1),
-        degraded=("the network is untrained",),
+        degraded=(Degradation("weights", "the network is untrained"),),
     )  # fmt: skip
     sidecar_of(path).write_bytes(sidecar.to_json())
     return path

@@ -17,6 +17,7 @@ import torch
 
 from styled import __version__
 from styled.cli.init import init_folder
+from styled.degradation import Degradation
 from styled.engine.device import Device
 from styled.engine.weights import Weights
 from styled.errors import DeviceError, WeightsError
@@ -234,15 +235,21 @@ def test_a_paused_queue_is_a_failure(run: Run, journal: Journal) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_what_it_does_without_is_a_warning(run: Run, journal: Journal) -> None:
     """The notes of engine and intake, each by itself."""
-    journal.write_daemon(degraded=json.dumps(["a", "b"]), degraded_intake=json.dumps(["c"]))
-    assert about(findings(run), "degraded") == [("warn", "a"), ("warn", "b"), ("warn", "c")]
+    of_engine = [{"kind": "device", "message": "a"}, {"kind": "weights", "message": "b"}]
+    of_intake = [{"kind": "polling", "message": "c"}]
+    journal.write_daemon(degraded=json.dumps(of_engine), degraded_intake=json.dumps(of_intake))
+    told = findings(run)
+    assert about(told, "degraded") == [("warn", "a"), ("warn", "b"), ("warn", "c")]
+    said = remedies(told, "degraded")
+    assert all(key in said for key in ("engine.device", "engine.weights", "intake.mode"))
 
 
 def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journal) -> None:
     """That it is not running is all there is to say of it."""
     journal.write_daemon(
-        stuck="it is stuck", state="paused: full", version="9.9", degraded=json.dumps(["a"])
-    )
+        stuck="it is stuck", state="paused: full", version="9.9",
+        degraded=json.dumps([{"kind": "device", "message": "a"}]),
+    )  # fmt: skip
     told = findings(run)
     assert [one["about"] for one in told if one["level"] != "ok"] == ["daemon"]
     assert about(told, "daemon") == [("warn", "it is not running on these folders")]
@@ -368,7 +375,8 @@ def test_the_device_is_told_with_its_memory(
 @pytest.mark.usefixtures("daemon")
 def test_a_device_that_was_not_hoped_for_is_a_warning(run: Run, machine: Machine) -> None:
     """With a reason why, and one guess at what to do."""
-    machine.device = Device(torch.device("cpu"), "cpu", degraded="no GPU was found")
+    degradation = Degradation("device", "no GPU was found")
+    machine.device = Device(torch.device("cpu"), "cpu", degradation)
     told = findings(run)
     ((level, words),) = about(told, "device")
     assert level == "warn"

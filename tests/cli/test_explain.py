@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from styled.degradation import Degradation
 from styled.intake.scanning import DEEPEST_FOLDER
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
@@ -103,7 +104,7 @@ def claim(journal: Journal) -> Job:
     return job
 
 
-def leave(journal: Journal, shop: Path, job: Job, state: JobState, **why: str) -> Path:
+def leave(journal: Journal, shop: Path, job: Job, state: JobState, **why: Any) -> Path:
     """End a job 90 seconds ago; return where its photo is now."""
     now = time.time() - 90
     root = "archive" if state is JobState.DONE else "rejected"
@@ -123,7 +124,7 @@ def describe(
     path: Path,
     *,
     rejection: Rejection | None = None,
-    degraded: tuple[str, ...] = (),
+    degraded: tuple[Degradation, ...] = (),
     style: str | None = "oil",
 ) -> Path:
     """Write the sidecar of a file; return its path."""
@@ -427,12 +428,15 @@ def test_a_job_that_is_to_be_cancelled_says_so(run: Run, shop: Path, journal: Jo
 def test_a_job_that_has_failed_tells_why_and_when(run: Run, shop: Path, journal: Journal) -> None:
     """Once the time has come there is only the reason."""
     job = claim_of(journal, shop, "a.jpg")
-    why = "it diverged\n  - try another size"
-    journal.put_back(job, reason=why, not_before=time.time() + 1800, attempt_counts=True)
+    journal.put_back(
+        job, reason="it diverged", remedies=["try another size"], not_before=time.time() + 1800,
+        attempt_counts=True,
+    )  # fmt: skip
     told = one(run, "inbox/a.jpg")
     assert told["verdict"] == "waiting"
     (reason,) = told["reasons"]
     assert re.fullmatch(r"oil: waits: it diverged; tried again in (30 min|29 min 5\d s)", reason)
+    assert "try another size" in told["remedies"]
     journal._execute("UPDATE jobs SET not_before = 1")
     assert one(run, "inbox/a.jpg")["reasons"] == ["oil: waits: it diverged"]
 
@@ -478,10 +482,13 @@ def test_what_was_refused_tells_why_and_how_to_have_it_back(
 ) -> None:
     """Rejected or cancelled on request: it lies where `styled retry` finds it."""
     job = claim_of(journal, shop, "a.jpg")
-    place = leave(journal, shop, job, state, reason="because\n  - so it is", failure=failure)
+    why = {"reason": "because", "failure": failure, "remedies": ["so it is"]}
+    place = leave(journal, shop, job, state, **why)
     told = one(run, "inbox/a.jpg")
     assert told["verdict"] == verdict
-    assert told["remedies"] == [f"to have it tried once more: styled retry {job.id}"]
+    assert told["remedies"] == [
+        "so it is", f"to have it tried once more: styled retry {job.id}",
+    ]  # fmt: skip
     (reason,) = told["reasons"]
     assert re.fullmatch(
         {
@@ -622,7 +629,7 @@ def test_hostile_names_are_told_and_harmless(run: Run, shop: Path, journal: Jour
 def test_a_painting_tells_what_it_is_of(run: Run, shop: Path) -> None:
     """By its sidecar, which may be named as well; with what it is less than asked for."""
     result = drop(shop / "outbox/oil/trip/photo.jpg")
-    sidecar = describe(result, degraded=("the network is untrained",))
+    sidecar = describe(result, degraded=(Degradation("weights", "the network is untrained"),))
     told = one(run, result)
     assert told["verdict"] == "result"
     assert told["reasons"] == [
@@ -648,7 +655,8 @@ def test_a_painting_without_its_sidecar_is_told_as_such(
 def test_a_rejected_file_tells_why(run: Run, shop: Path) -> None:
     """By its sidecar, with all remedies and the one that is always there."""
     place = drop(shop / "rejected/oil/photo.jpg")
-    why = Rejection(reason="it is no picture\n  - send another\n  - or none", failure="input")
+    remedies = ("send another", "or none")
+    why = Rejection(reason="it is no picture", failure="input", remedies=remedies)
     sidecar = describe(place, rejection=why)
     told = one(run, place)
     assert told["verdict"] == "rejected"

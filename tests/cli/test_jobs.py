@@ -37,8 +37,8 @@ def journal(here: Path) -> Iterator[Journal]:
     for number, state in enumerate((JobState.DONE, JobState.REJECTED, JobState.CANCELLED)):
         job = journal.claim(10.0)
         assert job is not None
-        reason = None if state is JobState.DONE else f"because of {number}\n  - so it is"
-        journal.finish(job, state, 20.0 + number, reason=reason)
+        reason, remedies = (f"because of {number}", ["so it is"]) if number else (None, [])
+        journal.finish(job, state, 20.0 + number, reason=reason, remedies=remedies)
         journal.forget_input(job)
     job = journal.claim(30.0)
     assert job is not None

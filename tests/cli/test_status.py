@@ -27,6 +27,9 @@ from tests.jobs.conftest import Dropped, progress
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
 
 
+UNTRAINED = {"kind": "weights", "message": "the network is untrained"}
+
+
 @pytest.fixture
 def journal(here: Path) -> Iterator[Journal]:
     """A journal with a done, a rejected, a running and a waiting job."""
@@ -40,14 +43,17 @@ def journal(here: Path) -> Iterator[Journal]:
         assert job is not None
         if state is JobState.DONE:
             journal.reserve_result(job, "oil/done.jpg", "ab", "cd")
-        reason = "not a picture\n  - send another" if state is JobState.REJECTED else None
-        journal.finish(job, state, 20.0 + number, reason=reason)
+        is_rejected = state is JobState.REJECTED
+        journal.finish(
+            job, state, 20.0 + number, reason="not a picture" if is_rejected else None,
+            remedies=["send another"] if is_rejected else [],
+        )  # fmt: skip
     job = journal.claim(30.0)
     assert job is not None
     journal.note_progress(job, progress(0.42))
     journal.write_daemon(
         state="paused: the outbox is full", version="9.9", device="cpu", weights="untrained",
-        degraded=json.dumps(["the network is untrained"]),
+        degraded=json.dumps([UNTRAINED]),
     )  # fmt: skip
     yield journal
     journal.close()
@@ -69,14 +75,14 @@ def test_status_for_programs_tells_all(run: Run, daemon: int) -> None:
     status = json.loads(result.stdout)
     assert (status["running"], status["pid"]) == (True, daemon)
     assert status["state"] == "paused: the outbox is full"
-    assert status["degraded"] == ["the network is untrained"]
+    assert status["degraded"] == [UNTRAINED]
     assert status["counts"] == {"done": 1, "rejected": 1, "running": 1, "queued": 1}
     (current,) = status["current"]
     assert (current["input"], current["fraction"], current["attempts"]) == ("running.jpg", 0.42, 1)
     assert [job["input"] for job in status["waiting"]] == ["waiting.jpg"]
     newest, oldest = status["last"]
     assert newest["input"] == "caf\\xe9\x1b[2J[bold].jpg"
-    assert newest["reason"].startswith("not a picture")
+    assert (newest["reason"], newest["remedies"]) == ("not a picture", ["send another"])
     assert (oldest["result"], oldest["finished_at"]) == ("oil/done.jpg", "1970-01-01T00:00:20Z")
 
 
@@ -201,11 +207,15 @@ def test_a_job_that_is_tried_again_later_says_when(run: Run, journal: Journal) -
     """It shows why it waits, and how long still."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
     journal.put_back(
-        job, reason="it diverged\nbadly", not_before=time.time() + 1800.4, attempt_counts=True
-    )
+        job, reason="it diverged", remedies=["lower the rate"], not_before=time.time() + 1800.4,
+        attempt_counts=True,
+    )  # fmt: skip
     said = run("status").output
     assert re.search(r"running.jpg +oil +queued +in (30 min|29 min 5\d s) +it diverged *\n", said)
-    assert "badly" not in said
+    waiting = next(
+        one for one in json.loads(run("status", "--json").stdout)["waiting"] if one["reason"]
+    )
+    assert (waiting["reason"], waiting["remedies"]) == ("it diverged", ["lower the rate"])
 
 
 def test_a_dead_daemon_does_not_paint(run: Run, journal: Journal) -> None:
@@ -247,7 +257,7 @@ def test_rejections_stay_in_sight(run: Run, journal: Journal) -> None:
         journal.finish(job, JobState.DONE, 50.0 + number)
     status = json.loads(run("status", "--json").stdout)
     assert {job["state"] for job in status["last"]} == {"done"}
-    assert [job["reason"] for job in status["rejections"]] == ["not a picture\n  - send another"]
+    assert [job["reason"] for job in status["rejections"]] == ["not a picture"]
     said = run("status").output
     assert re.search(r"\nrejected +style", said)
     assert said.count("not a picture") == 1
@@ -307,9 +317,10 @@ def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal) 
 @pytest.mark.usefixtures("daemon")
 def test_what_the_intake_does_without_is_degraded_too(run: Run, journal: Journal) -> None:
     """The notes of engine and intake stand side by side."""
-    journal.write_daemon(degraded_intake=json.dumps(["the inbox is polled every 1 s"]))
+    polled = {"kind": "polling", "message": "the inbox is polled every 1 s"}
+    journal.write_daemon(degraded_intake=json.dumps([polled]))
     status = json.loads(run("status", "--json").stdout)
-    assert status["degraded"] == ["the network is untrained", "the inbox is polled every 1 s"]
+    assert status["degraded"] == [UNTRAINED, polled]
     assert "\ndegraded: the inbox is polled every 1 s\n" in run("status").output
 
 

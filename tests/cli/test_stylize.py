@@ -47,7 +47,7 @@ def test_a_photo_becomes_a_picture_and_a_sidecar(run: Run, photo: Path, painting
     assert sidecar["style"]["name"] == "painting"
     assert (sidecar["recipe"]["steps"], sidecar["recipe"]["seed"]) == (2, 7)
     assert sidecar["engine"]["device"] == "cpu"
-    assert sidecar["degraded"] == ["the network is untrained"]
+    assert sidecar["degraded"] == [{"kind": "weights", "message": "the network is untrained"}]
     assert "note: the network is untrained" in result.output
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jpg", "out.jpg.json"]
 
@@ -147,7 +147,9 @@ def test_what_the_format_can_not_hold_is_a_note(run: Run, here: Path, painting: 
     assert result.exit_code == 0, result.output
     note = "transparency was placed on white: JPEG files have none"
     assert f"note: {note}" in result.output
-    assert json.loads((here / "out.jpg.json").read_bytes())["degraded"][-1] == note
+    assert json.loads((here / "out.jpg.json").read_bytes())["degraded"][-1] == {
+        "kind": "transparency", "message": note,
+    }  # fmt: skip
 
 
 # What can go wrong. Nothing of it may take the time of loading a network.

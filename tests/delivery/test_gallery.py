@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from pydantic import JsonValue
 
+from styled.degradation import Degradation
 from styled.delivery import gallery_files as gallery_module
 from styled.delivery.atomic import make_folder, write_whole
 from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, pieces_below
@@ -94,12 +95,17 @@ class Rooms:
         )
         return self._publish(path, facts.model_copy(update=changes), data)
 
-    def reject(self, name: str = "oil/broken.jpg", reason: str = "it is no picture") -> Path:
+    def reject(
+        self,
+        name: str = "oil/broken.jpg",
+        reason: str = "it is no picture",
+        remedies: tuple[str, ...] = (),
+    ) -> Path:
         """Put a rejected input where it belongs."""
         facts = Sidecar(
             job=self._job(),
             input=InputFacts(path=Path(name).name, bytes=7),
-            rejected=Rejection(reason=reason, failure="input"),
+            rejected=Rejection(reason=reason, failure="input", remedies=remedies),
         )
         return self._publish(self.rejected / name, facts, b"broken")
 
@@ -198,6 +204,21 @@ def failing(
 
 
 # Hanging
+
+
+def test_a_rejected_input_hangs_with_its_remedies(rooms: Rooms) -> None:
+    """Behind the reason: whoever drops photos may see nothing but the gallery."""
+    rooms.gallery().hang(alone([rooms.reject(remedies=("copy it again", "or another"))]))
+    (record,) = rooms.shown()
+    assert record["reason"] == "it is no picture - copy it again - or another"
+
+
+def test_what_is_degraded_hangs_in_words(rooms: Rooms) -> None:
+    """The page is for people: it shows messages, and no kinds."""
+    degraded = Degradation("device", "no GPU was found"), Degradation("memory", "painted smaller")
+    rooms.gallery().hang(alone([rooms.result(degraded=degraded)]))
+    (record,) = rooms.shown()
+    assert record["degraded"] == ["no GPU was found", "painted smaller"]
 
 
 def test_results_and_rejected_inputs_hang(rooms: Rooms) -> None:

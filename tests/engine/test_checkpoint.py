@@ -26,7 +26,7 @@ def checkpoint() -> Checkpoint:
         first_total=0.5,
         milestone=0.3,
         optimizer={"pairs": [[torch.rand(3), torch.rand(3), 0.5]], "previous": None},
-        settings={"float32": False, "degraded": ["it was dark"]},
+        settings={"float32": False, "degraded": [{"kind": "guard", "message": "it was dark"}]},
         trace=[(1, 1, 0.4, 0.3, 0.1, 0.0)],
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from styled.degradation import Degradation
 from styled.engine.footprint import FIXED_BYTES, Footprint
 from styled.engine.guard import Settings
 from styled.engine.stylize import stylize
@@ -77,8 +78,9 @@ def test_memory_for_the_full_size_may_be_missing(network: Vgg19) -> None:
     width, height = result.image.shape[3], result.image.shape[2]
     assert (width, height) < (128, 96)
     assert result.detail_steps == 0
-    (note,) = (note for note in result.degraded if "in place of" in note)
-    assert note == f"memory was short: painted at {width} x {height} in place of 128 x 96"
+    message = f"memory was short: painted at {width} x {height} in place of 128 x 96"
+    assert Degradation("memory", message) == result.degraded[-1]
+    assert [d for d in result.degraded[:-1] if "in place of" in d.message] == []
 
 
 def test_it_can_be_interrupted_amid_the_detail(network: Vgg19) -> None:
@@ -122,7 +124,9 @@ def test_memory_that_is_short_makes_the_detail_smaller_before_it_is_left_out(
     seen, result = finish(painting)
     assert seen[-1].plan[-1] == (181, 136)
     assert result.detail_steps == 1
-    assert any("181 x 136 in place of 256 x 192" in note for note in result.degraded)
+    message = "memory was short: painted at 181 x 136 in place of 256 x 192"
+    assert Degradation("memory", message) in result.degraded
+    assert result.degraded == seen[-1].degraded
 
 
 def test_a_style_of_its_own_size_is_predicted_at_that_size(network: Vgg19) -> None:

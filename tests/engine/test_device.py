@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from styled.degradation import Degradation
 from styled.engine import device as device_module
 from styled.engine.device import Device, bfloat16_share, choose_device, convolution_dtype
 from styled.errors import DeviceError
@@ -17,9 +20,33 @@ def test_auto_falls_back_to_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch)
         raise DeviceError(f"{device} does not work here")
 
     monkeypatch.setattr(device_module, "_tried", broken)
+    monkeypatch.setattr(device_module, "GPU_DEVICE_FILES", ())
     device = choose_device("auto")
     assert device.torch_device.type == "cpu"
-    assert "no GPU" in (device.degraded or "")
+    assert device.degraded == Degradation("device", "no GPU was found: running on the CPU")
+
+
+def test_auto_says_why_a_gpu_that_is_there_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A GPU whose driver fails is not said to be missing: the driver's own words are kept."""
+    words = "CUDA driver version is insufficient for CUDA runtime version"
+    zeros = torch.zeros
+
+    def failing(*size: int, device: torch.device) -> torch.Tensor:
+        if device.type == "cuda":
+            raise RuntimeError(f"{words}\nand a second line that nobody needs")
+        if device.type == "mps":
+            raise RuntimeError("PyTorch is not linked with support for mps devices")
+        return zeros(*size, device=device)
+
+    monkeypatch.setattr(torch, "zeros", failing)
+    monkeypatch.setattr(device_module, "GPU_DEVICE_FILES", (str(tmp_path),))
+    device = choose_device("auto")
+    assert device.torch_device.type == "cpu"
+    assert device.degraded == Degradation(
+        "device", f"a GPU was found, but cuda does not work here: {words}: running on the CPU"
+    )
 
 
 def test_the_cpu_when_asked_for_is_no_degradation() -> None:

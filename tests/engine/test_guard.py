@@ -38,7 +38,8 @@ def test_a_huge_learning_rate_is_lowered_and_put_on_record(
 ) -> None:
     """The picture goes on from the last good image, is better than the photo, and says so."""
     result = painted(network, replace(UNBOUNDED, optimizer=optimizer))
-    assert any("learning rate was lowered" in note for note in result.degraded)
+    assert {degradation.kind for degradation in result.degraded} == {"guard"}
+    assert any("learning rate was lowered" in d.message for d in result.degraded)
     first, *later = [row.total for row in result.trace]
     assert min(later) < first
     assert result.image.isfinite().all()
@@ -48,7 +49,8 @@ def test_lbfgs_gives_way_to_adam_when_a_lower_rate_is_not_enough(network: Vgg19)
     """The second failure of L-BFGS hands over to Adam, and the loss falls after all."""
     recipe = replace(UNBOUNDED, optimizer=Optimizer(learning_rate=1e9), steps=30)
     result = painted(network, recipe)
-    assert any("Adam" in note for note in result.degraded)
+    assert {degradation.kind for degradation in result.degraded} == {"guard"}
+    assert any("Adam" in degradation.message for degradation in result.degraded)
     assert result.trace[-1].total < result.trace[0].total
 
 
@@ -80,8 +82,9 @@ class Overflowing(Vgg19):
 def test_bfloat16_that_overflows_gives_way_to_float32() -> None:
     """A number that bfloat16 can't give is computed in float32 from then on, on record."""
     result = painted(Overflowing(untrained(), dtype=torch.bfloat16), UNBOUNDED)
-    assert result.degraded[0].endswith("convolutions went on in float32")
-    assert len(result.degraded) == 1
+    (degradation,) = result.degraded
+    assert degradation.kind == "guard"
+    assert degradation.message.endswith("convolutions went on in float32")
 
 
 def test_what_gives_way_to_float32_keeps_its_memory_as_float32_does(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from styled.degradation import Degradation
 from styled.engine.guard import Settings
 from styled.engine.ladder import smaller_plan, thriftier, within
 from styled.engine.objective import Losses, Objective
@@ -28,6 +29,7 @@ CONTENT, STYLES = picture(96, 72), [(picture(80, 80, 1), 1.0)]
 SMALL = replace(PYRAMID, steps=3, scales=Scales(start_px=48), trace_every=1)
 FLAT = replace(SMALL, scales=None)
 START = Settings(Optimizer(history=20))
+SMALLER = Degradation("memory", "memory was short: painted at 68 x 51 in place of 96 x 72")
 
 
 def painted(
@@ -47,7 +49,8 @@ def test_tiles_come_first_then_history_then_nothing() -> None:
         rungs.append((settings.tile_px, settings.optimizer.history))
         last, settings = settings, thriftier(settings, (1500, 900))
     assert rungs == [(1024, 20), (512, 20), (256, 20), (256, 10), (256, 5), (256, 2)]
-    assert last.degraded == ("memory was short: L-BFGS remembered 2 steps at 1500 x 900",)
+    message = "memory was short: L-BFGS remembered 2 steps at 1500 x 900"
+    assert last.degraded == (Degradation("memory", message),)
 
 
 def test_adam_has_no_history_to_give_up() -> None:
@@ -95,10 +98,11 @@ def test_a_limit_is_kept_by_a_smaller_picture_that_says_so(
     monkeypatch.setattr("styled.engine.footprint.Footprint.peak_bytes", peak_bytes)
     result = painted(network, SMALL, memory_bytes=96 * 72 - 1)
     assert result.image.shape == (1, 3, 51, 68)
-    assert any("painted at 68 x 51 in place of 96 x 72" in note for note in result.degraded)
+    assert SMALLER in result.degraded
     single = painted(network, FLAT, memory_bytes=96 * 72 // 3)
     assert single.image.shape == (1, 3, 36, 48)
-    assert single.degraded == ("memory was short: painted at 48 x 36 in place of 96 x 72",)
+    message = "memory was short: painted at 48 x 36 in place of 96 x 72"
+    assert single.degraded == (Degradation("memory", message),)
     with pytest.raises(EngineFailure, match="too little memory"):
         painted(network, SMALL, memory_bytes=10)
 
@@ -175,7 +179,8 @@ def test_a_picture_that_does_not_fit_goes_on_in_tiles(network: Vgg19, allocator:
     allocator.refuses_untiled_above = 70
     result = painted(network, SMALL)
     assert result.tile_px == 64
-    assert result.degraded == ("memory ran out at 96 x 72: it went on in tiles",)
+    message = "memory ran out at 96 x 72: it went on in tiles"
+    assert result.degraded == (Degradation("memory", message),)
     torch.testing.assert_close(result.image, whole.image, rtol=0, atol=1e-3)
 
 
@@ -198,7 +203,8 @@ def test_a_history_that_does_not_fit_is_shortened(network: Vgg19, allocator: All
     """When the update itself runs out of memory L-BFGS starts anew, and remembers less."""
     allocator.refuses_history_above = 2
     result = painted(network, replace(FLAT, steps=12))
-    assert any("L-BFGS remembered 2 steps" in note for note in result.degraded)
+    assert {degradation.kind for degradation in result.degraded} == {"memory"}
+    assert any("L-BFGS remembered 2 steps" in d.message for d in result.degraded)
     assert result.tile_px is None  # tiles would not have helped
     assert result.trace[-1].total < result.trace[0].total
 
@@ -220,7 +226,7 @@ def test_when_no_rung_is_left_the_scale_before_is_the_picture(
     allocator.refuses_evaluation = tuple(range(steps_before + 1, 100))
     result = painted(network, SMALL)
     assert result.image.shape == (1, 3, 51, 68)
-    assert any("painted at 68 x 51 in place of 96 x 72" in note for note in result.degraded)
+    assert SMALLER in result.degraded
 
 
 def test_when_no_rung_is_left_within_a_scale_it_ends_early(
@@ -230,7 +236,8 @@ def test_when_no_rung_is_left_within_a_scale_it_ends_early(
     allocator.refuses_evaluation = tuple(range(3, 100))
     result = painted(network, replace(FLAT, steps=9))
     assert result.image.shape == CONTENT.shape
-    assert "memory ran out at 96 x 72 after 2 steps" in result.degraded
+    message = "memory ran out at 96 x 72 after 2 steps"
+    assert Degradation("memory", message) in result.degraded
     assert (result.trace[-1].step, result.steps) == (2, 2)
 
 

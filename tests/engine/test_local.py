@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from styled.degradation import Degradation
 from styled.engine.device import Device
 from styled.engine.local import LocalEngine
 from styled.engine.progress import Stylized
@@ -19,7 +20,8 @@ from styled.errors import ConfigError, DeviceLost, EngineFailure, StyledError
 from styled.recipes import PYRAMID, RECIPES, Recipe
 from tests.engine.conftest import driven, picture
 
-CPU = Device(torch.device("cpu"), "cpu", degraded="no GPU was found: running on the CPU")
+NO_GPU = Degradation("device", "no GPU was found: running on the CPU")
+CPU = Device(torch.device("cpu"), "cpu", NO_GPU)
 RECIPE = replace(PYRAMID, steps=3, scales=None)
 
 
@@ -48,7 +50,7 @@ class Failing(Vgg19):
 def test_everything_that_is_less_than_asked_for_is_in_the_facts(weights: Weights) -> None:
     """The CPU in place of a GPU, and an untrained network, are both degradations."""
     facts = LocalEngine(weights, CPU, precision="float32").facts
-    assert facts.degraded == (CPU.degraded, "the network is untrained")
+    assert facts.degraded == (NO_GPU, Degradation("weights", "the network is untrained"))
     assert (facts.device, facts.precision) == ("cpu", "float32")
 
 

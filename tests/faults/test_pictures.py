@@ -18,6 +18,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageCms
 
+from styled.degradation import Kind
 from tests.faults.watchman import Watchman
 from tests.studio import Studio
 
@@ -34,12 +35,12 @@ class Painted:
     """It is painted.
 
     Attributes:
-        notes: What stands under `degraded`, a part of each entry.
+        degraded: What stands under `degraded`: the kind of each entry, and a part of its message.
         name: Of the result, where it is not the input's.
         facts: What the sidecar says of the input, among other things.
     """
 
-    notes: tuple[str, ...] = ()
+    degraded: tuple[tuple[Kind, str], ...] = ()
     name: str | None = None
     facts: tuple[tuple[str, object], ...] = ()
 
@@ -161,10 +162,10 @@ FRAMES: dict[str, Any] = {
     "save_all": True,
     "append_images": [COFFEE.rotate(9), COFFEE.rotate(18)],
 }
-FIRST_OF_3 = Painted(("only the first of 3 frames was used",))
-DAMAGED_EXIF = Painted(("the EXIF data is damaged and was ignored",))
+FIRST_OF_3 = Painted((("frames", "only the first of 3 frames was used"),))
+DAMAGED_EXIF = Painted((("metadata", "the EXIF data is damaged and was ignored"),))
 DAMAGED_PROFILE = Painted(
-    ("the colour profile is damaged and was ignored",), facts=(("icc", None),)
+    (("color", "the colour profile is damaged and was ignored"),), facts=(("icc", None),)
 )
 
 
@@ -212,7 +213,7 @@ def bombs() -> Iterator[tuple[str, bytes, Outcome]]:
     yield (
         "frames.png",
         with_chunks(saved(COFFEE, "PNG"), chunk(b"acTL", control)),
-        Painted(("only the first of 2147483648 frames was used",)),
+        Painted((("frames", "only the first of 2147483648 frames was used"),)),
     )
     yield "endless.tif", endless_pages(), Painted()
 
@@ -225,7 +226,7 @@ def odd() -> Iterator[tuple[str, bytes, Outcome]]:
     yield (
         "pages.tif",
         saved(COFFEE, "TIFF", **FRAMES),
-        Painted(("only the first of several pages was used",)),
+        Painted((("frames", "only the first of several pages was used"),)),
     )
     yield "16 bit.png", sixteen_bits("PNG"), Painted()
     yield "16 bit.tif", sixteen_bits("TIFF"), Painted()
@@ -233,7 +234,7 @@ def odd() -> Iterator[tuple[str, bytes, Outcome]]:
     yield (
         "ink.jpg",
         saved(COFFEE.convert("CMYK"), "JPEG"),
-        Painted(("CMYK was converted approximately",)),
+        Painted((("color", "CMYK was converted approximately"),)),
     )
     palette = COFFEE.quantize(16)
     yield "palette.png", saved(palette, "PNG", transparency=b"\0\x80\xff"), Painted()
@@ -390,9 +391,12 @@ def differs(
         return "its original is not what was dropped"
     with Image.open(path) as picture:
         picture.load()
-    notes = facts["degraded"]
-    if len(notes) != len(outcome.notes) or not all(map(str.count, notes, outcome.notes)):
-        return f"has the notes {notes}"
+    degraded = facts["degraded"]
+    if len(degraded) != len(outcome.degraded) or not all(
+        found["kind"] == kind and part in found["message"]
+        for found, (kind, part) in zip(degraded, outcome.degraded, strict=True)
+    ):
+        return f"is degraded: {degraded}"
     told = {key: facts["input"][key] for key, _ in outcome.facts}
     return None if told == dict(outcome.facts) else f"was read as {told}"
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,9 +83,14 @@ def test_without_kernel_events_the_inbox_is_polled_and_that_is_said(studio: Stud
         (warning,) = daemon.events("inbox.polled")
         assert "inotify" in str(warning["reason"])
         status = json.loads(studio.do("status", "--json").stdout)
-        assert any("polled" in note for note in status["degraded"])
+        assert any("polled" in one["message"] for one in of_kind("polling", status["degraded"]))
     degraded = studio.sidecar("outbox/swirls/a.jpg.json")["degraded"]
-    assert any("polled" in note for note in degraded)
+    assert any("polled" in one["message"] for one in of_kind("polling", degraded))
+
+
+def of_kind(kind: str, degraded: Any) -> list[dict[str, str]]:
+    """Return the degradations of one kind."""
+    return [degradation for degradation in degraded if degradation["kind"] == kind]
 
 
 def opened_by(pid: int) -> list[str]:

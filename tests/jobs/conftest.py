@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from styled.config import Config, load_config
+from styled.degradation import Degradation
 from styled.delivery.atomic import make_folder, write_streamed, write_whole
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
@@ -46,6 +47,9 @@ LogLines = list[MutableMapping[str, Any]]
 
 PATIENCE_SECONDS = 60.0
 """How long tests wait for another thread, at the most; it takes milliseconds."""
+
+STUB = Degradation("weights", "it is only a stub")
+"""What the scripted engine does without."""
 
 CONFIGURATION = """\
 default_style: oil
@@ -74,10 +78,11 @@ class ScriptedEngine:
     Attributes:
         begun: For each painting, the step that it began after: 0 unless it was resumed.
         at_step: Called before each step; may raise, set an event, or change files.
+        degraded: What it has had to give up so far, as it says after each step.
     """
 
     facts = EngineFacts(
-        "untrained", "0" * 64, "cpu", "float32", "2.0", ("it is only a stub",),
+        "untrained", "0" * 64, "cpu", "float32", "2.0", (STUB,),
         device_model="a processor", threads=2,
     )  # fmt: skip
 
@@ -86,6 +91,7 @@ class ScriptedEngine:
         self.layers_run = 0
         self.begun: list[int] = []
         self.at_step: Callable[[int], None] = lambda step: None
+        self.degraded: tuple[Degradation, ...] = ()
 
     def stylize(
         self,
@@ -113,9 +119,10 @@ class ScriptedEngine:
                 ((width, height),), 1, step, self.steps, step == self.steps, loss,
                 checkpoint=lambda s=snapshot: s,  # type: ignore[misc]  # mypy can't infer a default argument's type
                 preview=lambda edge_px, i=image: i[..., :edge_px, :edge_px],  # type: ignore[misc]  # likewise
+                degraded=self.degraded,
             )  # fmt: skip
             self.layers_run += 1
-        return Stylized(image, tuple(trace))
+        return Stylized(image, tuple(trace), self.degraded)
 
     def fingerprint(
         self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
@@ -273,6 +280,7 @@ class Workshop:
             wake=self.wake,
             history=self.history,
             now=self.time_of_day,
+            clock=lambda: self.now,
             beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
             hang=hang if self._has_gallery else lambda: False,
             leave=leave,

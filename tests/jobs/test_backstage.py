@@ -565,7 +565,8 @@ def test_what_no_attempt_could_publish_is_rejected(
     assert busy.files("rejected") == ["oil/one.png", "oil/one.png.json"]
     rejected = busy.sidecar("rejected/oil/one.png.json")["rejected"]
     assert rejected["failure"] == "configuration"
-    assert rejected["reason"] == "a PNG can't hold that\n  - be modest"
+    assert rejected["reason"] == "a PNG can't hold that"
+    assert rejected["remedies"] == ["be modest"]
     assert results(busy) == ["oil/two.png", "oil/two.png.json"]
     assert busy.files("inbox") == busy.files("state/checkpoints") == []
     assert busy.worker.rejected == 1

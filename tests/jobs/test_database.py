@@ -37,6 +37,7 @@ def test_an_older_journal_is_brought_up_to_date(path: Path, version: int) -> Non
         "INSERT INTO jobs (id, input, size, mtime_ns, style, destination, submitted_at)"
         " VALUES ('4a', 'a.jpg', 1, '2', 'oil', 'a.jpg', 7.0)"
     )
+    old.execute("INSERT INTO daemon VALUES ('degraded', '[\"no GPU was found\"]')")
     old.commit()
     old.close()
     with pytest.raises(ResourceUnavailable, match="an older styled"):
@@ -48,6 +49,8 @@ def test_an_older_journal_is_brought_up_to_date(path: Path, version: int) -> Non
     assert (job.id, job.input_sha256) == ("4a", None)
     journal.reserve_result(job, "oil/a.jpg", "ab", "cd")
     journal.finish(job, JobState.DONE, 11.0)
+    if version < len(MIGRATIONS):
+        assert "degraded" not in journal.read_daemon()  # in words alone, without a kind
     journal.close()
     again = Journal.open_read_only(path)
     found = again.job("4a")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from styled.degradation import Degradation
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
@@ -127,6 +128,33 @@ def test_reasons_may_name_files_that_are_not_utf8(journal: Journal) -> None:
     assert journal.in_state(JobState.REJECTED, limit=1)[0].reason == "caf\\xe9 is bad"
     journal.write_daemon(state="paused: caf\udce9")
     assert journal.read_daemon() == {"state": "paused: caf\\xe9"}
+
+
+def test_a_reason_is_kept_on_one_line(journal: Journal) -> None:
+    """Errors of libraries have several, and tables and sidecars have room for one."""
+    journal.submit([arrival()], 7.0)
+    job = claimed(journal)
+    journal.put_back(job, reason="shapes differ:\n  (1, 2)\r\n", attempt_counts=True)
+    assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "shapes differ: (1, 2)"
+    journal.finish(job, JobState.REJECTED, 9.0, reason="a\nb", remedies=["caf\udce9", "c"])
+    rejected = journal.in_state(JobState.REJECTED, limit=1)[0]
+    assert (rejected.reason, rejected.remedies) == ("a b", ("caf\\xe9", "c"))
+
+
+def test_degradations_are_remembered(journal: Journal) -> None:
+    """The last ones that were set, in their order, across attempts and the end of the job."""
+    journal.submit([arrival()], 7.0)
+    job = claimed(journal)
+    assert job.degraded == ()
+    journal.set_degraded(job, [Degradation("memory", "memory was short")])
+    degraded = Degradation("guard", "it rose"), Degradation("color", "caf\udce9 has no colours")
+    journal.set_degraded(job, degraded)
+    kept = degraded[0], Degradation("color", "caf\\xe9 has no colours")
+    journal.put_back(job, attempt_counts=True)
+    again = claimed(journal)
+    assert again.degraded == kept
+    journal.finish(again, JobState.DONE, 9.0)
+    assert journal.in_state(JobState.DONE, limit=1)[0].degraded == kept
 
 
 @pytest.mark.parametrize("mtime_ns", [-(10**18), 10**19])

@@ -11,7 +11,7 @@ from styled.jobs import rebuild
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.rebuild import adopt_finished, open_or_rebuild
-from tests.jobs.conftest import Died, Dropped, LogLines, Workshop, picture
+from tests.jobs.conftest import STUB, Died, Dropped, LogLines, Workshop, picture
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_a_finished_photo_is_not_painted_again(lost: Workshop) -> None:
     assert lost.files("outbox") == before
     ids = {job.style: job.id for job in lost.jobs()}
     assert ids["oil"] == lost.sidecar("outbox/oil/photo.png.json")["job"]["id"]
+    assert [job.degraded for job in lost.jobs()] == [(STUB,), (STUB,)]
 
 
 def test_an_original_that_had_not_left_leaves_now(lost: Workshop) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from styled.config import OutputConfig, Style, StyleImage
+from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.engine.scales import resize
@@ -22,7 +23,7 @@ from styled.jobs.preparation import Prepared, prepare
 from styled.jobs.results import finished
 from styled.photos.saving import _LONGEST_EDGE_PX
 from styled.recipes import PYRAMID, Recipe, Size
-from tests.jobs.conftest import LogLines, ScriptedEngine, Workshop, picture
+from tests.jobs.conftest import STUB, LogLines, ScriptedEngine, Workshop, picture
 
 PHOTO = (160, 120)
 
@@ -189,20 +190,20 @@ def test_what_a_file_can_not_hold_is_told(shop: Workshop, logs: LogLines) -> Non
     shop.configure("output", format="jpeg")
     shop.drop("photo.png", transparent())
     shop.work()
-    told = [
-        "it is only a stub", "transparency was placed on white: JPEG files have none",
-    ]  # fmt: skip
+    message = "transparency was placed on white: JPEG files have none"
+    degraded = (STUB, Degradation("transparency", message))
+    told = [asdict(degradation) for degradation in degraded]
     assert shop.sidecar("outbox/oil/photo.jpg.json")["degraded"] == told
     (line,) = (line for line in logs if line["event"] == "job.published")
     assert line["degraded"] == told
-    assert shop.endings[-1].degraded == tuple(told)
+    assert shop.endings[-1].degraded == degraded
 
 
 def test_what_a_file_can_hold_is_not_mentioned(shop: Workshop) -> None:
     """A transparent photo has a transparent result, of the same size."""
     shop.drop("photo.png", transparent())
     shop.work()
-    assert shop.sidecar("outbox/oil/photo.png.json")["degraded"] == ["it is only a stub"]
+    assert shop.sidecar("outbox/oil/photo.png.json")["degraded"] == [asdict(STUB)]
     with Image.open(shop.config.outbox / "oil/photo.png") as image:
         assert (image.mode, image.size) == ("RGBA", (48, 40))
         opacity = image.getchannel("A")

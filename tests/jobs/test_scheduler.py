@@ -15,13 +15,13 @@ from styled.delivery.atomic import resource_errors
 from styled.errors import EngineFailure, ResourceUnavailable
 from styled.jobs.job import JobState
 from styled.jobs.scheduler import (
-    HELD_BACK_SECONDS,
+    FIRST_STUCK_SECONDS,
     IDLE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     TIDIED_AFTER_JOBS,
     History,
 )
-from tests.jobs.conftest import Died, LogLines, Workshop, picture
+from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
 
 class FullDisk:
@@ -396,7 +396,7 @@ def test_every_end_is_counted_with_what_it_took(shop: Workshop) -> None:
     assert (done.state, done.failure, done.steps) == ("done", None, 3)
     assert done.seconds["optimise"] == 6.0
     assert set(done.seconds) == {"waited", "prepare", "optimise", "publish"}
-    assert done.degraded == ("it is only a stub",)
+    assert done.degraded == (STUB,)
     assert (rejected.state, rejected.failure, dict(rejected.seconds)) == ("rejected", "input", {})
     assert shop.failed_attempts == []
 
@@ -442,7 +442,7 @@ def test_a_photo_in_a_folder_of_somebody_else_stops_no_others(
     world = [lambda: None, monkeypatch.undo, shop.stop.set]
     shop.wake.on_wait = lambda: world[len(shop.wake.waits) - 1]()
     shop.scheduler.run()
-    assert shop.wake.waits == [HELD_BACK_SECONDS, HELD_BACK_SECONDS, IDLE_SECONDS]
+    assert shop.wake.waits == [FIRST_STUCK_SECONDS, 2 * FIRST_STUCK_SECONDS, IDLE_SECONDS]
     assert shop.files("inbox") == []
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamag
 from styled.jobs.job import JobState
 from styled.jobs.worker import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS
 from styled.photos.saving import _LONGEST_EDGE_PX
-from tests.jobs.conftest import Died, LogLines, Workshop, picture
+from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
 
 def fail_with(error: BaseException, at: int = 2) -> Callable[[int], None]:
@@ -55,7 +55,7 @@ def test_the_sidecar_describes_the_result_beside_it(shop: Workshop) -> None:
     assert sidecar["job"]["id"] == shop.job().id
     assert sidecar["input"]["sha256"] == hashlib.sha256(picture()).hexdigest()
     assert not sidecar["input"]["changed"]
-    assert sidecar["degraded"] == ["it is only a stub"]
+    assert sidecar["degraded"] == [asdict(STUB)]
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,11 @@ def test_an_engine_failure_is_tried_again_then_rejected(shop: Workshop) -> None:
     shop.now += 2 * FIRST_RETRY_SECONDS
     shop.work()
     assert shop.states() == ["rejected"]
-    reason = shop.sidecar("rejected/oil/photo.png.json")["rejected"]["reason"]
-    assert reason == "the loss became nan\n  - lower the rate (after 3 attempts)"
+    assert shop.sidecar("rejected/oil/photo.png.json")["rejected"] == {
+        "reason": "the loss became nan (after 3 attempts)",
+        "failure": "engine",
+        "remedies": ["lower the rate"],
+    }
     assert shop.files("inbox") == shop.files("state/checkpoints") == []
 
 
@@ -323,7 +326,8 @@ def test_a_picture_that_its_format_cannot_hold_is_rejected(
     shop.drop()
     shop.work()
     assert shop.job().failure == "configuration"
-    assert "output.format" in str(shop.job().reason)
+    assert "33 pixels" in str(shop.job().reason)
+    assert "output.format" in shop.job().remedies[0]
 
 
 # Stopping

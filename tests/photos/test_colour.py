@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from styled.degradation import Degradation
 from styled.photos import decode
 from tests.photos.icc import adobe_rgb_profile, adobe_rgb_to_srgb, cmyk_profile, gamma, icc_profile
 from tests.photos.samples import EXACT, astronaut, pixels, saved
@@ -22,7 +23,7 @@ def test_wide_gamut_colours_become_srgb(format: str) -> None:
         photo = decode(saved(image, format, icc_profile=icc, **EXACT.get(format, {})))
         assert np.abs(pixels(photo)[5, 5] - adobe_rgb_to_srgb(colour)).max() <= 3
         assert photo.icc == "Made for a test"
-        assert photo.notes == ()
+        assert photo.degraded == ()
 
 
 def test_a_gray_profile_is_applied() -> None:
@@ -46,7 +47,7 @@ def test_cmyk_is_converted_by_its_profile(format: str) -> None:
     red, green, blue = pixels(photo)[5, 5]
     assert max(red, green, blue) - min(red, green, blue) <= 2
     assert 170 <= red <= 200  # L* = 75
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
@@ -55,7 +56,9 @@ def test_cmyk_without_a_profile_is_converted_and_noted(format: str) -> None:
     for inks, rgb in [((0, 0, 0, 0), 255), ((0, 0, 0, 255), 0), ((255, 0, 0, 0), (0, 255, 255))]:
         photo = decode(saved(Image.new("CMYK", (40, 40), inks), format, quality=100))
         assert np.abs(pixels(photo)[5, 5] - rgb).max() <= 2
-        assert photo.notes == ("there is no colour profile, so CMYK was converted approximately",)
+        assert photo.degraded == (
+            Degradation("color", "there is no colour profile, so CMYK was converted approximately"),
+        )
 
 
 def test_a_broken_profile_is_ignored_and_noted() -> None:
@@ -63,7 +66,9 @@ def test_a_broken_profile_is_ignored_and_noted() -> None:
     photo = decode(saved(astronaut(), "PNG", icc_profile=b"not a profile" * 20))
     assert np.array_equal(pixels(photo), np.asarray(astronaut()))
     assert photo.icc is None
-    assert photo.notes == ("the colour profile is damaged and was ignored",)
+    assert photo.degraded == (
+        Degradation("color", "the colour profile is damaged and was ignored"),
+    )
 
 
 @pytest.mark.parametrize("space", ["LAB", "XYZ"])
@@ -72,7 +77,9 @@ def test_a_profile_for_other_pixels_is_ignored_and_noted(space: Any) -> None:
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
     photo = decode(saved(astronaut(), "PNG", icc_profile=icc))
     assert np.array_equal(pixels(photo), np.asarray(astronaut()))
-    assert "was ignored" in photo.notes[0]
+    (degradation,) = photo.degraded
+    assert degradation.kind == "color"
+    assert "was ignored" in degradation.message
 
 
 def test_a_profiles_name_is_printable() -> None:
@@ -90,7 +97,7 @@ def test_16_bit_gray_is_scaled_and_not_clipped(format: str) -> None:
     """0..65535 becomes 0..255."""
     photo = decode(saved(Image.fromarray(ramp(np.uint16, 65535)), format))
     assert np.array_equal(pixels(photo)[0, :, 0], np.arange(256))
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 def test_16_bit_gray_where_zero_is_white_is_inverted() -> None:
@@ -112,19 +119,23 @@ def test_floating_point_gray_is_read() -> None:
     """Values in [0,1] are brightness; others are stretched, which is noted."""
     unit = decode(saved(Image.fromarray(ramp(np.float32, 1)), "TIFF"))
     assert np.array_equal(pixels(unit)[0, :, 0], np.arange(256))
-    assert unit.notes == ()
+    assert unit.degraded == ()
     values = ramp(np.float32, 3000) - 1000
     values[1, 0] = np.nan
     other = decode(saved(Image.fromarray(values), "TIFF"))
     assert np.array_equal(pixels(other)[0, :, 0], np.arange(256))
-    assert other.notes == ("brightness values from -1000 to 2000 were stretched to 8 bits",)
+    assert other.degraded == (
+        Degradation("bits", "brightness values from -1000 to 2000 were stretched to 8 bits"),
+    )
 
 
 def test_wide_integers_are_stretched_and_noted() -> None:
     """32-bit integers beyond 16 bits have no known white."""
     photo = decode(saved(Image.fromarray(ramp(np.int32, 1e6)), "TIFF"))
     assert pixels(photo)[0, [0, 255], 0].tolist() == [0, 255]
-    assert "stretched" in photo.notes[0]
+    (degradation,) = photo.degraded
+    assert degradation.kind == "bits"
+    assert "stretched" in degradation.message
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "YCbCr", "LAB"])
@@ -133,7 +144,7 @@ def test_opaque_modes_keep_their_colours(mode: str) -> None:
     image = astronaut().convert(mode)
     photo = decode(saved(image, "TIFF"))
     assert np.abs(pixels(photo) - np.asarray(image.convert("RGB")).astype(int)).max() <= 3
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 def test_two_colours_are_black_and_white() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from styled.degradation import Degradation
 from styled.photos import Finish, Photo, decode, finish
 from tests.photos.samples import (
     astronaut,
@@ -48,7 +49,7 @@ def passed_through(photo: Photo, format: str) -> Photo:
     """Return the photo in the result of painting nothing."""
     finished = finish(own_tensor(photo), photo, format, SAME)
     assert finished.bits == 16
-    assert finished.notes == ()
+    assert finished.degraded == ()
     return decode(finished.data)
 
 
@@ -76,7 +77,7 @@ def test_every_level_survives(mode: str, target: str) -> None:
     levels = gradients(COLOUR_TYPES[mode])
     photo = decode(deep_png(levels))
     assert np.array_equal(deep_of(photo), as_colours(levels))
-    assert photo.notes == ()
+    assert photo.degraded == ()
     assert np.array_equal(deep_of(passed_through(photo, target)), as_colours(levels))
 
 
@@ -138,7 +139,7 @@ def test_tiffs_of_another_program_are_read_to_the_last_bit(
         )
     photo = decode(data)
     assert np.array_equal(deep_of(photo), gradients(3))
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 @needs_convert
@@ -174,7 +175,9 @@ def test_separate_planes_give_eight_bits_and_a_note(
     options = ("-interlace", "Plane", "-compress", compression)
     photo = decode(tiff_by_imagemagick(tmp_path, gradients(3), order, *options))
     assert photo.bits == 8
-    assert photo.notes == ("of its 16 bits 8 were used: its colours lie in separate planes",)
+    assert photo.degraded == (
+        Degradation("bits", "of its 16 bits 8 were used: its colours lie in separate planes"),
+    )
     assert np.array_equal(pixels(photo), gradients(3) >> 8)
 
 
@@ -183,7 +186,7 @@ def test_inks_of_16_bits_give_eight_and_a_note(tmp_path: Path) -> None:
     """CMYK has 8 bits here."""
     photo = decode(tiff_by_imagemagick(tmp_path, gradients(3), "II", "-colorspace", "CMYK"))
     assert photo.bits == 8
-    assert photo.notes[0] == "of its 16 bits 8 were used"
+    assert photo.degraded[0] == Degradation("bits", "of its 16 bits 8 were used")
 
 
 @needs_convert
@@ -206,7 +209,9 @@ def test_formats_of_eight_bits_round_and_say_so(format: str) -> None:
     photo = decode(deep_png(gradients(3)))
     finished = finish(own_tensor(photo), photo, format, SAME)
     assert finished.bits == 8
-    assert finished.notes == (f"16 bits were rounded to 8: {format.upper()} files have no more",)
+    assert finished.degraded == (
+        Degradation("bits", f"16 bits were rounded to 8: {format.upper()} files have no more"),
+    )
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
@@ -218,7 +223,7 @@ def test_the_bits_are_those_that_were_asked_for(format: str) -> None:
         finished = finish(own_tensor(photo), photo, format, how)
         assert finished.bits == expected
         assert decode(finished.data).bits == expected
-        assert finished.notes == ()
+        assert finished.degraded == ()
 
 
 def test_eight_bits_are_the_nearest_of_sixteen() -> None:
@@ -259,4 +264,4 @@ def test_the_first_of_several_deep_pages_is_used(tmp_path: Path) -> None:
     run("convert", first, second, tmp_path / "pages.tif")
     photo = decode((tmp_path / "pages.tif").read_bytes())
     assert np.array_equal(deep_of(photo), gradients(3))
-    assert photo.notes == ("only the first of several pages was used",)
+    assert photo.degraded == (Degradation("frames", "only the first of several pages was used"),)

@@ -88,7 +88,7 @@ def test_grey_of_16_bits_stays_so(format: str) -> None:
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
     photo = decode(deep_png(levels))
     finished = finish(own_tensor(photo), photo, format, KEEP)
-    assert (finished.bits, finished.icc, finished.notes) == (16, None, ())
+    assert (finished.bits, finished.icc, finished.degraded) == (16, None, ())
     assert mode_of(finished.data) == "I;16"
     with Image.open(BytesIO(finished.data)) as image:
         assert np.array_equal(np.asarray(image), levels[..., 0])
@@ -128,12 +128,14 @@ def test_grey_of_16_bits_with_opacity_can_be_read_by_everybody(
     else:
         assert mode_of(finished.data) == "RGBA"
     result = decode(finished.data)
-    assert result.notes == ()
+    assert result.degraded == ()
     assert result.deep is not None
     assert np.abs(result.deep.astype(int) - photo.deep).max() <= 3
     is_left_out = format == "tiff" and color == "input"
-    assert len(finished.notes) == is_left_out
-    assert all("does not go with this file format" in note for note in finished.notes)
+    assert len(finished.degraded) == is_left_out
+    for degradation in finished.degraded:
+        assert degradation.kind == "color"
+        assert "does not go with this file format" in degradation.message
 
 
 @needs_cjpeg

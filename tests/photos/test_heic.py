@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from styled.degradation import Degradation
 from styled.errors import ConfigError, InputIncomplete, InputRejected
 from styled.photos import Finish, decode, encode, finish, output_format
 from styled.photos.containers import format_of
@@ -41,7 +42,7 @@ def test_a_heic_becomes_a_photo() -> None:
     photo = decode(heic())
     assert (photo.format, photo.width, photo.height, photo.bits) == ("heic", 96, 64, 8)
     assert np.abs(pixels(photo) - np.asarray(astronaut())).mean() < 3
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 def test_same_means_heic() -> None:
@@ -104,7 +105,7 @@ def test_the_bits_that_are_not_used_are_noted() -> None:
     """A HEIC of 10 bits is painted in 8, and says so."""
     photo = decode(deep_heic(10))
     assert photo.bits == 8
-    assert photo.notes == ("of its 10 bits 8 were used",)
+    assert photo.degraded == (Degradation("bits", "of its 10 bits 8 were used"),)
 
 
 def test_the_size_limits_hold() -> None:

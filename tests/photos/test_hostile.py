@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from styled.degradation import Degradation
 from styled.errors import InputRejected
 from styled.photos import Finish, decode, finish
 from styled.photos.picture import Picture
@@ -190,7 +191,7 @@ def test_a_directory_that_leads_to_itself_ends() -> None:
 def test_damaged_exif_is_noted_and_left_out() -> None:
     """A photo with EXIF data that can't be read gives a painting without it."""
     photo = decode(jpeg_with_exif(b"nonsense"))
-    assert photo.notes == ("the EXIF data is damaged and was ignored",)
+    assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was ignored"),)
     data = finish(photo.tensor(40, 36), photo, "jpeg", Finish()).data
     assert b"nonsense" not in data
 

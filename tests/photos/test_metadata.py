@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from styled import __version__
+from styled.degradation import Degradation
 from styled.photos import Finish, Photo, decode, finish
 from styled.photos.metadata import Metadata
 from tests.photos.samples import (
@@ -121,10 +122,10 @@ def described(format: str) -> bytes:
         return path.read_bytes()
 
 
-def painted(photo: Photo, format: str, how: Finish = KEEP) -> tuple[bytes, tuple[str, ...]]:
-    """Return the file of a painting half as large as a photo, and its notes."""
+def painted(photo: Photo, format: str, how: Finish = KEEP) -> tuple[bytes, tuple[Degradation, ...]]:
+    """Return the file of a painting half as large as a photo, and what it lacks."""
     finished = finish(torch.rand(1, 3, 48, 32), photo, format, how)
-    return finished.data, finished.notes
+    return finished.data, finished.degraded
 
 
 @needs_exiftool
@@ -134,13 +135,12 @@ def test_exif_gps_and_xmp_go_over(source: str, target: str, tmp_path: Path) -> N
     """Camera, author, rights, exposure, dates, place and title are in the painting's file."""
     photo = decode(described(source))
     assert photo.orientation == 6
-    data, notes = painted(photo, target)
+    data, degraded = painted(photo, target)
     facts, wanted = told(data, tmp_path), EXIF | GPS | XMP
     assert excerpt(facts, wanted) == wanted
     without_iptc = target in ("webp", "avif", "heic")
-    assert notes == (
-        (f"IPTC data was left out: {target.upper()} files have none",) if without_iptc else ()
-    )
+    message = f"IPTC data was left out: {target.upper()} files have none"
+    assert degraded == ((Degradation("metadata", message),) if without_iptc else ())
 
 
 @needs_exiftool
@@ -212,8 +212,8 @@ SECRETS = (
 @pytest.mark.parametrize("source", ["jpeg", "png", "tiff"])
 def test_strip_leaves_only_the_program(source: str, target: str, tmp_path: Path) -> None:
     """No place, name or date is anywhere in the bytes, and EXIF holds `Software` alone."""
-    data, notes = painted(decode(described(source)), target, STRIP)
-    assert notes == ()
+    data, degraded = painted(decode(described(source)), target, STRIP)
+    assert degraded == ()
     for secret in SECRETS:
         assert secret not in data
     facts = told(data, tmp_path)
@@ -232,9 +232,9 @@ def test_strip_leaves_only_the_program(source: str, target: str, tmp_path: Path)
 @pytest.mark.parametrize("target", ["bmp", "gif"])
 def test_formats_without_metadata_say_so(target: str) -> None:
     """A BMP and a GIF have no place for any of it, and each loss is a note."""
-    _, notes = painted(decode(described("jpeg")), target)
-    assert notes == tuple(
-        f"{kind} data was left out: {target.upper()} files have none"
+    _, degraded = painted(decode(described("jpeg")), target)
+    assert degraded == tuple(
+        Degradation("metadata", f"{kind} data was left out: {target.upper()} files have none")
         for kind in ("EXIF", "XMP", "IPTC")
     )
 
@@ -248,15 +248,15 @@ def test_what_a_result_says_is_read_again(source: str, tmp_path: Path) -> None:
     finished = finish(own_tensor(photo), photo, "jpeg", KEEP)
     facts, wanted = told(finished.data, tmp_path), EXIF | GPS | XMP
     assert excerpt(facts, wanted) == wanted
-    assert finished.notes == ()
+    assert finished.degraded == ()
 
 
 @pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "webp", "heic"])
 def test_a_photo_that_says_nothing_gives_a_painting_that_names_its_program(target: str) -> None:
     """EXIF of a picture without any is `Software` alone."""
-    data, notes = painted(decoded(astronaut(), "PNG"), target)
+    data, degraded = painted(decoded(astronaut(), "PNG"), target)
     again = decode(data)
-    assert notes == ()
+    assert degraded == ()
     assert again.metadata.xmp == b""
     assert again.metadata.iptc == b""
     assert f"styled {__version__}".encode() in data
@@ -275,24 +275,26 @@ def with_maker_note(length: int) -> Photo:
 @pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "webp"])
 def test_a_makers_note_that_is_too_long_for_a_jpeg_is_left_out(target: str) -> None:
     """Everything else of its EXIF data stays, and other formats have room for it."""
-    data, notes = painted(with_maker_note(70_000), target)
+    data, degraded = painted(with_maker_note(70_000), target)
     with Image.open(BytesIO(data)) as image:
         detail = image.getexif().get_ifd(0x8769)
     assert detail[0x9003] == "2026:01:02 03:04:05"
     if target == "jpeg":
         assert 0x927C not in detail
-        assert notes == ("the EXIF entry MakerNote is too long and was left out",)
+        assert degraded == (
+            Degradation("metadata", "the EXIF entry MakerNote is too long and was left out"),
+        )
     else:
         assert detail[0x927C] == b"note" * 17_500
-        assert notes == ()
+        assert degraded == ()
 
 
 def test_a_makers_note_that_fits_stays() -> None:
     """60 kB fit into a JPEG."""
-    data, notes = painted(with_maker_note(60_000), "jpeg")
+    data, degraded = painted(with_maker_note(60_000), "jpeg")
     with Image.open(BytesIO(data)) as image:
         assert len(image.getexif().get_ifd(0x8769)[0x927C]) == 60_000
-    assert notes == ()
+    assert degraded == ()
 
 
 def test_exif_that_is_too_long_otherwise_is_left_out_whole() -> None:
@@ -300,8 +302,8 @@ def test_exif_that_is_too_long_otherwise_is_left_out_whole() -> None:
     exif = Image.Exif()
     exif[0x010E] = "long" * 17_500
     photo = decoded(astronaut(), "PNG", exif=exif)
-    data, notes = painted(photo, "jpeg")
-    assert notes == ("the EXIF data is too long and was left out",)
+    data, degraded = painted(photo, "jpeg")
+    assert degraded == (Degradation("metadata", "the EXIF data is too long and was left out"),)
     with Image.open(BytesIO(data)) as image:
         assert dict(image.getexif()) == {0x0131: f"styled {__version__}"}
 
@@ -310,8 +312,10 @@ def test_xmp_that_is_too_long_for_a_jpeg_is_left_out() -> None:
     """A packet of 70 kB goes into a PNG, but not into a JPEG."""
     packet = b"<x:xmpmeta>" + b" " * 70_000 + b"</x:xmpmeta>"
     photo = decoded(astronaut(), "WEBP", xmp=packet)
-    data, notes = painted(photo, "jpeg")
-    assert notes == (f"XMP data of {len(packet)} bytes was left out: it is too long",)
+    data, degraded = painted(photo, "jpeg")
+    assert degraded == (
+        Degradation("metadata", f"XMP data of {len(packet)} bytes was left out: it is too long"),
+    )
     assert decode(data).metadata.xmp == b""
     assert decode(painted(photo, "png")[0]).metadata.xmp == packet
 
@@ -370,4 +374,4 @@ def test_a_png_never_holds_more_iptc_than_can_be_read_back(length: int, kept: bo
     done = finish(own_tensor(photo), photo, "png", Finish())
     again = decode(done.data)
     assert bool(again.metadata.iptc) is kept
-    assert bool(done.notes) is not kept
+    assert [degradation.kind for degradation in done.degraded] == ["metadata"] * (not kept)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from styled.degradation import Degradation
 from styled.photos import Finish, decode, finish
 from styled.photos.picture import Picture
 from styled.photos.png import save_png
@@ -52,7 +53,7 @@ def test_every_orientation_comes_out_upright(orientation: int, format: str) -> N
     photo = decode(saved(stored, format, exif=exif, **EXACT.get(format, {})))
     assert (photo.width, photo.height, photo.orientation) == (40, 32, orientation)
     assert np.abs(pixels(photo)[..., 0] - UPRIGHT).max() <= 2
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 def test_an_orientation_after_the_pixels_is_found() -> None:
@@ -75,7 +76,7 @@ def test_damaged_exif_data_does_not_cost_the_photo() -> None:
     """Unreadable EXIF data is ignored and noted."""
     photo = decode(saved(astronaut(), "JPEG", exif=b"Exif\0\0nonsense"))
     assert photo.orientation == 1
-    assert photo.notes == ("the EXIF data is damaged and was ignored",)
+    assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was ignored"),)
 
 
 # --- sixteen bits and opacity turn along

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from styled.degradation import Degradation
 from styled.photos import Finish, decode, finish
 from styled.photos.colour import SRGB, SRGB_PROFILE
 from styled.photos.depth import read_deep
@@ -109,7 +110,7 @@ def test_sixteen_bits_are_converted_by_exact_maths(name: str) -> None:
     expected = brought(levels, SPACES[name], TRUE_SRGB) * 65535
     assert np.abs(photo.deep - expected).max() <= 2
     assert photo.icc == "Made for a test"
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -176,7 +177,7 @@ def test_a_photo_of_16_bits_comes_back_in_its_own_space(name: str, format: str) 
     levels = as_16_bit(inside_srgb(SPACES[name], 0.003))
     photo = decode(deep_png(levels, SPACES[name].icc))
     finished = finish(own_tensor(photo), photo, format, OWN)
-    assert (finished.bits, finished.icc, finished.notes) == (16, "Made for a test", ())
+    assert (finished.bits, finished.icc, finished.degraded) == (16, "Made for a test", ())
     assert profile_in(finished.data) == SPACES[name].icc
     assert np.abs(levels_in(finished.data, format) - levels).max() <= 3
 
@@ -200,7 +201,7 @@ def test_a_photo_of_8_bits_comes_back_in_its_own_space(name: str, format: str) -
     levels = as_8_bit(inside_srgb(SPACES[name], 0.04))
     photo = decoded(Image.fromarray(levels), "PNG", icc_profile=SPACES[name].icc)
     finished = finish(own_tensor(photo), photo, format, OWN)
-    assert (finished.bits, finished.icc, finished.notes) == (8, "Made for a test", ())
+    assert (finished.bits, finished.icc, finished.degraded) == (8, "Made for a test", ())
     assert profile_in(finished.data) == SPACES[name].icc
     if format in ("png", "tiff"):
         with Image.open(BytesIO(finished.data)) as image:
@@ -241,7 +242,7 @@ def test_a_grey_photo_comes_back_in_its_own_grey(exponent: float, format: str) -
     photo = decoded(Image.fromarray(levels), "PNG", icc_profile=icc)
     how = Finish(color="input", grayscale="keep", quality=100)
     finished = finish(own_tensor(photo), photo, format, how)
-    assert (finished.icc, finished.notes) == ("Made for a test", ())
+    assert (finished.icc, finished.degraded) == ("Made for a test", ())
     assert profile_in(finished.data) == icc
     with Image.open(BytesIO(finished.data)) as image:
         assert image.mode == "L"
@@ -269,8 +270,8 @@ def test_a_grey_profile_does_not_go_with_colours() -> None:
     finished = finish(torch.rand(1, 3, 64, 96), photo, "png", OWN)
     assert finished.icc == "sRGB"
     assert profile_in(finished.data) == SRGB_PROFILE
-    note = "its colour profile, Made for a test, is for grey pictures: the painting is in sRGB"
-    assert finished.notes == (note,)
+    message = "its colour profile, Made for a test, is for grey pictures: the painting is in sRGB"
+    assert finished.degraded == (Degradation("color", message),)
 
 
 @pytest.mark.parametrize("format", ["webp", "heic", pytest.param("avif", marks=needs_avif)])
@@ -281,10 +282,11 @@ def test_a_grey_profile_does_not_go_into_formats_without_grey(format: str) -> No
     how = Finish(color="input", grayscale="keep", quality=100)
     finished = finish(own_tensor(photo), photo, format, how)
     assert finished.icc == "sRGB"
-    (note,) = finished.notes
-    assert "does not go with this file format" in note
+    (degradation,) = finished.degraded
+    assert degradation.kind == "color"
+    assert "does not go with this file format" in degradation.message
     result = decode(finished.data)
-    assert result.notes == ()
+    assert result.degraded == ()
     assert np.abs(pixels(result) - 188).max() <= 2
 
 
@@ -296,8 +298,8 @@ def test_formats_without_profiles_get_srgb(format: str) -> None:
     )
     finished = finish(own_tensor(photo), photo, format, OWN)
     assert finished.icc is None
-    note = f"the painting is in sRGB: {format.upper()} files hold no colour profile"
-    assert finished.notes == (note,)
+    message = f"the painting is in sRGB: {format.upper()} files hold no colour profile"
+    assert finished.degraded == (Degradation("color", message),)
     expected = adobe_rgb_to_srgb((100, 150, 100))
     assert np.abs(pixels(decode(finished.data))[5, 5] - expected).max() <= 2
 
@@ -329,12 +331,12 @@ def test_inks_come_back_as_inks(format: str) -> None:
     icc = press()
     photo = decoded(inks(), "TIFF", icc_profile=icc)
     finished = finish(own_tensor(photo), photo, format, Finish(color="input", quality=100))
-    assert finished.notes == ()
+    assert finished.degraded == ()
     assert profile_in(finished.data) == icc
     with Image.open(BytesIO(finished.data)) as image:
         assert image.mode == "CMYK"
     again = decode(finished.data)
-    assert again.notes == ()
+    assert again.degraded == ()
     assert np.abs(pixels(again) - pixels(photo)).mean() < 3
 
 
@@ -345,8 +347,11 @@ def test_inks_do_not_go_into_formats_of_colours(format: str) -> None:
     finished = finish(own_tensor(photo), photo, format, OWN)
     assert profile_in(finished.data) == SRGB_PROFILE
     assert finished.icc == "sRGB"
-    (note,) = finished.notes
-    assert note.startswith("its colour profile, Made for a test, does not go with this file")
+    (degradation,) = finished.degraded
+    assert degradation.kind == "color"
+    assert degradation.message.startswith(
+        "its colour profile, Made for a test, does not go with this file"
+    )
 
 
 def test_a_profile_that_leads_only_one_way_is_not_used_to_go_back() -> None:
@@ -354,8 +359,11 @@ def test_a_profile_that_leads_only_one_way_is_not_used_to_go_back() -> None:
     photo = decoded(inks(), "TIFF", icc_profile=cmyk_profile())
     finished = finish(own_tensor(photo), photo, "tiff", OWN)
     assert profile_in(finished.data) == SRGB_PROFILE
-    (note,) = finished.notes
-    assert note.startswith("its colour profile, Made for a test, can't be converted to")
+    (degradation,) = finished.degraded
+    assert degradation.kind == "color"
+    assert degradation.message.startswith(
+        "its colour profile, Made for a test, can't be converted to"
+    )
 
 
 # --- damage
@@ -366,7 +374,9 @@ def test_sixteen_bits_with_a_profile_of_tables_give_eight_and_a_note() -> None:
     photo = decode(deep_png(as_16_bit(anything()), lut_profile()))
     assert photo.bits == 8
     assert photo.icc == "Made for a test"
-    assert photo.notes == ("of its 16 bits 8 were used: its colour profile is made of tables",)
+    assert photo.degraded == (
+        Degradation("bits", "of its 16 bits 8 were used: its colour profile is made of tables"),
+    )
 
 
 @pytest.mark.parametrize("position", range(0, 600, 7))

@@ -11,6 +11,7 @@ import zlib
 import pytest
 from PIL import Image
 
+from styled.degradation import Degradation
 from styled.errors import InputRejected
 from styled.photos import decode
 from tests.photos.icc import adobe_rgb_profile
@@ -141,7 +142,7 @@ def test_only_the_first_frame_is_used_and_noted(format: str) -> None:
     frames = [Image.new("RGB", (40, 40), (80 * n, 0, 0)) for n in range(3)]
     photo = decode(saved(frames[0], format, save_all=True, append_images=frames[1:]))
     assert pixels(photo).max() <= 2
-    assert photo.notes == ("only the first of 3 frames was used",)
+    assert photo.degraded == (Degradation("frames", "only the first of 3 frames was used"),)
     assert photo.format == {"MPO": "jpeg"}.get(format, format.lower())
 
 
@@ -150,7 +151,7 @@ def test_only_the_first_page_of_a_tiff_is_used_and_noted() -> None:
     frames = [Image.new("RGB", (40, 40), (80 * n, 0, 0)) for n in range(3)]
     photo = decode(saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
     assert pixels(photo).max() == 0
-    assert photo.notes == ("only the first of several pages was used",)
+    assert photo.degraded == (Degradation("frames", "only the first of several pages was used"),)
 
 
 def test_a_photo_carries_no_metadata_of_its_file() -> None:

@@ -82,7 +82,7 @@ def test_every_format_gives_back_the_picture(format: str) -> None:
     assert photo.format == format
     assert (photo.tensor(96, 64) - content()).abs().mean() < 0.02
     assert photo.icc == (None if format in ("bmp", "gif") else "sRGB built-in")
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -237,7 +237,7 @@ def test_jpegs_of_the_reference_encoder_are_read(options: tuple[str, ...], tmp_p
     photo = decode(by_cjpeg(tmp_path, "-quality", "95", *options))
     assert not photo.is_gray
     assert np.abs(pixels(photo) - np.asarray(astronaut())).mean() < 6
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from styled.degradation import Degradation
 from styled.errors import InputRejected
 from styled.photos import Finish, Photo, decode, finish
 from tests.photos.samples import (
@@ -49,9 +50,11 @@ def test_transparency_is_set_apart_and_placed_on_white_in_the_end(mode: str, for
     photo = decode(saved(halves(mode), format, **EXACT.get(format, {})))
     assert photo.image.mode == "RGB"
     assert np.array_equal(alpha_of(photo), HALVES)
-    assert photo.notes == ()
+    assert photo.degraded == ()
     finished = finish(own_tensor(photo), photo, "jpeg", Finish(quality=100))
-    assert finished.notes == ("transparency was placed on white: JPEG files have none",)
+    assert finished.degraded == (
+        Degradation("transparency", "transparency was placed on white: JPEG files have none"),
+    )
     result = decode(finished.data)
     assert result.alpha is None
     assert np.abs(pixels(result)[5, 5] - 255).max() <= 2
@@ -64,8 +67,10 @@ def test_formats_without_opacity_get_white(format: str) -> None:
     photo = decoded(halves(), "PNG")
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 40, 64)
     finished = finish(red, photo, format, Finish())
-    assert finished.notes == (
-        f"transparency was placed on white: {format.upper()} files have none",
+    assert finished.degraded == (
+        Degradation(
+            "transparency", f"transparency was placed on white: {format.upper()} files have none"
+        ),
     )
     result = pixels(decode(finished.data))
     assert np.abs(result[5, 5] - 255).max() <= 3
@@ -82,7 +87,7 @@ def test_formats_with_opacity_keep_it(format: str) -> None:
     image.putalpha(Image.fromarray(levels))
     photo = decoded(image, "PNG")
     finished = finish(own_tensor(photo).flip(1), photo, format, Finish(quality=100))
-    assert finished.notes == ()
+    assert finished.degraded == ()
     result = decode(finished.data)
     tolerance = 0 if format in ("png", "tiff", "webp") else 2
     assert np.abs(alpha_of(result) - levels).max() <= tolerance
@@ -110,7 +115,7 @@ def test_opacity_follows_the_size_of_the_painting() -> None:
 def test_an_opaque_alpha_channel_is_nothing_to_speak_of() -> None:
     """A picture with an alpha channel that hides nothing is like one without."""
     photo = decoded(astronaut().convert("RGBA"), "PNG")
-    assert photo.notes == ()
+    assert photo.degraded == ()
     assert photo.alpha is None
     assert photo.tensor(96, 64).shape == (1, 3, 64, 96)
 
@@ -127,7 +132,7 @@ def test_transparent_palette_entries_are_transparent(
     photo = decode(saved(image, format, transparency=1 if format == "GIF" else transparency))
     assert pixels(photo)[5, 5].tolist() == [200, 0, 0]
     assert alpha_of(photo)[5, [5, 40]].tolist() == [255, 0]
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 def test_a_half_transparent_palette_entry_is_half_transparent() -> None:
@@ -229,7 +234,7 @@ def test_a_transparent_16_bit_level_of_grey_is_transparent() -> None:
     assert alpha_of(photo)[5, [5, 25]].tolist() == [255, 0]
     assert photo.deep is not None
     assert photo.deep[5, [5, 25], 3].tolist() == [65535, 0]
-    assert photo.notes == ()
+    assert photo.degraded == ()
 
 
 @pytest.mark.parametrize("transparent", [(40001, 50000, 60000), (0, 0, 0), (1, 2, 3)])
@@ -275,4 +280,4 @@ def test_premultiplied_colours_are_divided_by_their_opacity(tmp_path: Path) -> N
     photo = decode(converted(tmp_path / "a.png", tmp_path / "a.tif", *define))
     assert np.abs(pixels(photo)[5, 5] - np.array([50000, 20000, 10000]) / 257).max() <= 2
     assert abs(alpha_of(photo)[5, 5] - 40000 / 257) <= 1
-    assert photo.notes == ("of its 16 bits 8 were used",)
+    assert photo.degraded == (Degradation("bits", "of its 16 bits 8 were used"),)
