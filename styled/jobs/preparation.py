@@ -94,8 +94,14 @@ def prepare(
         FileNotFoundError: the photo is gone.
         InputRejected: the photo can't be done, ever.
         InputIncomplete: the photo ends too early.
+        MemoryShortage: there is not enough memory for it now.
         ResourceUnavailable: the photo or a style image can't be read now.
     """
+    with photos.memory_shortage_at("read the photo and its style"):
+        return _prepared(photo_path, style, max_pixels, at_own_size)
+
+
+def _prepared(photo_path: Path, style: Style, max_pixels: int, at_own_size: bool) -> Prepared:
     read = read_picture(photo_path, max_pixels=max_pixels)
     own = read.photo.width, read.photo.height
     painted = width, height = working_size(style.recipe.size, *own)
