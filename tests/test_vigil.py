@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -227,7 +227,7 @@ def test_what_matters_is_written_at_once(scene: Scene) -> None:
 
     path = scene.config.state / "metrics.prom"
     scene.vigil.update_metrics()
-    for change, line in (
+    changes: list[tuple[Callable[[], object], str]] = [
         (lambda: scene.submit("a.jpg"), 'styled_queue_jobs{state="queued",style="oil"} 1.0'),
         (lambda: scene.journal.write_daemon(state="paused: full"), "styled_queue_paused 1.0"),
         (
@@ -239,7 +239,8 @@ def test_what_matters_is_written_at_once(scene: Scene) -> None:
         (lambda: scene.vigil.metrics.count_failed_attempt("engine"),
          'styled_attempts_failed_total{failure="engine"} 1.0'),
         (get_stuck, 'styled_stuck{part="intake"} 1.0'),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for change, line in changes:
         assert not scene.vigil.update_metrics()
         assert line not in path.read_text()
         change()
