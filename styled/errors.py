@@ -80,6 +80,10 @@ class PlaceRefused(ResourceUnavailable):
     """A file system does not take this one name; others it would take."""
 
 
+class MemoryShortage(ResourceUnavailable):
+    """There is not enough memory to read or to write this picture: later there may be."""
+
+
 class JournalDamaged(StyledError):
     """The journal's file is damaged; the next start makes a new one of what there is."""
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -22,6 +23,7 @@ from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.protocols import Engine
 from styled.ops.metrics import Metrics, Standing
+from styled.ops.metrics_file import MetricsFile
 from styled.ops.pulse import Pulse
 from styled.ops.room import FOLDERS, Room
 from styled.ops.service import ServiceManager, Watchdog
@@ -33,8 +35,8 @@ log = structlog.get_logger()
 STATUS_SECONDS = 2.0
 """How often the service manager is told what is going on."""
 
-BUSY_SECONDS, IDLE_SECONDS = 15.0, 60.0
-"""How often metrics.prom is written: seldom while there is nothing to do."""
+METRICS_SECONDS = 15.0
+"""How often it is looked whether metrics.prom is to be written."""
 
 STUCK_SECONDS = 300.0
 """After so long without a sign of life a part is said to be stuck."""
@@ -67,12 +69,14 @@ class Vigil:
         self._journal: Journal | None = None
         self._layers_run = 0
         self._changes_seen = -1
+        self._changes_told = (-1, -1)
         self._told_at = -STATUS_SECONDS
         self._silent: tuple[str, ...] = ()
         self._news: str | None = None  # what the journal has not been told yet
         self._room = Room({name: getattr(config, name) for name in FOLDERS})
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._metrics_file = MetricsFile(config.state / "metrics.prom", write_whole, clock)
         self.engine: Engine | None = None
         self.metrics = Metrics(self._standing, config.styles, now)
 
@@ -89,7 +93,7 @@ class Vigil:
         with suppress(ResourceUnavailable):
             journal.write_daemon(metrics_trouble=trouble, stuck="")
         if self._config.metrics.textfile:
-            self._thread = threading.Thread(target=self._write, name="metrics", daemon=True)
+            self._thread = threading.Thread(target=self._write_metrics, name="metrics", daemon=True)
             self._thread.start()
 
     def end(self, within_seconds: float = 2.0) -> None:
@@ -118,8 +122,10 @@ class Vigil:
                 self._news = None
             self._look_for_requests(journal)
             if self._manager.listens and self._clock() - self._told_at >= STATUS_SECONDS:
-                self._told_at = self._clock()
-                self._manager.tell_status(self._status(journal))
+                changes = self._changes_seen, journal.count_own_changes()
+                if changes != self._changes_told:
+                    self._manager.tell_status(self._status(journal))
+                    self._told_at, self._changes_told = self._clock(), changes
 
     def _look_for_requests(self, journal: Journal) -> None:
         changes = journal.count_changes_by_others()
@@ -166,9 +172,13 @@ class Vigil:
     # From other threads
 
     def _standing(self) -> Standing:
-        journal = self._journal
-        if journal is None:
+        if self._journal is None:
             return Standing()
+        free = {name: usage.free for name, usage in self._room.look().items()}
+        return replace(self._queue_standing(self._journal), free_bytes=free)
+
+    def _queue_standing(self, journal: Journal) -> Standing:
+        """Return how things stand, but for the disks: asking those may wake them."""
         facts = journal.read_daemon()
         running = journal.in_state(JobState.RUNNING, limit=1, newest_first=True)
         progress = running[0].progress if running else None
@@ -188,20 +198,33 @@ class Vigil:
             ],
             silent=self._silent,
             steps_per_second=1 / step_seconds if step_seconds else None,
-            free_bytes={name: usage.free for name, usage in self._room.look().items()},
         )
 
-    def _write(self) -> None:
-        path = self._config.state / "metrics.prom"
+    def update_metrics(self, *, at_end: bool = False) -> bool:
+        """Write metrics.prom if something that matters has changed, or it is old.
+
+        Clocks, room on disks and figures of the process change all the time: no reason to write.
+
+        Args:
+            at_end: Write it in any case.
+
+        Raises:
+            ResourceUnavailable: it can't be written.
+        """
+        events = self.metrics.events  # what is counted after this is news the next time
+        try:
+            standing = None if self._journal is None else self._queue_standing(self._journal)
+        except (ResourceUnavailable, JournalDamaged):
+            standing = None  # then the figures say nothing of the queue
+        return self._metrics_file.update((standing, events, at_end), self.metrics.text)
+
+    def _write_metrics(self) -> None:
         while True:
             ended = self._ended.is_set()
-            seconds = BUSY_SECONDS
             try:
-                write_whole(path, self.metrics.text())
-                if self._journal is not None and self._journal.oldest_waiting() is None:
-                    seconds = IDLE_SECONDS
+                self.update_metrics(at_end=ended)
             except (ResourceUnavailable, JournalDamaged) as error:
                 log.warning("metrics.not_written", reason=str(error))
             if ended:
                 return
-            self._ended.wait(seconds)
+            self._ended.wait(METRICS_SECONDS)

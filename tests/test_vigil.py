@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -206,3 +206,43 @@ def test_the_last_figures_are_those_of_the_end(tmp_path: Path) -> None:
     vigil.end()
     assert b"styled_steps_total 7.0" in (tmp_path / "state/metrics.prom").read_bytes()
     journal.close()
+
+
+def test_clocks_are_no_reason_to_write_metrics(scene: Scene) -> None:
+    """Of an idle daemon they are written every ten minutes, although each time they differ."""
+    written = []
+    for _ in range(81):
+        if scene.vigil.update_metrics():
+            written.append(scene.now)
+        scene.now += 15.0
+    assert written == [1000.0, 1600.0, 2200.0]
+
+
+def test_what_matters_is_written_at_once(scene: Scene) -> None:
+    """Jobs, their ends, a pause, a degradation and what is stuck are each a reason, once."""
+
+    def get_stuck() -> None:
+        scene.pulse.beat(INTAKE)
+        scene.later(STUCK_SECONDS)
+
+    path = scene.config.state / "metrics.prom"
+    scene.vigil.update_metrics()
+    changes: list[tuple[Callable[[], object], str]] = [
+        (lambda: scene.submit("a.jpg"), 'styled_queue_jobs{state="queued",style="oil"} 1.0'),
+        (lambda: scene.journal.write_daemon(state="paused: full"), "styled_queue_paused 1.0"),
+        (
+            lambda: scene.journal.write_daemon(
+                degraded='[{"kind": "weights", "message": "untrained"}]'
+            ),
+            'styled_degraded{reason="untrained"} 1.0',
+        ),
+        (lambda: scene.vigil.metrics.count_failed_attempt("engine"),
+         'styled_attempts_failed_total{failure="engine"} 1.0'),
+        (get_stuck, 'styled_stuck{part="intake"} 1.0'),
+    ]  # fmt: skip
+    for change, line in changes:
+        assert not scene.vigil.update_metrics()
+        assert line not in path.read_text()
+        change()
+        assert scene.vigil.update_metrics()
+        assert line in path.read_text()

@@ -33,6 +33,15 @@ SHORT_MEMORY_BYTES = 2e9
 
 LONG_WAIT_SECONDS = 24 * 3600.0
 
+_REMEDIES = {
+    "daemon": "look into its log, then restart it",
+    "styles": "replace the image, or name another one in the configuration",
+    "weights": "styled weights fetch loads the pretrained network; or name another file in "
+    "engine.weights",
+    "device": "set engine.device to auto or cpu",
+}
+"""What to do where an error does not say so itself."""
+
 _COLOURS = {"ok": "bold green", "warn": "bold yellow", "fail": "bold red"}
 
 
@@ -173,7 +182,8 @@ def _caught(
     try:
         yield from check(config)
     except StyledError as error:
-        yield Finding("fail", about, error.message, error.remedies, exit_code_of(error))
+        remedies = error.remedies or (_REMEDIES[about],)
+        yield Finding("fail", about, error.message, remedies, exit_code_of(error))
 
 
 def _degradation_remedies(kind: str) -> tuple[str, ...]:

@@ -108,7 +108,10 @@ def imagenet_is_whole() -> bool:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise WeightsError(f"the weights file {path} can't be read: {error.strerror}") from error
+        raise WeightsError(
+            f"the weights file {path} can't be read: {error.strerror}",
+            "let the user that styled runs as read it",
+        ) from error
 
 
 def _imagenet_url() -> str:
@@ -194,7 +197,10 @@ def _read_file(path: Path) -> Convolutions:
             f"the weights file {path} does not exist", "check engine.weights"
         ) from None
     except OSError as error:
-        raise WeightsError(f"the weights file {path} can't be read: {error.strerror}") from error
+        raise WeightsError(
+            f"the weights file {path} can't be read: {error.strerror}",
+            "let the user that styled runs as read it",
+        ) from error
     # A strange file can make an unpickler or a parser raise almost anything.
     except Exception as error:
         raise WeightsError(

@@ -208,6 +208,10 @@ class JournalReader:
         """Return a number that differs once another process has written to the journal."""
         return int(self._row("PRAGMA data_version") or 0)
 
+    def count_own_changes(self) -> int:
+        """Return how many rows have been written through this object."""
+        return self._connection.total_changes
+
     # SQLite
 
     def _jobs(self, where: str, values: tuple[object, ...] = ()) -> list[Job]:

@@ -18,6 +18,7 @@ from styled.engine.scales import style_picture_size, working_size
 from styled.errors import (
     InputIncomplete,
     InputRejected,
+    MemoryShortage,
     ResourceUnavailable,
     StyleUnavailable,
 )
@@ -100,9 +101,15 @@ def prepare(
         InputRejected: the photo can't be done, ever.
         InputIncomplete: the photo ends too early.
         StyleUnavailable: a style image is missing or can't be used.
+        MemoryShortage: there is not enough memory for it now.
         ResourceUnavailable: the photo can't be read now.
     """
     require_style(style)
+    with photos.memory_shortage_at("read the photo and its style"):
+        return _prepared(photo_path, style, max_pixels, at_own_size)
+
+
+def _prepared(photo_path: Path, style: Style, max_pixels: int, at_own_size: bool) -> Prepared:
     read = read_picture(photo_path, max_pixels=max_pixels)
     own = read.photo.width, read.photo.height
     painted = width, height = working_size(style.recipe.size, *own)
@@ -173,6 +180,8 @@ def _style_picture(
         raise StyleUnavailable(
             f"the style image {path} does not exist", "bring it back or change the configuration"
         ) from None
+    except MemoryShortage:
+        raise
     except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
         # The photo is not to blame for its style, nor are other styles.
         raise StyleUnavailable(

@@ -60,7 +60,13 @@ def finished(prepared: Prepared, stylized: Stylized, format: str, output: Output
 
     Raises:
         ConfigError: it is larger than the format can hold.
+        MemoryShortage: there is not enough memory for that now.
     """
+    with photos.memory_shortage_at("bring the result into its file"):
+        return _finished(prepared, stylized, format, output)
+
+
+def _finished(prepared: Prepared, stylized: Stylized, format: str, output: OutputConfig) -> Result:
     image = stylized.image
     height, width = image.shape[-2:]
     # It may have become smaller for lack of memory before it came to its details.

@@ -24,6 +24,7 @@ from styled.errors import (
     InputRejected,
     InputStuck,
     JournalDamaged,
+    MemoryShortage,
     PlaceRefused,
     ResourceUnavailable,
     StyledError,
@@ -56,8 +57,8 @@ STYLE_RETRY_SECONDS = 30.0
 
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
-"""How long a job waits after its first failure, twice as long after each further one, up to
-the longest. Others are done meanwhile."""
+"""How long a job waits after its first failure, or where there is not enough memory for it, twice
+as long after each further time, up to the longest. Others are done meanwhile."""
 
 
 PUBLISHING_BYTES_PER_PIXEL = 40
@@ -134,6 +135,7 @@ class Worker:
         self._on_ended = collaborators.on_ended
         self._on_failed_attempt = collaborators.on_failed_attempt
         self._open_files = OpenFiles(config.intake.open_grace_seconds)
+        self._short_of_memory: dict[str, int] = {}  # job id -> how often in a row
         self.rejected = 0
         self.stuck: dict[str, StyledError] = {}
         self._now = now
@@ -234,6 +236,9 @@ class Worker:
             self._reject(job, error, "incomplete")
         except (PlaceRefused, FolderNotWritable) as error:
             self._look_again_later(job, error, LONGEST_RETRY_SECONDS)
+        except MemoryShortage as error:
+            # Others may be smaller: only this one waits, ever longer.
+            self._wait_for_memory(job, error)
         except (ResourceUnavailable, JournalDamaged, DeviceLost):
             raise
         except EngineFailure as error:
@@ -406,6 +411,8 @@ class Worker:
         except FileNotFoundError:
             self._require_inbox()
             gone = "the input was removed before its turn"
+        except MemoryShortage:
+            raise
         except StyleUnavailable as error:
             self._look_again_later(job, error, STYLE_RETRY_SECONDS)
             return None
@@ -463,6 +470,7 @@ class Worker:
         self._checkpoints.drop(job)
         self._previews.drop(job)
         self._frames.drop(job)
+        self._short_of_memory.pop(job.id, None)
         known = job.degraded if state is JobState.DONE else ()
         ending = Ending(job, state, failure, now, seconds or {}, degraded=known)
         if outcome is not None:
@@ -520,7 +528,7 @@ class Worker:
             message = f"{error.message} (after {job.attempts} attempts)"
             self._reject(job, StyledError(message, *error.remedies), failure)
             return
-        wait = min(FIRST_RETRY_SECONDS * 2 ** (job.attempts - 1), LONGEST_RETRY_SECONDS)
+        wait = _retry_seconds(job.attempts - 1)
         self._journal.put_back(
             job, reason=error.message, failure=failure, remedies=error.remedies,
             not_before=self._now() + wait, attempt_counts=True,
@@ -534,6 +542,11 @@ class Worker:
             retry_seconds=wait,
         )
 
+    def _wait_for_memory(self, job: Job, error: MemoryShortage) -> None:
+        times = self._short_of_memory.get(job.id, 0)
+        self._short_of_memory[job.id] = times + 1
+        self._look_again_later(job, error, _retry_seconds(times))
+
     def _look_again_later(
         self, job: Job, error: StyledError, seconds: float = LOOK_AGAIN_SECONDS
     ) -> None:
@@ -543,3 +556,7 @@ class Worker:
             not_before=not_before, attempt_counts=False,
         )  # fmt: skip
         log.info("job.waits", reason=error.message, seconds=seconds)
+
+
+def _retry_seconds(failures_before: int) -> float:
+    return float(min(FIRST_RETRY_SECONDS * 2 ** min(failures_before, 10), LONGEST_RETRY_SECONDS))

@@ -34,6 +34,9 @@ INOTIFY = Path("/proc/sys/fs/inotify")
 class Finding:
     """One thing that was looked at.
 
+    Raises:
+        ValueError: there is something to mend, and nothing is said of how.
+
     Attributes:
         level: `ok`, `warn` where it will hinder some day, `fail` where it hinders now.
         about: In a word or two.
@@ -47,6 +50,10 @@ class Finding:
     words: str
     remedies: tuple[str, ...] = ()
     exit_code: int = 73
+
+    def __post_init__(self) -> None:
+        if self.level != "ok" and not self.remedies:
+            raise ValueError(f"no remedy is given for {self.about}: {self.words}")
 
 
 def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
@@ -63,7 +70,12 @@ def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
             wrong = list(_wrong(folders, name))  # all of it, before being oneself again
     except PermissionError as error:
         wrong = [
-            Finding("warn", "permissions", f"nobody can tell whether {name} may write: {error}")
+            Finding(
+                "warn",
+                "permissions",
+                f"nobody can tell whether {name} may write: {error}",
+                (f"ask as that user: sudo -u {name} styled doctor",),
+            )
         ]
     yield from wrong or [Finding("ok", "permissions", f"{name} may write to all folders")]
 
@@ -270,6 +282,7 @@ def watches(inbox: Path, limits: Path = INOTIFY) -> Iterator[Finding]:
         yield Finding(
             "warn", "inotify", "its limits can't be read; where it does not work, the inbox is "
             "looked at every second",
+            ("to accept that: intake.mode: polling; the limits are those of /proc/sys/fs/inotify",),
         )  # fmt: skip
         return
     folders = sum(1 for _ in os.walk(inbox))

@@ -62,7 +62,11 @@ class Standing:
 
 
 class Metrics:
-    """All that is measured, in a registry of its own."""
+    """All that is measured, in a registry of its own.
+
+    Attributes:
+        events: How often something was counted or noted.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class Metrics:
         # They double the number of lines, and nobody plots them.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._server: tuple[WSGIServer, Thread] | None = None
+        self.events = 0
         registry = self._registry = CollectorRegistry(auto_describe=True)
         registry.register(_StandingCollector(standing, tuple(styles), now))
         ProcessCollector(namespace="styled", registry=registry)
@@ -121,6 +126,7 @@ class Metrics:
         """Note what is running from now on."""
         self._info.labels(version, device, printable(weights)).set(1)
         self._started.set(now)
+        self.events += 1
 
     def count_ended(
         self,
@@ -141,10 +147,12 @@ class Metrics:
             self._peak.set(peak_memory_bytes)
         if degraded:
             self._degraded.inc()
+        self.events += 1
 
     def count_failed_attempt(self, failure: str) -> None:
         """Count an attempt that will be made again."""
         self._failed_attempts.labels(failure).inc()
+        self.events += 1
 
     def text(self) -> bytes:
         """Return all of it as Prometheus reads it."""

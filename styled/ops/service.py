@@ -74,7 +74,10 @@ class ServiceManager:
         # Nobody listening is no reason to stop working.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.settimeout(SEND_SECONDS)
-            sender.sendto("\n".join(lines).encode(), self._address)
+            # Unconnected, it would seem to be writable all the time that the listener's queue is
+            # full, and waiting would take a whole core.
+            sender.connect(self._address)
+            sender.send("\n".join(lines).encode())
 
 
 class Watchdog:

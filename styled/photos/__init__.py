@@ -10,6 +10,7 @@ from styled.photos.opening import read_bytes
 from styled.photos.photo import Photo
 from styled.photos.reading import DEFAULT_MAX_PIXELS, MIN_EDGE_PX, decode
 from styled.photos.saving import require_room
+from styled.photos.shortage import memory_shortage_at
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -21,6 +22,7 @@ __all__ = [
     "encode",
     "finish",
     "in_gray",
+    "memory_shortage_at",
     "output_format",
     "read_bytes",
     "require_room",

@@ -32,9 +32,13 @@ from styled.photos.depth import Levels, deep_mode, read_deep
 from styled.photos.heic import open_heic
 from styled.photos.metadata import DAMAGE, exif_of, metadata_of
 from styled.photos.photo import Photo
+from styled.photos.shortage import memory_shortage_at
 
 MIN_EDGE_PX = 32
 DEFAULT_MAX_PIXELS = 200_000_000
+_BYTES_PER_PIXEL = 20
+"""What decoding takes: libraries hold the picture, or its coefficients, more than once."""
+
 _MAX_CAUSE_LENGTH = 200
 _READABLE = "styled reads JPEG, PNG, TIFF, WebP, AVIF, HEIC, BMP and GIF."
 
@@ -66,8 +70,9 @@ _UPRIGHT_BY = {
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str = "the file") -> Photo:
     """Decode the bytes of a picture file, of which the first frame is used.
 
-    Raises InputRejected if it can never be decoded, InputIncomplete if it ends too early;
-    nothing else, whatever the bytes are. `name` is what messages call the file.
+    Raises InputRejected if it can never be decoded, InputIncomplete if it ends too early,
+    MemoryShortage if there is not enough memory to decode it now; nothing else, whatever the
+    bytes are. `name` is what messages call the file.
     """
     if not data:
         raise InputRejected(f"{name} is empty", "Copy it again.")
@@ -84,7 +89,11 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str = "th
         )
     cut = is_cut(data, found)
     try:
-        with _pillow_set_up(max_pixels), _quiet_libraries(found):
+        with (
+            memory_shortage_at(f"decode {name}"),
+            _pillow_set_up(max_pixels),
+            _quiet_libraries(found),
+        ):
             return _decode(data, found, cut, max_pixels, name)
     except StyledError:
         raise
@@ -94,7 +103,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, name: str = "th
     except Exception as error:
         # The one place where anything is caught: on damaged or hostile bytes Pillow raises
         # nearly every built-in type (OSError, SyntaxError, struct.error, KeyError,
-        # AssertionError, MemoryError...), which all mean that this input can't be decoded.
+        # AssertionError...), which all mean that this input can't be decoded.
         if cut or "image file is truncated" in str(error):
             raise _incomplete(name) from error
         raise InputRejected(
@@ -107,10 +116,33 @@ def _decode(data: bytes, found: str, cut: bool, max_pixels: int, name: str) -> P
     if found == "png":
         # Pillow opens a PNG where its pixels begin; a bomb is known from its first bytes.
         _check_size(struct.unpack_from(">II", data, 16), max_pixels, name)
-    image = _READERS[found](BytesIO(data))
+    # Of these files the reader of WebP alone makes room for the picture when it opens it.
+    opened_pixels = min(_webp_pixels(data), max_pixels) if found == "webp" else 0
+    with memory_shortage_at(f"decode {name}", opened_pixels * _BYTES_PER_PIXEL):
+        image = _READERS[found](BytesIO(data))
     _check_size(image.size, max_pixels, name)
     if cut:
         raise _incomplete(name)
+    with memory_shortage_at(f"decode {name}", image.width * image.height * _BYTES_PER_PIXEL):
+        return _loaded(image, data, found, name)
+
+
+def _webp_pixels(data: bytes) -> int:
+    """Return how many pixels a WebP has by its first chunk, see RFC 9649; 0 for an unknown one."""
+    kind, first = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(first[at : at + 3], "little") for at in (4, 7))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(first[1:5], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(first[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    else:
+        return 0
+    return width * height
+
+
+def _loaded(image: ImageFile.ImageFile, data: bytes, found: str, name: str) -> Photo:
     of_frames = _frames_left_out(image)
     mode, of_depth = deep_mode(image)
     if found != "tiff":
@@ -252,8 +284,6 @@ def _incomplete(name: str) -> InputIncomplete:
 
 
 def _cause(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory"
     text = "".join(c for c in str(error) if c.isprintable())[:_MAX_CAUSE_LENGTH]
     if text and not any(c.isalpha() for c in text):  # a KeyError's bare number
         return f"it holds the unknown value {text}"

@@ -10,12 +10,14 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import styled
 from styled.jobs.journal import Journal
 from tests.studio import Daemon, Studio, make_studio
 
@@ -43,10 +45,12 @@ class Visitor:
 
     Attributes:
         python: An interpreter that this user may start.
+        program: A folder with a copy of the program that this user may read.
         home: The user's home folder.
     """
 
     python: str
+    program: Path
     home: str = "/nonexistent"
 
     def do(
@@ -58,7 +62,7 @@ class Visitor:
 
     def run(self, *words: str, here: str = "/") -> subprocess.CompletedProcess[str]:
         """Run Python to its end; nothing of it may be a traceback."""
-        paths = (str(Path(__file__).parents[2]), *map(sysconfig.get_path, ("purelib", "platlib")))
+        paths = (str(self.program), *map(sysconfig.get_path, ("purelib", "platlib")))
         ran = subprocess.run(
             ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
              "env", self.python, *words],  # setpriv itself may still start what root may
@@ -66,7 +70,8 @@ class Visitor:
                  "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
             cwd=here, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert "Traceback" not in ran.stderr, ran.stderr
+        if "-m" in words:
+            assert "Traceback" not in ran.stderr, ran.stderr
         return ran
 
     def sees(self, studio: Studio, *words: str) -> Any:
@@ -76,32 +81,54 @@ class Visitor:
         return json.loads(ran.stdout)
 
 
-@pytest.fixture(scope="module")
-def visitor() -> Visitor:
-    """Return another user, for whom Python and the program have to be readable."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can be somebody else")
-    if shutil.which("setpriv") is None:
-        pytest.skip("there is no setpriv")
-    # That of a virtual environment may lie in somebody's home; the system's does as well.
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
-        found = Visitor(python)
-        if os.path.exists(python) and found.run("-c", "import styled.cli.explain").returncode == 0:
-            return found
-    return pytest.skip("no Python of this version may be started by another user")
-
-
-@pytest.fixture
-def studio() -> Iterator[Studio]:
-    """Make a working folder that others may look into; pytest's own folders are closed."""
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a folder that others may look into, as into what is put there; pytest's are closed."""
     before = os.umask(0o022)
     try:
         with tempfile.TemporaryDirectory(prefix="styled-") as folder:
             os.chmod(folder, 0o755)
-            yield make_studio(Path(folder) / "studio", CONFIGURATION)
+            yield Path(folder)
     finally:
         os.umask(before)
+
+
+@pytest.fixture(scope="module")
+def visitor() -> Iterator[Visitor]:
+    """Return another user, who has a copy of the program: the checkout may be closed to others."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    if shutil.which("setpriv") is None:
+        pytest.skip("there is no setpriv")
+    with open_folder() as folder:
+        # Modes are not copied: those of a closed checkout would close this as well.
+        shutil.copytree(
+            Path(styled.__file__).parent, folder / "styled", copy_function=shutil.copyfile,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )  # fmt: skip
+        for copied in (folder / "styled", *(folder / "styled").rglob("*")):
+            copied.chmod(0o755 if copied.is_dir() else 0o644)
+        yield _found(folder)
+
+
+def _found(program: Path) -> Visitor:
+    # Python of a virtual environment may lie in somebody's home; the system's does as well.
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+        found = Visitor(python, program)
+        if os.path.exists(python) and found.run("-c", "import styled.cli.explain").returncode == 0:
+            return found
+    return pytest.skip(
+        "no Python of this version, or not the packages that the tests run with, may be read by "
+        "another user"
+    )
+
+
+@pytest.fixture
+def studio() -> Iterator[Studio]:
+    """Make a working folder that others may look into."""
+    with open_folder() as folder:
+        yield make_studio(folder / "studio", CONFIGURATION)
 
 
 def work(studio: Studio, daemon: Daemon) -> None:
@@ -227,7 +254,7 @@ def test_a_closed_folder_holds_no_configuration(
     if closed == "the present folder":
         ran = visitor.do(None, "status", here=str(private))
     else:
-        ran = Visitor(visitor.python, home=str(private)).do(None, "status")
+        ran = replace(visitor, home=str(private)).do(None, "status")
     assert ran.returncode == 78  # or that of the service, where there is one
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from styled.engine.objective import KEPT_NUMBERS_PER_PIXEL, Objective, style_targets, to_space
 from styled.engine.tiling import reach, stride_of, tiles
@@ -63,17 +64,26 @@ def test_cores_cover_every_layer_exactly_once(
     assert (seen == 1).all()
 
 
+def without_ties(width: int, height: int, seed: int) -> Tensor:
+    """Return 1x3xHxW colours that differ from pixel to pixel, none of them at the limits.
+
+    Where two activations under a max pooling are equal but for rounding, as in flat parts of a
+    picture, the gradient goes to either of them: tiles need not choose as the whole does.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, height // 8, width // 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    grain = torch.rand(1, 3, height, width, generator=generator)
+    return 0.2 + 0.4 * smooth + 0.2 * grain
+
+
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_tiles_give_the_loss_and_gradient_of_the_whole(
     network: Vgg19, network64: Vgg19, recipe: Recipe
 ) -> None:
-    """For an odd size, all recipes: equal but for the last digits of the precision.
-
-    In float32 a maximum may be another one where two are equal but for rounding. That moves a
-    gradient at that pixel, tiles or not: those of tiles are as close to the true one.
-    """
+    """For an odd size, all recipes, pixel by pixel: in float32 to 1e-4 of the largest gradient."""
     content, style = picture(205, 147), picture(93, 129, 1)
-    image = to_space(recipe, 0.1 + 0.7 * picture(205, 147, 2))
+    image = to_space(recipe, without_ties(205, 147, 2))
     assert len(tiles(147, 205, 96, recipe.style_layers)) == 6
     found = {}
     for each, precision in ((network, torch.float32), (network64, torch.float64)):
@@ -91,9 +101,9 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(
     tiled, tiled_gradient = found[torch.float32, 96]
     for term in ("total", "content", "style", "tv"):
         assert getattr(tiled, term) == pytest.approx(getattr(losses, term), rel=1e-6, abs=1e-12)
-    error, tiled_error = (float((g - true).norm()) for g in (gradient, tiled_gradient))
-    assert tiled_error < 1.2 * error + 1e-6 * float(true.norm())
-    assert float((tiled_gradient - gradient).norm()) < 2e-4 * float(true.norm())
+    difference = (tiled_gradient - gradient).abs().max()
+    assert float(difference) < 1e-4 * float(gradient.abs().max())
+    assert float((tiled_gradient - gradient).norm()) < 2e-5 * float(gradient.norm())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -406,3 +407,12 @@ def test_the_real_limits_can_be_read(tmp_path: Path) -> None:
     """Whatever this machine allows, an empty inbox is not too much for it."""
     (finding,) = watches(inbox_of(tmp_path, 1))
     assert finding.level != "fail"
+
+
+@pytest.mark.parametrize("level", ["warn", "fail"])
+def test_what_is_wrong_comes_with_what_to_do(level: Literal["warn", "fail"]) -> None:
+    """A finding without a remedy can't be made, unless all is well."""
+    with pytest.raises(ValueError, match="no remedy is given for disks"):
+        Finding(level, "disks", "one is full")
+    assert Finding(level, "disks", "one is full", ("delete something",)).remedies
+    assert Finding("ok", "disks", "none is full").remedies == ()

@@ -293,3 +293,20 @@ def test_a_listener_that_does_not_read_is_not_waited_for(
         manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         for _ in range(20):  # more than it has room for
             manager.tell_alive()
+
+
+def test_waiting_for_a_listener_takes_no_computing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as its queue is full, the process sleeps instead of asking all the time."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "notify"))
+        manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        monkeypatch.setattr("styled.ops.service.SEND_SECONDS", 0.0)
+        for _ in range(1000):
+            manager.tell_alive()
+        monkeypatch.setattr("styled.ops.service.SEND_SECONDS", 1.0)
+        waited, computed = time.monotonic(), time.thread_time()
+        manager.tell_alive()
+        assert time.monotonic() - waited >= 0.9
+        assert time.thread_time() - computed < 0.1
