@@ -24,6 +24,10 @@ ON_REQUEST = "cancelled"
 """The failure of a job that was cancelled because a person asked for it."""
 
 
+WAITING = "waiting"
+"""The failure of a queued job that waits for something to be mended; no attempt is counted."""
+
+
 class Arrival(Protocol):
     """A settled input, as intake hands it on."""
 

@@ -16,7 +16,7 @@ from typing import Literal, Self
 from styled.degradation import Degradation
 from styled.errors import JournalDamaged
 from styled.jobs.database import open_existing_database, sqlite_errors
-from styled.jobs.job import Job, JobProgress, JobState
+from styled.jobs.job import WAITING, Job, JobProgress, JobState
 
 COLUMNS = ", ".join(field.name for field in fields(Job))
 _LAST_CHANGE = "coalesce(finished_at, started_at, submitted_at)"  # as the index has it
@@ -84,7 +84,8 @@ class JournalReader:
         return bool(
             self._row(
                 "SELECT 1 FROM jobs WHERE state = 'queued'"
-                " AND (failure IS NULL OR failure != 'waiting') LIMIT 1"
+                " AND (failure IS NULL OR failure != ?) LIMIT 1",
+                (WAITING,),
             )
         )
 

@@ -104,7 +104,6 @@ def prepare(
         MemoryShortage: there is not enough memory for it now.
         ResourceUnavailable: the photo can't be read now.
     """
-    require_style(style)
     with photos.memory_shortage_at("read the photo and its style"):
         return _prepared(photo_path, style, max_pixels, at_own_size)
 

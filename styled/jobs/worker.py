@@ -38,11 +38,11 @@ from styled.jobs.degradations import JobDegradations
 from styled.jobs.delivering import Deliverer
 from styled.jobs.ending import Ending, OnEnded
 from styled.jobs.frames import FrameStore
-from styled.jobs.job import ON_REQUEST, Job, JobState
+from styled.jobs.job import ON_REQUEST, WAITING, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.lookahead import Lookahead, pixels_beside
 from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
-from styled.jobs.preparation import Prepared, prepare
+from styled.jobs.preparation import Prepared, prepare, require_style
 from styled.jobs.previews import PreviewStore
 from styled.jobs.protocols import Beat, Delivery, Engine, Gallery
 from styled.jobs.retirement import STYLE_REMOVED, OpenFiles, retire_input
@@ -398,6 +398,9 @@ class Worker:
         try:
             if not lies_in(self._config.inbox, job.input):
                 raise FileNotFoundError(job.input)
+            if job.failure == WAITING:
+                # It may wait for its style, and many may: they are not all read each time.
+                require_style(style)
             if identity(source) == (job.size, job.mtime_ns):
                 ahead = self._lookahead.take(job, style) if self._lookahead else None
                 return ahead or self._read(job, style, self._config.intake.max_pixels)
@@ -552,7 +555,7 @@ class Worker:
     ) -> None:
         not_before = self._now() + seconds
         self._journal.put_back(
-            job, reason=error.message, failure="waiting", remedies=error.remedies,
+            job, reason=error.message, failure=WAITING, remedies=error.remedies,
             not_before=not_before, attempt_counts=False,
         )  # fmt: skip
         log.info("job.waits", reason=error.message, seconds=seconds)

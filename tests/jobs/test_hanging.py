@@ -350,6 +350,7 @@ def test_adopted_results_do_not_hang_again(shop: Workshop) -> None:
     class Done:
         job_id, style, input_sha256 = "a1", "oil", "0" * 64
         result, result_sha256 = "oil/a.png", "0" * 64
+        degraded = ()
 
     arrival = Dropped("a.png", 1, 2, {"oil": "a.png"})
     assert shop.journal.adopt([(arrival, [Done()])], 7.0) == 1  # type: ignore[list-item]  # it has all that matters

@@ -23,7 +23,7 @@ from styled.jobs.backstage import Backstage
 from styled.jobs.job import Job
 from styled.jobs.lookahead import BYTES_PER_PIXEL, SHARE_OF_FREE, Lookahead
 from styled.jobs.preparation import Prepared, prepare
-from styled.jobs.worker import LOOK_AGAIN_SECONDS
+from styled.jobs.worker import STYLE_RETRY_SECONDS
 from tests.jobs.conftest import PATIENCE_SECONDS, Died, Dropped, LogLines, Workshop, picture
 
 AHEAD, IN_ITS_TURN = "ahead", "in its turn"
@@ -150,13 +150,14 @@ def test_both_styles_of_a_photo_are_read(busy: Workshop, readings: Readings) -> 
 
 def test_a_job_that_waits_for_its_time_is_not_read(busy: Workshop, readings: Readings) -> None:
     """The one whose turn is next is."""
-    busy.drop("cut.png", picture()[:-40])
+    (busy.base / "styles/ink.png").unlink()
+    busy.drop("waiting.png", None, "ink")
     busy.work()
     assert busy.states() == ["queued"]
     while_the_first_is_painted(busy)
     drop_two(busy)
     busy.work()
-    assert readings.of("cut.png") == [IN_ITS_TURN]
+    assert readings.of("waiting.png") == [IN_ITS_TURN]
     assert readings.of("two.png") == [AHEAD]
 
 
@@ -423,7 +424,7 @@ def test_a_style_picture_that_is_gone_holds_its_job_up(busy: Workshop, readings:
     assert busy.states() == ["done", "queued"]
     job = busy.jobs()[1]
     assert (job.attempts, job.failure) == (0, "waiting")
-    assert job.not_before <= busy.now + LOOK_AGAIN_SECONDS
+    assert job.not_before <= busy.now + STYLE_RETRY_SECONDS
     image.write_bytes(picture("crimson", (48, 40)))
     busy.work_and_wait()
     assert busy.states() == ["done", "done"]
@@ -509,19 +510,17 @@ def test_a_hopeless_photo_is_rejected_in_its_turn(busy: Workshop, readings: Read
     assert busy.files("inbox") == []
 
 
-def test_a_photo_that_is_cut_off_waits_for_its_rest(busy: Workshop, readings: Readings) -> None:
-    """Its patience begins with its turn, and it costs nobody an attempt."""
+def test_a_photo_that_is_cut_off_is_rejected_in_its_turn(
+    busy: Workshop, readings: Readings
+) -> None:
+    """Not when it is read ahead: by its turn there may be another one."""
     while_the_first_is_painted(busy)
     busy.drop("one.png")
     busy.drop("cut.png", picture("olive")[:-40])
     busy.work()
     assert readings.of("cut.png")[:2] == [AHEAD, IN_ITS_TURN]
-    job = busy.jobs()[1]
-    assert (str(job.state), job.attempts, job.failure) == ("queued", 0, "waiting")
-    assert busy.files("rejected") == []
-    busy.drop("cut.png", picture("olive"))
-    busy.work_and_wait()
-    assert busy.states() == ["done", "cancelled", "done"]
+    assert busy.states() == ["done", "rejected"]
+    assert busy.jobs()[1].failure == "incomplete"
 
 
 PIXELS = 40 * 36

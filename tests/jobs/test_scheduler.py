@@ -21,6 +21,7 @@ from styled.jobs.scheduler import (
     TIDIED_AFTER_JOBS,
     History,
 )
+from styled.jobs.worker import STYLE_RETRY_SECONDS
 from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
 
@@ -169,7 +170,7 @@ def test_a_full_archive_keeps_the_original_and_the_result(
 
     def refuse(source: Path, destination: Path) -> None:
         with resource_errors(destination):
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("styled.delivery.publisher.move_whole", refuse)
 
@@ -327,11 +328,18 @@ def test_an_idle_scheduler_sleeps_until_it_is_woken(shop: Workshop) -> None:
 
 def test_an_idle_scheduler_wakes_for_the_next_waiting_job(shop: Workshop) -> None:
     """It sleeps exactly until the first waiting job is due."""
-    shop.drop("photo.png", picture()[:-40])
-    shop.wake.on_wait = lambda: shop.stop.set() if shop.states() == ["rejected"] else None
+    image = shop.base / "styles/oil.png"
+    image.rename(shop.base / "away.png")
+    shop.drop()
+
+    def bring_back() -> None:
+        (shop.base / "away.png").rename(image)
+
+    world = [lambda: None, bring_back, shop.stop.set]
+    shop.wake.on_wait = lambda: world[len(shop.wake.waits) - 1]()
     shop.scheduler.run()
-    assert set(shop.wake.waits) == {5.0, IDLE_SECONDS}
-    assert sum(shop.wake.waits) == 60 + IDLE_SECONDS
+    assert shop.wake.waits == [STYLE_RETRY_SECONDS, STYLE_RETRY_SECONDS, IDLE_SECONDS]
+    assert shop.states() == ["done"]
 
 
 def test_a_stop_ends_the_work_after_the_present_job(shop: Workshop) -> None:
@@ -430,7 +438,7 @@ def test_a_photo_in_a_folder_of_somebody_else_stops_no_others(
 ) -> None:
     """It is painted, stays where it is, and that is said; the next one is painted."""
     monkeypatch.setattr(Path, "rename", _forbidden_from("trip", Path.rename))
-    monkeypatch.setattr(os, "access", lambda path, mode, **_: "trip" not in str(path))
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: "inbox/trip" not in str(path))
     shop.drop("trip/a.png")
     shop.drop("z.png", picture("olive"))
     shop.work()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
 from styled.jobs.job import JobState
-from styled.jobs.worker import FIRST_RETRY_SECONDS, LOOK_AGAIN_SECONDS
+from styled.jobs.worker import FIRST_RETRY_SECONDS, STYLE_RETRY_SECONDS
 from styled.photos.saving import _LONGEST_EDGE_PX
 from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
@@ -174,43 +174,38 @@ def test_an_engine_may_find_the_input_impossible_too(shop: Workshop) -> None:
 # Incomplete
 
 
-def test_a_truncated_photo_waits_for_its_rest(shop: Workshop) -> None:
-    """A photo that ends too early goes back to waiting, and no attempt is counted."""
+def test_a_truncated_photo_is_rejected(shop: Workshop) -> None:
+    """Intake has waited for its rest; that it is incomplete is said."""
     shop.drop("photo.png", picture()[:-40])
-    shop.work()
-    job = shop.job()
-    assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 0, "waiting")
-    assert job.not_before == shop.now + LOOK_AGAIN_SECONDS
-    assert shop.files("inbox") == ["photo.png"]
-    assert shop.files("rejected") == []
-
-
-def test_a_truncated_photo_is_rejected_after_the_grace(shop: Workshop) -> None:
-    """A photo that stays incomplete for `truncated_grace_seconds` is rejected, not before."""
-    shop.drop("photo.png", picture()[:-40])
-    shop.work()
-    shop.now += 59
-    shop.work()
-    assert shop.states() == ["queued"]
-    shop.now += LOOK_AGAIN_SECONDS
     shop.work()
     assert shop.states() == ["rejected"]
     assert shop.sidecar("rejected/oil/photo.png.json")["rejected"]["failure"] == "incomplete"
 
 
-def test_a_photo_whose_rest_arrives_is_painted(shop: Workshop) -> None:
-    """A change of the file makes a new job of it with a grace of its own."""
-    shop.drop("photo.png", picture()[:-40])
+def test_a_photo_that_changes_while_it_is_read_is_not_rejected(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is neither the old nor the new one; the new one is a job of its own."""
+    path = shop.drop("photo.png")
+    fstat = os.fstat
+    looks = []
+
+    def change_in_between(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if os.path.samestat(found, path.stat()):
+            looks.append(descriptor)
+            if len(looks) == 1:
+                with open(path, "ab") as stream:
+                    stream.write(b"more")
+        return found
+
+    monkeypatch.setattr(os, "fstat", change_in_between)
     shop.work()
-    shop.now += 1000
-    shop.drop("photo.png", picture()[:-20])
-    shop.work()
-    assert shop.states() == ["cancelled", "queued"]
-    shop.drop("photo.png", picture())
-    shop.now += LOOK_AGAIN_SECONDS
-    shop.work()
-    assert shop.states() == ["cancelled", "cancelled", "done"]
-    assert shop.files("inbox") == shop.files("rejected") == []
+    monkeypatch.undo()
+    assert shop.states() == ["cancelled"]
+    assert "changed while it was read" in str(shop.job().reason)
+    assert shop.files("inbox") == ["photo.png"]
+    assert shop.files("rejected") == []
 
 
 # The engine
@@ -264,17 +259,19 @@ def test_retries_are_ever_farther_apart_and_let_others_pass(shop: Workshop) -> N
 def test_a_clock_that_jumps_holds_nobody_up(shop: Workshop, jump: float) -> None:
     """Set back by years, a waiting job does not wait for years; set forward, none is given up."""
     shop.engine.at_step = fail_with(EngineFailure("out of memory"))
+    image = shop.base / "styles/ink.png"
+    image.rename(shop.base / "away.png")
     shop.drop("failing.png")
-    shop.drop("cut.png", picture()[:-40])
+    shop.drop("waiting.png", None, "ink")
     shop.work()
     assert shop.states() == ["queued", "queued"]
     shop.engine.at_step = lambda step: None
     shop.jump += jump
     shop.work()
     assert shop.states() == ["done", "queued"]
-    shop.drop("cut.png", picture())
+    (shop.base / "away.png").rename(image)
     shop.work_and_wait()
-    assert shop.states() == ["done", "cancelled", "done"]
+    assert shop.states() == ["done", "done"]
 
 
 def test_an_engine_that_recovers_finishes_the_job(shop: Workshop) -> None:
@@ -699,7 +696,7 @@ def test_an_unreadable_style_stops_only_its_own_jobs(shop: Workshop, damage: byt
     assert shop.jobs()[0].attempts == 0
     assert "styles/oil.png" in str(shop.jobs()[0].reason)
     image.write_bytes(picture("crimson"))
-    shop.now += LOOK_AGAIN_SECONDS
+    shop.now += STYLE_RETRY_SECONDS
     shop.work()
     assert shop.states() == ["done", "done"]
 
