@@ -151,23 +151,32 @@ def convolution_dtype(precision: Precision, device: torch.device) -> torch.dtype
 def bfloat16_share(device: torch.device) -> float:
     """Return the time of a convolution in bfloat16 over that in float32, both ways, by trial."""
     try:
-        fast, exact = (
-            min(_seconds(device, dtype) for _ in range(_TRIALS))
-            for dtype in (torch.bfloat16, torch.float32)
-        )
+        # Where it is emulated it may take a hundred times as long: then a small trial will do.
+        share = _share(device, _SMALL_EDGE_PX, trials=2)
+        if share > _HOPELESS:
+            return share
+        return _share(device, _EDGE_PX.get(device.type, 96), _TRIALS)
     except (RuntimeError, NotImplementedError):
         return float("inf")  # not on this device
+
+
+def _share(device: torch.device, edge_px: int, trials: int) -> float:
+    fast, exact = (
+        min(_seconds(device, dtype, edge_px) for _ in range(trials))
+        for dtype in (torch.bfloat16, torch.float32)
+    )
     return fast / exact
 
 
+_HOPELESS = 4.0
+_SMALL_EDGE_PX = 16
 _TRIALS = 4  # of which the first pays for what is loaded on demand
 _CHANNELS = 128
 _EDGE_PX = {"cpu": 96, "cuda": 512, "mps": 256}  # enough work to time that, not its launch
 
 
-def _seconds(device: torch.device, dtype: torch.dtype) -> float:
-    edge = _EDGE_PX.get(device.type, 96)
-    features = torch.ones(1, _CHANNELS, edge, edge, device=device, dtype=dtype)
+def _seconds(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
+    features = torch.ones(1, _CHANNELS, edge_px, edge_px, device=device, dtype=dtype)
     kernel = torch.ones(_CHANNELS, _CHANNELS, 3, 3, device=device, dtype=dtype)
     features.requires_grad_()
     _wait_for(device)

@@ -91,16 +91,30 @@ def test_auto_takes_bfloat16_only_where_it_is_clearly_faster(
 
 def test_the_share_is_the_quotient_of_the_shortest_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several trials the fastest counts; what else the machine does only makes them slower."""
-    assert 0.01 < bfloat16_share(CPU) < 100  # measured in earnest
-    times = iter([9.0, 2.0, 3.0, 8.0, 9.0, 5.0, 4.0, 8.0])
-    monkeypatch.setattr(device_module, "_seconds", lambda device, dtype: next(times))
+    assert bfloat16_share(CPU) > 0.01  # measured in earnest
+    times = iter([2.0, 1.0, 1.0, 1.0, 9.0, 2.0, 3.0, 8.0, 9.0, 5.0, 4.0, 8.0])
+    monkeypatch.setattr(device_module, "_seconds", lambda device, dtype, edge_px: next(times))
     assert bfloat16_share(CPU) == 0.5
+
+
+def test_where_bfloat16_is_emulated_a_small_trial_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full one would take ten seconds of each start."""
+    sizes = []
+
+    def emulated(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
+        sizes.append(edge_px)
+        return 0.1 if dtype is torch.bfloat16 else 0.001
+
+    monkeypatch.setattr(device_module, "_seconds", emulated)
+    assert bfloat16_share(CPU) == 100.0
+    assert set(sizes) == {min(sizes)}
+    assert len(sizes) == 4
 
 
 def test_a_device_without_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the trial fails, `auto` stays with float32."""
 
-    def refused(device: torch.device, dtype: torch.dtype) -> float:
+    def refused(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
         raise RuntimeError("BFloat16 is not supported on this device")
 
     monkeypatch.setattr(device_module, "_seconds", refused)

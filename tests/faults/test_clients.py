@@ -49,11 +49,11 @@ def studio(weights: Path) -> Iterator[Studio]:
 
 @pytest.fixture
 def source(studio: Studio) -> Path:
-    """Return a photo of some 300 kB, outside the inbox."""
+    """Return a photo of some megabytes, outside the inbox."""
     path = studio.folder / "aside" / "photo.jpg"
     path.parent.mkdir()
     coffee = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # no types
-    coffee.save(path, quality=98)
+    coffee.resize((2400, 1600)).save(path, quality=99)
     return path
 
 
@@ -246,7 +246,7 @@ def test_an_rsync_that_pauses(studio: Studio, source: Path, how: str) -> None:
     elsewhere.mkdir()
     options = [str(elsewhere) if word == "TEMP" else word for word in RSYNC[how]]
     folder = studio.folder / "inbox/swirls"
-    command = ["rsync", "--whole-file", "--bwlimit=200", *options, str(source), f"{folder}/"]
+    command = ["rsync", "--whole-file", "--bwlimit=1000", *options, str(source), f"{folder}/"]
     written = elsewhere if how == "temp-dir" else folder
     with watching(studio) as daemon, paused_in_the_middle(command, written, len(data)):
         assert_painted_once(studio, daemon, data, "photo.jpg")
@@ -262,7 +262,7 @@ def test_an_scp_that_pauses(studio: Studio, source: Path, tmp_path: Path, protoc
     folder = studio.folder / "inbox/swirls"
     with sshd(tmp_path) as (port, key), watching(studio) as daemon:
         command = [
-            "scp", "-q", "-F", "/dev/null", "-P", str(port), "-i", str(key), "-l", "1600",
+            "scp", "-q", "-F", "/dev/null", "-P", str(port), "-i", str(key), "-l", "8000",
             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             *(["-O"] if protocol == "scp" else []), str(source), f"root@127.0.0.1:{folder}/",
         ]  # fmt: skip
@@ -387,7 +387,7 @@ def test_an_smb_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path)
         )  # fmt: skip
         with open(pipe, "wb", buffering=0) as stream:
             stream.write(data[: len(data) // 2])
-            daemon.wait_until(lambda: any(sizes_in(studio.folder / "inbox")), 30)
+            daemon.wait_for("input.awaited", seconds=30)  # smbclient may hold back what it has read
             time.sleep(PAUSE_SECONDS)
             assert states_of_jobs(studio) == []
             stream.write(data[len(data) // 2 :])
