@@ -213,8 +213,10 @@ def input_stuck(source: Path, error: BaseException | None) -> InputStuck:
         why = f"the folder {source.parent} may not be changed by styled"
     else:
         why = f"the system forbids it ({getattr(error, 'strerror', None) or 'nobody knows why'})"
+    remedies = ["mount it writable"] if getattr(error, "errno", None) == errno.EROFS else []
     return InputStuck(
         f"{source} can't be moved: {why}",
+        *remedies,
         "give styled's user write permission to that folder; where it is sticky (chmod -t "
         "removes that), the file has to belong to styled's user, and it may not be immutable "
         "(lsattr shows that)",

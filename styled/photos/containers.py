@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 _WINDOW_BYTES = 1 << 16
 
@@ -78,7 +78,7 @@ class FileView:
         return self._window[offset : offset + count]
 
 
-def _unpack(form: str, data: Bytes, position: int) -> tuple[int, ...]:
+def _unpack(form: str, data: Bytes, position: int) -> tuple[Any, ...]:
     return struct.unpack(form, data[position : position + struct.calcsize(form)])
 
 
@@ -222,7 +222,7 @@ def excess_in(data: bytes, found: str) -> str | None:
 def _png_is_cut(data: Bytes) -> bool:
     position = 8
     while True:
-        (length,), kind = _unpack(">I", data, position), data[position + 4 : position + 8]
+        length, kind = _unpack(">I4s", data, position)
         position += 12 + length
         if kind == b"IEND":
             return position > len(data)
@@ -268,7 +268,7 @@ def _avif_is_cut(data: Bytes) -> bool:
     position = 0
     kinds = set()
     while position < len(data):
-        (length,), kind = _unpack(">I", data, position), data[position + 4 : position + 8]
+        length, kind = _unpack(">I4s", data, position)
         if length == 1:  # the length did not fit into 32 bits
             (length,) = _unpack(">Q", data, position + 8)
         if length < 8:  # 0: to the end of the file; the others make no sense

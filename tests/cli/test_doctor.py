@@ -114,8 +114,8 @@ def test_where_all_is_well_that_is_said(run: Run, here: Path) -> None:
     *lines, last = result.output.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "ok    version", "ok    configuration", "ok    daemon", "ok    permissions", "ok    disks",
-        "ok    inbox, outbox, state", "ok    inotify", "ok    journal", "ok    styles",
-        "ok    weights", "ok    device",
+        "ok    inbox, outbox, state", "ok    inotify", "ok    uploads", "ok    journal",
+        "ok    styles", "ok    weights", "ok    device",
     ]  # fmt: skip
     assert last == "all is well"
     assert f"styled {__version__}, Python 3." in result.output
