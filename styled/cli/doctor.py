@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from rich.text import Text
@@ -21,8 +22,9 @@ from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.jobs.database import open_existing_database
-from styled.jobs.job import JobState
+from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
+from styled.jobs.looking import JournalReader
 from styled.ops import doctor
 from styled.ops.doctor import Finding
 from styled.ops.lines import printable
@@ -41,6 +43,9 @@ _REMEDIES = {
     "device": "set engine.device to auto or cpu",
 }
 """What to do where an error does not say so itself."""
+
+MOST_BLOCKED, MOST_REASONS = 500, 5
+"""How many waiting jobs are looked at, and how many of their reasons are named."""
 
 _COLOURS = {"ok": "bold green", "warn": "bold yellow", "fail": "bold red"}
 
@@ -154,6 +159,7 @@ def _journal(config: Config) -> Iterator[Finding]:
         journal = Journal.open_read_only(path)
         try:
             counts, oldest = journal.counts(), journal.oldest_waiting()
+            blocked = _blocked(journal)
         finally:
             journal.close()
     except NoJournal:
@@ -164,6 +170,13 @@ def _journal(config: Config) -> Iterator[Finding]:
             "fail", "journal", error.message, error.remedies or ("restart styled",), exit_code=75
         )
         return
+    for reason, (number, remedies) in blocked.items():
+        yield Finding(
+            "warn",
+            "queue",
+            f"{some(number, 'job')} waiting: {reason}",
+            remedies or ("see the log",),
+        )
     waiting = counts.get(JobState.QUEUED, 0)
     words = f"{size(path.stat().st_size)}, sound; {some(waiting, 'job')} waiting"
     waited = 0.0 if oldest is None else time.time() - oldest
@@ -174,6 +187,15 @@ def _journal(config: Config) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("ok", "journal", words)
+
+
+def _blocked(journal: JournalReader) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Return for what the first jobs of the queue wait: how many do, and what helps."""
+    found: dict[str, tuple[int, tuple[str, ...]]] = {}
+    for job in journal.in_state(JobState.QUEUED, limit=MOST_BLOCKED):
+        if job.failure == WAITING and job.reason is not None:
+            found[job.reason] = found.get(job.reason, (0, ()))[0] + 1, job.remedies
+    return dict(islice(found.items(), MOST_REASONS))
 
 
 def _caught(

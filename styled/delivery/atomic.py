@@ -14,6 +14,7 @@ from typing import IO
 
 from styled.errors import DiskTrouble, Forbidden, InputStuck, PlaceRefused, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
+from styled.ownership import give_to_owner_of
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 
@@ -150,27 +151,6 @@ def make_folder(path: Path) -> None:
         for folder in reversed(missing):
             give_to_owner_of(folder.parent, folder)
             sync_folder(folder.parent)
-
-
-def give_to_owner_of(folder: Path, made: Path | int) -> None:
-    """Let what root has just made in a folder belong to whom the folder does.
-
-    Else `sudo styled once` would leave folders and files that the daemon can't write.
-
-    Args:
-        folder: What `made` lies in.
-        made: A path, which is not followed if it is a link, or a descriptor.
-
-    Raises:
-        OSError: the file system does not allow it.
-    """
-    if os.geteuid() != 0:
-        return
-    owner = folder.stat()
-    if isinstance(made, int):
-        os.fchown(made, owner.st_uid, owner.st_gid)
-    else:
-        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def is_writable(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from styled.delivery.atomic import make_folder, resource_errors, write_whole
 from styled.delivery.page import page_file, records_in
 from styled.delivery.records import Record
 from styled.errors import InputRejected, ResourceUnavailable
+from styled.ownership import give_to_owner_of
 
 PAGE, FILES = "gallery.html", "gallery_files"
 
@@ -58,6 +59,7 @@ class GalleryFiles:
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise _not_ours(path)
+                give_to_owner_of(path.parent, descriptor)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX if wait else _AT_ONCE)
                 except BlockingIOError:

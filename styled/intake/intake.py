@@ -6,7 +6,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import Found, Skipped, scan
+from styled.intake.scanning import Found, ScanNotes, Skipped, scan
 from styled.intake.settling import SettleGate, UnfinishedFile
 from styled.intake.unfinished import UnfinishedCheck
 from styled.intake.watching import Watcher
@@ -95,15 +95,6 @@ MOST_REPORTED = 200
 """How many paths of each kind a report names."""
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What one look comes across beside the files that are taken."""
-
-    unpaired: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    folders: set[str] = field(default_factory=set)
-
-
 class _Stopping(Exception):
     """Told to stop amid a look."""
 
@@ -173,6 +164,7 @@ class Intake:
         self._on_trouble = on_trouble
         self._on_report = on_report
         self.report = InboxReport()
+        self._unpaired = 0
         self._unfinished: list[UnfinishedFile] = []
         self._now = now
         self._beat = beat
@@ -216,9 +208,9 @@ class Intake:
         began = self._clock()
         try:
             self._require_inbox()
-            seen = _Seen()
-            found = self._until_stopped(scan(self._inbox, self._ignore, seen.skipped))
-            self._hand_on(self._gate.pass_settled(self._paired(found, seen), began))
+            notes, self._unpaired = ScanNotes(), 0
+            found = self._until_stopped(scan(self._inbox, self._ignore, notes))
+            self._hand_on(self._gate.pass_settled(self._paired(found), began))
         except ResourceUnavailable as error:
             # What was let through but not handed on must come again.
             self._gate.forget()
@@ -233,7 +225,7 @@ class Intake:
             log.info("inbox.recovered")
             self._trouble = None
             self._on_trouble(None)
-        self._note_report(seen)
+        self._note_report(notes)
         self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
@@ -250,33 +242,30 @@ class Intake:
             self._beat(0.0)
             yield file
 
-    def _paired(self, found: Iterable[Found], seen: _Seen) -> Iterator[Found]:
+    def _paired(self, found: Iterable[Found]) -> Iterator[Found]:
         """Pass on what belongs to a style; the rest stays where it is, and is counted."""
         for file in found:
-            folder, _, below = file.path.partition("/")
-            if below:
-                seen.folders.add(folder)
             if self._pairing.destinations(file.path):
                 yield file
             else:
-                seen.unpaired += 1
+                self._unpaired += 1
 
-    def _note_report(self, seen: _Seen) -> None:
+    def _note_report(self, notes: ScanNotes) -> None:
         """Log what is new among what is not taken, and hand it on where it has changed."""
         before, offset = self.report, self._now() - self._clock()
         unfinished = self._gate.unfinished()[:MOST_REPORTED]
         names = (*self._pairing.styles, *self._pairing.folders)
         by_form = {_caseless(name): name for name in names}
         report = InboxReport(
-            seen.unpaired,
+            self._unpaired,
             tuple(
                 Waiting(file.path, file.reason, None if file.until is None else file.until + offset)
                 for file in unfinished
             ),
-            tuple(seen.skipped[:MOST_REPORTED]),
+            tuple(notes.skipped[:MOST_REPORTED]),
             tuple(
                 (folder, by_form[_caseless(folder)])
-                for folder in sorted(seen.folders.difference(names))
+                for folder in sorted(set(notes.folders).difference(names))
                 if _caseless(folder) in by_form
             ),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -50,6 +50,19 @@ class Skipped:
     reason: str
 
 
+@dataclass(slots=True)
+class ScanNotes:
+    """What a scan comes across beside files.
+
+    Attributes:
+        folders: Names of the folders in the inbox itself.
+        skipped: What can't be looked into.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
 CONTROL_SUFFIXES = (".aria2", ".st")
 """Files that aria2 and axel keep beside what they download, and delete at its end."""
 
@@ -60,20 +73,20 @@ DEEPEST_FOLDER = 100
 """Folders nested more deeply are passed over: nobody sorts photos like that."""
 
 
-def scan(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped] | None = None) -> Iterator[Found]:
+def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> Iterator[Found]:
     """Yield every regular file below `inbox`.
 
     The files of a folder come in the order of their names, and before those of the folders
     in it. Symbolic links, pipes, sockets and devices are neither followed nor opened. What
     vanishes during the look, or can't be looked into, is passed over until the next one; the
-    latter is added to `skipped`.
+    latter is noted.
 
     Raises:
         ResourceUnavailable: the inbox itself is gone or can't be read.
     """
     # Folders wait by name, and each is read to its end before the next is opened: there may
     # be more of them than a process may have open at once.
-    skipped = [] if skipped is None else skipped
+    notes = ScanNotes() if notes is None else notes
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -86,7 +99,7 @@ def scan(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped] | None = None)
                     f"the inbox {inbox} can't be read: {error.strerror}",
                     "mount it, make it again or mend its permissions; work goes on by itself",
                 ) from error
-            _pass_over(folder, error, skipped)
+            _pass_over(folder, error, notes.skipped)
             continue
         folders = []
         control_files = _ControlFiles(entry.name for entry in entries)
@@ -97,13 +110,15 @@ def scan(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped] | None = None)
             try:
                 facts = entry.stat(follow_symlinks=False)
             except OSError as error:
-                _pass_over(path, error, skipped)
+                _pass_over(path, error, notes.skipped)
                 continue
             if stat.S_ISDIR(facts.st_mode):
+                if not folder:
+                    notes.folders.append(entry.name)
                 if path.count("/") < DEEPEST_FOLDER:
                     folders.append(path)
                 else:
-                    _skip(Skipped(path, "nested too deeply"), skipped)
+                    _skip(Skipped(path, "nested too deeply"), notes.skipped)
             elif stat.S_ISREG(facts.st_mode):
                 control_file = control_files.of(entry.name, facts.st_size)
                 yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino, control_file)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from styled.errors import DiskTrouble, JournalDamaged, NoJournal, ResourceUnavailable
+from styled.ownership import give_to_owner_of
 
 _TABLES = """
 CREATE TABLE jobs (
@@ -76,6 +78,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         ResourceUnavailable: it can't be opened or written, or is of a newer version.
     """
     with sqlite_errors(path), ExitStack() as on_failure:
+        _make_file(path)
         connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         on_failure.callback(connection.close)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -98,6 +101,16 @@ def open_database(path: Path) -> sqlite3.Connection:
             )
         on_failure.pop_all()
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Make the file where there is none: SQLite's other files get the owner that this one has."""
+    with suppress(OSError):  # SQLite will say what is wrong
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            give_to_owner_of(path.parent, descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection:

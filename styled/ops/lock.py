@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from styled.errors import InUse, ResourceUnavailable
+from styled.ownership import give_to_owner_of
 
 LOCK_ATTEMPTS = 5
 LOCK_RETRY_SECONDS = 0.02
@@ -48,6 +49,7 @@ class InstanceLock:
                 f"another styled (process {owner}) already works on {self._path.parent}",
                 "stop that one first, or give this one a configuration with other folders",
             ) from error
+        give_to_owner_of(self._path.parent, descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor

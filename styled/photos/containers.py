@@ -225,10 +225,10 @@ def _png_is_cut(data: Bytes) -> bool:
         length, kind = _unpack(">I4s", data, position)
         position += 12 + length
         if kind == b"IEND":
-            return position > len(data)
+            return bool(position > len(data))
         if not kind.isalpha():
             # Zeros are what a copy that reserves its space first has not written yet.
-            return kind == b"\0\0\0\0"
+            return bool(kind == b"\0\0\0\0")
 
 
 def _gif_is_cut(data: Bytes) -> bool:

@@ -16,7 +16,7 @@ from styled.errors import ResourceUnavailable
 from styled.intake import intake as module
 from styled.intake.intake import POLL_SECONDS, REST_SECONDS, Intake, Mode, SettledInput
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import Found, Skipped, scan
+from styled.intake.scanning import Found, ScanNotes, scan
 from styled.mounts import Mount
 
 NIGHT = Pairing(("night", "wave"), {}, "night")
@@ -425,10 +425,10 @@ def test_an_unexpected_error_does_not_end_the_watch(
 ) -> None:
     """It is logged, and the next look finds what the failed one has not."""
 
-    def scan_later(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped]) -> Iterator[Found]:
+    def scan_later(inbox: Path, ignore: IgnoreRules, notes: ScanNotes) -> Iterator[Found]:
         if bench.clock() < 5.0:
             raise RuntimeError("nobody thought of this")
-        return scan(inbox, ignore, skipped)
+        return scan(inbox, ignore, notes)
 
     monkeypatch.setattr(module, "scan", scan_later)
     bench.put("a.jpg")
@@ -443,7 +443,7 @@ def test_long_looks_are_rare(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     """An inbox that takes ten seconds to look at is looked at every hundred."""
     looks = []
 
-    def scan_slowly(inbox: Path, ignore: IgnoreRules, skipped: list[Skipped]) -> Iterator[Found]:
+    def scan_slowly(inbox: Path, ignore: IgnoreRules, notes: ScanNotes) -> Iterator[Found]:
         looks.append(bench.clock())
         bench.clock.now += 10.0
         return iter(())

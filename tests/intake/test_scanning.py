@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.intake.scanning import DEEPEST_FOLDER, Found, Skipped, scan
+from styled.intake.scanning import DEEPEST_FOLDER, Found, ScanNotes, scan
 
 NOTHING_IGNORED = IgnoreRules([])
 
@@ -297,7 +297,8 @@ def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
     """With its path and the reason."""
     deep = tmp_path.joinpath(*["d"] * (DEEPEST_FOLDER + 1))
     deep.mkdir(parents=True)
-    skipped: list[Skipped] = []
-    assert list(scan(tmp_path, IgnoreRules([]), skipped)) == []
-    (one,) = skipped
+    notes = ScanNotes()
+    assert list(scan(tmp_path, IgnoreRules([]), notes)) == []
+    (one,) = notes.skipped
+    assert notes.folders == ["d"]
     assert (Path(one.path), one.reason) == (deep.relative_to(tmp_path), "nested too deeply")
