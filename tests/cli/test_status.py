@@ -467,3 +467,48 @@ def test_following_what_is_not_there_tells_the_remedy(run: Run, here: Path) -> N
     result = run("status", "--follow")
     assert result.exit_code == 73
     assert "there is no journal" in result.output
+
+
+INBOX = {
+    "unpaired": 0,
+    "unfinished": [
+        {"path": "slow.jpg", "reason": "is still open for writing", "until": None},
+        {"path": "cut.jpg", "reason": "ends too early", "until": 4_000_000_000.0},
+    ],
+    "skipped": [{"path": "private", "reason": "Permission denied"}],
+    "misspelled": [["Oil", "oil"]],
+}
+STUCK = [{"path": "a\udcff.jpg", "reason": "a.jpg can't be moved", "remedies": ["chmod -t it"]}]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) -> None:
+    """Files still arriving, folders that are closed or misspelled, photos that are stuck."""
+    journal.write_daemon(
+        inbox_report=json.dumps(INBOX), stuck_inputs=json.dumps(STUCK), stuck_count="7",
+        style_troubles=json.dumps({"oil": "styles/oil.png does not exist"}),
+        config_trouble="a reload has changed nothing: it is empty",
+    )  # fmt: skip
+    status = json.loads(run("status", "--json").stdout)
+    assert [file["path"] for file in status["unfinished"]] == ["slow.jpg", "cut.jpg"]
+    assert status["unfinished"][1]["until"] == "2096-10-02T07:06:40Z"
+    assert [(one["path"], one["reason"]) for one in status["unreadable"]] == [
+        ("private", "can't be looked into: Permission denied")
+    ]
+    assert [one["path"] for one in status["misspelled"]] == ["Oil"]
+    assert (status["stuck"][0]["path"], status["stuck_count"]) == ("a\\xff.jpg", 7)
+    assert status["troubles"] == [
+        "a reload has changed nothing: it is empty",
+        "the photos of oil wait: styles/oil.png does not exist",
+    ]
+    said = " ".join(run("status").output.split())
+    for words in (
+        "private: can't be looked into: Permission denied",
+        'Oil: is not the folder of "oil"',
+        "a\\xff.jpg: a.jpg can't be moved - chmod -t it",
+        "7 photos in all can't leave the inbox",
+        "still arriving: slow.jpg is still open for writing",
+        "still arriving: cut.jpg ends too early; judged as it is in",
+        "the photos of oil wait: styles/oil.png does not exist",
+    ):
+        assert words in said

@@ -187,3 +187,32 @@ def test_odd_keys_are_quoted_in_key_paths() -> None:
     assert dotted(("styles", "a.b", 0, "x\ny", "starry-night")) == (
         'styles."a.b".0."x\\ny".starry-night'
     )
+
+
+def test_a_style_whose_folder_would_be_left_alone_is_a_problem(problems: Problems) -> None:
+    """By the default patterns, or by those of the file; folders likewise, and whatever the case."""
+    assert problems(
+        """
+        styles:
+          sketch.TMP: {image: a.jpg}
+          oil: {image: a.jpg}
+        folders:
+          all~: [oil]
+        """
+    ) == [
+        'config.yaml:2: styles."sketch.TMP": its folder would be left alone: the name matches '
+        '"*.tmp" in intake.ignore; choose another name, or take out that pattern',
+        'config.yaml:5: folders.all~: its folder would be left alone: the name matches "*~" in '
+        "intake.ignore; choose another name, or take out that pattern",
+    ]
+    assert problems(
+        """
+        styles:
+          sketch.tmp: {image: a.jpg}
+          oil: {image: a.jpg}
+        intake: {ignore: ["o?l"]}
+        """
+    ) == [
+        'config.yaml:3: styles.oil: its folder would be left alone: the name matches "o?l" in '
+        "intake.ignore; choose another name, or take out that pattern",
+    ]
