@@ -104,6 +104,14 @@ class Deliverer:
         photos.require_room(result_format, *(prepared.result_size or (width, height)))
         self._delivery.require_writable(self._delivery.outbox, f"{job.style}/{name}")
 
+    def require_folder(self, job: Job) -> None:
+        """Do nothing if the folder that the job's result belongs in may be written.
+
+        Raises:
+            FolderNotWritable: it may not.
+        """
+        self._delivery.require_writable(self._delivery.outbox, f"{job.style}/{job.destination}")
+
     def deliver(
         self, job: Job, prepared: Prepared, outcome: Outcome, degradations: JobDegradations,
         prepare: float, optimise: float,

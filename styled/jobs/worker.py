@@ -52,8 +52,8 @@ log = structlog.get_logger()
 LOOK_AGAIN_SECONDS = 5.0
 """How long a job waits whose file can't be read just now."""
 
-STYLE_RETRY_SECONDS = 30.0
-"""How long a job waits whose style can't be used just now."""
+MENDED_SECONDS = 30.0
+"""How long a job waits whose style or place can't be used just now: until somebody mends that."""
 
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
@@ -234,7 +234,9 @@ class Worker:
         except InputIncomplete as error:
             # Intake has waited for the rest of it already.
             self._reject(job, error, "incomplete")
-        except (PlaceRefused, FolderNotWritable) as error:
+        except FolderNotWritable as error:
+            self._look_again_later(job, error, MENDED_SECONDS)
+        except PlaceRefused as error:
             self._look_again_later(job, error, LONGEST_RETRY_SECONDS)
         except MemoryShortage as error:
             # Others may be smaller: only this one waits, ever longer.
@@ -399,8 +401,9 @@ class Worker:
             if not lies_in(self._config.inbox, job.input):
                 raise FileNotFoundError(job.input)
             if job.failure == WAITING:
-                # It may wait for its style, and many may: they are not all read each time.
+                # For its style or its folder, and many may: they are not all read each time.
                 require_style(style)
+                self._deliverer.require_folder(job)
             if identity(source) == (job.size, job.mtime_ns):
                 ahead = self._lookahead.take(job, style) if self._lookahead else None
                 return ahead or self._read(job, style, self._config.intake.max_pixels)
@@ -414,10 +417,10 @@ class Worker:
         except FileNotFoundError:
             self._require_inbox()
             gone = "the input was removed before its turn"
-        except MemoryShortage:
+        except (MemoryShortage, FolderNotWritable):
             raise
         except StyleUnavailable as error:
-            self._look_again_later(job, error, STYLE_RETRY_SECONDS)
+            self._look_again_later(job, error, MENDED_SECONDS)
             return None
         except ResourceUnavailable as error:
             # One unreadable file must not stop all others.

@@ -120,16 +120,17 @@ def test_a_disk_that_turns_read_only_is_waited_out(studio: Studio, where: str) -
 
 
 @needs_setpriv
-@pytest.mark.parametrize("where", ["outbox", "archive"])
-def test_a_missing_permission_is_waited_out(studio: Studio, where: str) -> None:
+@pytest.mark.parametrize(("where", "waits"), [("outbox", "job.waits"), ("archive", "input.stuck")])
+def test_a_missing_permission_is_waited_out(studio: Studio, where: str, waits: str) -> None:
     """Nothing is rejected because of a folder's mode; once that is mended all is done."""
     drop_photos(studio)
     locked = studio.folder / where / "swirls"
     locked.mkdir(parents=True)
     locked.chmod(0o555)
     with studio.running(OBEYING_MODES) as daemon:
-        daemon.wait_for("queue.paused")
-        assert "Permission denied" in pauses(daemon)
+        daemon.wait_for(waits, 3)
+        assert str(locked) in str(daemon.events(waits)[0]["reason"])
+        assert daemon.events("queue.paused") == []
         assert studio.files("inbox") == list(PHOTOS)
         locked.chmod(0o755)
         daemon.wait_until(lambda: studio.files("inbox") == [])

@@ -23,7 +23,7 @@ from styled.jobs.backstage import Backstage
 from styled.jobs.job import Job
 from styled.jobs.lookahead import BYTES_PER_PIXEL, SHARE_OF_FREE, Lookahead
 from styled.jobs.preparation import Prepared, prepare
-from styled.jobs.worker import STYLE_RETRY_SECONDS
+from styled.jobs.worker import MENDED_SECONDS
 from tests.jobs.conftest import PATIENCE_SECONDS, Died, Dropped, LogLines, Workshop, picture
 
 AHEAD, IN_ITS_TURN = "ahead", "in its turn"
@@ -424,7 +424,7 @@ def test_a_style_picture_that_is_gone_holds_its_job_up(busy: Workshop, readings:
     assert busy.states() == ["done", "queued"]
     job = busy.jobs()[1]
     assert (job.attempts, job.failure) == (0, "waiting")
-    assert job.not_before <= busy.now + STYLE_RETRY_SECONDS
+    assert job.not_before <= busy.now + MENDED_SECONDS
     image.write_bytes(picture("crimson", (48, 40)))
     busy.work_and_wait()
     assert busy.states() == ["done", "done"]

@@ -21,7 +21,7 @@ from styled.jobs.scheduler import (
     TIDIED_AFTER_JOBS,
     History,
 )
-from styled.jobs.worker import STYLE_RETRY_SECONDS
+from styled.jobs.worker import MENDED_SECONDS
 from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
 
@@ -338,7 +338,7 @@ def test_an_idle_scheduler_wakes_for_the_next_waiting_job(shop: Workshop) -> Non
     world = [lambda: None, bring_back, shop.stop.set]
     shop.wake.on_wait = lambda: world[len(shop.wake.waits) - 1]()
     shop.scheduler.run()
-    assert shop.wake.waits == [STYLE_RETRY_SECONDS, STYLE_RETRY_SECONDS, IDLE_SECONDS]
+    assert shop.wake.waits == [MENDED_SECONDS, MENDED_SECONDS, IDLE_SECONDS]
     assert shop.states() == ["done"]
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
 from styled.jobs.job import JobState
-from styled.jobs.worker import FIRST_RETRY_SECONDS, STYLE_RETRY_SECONDS
+from styled.jobs.worker import FIRST_RETRY_SECONDS, MENDED_SECONDS
 from styled.photos.saving import _LONGEST_EDGE_PX
 from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
 
@@ -696,7 +696,7 @@ def test_an_unreadable_style_stops_only_its_own_jobs(shop: Workshop, damage: byt
     assert shop.jobs()[0].attempts == 0
     assert "styles/oil.png" in str(shop.jobs()[0].reason)
     image.write_bytes(picture("crimson"))
-    shop.now += STYLE_RETRY_SECONDS
+    shop.now += MENDED_SECONDS
     shop.work()
     assert shop.states() == ["done", "done"]
 
