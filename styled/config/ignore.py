@@ -41,6 +41,7 @@ DEFAULT_IGNORE = (
     "*.aria2",
     "*.aria2__temp",
     "*.st",
+    "*.lftp-pget-status",
     "*.!qB",
     "*.!ut",
     "*.!bt",

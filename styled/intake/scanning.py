@@ -63,8 +63,8 @@ class ScanNotes:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-CONTROL_SUFFIXES = (".aria2", ".st")
-"""Files that aria2 and axel keep beside what they download, and delete at its end."""
+CONTROL_SUFFIXES = (".aria2", ".st", ".lftp-pget-status")
+"""Files that aria2, axel and lftp keep beside what they download, and delete at its end."""
 
 PLACEHOLDER_SUFFIXES = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".crswap")
 """Files that browsers write to while an empty one holds the final name."""

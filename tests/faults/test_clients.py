@@ -323,22 +323,28 @@ def free_port() -> int:
 # Servers whose clients are slow
 
 
-def test_an_ftp_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
-    """To a real vsftpd, whose user is another than the daemon's."""
+@contextmanager
+def vsftpd(root: Path, folder: Path) -> Iterator[int]:
+    """Serve a folder by FTP, for reading and writing; yield the port."""
     need("vsftpd")
     if os.geteuid() != 0:
         pytest.skip("vsftpd is started as root")
-    data = source.read_bytes()
     port = free_port()
-    (tmp_path / "vsftpd.conf").write_text(
+    root.mkdir(exist_ok=True)
+    root.chmod(0o755)  # vsftpd refuses one that its user may write to
+    (folder / "vsftpd.conf").write_text(
         f"listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\n"
-        f"anonymous_enable=YES\nanon_root={studio.folder / 'inbox'}\nanon_upload_enable=YES\n"
+        f"anonymous_enable=YES\nanon_root={root}\nanon_upload_enable=YES\n"
         "write_enable=YES\nanon_umask=022\nno_anon_password=YES\nseccomp_sandbox=NO\n"
     )
-    with (
-        watching(studio) as daemon,
-        server([program("vsftpd"), str(tmp_path / "vsftpd.conf")], port),
-    ):
+    with server([program("vsftpd"), str(folder / "vsftpd.conf")], port):
+        yield port
+
+
+def test_an_ftp_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
+    """To a real vsftpd, whose user is another than the daemon's."""
+    data = source.read_bytes()
+    with vsftpd(studio.folder / "inbox", tmp_path) as port, watching(studio) as daemon:
         with ftplib.FTP() as client:
             client.connect("127.0.0.1", port, timeout=30)
             client.login()
@@ -350,6 +356,69 @@ def test_an_ftp_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path)
                 assert states_of_jobs(studio) == []
                 stream.sendall(data[len(data) // 2 :])
             client.voidresp()
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+def test_a_download_in_segments_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
+    """By lftp, which writes four parts at once and keeps a file of its own beside them."""
+    need("lftp")
+    data = source.read_bytes()
+    source.chmod(0o644)
+    folder = studio.folder / "inbox/swirls"
+    with vsftpd(source.parent, tmp_path) as port, watching(studio) as daemon:
+        command = [
+            "lftp", "--norc", "-c",
+            f"set net:limit-rate 400000; open ftp://127.0.0.1:{port}; "
+            f"pget -n 4 photo.jpg -o {folder}/photo.jpg",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, start_new_session=True)
+        daemon.wait_until(lambda: sum(sizes_in(folder)) > 0, 30)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(PAUSE_SECONDS)
+        assert states_of_jobs(studio) == []
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.wait(60) == 0
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+def test_a_download_that_is_killed_and_taken_up_where_it_was(
+    studio: Studio, source: Path, tmp_path: Path
+) -> None:
+    """By curl: for a while there is half a photo that nobody writes to."""
+    need("curl")
+    data = source.read_bytes()
+    source.chmod(0o644)
+    folder = studio.folder / "inbox/swirls"
+    command = ["curl", "-sS", "--noproxy", "*", "-C", "-", "-o", str(folder / "photo.jpg")]
+    with vsftpd(source.parent, tmp_path) as port, serving(data) as url, watching(studio) as daemon:
+        with subprocess.Popen([*command, url]) as process:
+            daemon.wait_for("input.awaited", seconds=30)
+            process.kill()
+        assert 0 < (folder / "photo.jpg").stat().st_size < len(data)
+        time.sleep(PAUSE_SECONDS)
+        assert states_of_jobs(studio) == []
+        subprocess.run([*command, f"ftp://127.0.0.1:{port}/photo.jpg"], check=True, timeout=60)
+        assert_painted_once(studio, daemon, data, "photo.jpg")
+
+
+def test_an_archive_that_is_unpacked_slowly(studio: Studio, source: Path, tmp_path: Path) -> None:
+    """By tar, which gives the photo its old date at the end."""
+    need("tar")
+    data = source.read_bytes()
+    os.utime(source, (1_000_000_000, 1_000_000_000))
+    archive = tmp_path / "photos.tar"
+    subprocess.run(["tar", "-cf", archive, "-C", source.parent, source.name], check=True)
+    packed = archive.read_bytes()
+    with watching(studio) as daemon:
+        with subprocess.Popen(
+            ["tar", "-x", "-C", studio.folder / "inbox/swirls"], stdin=subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(packed[: len(packed) // 2])
+            process.stdin.flush()
+            time.sleep(PAUSE_SECONDS)
+            assert states_of_jobs(studio) == []
+            process.stdin.write(packed[len(packed) // 2 :])
         assert_painted_once(studio, daemon, data, "photo.jpg")
 
 
