@@ -149,7 +149,8 @@ class Daemon:
             left = list(left_over(self._config.inbox, journal, intake))
         if self._worker is None:
             return OnceResult(0, left)
-        left += [Left(path, error.message) for path, error in self._worker.stuck.items()]
+        if self._config.output.after_success != "keep":  # then what can't leave is to stay
+            left += [Left(path, error.message) for path, error in self._worker.stuck.items()]
         return OnceResult(self._worker.rejected, left)
 
     def _next_command(self, within_seconds: float) -> _Command | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styled.files import readable
 from styled.intake.intake import Intake
-from styled.jobs.job import JobState
+from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
 
 BLOCKED_SECONDS = 15.0
@@ -79,11 +79,15 @@ class Patience:
         return now - self._blocked_since >= patience
 
     def _is_getting_on(self) -> bool:
+        for job in self._journal.in_state(JobState.RUNNING, limit=-1):
+            # One that has waited may fail again, however long it takes to.
+            is_new = job.failure != WAITING
+            if job.fraction > 0 or (
+                is_new and self._now() - (job.started_at or 0.0) > BEGINNING_SECONDS
+            ):
+                return True
         if self._journal.read_daemon().get("state", "").startswith("paused"):
             return False
-        for job in self._journal.in_state(JobState.RUNNING, limit=-1):
-            if self._now() - (job.started_at or 0.0) > BEGINNING_SECONDS:
-                return True
         return self._journal.has_work()
 
 
@@ -93,8 +97,5 @@ def left_over(inbox: Path, journal: Journal, intake: Intake) -> Iterator[Left]:
     for job in journal.in_state(JobState.QUEUED, JobState.RUNNING, limit=-1):
         reason = state if state.startswith("paused") else job.reason
         yield Left(readable(inbox / job.input), reason or "its turn did not come")
-    report = intake.report
-    for file in report.unfinished:
-        yield Left(readable(inbox / file.path), file.reason)
-    for one in report.skipped:
-        yield Left(readable(inbox / one.path), f"can't be looked into: {one.reason}")
+    for path, reason in intake.not_taken():
+        yield Left(readable(inbox / path), reason)

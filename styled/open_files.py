@@ -25,22 +25,23 @@ class Writers(Enum):
     UNKNOWN = auto()
 
 
-def open_regular(path: Path) -> int | None:
-    """Return a read-only descriptor of a regular file, None where there is none to be had.
+def open_regular(path: Path) -> int:
+    """Return a read-only descriptor of a regular file.
 
     Never waits, and never opens a link, a pipe or a device.
+
+    Raises:
+        BlockingIOError: another program has a lease on it, as Samba has where its client caches.
+        FileNotFoundError: there is no regular file.
+        OSError: it can't be opened, for instance because of a permission.
     """
-    try:
-        # Opening a device may have effects of its own, so it is not even tried.
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
+    # Opening a device may have effects of its own, so it is not even tried.
+    if stat.S_ISREG(os.lstat(path).st_mode):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)  # it was replaced in between
-    return None
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)  # it was replaced in between
+    raise FileNotFoundError(errno.ENOENT, "is no regular file", str(path))
 
 
 class WriterCheck:
@@ -55,8 +56,11 @@ class WriterCheck:
 
     def writers(self, path: Path) -> Writers:
         """Tell whether the regular file at `path` is open for writing."""
-        descriptor = open_regular(path)
-        if descriptor is None:
+        try:
+            descriptor = open_regular(path)
+        except BlockingIOError:
+            return Writers.SOME
+        except OSError:
             return Writers.UNKNOWN
         try:
             return self.writers_of(descriptor, path)

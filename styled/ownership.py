@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,14 +16,12 @@ def give_to_owner_of(folder: Path, made: Path | int) -> None:
     Args:
         folder: What `made` lies in.
         made: A path, which is not followed if it is a link, or a descriptor.
-
-    Raises:
-        OSError: the file system does not allow it.
     """
     if os.geteuid() != 0:
         return
-    owner = folder.stat()
-    if isinstance(made, int):
-        os.fchown(made, owner.st_uid, owner.st_gid)
-    else:
-        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    with suppress(OSError):  # such as on a network drive that knows no root
+        owner = folder.stat()
+        if isinstance(made, int):
+            os.fchown(made, owner.st_uid, owner.st_gid)
+        else:
+            os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)

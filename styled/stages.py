@@ -162,17 +162,23 @@ class Stages:
         for name in (*self.present.styles, *self.present.folders):
             try:
                 make_folder(self._config.inbox / name)
-            except Forbidden as error:
-                self.inbox_trouble = f"the inbox may only be read: {error.message}"
+            except ResourceUnavailable as error:
+                is_read_only = isinstance(error, Forbidden)
+                what = "the inbox may only be read" if is_read_only else "a folder is missing"
+                self.inbox_trouble = f"{what}: {error.message}"
                 if before is None:
-                    log.warning("inbox.read_only", reason=error.message, remedies=error.remedies)
-                return
+                    log.warning("inbox.not_prepared", reason=error.message, remedies=error.remedies)
 
     def check_styles(self, journal: Journal) -> None:
         """Note which styles can't be used just now."""
-        if self._style_check.check(self.present.styles):
-            _write(journal, style_troubles=json.dumps(self._style_check.troubles))
-            self.wake.set()
+        before = set(self._style_check.troubles)
+        if not self._style_check.check(self.present.styles):
+            return
+        _write(journal, style_troubles=json.dumps(self._style_check.troubles))
+        with suppress(ResourceUnavailable, JournalDamaged):  # they are tried again anyway
+            for style in before.difference(self._style_check.troubles):
+                journal.release_style(style)
+        self.wake.set()
 
     def _maintain(self, journal: Journal) -> None:
         """Mend and note what may change while the daemon runs; called now and then."""
@@ -223,7 +229,7 @@ class Stages:
             truncated_grace_seconds=config.intake.truncated_grace_seconds,
             open_grace_seconds=config.intake.open_grace_seconds,
             require_inbox=lambda: self._mounts.require(config.inbox),
-            make_folders=partial(self._maintain, journal),
+            maintain=partial(self._maintain, journal),
             on_degraded=note_degraded,
             on_trouble=lambda trouble: _write(journal, inbox_trouble=trouble or ""),
             on_report=lambda report: _write(journal, inbox_report=json.dumps(asdict(report))),

@@ -110,8 +110,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, photo: Path) -> None:
     (tmp_path / "link").symlink_to(photo)
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe", "missing", "."):
-        assert open_regular(tmp_path / name) is None
+        with pytest.raises(FileNotFoundError):
+            open_regular(tmp_path / name)
         assert WriterCheck().writers(tmp_path / name) is Writers.UNKNOWN
-    descriptor = open_regular(photo)
-    assert descriptor is not None
-    os.close(descriptor)
+    os.close(open_regular(photo))

@@ -46,7 +46,7 @@ def _run_command() -> int:
         finally:
             sys.stdout.flush()
     except SystemExit as ended:
-        return int(ended.code or 0)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -151,7 +151,9 @@ def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
     return told(
         path, "rejected", f"{sidecar.input.path} in {_style(sidecar)}: {sidecar.rejected.reason}",
         remedies=[*sidecar.rejected.remedies,
-                  f"to have it tried once more: styled retry {readable(original)}"],
+                  f"to have it tried once more: styled retry {readable(original)}"
+                  if os.path.lexists(original)
+                  else "it never left the inbox: change it there to have it tried once more"],
     )  # fmt: skip
 
 

@@ -239,7 +239,12 @@ def of_jobs(path: str, jobs: list[Job], scene: Scene) -> Explanation:
         reasons += [f"degraded: {degradation.message}" for degradation in job.degraded]
         remedies += job.remedies
         if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
-            remedies.append(f"to have it tried once more: styled retry {job.id}")
+            is_stuck = job.original is not None and not os.path.lexists(job.original)
+            remedies.append(
+                "to have it tried once more: change it where it lies, or put it there anew"
+                if is_stuck
+                else f"to have it tried once more: styled retry {job.id}"
+            )
     for one in scene.stuck:
         if one.path == readable(jobs[0].input):
             reasons.append(f"the photo can't leave the inbox: {one.reason}")
@@ -297,7 +302,10 @@ def _story(job: Job, scene: Scene) -> str:
         place = scene.config.outbox / (job.result or "")
         there = "" if os.path.exists(place) else " (it is not there any more)"
         return f"was painted {when}: {readable(place)}{there}"
-    lies = f"; it lies in {readable(job.original)}" if job.original else ""
+    lies = ""
+    if job.original:
+        is_there = os.path.lexists(job.original)
+        lies = f"; it lies in {readable(job.original)}" if is_there else "; it never left the inbox"
     if job.failure == ON_REQUEST:
         return f"was cancelled on request {when}{lies}"
     word = "was rejected" if job.state is JobState.REJECTED else "was cancelled"

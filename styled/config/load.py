@@ -43,7 +43,10 @@ def require_styles(config: Config) -> None:
         ConfigError: it names none.
     """
     if not config.styles:
-        is_empty = config.path is not None and config.path.stat().st_size == 0
+        try:
+            is_empty = config.path is not None and config.path.stat().st_size == 0
+        except OSError:
+            is_empty = False
         raise ConfigError(
             f"{config.path or 'the configuration'}: "
             + ("is empty" if is_empty else "names no style, so nothing would ever be painted"),

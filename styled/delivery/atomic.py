@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,9 @@ from typing import IO
 from styled.errors import DiskTrouble, Forbidden, InputStuck, PlaceRefused, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
 from styled.ownership import give_to_owner_of
+
+COPIED_AT_ONCE = 1 << 20
+"""Bytes."""
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 
@@ -71,7 +75,7 @@ def move_whole(source: Path, destination: Path) -> None:
                 raise input_stuck(source, error) from error
             if error.errno != errno.EXDEV:
                 raise
-            if not is_writable(source.parent):
+            if not is_writable(source.parent) or _is_kept_by_sticky_bit(source):
                 raise input_stuck(source, error) from error  # before gigabytes are copied
             _copy(source, destination)
             # Two file systems know of no common order: without this a power cut could
@@ -119,7 +123,7 @@ def _copy(source: Path, destination: Path) -> None:
     temporary = _temporary_beside(destination)
     before = _state_of(source)
     try:
-        shutil.copyfile(source, temporary, follow_symlinks=False)
+        _copy_bytes(source, temporary)
         with suppress(OSError):  # times and permissions are a courtesy
             shutil.copystat(source, temporary, follow_symlinks=False)
         with open(temporary, "rb") as file:
@@ -132,6 +136,40 @@ def _copy(source: Path, destination: Path) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _copy_bytes(source: Path, destination: Path) -> None:
+    """Copy what is in a file to a new one.
+
+    Raises:
+        InputStuck: the source can't be read, which is not the destination's fault.
+        OSError: the destination can't be written.
+    """
+    with open(destination, "xb") as written:
+        try:
+            read = open(source, "rb", opener=_open_no_link)  # noqa: SIM115  # closed just below
+        except OSError as error:
+            raise input_stuck(source, error) from error
+        with read:
+            while True:
+                try:
+                    data = read.read(COPIED_AT_ONCE)
+                except OSError as error:
+                    raise input_stuck(source, error) from error
+                if not data:
+                    return
+                written.write(data)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _is_kept_by_sticky_bit(source: Path) -> bool:
+    """Tell whether only the owner of a file, or of its folder, may take it out, and we are not."""
+    folder = source.parent.stat()
+    owners = (0, folder.st_uid, source.lstat().st_uid)
+    return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
 
 
 def _state_of(path: Path) -> tuple[int, int, int]:
@@ -200,7 +238,7 @@ def input_stuck(source: Path, error: BaseException | None) -> InputStuck:
         "give styled's user write permission to that folder; where it is sticky (chmod -t "
         "removes that), the file has to belong to styled's user, and it may not be immutable "
         "(lsattr shows that)",
-        "or set output.after_success to keep",
+        "or, for photos that are painted, set output.after_success to keep",
     )
 
 

@@ -19,6 +19,7 @@ from styled.delivery.atomic import (
     move_whole,
     resource_errors,
     sweep_temporaries,
+    sync_folder,
     write_whole,
 )
 from styled.delivery.names import candidates, free_folder, free_place, sidecar_of
@@ -105,11 +106,10 @@ class Publisher:
 
         Raises:
             FolderNotWritable: the folder that it belongs in, or would be made in, may not be
-                written, although `root` may.
+                written; of `root` itself and of its disk that says nothing.
         """
-        folder = (root / relative).parent
-        existing = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
-        if existing != root and is_writable(root) and not is_writable(existing):
+        existing = _existing((root / relative).parent)
+        if existing != root and not is_writable(existing) and not _is_read_only(root):
             raise _not_writable(existing)
 
     def publish_result(self, path: Path, data: bytes) -> None:
@@ -244,6 +244,10 @@ class Publisher:
                 with self._one_folder(last):
                     move_whole(source, last)
             elif not keep:
+                if last is not None:
+                    # The process that has put it there may have died before this.
+                    with resource_errors(last):
+                        sync_folder(last.parent)
                 _delete_input(source)
         except ResourceUnavailable:
             if identity(source) != same_as:
@@ -260,7 +264,7 @@ class Publisher:
 
     @contextmanager
     def _one_folder(self, path: Path) -> Iterator[None]:
-        """Blame the folder of `path` alone for what is forbidden, where its root is writable.
+        """Blame the folder of `path` alone for what is forbidden, unless its root is to blame.
 
         Raises:
             FolderNotWritable: in place of `Forbidden`.
@@ -271,8 +275,9 @@ class Publisher:
             raise
         except Forbidden as error:
             for root in (self.outbox, self.rejected, self.archive):
-                if path.is_relative_to(root) and path.parent != root and is_writable(root):
-                    raise _not_writable(path.parent) from error
+                existing = _existing(path.parent)
+                if existing != root and existing.is_relative_to(root) and not _is_read_only(root):
+                    raise _not_writable(existing) from error
             raise
 
     def _copy(self, source: Path, destination: Path | None, *, apart: bool) -> None:
@@ -283,11 +288,20 @@ class Publisher:
 
 
 def _not_writable(folder: Path) -> FolderNotWritable:
-    existing = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
     return FolderNotWritable(
-        f"the folder {existing} may not be written by styled",
-        f"give it to styled's user: chown USER {existing}",
+        f"the folder {folder} may not be written by styled",
+        f"give it to styled's user: chown USER {folder}",
     )
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    return next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+
+
+def _is_read_only(root: Path) -> bool:
+    """Tell whether the disk of a folder is mounted for reading alone."""
+    return bool(os.statvfs(root).f_flag & os.ST_RDONLY)
 
 
 def _delete_input(source: Path) -> None:

@@ -121,7 +121,7 @@ class Intake:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         require_inbox: Callable[[], None] = lambda: None,
-        make_folders: Callable[[], None] = lambda: None,
+        maintain: Callable[[], None] = lambda: None,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
         on_trouble: Callable[[str | None], None] = lambda trouble: None,
         on_report: Callable[[InboxReport], None] = lambda report: None,
@@ -145,7 +145,7 @@ class Intake:
             now: Unix time.
             require_inbox: Called before each look; raises ResourceUnavailable where the
                 inbox is not there, even if a folder of its name is.
-            make_folders: Called every `rescan_seconds`, to bring back what was removed.
+            maintain: Called every `rescan_seconds`, to bring back folders that were removed.
             on_degraded: Told whenever watching fails, and with None once it works again.
             on_trouble: Told what is wrong with the inbox, and with None once nothing is.
             on_report: Told what is not taken, whenever that has changed.
@@ -159,7 +159,7 @@ class Intake:
         self._rescan_seconds = rescan_seconds
         self._clock = clock
         self._require_inbox = require_inbox
-        self._make_folders = make_folders
+        self._maintain = maintain
         self._on_degraded = on_degraded
         self._on_trouble = on_trouble
         self._on_report = on_report
@@ -229,6 +229,13 @@ class Intake:
         self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
+    def not_taken(self) -> list[tuple[str, str]]:
+        """Return what the last look has left, each path with the reason."""
+        if self._trouble is not None:
+            return [("", self._trouble)]
+        skipped = [(one.path, f"can't be looked into: {one.reason}") for one in self.report.skipped]
+        return [*self._gate.not_taken(), *skipped]
+
     def look_at_everything_again(self, pairing: Pairing) -> None:
         """Use another pairing from now on, for everything that lies in the inbox."""
         self._pairing = pairing
@@ -269,10 +276,8 @@ class Intake:
                 if _caseless(folder) in by_form
             ),
         )
-        # Times of day differ by a little each time.
-        if unfinished == self._unfinished and replace(report, unfinished=()) == replace(
-            before, unfinished=()
-        ):
+        is_same = replace(report, unfinished=()) == replace(before, unfinished=())
+        if is_same and _rounded(unfinished) == _rounded(self._unfinished):
             return
         if report.unpaired and not before.unpaired:
             log.warning("inbox.unpaired", count=report.unpaired)
@@ -329,7 +334,7 @@ class Intake:
             self._gate.forget()
             self._writer_check.forget_mounts()
             self._next_full_look = self._clock() + self._rarely(self._rescan_seconds)
-            self._make_folders()
+            self._maintain()
         self._watch(thoroughly=is_full)
         self.look()
 
@@ -376,6 +381,14 @@ class Intake:
             f"{self._inbox} is on a network drive ({mount.kind}), which does not tell of new "
             "files (to accept that: intake.mode: polling)"
         )
+
+
+def _rounded(unfinished: Sequence[UnfinishedFile]) -> list[tuple[str, str, int | None]]:
+    """Return files with the tens of seconds until they are judged: each change puts that off."""
+    return [
+        (file.path, file.reason, None if file.until is None else int(file.until // 10))
+        for file in unfinished
+    ]
 
 
 def _caseless(name: str) -> str:

@@ -10,7 +10,9 @@ from styled.intake.scanning import Found
 from styled.intake.unfinished import Sign
 
 CHECK_AGAIN_SECONDS = 2.0
-"""How soon an unfinished file is looked at again where no event has come: a writer may end."""
+CHECK_AGAIN_SHARE = 0.1
+"""How soon an unfinished file is looked at again where no event has come, as a writer may end
+without one: ever later, as a share of the time that it has waited."""
 
 
 class FinishedCheck(Protocol):
@@ -92,10 +94,20 @@ class SettleGate:
         if now < tracked.since + self._settle_seconds:
             return False
         if not tracked.is_finished:
+            if self._is_known_to_wait(tracked, now):
+                return False
             tracked.sign = self._check.sign_of(tracked.found, now - tracked.since)
             tracked.checked_at = now
             tracked.is_finished = tracked.sign is None
         return tracked.is_finished
+
+    def _is_known_to_wait(self, tracked: _Tracked, now: float) -> bool:
+        """Tell whether a file that has not changed was looked into only just now."""
+        sign = tracked.sign
+        if sign is None or tracked.checked_at is None or not sign.is_of_content:
+            return False
+        ends = tracked.since + (sign.grace_seconds or 0.0)
+        return now < min(ends, tracked.checked_at + CHECK_AGAIN_SECONDS)
 
     def forget(self) -> None:
         """Let everything through once more, for instance because the styles have changed."""
@@ -118,11 +130,24 @@ class SettleGate:
 
     def next_settled_at(self) -> float | None:
         """Return when the next file may settle, None where all have."""
-        moments = [
-            tracked.since + self._settle_seconds
-            if tracked.checked_at is None
-            else tracked.checked_at + CHECK_AGAIN_SECONDS
-            for tracked in self._tracked.values()
-            if not tracked.let_through
+        return min(map(self._next_check_at, self._not_let_through()), default=None)
+
+    def not_taken(self) -> list[tuple[str, str]]:
+        """Return the files that have not been let through, and why."""
+        return [
+            (tracked.found.path, "has not stopped changing" if sign is None else sign.reason)
+            for tracked in self._not_let_through()
+            for sign in [tracked.sign]
         ]
-        return min(moments, default=None)
+
+    def _not_let_through(self) -> Iterator[_Tracked]:
+        return (tracked for tracked in self._tracked.values() if not tracked.let_through)
+
+    def _next_check_at(self, tracked: _Tracked) -> float:
+        if tracked.checked_at is None or tracked.sign is None:
+            return tracked.since + self._settle_seconds
+        waited = tracked.checked_at - tracked.since
+        again = tracked.checked_at + max(CHECK_AGAIN_SECONDS, CHECK_AGAIN_SHARE * waited)
+        if tracked.sign.grace_seconds is None:
+            return again
+        return min(again, max(tracked.since + tracked.sign.grace_seconds, tracked.checked_at))

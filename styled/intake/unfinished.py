@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from styled.intake.scanning import Found
 from styled.open_files import WriterCheck, Writers, open_regular
 from styled.photos.containers import FileView, could_become_picture, format_of, is_cut
+from styled.photos.opening import DEFAULT_LIMIT_BYTES
+
+log = structlog.get_logger()
 
 HEAD_BYTES = 16
 """No picture format begins with so many zeros."""
@@ -42,10 +47,12 @@ class Sign:
     Attributes:
         reason: In one sentence, beginning with a verb: "is empty".
         grace_seconds: How long after the file's last change it counts; None: as long as it shows.
+        is_of_content: Whether it can't go unless the file changes.
     """
 
     reason: str
     grace_seconds: float | None
+    is_of_content: bool = False
 
 
 class ClosedFiles(Protocol):
@@ -90,24 +97,52 @@ class UnfinishedCheck:
         if file.control_file is not None:
             yield Sign(f"waits for {file.control_file} beside it to go: a download goes on", None)
         path = self._inbox / file.path
-        descriptor = open_regular(path)
-        if descriptor is None:
-            return  # its job will say why, if it is still there
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            return  # it is gone, or no file any more
+        except BlockingIOError:
+            yield Sign(_OPEN, self._open_grace)
+            return
+        except OSError as error:
+            # Programs that copy permissions keep a file to themselves until its end.
+            yield Sign(f"can't be read: {error.strerror}", self._truncated_grace)
+            return
         try:
             writers = self._writer_check.writers_of(descriptor, path)
             if writers is Writers.SOME:
-                yield Sign("is still open for writing", self._open_grace)
-            found = os.fstat(descriptor)
-            reason = _missing(FileView(descriptor, found.st_size))
-            if reason is None and writers is not Writers.NONE:
-                is_closed = file.path in self._closed_files
-                reason = None if is_closed else _suspicion(descriptor, found)
+                yield Sign(_OPEN, self._open_grace)
+            is_known_to_be_closed = writers is Writers.NONE or file.path in self._closed_files
+            reason = _sign_in(descriptor, suspicious=not is_known_to_be_closed)
             if reason is not None:
-                yield Sign(reason, self._truncated_grace)
-        except OSError:
-            return  # a failing disk: its job will say so
+                yield Sign(reason, self._truncated_grace, is_of_content=True)
         finally:
             os.close(descriptor)
+
+
+_OPEN = "is still open for writing"
+
+
+def _sign_in(descriptor: int, *, suspicious: bool) -> str | None:
+    """Return what in a file makes it look unfinished, None where nothing does.
+
+    Args:
+        descriptor: Of the file.
+        suspicious: Whether to look for what may be in whole pictures as well.
+    """
+    try:
+        found = os.fstat(descriptor)
+        if found.st_size > DEFAULT_LIMIT_BYTES:
+            return None  # its job refuses it
+        reason = _missing(FileView(descriptor, found.st_size))
+        if reason is None and suspicious:
+            reason = _suspicion(descriptor, found)
+        return reason
+    # One file, whatever is in it, must not keep all others from being looked at: a failing disk,
+    # numbers that no memory holds. Its job will say what is wrong.
+    except Exception:
+        log.exception("input.not_checked")
+        return None
 
 
 def _missing(view: FileView) -> str | None:

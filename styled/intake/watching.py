@@ -13,6 +13,7 @@ import structlog
 from watchdog.events import (
     EVENT_TYPE_CLOSED,
     EVENT_TYPE_CLOSED_NO_WRITE,
+    EVENT_TYPE_CREATED,
     EVENT_TYPE_DELETED,
     EVENT_TYPE_MODIFIED,
     EVENT_TYPE_MOVED,
@@ -36,7 +37,9 @@ _WATCHED_INODE = re.compile(rb"^inotify wd:\S+ ino:([0-9a-f]+) ", re.MULTILINE)
 # Our own reading causes these; reacting would make every look cause the next.
 _OF_READING = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
 
-_OF_CHANGING = frozenset({EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED})
+_OF_CHANGING = frozenset(
+    {EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED}
+)
 
 
 class Watcher:
@@ -181,10 +184,15 @@ class _Hints(FileSystemEventHandler):
         # A folder that is made again at once may have the same number in the file system.
         if event.event_type == EVENT_TYPE_DELETED and event.src_path == self._folder:
             self.folder_is_gone = True
-        path = os.fsdecode(event.src_path).removeprefix(f"{self._folder}{os.sep}")
+        path = self._relative(event.src_path)
         if event.event_type == EVENT_TYPE_CLOSED:
             self._closed_files.add(path)
         elif event.event_type in _OF_CHANGING:
             self._closed_files.discard(path)
+            if event.event_type == EVENT_TYPE_MOVED:
+                self._closed_files.discard(self._relative(event.dest_path))
         if event.event_type not in _OF_READING:
             self._on_change()
+
+    def _relative(self, path: str | bytes) -> str:
+        return os.fsdecode(path).removeprefix(f"{self._folder}{os.sep}")

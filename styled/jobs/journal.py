@@ -19,7 +19,7 @@ from typing import Self
 from styled.degradation import Degradation
 from styled.files import readable
 from styled.jobs.database import open_database, open_existing_database, sqlite_errors
-from styled.jobs.job import Arrival, Job, JobProgress, JobState, Published
+from styled.jobs.job import WAITING, Arrival, Job, JobProgress, JobState, Published
 from styled.jobs.looking import (
     COLUMNS,
     LONGEST_WAIT_SECONDS,
@@ -112,6 +112,23 @@ class Journal(JournalReader):
                 0 if attempt_counts else 1,
                 job.id,
             ),
+        )
+
+    def postpone_style(
+        self, style: str, *, reason: str, remedies: Sequence[str], not_before: float
+    ) -> None:
+        """Have all queued jobs of a style wait: one by one they would be claimed in vain."""
+        self._execute(
+            "UPDATE jobs SET reason = ?, failure = ?, remedies = ?, not_before = ?"
+            " WHERE state = 'queued' AND style = ? AND NOT cancel_requested",
+            (_text(reason), WAITING, _json(remedies), not_before, style),
+        )
+
+    def release_style(self, style: str) -> None:
+        """Have the jobs of a style tried at once that wait for something to be mended."""
+        self._execute(
+            "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND style = ? AND failure = ?",
+            (style, WAITING),
         )
 
     def note_progress(self, job: Job, progress: JobProgress) -> bool:

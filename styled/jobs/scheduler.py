@@ -154,7 +154,10 @@ class Scheduler:
     def _retry_stuck(self) -> None:
         """See whether inputs may leave the inbox that could not."""
         before = set(self._worker.stuck)
-        self.tidy()
+        try:
+            self._worker.retry_stuck()
+        except ResourceUnavailable as error:
+            self._pause(error)
         is_same = before == set(self._worker.stuck)
         wait = min(2 * self._stuck_seconds, LONGEST_STUCK_SECONDS)
         self._stuck_seconds = wait if is_same else FIRST_STUCK_SECONDS

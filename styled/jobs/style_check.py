@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import structlog
 
@@ -24,6 +25,7 @@ class StyleCheck:
         """Refuse images of more than `max_pixels`."""
         self._max_pixels = max_pixels
         self._known_good: dict[str, Style] = {}
+        self._known_bad: dict[str, tuple[Style, list[tuple[int, int] | None]]] = {}
         self.troubles: dict[str, str] = {}
 
     def check(self, styles: Mapping[str, Style]) -> bool:
@@ -34,7 +36,7 @@ class StyleCheck:
         before = self.troubles
         self.troubles = {}
         for name, style in styles.items():
-            trouble = self._trouble_of(name, style)
+            trouble = self._trouble_of(name, style, before.get(name))
             if trouble is not None:
                 self.troubles[name] = trouble
                 if before.get(name) != trouble:
@@ -44,7 +46,7 @@ class StyleCheck:
         self._known_good = {name: one for name, one in self._known_good.items() if name in styles}
         return before != self.troubles
 
-    def _trouble_of(self, name: str, style: Style) -> str | None:
+    def _trouble_of(self, name: str, style: Style, before: str | None) -> str | None:
         if self._known_good.get(name) == style:
             try:
                 require_style(style)
@@ -52,8 +54,21 @@ class StyleCheck:
                 del self._known_good[name]
                 return error.message
             return None
+        seen = style, [_stamp(image.path) for image in style.images]
+        if before is not None and self._known_bad.get(name) == seen:
+            return before  # nothing has changed: no reason to decode it again
         problems = check_style(style, max_pixels=self._max_pixels)
         if problems:
+            self._known_bad[name] = seen
             return "; ".join(problems)
+        self._known_bad.pop(name, None)
         self._known_good[name] = style
         return None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

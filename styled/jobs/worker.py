@@ -41,6 +41,7 @@ from styled.jobs.frames import FrameStore
 from styled.jobs.job import ON_REQUEST, WAITING, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.lookahead import Lookahead, pixels_beside
+from styled.jobs.looking import FINISHED
 from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare, require_style
 from styled.jobs.previews import PreviewStore
@@ -235,7 +236,8 @@ class Worker:
             # Intake has waited for the rest of it already.
             self._reject(job, error, "incomplete")
         except FolderNotWritable as error:
-            self._look_again_later(job, error, MENDED_SECONDS)
+            again = job.failure == WAITING
+            self._look_again_later(job, error, LONGEST_RETRY_SECONDS if again else MENDED_SECONDS)
         except PlaceRefused as error:
             self._look_again_later(job, error, LONGEST_RETRY_SECONDS)
         except MemoryShortage as error:
@@ -277,11 +279,27 @@ class Worker:
                     self._config.output.after_success, self._open_files, self._now(),
                     again=again,
                 )  # fmt: skip
+                self._note_stuck(job.input, None)
         except (InputStuck, PlaceRefused, FolderNotWritable) as error:
-            # Only this one can't leave; it is tried again with whatever else is tidied up.
-            self._note_stuck(job.input, error)
-        else:
-            self._note_stuck(job.input, None)
+            # Only this one can't leave; it is tried again now and then.
+            with self._leaving:
+                self._note_stuck(job.input, error)
+
+    def retry_stuck(self) -> None:
+        """See whether inputs may leave the inbox that could not.
+
+        Raises:
+            ResourceUnavailable: as `retire`.
+        """
+        for path in list(self.stuck):
+            if self._stop.is_set():
+                return
+            self._beat(0.0)
+            jobs = [job for job in self._journal.jobs_about("input", path) if job.state in FINISHED]
+            if not jobs:
+                self.stuck.pop(path, None)  # it was forgotten meanwhile
+            for job in jobs[:1]:
+                self.retire(job, again=True)
 
     def _note_stuck(self, path: str, error: StyledError | None) -> None:
         before = self.stuck.pop(path, None)
@@ -421,6 +439,10 @@ class Worker:
             raise
         except StyleUnavailable as error:
             self._look_again_later(job, error, MENDED_SECONDS)
+            self._journal.postpone_style(
+                job.style, reason=error.message, remedies=error.remedies,
+                not_before=self._now() + MENDED_SECONDS,
+            )  # fmt: skip
             return None
         except ResourceUnavailable as error:
             # One unreadable file must not stop all others.

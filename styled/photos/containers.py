@@ -148,6 +148,11 @@ def could_become_picture(data: bytes) -> bool:
     return any(len(data) < len(magic) and _agrees(data, magic) for _, magic in _MAGICS)
 
 
+MOST_PARTS, MOST_BLOCKS = 20_000, 400_000
+"""How many parts of a file are gone through, and blocks of a GIF's frame: it may be made of
+millions of tiny ones. What has more is not called cut, and its decoder tells."""
+
+
 def is_cut(data: Bytes, name: str) -> bool:
     """Return whether a file of format `name` ends before its own structure says so.
 
@@ -175,14 +180,16 @@ def _jpeg_is_cut(data: Bytes) -> bool:
     # Segments are skipped by their length: an EXIF thumbnail is a whole JPEG in itself,
     # whose end-of-image marker must not be taken for the photo's.
     position = 2
-    while found := _search(_JPEG_MARKER, data, position):
+    for _ in range(MOST_PARTS):
+        if (found := _search(_JPEG_MARKER, data, position)) is None:
+            return True
         marker, position = found
         if marker not in _JPEG_WITHOUT_LENGTH:
             (length,) = _unpack(">H", data, position)
             position += length
         if marker == _JPEG_START_OF_SCAN:
             return data.find(b"\xff\xd9", position) < 0
-    return True
+    return False
 
 
 MOST_SCANS = 200
@@ -221,7 +228,7 @@ def excess_in(data: bytes, found: str) -> str | None:
 
 def _png_is_cut(data: Bytes) -> bool:
     position = 8
-    while True:
+    for _ in range(MOST_PARTS):
         length, kind = _unpack(">I4s", data, position)
         position += 12 + length
         if kind == b"IEND":
@@ -229,11 +236,12 @@ def _png_is_cut(data: Bytes) -> bool:
         if not kind.isalpha():
             # Zeros are what a copy that reserves its space first has not written yet.
             return bool(kind == b"\0\0\0\0")
+    return False
 
 
 def _gif_is_cut(data: Bytes) -> bool:
     position = 13 + _gif_palette_bytes(data[10])
-    while True:
+    for _ in range(MOST_PARTS):
         kind = data[position : position + 1]
         if kind == b"!":
             position += 2
@@ -241,9 +249,14 @@ def _gif_is_cut(data: Bytes) -> bool:
             position += 11 + _gif_palette_bytes(data[position + 9])
         else:
             return not kind  # else the trailer, or nonsense
-        while length := data[position]:
+        for _ in range(MOST_BLOCKS):
+            length = data[position]
             position += 1 + length
-        position += 1
+            if not length:
+                break
+        else:
+            return False
+    return False
 
 
 def _gif_palette_bytes(flags: int) -> int:
@@ -267,7 +280,9 @@ def _bmp_is_cut(data: Bytes) -> bool:
 def _avif_is_cut(data: Bytes) -> bool:
     position = 0
     kinds = set()
-    while position < len(data):
+    for _ in range(MOST_PARTS):
+        if position >= len(data):
+            break
         length, kind = _unpack(">I4s", data, position)
         if length == 1:  # the length did not fit into 32 bits
             (length,) = _unpack(">Q", data, position + 8)
@@ -308,7 +323,8 @@ def _tiff_is_cut(data: Bytes) -> bool:
             # Private fields are often damaged by editing and do not matter here.
             if position + length > len(data):
                 return True
-            if any(tag in pair for pair in _TIFF_PIXEL_SPANS) and kind in _TIFF_UNSIGNED:
+            is_span = any(tag in pair for pair in _TIFF_PIXEL_SPANS)
+            if is_span and kind in _TIFF_UNSIGNED and count <= MOST_PARTS:
                 form = f"{order}{count}{_TIFF_UNSIGNED[kind]}"
                 numbers[tag] = _unpack(form, data, position)
     return any(

@@ -342,7 +342,7 @@ def test_a_move_that_fails_leaves_the_source(
     """Nothing is deleted where the copy can't be finished."""
     source, destination = _two_folders(tmp_path)
     monkeypatch.setattr(Path, "rename", _raising(errno.EXDEV))
-    monkeypatch.setattr(shutil, "copyfile", _raising(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", _raising(errno.ENOSPC))
     with pytest.raises(ResourceUnavailable):
         move_whole(source, destination)
     assert source.read_bytes() == NEW

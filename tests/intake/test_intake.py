@@ -457,7 +457,7 @@ def test_long_looks_are_rare(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
 def test_folders_are_brought_back_at_each_full_look(bench: Bench) -> None:
     """Somebody may have removed or renamed the folder of a style."""
     made: list[float] = []
-    bench.intake._make_folders = lambda: made.append(bench.clock())
+    bench.intake._maintain = lambda: made.append(bench.clock())
     bench.clock.at(10.0, lambda: bench.put_and_hint("a.jpg"))
     bench.run_until(70.0)
     assert [round(moment) for moment in made] == [0, 30, 60]

@@ -201,6 +201,27 @@ def test_unfinished_files_are_looked_at_again_soon(gate: SettleGate, check: Scri
     assert gate.next_settled_at() == 1.0 + CHECK_AGAIN_SECONDS
 
 
+def test_an_unchanged_file_is_not_looked_into_at_every_look(
+    gate: SettleGate, check: ScriptedCheck
+) -> None:
+    """Others may change many times a second; what is missing in this one can't have come."""
+    check.signs["a.jpg"] = Sign("ends too early", grace_seconds=60.0, is_of_content=True)
+    settled(gate, [A], 0.0)
+    for moment in (1.0, 1.1, 1.2, 2.9):
+        assert settled(gate, [A], moment) == []
+    assert check.asked == ["a.jpg"]
+    settled(gate, [A], 1.0 + CHECK_AGAIN_SECONDS)
+    assert check.asked == ["a.jpg", "a.jpg"]
+
+
+def test_what_is_not_taken_is_known(gate: SettleGate, check: ScriptedCheck) -> None:
+    """Both what is unfinished and what never stops changing."""
+    check.signs["b.jpg"] = Sign("is empty", grace_seconds=60.0)
+    settled(gate, [A, B], 0.0)
+    settled(gate, [GROWN, B], 1.0)
+    assert gate.not_taken() == [("a.jpg", "has not stopped changing"), ("b.jpg", "is empty")]
+
+
 def test_a_finished_file_is_looked_into_once(gate: SettleGate, check: ScriptedCheck) -> None:
     """A hundred thousand files are not read again every half minute."""
     settled(gate, [A], 0.0)

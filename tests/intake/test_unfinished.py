@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
 from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
@@ -82,7 +84,7 @@ def test_an_empty_file_waits_for_its_grace(tmp_path: Path) -> None:
     """And is judged then."""
     path = tmp_path / "photo.jpg"
     path.touch()
-    assert sign_of(path) == Sign("is empty", GRACE)
+    assert sign_of(path) == Sign("is empty", GRACE, is_of_content=True)
     assert sign_of(path, waited=GRACE) is None
 
 
@@ -114,7 +116,7 @@ def test_the_first_bytes_of_a_picture_wait(tmp_path: Path, start: bytes) -> None
     """They may become one."""
     path = tmp_path / "photo"
     path.write_bytes(start)
-    assert sign_of(path) == Sign("ends too early", GRACE)
+    assert sign_of(path) == Sign("ends too early", GRACE, is_of_content=True)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "BMP", "TIFF"])
@@ -206,3 +208,51 @@ def test_a_file_that_vanishes_shows_no_sign(tmp_path: Path) -> None:
     )
     path.unlink()
     assert check.sign_of(Found("photo.jpg", 1, found.st_mtime_ns, found.st_ino), 1.0) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_file_that_may_not_be_read_yet_waits(tmp_path: Path) -> None:
+    """Programs that copy permissions set them at the end; then its job says what is wrong."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded("JPEG"))
+    path.chmod(0o600)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            pytest.skip(f"others may not look into {folder}")
+    os.seteuid(61001)
+    try:
+        assert sign_of(path) == Sign("can't be read: Permission denied", GRACE)
+        assert sign_of(path, waited=GRACE) is None
+    finally:
+        os.seteuid(0)
+
+
+def tiff_with_counts(count: int) -> bytes:
+    """Return the head of a BigTIFF that claims so many strips."""
+    entries = [(256, 4, 1, 64), (257, 4, 1, 64), (273, 16, count, 16), (279, 16, count, 16)]
+    directory = struct.pack("<Q", len(entries))
+    for tag, kind, number, value in entries:
+        directory += struct.pack("<HHQQ", tag, kind, number, value)
+    return b"II+\0" + struct.pack("<HHQ", 8, 0, 16) + directory + bytes(8)
+
+
+HOSTILE = {
+    "a TIFF of a terabyte of strips": (tiff_with_counts(1 << 36), 1 << 40),
+    "a TIFF of a gigabyte of strips": (tiff_with_counts(1 << 26), 1 << 30),
+    "a JPEG of tiny segments": (b"\xff\xd8" + b"\xff\xe0\0\2" * 250_000, None),
+    "a GIF of tiny blocks": (b"GIF89a" + bytes(7) + b"!\xfe" + b"\1x" * 3_000_000, None),
+    "a PNG of tiny chunks": (b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0tEXt\0\0\0\0" * 500_000, None),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_looking_into_a_hostile_file_takes_no_time(tmp_path: Path, name: str) -> None:
+    """Nor memory, nor does it end the look: its job will say what is wrong with it."""
+    data, size = HOSTILE[name]
+    path = tmp_path / "photo"
+    path.write_bytes(data)
+    if size is not None:
+        os.truncate(path, size)
+    began = time.process_time()
+    sign_of(path, Writers.UNKNOWN)
+    assert time.process_time() - began < 2.0
