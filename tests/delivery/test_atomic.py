@@ -46,7 +46,6 @@ class Calls:
         (Path, "rename"),
         (Path, "replace"),
         (Path, "unlink"),
-        (shutil, "copyfile"),
         (shutil, "copystat"),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -468,7 +467,6 @@ def _refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(Path, "rename", refuse)
-    monkeypatch.setattr(shutil, "copyfile", refuse)
     monkeypatch.setattr("builtins.open", refuse)
 
 
