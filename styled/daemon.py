@@ -44,7 +44,7 @@ from styled.open_files import WriterCheck, Writers
 from styled.ops.pulse import Pulse
 from styled.ops.service import ServiceManager
 from styled.signals import signals_handled
-from styled.stages import SCHEDULER, OnBytes, Stages, build_engine, check_styles
+from styled.stages import SCHEDULER, OnBytes, Stages, build_engine, check_styles, note_state
 from styled.vigil import Vigil
 
 log = structlog.get_logger()
@@ -320,9 +320,9 @@ class Daemon:
             check_styles(config, known=self._stages.present.styles)
         except StyledError as error:
             log.error("config.kept", reason=str(error))
-            _note(journal, config_trouble=f"a reload has changed nothing: {error.message}")
+            note_state(journal, config_trouble=f"a reload has changed nothing: {error.message}")
             return
-        _note(journal, config_trouble="")
+        note_state(journal, config_trouble="")
         self._stages.present = config
         self._stages.bring_back_folders()
         intake.look_at_everything_again(self._stages.pairing())
@@ -370,11 +370,6 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:  # some editors delete it before they write it
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _note(journal: Journal, **state: str) -> None:
-    with suppress(ResourceUnavailable, JournalDamaged):  # the log has it
-        journal.write_daemon(**state)
 
 
 def _put_back_what_runs(journal: Journal) -> None:

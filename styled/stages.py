@@ -174,7 +174,7 @@ class Stages:
         before = set(self._style_check.troubles)
         if not self._style_check.check(self.present.styles):
             return
-        _write(journal, style_troubles=json.dumps(self._style_check.troubles))
+        note_state(journal, style_troubles=json.dumps(self._style_check.troubles))
         with suppress(ResourceUnavailable, JournalDamaged):  # they are tried again anyway
             for style in before.difference(self._style_check.troubles):
                 journal.release_style(style)
@@ -185,7 +185,7 @@ class Stages:
         before = self.inbox_trouble
         self.bring_back_folders()
         if self.inbox_trouble != before:
-            _write(journal, inbox_read_only=self.inbox_trouble or "")
+            note_state(journal, inbox_read_only=self.inbox_trouble or "")
         self.check_styles(journal)
 
     # Stages
@@ -215,7 +215,7 @@ class Stages:
         def note_degraded(reason: str | None) -> None:
             self._degraded = () if reason is None else (Degradation("polling", reason),)
             # The log has it, and sidecars will.
-            _write(journal, degraded_intake=json.dumps([asdict(one) for one in self._degraded]))
+            note_state(journal, degraded_intake=json.dumps([asdict(one) for one in self._degraded]))
 
         config = self._config
         return Intake(
@@ -231,8 +231,8 @@ class Stages:
             require_inbox=lambda: self._mounts.require(config.inbox),
             maintain=partial(self._maintain, journal),
             on_degraded=note_degraded,
-            on_trouble=lambda trouble: _write(journal, inbox_trouble=trouble or ""),
-            on_report=lambda report: _write(journal, inbox_report=json.dumps(asdict(report))),
+            on_trouble=lambda trouble: note_state(journal, inbox_trouble=trouble or ""),
+            on_report=lambda report: note_state(journal, inbox_report=json.dumps(asdict(report))),
             beat=partial(self._pulse.beat, INTAKE),
         )
 
@@ -329,9 +329,10 @@ class Stages:
         return gallery, HangingBackstage(hanger, backstage, self.wake.set)
 
 
-def _write(journal: Journal, **facts: str) -> None:
+def note_state(journal: Journal, **state: str) -> None:
+    """Have the journal remember something for `styled status`, if it can be written now."""
     with suppress(ResourceUnavailable, JournalDamaged):  # whoever works with it says more
-        journal.write_daemon(**facts)
+        journal.write_daemon(**state)
 
 
 def _write_beating(

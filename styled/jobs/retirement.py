@@ -34,7 +34,7 @@ def retire_input(
     inbox: Path,
     require_inbox: Callable[[], None],
     after_success: AfterSuccess,
-    open_files: OpenFiles,
+    writer_guard: WriterGuard,
     now: float,
     *,
     again: bool = False,
@@ -86,7 +86,7 @@ def retire_input(
     stuck: InputStuck | None = None
     try:
         if is_there and (places or not keep):
-            open_files.require_closed(source)
+            writer_guard.require_closed(source)
         was_there = is_there and delivery.take_original(
             source, list(places.values()), same_as=(job.size, job.mtime_ns), keep=keep
         )
@@ -111,7 +111,7 @@ def retire_input(
     log.debug("input.retired", path=readable(job.input), places=[str(p) for p in places.values()])
 
 
-class OpenFiles:
+class WriterGuard:
     """Keeps files from being moved away from under a program that still writes to them."""
 
     def __init__(self, grace_seconds: float) -> None:

@@ -46,7 +46,7 @@ from styled.jobs.painting import Cancelled, Painter, Painting, Stopped
 from styled.jobs.preparation import Prepared, prepare, require_style
 from styled.jobs.previews import PreviewStore
 from styled.jobs.protocols import Beat, Delivery, Engine, Gallery
-from styled.jobs.retirement import STYLE_REMOVED, OpenFiles, retire_input
+from styled.jobs.retirement import STYLE_REMOVED, WriterGuard, retire_input
 
 log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ class Worker:
         self._beat = collaborators.beat
         self._on_ended = collaborators.on_ended
         self._on_failed_attempt = collaborators.on_failed_attempt
-        self._open_files = OpenFiles(config.intake.open_grace_seconds)
+        self._writer_guard = WriterGuard(config.intake.open_grace_seconds)
         self._short_of_memory: dict[str, int] = {}  # job id -> how often in a row
         self.rejected = 0
         self.stuck: dict[str, StyledError] = {}
@@ -276,7 +276,7 @@ class Worker:
             with self._leaving:
                 retire_input(
                     job, self._journal, self._delivery, self._config.inbox, self._require_inbox,
-                    self._config.output.after_success, self._open_files, self._now(),
+                    self._config.output.after_success, self._writer_guard, self._now(),
                     again=again,
                 )  # fmt: skip
                 self._note_stuck(job.input, None)

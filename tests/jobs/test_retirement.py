@@ -12,7 +12,7 @@ import pytest
 from styled.errors import ResourceUnavailable
 from styled.jobs import retirement
 from styled.jobs.job import Job, JobState
-from styled.jobs.retirement import AfterSuccess, OpenFiles, retire_input
+from styled.jobs.retirement import AfterSuccess, WriterGuard, retire_input
 from tests.jobs.conftest import Workshop, picture
 
 
@@ -30,7 +30,8 @@ def end(shop: Workshop, *states: JobState) -> list[Job]:
 def retire(shop: Workshop, job: Job, after_success: AfterSuccess = "archive") -> None:
     retire_input(
         job, shop.journal, shop.publisher, shop.config.inbox,
-        lambda: shop.mounts.require(shop.config.inbox), after_success, OpenFiles(3600.0), shop.now,
+        lambda: shop.mounts.require(shop.config.inbox), after_success, WriterGuard(3600.0),
+        shop.now,
     )  # fmt: skip
 
 
