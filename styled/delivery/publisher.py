@@ -95,9 +95,7 @@ class Publisher:
             LONGEST_PATH_BYTES
         ):
             folders.pop()
-        folder = root
-        for part in folders:
-            folder = free_folder(folder, part)
+        folder = _free_folder_below(root, folders)
         self._make_folder(folder)
         return free_place(folder, name, sidecar=sidecar)
 
@@ -108,7 +106,7 @@ class Publisher:
             FolderNotWritable: the folder that it belongs in, or would be made in, may not be
                 written; of `root` itself and of its disk that says nothing.
         """
-        existing = _existing((root / relative).parent)
+        existing = _existing(_free_folder_below(root, Path(relative).parts[:-1]))
         if existing != root and not is_writable(existing) and not _is_read_only(root):
             raise _not_writable(existing)
 
@@ -294,9 +292,17 @@ def _not_writable(folder: Path) -> FolderNotWritable:
     )
 
 
+def _free_folder_below(root: Path, parts: Sequence[str]) -> Path:
+    """Return a folder that is there or may be made: a file in its way gives it another name."""
+    folder = root
+    for part in parts:
+        folder = free_folder(folder, part)
+    return folder
+
+
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that is there."""
-    return next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    return next(one for one in (folder, *folder.parents) if one.is_dir())
 
 
 def _is_read_only(root: Path) -> bool:

@@ -143,7 +143,7 @@ def test_a_truncated_upload_that_is_completed_later_is_done(studio: Studio) -> N
         data = studio.drop("ready.jpg", "coffee").read_bytes()
         upload = studio.folder / "inbox" / "upload.jpg"
         upload.write_bytes(data[: len(data) // 2])
-        daemon.wait_for("job.waits")
+        daemon.wait_for("input.awaited")
         with open(upload, "ab") as stream:
             stream.write(data[len(data) // 2 :])
         daemon.wait_until(lambda: studio.files("inbox") == [])

@@ -334,7 +334,7 @@ def test_every_hostile_picture_ends_as_it_should(studio: Studio) -> None:
     for name, data, _ in cases[: -len(late)]:
         (inbox / name).write_bytes(data)
     with Watchman(studio, "outbox"), studio.running_soon() as daemon:
-        daemon.wait_for("job.waits")
+        daemon.wait_for("input.awaited")
         for name, data, _ in late:
             elsewhere = studio.folder / name
             elsewhere.write_bytes(data)

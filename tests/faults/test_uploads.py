@@ -91,9 +91,8 @@ def test_uploads_that_pause_are_painted_once_they_are_whole(studio: Studio, asid
         (inbox / "half.jpg").write_bytes(half[: len(half) // 2])
         upload(inbox / "photo.jpg", data, pieces=4, pause_seconds=0.6)
         daemon.wait_for("job.published")
-        assert {event["input"] for event in daemon.events("job.waits")} == {
-            "half.jpg", "photo.jpg"
-        }  # fmt: skip
+        awaited = {event["path"] for event in daemon.events("input.awaited")}
+        assert awaited == {"half.jpg", "photo.jpg"}
         with open(inbox / "half.jpg", "ab") as stream:
             stream.write(half[len(half) // 2 :])
         wait_until_all_is_done(studio, daemon)
@@ -148,6 +147,21 @@ def test_a_truncated_upload_that_is_never_completed(studio: Studio, aside: Path)
     assert facts["input"]["sha256"] == sha256(half)
     assert facts["input"]["changed"] is False
     assert sidecar.with_suffix("").read_bytes() == half
+
+
+def test_an_empty_file_is_rejected_after_its_grace(studio: Studio) -> None:
+    """Nobody writes to it, and nothing has come."""
+    path = studio.folder / "inbox/photo.jpg"
+    with studio.running_soon() as daemon:
+        daemon.wait_for("daemon.started")
+        path.touch()
+        daemon.wait_for("input.awaited")
+        assert studio.files("rejected") == []
+        daemon.wait_for("job.rejected")
+        daemon.wait_until(lambda: not path.exists())
+    rejected = studio.sidecar("rejected/swirls/photo.jpg.json")["rejected"]
+    assert "is empty" in str(rejected["reason"])
+    assert rejected["remedies"] == ["Copy it again."]
 
 
 def test_a_rejected_file_is_replaced_by_a_good_one(studio: Studio, aside: Path) -> None:
