@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_an_idle_daemon_hardly_computes_and_hardly_writes(studio: Studio) -> Non
     """In a minute with nothing to do it says that it lives, and leaves processor and disk alone."""
     manager = Manager(studio.folder / "notify")
     as_service = ["env", f"NOTIFY_SOCKET={manager.address}", "WATCHDOG_USEC=20000000"]
-    with studio.running(as_service) as daemon:
+    with closing(manager.socket), studio.running(as_service) as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("a.png", size=(96, 64))
         daemon.wait_for("job.published")

@@ -114,14 +114,14 @@ def test_bad_input_is_rejected_in_words_and_the_next_photo_is_done(studio: Studi
         daemon.wait_until(lambda: studio.files("inbox") == [])
 
     assert studio.files("outbox") == ["swirls/whole.jpg", "swirls/whole.jpg.json"]
-    reasons = {
-        name: sidecar(studio.folder / "rejected/swirls" / f"{name}.json")["rejected"]["reason"]
+    rejected = {
+        name: sidecar(studio.folder / "rejected/swirls" / f"{name}.json")["rejected"]
         for name in ("letter.jpg", "empty.png", "corrupt.png", "truncated.jpg", "bomb.png")
     }
-    assert "not a picture" in str(reasons["letter.jpg"])
-    assert "empty" in str(reasons["empty.png"])
-    assert "max_pixels" in str(reasons["bomb.png"])
-    assert all(reasons.values())
+    assert "not a picture" in str(rejected["letter.jpg"]["reason"])
+    assert "empty" in str(rejected["empty.png"]["reason"])
+    assert "max_pixels" in str(rejected["bomb.png"]["remedies"])
+    assert all(one["reason"] and one["remedies"] for one in rejected.values())
     assert (studio.folder / "rejected/swirls/letter.jpg").read_text().startswith("Dear")
 
 
