@@ -202,7 +202,7 @@ def troubles_in(facts: Mapping[str, str]) -> list[str]:
     styles = json.loads(facts.get("style_troubles", "{}"))
     return [
         *(facts[trouble] for trouble in TROUBLES if facts.get(trouble)),
-        *(f"the photos of {style} wait: {reason}" for style, reason in styles.items()),
+        *(f"photos of the style {style} wait: {reason}" for style, reason in styles.items()),
     ]
 
 

@@ -499,7 +499,7 @@ def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) ->
     assert (status["stuck"][0]["path"], status["stuck_count"]) == ("a\\xff.jpg", 7)
     assert status["troubles"] == [
         "a reload has changed nothing: it is empty",
-        "the photos of oil wait: styles/oil.png does not exist",
+        "photos of the style oil wait: styles/oil.png does not exist",
     ]
     said = " ".join(run("status").output.split())
     for words in (
@@ -509,6 +509,6 @@ def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) ->
         "7 photos in all can't leave the inbox",
         "still arriving: slow.jpg is still open for writing",
         "still arriving: cut.jpg ends too early; judged as it is in",
-        "the photos of oil wait: styles/oil.png does not exist",
+        "photos of the style oil wait: styles/oil.png does not exist",
     ):
         assert words in said

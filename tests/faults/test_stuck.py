@@ -224,7 +224,7 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(studio: Studio) -
         daemon.wait_for("job.published")
         assert daemon.events("job.published")[0]["style"] == "swirls"
         (trouble,) = status_of(studio)["troubles"]
-        assert "the photos of coffee wait" in trouble
+        assert "photos of the style coffee wait" in trouble
         assert str(image) in trouble
         assert str(image) in studio.do("explain", str(studio.folder / "inbox/coffee/a.jpg")).stdout
         assert str(image) in " ".join(studio.do("doctor").stdout.split())
