@@ -23,7 +23,10 @@ SETTLING_SECONDS = 25.0
 IDLE_SECONDS = 60.0
 
 CPU_SECONDS = 0.4
+"""0.04 were measured, on 2 cores of an AMD EPYC; the rest is for slower machines."""
+
 WRITTEN_BYTES = 2000
+"""None were written when it was measured; one metrics file has some 8000."""
 
 
 @dataclass(frozen=True)
