@@ -45,14 +45,13 @@ def test_missing_weights_without_a_network_exit_69_with_three_remedies(studio: S
     ("old", "new", "said"),
     [
         ("styles:", "stiles:", 'did you mean "styles"'),
-        ("image: styles/swirls.png", "image: styles/none.png", "none.png does not exist"),
         ("steps: 3", "steps: many", "steps"),
     ],
 )
 def test_a_bad_configuration_exits_78_in_words(
     studio: Studio, old: str, new: str, said: str
 ) -> None:
-    """Unknown keys, missing style images and wrong values: 78, and what is wrong."""
+    """Unknown keys and wrong values: 78, and what is wrong."""
     studio.config.write_text(studio.config.read_text().replace(old, new))
     done = run(studio)
     assert done.returncode == 78
