@@ -10,13 +10,11 @@ import os
 import signal
 import sys
 
+from styled.cli.importing import INTERRUPTED, importing
 from styled.cli.streams import open_standard_streams
 from styled.signals import HANDLED, defer_reload, handle_signals
 
 DAEMON_COMMANDS = ("run", "once")
-
-INTERRUPTED = 130
-"""The exit code that shells have for a program that SIGINT has ended."""
 
 
 def main() -> None:
@@ -40,7 +38,8 @@ def main() -> None:
 def _run_command() -> int:
     try:
         try:
-            from styled.cli.main import app
+            with importing():
+                from styled.cli.main import app
 
             app(prog_name="styled")
         finally:
