@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import syslog
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from styled.cli import streams
 from styled.errors import (
     ConfigError,
     DeviceError,
@@ -91,6 +93,10 @@ def leave_with_usage_error(message: str) -> NoReturn:
 
 def _say(message: str) -> None:
     words = _printable_lines(message)
+    if streams.STANDARD_ERROR in streams.closed:
+        # As old init scripts start things: their messages go to the system's log.
+        syslog.openlog("styled", syslog.LOG_PID)
+        syslog.syslog(syslog.LOG_ERR, words)
     _print(Text.assemble(("styled: ", "bold red"), words))
 
 

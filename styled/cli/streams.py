@@ -20,6 +20,12 @@ ESCAPED = "styled.escaped"
 r"""The error handler that writes what an encoding lacks as `\uXXXX`, which JSON reads as well."""
 
 
+STANDARD_ERROR = 2
+
+closed: set[int] = set()
+"""Which of the descriptors 0 to 2 the process was started without."""
+
+
 def open_standard_streams() -> None:
     """Make all three standard streams usable, and safe to write anything to.
 
@@ -33,11 +39,12 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
+            closed.add(descriptor)
             _connect_to_null(descriptor)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
     sys.stdout = _text_stream(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text_stream(_Messages(2, "w", closefd=False), sys.stderr)
+    sys.stderr = _text_stream(_Messages(STANDARD_ERROR, "w", closefd=False), sys.stderr)
 
 
 class _Output(io.FileIO):

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -163,3 +164,22 @@ def test_an_ascii_locale_changes_nothing(studio: Studio, tmp_path: Path) -> None
     wrong = do("explain", "--nö-\udcff", PYTHONIOENCODING="ascii")
     assert (wrong.returncode, wrong.stdout) == (2, b"")
     assert rb"--n\u00f6-\udcff" in wrong.stderr
+
+
+def test_without_standard_error_the_system_s_log_has_the_message(painted: Studio) -> None:
+    """A start that fails is never silent, as long as there is a place for words."""
+    address = Path("/dev/log")
+    if os.geteuid() != 0 or os.path.lexists(address):
+        pytest.skip("the test listens in the place of the system's log, as root")
+    painted.config.write_text("engine: {weights: untrained, device: cpu}\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(address))
+        try:
+            done = redirected(painted.command("run"), "2>&-")
+            log.settimeout(10)
+            said = log.recv(4096).decode()
+        finally:
+            address.unlink()
+    assert done.returncode == 78
+    assert "styled[" in said
+    assert "names no style" in said
