@@ -144,7 +144,7 @@ class Daemon:
                 is_settled = intake.look()
                 if is_settled and not journal.unfinished_ids():
                     break
-                if patience.is_over(is_settled=is_settled):
+                if patience.is_over(may_settle=intake.may_settle()):
                     break
             left = list(left_over(self._config.inbox, journal, intake))
         if self._worker is None:

@@ -62,11 +62,11 @@ class Patience:
         self._now = now
         self._blocked_since: float | None = None
 
-    def is_over(self, *, is_settled: bool) -> bool:
+    def is_over(self, *, may_settle: bool) -> bool:
         """Tell whether nothing has moved for long enough; called several times a second.
 
         Args:
-            is_settled: Whether all files in the inbox are jobs by now.
+            may_settle: Whether a file in the inbox is still to be judged by what is in it.
         """
         if self._is_getting_on():
             self._blocked_since = None
@@ -75,7 +75,7 @@ class Patience:
         if self._blocked_since is None:
             self._blocked_since = now
         # A file that is cut off is judged after its grace; one that is open may stay so for hours.
-        patience = BLOCKED_SECONDS if is_settled else self._grace_seconds + BLOCKED_SECONDS
+        patience = BLOCKED_SECONDS + (self._grace_seconds if may_settle else 0.0)
         return now - self._blocked_since >= patience
 
     def _is_getting_on(self) -> bool:

@@ -229,6 +229,10 @@ class Intake:
         self._look_seconds = self._clock() - began
         return self._gate.next_settled_at() is None
 
+    def may_settle(self) -> bool:
+        """Tell whether waiting for `truncated_grace_seconds` may bring a file that is not taken."""
+        return self._trouble is None and self._gate.may_settle()
+
     def not_taken(self) -> list[tuple[str, str]]:
         """Return what the last look has left, each path with the reason."""
         if self._trouble is not None:

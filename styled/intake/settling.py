@@ -132,6 +132,13 @@ class SettleGate:
         """Return when the next file may settle, None where all have."""
         return min(map(self._next_check_at, self._not_let_through()), default=None)
 
+    def may_settle(self) -> bool:
+        """Tell whether a file has not settled yet that will be judged once its grace is over."""
+        return any(
+            tracked.sign is None or tracked.sign.is_of_content
+            for tracked in self._not_let_through()
+        )
+
     def not_taken(self) -> list[tuple[str, str]]:
         """Return the files that have not been let through, and why."""
         return [

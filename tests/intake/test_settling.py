@@ -222,6 +222,20 @@ def test_what_is_not_taken_is_known(gate: SettleGate, check: ScriptedCheck) -> N
     assert gate.not_taken() == [("a.jpg", "has not stopped changing"), ("b.jpg", "is empty")]
 
 
+def test_it_knows_whether_waiting_is_of_use(gate: SettleGate, check: ScriptedCheck) -> None:
+    """It is for what is cut off, whose grace ends; a writer may stay for hours."""
+    assert not gate.may_settle()
+    check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
+    settled(gate, [A], 0.0)
+    assert gate.may_settle()
+    settled(gate, [A], 1.0)
+    assert not gate.may_settle()
+    check.signs["b.jpg"] = Sign("ends too early", grace_seconds=60.0, is_of_content=True)
+    settled(gate, [A, B], 2.0)
+    settled(gate, [A, B], 3.0)
+    assert gate.may_settle()
+
+
 def test_a_finished_file_is_looked_into_once(gate: SettleGate, check: ScriptedCheck) -> None:
     """A hundred thousand files are not read again every half minute."""
     settled(gate, [A], 0.0)
