@@ -16,7 +16,13 @@ import structlog
 
 from styled.intake.scanning import Found
 from styled.open_files import WriterCheck, Writers, open_regular
-from styled.photos.containers import FileView, could_become_picture, format_of, is_cut
+from styled.photos.containers import (
+    Bytes,
+    could_become_picture,
+    format_of,
+    is_cut,
+    view_of,
+)
 from styled.photos.opening import DEFAULT_LIMIT_BYTES
 
 log = structlog.get_logger()
@@ -134,7 +140,7 @@ def _sign_in(descriptor: int, *, suspicious: bool) -> str | None:
         found = os.fstat(descriptor)
         if found.st_size > DEFAULT_LIMIT_BYTES:
             return None  # its job refuses it
-        reason = _missing(FileView(descriptor, found.st_size))
+        reason = _missing(view_of(descriptor, found.st_size))
         if reason is None and suspicious:
             reason = _suspicion(descriptor, found)
         return reason
@@ -145,7 +151,7 @@ def _sign_in(descriptor: int, *, suspicious: bool) -> str | None:
         return None
 
 
-def _missing(view: FileView) -> str | None:
+def _missing(view: Bytes) -> str | None:
     """Return what a file lacks that every picture has, None where nothing is missing."""
     if len(view) == 0:
         return "is empty"
@@ -166,7 +172,7 @@ def _suspicion(descriptor: int, found: os.stat_result) -> str | None:
     size = found.st_size
     if found.st_blocks * BLOCK_BYTES + HOLE_BYTES < size:
         return "has holes: part of it may not have come yet"
-    name = format_of(FileView(descriptor, size))
+    name = format_of(view_of(descriptor, size))
     has_end_marker = name in _ENDS_IN_A_MARKER
     if not has_end_marker and not any(os.pread(descriptor, TAIL_BYTES, max(0, size - TAIL_BYTES))):
         return "ends in zeros: part of it may not have come yet"

@@ -78,12 +78,22 @@ class FileView:
         return self._window[offset : offset + count]
 
 
+def view_of(descriptor: int, size: int) -> Bytes:
+    """Return the first `size` bytes of a file: as they are, or a view where they are many."""
+    if size <= _WINDOW_BYTES:
+        return os.pread(descriptor, size, 0)
+    return FileView(descriptor, size)
+
+
 def _unpack(form: str, data: Bytes, position: int) -> tuple[Any, ...]:
     return struct.unpack(form, data[position : position + struct.calcsize(form)])
 
 
 def _search(pattern: re.Pattern[bytes], data: Bytes, position: int) -> tuple[int, int] | None:
     """Return the marker that a pattern of two bytes finds next, and where it ends."""
+    if isinstance(data, bytes):
+        match = pattern.search(data, position)
+        return None if match is None else (match[1][0], match.end())
     while position < len(data) - 1:
         window = data[position : position + _WINDOW_BYTES]
         if match := pattern.search(window):
