@@ -227,7 +227,7 @@ class Intake:
             self._on_trouble(None)
         self._note_report(notes)
         self._look_seconds = self._clock() - began
-        return self._gate.next_settled_at() is None
+        return not self._gate.not_taken()
 
     def may_settle(self) -> bool:
         """Tell whether waiting for `truncated_grace_seconds` may bring a file that is not taken."""
@@ -355,7 +355,10 @@ class Intake:
             moments.append(soon)
         settles = self._gate.next_settled_at()
         if settles is not None:
-            moments.append(max(settles, self._clock() + self._rarely(0.0)))
+            moments.append(settles)
+        check = self._gate.next_check_at()
+        if check is not None:
+            moments.append(max(check, self._clock() + self._rarely(0.0)))
         return min(moments)
 
     def _watch(self, *, thoroughly: bool) -> None:

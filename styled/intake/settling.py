@@ -129,8 +129,26 @@ class SettleGate:
         ]
 
     def next_settled_at(self) -> float | None:
-        """Return when the next file may settle, None where all have."""
-        return min(map(self._next_check_at, self._not_let_through()), default=None)
+        """Return when the next file may settle that has not been looked into, None without one."""
+        return min(
+            (
+                tracked.since + self._settle_seconds
+                for tracked in self._not_let_through()
+                if tracked.checked_at is None
+            ),
+            default=None,
+        )
+
+    def next_check_at(self) -> float | None:
+        """Return when the next unfinished file is to be looked into again, None without one."""
+        return min(
+            (
+                self._checked_again_at(tracked.sign, tracked.since, tracked.checked_at)
+                for tracked in self._not_let_through()
+                if tracked.checked_at is not None and tracked.sign is not None
+            ),
+            default=None,
+        )
 
     def may_settle(self) -> bool:
         """Tell whether a file has not settled yet that will be judged once its grace is over."""
@@ -150,11 +168,8 @@ class SettleGate:
     def _not_let_through(self) -> Iterator[_Tracked]:
         return (tracked for tracked in self._tracked.values() if not tracked.let_through)
 
-    def _next_check_at(self, tracked: _Tracked) -> float:
-        if tracked.checked_at is None or tracked.sign is None:
-            return tracked.since + self._settle_seconds
-        waited = tracked.checked_at - tracked.since
-        again = tracked.checked_at + max(CHECK_AGAIN_SECONDS, CHECK_AGAIN_SHARE * waited)
-        if tracked.sign.grace_seconds is None:
+    def _checked_again_at(self, sign: Sign, since: float, checked_at: float) -> float:
+        again = checked_at + max(CHECK_AGAIN_SECONDS, CHECK_AGAIN_SHARE * (checked_at - since))
+        if sign.grace_seconds is None:
             return again
-        return min(again, max(tracked.since + tracked.sign.grace_seconds, tracked.checked_at))
+        return min(again, max(since + sign.grace_seconds, checked_at))

@@ -198,7 +198,8 @@ def test_unfinished_files_are_looked_at_again_soon(gate: SettleGate, check: Scri
     check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
-    assert gate.next_settled_at() == 1.0 + CHECK_AGAIN_SECONDS
+    assert gate.next_settled_at() is None
+    assert gate.next_check_at() == 1.0 + CHECK_AGAIN_SECONDS
 
 
 def test_an_unchanged_file_is_not_looked_into_at_every_look(
