@@ -153,7 +153,9 @@ def test_every_name_comes_out_as_it_went_in(studio: Studio) -> None:
     events = lines_of(log)
     published = [line for line in events if line["event"] == "job.published"]
     assert sorted(str(line["input"]) for line in published) == sorted(map(readable, wanted))
-    assert [line for line in events if line["level"] not in ("info", "debug")] == []
+    # Events are hints: where the kernel's queue of them overflows, watchdog says so and no more.
+    own_lines = [line for line in events if "queue overflowed" not in str(line.get("message"))]
+    assert [line for line in own_lines if line["level"] not in ("info", "debug")] == []
     own = {"inbox", "outbox", "rejected", "archive", "state", "styles", "config.yaml", log.name}
     assert set(os.listdir(studio.folder)) == own
     strangers = {
