@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from styled.errors import InputRejected, MemoryShortage, ResourceUnavailable
@@ -71,19 +73,41 @@ LARGE: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("make", LARGE.values(), ids=LARGE.keys())
-def test_a_sound_photo_is_not_refused_for_lack_of_memory(make: Callable[[], bytes]) -> None:
+def in_a_fresh_process(expression: str) -> list[str]:
+    """Return the words that an expression of this module gives in a process of its own.
+
+    One that has run other tests has freed memory to spare, and threads that a fork loses.
+    """
+    script = f"from tests.photos.test_shortage import *; sys.stdout.write(' '.join({expression}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("format", LARGE)
+def test_a_sound_photo_is_not_refused_for_lack_of_memory(format: str) -> None:
     """From hardly any memory to nearly enough, whatever the decoder says of it; then it is read."""
-    data = make()
-    assert decode(data).width == WIDTH  # and everything is loaded that will be needed
-    outcomes = [with_little_memory(mib, lambda: decode(data)) for mib in (4, 30, 50, 1000)]
+    outcomes = in_a_fresh_process(f"read_with_little_memory({format!r})")
     assert outcomes[-1] == "nothing"
     assert outcomes[0] == "MemoryShortage"
     assert set(outcomes) <= {"MemoryShortage", "nothing"}
 
 
+def read_with_little_memory(format: str) -> list[str]:
+    """Return what came of reading one of the large pictures with ever more memory."""
+    data = LARGE[format]()
+    assert decode(data).width == WIDTH  # and everything is loaded that will be needed
+    return [with_little_memory(mib, lambda: decode(data)) for mib in (4, 30, 50, 1000)]
+
+
 def test_a_photo_that_was_read_may_still_be_too_large_to_resize() -> None:
     """Bringing it to its size takes memory as well, of numpy and torch."""
+    assert in_a_fresh_process("resize_with_little_memory()") == ["MemoryShortage", "nothing"]
+
+
+def resize_with_little_memory() -> list[str]:
+    """Return what came of enlarging a photo with little memory, and with enough."""
+    torch.set_num_threads(1)
     photo = decode(deep_png(np.zeros((600, 800, 3), np.uint16)))
     photo.tensor(40, 30)
 
@@ -91,8 +115,7 @@ def test_a_photo_that_was_read_may_still_be_too_large_to_resize() -> None:
         with memory_shortage_at("resize it"):
             photo.tensor(WIDTH, HEIGHT)
 
-    assert with_little_memory(20, enlarge) == "MemoryShortage"
-    assert with_little_memory(2000, enlarge) == "nothing"
+    return [with_little_memory(mib, enlarge) for mib in (20, 2000)]
 
 
 @pytest.mark.parametrize(
@@ -146,8 +169,6 @@ def test_other_errors_stay_what_they_are() -> None:
 
 def test_a_small_photo_is_read_with_little_memory() -> None:
     """A shortage stops those photos only that it is too small for."""
-    buffer = BytesIO()
-    astronaut(64, 64).save(buffer, "PNG")
-    data = buffer.getvalue()
+    data = saved(astronaut(64, 64), "PNG")
     decode(data)
     assert with_little_memory(4, lambda: decode(data)) == "nothing"
