@@ -9,12 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import skimage.data
 from PIL import Image
@@ -37,6 +39,13 @@ engine: {weights: untrained, device: cpu}
 intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
 """
 """Small pictures by the default recipe, in seconds."""
+
+
+class _Descriptor(Protocol):
+    """An open file on its way to another process."""
+
+    def detach(self) -> int:
+        """Return its number there."""
 
 
 class Process(Protocol):
@@ -107,36 +116,48 @@ class Studio:
         return [sys.executable, "-m", "styled", *words, "-c", str(self.config)]
 
     def do(self, *words: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
-        """Run one of the commands to its end."""
-        return subprocess.run(
-            self.command(*words), capture_output=True, text=True, errors="replace", timeout=timeout
-        )
+        """Run one of the commands to its end, within a moment: see `start_styled`."""
+        command = self.command(*words)
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            process = start_styled(command[3:], output.fileno(), errors.fileno())
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                raise
+            said = []
+            for stream in (output, errors):
+                stream.seek(0)
+                said.append(stream.read().decode(errors="replace"))
+        return subprocess.CompletedProcess(command, code, *said)
 
     @contextmanager
-    def running(self, within: Sequence[str] = ()) -> Iterator[Daemon]:
+    def running(self) -> Iterator[Daemon]:
         """Run `styled run` until the context ends, and have it stop by SIGTERM.
+
+        It starts within a second: see `start_styled`.
+        """
+        with self._log() as log:
+            process = start_styled(self.command("run")[3:], log.fileno(), log.fileno())
+        with _stopped_at_the_end(Daemon(process, Path(log.name))) as daemon:
+            yield daemon
+
+    @contextmanager
+    def running_from_scratch(self, within: Sequence[str] = ()) -> Iterator[Daemon]:
+        """Do as `running`, with a Python of its own, as a user would start it.
 
         Args:
             within: A command that is to run it, for instance in a namespace.
         """
-        log = self.folder / f"log-{time.time_ns()}.jsonl"
-        with open(log, "wb") as stream:
+        with self._log() as log:
             process = subprocess.Popen(
-                [*within, *self.command("run")],
-                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-            )  # fmt: skip
-        with _stopped_at_the_end(Daemon(process, log)) as daemon:
+                [*within, *self.command("run")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        with _stopped_at_the_end(Daemon(process, Path(log.name))) as daemon:
             yield daemon
 
-    @contextmanager
-    def running_soon(self) -> Iterator[Daemon]:
-        """Do as `running`, within a second: the process is forked with torch imported."""
-        log = self.folder / f"log-{time.time_ns()}.jsonl"
-        log.touch()
-        with _stopped_at_the_end(
-            Daemon(Forked(_run_styled, self.command("run")[3:], str(log)), log)
-        ) as daemon:
-            yield daemon
+    def _log(self) -> BinaryIO:
+        return open(self.folder / f"log-{time.time_ns()}.jsonl", "ab")
 
 
 @dataclass(frozen=True)
@@ -192,11 +213,20 @@ def make_studio(folder: Path, configuration: str = PYRAMID) -> Studio:
     return Studio(folder)
 
 
+def let_others_in(folder: Path) -> None:
+    """Let other users walk to a folder; those that pytest makes are closed to them."""
+    temporary = Path(tempfile.gettempdir())
+    for above in (folder, *folder.parents):
+        if not above.is_relative_to(temporary) or above == temporary:
+            break
+        above.chmod(0o755)
+
+
 # A process of its own imports torch once; whoever is forked from it starts at once.
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
-    ["styled.daemon", "styled.cli.main", "styled.cli.daemon_commands", "tests.jobs.conftest",
-     "tests.studio"]
+    ["styled.daemon", "styled.cli.main", "styled.cli.entry", "styled.cli.daemon_commands",
+     "tests.jobs.conftest", "tests.studio"]
 )  # fmt: skip
 
 
@@ -222,16 +252,43 @@ class Forked:
         os.kill(self.pid, number)
 
 
-def _run_styled(words: list[str], log: str) -> None:
-    """Run the program with this command line, its output going to a file."""
+def start_styled(words: Sequence[str], output: int, errors: int) -> Forked:
+    """Start `styled` in a process that is forked from one that has imported torch.
+
+    All but the start of Python and the imports, which take seconds, is as it is for a user: the
+    command line, the environment, the current folder and the signals. `tests/faults` has tests of
+    the start itself.
+
+    Args:
+        words: The command line.
+        output: The descriptor that standard output goes to.
+        errors: The same for standard error.
+    """
+    return Forked(
+        _run_styled, list(words), DupFd(output), DupFd(errors), dict(os.environ), os.getcwd()
+    )
+
+
+def _run_styled(
+    words: list[str], output: _Descriptor, errors: _Descriptor, environment: dict[str, str],
+    folder: str,
+) -> None:  # fmt: skip
+    """Run the program as its console script does, in the place of this process."""
     import torch
 
-    from styled.cli.main import app
+    from styled.cli.entry import main
 
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
     # Pictures this small gain nothing by more, and several daemons may run at once.
     torch.set_num_threads(1)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
-    for standard in (1, 2):
+    null = os.open(os.devnull, os.O_RDONLY)
+    for standard, descriptor in enumerate((null, output.detach(), errors.detach())):
         os.dup2(descriptor, standard)
+        os.close(descriptor)
+    # multiprocessing leaves a stream here that reads nothing, and `styled` has its own ways.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
-    app(words)
+    sys.argv = ["styled", *words]
+    main()

@@ -84,7 +84,7 @@ def _time_idle(studio: Studio, photos: Sequence[Path]) -> None:
     config = load_config(studio.config)
     print(f"{'photo':<24}{'to the queue':>14}{'to a step':>12}{'in all':>9}{'to read it':>12}"
           f"{'ratio':>8}{'goal':>7}{'reached':>9}")  # fmt: skip
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         daemon.wait_for("daemon.started")
         for photo in photos:
             queued, stepped, read = [], [], []
@@ -105,7 +105,7 @@ def _time_idle(studio: Studio, photos: Sequence[Path]) -> None:
 
 
 def _time_backlog(studio: Studio, photos: Sequence[Path], count: int, size: str) -> None:
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         daemon.wait_for("daemon.started")
         for _ in range(LONE):  # the first one is not as fast as all others
             (lone,) = _drop(studio, daemon, photos[:1])[1]

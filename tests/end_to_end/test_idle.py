@@ -93,7 +93,7 @@ def test_an_idle_daemon_hardly_computes_and_hardly_writes(studio: Studio) -> Non
     """In a minute with nothing to do it says that it lives, and leaves processor and disk alone."""
     manager = Manager(studio.folder / "notify")
     as_service = ["env", f"NOTIFY_SOCKET={manager.address}", "WATCHDOG_USEC=20000000"]
-    with closing(manager.socket), studio.running(as_service) as daemon:
+    with closing(manager.socket), studio.running_from_scratch(as_service) as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("a.png", size=(96, 64))
         daemon.wait_for("job.published")

@@ -158,7 +158,7 @@ def verdicts(visitor: Visitor, studio: Studio) -> dict[str, str]:
 
 def test_others_may_look_while_it_runs_and_after_a_kill(visitor: Visitor, studio: Studio) -> None:
     """Status, jobs and explanations are those that root sees; a kill -9 leaves them readable."""
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         work(studio, daemon)
         status = visitor.sees(studio, "status")
         assert (status["running"], status["pid"]) == (True, daemon.process.pid)
@@ -188,7 +188,7 @@ def test_others_may_look_while_it_runs_and_after_a_kill(visitor: Visitor, studio
 
 def test_others_may_look_after_a_stop_but_change_nothing(visitor: Visitor, studio: Studio) -> None:
     """What may not be is refused in words, as long as the daemon runs and afterwards."""
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         work(studio, daemon)
         refused(visitor, studio)
     left = journal_files(studio)

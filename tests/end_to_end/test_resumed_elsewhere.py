@@ -40,11 +40,11 @@ def wait_until_saved(studio: Studio, daemon: Daemon, beyond: float) -> float:
 @pytest.mark.timeout(400)
 def test_log_journal_and_sidecar_tell_how_a_job_went_on(studio: Studio) -> None:
     """Killed with one thread, stopped with two, finished with one: both changes are told."""
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         done = wait_until_saved(studio, daemon, 0.05)
         daemon.kill()
     studio.configure(engine=ENGINE.format(threads=2))
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         daemon.wait_for("job.degraded")
         (line,) = daemon.events("job.degraded")
         wait_until_saved(studio, daemon, done + 0.05)
@@ -53,7 +53,7 @@ def test_log_journal_and_sidecar_tell_how_a_job_went_on(studio: Studio) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(timeout=30) == 0
     studio.configure(engine=ENGINE.format(threads=1))
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         daemon.wait_for("job.published")
     sidecar = json.loads((studio.folder / "outbox/swirls/photo.png.json").read_bytes())
 

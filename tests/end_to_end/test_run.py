@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def test_folders_decide_the_style_and_sub_paths_are_kept(studio: Studio) -> None
     studio.drop("coffee/trip/day1/cat.png", "chelsea")
     studio.drop("both/rocket.jpg", "rocket")
     studio.drop("elsewhere/cat.png", "chelsea")
-    done = subprocess.run(studio.command("once"), capture_output=True, text=True, timeout=250)
+    done = studio.do("once")
     assert done.returncode == 0, done.stderr
     assert studio.files("outbox") == [
         "coffee/rocket.jpg",
@@ -129,7 +128,7 @@ def test_once_says_by_its_exit_code_that_something_was_rejected(studio: Studio) 
     """`styled once` exits with 1 after a rejection."""
     (studio.folder / "inbox").mkdir()
     (studio.folder / "inbox/letter.jpg").write_text("not a photo")
-    done = subprocess.run(studio.command("once"), capture_output=True, text=True, timeout=250)
+    done = studio.do("once")
     assert done.returncode == 1, done.stderr
 
 
@@ -176,7 +175,7 @@ def test_sigterm_in_the_middle_saves_and_the_next_start_gives_the_same_picture(
     text = studio.config.read_text().replace("steps: 3", "steps: 20")
     studio.config.write_text(text)
     studio.drop("undisturbed.png", "chelsea")
-    assert subprocess.run(studio.command("once"), capture_output=True, timeout=250).returncode == 0
+    assert studio.do("once").returncode == 0
     source = studio.folder / "archive/swirls/undisturbed.png"
     shutil.copy(source, studio.folder / "inbox/stopped.png")
     with studio.running() as daemon:
@@ -222,6 +221,6 @@ def test_a_second_daemon_on_the_same_folders_leaves_with_73(studio: Studio) -> N
     """The second instance names the first one's process and touches nothing."""
     with studio.running() as daemon:
         daemon.wait_for("daemon.started")
-        second = subprocess.run(studio.command("run"), capture_output=True, text=True, timeout=60)
+        second = studio.do("run", timeout=60)
         assert second.returncode == 73
         assert str(daemon.process.pid) in second.stderr

@@ -60,7 +60,7 @@ def source(studio: Studio) -> Path:
 @contextmanager
 def watching(studio: Studio) -> Iterator[Daemon]:
     """Run the daemon, and see that nothing half-written ever appears."""
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("daemon.started")
         (studio.folder / "inbox/swirls").chmod(0o777)
         yield daemon

@@ -61,7 +61,7 @@ def test_files_from_the_future_and_from_before_the_epoch(studio: Studio) -> None
         if path.stat().st_mtime_ns != moments[name]:
             pytest.skip(f"this file system can't hold a date in {year}")
         digests[name] = sha256(path)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.published", len(digests))
         wait_until_the_inbox_is_empty(studio, daemon)
         assert len(daemon.events("job.published")) == len(digests)
@@ -79,7 +79,7 @@ def test_files_of_the_same_size_and_date(studio: Studio) -> None:
         os.utime(path, (0, 0))
         digests[f"{number}.bmp"] = sha256(path)
     assert len({path.stat().st_size for path in (studio.folder / "inbox").iterdir()}) == 1
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.published", 3)
         wait_until_the_inbox_is_empty(studio, daemon)
     assert read_digests(studio) == digests
@@ -99,7 +99,7 @@ def test_files_rewritten_before_their_turn_with_their_dates_kept(studio: Studio)
         before[path], after[path] = path.stat(), data
         assert (len(data) == before[path].st_size) is (size == SIZE)
     (studio.folder / "inbox/other.bmp").unlink()
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         for path, facts in before.items():
             path.write_bytes(after[path])
@@ -131,7 +131,9 @@ def test_the_time_of_day_jumps_while_the_daemon_runs(studio: Studio) -> None:
     data = studio.drop("half.jpg", "coffee", SIZE).read_bytes()
     half = studio.folder / "inbox/half.jpg"
     half.write_bytes(data[: len(data) // 2])
-    with studio.running(within=["env", f"PYTHONPATH={shim}:{':'.join(sys.path)}"]) as daemon:
+    with studio.running_from_scratch(
+        within=["env", f"PYTHONPATH={shim}:{':'.join(sys.path)}"]
+    ) as daemon:
         for count, years in enumerate((0, 20, -20), start=1):
             jump(years * YEAR_SECONDS)
             studio.drop(f"{count}.jpg", "coffee", (SIZE[0] + count, SIZE[1]))

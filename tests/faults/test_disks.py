@@ -48,7 +48,7 @@ def test_a_full_disk_is_waited_out(studio: Studio, where: str) -> None:
     folder = studio.folder / where
     with small_disk(folder, "1m"), Watchman(studio, "outbox", "rejected"):
         ballast = fill(folder)
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("daemon.started")
             drop_photos(studio)
             daemon.wait_for("queue.paused")
@@ -67,7 +67,7 @@ def test_a_full_state_is_waited_out(studio: Studio) -> None:
     """Without its journal it does nothing that it could not remember having done."""
     state = studio.folder / "state"
     with small_disk(state, "2m"), Watchman(studio):
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("daemon.started")
             ballast = fill(state)
             drop_photos(studio)
@@ -89,13 +89,13 @@ def test_a_stop_with_a_full_state_is_a_stop(studio: Studio) -> None:
     state = studio.folder / "state"
     with small_disk(state, "2m"):
         drop_photos(studio)
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("job.published")
             ballast = fill(state)
             daemon.wait_until(lambda: daemon.events("queue.paused") or not studio.files("inbox"))
         assert daemon.process.poll() == 0
         ballast.unlink()
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_until(lambda: studio.files("inbox") == [])
         # Nobody could write down that it was a stop and no crash.
         assert_all_done_once(studio, attempts=2)
@@ -106,7 +106,7 @@ def test_a_disk_that_turns_read_only_is_waited_out(studio: Studio, where: str) -
     """As disks do on their own when they have errors."""
     folder = studio.folder / where
     with small_disk(folder, "4m"):
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("daemon.started")
             remount(folder, "ro")
             drop_photos(studio)
@@ -127,7 +127,7 @@ def test_a_missing_permission_is_waited_out(studio: Studio, where: str, waits: s
     locked = studio.folder / where / "swirls"
     locked.mkdir(parents=True)
     locked.chmod(0o555)
-    with studio.running(OBEYING_MODES) as daemon:
+    with studio.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for(waits, 3)
         assert str(locked) in str(daemon.events(waits)[0]["reason"])
         assert daemon.events("queue.paused") == []
@@ -146,7 +146,7 @@ def test_photos_in_a_locked_inbox_are_painted_and_leave_once_they_may(studio: St
     for name in ("swirls", "coffee", "both"):
         (inbox / name).mkdir(exist_ok=True)
     inbox.chmod(0o555)
-    with studio.running(OBEYING_MODES) as daemon:
+    with studio.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for("input.stuck", 3)
         assert all("may not be changed" in str(e["reason"]) for e in daemon.events("input.stuck"))
         assert studio.files("inbox") == list(PHOTOS)

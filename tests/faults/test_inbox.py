@@ -164,7 +164,7 @@ def test_an_inbox_whose_disk_is_unmounted_while_photos_wait(
     studio.configure(intake=OFTEN)
     photos = make_wait(studio, "swirls/a.jpg", "swirls/b.jpg")
     digests = {name: sha256(path) for name, path in photos.items()}
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("job.started")
         disk.unplug()
         daemon.wait_for("inbox.unavailable")
@@ -193,7 +193,7 @@ def test_a_photo_whose_disk_is_unmounted_while_it_is_worked_on_has_not_changed(
     work_slowly(studio)
     photo = studio.drop("photo.jpg", "coffee", SIZE)
     digest = sha256(photo)
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("job.started")
         disk.unplug()
         daemon.wait_for("queue.paused")
@@ -215,7 +215,7 @@ def test_photos_that_are_kept_are_not_painted_again_after_their_disk_was_away(
     studio.configure(intake=OFTEN, output="{after_success: keep}")
     for name in ("a.jpg", "coffee/b.jpg"):
         studio.drop(name, "coffee", SIZE)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.published", 2)
         # Nothing of the two is left to do once a later job has ended.
         (studio.folder / "inbox/swirls/letter.txt").write_text("not a photo")
@@ -233,13 +233,13 @@ def test_photos_that_are_kept_are_not_painted_again_after_their_disk_was_away(
     ]  # fmt: skip
 
     disk.unplug()
-    with studio.running_soon() as without_disk:
+    with studio.running() as without_disk:
         assert without_disk.process.wait(60) == 75
     assert f"mounted at {disk.point}" in without_disk.log.read_text()
     assert os.listdir(disk.point) == []
 
     disk.plug()
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("d.jpg", "coffee", SIZE)
         daemon.wait_for("job.published")
@@ -267,7 +267,7 @@ def test_an_inbox_whose_disk_was_away_for_a_moment_is_watched(
     """The kernel forgets such a disk without a word, which is noticed at the next full look."""
     studio.configure(intake="{settle_seconds: 0.2, rescan_seconds: 2}")
     disk = make_disk("inbox", "ext4")
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         studio.drop("before.jpg", "coffee", SIZE)
         daemon.wait_for("job.published")
         daemon.wait_until(lambda: all_ended(studio) and studio.files("inbox") == [])
@@ -288,7 +288,7 @@ def test_an_outbox_whose_disk_is_unmounted_while_a_photo_is_painted(
     disk = make_disk("outbox", kind)
     work_slowly(studio)
     studio.drop("photo.jpg", "coffee", SIZE)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         disk.unplug()
         daemon.wait_for("queue.paused")
@@ -311,7 +311,7 @@ def test_an_inbox_that_is_deleted_and_made_again(studio: Studio) -> None:
     """Photos in the new one are painted, and the styles' folders come back."""
     studio.configure(intake=OFTEN)
     inbox = studio.folder / "inbox"
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         daemon.wait_until((inbox / "coffee").is_dir)
         shutil.rmtree(inbox)
@@ -330,7 +330,7 @@ def test_an_inbox_that_is_made_again_at_once_is_watched(studio: Studio) -> None:
     """A photo in the new one is noticed at once, not only at the next full look."""
     studio.configure(intake=RARELY)
     inbox = studio.folder / "inbox"
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         studio.drop("before.jpg", "coffee", SIZE)
         daemon.wait_for("job.published")
         daemon.wait_until(lambda: all_ended(studio) and studio.files("inbox") == [])
@@ -349,7 +349,7 @@ def test_an_inbox_that_is_renamed_away_and_back_while_photos_wait(studio: Studio
     studio.configure(intake=OFTEN)
     inbox, away = studio.folder / "inbox", studio.folder / "away"
     photos = make_wait(studio, "swirls/a.jpg", "swirls/b.jpg")
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("job.started")
         inbox.rename(away)
         daemon.wait_for("inbox.unavailable")
@@ -385,7 +385,7 @@ def test_five_hundred_photos_moved_in_at_once(studio: Studio) -> None:
         path.write_bytes(data[:2] + marker + data[2:])
         digests[f"swirls/trip/{path.name}"] = sha256(path)
     trip = studio.folder / "inbox/trip"
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         prepared.rename(trip)
         daemon.wait_until(lambda: os.listdir(trip) == [], seconds=350)
@@ -410,7 +410,7 @@ def test_a_tree_moved_in(studio: Studio) -> None:
         studio.drop(name, "coffee", SIZE)
     inbox, prepared = studio.folder / "inbox", studio.folder / "prepared"
     inbox.rename(prepared)
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("daemon.started")
         for folder in ("coffee", "both", "elsewhere"):
             (prepared / folder).rename(inbox / folder)
@@ -432,7 +432,7 @@ def test_a_style_folder_that_is_renamed_while_files_wait_in_it(studio: Studio) -
     photos = make_wait(studio, "coffee/a.jpg", "coffee/trip/b.jpg")
     digests = [sha256(path) for path in photos.values()]
     inbox = studio.folder / "inbox"
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         (inbox / "coffee").rename(inbox / "tea")
         daemon.wait_until((inbox / "coffee").is_dir)
@@ -461,7 +461,7 @@ def test_files_that_are_renamed_replaced_or_deleted_while_they_wait(studio: Stud
         "swirls/photo.jpg": sha256(other),
         "swirls/quiet.jpg": sha256(quiet),
     }
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("job.started")
         renamed.rename(renamed.with_name("new.jpg"))
         other.replace(replaced)
@@ -491,7 +491,7 @@ def test_files_that_are_renamed_replaced_or_deleted_while_they_are_worked_on(
     )
     other = studio.drop("other.jpg", "astronaut", (80, 80)).rename(studio.folder / "other.jpg")
     read, new = sha256(renamed), sha256(other)
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
 
         def wait_until_begun(photo: Path) -> None:
             daemon.wait_until(
@@ -535,7 +535,7 @@ def test_a_file_rewritten_with_its_size_and_date_kept_while_it_is_worked_on(
     before, facts = sha256(photo), photo.stat()
     other = studio.drop("other.bmp", "astronaut", SIZE).rename(studio.folder / "other.bmp")
     after = sha256(other)
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("job.started")
         with open(photo, "r+b") as stream:
             stream.write(other.read_bytes())

@@ -22,7 +22,7 @@ def paint(studio: Studio, *names: str) -> None:
     for number, name in enumerate(names):
         studio.drop(name, "coffee", (96 + number, 72))
     wanted = {f"{name if '/' in name else f'swirls/{name}'}.json" for name in names}
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: wanted <= set(studio.files("outbox")))
 
 
@@ -48,7 +48,7 @@ def test_a_lost_journal_loses_no_input_and_repeats_no_work(studio: Studio, how: 
             journal.unlink()
         case _:
             shutil.rmtree(studio.folder / "state")
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: "swirls/new.jpg.json" in studio.files("outbox"))
         assert daemon.events("jobs.adopted")[0]["count"] == 2
         is_set_aside = how in ("damaged", "truncated")
@@ -63,7 +63,7 @@ def test_a_lost_journal_loses_no_input_and_repeats_no_work(studio: Studio, how: 
 
 def test_a_journal_that_is_damaged_while_in_use_loses_nothing(studio: Studio) -> None:
     """Whether the daemon notices and leaves, or the next start does: all is done, and once."""
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         for number in range(3):
             studio.drop(f"{number}.jpg", "coffee", (96, 72))
@@ -75,7 +75,7 @@ def test_a_journal_that_is_damaged_while_in_use_loses_nothing(studio: Studio) ->
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(60) in (0, 75)
     studio.drop("9.jpg", "coffee", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
     names = [f"swirls/{number}.jpg" for number in (0, 1, 2, 9)]
     assert studio.files("outbox") == sorted([*names, *(f"{name}.json" for name in names)])
@@ -100,11 +100,11 @@ def test_checkpoints_that_are_gone_cost_time_and_nothing_else(studio: Studio) ->
     """Deleted while the daemon stands still: the job begins anew and is done."""
     paint_slowly(studio, 100)
     studio.drop("a.jpg", "coffee", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
     assert len(studio.files("state/checkpoints")) == 1
     shutil.rmtree(studio.folder / "state/checkpoints")
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
         assert daemon.events("job.resumed") == []
     assert studio.sidecar("outbox/swirls/a.jpg.json")["job"]["attempts"] == 1
@@ -114,13 +114,13 @@ def test_a_checkpoint_that_is_damaged_is_not_believed(studio: Studio) -> None:
     """It is left alone with a word in the log, and the job begins anew."""
     paint_slowly(studio, 100)
     studio.drop("a.jpg", "coffee", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
     (name,) = studio.files("state/checkpoints")
     path = studio.folder / "state/checkpoints" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
         assert len(daemon.events("checkpoint.ignored")) == 1

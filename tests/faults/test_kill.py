@@ -21,29 +21,28 @@ from tests.studio import Forked, Studio
 
 pytestmark = pytest.mark.timeout(600)
 
-KILLS = 50
 
-
-def test_fifty_kills_over_a_backlog(studio: Studio) -> None:
+@pytest.mark.parametrize("wanted", [12, pytest.param(50, marks=pytest.mark.heavy)])
+def test_kills_over_a_backlog(studio: Studio, wanted: int) -> None:
     """Each photo has one result, one sidecar and one archived original at the end."""
     studio.configure(queue="{max_attempts: 100}")  # the same job may be hit again and again
     moments = random.Random(4)
     dropped: dict[str, str] = {}
     kills = 0
     with Watchman(studio) as watchman:
-        while kills < KILLS:
+        while kills < wanted:
             # New ones come all the time, so that there is always something to interrupt.
             for _ in range(4):
                 number = len(dropped)
                 name = f"{('', 'coffee/', 'swirls/trip/')[number % 3]}{number:03}.jpg"
                 path = studio.drop(name, "coffee", (100 + number % 20, 84 + number // 20))
                 dropped[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            with studio.running_soon() as daemon:
+            with studio.running() as daemon:
                 daemon.wait_for("daemon.started")
                 time.sleep(moments.uniform(0, 0.7))
                 daemon.kill()
                 kills += 1
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_until(lambda: studio.files("inbox") == [])
         watchman.look()
     assert watchman.seen >= 3 * len(dropped)
@@ -71,11 +70,11 @@ def test_a_photo_that_kills_the_process_each_time_is_rejected(studio: Studio) ->
     studio.drop("b.jpg", "coffee", (96, 72))
     studio.drop("c.jpg", "coffee", (96, 72))
     for _ in range(2):
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("job.claimed")
             assert daemon.events("job.claimed")[0]["input"] == "a-killer.jpg"
             daemon.kill()
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
     assert studio.files("rejected") == ["swirls/a-killer.jpg", "swirls/a-killer.jpg.json"]
     rejection = studio.sidecar("rejected/swirls/a-killer.jpg.json")
@@ -87,7 +86,7 @@ def test_a_photo_that_kills_the_process_each_time_is_rejected(studio: Studio) ->
 
 def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(studio: Studio) -> None:
     """Its lock, a half-written file and a stale process number: the next one simply starts."""
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         daemon.kill()
     assert (studio.folder / "state/lock").read_text().strip() == str(daemon.process.pid)
@@ -96,7 +95,7 @@ def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(studio: Studio) -> Non
     status = json.loads(studio.do("status", "--json").stdout)
     assert status["running"] is False
     studio.drop("a.jpg", "coffee", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
         status = json.loads(studio.do("status", "--json").stdout)
         assert (status["running"], status["pid"]) == (True, daemon.process.pid)

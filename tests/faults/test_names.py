@@ -122,7 +122,7 @@ def test_every_name_comes_out_as_it_went_in(studio: Studio) -> None:
         digests[name] = hashlib.sha256(data).hexdigest()
         put(studio, name, data)
 
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
         log = daemon.log
 
@@ -215,7 +215,7 @@ def test_what_is_no_file_stays_and_nothing_leads_out_of_the_inbox(
     )
     before, date = tree(outside), (outside / "linked.jpg").stat().st_mtime_ns
 
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")  # the hard link's: files come before folders
         shutil.rmtree(inbox / "sub")
         (inbox / "sub").symlink_to(outside / "sub")
@@ -268,7 +268,7 @@ def test_a_folder_that_is_replaced_during_the_painting_leads_nowhere(
         path.write_bytes(photo)
         dated(path)
     before = tree(outside)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         folder.rename(tmp_path / "taken away")
         folder.symlink_to(outside)
@@ -292,7 +292,7 @@ def test_a_device_is_left_alone(studio: Studio) -> None:
     except PermissionError:
         pytest.skip("this container makes no device nodes")
     studio.drop("photo.jpg", "coffee", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("archive") == ["swirls/photo.jpg"])
     assert [path.name for path in (studio.folder / "inbox").iterdir() if not path.is_dir()] == [
         "device.jpg"
@@ -370,7 +370,7 @@ def test_a_path_that_only_just_fits_does_not_hold_up_others(studio: Studio) -> N
     path += "/" + "e" * (longest - len(path) - 1)
     os.makedirs(path)
     Path(path, "a.jpg").write_bytes(photo)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.claimed")
         studio.drop("good.jpg", "coffee", (96, 72))
         daemon.wait_until(
@@ -396,7 +396,7 @@ def test_a_very_deep_tree_does_not_hold_up_others(studio: Studio, mode: str) -> 
     os.close(file)
     os.close(folder)
     try:
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("daemon.started")
             studio.drop("good.jpg", "coffee", (96, 72))
             daemon.wait_until(
@@ -417,7 +417,7 @@ def test_a_link_in_the_place_of_a_waiting_photo_stays(studio: Studio, tmp_path: 
     put(studio, "coffee/slow.jpg", photo)
     put(studio, "swirls/late.jpg", photo)
     dated(late)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         late.unlink()
         late.symlink_to(str(private).rjust(len(photo), "/"))

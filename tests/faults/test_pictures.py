@@ -333,7 +333,7 @@ def test_every_hostile_picture_ends_as_it_should(studio: Studio) -> None:
     inbox.mkdir()
     for name, data, _ in cases[: -len(late)]:
         (inbox / name).write_bytes(data)
-    with Watchman(studio, "outbox"), studio.running_soon() as daemon:
+    with Watchman(studio, "outbox"), studio.running() as daemon:
         daemon.wait_for("input.awaited")
         for name, data, _ in late:
             elsewhere = studio.folder / name
@@ -419,7 +419,7 @@ def test_a_library_that_complains_does_not_spoil_the_log(studio: Studio) -> None
     inbox = studio.folder / "inbox"
     inbox.mkdir()
     (inbox / "fax.tif").write_bytes(damaged_fax())
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
     wrong = []
     for line in daemon.log.read_text().splitlines():
@@ -437,7 +437,7 @@ def test_hundreds_of_thousands_of_segments_do_not_hold_up_others(studio: Studio)
     segments = segment(0xE1, b"Exif\0\0MM\0*") * 500_000
     (inbox / "a-segments.jpg").write_bytes(with_segments(JPEG, segments))
     (inbox / "b-good.jpg").write_bytes(JPEG)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.claimed")
         daemon.wait_until(
             lambda: (studio.folder / "outbox/swirls/b-good.jpg.json").exists(), seconds=15
@@ -453,7 +453,7 @@ def test_thousands_of_scans_do_not_hold_up_others(studio: Studio) -> None:
     assert len(scan) < 20
     (inbox / "a-scans.jpg").write_bytes(whole[:-2] + scan * 20_000 + whole[-2:])
     (inbox / "b-good.jpg").write_bytes(JPEG)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.claimed")
         daemon.wait_until(
             lambda: (studio.folder / "outbox/swirls/b-good.jpg.json").exists(), seconds=15

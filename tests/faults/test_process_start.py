@@ -80,7 +80,7 @@ def test_a_stop_at_any_moment_of_the_start_is_a_stop(
 
 def test_a_reload_at_any_moment_of_the_start_does_not_end_it(studio: Studio) -> None:
     """SIGHUP is kept until it can be acted upon."""
-    with studio.running() as daemon:
+    with studio.running_from_scratch() as daemon:
         wait_until_caught(daemon.process.pid, signal.SIGTERM)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded")

@@ -16,11 +16,11 @@ def test_a_rejected_photo_is_done_once_its_reason_is_gone(studio: Studio) -> Non
     studio.configure(intake="{settle_seconds: 0.2, max_pixels: 250000}")
     studio.drop("coffee/trip/large.jpg", "coffee", (700, 500))
     (studio.folder / "inbox/letter.jpg").write_text("no photo")
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
     assert len(studio.files("rejected")) == 4
     studio.configure(intake="{settle_seconds: 0.2}")
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         done = studio.do("retry", "--all")
         assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def test_a_rejected_photo_is_done_once_its_reason_is_gone(studio: Studio) -> Non
 
 def test_a_rejected_photo_may_be_replaced_by_a_good_one(studio: Studio) -> None:
     """Dropped under the same name it is done, and the rejected one stays where it is."""
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         (studio.folder / "inbox/photo.jpg").write_text("no photo")
         daemon.wait_until(lambda: studio.files("inbox") == [])

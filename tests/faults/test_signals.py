@@ -33,12 +33,12 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
     """Exit code 0 within 5 s, a checkpoint, and then the same bytes as without the stop."""
     paint_slowly(studio, 80)
     studio.drop("undisturbed.png", "chelsea", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
     studio.drop("stopped.png", "chelsea", (96, 72))
     studio.drop("waiting.png", "chelsea", (96, 72))
     for _ in range(2):
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             wait_until_amid_a_job(studio, daemon)
             begun = time.monotonic()
             daemon.process.send_signal(number)
@@ -48,7 +48,7 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
             assert daemon.events("daemon.stopped")
         assert len(studio.files("state/checkpoints")) == 1
         assert studio.files("inbox") == ["stopped.png", "waiting.png"]
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
         assert len(daemon.events("job.resumed")) == 1
 
@@ -68,7 +68,7 @@ def test_a_stop_does_not_wait_for_a_step_that_takes_long(studio: Studio) -> None
     studio.config.write_text(studio.config.read_text().replace("long_edge: 48", "long_edge: 1000"))
     studio.drop("large.jpg", "coffee", (1000, 720))
     for _ in range(2):
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("job.started")
             time.sleep(1.0)
             begun = time.monotonic()
@@ -85,11 +85,11 @@ def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
     """At any moment until the network is loaded; an earlier death is not forgiven by it."""
     paint_slowly(studio, 400)
     studio.drop("killer.jpg", "coffee", (96, 72))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         daemon.kill()
     for delay in (0.3, 0.6, 0.9):
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             time.sleep(delay)
             daemon.process.send_signal(signal.SIGTERM)
             # Before its own handlers are there, the signal ends it as it ends any process.
@@ -101,7 +101,7 @@ def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
 def test_a_reload_takes_over_what_is_right(studio: Studio) -> None:
     """A new style, another picture for a style, and a style that is gone with jobs waiting."""
     paint_slowly(studio, 60)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("swirls/first.jpg", "coffee", (96, 72))
         daemon.wait_for("job.started")
@@ -136,7 +136,7 @@ def test_a_reload_takes_over_what_is_right(studio: Studio) -> None:
 
 def test_a_reload_of_what_is_wrong_changes_nothing(studio: Studio) -> None:
     """Each mistake is said, and the daemon paints on with what it had."""
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         good = studio.config.read_text()
         wrong = [

@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,14 @@ from tests.studio import Daemon, Studio
 
 pytestmark = pytest.mark.timeout(600)
 
-FILES = 100_000
 LINKS_OF_ONE = 20_000  # ext4 allows 65,000
 MB = 1_000_000
 
 
-def put_many(studio: Studio, folder: Path) -> None:
+def put_many(studio: Studio, folder: Path, count: int) -> None:
     """Fill a folder of the inbox with photos, as fast as the file system can."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(FILES):
+    for number in range(count):
         if number % LINKS_OF_ONE == 0:
             source = studio.drop(f"../source-{number}.jpg", "coffee", (96, 72))
         os.link(source, folder / f"IMG_{number:06}.jpg")
@@ -45,28 +43,28 @@ def known(studio: Studio) -> int:
     return count
 
 
-def test_a_hundred_thousand_photos(studio: Studio) -> None:
-    """As a storm of events, and found at the start: all are known, soon, in little memory."""
-    with studio.running_soon() as daemon:
+# More than the 16,384 events that the kernel keeps for a process that does not read them.
+@pytest.mark.parametrize("files", [20_000, pytest.param(100_000, marks=pytest.mark.heavy)])
+def test_a_storm_of_photos(studio: Studio, files: int) -> None:
+    """As a storm of events, and found at the start: all are known, in little memory."""
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("first.jpg", "coffee", (96, 72))
         daemon.wait_for("job.published")
         idle = memory_bytes(daemon, "VmRSS")
-        put_many(studio, studio.folder / "inbox/coffee/storm")
-        daemon.wait_until(lambda: known(studio) == FILES + 1)
+        put_many(studio, studio.folder / "inbox/coffee/storm", files)
+        daemon.wait_until(lambda: known(studio) == files + 1)
         assert memory_bytes(daemon, "VmHWM") - idle < 300 * MB
     for path in (studio.folder / "state").glob("journal*"):
         path.unlink()
 
-    begun = time.monotonic()
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
-        assert time.monotonic() - begun < 10.0
-        daemon.wait_until(lambda: known(studio) >= FILES - len(studio.files("archive")))
+        daemon.wait_until(lambda: known(studio) >= files - len(studio.files("archive")))
         assert memory_bytes(daemon, "VmHWM") - idle < 300 * MB
         left = {path.name for path in (studio.folder / "inbox/coffee/storm").iterdir()}
         done = {path.name for path in (studio.folder / "archive").rglob("IMG_*.jpg")}
-        assert len(left | done) == FILES
+        assert len(left | done) == files
     assert studio.files("rejected") == []
 
 
@@ -76,7 +74,7 @@ def test_without_kernel_events_the_inbox_is_polled_and_that_is_said(studio: Stud
     within = ("unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh")
     if subprocess.run([*within, "true"], capture_output=True).returncode:
         pytest.skip("user namespaces are not allowed here")
-    with studio.running(within) as daemon:
+    with studio.running_from_scratch(within) as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("a.jpg", "coffee", (96, 72))
         daemon.wait_until(lambda: studio.files("inbox") == [])
@@ -105,7 +103,7 @@ def opened_by(pid: int) -> list[str]:
 def test_polling_works_alone(studio: Studio) -> None:
     """No inotify instance is used, and that is no degradation: it was asked for."""
     studio.configure(intake="{mode: polling, settle_seconds: 0.2}")
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("coffee/a.jpg", "coffee", (96, 72))
         daemon.wait_until(lambda: studio.files("inbox") == [])

@@ -61,7 +61,7 @@ def test_a_sticky_inbox_stops_nobody(studio: Studio) -> None:
         path.mkdir(exist_ok=True)
         os.chown(path, ANNA, ANNA)
         path.chmod(0o3777)
-    with studio.running(OBEYING_MODES) as daemon:
+    with studio.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for("daemon.started")
         for count, name in enumerate(("a.jpg", "b.jpg"), start=1):
             os.chown(studio.drop(f"aside-{name}", "coffee", SIZE), ANNA, ANNA)
@@ -98,7 +98,7 @@ def test_an_immutable_photo_stops_nobody(studio: Studio) -> None:
     photo = studio.drop("a.jpg", "coffee", SIZE)
     letter = studio.folder / "inbox/letter.jpg"
     letter.write_bytes(b"Dear reader. " * 99)
-    with immutable(photo), immutable(letter), studio.running_soon() as daemon:
+    with immutable(photo), immutable(letter), studio.running() as daemon:
         daemon.wait_for("input.stuck", 2)
         studio.drop("b.jpg", "chelsea", SIZE)
         daemon.wait_for("job.published", 2)
@@ -109,7 +109,7 @@ def test_an_immutable_photo_stops_nobody(studio: Studio) -> None:
         assert "not a picture" in str(rejected["reason"])
         assert studio.files("inbox") == ["a.jpg", "letter.jpg"]
     # A restart repeats neither.
-    with immutable(photo), immutable(letter), studio.running_soon() as daemon:
+    with immutable(photo), immutable(letter), studio.running() as daemon:
         daemon.wait_for("input.stuck", 2)
         assert daemon.events("job.claimed") == []
     assert studio.files("rejected") == ["swirls/letter.jpg.json"]
@@ -124,7 +124,7 @@ def test_a_library_that_may_only_be_read(studio: Studio) -> None:
         (inbox / "notes.txt").write_text("no photo " * 50)
         studio.drop("trip/b.jpg", "chelsea", SIZE)
         remount(inbox, "ro")
-        with studio.running_soon() as daemon:
+        with studio.running() as daemon:
             daemon.wait_for("job.published", 2)
             daemon.wait_for("job.rejected")
             assert_never_paused(daemon)
@@ -149,7 +149,7 @@ def test_one_folder_of_the_outbox_that_can_t_be_written_stops_its_own_photos(
     folder.mkdir(parents=True)
     os.chown(folder, ANNA, ANNA)
     folder.chmod(0o755)
-    with studio.running(OBEYING_MODES) as daemon:
+    with studio.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for("daemon.started")
         waiting = studio.drop("swirls/a.jpg", "coffee", SIZE)
         studio.drop("coffee/b.jpg", "chelsea", SIZE)
@@ -170,7 +170,7 @@ def test_a_folder_that_can_t_be_listed_is_named(studio: Studio) -> None:
     photo = studio.drop("swirls/private/p.jpg", "coffee", SIZE)
     os.chown(private, ANNA, ANNA)
     private.chmod(0o700)
-    with studio.running(OBEYING_MODES) as daemon:
+    with studio.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for("folder.skipped")
         daemon.wait_until(lambda: status_of(studio)["unreadable"])
         assert_said(studio, private, "can't be looked into", "Permission denied")
@@ -218,7 +218,7 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(studio: Studio) -
     image.rename(studio.folder / "away.jpg")
     studio.drop("coffee/a.jpg", "coffee", SIZE)
     studio.drop("swirls/b.jpg", "chelsea", SIZE)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("style.unavailable")
         daemon.wait_for("job.published")
         assert daemon.events("job.published")[0]["style"] == "swirls"
@@ -236,7 +236,7 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(studio: Studio) -
 def test_a_folder_that_looks_like_a_style_s_is_named(studio: Studio) -> None:
     """Case and the Unicode form of an accent are no reason to guess."""
     studio.drop("Swirls/a.jpg", "coffee", SIZE)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("folder.misspelled")
         daemon.wait_until(lambda: status_of(studio)["misspelled"])
         assert_said(studio, studio.folder / "inbox/Swirls", 'not the folder of "swirls"')
@@ -257,7 +257,7 @@ def test_a_photo_that_is_opened_for_writing_while_it_is_painted_stays(studio: St
     """Its painting is delivered; it leaves once whoever has opened it closes it."""
     paint_slowly(studio, 60)
     photo = studio.drop("a.jpg", "coffee", SIZE)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         with open(photo, "ab"):
             daemon.wait_for("input.stuck")
@@ -282,7 +282,7 @@ def test_a_reload_of_nothing_changes_nothing(studio: Studio, what: str) -> None:
     right = studio.config.read_text()
     for name in ("a.jpg", "b.jpg"):
         studio.drop(name, "coffee", SIZE)
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.started")
         studio.config.write_text(NOTHING[what])
         assert studio.do("config", "show").returncode == 78
@@ -311,7 +311,7 @@ def test_a_start_without_styles_is_a_bad_configuration(studio: Studio) -> None:
 def test_a_configuration_that_is_still_being_written_is_waited_for(studio: Studio) -> None:
     """An editor that empties the file before it fills it again takes nothing away."""
     right = studio.config.read_text()
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         with open(studio.config, "w") as stream:
             stream.flush()

@@ -86,7 +86,7 @@ def test_uploads_that_pause_are_painted_once_they_are_whole(studio: Studio, asid
     data = photo(studio, aside, "photo.jpg")
     half = photo(studio, aside, "half.jpg", (100, 72))
     inbox = studio.folder / "inbox"
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("daemon.started")
         (inbox / "half.jpg").write_bytes(half[: len(half) // 2])
         upload(inbox / "photo.jpg", data, pieces=4, pause_seconds=0.6)
@@ -107,7 +107,7 @@ def test_uploads_under_temporary_names(studio: Studio, aside: Path) -> None:
     data = photo(studio, aside, "photo.jpg")
     later = photo(studio, aside, "later.jpg", (100, 72))
     inbox = studio.folder / "inbox"
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("daemon.started")
         for temporary in names:
             (inbox / temporary).write_bytes(data)
@@ -131,7 +131,7 @@ def test_a_truncated_upload_that_is_never_completed(studio: Studio, aside: Path)
     half = data[: len(data) // 2]
     path = studio.folder / "inbox/photo.jpg"
     # Not watched: what is rejected here is no whole picture.
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         path.write_bytes(half)
         sidecar = studio.folder / "rejected/swirls/photo.jpg.json"
@@ -152,7 +152,7 @@ def test_a_truncated_upload_that_is_never_completed(studio: Studio, aside: Path)
 def test_an_empty_file_is_rejected_after_its_grace(studio: Studio) -> None:
     """Nobody writes to it, and nothing has come."""
     path = studio.folder / "inbox/photo.jpg"
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         path.touch()
         daemon.wait_for("input.awaited")
@@ -169,7 +169,7 @@ def test_a_rejected_file_is_replaced_by_a_good_one(studio: Studio, aside: Path) 
     data = photo(studio, aside, "photo.jpg")
     path = studio.folder / "inbox/photo.jpg"
     letter = b"not a photo".ljust(len(data))
-    with studio.running_soon() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         (aside / "letter.jpg").write_bytes(letter)
         for name in ("letter.jpg", "photo.jpg"):
@@ -191,7 +191,7 @@ def test_a_second_upload_of_a_name_after_the_first_is_done(studio: Studio, aside
     second = photo(studio, aside, "second.jpg", (100, 72))
     shutil.copy2(aside / "second.jpg", aside / "again.jpg")
     path = studio.folder / "inbox/photo.jpg"
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("daemon.started")
         for count, name in enumerate(("first.jpg", "second.jpg", "again.jpg"), start=1):
             (aside / name).rename(path)
@@ -211,7 +211,7 @@ def test_a_second_upload_of_a_name_before_the_turn_of_the_first(
     path = studio.folder / "inbox/photo.jpg"
     (aside / "busy.jpg").rename(studio.folder / "inbox/busy.jpg")
     path.write_bytes(first)
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("job.started")
         path.write_bytes(second)
         daemon.wait_for("job.published", 2)
@@ -229,7 +229,7 @@ def test_several_slow_uploads_at_once(studio: Studio, aside: Path) -> None:
         for number in range(10)
     }
     inbox = studio.folder / "inbox"
-    with Watchman(studio), studio.running_soon() as daemon:
+    with Watchman(studio), studio.running() as daemon:
         daemon.wait_for("daemon.started")
         writers = [
             threading.Thread(target=upload, args=(inbox / f"{stem}.jpg", data, 10, 0.1))

@@ -18,6 +18,7 @@ from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.looking import LONGEST_WAIT_SECONDS
 from tests.jobs.conftest import Dropped, progress
+from tests.studio import let_others_in
 
 
 @pytest.fixture
@@ -310,8 +311,7 @@ print(Journal.open_read_only(Path(sys.argv[1])).read_daemon()["state"])
 @pytest.mark.parametrize("running", [True, False])
 def test_a_user_who_may_only_read_can_look(tmp_path: Path, running: bool) -> None:
     """The journal can be read by others, whether or not the daemon is running."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     path = tmp_path / "journal.sqlite3"
     journal = Journal.open(path)
     journal.write_daemon(state="here")

@@ -16,6 +16,7 @@ from styled import mounts
 from styled.delivery.atomic import write_whole
 from styled.mounts import Mounts
 from styled.ops.doctor import Finding, mounted, permissions, room, watches
+from tests.studio import let_others_in
 
 NOBODY = 65534
 
@@ -28,8 +29,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become anot
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder that anybody may walk to."""
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
+    let_others_in(tmp_path)
     return tmp_path
 
 
