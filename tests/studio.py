@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -35,7 +37,7 @@ styles:
     overrides: *small
 folders:
   both: [swirls, coffee]
-engine: {weights: untrained, device: cpu}
+engine: {weights: untrained, device: cpu, precision: float32}
 intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
 """
 """Small pictures by the default recipe, in seconds."""
@@ -180,7 +182,7 @@ class Daemon:
         while not condition():
             assert self.process.poll() is None, f"the daemon died:\n{self.log.read_text()}"
             assert time.monotonic() < deadline, f"waited too long:\n{self.log.read_text()}"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def wait_for(self, event: str, count: int = 1, seconds: float = 200.0) -> None:
         """Wait until an event has been logged so often."""
@@ -203,12 +205,20 @@ def _stopped_at_the_end(daemon: Daemon) -> Iterator[Daemon]:
             daemon.process.wait(timeout=30)
 
 
+@cache
+def _paintings() -> dict[str, bytes]:
+    swirls, coffee = io.BytesIO(), io.BytesIO()
+    draw_painting(240, 180).save(swirls, "PNG")
+    photo = skimage.data.coffee()  # type: ignore[no-untyped-call]  # it has no types
+    Image.fromarray(photo).save(coffee, "JPEG")
+    return {"swirls.png": swirls.getvalue(), "coffee.jpg": coffee.getvalue()}
+
+
 def make_studio(folder: Path, configuration: str = PYRAMID) -> Studio:
     """Make a working folder with two paintings to use as styles."""
     (folder / "styles").mkdir(parents=True)
-    draw_painting(240, 180).save(folder / "styles" / "swirls.png")
-    coffee = skimage.data.coffee()  # type: ignore[no-untyped-call]  # it has no types
-    Image.fromarray(coffee).save(folder / "styles" / "coffee.jpg")
+    for name, data in _paintings().items():
+        (folder / "styles" / name).write_bytes(data)
     (folder / "config.yaml").write_text(configuration)
     return Studio(folder)
 
@@ -222,11 +232,12 @@ def let_others_in(folder: Path) -> None:
         above.chmod(0o755)
 
 
-# A process of its own imports torch once; whoever is forked from it starts at once.
+# A process of its own imports torch once, and what the first gradient would import; whoever is
+# forked from it starts at once.
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     ["styled.daemon", "styled.cli.main", "styled.cli.entry", "styled.cli.daemon_commands",
-     "tests.jobs.conftest", "tests.studio"]
+     "tests.jobs.conftest", "tests.studio", "torch.fx.experimental.symbolic_shapes"]
 )  # fmt: skip
 
 

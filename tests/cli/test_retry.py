@@ -11,6 +11,7 @@ import pytest
 
 from styled.cli.init import init_folder
 from styled.delivery import restoring
+from styled.delivery.atomic import sync_folder
 from styled.delivery.names import free_place
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
@@ -247,6 +248,31 @@ def test_an_upload_that_takes_the_name_at_the_last_moment_is_not_replaced(
     assert (here / "inbox" / style / "a.jpg").read_bytes() == b"upload"
     assert (here / "inbox" / style / "a-2.jpg").read_bytes() == b"photo"
     assert f"{style}/a.jpg" not in files(rejected)
+
+
+def test_a_photo_is_safe_in_the_inbox_before_it_leaves_the_rejected(
+    run: Run, here: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut it lies in one of them: its new name is on disk before the old one goes."""
+    style = style_of(here)
+    photo = rejected / style / "a.jpg"
+    calls: list[str] = []
+    unlink = Path.unlink
+
+    def syncing(folder: Path) -> None:
+        calls.append(f"sync {folder.relative_to(here)}")
+        sync_folder(folder)
+
+    def unlinking(path: Path, missing_ok: bool = False) -> None:
+        calls.append(f"unlink {path.name}")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(restoring, "sync_folder", syncing)
+    monkeypatch.setattr(Path, "unlink", unlinking)
+    assert run("retry", f"{style}/a.jpg").exit_code == 0
+    assert not photo.exists()
+    assert calls.index(f"sync inbox/{style}") < calls.index("unlink a.jpg")
+    assert calls[-2:] == ["unlink a.jpg.json", f"sync rejected/{style}"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to others")

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator
+from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
+from styled.engine import weights
 from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.engine.vgg import Vgg19
-from styled.engine.weights import untrained
+from styled.recipes import PYRAMID
+
+untrained = cache(weights.untrained)
+"""The untrained network's kernels, which take seconds to make and are never changed."""
+
+SHALLOW = replace(
+    PYRAMID,
+    content_layers={"relu2_2": 1.0},
+    style_layers={"relu1_1": 0.8, "relu2_1": 0.2},
+)
+"""The default recipe on few layers, where a step takes a tenth of the time.
+
+It is for tests of the loop around the objective: what a step is made of is the same.
+"""
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from styled.engine.footprint import FIXED_BYTES, Footprint
 from styled.engine.guard import Settings
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
-from styled.recipes import PYRAMID, RECIPES, Optimizer, Scales, Size
-from tests.engine.conftest import dumped, loaded, picture
+from styled.recipes import RECIPES, Optimizer, Scales, Size
+from tests.engine.conftest import SHALLOW, dumped, loaded, picture
 from tests.engine.test_stylize import finish
 
-RECIPE = replace(PYRAMID, steps=4, detail_steps=2, scales=Scales(start_px=32))
+RECIPE = replace(SHALLOW, steps=4, detail_steps=2, scales=Scales(start_px=32))
 CONTENT, STYLES = picture(128, 96), [(picture(60, 60, 1), 1.0)]
 PAINTED = 64, 48
 

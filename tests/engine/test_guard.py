@@ -14,13 +14,12 @@ from styled.engine.memory import EVERY_BLOCK, SMALL_BLOCKS
 from styled.engine.progress import Stylized
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
-from styled.engine.weights import untrained
 from styled.errors import EngineFailure
-from styled.recipes import PYRAMID, Optimizer, Recipe
-from tests.engine.conftest import driven, dumped, loaded, picture
+from styled.recipes import Optimizer, Recipe
+from tests.engine.conftest import SHALLOW, driven, dumped, loaded, picture, untrained
 
 CONTENT, STYLES = picture(48, 40), [(picture(48, 48, 1), 1.0)]
-UNBOUNDED = replace(PYRAMID, steps=14, scales=None, clamp=False, trace_every=1)
+UNBOUNDED = replace(SHALLOW, steps=14, scales=None, clamp=False, trace_every=1)
 
 
 def painted(network: Vgg19, recipe: Recipe, resume: Checkpoint | None = None) -> Stylized:

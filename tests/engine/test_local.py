@@ -15,10 +15,10 @@ from styled.engine.device import Device
 from styled.engine.local import LocalEngine
 from styled.engine.progress import Stylized
 from styled.engine.vgg import Vgg19
-from styled.engine.weights import Weights, untrained
+from styled.engine.weights import Weights
 from styled.errors import ConfigError, DeviceLost, EngineFailure, StyledError
 from styled.recipes import PYRAMID, RECIPES, Recipe
-from tests.engine.conftest import driven, picture
+from tests.engine.conftest import driven, picture, untrained
 
 NO_GPU = Degradation("device", "no GPU was found: running on the CPU")
 CPU = Device(torch.device("cpu"), "cpu", NO_GPU)

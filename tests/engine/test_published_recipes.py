@@ -24,8 +24,9 @@ from styled.engine.objective import Losses
 from styled.engine.scales import style_picture_size, working_size
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
-from styled.engine.weights import TORCHVISION_INDEX, untrained
+from styled.engine.weights import TORCHVISION_INDEX
 from styled.recipes import RECIPES, Recipe, Size
+from tests.engine.conftest import untrained
 
 STEPS = 28
 WIDTH, HEIGHT = 72, 48

@@ -14,12 +14,12 @@ from styled.engine.checkpoint import Checkpoint
 from styled.engine.device import Device
 from styled.engine.local import LocalEngine
 from styled.engine.progress import Progress, Stylized
-from styled.engine.weights import Weights, untrained
+from styled.engine.weights import Weights
 from styled.recipes import PYRAMID, Scales
-from tests.engine.conftest import driven, picture
+from tests.engine.conftest import SHALLOW, driven, picture, untrained
 
 CPU = Device(torch.device("cpu"), "cpu")
-RECIPE = replace(PYRAMID, steps=4, scales=Scales(start_px=32), size=PYRAMID.size)
+RECIPE = replace(SHALLOW, steps=4, scales=Scales(start_px=32), size=PYRAMID.size)
 CONTENT, STYLES = picture(64, 48), [(picture(48, 48, 1), 1.0)]
 
 

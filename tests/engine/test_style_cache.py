@@ -12,9 +12,9 @@ from styled.engine.device import Device
 from styled.engine.local import LocalEngine
 from styled.engine.style_cache import StyleCache
 from styled.engine.vgg import Vgg19
-from styled.engine.weights import Weights, untrained
+from styled.engine.weights import Weights
 from styled.recipes import PYRAMID, Scales
-from tests.engine.conftest import picture
+from tests.engine.conftest import picture, untrained
 
 
 class Counting(Vgg19):

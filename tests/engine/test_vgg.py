@@ -11,10 +11,10 @@ from torch import Tensor
 from torchvision.models import vgg19
 
 from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, needed_slice, normalize
-from styled.engine.weights import TORCHVISION_INDEX, untrained
+from styled.engine.weights import TORCHVISION_INDEX
 from styled.errors import ConfigError
 from styled.recipes import LAYER_NAMES
-from tests.engine.conftest import picture
+from tests.engine.conftest import picture, untrained
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from styled.engine.guard import Settings
 from styled.engine.objective import Objective, style_targets
 from styled.engine.stage import Stage
 from styled.engine.vgg import Vgg19
-from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, RECIPES, Optimizer
+from tests.engine.conftest import untrained
 
 OPTIMIZERS = [
     PYRAMID.optimizer,

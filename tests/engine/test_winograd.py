@@ -11,8 +11,7 @@ from torch import Tensor
 
 from styled.engine import cpu_layers, winograd
 from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, convolution_shapes
-from styled.engine.weights import untrained
-from tests.engine.conftest import picture
+from tests.engine.conftest import picture, untrained
 
 SIZES = [
     (1, 1),

@@ -25,7 +25,7 @@ styles:
     overrides: *small
 folders:
   both: [swirls, coffee]
-engine: {{device: cpu, weights: WEIGHTS}}
+engine: {{device: cpu, precision: float32, weights: WEIGHTS}}
 intake: {{settle_seconds: 0.2, truncated_grace_seconds: 2}}
 """
 
@@ -34,13 +34,13 @@ AQUARELLE = """\
   aquarelle:
     image: styles/coffee.jpg
     recipe: udacity
-    overrides: {size: {long_edge: 48}, steps: 60}
+    overrides: {size: {long_edge: 48}, steps: 20}
 folders:"""
 """A style that takes some seconds; put in place of `folders:`; its folder comes first."""
 
 
 def paint_slowly(studio: Studio, steps: int) -> None:
-    """Have each picture take so many steps of the whole network, some 30 a second."""
+    """Have each picture take so many steps of the whole network, some 10 a second on one core."""
     studio.config.write_text(studio.config.read_text().replace(QUICK, f"steps: {steps}"))
 
 

@@ -367,7 +367,7 @@ def test_an_inbox_that_is_renamed_away_and_back_while_photos_wait(studio: Studio
     assert studio.files("archive") == sorted(names)
 
 
-def test_five_hundred_photos_moved_in_at_once(studio: Studio) -> None:
+def test_many_photos_moved_in_at_once(studio: Studio) -> None:
     """Each has its own painting, sidecar and archived original, under its own name."""
     studio.config.write_text(
         studio.config.read_text().replace(f"{{size: {{long_edge: 48}}, {QUICK}}}", LITTLE)
@@ -378,7 +378,7 @@ def test_five_hundred_photos_moved_in_at_once(studio: Studio) -> None:
     prepared = studio.folder / "prepared"
     prepared.mkdir()
     digests = {}
-    for number in range(500):
+    for number in range(150):
         comment = f"photo {number:03}".encode()
         marker = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
         path = prepared / f"{number:03}.jpg"
@@ -390,7 +390,7 @@ def test_five_hundred_photos_moved_in_at_once(studio: Studio) -> None:
         prepared.rename(trip)
         daemon.wait_until(lambda: os.listdir(trip) == [], seconds=350)
         daemon.wait_until(lambda: all_ended(studio))
-        assert len(daemon.events("job.published")) == 500
+        assert len(daemon.events("job.published")) == 150
 
     assert studio.files("inbox") == []
     assert studio.files("rejected") == []

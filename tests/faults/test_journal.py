@@ -98,7 +98,7 @@ def test_the_journal_of_a_newer_version_is_refused(studio: Studio) -> None:
 
 def test_checkpoints_that_are_gone_cost_time_and_nothing_else(studio: Studio) -> None:
     """Deleted while the daemon stands still: the job begins anew and is done."""
-    paint_slowly(studio, 100)
+    paint_slowly(studio, 25)
     studio.drop("a.jpg", "coffee", (96, 72))
     with studio.running() as daemon:
         daemon.wait_for("job.started")
@@ -112,7 +112,7 @@ def test_checkpoints_that_are_gone_cost_time_and_nothing_else(studio: Studio) ->
 
 def test_a_checkpoint_that_is_damaged_is_not_believed(studio: Studio) -> None:
     """It is left alone with a word in the log, and the job begins anew."""
-    paint_slowly(studio, 100)
+    paint_slowly(studio, 25)
     studio.drop("a.jpg", "coffee", (96, 72))
     with studio.running() as daemon:
         daemon.wait_for("job.started")

@@ -247,7 +247,7 @@ def paint_slowly(studio: Studio) -> None:
     """Make the style `coffee` take seconds, so that there is time for doing harm."""
     text = studio.config.read_text()
     assert text.count("overrides: *small") == 1
-    slow = "overrides: {size: {long_edge: 48}, steps: 60}"
+    slow = "overrides: {size: {long_edge: 48}, steps: 25}"
     studio.config.write_text(text.replace("overrides: *small", slow))
 
 

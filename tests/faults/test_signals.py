@@ -31,7 +31,7 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
     studio: Studio, number: signal.Signals
 ) -> None:
     """Exit code 0 within 5 s, a checkpoint, and then the same bytes as without the stop."""
-    paint_slowly(studio, 80)
+    paint_slowly(studio, 25)
     studio.drop("undisturbed.png", "chelsea", (96, 72))
     with studio.running() as daemon:
         daemon.wait_until(lambda: studio.files("inbox") == [])
@@ -100,7 +100,7 @@ def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
 
 def test_a_reload_takes_over_what_is_right(studio: Studio) -> None:
     """A new style, another picture for a style, and a style that is gone with jobs waiting."""
-    paint_slowly(studio, 60)
+    paint_slowly(studio, 15)
     with studio.running() as daemon:
         daemon.wait_for("daemon.started")
         studio.drop("swirls/first.jpg", "coffee", (96, 72))

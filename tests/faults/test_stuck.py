@@ -255,7 +255,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_folder(studio: Studio) -> N
 
 def test_a_photo_that_is_opened_for_writing_while_it_is_painted_stays(studio: Studio) -> None:
     """Its painting is delivered; it leaves once whoever has opened it closes it."""
-    paint_slowly(studio, 60)
+    paint_slowly(studio, 25)
     photo = studio.drop("a.jpg", "coffee", SIZE)
     with studio.running() as daemon:
         daemon.wait_for("job.started")
@@ -278,7 +278,7 @@ NOTHING = {
 @pytest.mark.parametrize("what", NOTHING)
 def test_a_reload_of_nothing_changes_nothing(studio: Studio, what: str) -> None:
     """No job is cancelled; log and status say so; and the right file is taken over again."""
-    paint_slowly(studio, 60)
+    paint_slowly(studio, 25)
     right = studio.config.read_text()
     for name in ("a.jpg", "b.jpg"):
         studio.drop(name, "coffee", SIZE)

@@ -54,7 +54,7 @@ class Watchman:
         assert not self.problems or error is not None, self.problems
 
     def _watch(self) -> None:
-        while not self._done.wait(0.005):
+        while not self._done.wait(0.02):
             self.look()
 
     def look(self) -> None:

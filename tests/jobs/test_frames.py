@@ -154,6 +154,17 @@ def test_frames_are_no_longer_than_a_film_is_wide(
     assert sizes == {(32, 28)}
 
 
+def test_frames_of_a_strip_are_no_thinner_than_codecs_allow(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than a pixel becomes two."""
+    monkeypatch.setattr(frames_module, "LONG_EDGE_PX", 10)
+    shop.drop("photo.png", picture(size=(40, 400)))
+    shop.work()
+    sizes = {Image.open(io.BytesIO(data)).size for data in frames_of(shop).values()}
+    assert sizes == {(2, 10)}
+
+
 def test_frames_show_how_it_became(shop: Workshop) -> None:
     """Each is a picture of what there was after its step."""
     drop(shop)
@@ -396,7 +407,10 @@ def test_frames_of_jobs_that_have_ended_are_swept_at_the_start(shop: Workshop) -
     stale = shop.config.state / "frames/000000000000/00002.jpg"
     make_folder(stale.parent)
     stale.write_bytes(b"stale")
+    stray = shop.config.state / "frames/notes.txt"  # no folder: it is left alone, and no hindrance
+    stray.write_bytes(b"stray")
     shop.restart()
+    stray.unlink()
     assert shop.files("state/frames") == mine
     FrameStore(shop.base / "nowhere", 2, write_whole, make_folder).sweep(keep=())
 
