@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
         checks = [beside.submit(run_check, check) for check in CHECKS]
         command = [
             sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup",
-            "--no-loadscope-reorder", *for_pytest,
+            "--no-loadscope-reorder", "--basetemp", f"{folder}/p", *for_pytest,
         ]  # fmt: skip
         print("$", *command, flush=True)
         # One thread of computation for each worker: more would only wait for each other.
@@ -103,7 +103,7 @@ def folder_for_tests() -> Iterator[str]:
     memory = MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None
     if memory is not None and shutil.disk_usage(memory).free < MEMORY_BYTES:
         memory = None
-    with tempfile.TemporaryDirectory(prefix="styled-tests-", dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="styled-", dir=memory) as folder:
         os.chmod(folder, 0o755)  # other users visit some of the folders in it
         yield folder
 

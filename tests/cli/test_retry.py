@@ -250,6 +250,15 @@ def test_an_upload_that_takes_the_name_at_the_last_moment_is_not_replaced(
     assert f"{style}/a.jpg" not in files(rejected)
 
 
+def test_a_sidecar_in_the_inbox_is_in_nobodys_way(run: Run, here: Path, rejected: Path) -> None:
+    """Photos have none there: only the photo's own name has to be free."""
+    style = style_of(here)
+    (here / "inbox" / style).mkdir(parents=True, exist_ok=True)
+    (here / "inbox" / style / "a.jpg.json").write_text("{}")
+    assert run("retry", f"{style}/a.jpg").exit_code == 0
+    assert (here / "inbox" / style / "a.jpg").read_bytes() == b"photo"
+
+
 def test_a_photo_is_safe_in_the_inbox_before_it_leaves_the_rejected(
     run: Run, here: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.studio import Studio
+from tests.studio import Studio, make_studio
 
 # Whole programs, on machines that may be busy with other things.
 pytestmark = pytest.mark.timeout(400)
@@ -68,6 +70,13 @@ def done_by(figures: Path) -> float:
         for sample in family.samples
         if sample.name == "styled_jobs_finished_total" and sample.labels["outcome"] == "done"
     )
+
+
+@pytest.fixture
+def studio() -> Iterator[Studio]:
+    """Make a working folder on a disk: what is written into memory counts as nothing."""
+    with tempfile.TemporaryDirectory(prefix="styled-idle-", dir="/var/tmp") as folder:
+        yield make_studio(Path(folder, "studio"))
 
 
 class Manager:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it
 
 from styled.engine import matrix_root
 from styled.engine.matrix_root import symmetric_root, trace_of_root
@@ -50,6 +51,20 @@ def test_gradient_equals_finite_differences(samples: int) -> None:
         return trace_of_root((m + m.T) / 2, root)
 
     assert torch.autograd.gradcheck(of_symmetric, (matrix,), eps=1e-7, atol=1e-5)
+
+
+def test_a_library_that_refuses_a_matrix_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not finite makes some of them raise: the guard is to see it, not the user."""
+
+    def refuse(_: Tensor) -> None:
+        raise LinAlgError("it did not converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    matrix = torch.eye(3, requires_grad=True)
+    value = trace_of_root(matrix, torch.eye(3))
+    (gradient,) = torch.autograd.grad(value, matrix)
+    assert value.isnan()
+    assert gradient.isnan().all()
 
 
 def test_a_singular_matrix_has_a_finite_gradient() -> None:

@@ -26,6 +26,12 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("one_thread")]
 STOP_LIMIT_SECONDS = 5.0
 
 
+def _take_terminal() -> None:
+    """Make standard input the terminal of this session; hang-ups count, as after a login."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
+
+
 class Terminal:
     """A terminal with a shell that runs one command on it."""
 
@@ -35,7 +41,7 @@ class Terminal:
         self.process = subprocess.Popen(
             ["sh", "-c", script.replace("STYLED", shlex.join(studio.command("run")))],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
         )  # fmt: skip
         os.close(slave)
         self.written = ""

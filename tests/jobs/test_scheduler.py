@@ -406,6 +406,7 @@ def test_every_end_is_counted_with_what_it_took(shop: Workshop) -> None:
     assert set(done.seconds) == {"waited", "prepare", "optimise", "publish"}
     assert done.degraded == (STUB,)
     assert (rejected.state, rejected.failure, dict(rejected.seconds)) == ("rejected", "input", {})
+    assert rejected.steps == 0
     assert shop.failed_attempts == []
 
 

@@ -100,6 +100,13 @@ def test_16_bit_gray_is_scaled_and_not_clipped(format: str) -> None:
     assert photo.degraded == ()
 
 
+def test_16_bit_gray_is_rounded_to_the_nearest_level() -> None:
+    """Half of one of 255 steps is between 128 and 129."""
+    levels = np.tile(np.array([128, 129], np.uint16), (32, 16))
+    photo = decode(saved(Image.fromarray(levels), "PNG"))
+    assert pixels(photo)[0, :2, 0].tolist() == [0, 1]
+
+
 def test_16_bit_gray_where_zero_is_white_is_inverted() -> None:
     """Scans that store ink instead of light do not come out as negatives."""
     image = Image.fromarray(ramp(np.uint16, 65535))

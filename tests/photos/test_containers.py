@@ -8,6 +8,7 @@ import pytest
 
 from styled.errors import InputIncomplete, InputRejected
 from styled.photos import decode
+from styled.photos.containers import is_cut
 from tests.photos.samples import CUTTABLE, REFUSALS, astronaut, needs_avif, saved
 
 
@@ -134,3 +135,12 @@ def test_what_follows_a_jpeg_does_not_count() -> None:
     """Motion photos have a film behind them, whose bytes may look like anything."""
     whole = jpeg_with()
     assert decode(whole + b"\xff\xda\0\2" * 1000).width == 96
+
+
+@pytest.mark.parametrize("header_size", [12, 40, 52, 56, 64, 108, 124])
+def test_every_bmp_says_how_long_it_is(header_size: int) -> None:
+    """From OS/2's first header to Windows' fifth; other text that begins with BM is none."""
+    whole = b"BM" + struct.pack("<IIII", 200, 0, 60, header_size) + bytes(182)
+    assert is_cut(whole[:-1], "bmp")
+    assert not is_cut(whole, "bmp")
+    assert not is_cut(whole[:14] + struct.pack("<I", header_size + 1) + whole[18:-1], "bmp")

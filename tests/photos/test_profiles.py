@@ -134,22 +134,31 @@ def test_both_ways_of_converting_agree(name: str) -> None:
     assert np.array_equal(pixels(shallow), np.asarray(by_little_cms))
 
 
-@pytest.mark.parametrize("kind", ["points", "power", "with straight piece", "five numbers more"])
+@pytest.mark.parametrize(
+    "kind", ["points", "no points", "power", "with straight piece", "black at first", "above black",
+             "five numbers more"]
+)  # fmt: skip
 def test_every_form_of_a_curve_is_read(kind: str) -> None:
-    """A table of points and the formulas of one, three and seven numbers are as exact."""
+    """A table of points and the formulas of one, three, four and seven numbers are as exact."""
     power, a, b, c, d = as_fixed(SRGB_CURVE)
     table = exact((power, a, b, c, d), np.linspace(0, 1, 4096))
     curve = {
         "points": points(table),
+        "no points": points(np.array([])),
         "power": parametric(2.2),
         "with straight piece": parametric(power, a, b),
+        "black at first": parametric(power, 1.0, -0.125),
+        "above black": parametric(power, 1.0, -0.125, 0.0625),
         "five numbers more": parametric(power, a, b, c, d, 0.0, 0.0),
     }[kind]
     levels = anything()
     light = {
         "points": np.interp(levels, np.linspace(0, 1, 4096), np.round(table * 65535) / 65535),
+        "no points": levels,
         "power": levels ** as_fixed((2.2,))[0],
         "with straight piece": (a * levels + b) ** power,
+        "black at first": np.maximum(levels - 0.125, 0) ** power,
+        "above black": np.maximum(levels - 0.125, 0) ** power + 0.0625,
         "five numbers more": exact((power, a, b, c, d), levels),
     }[kind]
     photo = decode(deep_png(as_16_bit(levels), matrix_profile(SRGB_TO_XYZ, curve)))
