@@ -299,7 +299,7 @@ def _in_child(tree: Path, tests: list[str], log: Path) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in ("styled", "tests")]:
         del sys.modules[name]
     code = pytest.main(
-        ["-x", "-q", "--timeout=60", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov",
+        ["-x", "-q", "--timeout=60", "-p", "no:cacheprovider", "-p", "no:cov",
          "--basetemp", str(tree / "tmp"), *tests]
     )  # fmt: skip
     sys.stdout.flush()
@@ -330,7 +330,7 @@ def caught(tree: Path, mutation: Mutation, tests: list[str], seconds: float) -> 
                 if code in (0, 1):
                     return "caught" if code else "survived"
                 said = (tree / "log").read_text()[-2000:]
-                if code == BROKEN:
+                if code in (3, BROKEN):  # 3: an error of pytest itself
                     raise RuntimeError(f"pytest could not be run:\n{said}")
                 return f"caught (exit code {code})"  # not even collected, or killed
             time.sleep(0.05)
