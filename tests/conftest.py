@@ -16,7 +16,7 @@ SLOW_FIRST = ("systemd", "faults", "end_to_end", "gallery", "engine")
 """Folders in the order in which they begin: short tests fill the gaps at the end."""
 
 SPREAD = ("faults", "end_to_end")
-"""Folders whose tests share nothing, and are spread over the workers one by one."""
+"""Folders whose tests share little, and are spread over the workers one by one."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
