@@ -46,8 +46,8 @@ def main(words: list[str]) -> int:
         for_pytest += [f"--ignore={ROOT / 'tests' / folder}" for folder in NOT_QUICK]
     if options.heavy:
         for_pytest += ["-m", "heavy"]
-    # Two tests at a time on two cores, and one more for the moments in which they wait.
-    workers = (os.cpu_count() or 1) + 1
+    # Every other test waits for a daemon most of its time.
+    workers = 2 * (os.cpu_count() or 1)
 
     begun = time.monotonic()
     failed = []
@@ -58,8 +58,10 @@ def main(words: list[str]) -> int:
             "--no-loadscope-reorder", "--basetemp", f"{folder}/p", *for_pytest,
         ]  # fmt: skip
         print("$", *command, flush=True)
-        # One thread of computation for each worker: more would only wait for each other.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": folder}
+        # One thread of computation for each worker: more would only wait for each other. Where a
+        # test is about two, they are not to turn in circles while they wait.
+        threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        environment = {**os.environ, **threads, "TMPDIR": folder}
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             failed.append("pytest")
         for check, future in zip(CHECKS, checks, strict=True):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 for _size in ("COLUMNS", "LINES"):
     os.environ.pop(_size, None)  # pytest's workers have them, and rich remembers them
 
-SLOW_FIRST = ("systemd", "faults", "end_to_end", "gallery", "engine")
-"""Folders in the order in which they begin: short tests fill the gaps at the end."""
+WAITING = ("systemd", "end_to_end", "faults", "gallery")
+"""Folders whose tests wait for other processes most of their time, in the order of their start."""
 
 SPREAD = ("faults", "end_to_end")
 """Folders whose tests share little, and are spread over the workers one by one."""
@@ -26,13 +28,29 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
+    """Begin with what takes longest; what waits and what computes take turns.
 
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.parent.name
-        return SLOW_FIRST.index(folder) if folder in SLOW_FIRST else len(SLOW_FIRST)
+    Short tests fill the gaps at the end.
+    """
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        spread = item.path.parent.name in SPREAD
+        groups.setdefault(item.nodeid if spread else str(item.path), []).append(item)
+    of_folder: dict[str, list[list[pytest.Item]]] = {}
+    for group in groups.values():
+        of_folder.setdefault(group[0].path.parent.name, []).append(group)
+    waiting = [group for folder in WAITING for group in of_folder.pop(folder, [])]
+    computing = of_folder.pop("engine", [])
+    in_turn = zip_longest(waiting, computing, fillvalue=())
+    short = chain.from_iterable(of_folder.values())
+    items[:] = [item for group in chain(*in_turn, short) for item in group]
 
-    items.sort(key=rank)
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Have torch compute with as many threads as at the start, whatever a test has chosen."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -31,7 +31,12 @@ default_style: swirls
 styles:
   swirls:
     image: styles/swirls.png
-    overrides: &small {size: {long_edge: 96}, steps: 3, scales: {start_px: 64}}
+    overrides: &small
+      size: {long_edge: 96}
+      steps: 3
+      scales: {start_px: 64}
+      content_layers: {relu2_2: 1.0}
+      style_layers: {relu1_1: 0.8, relu2_1: 0.2}
   coffee:
     images: [{path: styles/coffee.jpg, weight: 2}, styles/swirls.png]
     overrides: *small
@@ -40,7 +45,7 @@ folders:
 engine: {weights: untrained, device: cpu, precision: float32}
 intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
 """
-"""Small pictures by the default recipe, in seconds."""
+"""Small pictures by the default recipe on few layers, in a moment."""
 
 
 class _Descriptor(Protocol):
@@ -237,7 +242,8 @@ def let_others_in(folder: Path) -> None:
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     ["styled.daemon", "styled.cli.main", "styled.cli.entry", "styled.cli.daemon_commands",
-     "tests.jobs.conftest", "tests.studio", "torch.fx.experimental.symbolic_shapes"]
+     "tests.jobs.conftest", "tests.studio", "tests.preloaded",
+     "torch.fx.experimental.symbolic_shapes"]
 )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,9 @@ import torch
 
 from styled.config import Config, default_config
 from styled.engine.vgg import Convolutions
-from styled.engine.weights import untrained
 from styled.jobs.backstage import Backstage
-from styled.recipes import PYRAMID
 from styled.stages import build_engine
-from tests.engine.conftest import picture
+from tests.engine.conftest import SHALLOW, picture, untrained
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +26,7 @@ def network() -> Convolutions:
 @pytest.fixture(autouse=True)
 def _network_at_hand(monkeypatch: pytest.MonkeyPatch, network: Convolutions) -> None:
     monkeypatch.setattr("styled.engine.weights.untrained", lambda: network)
-
-
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    monkeypatch.setattr("styled.engine.local.WARM_UP", SHALLOW)
 
 
 @pytest.fixture
@@ -83,7 +74,7 @@ def test_engine_threads_are_those_that_paint_beside_a_backstage(config: Config) 
     backstage = Backstage()
     try:
         assert backstage.do(torch.get_num_threads).result(60) == 1
-        recipe = replace(PYRAMID, steps=2, scales=None)
+        recipe = replace(SHALLOW, steps=2, scales=None)
         styles = [(picture(40, 40, 1), 1.0)]
         counts = [torch.get_num_threads() for _ in engine.stylize(picture(40, 40), styles, recipe)]
         assert backstage.do(torch.get_num_threads).result(60) == 1

@@ -47,6 +47,9 @@ class EngineFacts:
     deterministic: bool | None = None
 
 
+WARM_UP = PYRAMID
+"""What the network is run for once at the start."""
+
 STYLE_SHARE = 0.1
 """The most of the memory for pictures that remembered styles may take of it."""
 
@@ -112,8 +115,8 @@ class LocalEngine:
             deterministic=deterministic if device.torch_device.type == "cuda" else None,
         )
         gray = torch.full((1, 3, 64, 64), 0.5, device=device.torch_device)
-        targets = style_targets(self._network, PYRAMID, [(gray, 1.0)])
-        Objective(self._network, PYRAMID, gray, targets).evaluate(gray)
+        targets = style_targets(self._network, WARM_UP, [(gray, 1.0)])
+        Objective(self._network, WARM_UP, gray, targets).evaluate(gray)
         memory.give_back(device.torch_device)
         self._resident_bytes = memory.used_bytes(device.torch_device)
         self._memory_limit = memory_limit

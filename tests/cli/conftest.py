@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from styled.cli.main import app
 from styled.engine.vgg import Convolutions
-from styled.engine.weights import untrained
+from tests.engine.conftest import SHALLOW, untrained
 
 Run = Callable[..., Result]
 
@@ -54,6 +54,7 @@ def untrained_network() -> Convolutions:
 @pytest.fixture
 def _network_at_hand(monkeypatch: pytest.MonkeyPatch, untrained_network: Convolutions) -> None:
     monkeypatch.setattr("styled.engine.weights.untrained", lambda: untrained_network)
+    monkeypatch.setattr("styled.engine.local.WARM_UP", SHALLOW)
 
 
 def draw(path: Path, colour: str = "teal", size: tuple[int, int] = (64, 48)) -> Path:

@@ -17,7 +17,9 @@ ENGINE = "{{weights: untrained, device: cpu, precision: float32, threads: {threa
 @pytest.fixture
 def studio(tmp_path: Path) -> Studio:
     """Return a folder whose pictures take long enough to be interrupted twice."""
-    studio = make_studio(tmp_path, PYRAMID.replace("steps: 3", "steps: 30, min_improvement: 0"))
+    studio = make_studio(
+        tmp_path, PYRAMID.replace("steps: 3", "steps: 400\n      min_improvement: 0")
+    )
     studio.configure(queue="{checkpoint_seconds: 0.1}", engine=ENGINE.format(threads=1))
     studio.drop("photo.png", "chelsea")
     return studio
@@ -40,11 +42,11 @@ def wait_until_saved(studio: Studio, daemon: Daemon, beyond: float) -> float:
 @pytest.mark.timeout(400)
 def test_log_journal_and_sidecar_tell_how_a_job_went_on(studio: Studio) -> None:
     """Killed with one thread, stopped with two, finished with one: both changes are told."""
-    with studio.running_from_scratch() as daemon:
+    with studio.running() as daemon:
         done = wait_until_saved(studio, daemon, 0.05)
         daemon.kill()
     studio.configure(engine=ENGINE.format(threads=2))
-    with studio.running_from_scratch() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.degraded")
         (line,) = daemon.events("job.degraded")
         wait_until_saved(studio, daemon, done + 0.05)
@@ -53,7 +55,7 @@ def test_log_journal_and_sidecar_tell_how_a_job_went_on(studio: Studio) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(timeout=30) == 0
     studio.configure(engine=ENGINE.format(threads=1))
-    with studio.running_from_scratch() as daemon:
+    with studio.running() as daemon:
         daemon.wait_for("job.published")
     sidecar = json.loads((studio.folder / "outbox/swirls/photo.png.json").read_bytes())
 

@@ -31,10 +31,11 @@ def heavy(*values: object) -> ParameterSet:
 @pytest.mark.parametrize(
     ("recipe", "tile", "history", "steps", "sizes"),
     [
-        ("pyramid", 0, 20, 2, ("320x256", "448x384")),
-        ("pyramid", 256, 5, 2, ("512x384",)),
+        ("pyramid", 0, 20, 2, ("256x192", "384x288")),
+        ("pyramid", 192, 5, 1, ("384x288",)),
         ("five-layer", 0, 5, 2, ("320x256",)),
-        heavy("pyramid", 0, 20, 2, ("640x480",)),
+        heavy("pyramid", 0, 20, 2, ("448x384", "640x480")),
+        heavy("pyramid", 256, 5, 2, ("512x384",)),
         heavy("avgpool", 0, 20, 2, ("448x384",)),
         heavy("five-layer", 0, 5, 2, ("448x384",)),
         heavy("five-layer", 256, 5, 2, ("640x512",)),

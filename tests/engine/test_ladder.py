@@ -22,11 +22,11 @@ from styled.engine.stage import Stage
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.errors import EngineFailure
-from styled.recipes import PYRAMID, Optimizer, Recipe, Scales
-from tests.engine.conftest import driven, dumped, loaded, picture
+from styled.recipes import Optimizer, Recipe, Scales
+from tests.engine.conftest import SHALLOW, driven, dumped, loaded, picture
 
 CONTENT, STYLES = picture(96, 72), [(picture(80, 80, 1), 1.0)]
-SMALL = replace(PYRAMID, steps=3, scales=Scales(start_px=48), trace_every=1)
+SMALL = replace(SHALLOW, steps=3, scales=Scales(start_px=48), trace_every=1)
 FLAT = replace(SMALL, scales=None)
 START = Settings(Optimizer(history=20))
 SMALLER = Degradation("memory", "memory was short: painted at 68 x 51 in place of 96 x 72")

@@ -17,12 +17,12 @@ from styled.engine.progress import Stylized
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
 from styled.errors import ConfigError, DeviceLost, EngineFailure, StyledError
-from styled.recipes import PYRAMID, RECIPES, Recipe
-from tests.engine.conftest import driven, picture, untrained
+from styled.recipes import RECIPES, Recipe
+from tests.engine.conftest import SHALLOW, driven, picture, untrained
 
 NO_GPU = Degradation("device", "no GPU was found: running on the CPU")
 CPU = Device(torch.device("cpu"), "cpu", NO_GPU)
-RECIPE = replace(PYRAMID, steps=3, scales=None)
+RECIPE = replace(SHALLOW, steps=3, scales=None)
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +100,14 @@ def test_bfloat16_is_taken_by_itself_for_pyramid_alone(
     """Published recipes promise their source's picture, unless the user insists on bfloat16."""
     monkeypatch.setattr("styled.engine.device.bfloat16_share", lambda device: 0.1)
     published = replace(RECIPES["avgpool"], steps=1)
-    for precision, recipe, expected in (
-        ("auto", RECIPE, "bfloat16"),
-        ("auto", published, "float32"),
-        ("bfloat16", published, "bfloat16"),
-        ("float32", RECIPE, "float32"),
+    for precision, recipes in (
+        ("auto", [(RECIPE, "bfloat16"), (published, "float32")]),
+        ("bfloat16", [(published, "bfloat16")]),
+        ("float32", [(RECIPE, "float32")]),
     ):
         engine = LocalEngine(weights, CPU, precision)  # type: ignore[arg-type]  # one of three
-        assert finish(engine, recipe).precision == expected
+        for recipe, expected in recipes:
+            assert finish(engine, recipe).precision == expected
 
 
 def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(

@@ -92,7 +92,10 @@ from styled.recipes import PYRAMID
 keep_freed_memory()
 cpu = torch.device("cpu")
 network = Vgg19(untrained(), cpu)
-recipe = replace(PYRAMID, steps=2, scales=None)
+recipe = replace(
+    PYRAMID, steps=2, scales=None,
+    content_layers={"relu2_2": 1.0}, style_layers={"relu1_1": 0.8, "relu2_1": 0.2},
+)
 left, peaks = [], []
 for height in (256, 264, 248, 288, 224, 272, 240, 280):
     reset_peak(cpu)

@@ -14,8 +14,8 @@ from styled.engine.guard import Settings
 from styled.engine.objective import Objective, style_targets
 from styled.engine.stage import Stage
 from styled.engine.vgg import Vgg19
-from styled.recipes import PYRAMID, RECIPES, Optimizer
-from tests.engine.conftest import untrained
+from styled.recipes import PYRAMID, RECIPES, Optimizer, Recipe
+from tests.engine.conftest import SHALLOW
 
 OPTIMIZERS = [
     PYRAMID.optimizer,
@@ -39,15 +39,18 @@ class Questions(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("recipe", "optimizer"),
+    [
+        *((recipe, OPTIMIZERS[i % 3]) for i, recipe in enumerate(RECIPES.values())),
+        *((SHALLOW, optimizer) for optimizer in OPTIMIZERS),
+    ],
+)
 def test_no_step_but_a_few_asks_for_a_number(
-    monkeypatch: pytest.MonkeyPatch, name: str, optimizer: Optimizer
+    monkeypatch: pytest.MonkeyPatch, network: Vgg19, recipe: Recipe, optimizer: Optimizer
 ) -> None:
     """Evaluation, update, guard and choice of the best, by the way that a GPU takes."""
     monkeypatch.setattr(matrix_root, "uses_products", lambda device: True)
-    recipe = RECIPES[name]
-    network = Vgg19(untrained())
     photo, painting = torch.rand(1, 3, 48, 64), torch.rand(1, 3, 48, 48)
     targets = style_targets(network, recipe, [(painting, 1.0)])
 
@@ -67,9 +70,8 @@ def test_no_step_but_a_few_asks_for_a_number(
         assert questions.asked  # or the way of asking has changed, and nothing was seen
 
 
-def test_losses_are_read_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_read_every_few_steps(network: Vgg19) -> None:
     """On a CPU at each step; elsewhere at every fifth, and at the last."""
-    network = Vgg19(untrained())
     photo = torch.rand(1, 3, 32, 32)
     work = Stage(photo, PYRAMID, Settings(PYRAMID.optimizer), network, lambda *_: None)  # type: ignore[arg-type]  # never called
     assert all(work._reads_losses() for work.steps_done in range(50))

@@ -96,12 +96,12 @@ def test_an_objective_is_the_same_without_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Losses and gradient, whatever has been looked at before."""
-    content, style, image = picture(72, 56, 0), picture(60, 50, 1), picture(72, 56, 3)
+    content, style, image = picture(72, 33, 0), picture(40, 50, 1), picture(72, 33, 3)
     if has_opacity:
-        content = torch.cat([content, picture(72, 56, 4)[:, :1]], dim=1)
+        content = torch.cat([content, picture(72, 33, 4)[:, :1]], dim=1)
     targets = style_targets(network, recipe, [(style, 1.0)], tile_px)
     objective = Objective(network, recipe, content, targets, tile_px)
-    objective.evaluate(picture(72, 56, 2))
+    objective.evaluate(picture(72, 33, 2))
     losses, gradient = objective.evaluate(image)
     monkeypatch.setattr("styled.engine.objective.workplace_for", lambda *_: None)
     plain = Objective(network, recipe, content, targets, tile_px)

@@ -31,12 +31,13 @@ from styled.engine.local import LocalEngine
 from styled.engine.objective import Losses, Objective
 from styled.engine.progress import Progress, Stylized
 from styled.engine.vgg import Convolutions
-from styled.engine.weights import Weights, untrained
+from styled.engine.weights import Weights
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
-from styled.recipes import PYRAMID, Optimizer, Recipe, Scales
+from styled.recipes import Optimizer, Recipe, Scales
 from styled.stages import build_engine
+from tests.engine.conftest import SHALLOW, untrained
 from tests.jobs.conftest import STUB, Died, LogLines, ScriptedEngine, Workshop, picture
 from tests.photos.samples import deep_png
 
@@ -169,7 +170,7 @@ def damaged_exif(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPat
 
 def a_huge_learning_rate(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = Optimizer(name="adam", learning_rate=1e4)
-    recipe = replace(PYRAMID, scales=None, clamp=False, steps=6, optimizer=optimizer)
+    recipe = replace(SHALLOW, scales=None, clamp=False, steps=6, optimizer=optimizer)
     paint_with(shop, real, recipe)
     shop.drop()
 
@@ -187,7 +188,7 @@ def an_allocation_that_fails(
         return evaluate(*values, **named)
 
     monkeypatch.setattr(Objective, "evaluate", short_of_memory)
-    paint_with(shop, real, replace(PYRAMID, scales=None, steps=4))
+    paint_with(shop, real, replace(SHALLOW, scales=None, steps=4))
     shop.drop()
 
 
@@ -307,7 +308,7 @@ def test_what_the_service_does_without_is_told(
         (base / name).write_bytes(picture("teal" if name.endswith("one.png") else "olive"))
     (base / "config.yaml").write_text(
         "default_style: oil\n"
-        "styles: {oil: {image: styles/oil.png, overrides: {steps: 2}}}\n"
+        "styles: {oil: {image: styles/oil.png, overrides: {steps: 2, scales: null}}}\n"
         "engine: {device: auto, precision: float32, weights: untrained}\n"
         "intake: {settle_seconds: 0, rescan_seconds: 0.2}\n"
     )
@@ -385,7 +386,7 @@ def test_a_size_that_was_given_up_is_told_while_the_job_runs(
         return 2**60 if max(size) > 48 else 0
 
     monkeypatch.setattr("styled.engine.footprint.Footprint.peak_bytes", peak_bytes)
-    paint_with(shop, real, replace(PYRAMID, scales=Scales(start_px=48), steps=2))
+    paint_with(shop, real, replace(SHALLOW, scales=Scales(start_px=48), steps=2))
     seen: list[tuple[Degradation, ...]] = []
     real.at_step = lambda step: seen.append(shop.job().degraded)
     shop.drop("photo.png", picture(size=(96, 72)))
@@ -400,7 +401,7 @@ def test_each_scale_is_logged_once_when_it_is_finished(
     shop: Workshop, real: RealEngine, logs: LogLines
 ) -> None:
     """A job that takes an hour can be followed in the log."""
-    paint_with(shop, real, replace(PYRAMID, scales=Scales(start_px=48), steps=2))
+    paint_with(shop, real, replace(SHALLOW, scales=Scales(start_px=48), steps=2))
     shop.drop("photo.png", picture(size=(96, 72)))
     seen: list[int] = []
     real.at_step = lambda step: seen.append(
@@ -431,7 +432,7 @@ def test_a_scale_that_ends_for_lack_of_memory_is_logged_too(
         return evaluate(*values, **named)
 
     monkeypatch.setattr(Objective, "evaluate", short_of_memory)
-    paint_with(shop, real, replace(PYRAMID, scales=None, steps=9))
+    paint_with(shop, real, replace(SHALLOW, scales=None, steps=9))
     shop.drop()
     shop.work()
     assert shop.states() == ["done"]

@@ -22,8 +22,10 @@ DATA = "/var/lib/styled"
 CONFIG = "/etc/styled/config.yaml"
 HANG = "/run/styled-hang"
 
-OVERRIDES = "{size: {long_edge: 64}, steps: 3, scales: null, min_improvement: 0}"
-LONG = "{size: {long_edge: 128}, steps: 4000, scales: null, min_improvement: 0}"
+FEW_LAYERS = "content_layers: {relu2_2: 1.0}, style_layers: {relu1_1: 0.8, relu2_1: 0.2}"
+ONE_SCALE = "scales: null, min_improvement: 0"
+OVERRIDES = f"{{size: {{long_edge: 64}}, steps: 3, {ONE_SCALE}, {FEW_LAYERS}}}"
+LONG = f"{{size: {{long_edge: 128}}, steps: 40000, {ONE_SCALE}, {FEW_LAYERS}}}"
 
 # What hangs is chosen by a file: a layer of the network, or a look at a folder.
 SITECUSTOMIZE = f"""\
@@ -78,7 +80,7 @@ class Service:
 default_style: red-trees
 styles:
   red-trees: {{image: /etc/styled/styles/red-trees.png, overrides: {overrides}}}
-engine: {{weights: untrained, device: cpu}}
+engine: {{weights: untrained, device: cpu, precision: float32}}
 intake: {{settle_seconds: 0.2}}
 {more}
 """
