@@ -178,7 +178,8 @@ class Daemon:
         """Return all log events of one name so far."""
         text = self.log.read_text()
         # The last line may be half there: a process that is killed has no time to end it.
-        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        lines = [json.loads(line) for line in whole if f'"event": "{name}"' in line]
         return [line for line in lines if line["event"] == name]
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 200.0) -> None:

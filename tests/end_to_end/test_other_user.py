@@ -28,11 +28,16 @@ CONFIGURATION = """\
 styles:
   quick:
     image: styles/swirls.png
-    overrides: {size: {long_edge: 96}, steps: 2, scales: {start_px: 64}}
+    overrides: &small
+      size: {long_edge: 96}
+      steps: 2
+      scales: {start_px: 64}
+      content_layers: {relu2_2: 1.0}
+      style_layers: {relu1_1: 0.8, relu2_1: 0.2}
   slow:
     image: styles/swirls.png
-    overrides: {size: {long_edge: 128}, steps: 5000}
-engine: {weights: untrained, device: cpu}
+    overrides: {<<: *small, steps: 50000, min_improvement: 0}
+engine: {weights: untrained, device: cpu, precision: float32}
 intake: {settle_seconds: 0.3}
 """
 
@@ -108,6 +113,8 @@ def visitor() -> Iterator[Visitor]:
         )  # fmt: skip
         for copied in (folder / "styled", *(folder / "styled").rglob("*")):
             copied.chmod(0o755 if copied.is_dir() else 0o644)
+        # The visitor can't keep what Python compiles, and would compile it for each command.
+        subprocess.run([sys.executable, "-m", "compileall", "-q", folder / "styled"], check=True)
         yield _found(folder)
 
 

@@ -18,7 +18,7 @@ ENGINE = "{{weights: untrained, device: cpu, precision: float32, threads: {threa
 def studio(tmp_path: Path) -> Studio:
     """Return a folder whose pictures take long enough to be interrupted twice."""
     studio = make_studio(
-        tmp_path, PYRAMID.replace("steps: 3", "steps: 400\n      min_improvement: 0")
+        tmp_path, PYRAMID.replace("steps: 3", "steps: 80\n      min_improvement: 0")
     )
     studio.configure(queue="{checkpoint_seconds: 0.1}", engine=ENGINE.format(threads=1))
     studio.drop("photo.png", "chelsea")

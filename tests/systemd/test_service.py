@@ -11,7 +11,16 @@ import pytest
 
 from tests.systemd.machine import Machine, booted, reason_to_skip
 from tests.systemd.package import PREFIX, python_mounts
-from tests.systemd.service import CONFIG, DATA, HANG, LONG, Service, install, readme_commands
+from tests.systemd.service import (
+    CONFIG,
+    DATA,
+    HANG,
+    LONG,
+    WEIGHTS,
+    Service,
+    install,
+    readme_commands,
+)
 
 PROBE = Path(__file__).with_name("probe.py")
 
@@ -188,7 +197,7 @@ def test_missing_weights_are_told_and_waited_for(changed: Service) -> None:
     service, machine = changed, changed.machine
     machine.systemctl("stop", "styled")
     service.configure()
-    text = machine.path(CONFIG).read_text().replace("untrained", "/etc/styled/vgg19.safetensors")
+    text = machine.path(CONFIG).read_text().replace(WEIGHTS, "/etc/styled/vgg19.safetensors")
     service.write(CONFIG, text)
     assert machine.systemctl("start", "styled", check=False).returncode != 0
     machine.wait_until(lambda: service.property("ExecMainStatus") == "69")
