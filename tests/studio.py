@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -74,9 +74,19 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class Studio:
-    """A working folder."""
+    """A working folder.
+
+    Attributes:
+        environment: What programs are given besides what the tests have; only those that
+            are forked, see `start_styled`.
+    """
 
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def take_time(self, step_seconds: float) -> None:
+        """Have each step of a painting take so long at least, without computing."""
+        self.environment["STYLED_TESTS_STEP_SECONDS"] = str(step_seconds)
 
     @property
     def config(self) -> Path:
@@ -106,11 +116,15 @@ class Studio:
         """
         base = self.folder / root
         deadline = time.monotonic() + 2.0
-        while any(base.rglob(f"{TEMPORARY_PREFIX}*")) and time.monotonic() < deadline:
+        while True:
+            found = [path for path in base.rglob("*") if path.is_file()]
+            is_written = any(path.name.startswith(TEMPORARY_PREFIX) for path in found)
+            if not is_written or time.monotonic() > deadline:
+                break
             time.sleep(0.01)
-        found = (str(p.relative_to(base)) for p in base.rglob("*") if p.is_file())
+        names = (str(path.relative_to(base)) for path in found)
         return sorted(
-            name for name in found if not name.startswith(("gallery.html", "gallery_files"))
+            name for name in names if not name.startswith(("gallery.html", "gallery_files"))
         )
 
     def sidecar(self, path: str) -> dict[str, dict[str, object]]:
@@ -126,7 +140,7 @@ class Studio:
         """Run one of the commands to its end, within a moment: see `start_styled`."""
         command = self.command(*words)
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            process = start_styled(command[3:], output.fileno(), errors.fileno())
+            process = start_styled(command[3:], output.fileno(), errors.fileno(), self.environment)
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -145,7 +159,9 @@ class Studio:
         It starts within a second: see `start_styled`.
         """
         with self._log() as log:
-            process = start_styled(self.command("run")[3:], log.fileno(), log.fileno())
+            process = start_styled(
+                self.command("run")[3:], log.fileno(), log.fileno(), self.environment
+            )
         with _stopped_at_the_end(Daemon(process, Path(log.name))) as daemon:
             yield daemon
 
@@ -185,10 +201,14 @@ class Daemon:
     def wait_until(self, condition: Callable[[], object], seconds: float = 200.0) -> None:
         """Wait until something is so; fail with the log if that takes too long."""
         deadline = time.monotonic() + seconds
-        while not condition():
+        while True:
+            asked = time.monotonic()
+            if condition():
+                return
             assert self.process.poll() is None, f"the daemon died:\n{self.log.read_text()}"
             assert time.monotonic() < deadline, f"waited too long:\n{self.log.read_text()}"
-            time.sleep(0.05)
+            # To ask takes the processor's time, which the daemon needs as well.
+            time.sleep(max(0.05, 4 * (time.monotonic() - asked)))
 
     def wait_for(self, event: str, count: int = 1, seconds: float = 200.0) -> None:
         """Wait until an event has been logged so often."""
@@ -270,7 +290,9 @@ class Forked:
         os.kill(self.pid, number)
 
 
-def start_styled(words: Sequence[str], output: int, errors: int) -> Forked:
+def start_styled(
+    words: Sequence[str], output: int, errors: int, environment: Mapping[str, str] | None = None
+) -> Forked:
     """Start `styled` in a process that is forked from one that has imported torch.
 
     All but the start of Python and the imports, which take seconds, is as it is for a user: the
@@ -281,9 +303,15 @@ def start_styled(words: Sequence[str], output: int, errors: int) -> Forked:
         words: The command line.
         output: The descriptor that standard output goes to.
         errors: The same for standard error.
+        environment: Variables besides those of this process.
     """
     return Forked(
-        _run_styled, list(words), DupFd(output), DupFd(errors), dict(os.environ), os.getcwd()
+        _run_styled,
+        list(words),
+        DupFd(output),
+        DupFd(errors),
+        {**os.environ, **(environment or {})},
+        os.getcwd(),
     )
 
 

@@ -33,7 +33,7 @@ def heavy(*values: object) -> ParameterSet:
     [
         ("pyramid", 0, 20, 2, ("256x192", "384x288")),
         ("pyramid", 192, 5, 1, ("384x288",)),
-        ("five-layer", 0, 5, 2, ("320x256",)),
+        heavy("five-layer", 0, 5, 2, ("320x256",)),
         heavy("pyramid", 0, 20, 2, ("448x384", "640x480")),
         heavy("pyramid", 256, 5, 2, ("512x384",)),
         heavy("avgpool", 0, 20, 2, ("448x384",)),

@@ -86,8 +86,7 @@ def test_results_are_the_same_as_in_memory_of_their_own(
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-@pytest.mark.parametrize("tile_px", [None, 48])
-@pytest.mark.parametrize("has_opacity", [False, True])
+@pytest.mark.parametrize(("tile_px", "has_opacity"), [(None, True), (48, False)])
 def test_an_objective_is_the_same_without_it(
     network: Vgg19,
     recipe: Recipe,

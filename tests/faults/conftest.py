@@ -30,18 +30,26 @@ intake: {{settle_seconds: 0.2, truncated_grace_seconds: 2}}
 """
 
 
-AQUARELLE = """\
+AQUARELLE = f"""\
   aquarelle:
     image: styles/coffee.jpg
     recipe: udacity
-    overrides: {size: {long_edge: 48}, steps: 20}
+    overrides: {{size: {{long_edge: 48}}, {QUICK.replace("steps: 2", "steps: 20")}}}
 folders:"""
-"""A style that takes some seconds; put in place of `folders:`; its folder comes first."""
+
+
+def add_slow_style(studio: Studio) -> None:
+    """Add the style `aquarelle`, which takes some seconds; its folder comes first."""
+    text = studio.config.read_text()
+    studio.config.write_text(text.replace("folders:", AQUARELLE))
+    studio.take_time(0.1)
 
 
 def paint_slowly(studio: Studio, steps: int) -> None:
-    """Have each picture take so many steps of the whole network, some 10 a second on one core."""
-    studio.config.write_text(studio.config.read_text().replace(QUICK, f"steps: {steps}"))
+    """Have each picture take so many steps, at most ten of them a second where it is forked."""
+    slow = QUICK.replace("steps: 2", f"steps: {steps}")
+    studio.config.write_text(studio.config.read_text().replace(QUICK, slow))
+    studio.take_time(0.1)
 
 
 @pytest.fixture(scope="session")

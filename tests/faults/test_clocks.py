@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import AQUARELLE
+from tests.faults.conftest import add_slow_style
 from tests.studio import Daemon, Studio
 
 pytestmark = pytest.mark.timeout(400)
@@ -88,7 +88,7 @@ def test_files_of_the_same_size_and_date(studio: Studio) -> None:
 
 def test_files_rewritten_before_their_turn_with_their_dates_kept(studio: Studio) -> None:
     """What lies there when its turn comes is painted, once, whether its size is the same."""
-    studio.config.write_text(studio.config.read_text().replace("folders:", AQUARELLE))
+    add_slow_style(studio)
     studio.drop("aquarelle/first.jpg", "coffee", SIZE)
     others = {"same.bmp": SIZE, "smaller.bmp": (80, 80)}
     before: dict[Path, os.stat_result] = {}

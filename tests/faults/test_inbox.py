@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import AQUARELLE, QUICK, paint_slowly
+from tests.faults.conftest import QUICK, add_slow_style, paint_slowly
 from tests.faults.watchman import Watchman
 from tests.studio import Daemon, Studio
 
@@ -71,8 +71,7 @@ def let_everything_end(studio: Studio, daemon: Daemon) -> None:
 
 def make_wait(studio: Studio, *names: str) -> dict[str, Path]:
     """Put photos into the inbox that have to wait until another one is done."""
-    text = studio.config.read_text()
-    studio.config.write_text(text.replace("folders:", AQUARELLE))
+    add_slow_style(studio)
     studio.drop("aquarelle/first.jpg", "coffee", SIZE)
     return {name: studio.drop(name, "coffee", SIZE) for name in names}
 

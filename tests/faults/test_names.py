@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 
 from styled.sidecar import SCHEMA_FILE
+from tests.faults.conftest import QUICK
 from tests.faults.conftest import paint_slowly as paint_all_slowly
 from tests.studio import Studio
 
@@ -247,8 +248,9 @@ def paint_slowly(studio: Studio) -> None:
     """Make the style `coffee` take seconds, so that there is time for doing harm."""
     text = studio.config.read_text()
     assert text.count("overrides: *small") == 1
-    slow = "overrides: {size: {long_edge: 48}, steps: 25}"
+    slow = f"overrides: {{size: {{long_edge: 48}}, {QUICK.replace('steps: 2', 'steps: 25')}}}"
     studio.config.write_text(text.replace("overrides: *small", slow))
+    studio.take_time(0.1)
 
 
 def dated(path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_stop_at_any_moment_of_the_start_is_a_stop(
         pytest.skip("a process namespace needs root and unshare")
     if within and subprocess.run([*within, "true"], capture_output=True).returncode:
         pytest.skip("this container makes no process namespaces")
-    paint_slowly(studio, 4000)
+    paint_slowly(studio, 100_000)
     studio.drop("photo.jpg", "coffee", (96, 72))
     numbers = (signal.SIGTERM, signal.SIGINT)
     for turn, seconds in enumerate((0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0)):

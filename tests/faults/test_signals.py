@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.faults.conftest import paint_slowly
+from tests.faults.conftest import QUICK, paint_slowly
 from tests.studio import Daemon, Studio
 
 pytestmark = pytest.mark.timeout(400)
@@ -64,8 +64,8 @@ def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
 def test_a_stop_does_not_wait_for_a_step_that_takes_long(studio: Studio) -> None:
     """Exit code 0 within 5 s though a step takes longer; it costs no attempt and no input."""
     studio.configure(queue="{max_attempts: 1}")
-    paint_slowly(studio, 2)
-    studio.config.write_text(studio.config.read_text().replace("long_edge: 48", "long_edge: 1000"))
+    text = studio.config.read_text().replace(QUICK, "steps: 2")  # of the whole network
+    studio.config.write_text(text.replace("long_edge: 48", "long_edge: 1000"))
     studio.drop("large.jpg", "coffee", (1000, 720))
     for _ in range(2):
         with studio.running() as daemon:

@@ -87,7 +87,7 @@ def is_amid_a_job(studio: Studio) -> bool:
 
 def test_the_daemon_stops_when_its_terminal_is_gone_and_reloads_before(studio: Studio) -> None:
     """SIGHUP reloads as long as the terminal is there; its end is a stop with a checkpoint."""
-    paint_slowly(studio, 4000)
+    paint_slowly(studio, 100_000)
     studio.drop("photo.jpg", "coffee", (96, 72))
     with terminal(studio) as (screen, daemon):
         daemon.wait_until(lambda: is_amid_a_job(studio))

@@ -332,8 +332,21 @@ def test_systemd_finds_no_fault_with_the_units(service: Service) -> None:
         assert "PrivateNetwork=" in exposed.stdout
 
 
-def test_it_is_gone_after_two_commands(service: Service) -> None:
+@pytest.fixture
+def removable(service: Service) -> Iterator[Service]:
+    """Return the service, running; what is removed of it is put back for other tests."""
+    machine, kept = service.machine, "/var/tmp/kept"
+    removed = readme_commands("To uninstall")[-1].partition(" -r ")[2]
+    machine.run("sh", "-ec", f"mkdir {kept}; cp -a --parents {removed} {kept}")
+    yield service
+    machine.run("sh", "-ec", f"cp -a {kept}/. /; rm -r {kept}")
+    machine.systemctl("daemon-reload")
+    machine.systemctl("enable", "--now", "styled")
+
+
+def test_it_is_gone_after_two_commands(removable: Service) -> None:
     """What README says to uninstall leaves the pictures and the configuration."""
+    service = removable
     service.drop("last.png")
     service.wait_for("outbox/red-trees/last.png.json")
     for command in readme_commands("To uninstall"):
