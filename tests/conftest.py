@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; what waits and what computes take turns.
-
-    Short tests fill the gaps at the end.
-    """
+    """Begin with what takes longest; what waits and what computes take turns to the end."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         spread = item.path.parent.name in SPREAD
@@ -40,10 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for group in groups.values():
         of_folder.setdefault(group[0].path.parent.name, []).append(group)
     waiting = [group for folder in WAITING for group in of_folder.pop(folder, [])]
-    computing = of_folder.pop("engine", [])
-    in_turn = zip_longest(waiting, computing, fillvalue=())
-    short = chain.from_iterable(of_folder.values())
-    items[:] = [item for group in chain(*in_turn, short) for item in group]
+    computing = [*of_folder.pop("engine", []), *chain.from_iterable(of_folder.values())]
+    placed = [
+        (place / len(groups), group)
+        for groups in (waiting, computing)
+        for place, group in enumerate(groups)
+    ]
+    placed.sort(key=lambda each: each[0])
+    items[:] = [item for _, group in placed for item in group]
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,6 +23,6 @@ def _take_time(stage: Stage) -> Losses:
     return _advance(stage)
 
 
-Stage.advance = _take_time  # type: ignore[method-assign]  # that is the point
+Stage.advance = _take_time  # type: ignore[method-assign, assignment]  # the point of it
 gc.collect()
 gc.freeze()  # what is never looked at again is never copied into those that are forked
