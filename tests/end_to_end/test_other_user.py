@@ -111,10 +111,10 @@ def visitor() -> Iterator[Visitor]:
             Path(styled.__file__).parent, folder / "styled", copy_function=shutil.copyfile,
             ignore=shutil.ignore_patterns("__pycache__"),
         )  # fmt: skip
-        for copied in (folder / "styled", *(folder / "styled").rglob("*")):
-            copied.chmod(0o755 if copied.is_dir() else 0o644)
         # The visitor can't keep what Python compiles, and would compile it for each command.
         subprocess.run([sys.executable, "-m", "compileall", "-q", folder / "styled"], check=True)
+        for copied in (folder / "styled", *(folder / "styled").rglob("*")):
+            copied.chmod(0o755 if copied.is_dir() else 0o644)
         yield _found(folder)
 
 

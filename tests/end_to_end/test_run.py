@@ -172,7 +172,7 @@ def test_sigterm_in_the_middle_saves_and_the_next_start_gives_the_same_picture(
     studio: Studio,
 ) -> None:
     """Stopped mid-job and resumed, the picture is byte for byte the undisturbed one."""
-    text = studio.config.read_text().replace("steps: 3", "steps: 60\n      min_improvement: 0")
+    text = studio.config.read_text().replace("steps: 3", "steps: 40\n      min_improvement: 0")
     studio.config.write_text(text)
     studio.drop("undisturbed.png", "chelsea")
     assert studio.do("once").returncode == 0

@@ -77,7 +77,7 @@ def without_ties(width: int, height: int, seed: int) -> Tensor:
     return 0.2 + 0.4 * smooth + 0.2 * grain
 
 
-SQUARE, WIDE, HIGH = (133, 109), (157, 37), (37, 157)
+SQUARE, WIDE, HIGH = (117, 101), (157, 37), (37, 157)
 """Width and height of pictures whose tiles of 96 px see a part of them: four, two and two tiles."""
 
 
