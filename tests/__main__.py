@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
     if options.heavy:
         for_pytest += ["-m", "heavy"]
     # Every other test waits for a daemon most of its time.
-    workers = 2 * (os.cpu_count() or 1) + 1
+    workers = 2 * (os.cpu_count() or 1)
 
     begun = time.monotonic()
     failed = []

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.faults.conftest import paint_slowly
 from tests.studio import Studio
@@ -96,6 +97,11 @@ def test_a_reload_at_any_moment_of_the_start_does_not_end_it(studio: Studio) -> 
 
 def test_an_interrupted_command_leaves_without_a_traceback(studio: Studio) -> None:
     """SIGINT ends `styled check` with 130, as shells have it, while it imports and later."""
+    # It takes much longer than the test does to interrupt it: large pictures, and many.
+    Image.new("RGB", (4000, 4000)).save(studio.folder / "styles/large.png")
+    many = "".join(f"  s{number}: {{image: styles/large.png}}\n" for number in range(100))
+    text = studio.config.read_text()
+    studio.config.write_text(text.replace("styles:\n", f"styles:\n{many}", 1))
     for seconds in (0.0, 0.2, 0.6):
         process = subprocess.Popen(
             studio.command("check"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
