@@ -732,7 +732,10 @@ def test_a_stop_leaves_what_the_outbox_refuses_in_the_queue(
     busy.restart()
     busy.run()
     assert set(busy.states()) == {"done"}
-    assert busy.engine.begun == ([0, 3] if is_last else [0, 0, 3, 2])
+    # How often it was tried again before the stop is a matter of time; nothing is painted anew.
+    anew = 1 if is_last else 2
+    assert busy.engine.begun[:anew] == [0] * anew
+    assert set(busy.engine.begun[anew:]) == ({3} if is_last else {3, 2})
     assert {job.attempts for job in busy.jobs()} == {1}
 
 
