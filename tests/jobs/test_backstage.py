@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -54,13 +55,21 @@ def refuse(
     *,
     times: int,
     error: BaseException | None = None,
+    painting: int = 0,
 ) -> None:
-    """Have the outbox refuse the first so many results, for lack of room if nothing is said."""
+    """Have the outbox refuse the first so many results, for lack of room if nothing is said.
+
+    It says no only when so many paintings have begun, however quick it is.
+    """
     publish_result = shop.publisher.publish_result
     left = iter(range(times))
 
     def publish(path: Path, data: bytes) -> None:
         if next(left, None) is not None:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while len(shop.engine.begun) < painting:
+                assert time.monotonic() < deadline, "the next painting has not begun"
+                time.sleep(0.001)
             raise error or ResourceUnavailable("the outbox is full")
         publish_result(path, data)
 
@@ -471,7 +480,7 @@ def test_an_outbox_that_refuses_pauses_the_queue_and_costs_nothing(
 ) -> None:
     """The first is queued again after the next is painted, and published as it was painted."""
     busy.configure("queue", max_attempts=1)
-    refuse(busy, monkeypatch, times=1)
+    refuse(busy, monkeypatch, times=1, painting=2)
     at(busy, 2, 1, partial(let_it_catch_up, busy))
     in_pause: list[str] = []
     busy.stop.on_wait = lambda: in_pause.append(busy.states()[0])
@@ -527,7 +536,7 @@ def test_what_is_held_up_is_not_blamed_for_a_death(
     busy: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for room in the outbox; the process died at the next one, an hour later."""
-    refuse(busy, monkeypatch, times=1)
+    refuse(busy, monkeypatch, times=1, painting=2)
 
     def at_step(step: int) -> None:
         if len(busy.engine.begun) == 2:
@@ -617,7 +626,7 @@ def test_what_ends_the_process_comes_out_of_the_scheduler(
 ) -> None:
     """Whether it is idle or paints the next; and the next process does what was left."""
     with monkeypatch.context() as patch:
-        refuse(busy, patch, times=1, error=error)
+        refuse(busy, patch, times=1, error=error, painting=1 if is_last else 2)
         busy.drop("one.png")
         if not is_last:
             busy.drop("two.png", picture("olive"))
@@ -717,7 +726,7 @@ def test_a_stop_leaves_what_the_outbox_refuses_in_the_queue(
     """At no cost, with its painting; the next process only publishes it."""
     busy.configure("queue", max_attempts=1)
     with monkeypatch.context() as patch:
-        refuse(busy, patch, times=9)
+        refuse(busy, patch, times=9, painting=1 if is_last else 2)
         busy.drop("one.png")
         if is_last:
             busy.wake.on_wait = busy.stop.set
