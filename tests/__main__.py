@@ -62,6 +62,8 @@ def main(words: list[str]) -> int:
         # test is about two, they are not to turn in circles while they wait.
         threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         environment = {**os.environ, **threads, "TMPDIR": folder}
+        # Hundreds of processes import this project; each would compile it, and pytest its tests.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             failed.append("pytest")
         for check, future in zip(CHECKS, checks, strict=True):

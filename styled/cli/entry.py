@@ -47,6 +47,10 @@ def _run_command() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
+        # At its end `python -m styled` would still be killed by SIGINT if the exception has passed
+        # through code that Python compiled from a string, such as a named tuple's; Python forgets
+        # it as soon as other such code is run.
+        exec("")
         return INTERRUPTED
     return 0
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def test_a_reload_at_any_moment_of_the_start_does_not_end_it(studio: Studio) -> 
         wait_until_caught(daemon.process.pid, signal.SIGTERM)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded")
+
+
+def test_an_interrupt_amid_code_made_of_a_string_is_one_like_any_other(tmp_path: Path) -> None:
+    """Python remembers such an interrupt, although it was caught, and would end itself by it."""
+    (tmp_path / "interrupted.py").write_text(
+        "from styled.cli import entry, main\n"
+        "main.app = lambda prog_name: exec('raise KeyboardInterrupt')\n"
+        "entry.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def test_an_interrupted_command_leaves_without_a_traceback(studio: Studio) -> None:
