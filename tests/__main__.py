@@ -46,16 +46,16 @@ def main(words: list[str]) -> int:
         for_pytest += [f"--ignore={ROOT / 'tests' / folder}" for folder in NOT_QUICK]
     if options.heavy:
         for_pytest += ["-m", "heavy"]
-    # Every other test waits for a daemon most of its time.
-    workers = 2 * (os.cpu_count() or 1)
+    # Every other test waits for a daemon most of its time, but for the quick ones.
+    workers = (os.cpu_count() or 1) * (1 if options.quick else 2)
 
     begun = time.monotonic()
     failed = []
     with folder_for_tests() as folder, ThreadPoolExecutor(1) as beside:
         checks = [beside.submit(run_check, check) for check in CHECKS]
         command = [
-            sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadgroup",
-            "--no-loadscope-reorder", "--basetemp", f"{folder}/p", *for_pytest,
+            sys.executable, "-m", "pytest", "-n", str(workers), "--no-loadscope-reorder",
+            "--basetemp", f"{folder}/p", *for_pytest,
         ]  # fmt: skip
         print("$", *command, flush=True)
         # One thread of computation for each worker: more would only wait for each other. Where a

@@ -10,21 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 for _size in ("COLUMNS", "LINES"):
     os.environ.pop(_size, None)  # pytest's workers have them, and rich remembers them
 
-WAITING = ("systemd", "end_to_end", "faults", "gallery")
+WAITING = ("systemd", "gallery", "end_to_end", "faults")
 """Folders whose tests wait for other processes most of their time, in the order of their start."""
 
 SPREAD = ("faults", "end_to_end")
 """Folders whose tests share little, and are spread over the workers one by one."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a file together: they share fixtures, such as a network or a browser."""
-    if item.path.parent.name not in SPREAD and not any(item.iter_markers("xdist_group")):
-        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives the tests of a file to one worker: they share a network, a browser or a machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if Path(file).parent.name in SPREAD else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Choose which worker gets which tests."""
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

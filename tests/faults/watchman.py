@@ -84,7 +84,8 @@ class Watchman:
             elif path.suffix == ".json":
                 content = json.loads(data)
                 result = path.with_suffix("")
-                if content["result"] is not None and not result.exists():
+                # A test may have deleted both meanwhile, the sidecar first.
+                if content["result"] is not None and not result.exists() and path.exists():
                     self.problems.append(f"{path} came before {result.name}")
             else:
                 Image.open(io.BytesIO(data)).load()

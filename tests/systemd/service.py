@@ -160,6 +160,11 @@ intake: {{settle_seconds: 0.2}}
 
     def afresh(self) -> None:
         """Start it with nothing in its folders, in the journal, or in what it remembers."""
+        self.clear()
+        self.machine.systemctl("start", self.unit)
+
+    def clear(self) -> None:
+        """Stop it, and leave nothing in its folders, in the journal, or in what it remembers."""
         self.machine.systemctl("stop", self.unit, check=False)
         self.machine.systemctl("reset-failed", self.unit, check=False)
         folders = ("outbox", "rejected", "archive", "state")
@@ -168,7 +173,6 @@ intake: {{settle_seconds: 0.2}}
         self.machine.run("journalctl", "--rotate")
         self.machine.run("journalctl", "--vacuum-files=1")
         self.configure()
-        self.machine.systemctl("start", self.unit)
 
 
 def readme_commands(heading: str) -> list[str]:

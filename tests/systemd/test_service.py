@@ -48,36 +48,23 @@ def service(installed: Service) -> Service:
 
 
 @pytest.fixture
-def changed(installed: Service) -> Iterator[Service]:
-    """Return the service, running, with nothing in its folders or the journal, to be changed."""
-    installed.afresh()
+def stopped(installed: Service) -> Iterator[Service]:
+    """Return the service, not running, with nothing in its folders or the journal, to be changed.
+
+    To start it takes seconds; most tests that change it would have to start it once more.
+    """
+    installed.clear()
     yield installed
     for what in ("engine", "intake"):
         installed.machine.path(f"{HANG}-{what}").unlink(missing_ok=True)
     installed.drop_in("test", "")
 
 
-def moment(machine: Machine, words: str) -> int:
-    """Return when the journal of the unit has first had a message with these words."""
-    return next(
-        int(str(entry["__REALTIME_TIMESTAMP"]))
-        for entry in machine.journal("styled")
-        if words in str(entry["MESSAGE"])
-    )
-
-
-def test_it_is_started_once_the_network_has_run_and_not_before(changed: Service) -> None:
-    """`systemctl start` returns when photos can be painted; until then it is activating."""
-    service, machine = changed, changed.machine
-    assert service.property("ActiveState") == "active"
-    assert machine.run("ps", "-o", "user=", "-p", service.pid()).stdout.strip() == "styled"
-    assert moment(machine, '"daemon.started"') <= moment(machine, "Started styled")
-    service.drop_in("test", "[Service]\nTimeoutStartSec=8\n")
-    machine.systemctl("stop", "styled")
-    machine.path(f"{HANG}-engine").touch()  # the network is there, but does not run
-    machine.systemctl("start", "--no-block", "styled")
-    machine.wait_until(lambda: "start operation timed out" in service.said())
-    assert '"daemon.started"' not in service.said()[service.said().index("Stopped styled") :]
+@pytest.fixture
+def changed(stopped: Service) -> Service:
+    """Return the same, running."""
+    stopped.afresh()
+    return stopped
 
 
 def test_a_photo_that_a_member_of_the_group_drops_comes_back(service: Service) -> None:
@@ -108,105 +95,6 @@ def test_the_journal_knows_the_level_of_every_line(service: Service) -> None:
     assert "daemon.started" not in warnings.stdout
 
 
-def test_a_reload_takes_over_what_is_right_and_refuses_what_is_not(service: Service) -> None:
-    """`systemctl reload` fails for a mistake and says where; the service goes on as it was."""
-    machine, pid = service.machine, service.pid()
-    service.configure(more="folders: {both: [red-trees]}")
-    machine.systemctl("reload", "styled")
-    machine.wait_until(lambda: service.events("config.reloaded"))
-    service.wait_for("inbox/both")
-
-    service.configure(more="queue: {max_attempts: many}")
-    refused = machine.systemctl("reload", "styled", check=False)
-    assert refused.returncode != 0
-    assert "queue.max_attempts: expected a whole number" in service.said()
-    assert (service.property("ActiveState"), service.pid()) == ("active", pid)
-    service.drop("both/b.png")
-    service.wait_for("outbox/red-trees/b.png.json")
-
-
-def test_a_stop_amid_a_job_is_quick_and_the_start_goes_on(changed: Service) -> None:
-    """It leaves with a checkpoint, and no attempt is counted."""
-    service, machine = changed, changed.machine
-    service.configure(LONG)
-    machine.systemctl("restart", "styled")
-    service.drop("long.png")
-    machine.wait_until(lambda: "painting long.png" in service.property("StatusText"))
-    began = time.monotonic()
-    machine.systemctl("stop", "styled")
-    assert time.monotonic() - began < 10
-    assert service.property("Result") == "success"
-    assert list(machine.path(f"{DATA}/state/checkpoints").glob("*.ckpt"))
-    machine.systemctl("start", "styled")
-    machine.wait_until(lambda: service.events("job.resumed"))
-    (job,) = service.events("job.resumed")
-    assert service.events("job.claimed")[-1]["attempt"] == 1
-    service.do("cancel", str(job["job"]))
-    service.wait_for("rejected/red-trees/long.png.json")
-
-
-def test_a_crash_is_followed_by_a_start(changed: Service) -> None:
-    """After kill -9 it is there again by itself, and paints what was lying there."""
-    service, machine, pid = changed, changed.machine, changed.pid()
-    service.drop("c.png")
-    machine.run("kill", "-9", pid)
-    machine.wait_until(lambda: service.property("NRestarts") == "1")
-    service.wait_for("outbox/red-trees/c.png.json")
-    assert service.pid() not in (pid, "0")
-
-
-@pytest.mark.parametrize("what", ["engine", "intake"])
-def test_the_watchdog_ends_what_hangs(changed: Service, what: str) -> None:
-    """While anything hangs nobody pings; the start after that paints what was lying there."""
-    service, machine = changed, changed.machine
-    service.drop_in("test", "[Service]\nWatchdogSec=6\nRestartSec=1\n")
-    machine.systemctl("restart", "styled")
-    pid = service.pid()
-    time.sleep(8)  # as long as nothing hangs, it lives
-    assert service.pid() == pid
-    machine.path(f"{HANG}-{what}").touch()
-    service.drop("h.png")
-    machine.wait_until(lambda: "Watchdog timeout" in service.said(), 40)
-    said = service.said()
-    assert "Fatal Python error: Aborted" in said
-    hanging = {"engine": "conv2d", "intake": "scandir"}[what]
-    assert f"in {hanging}" in said  # where it hangs, in the traceback of that thread
-    machine.path(f"{HANG}-{what}").unlink()
-    service.wait_for("outbox/red-trees/h.png.json")
-    assert service.pid() not in (pid, "0")
-    assert service.property("NRestarts") == "1"
-
-
-def test_a_bad_configuration_fails_once_and_says_why(changed: Service) -> None:
-    """The unit has failed with the reason in the journal, and is not started again and again."""
-    service, machine = changed, changed.machine
-    machine.systemctl("stop", "styled")
-    service.configure(more="colour: blue")
-    assert machine.systemctl("start", "styled", check=False).returncode != 0
-    time.sleep(7)  # RestartSec is 5
-    assert service.property("ActiveState") == "failed"
-    assert service.property("NRestarts") == "0"
-    assert service.property("ExecMainStatus") == "78"
-    errors = machine.run("journalctl", "-u", "styled", "-p", "err", "-o", "cat").stdout
-    assert f"{CONFIG}:" in errors
-    assert "colour: unknown key" in errors
-
-
-def test_missing_weights_are_told_and_waited_for(changed: Service) -> None:
-    """Without the network to download from: exit code 69, the remedies, and another try."""
-    service, machine = changed, changed.machine
-    machine.systemctl("stop", "styled")
-    service.configure()
-    text = machine.path(CONFIG).read_text().replace(WEIGHTS, "/etc/styled/vgg19.safetensors")
-    service.write(CONFIG, text)
-    assert machine.systemctl("start", "styled", check=False).returncode != 0
-    machine.wait_until(lambda: service.property("ExecMainStatus") == "69")
-    assert "/etc/styled/vgg19.safetensors" in service.said()
-    machine.run("/opt/styled/bin/styled", "weights", "export", "/etc/styled/vgg19.safetensors",
-                "--weights", "untrained", timeout=100)  # fmt: skip
-    machine.wait_until(lambda: service.property("ActiveState") == "active", 60)
-
-
 def test_two_instances_run_beside_each_other(service: Service) -> None:
     """Each has its own configuration and folders, and both the same network."""
     machine = service.machine
@@ -219,25 +107,6 @@ def test_two_instances_run_beside_each_other(service: Service) -> None:
         one.wait_for("outbox/red-trees/two.png.json")
     assert service.property("ActiveState") == other.property("ActiveState") == "active"
     machine.systemctl("stop", "styled@left")
-
-
-def test_folders_elsewhere_take_one_line(changed: Service) -> None:
-    """Those that `ReadWritePaths=` names; without it the start says what is wrong."""
-    machine = changed.machine
-    machine.systemctl("stop", "styled")
-    machine.run("install", "-d", "-o", "styled", "-g", "styled", "-m", "2775", "/srv/photos")
-    text = changed.configuration().replace(f"{DATA}/inbox", "/srv/photos/inbox")
-    changed.write(CONFIG, text.replace(f"{DATA}/outbox", "/srv/photos/outbox"))
-    assert machine.systemctl("start", "styled", check=False).returncode != 0
-    assert changed.property("ExecMainStatus") == "73"
-    assert "/srv/photos/inbox can't be written: Read-only file system" in changed.said()
-    changed.drop_in("test", "[Service]\nReadWritePaths=/srv/photos\n")
-    for name in ("a.png", "b.png"):  # twice: each start sees a mount of its own there
-        machine.systemctl("restart", "styled")
-        machine.run("runuser", "-u", "styled", "--", "cp", "/etc/styled/styles/red-trees.png",
-                    f"/srv/photos/inbox/{name}")  # fmt: skip
-        result = machine.path(f"/srv/photos/outbox/red-trees/{name}.json")
-        machine.wait_until(result.exists, 60)
 
 
 def probed(service: Service, more: str = "") -> dict[str, object]:
@@ -330,6 +199,143 @@ def test_systemd_finds_no_fault_with_the_units(service: Service) -> None:
         # It fails where the exposure is more than 1.5, of which ten would be the worst.
         exposed = service.machine.run("systemd-analyze", "security", "--threshold=15", unit)
         assert "PrivateNetwork=" in exposed.stdout
+
+
+def test_a_reload_takes_over_what_is_right_and_refuses_what_is_not(service: Service) -> None:
+    """`systemctl reload` fails for a mistake and says where; the service goes on as it was."""
+    machine, pid = service.machine, service.pid()
+    service.configure(more="folders: {both: [red-trees]}")
+    machine.systemctl("reload", "styled")
+    machine.wait_until(lambda: service.events("config.reloaded"))
+    service.wait_for("inbox/both")
+
+    service.configure(more="queue: {max_attempts: many}")
+    refused = machine.systemctl("reload", "styled", check=False)
+    assert refused.returncode != 0
+    assert "queue.max_attempts: expected a whole number" in service.said()
+    assert (service.property("ActiveState"), service.pid()) == ("active", pid)
+    service.drop("both/b.png")
+    service.wait_for("outbox/red-trees/b.png.json")
+
+
+def moment(machine: Machine, words: str) -> int:
+    """Return when the journal of the unit has first had a message with these words."""
+    return next(
+        int(str(entry["__REALTIME_TIMESTAMP"]))
+        for entry in machine.journal("styled")
+        if words in str(entry["MESSAGE"])
+    )
+
+
+def test_it_is_started_once_the_network_has_run_and_not_before(changed: Service) -> None:
+    """`systemctl start` returns when photos can be painted; until then it is activating."""
+    service, machine = changed, changed.machine
+    assert service.property("ActiveState") == "active"
+    assert machine.run("ps", "-o", "user=", "-p", service.pid()).stdout.strip() == "styled"
+    assert moment(machine, '"daemon.started"') <= moment(machine, "Started styled")
+    service.drop_in("test", "[Service]\nTimeoutStartSec=8\n")
+    machine.systemctl("stop", "styled")
+    machine.path(f"{HANG}-engine").touch()  # the network is there, but does not run
+    machine.systemctl("start", "--no-block", "styled")
+    machine.wait_until(lambda: "start operation timed out" in service.said())
+    assert '"daemon.started"' not in service.said()[service.said().index("Stopped styled") :]
+
+
+def test_a_crash_is_followed_by_a_start(changed: Service) -> None:
+    """After kill -9 it is there again by itself, and paints what was lying there."""
+    service, machine, pid = changed, changed.machine, changed.pid()
+    service.drop("c.png")
+    machine.run("kill", "-9", pid)
+    machine.wait_until(lambda: service.property("NRestarts") == "1")
+    service.wait_for("outbox/red-trees/c.png.json")
+    assert service.pid() not in (pid, "0")
+
+
+def test_a_stop_amid_a_job_is_quick_and_the_start_goes_on(stopped: Service) -> None:
+    """It leaves with a checkpoint, and no attempt is counted."""
+    service, machine = stopped, stopped.machine
+    service.configure(LONG)
+    machine.systemctl("start", "styled")
+    service.drop("long.png")
+    machine.wait_until(lambda: "painting long.png" in service.property("StatusText"))
+    began = time.monotonic()
+    machine.systemctl("stop", "styled")
+    assert time.monotonic() - began < 10
+    assert service.property("Result") == "success"
+    assert list(machine.path(f"{DATA}/state/checkpoints").glob("*.ckpt"))
+    machine.systemctl("start", "styled")
+    machine.wait_until(lambda: service.events("job.resumed"))
+    (job,) = service.events("job.resumed")
+    assert service.events("job.claimed")[-1]["attempt"] == 1
+    service.do("cancel", str(job["job"]))
+    service.wait_for("rejected/red-trees/long.png.json")
+
+
+@pytest.mark.parametrize("what", ["engine", "intake"])
+def test_the_watchdog_ends_what_hangs(stopped: Service, what: str) -> None:
+    """While anything hangs nobody pings; the start after that paints what was lying there."""
+    service, machine = stopped, stopped.machine
+    service.drop_in("test", "[Service]\nWatchdogSec=6\nRestartSec=1\n")
+    machine.systemctl("start", "styled")
+    pid = service.pid()
+    time.sleep(8)  # as long as nothing hangs, it lives
+    assert service.pid() == pid
+    machine.path(f"{HANG}-{what}").touch()
+    service.drop("h.png")
+    machine.wait_until(lambda: "Watchdog timeout" in service.said(), 40)
+    said = service.said()
+    assert "Fatal Python error: Aborted" in said
+    hanging = {"engine": "conv2d", "intake": "scandir"}[what]
+    assert f"in {hanging}" in said  # where it hangs, in the traceback of that thread
+    machine.path(f"{HANG}-{what}").unlink()
+    service.wait_for("outbox/red-trees/h.png.json")
+    assert service.pid() not in (pid, "0")
+    assert service.property("NRestarts") == "1"
+
+
+def test_a_bad_configuration_fails_once_and_says_why(stopped: Service) -> None:
+    """The unit has failed with the reason in the journal, and is not started again and again."""
+    service, machine = stopped, stopped.machine
+    service.configure(more="colour: blue")
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    time.sleep(7)  # RestartSec is 5
+    assert service.property("ActiveState") == "failed"
+    assert service.property("NRestarts") == "0"
+    assert service.property("ExecMainStatus") == "78"
+    errors = machine.run("journalctl", "-u", "styled", "-p", "err", "-o", "cat").stdout
+    assert f"{CONFIG}:" in errors
+    assert "colour: unknown key" in errors
+
+
+def test_missing_weights_are_told_and_waited_for(stopped: Service) -> None:
+    """Without the network to download from: exit code 69, the remedies, and another try."""
+    service, machine = stopped, stopped.machine
+    text = machine.path(CONFIG).read_text().replace(WEIGHTS, "/etc/styled/vgg19.safetensors")
+    service.write(CONFIG, text)
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    machine.wait_until(lambda: service.property("ExecMainStatus") == "69")
+    assert "/etc/styled/vgg19.safetensors" in service.said()
+    machine.run("/opt/styled/bin/styled", "weights", "export", "/etc/styled/vgg19.safetensors",
+                "--weights", "untrained", timeout=100)  # fmt: skip
+    machine.wait_until(lambda: service.property("ActiveState") == "active", 60)
+
+
+def test_folders_elsewhere_take_one_line(stopped: Service) -> None:
+    """Those that `ReadWritePaths=` names; without it the start says what is wrong."""
+    machine = stopped.machine
+    machine.run("install", "-d", "-o", "styled", "-g", "styled", "-m", "2775", "/srv/photos")
+    text = stopped.configuration().replace(f"{DATA}/inbox", "/srv/photos/inbox")
+    stopped.write(CONFIG, text.replace(f"{DATA}/outbox", "/srv/photos/outbox"))
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    assert stopped.property("ExecMainStatus") == "73"
+    assert "/srv/photos/inbox can't be written: Read-only file system" in stopped.said()
+    stopped.drop_in("test", "[Service]\nReadWritePaths=/srv/photos\n")
+    for name in ("a.png", "b.png"):  # twice: each start sees a mount of its own there
+        machine.systemctl("restart", "styled")
+        machine.run("runuser", "-u", "styled", "--", "cp", "/etc/styled/styles/red-trees.png",
+                    f"/srv/photos/inbox/{name}")  # fmt: skip
+        result = machine.path(f"/srv/photos/outbox/red-trees/{name}.json")
+        machine.wait_until(result.exists, 60)
 
 
 @pytest.fixture
