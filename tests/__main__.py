@@ -1,7 +1,7 @@
 """`python -m tests`: lint, types, imports and tests; all other words are handed on to pytest.
 
 python -m tests            everything but the heavy tests: what has to pass before a commit
-python -m tests --quick    without real daemons, services and browsers
+python -m tests --quick    without real daemons, services and browsers, and what computes long
 python -m tests --heavy    only those that take long: storms, growth, fuzzing
 """
 
@@ -44,6 +44,7 @@ def main(words: list[str]) -> int:
     options, for_pytest = parser.parse_known_args(words)
     if options.quick:
         for_pytest += [f"--ignore={ROOT / 'tests' / folder}" for folder in NOT_QUICK]
+        for_pytest += ["-m", "not slow and not heavy"]
     if options.heavy:
         for_pytest += ["-m", "heavy"]
     # Every other test waits for a daemon most of its time, but for the quick ones.

@@ -26,6 +26,7 @@ def heavy(*values: object) -> ParameterSet:
     return pytest.param(*values, marks=pytest.mark.heavy)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are measured on Linux")
 @pytest.mark.parametrize(

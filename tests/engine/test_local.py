@@ -94,6 +94,7 @@ def test_a_fingerprint_names_the_work(weights: Weights) -> None:
     assert len(prints) == 4
 
 
+@pytest.mark.slow
 def test_bfloat16_is_taken_by_itself_for_pyramid_alone(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ print(json.dumps([left, peaks]))
 
 
 @LINUX
+@pytest.mark.slow
 def test_pictures_of_ever_other_sizes_leave_nothing_behind() -> None:
     """What a picture has taken of the process's heap is handed back at its end."""
     done = subprocess.run(

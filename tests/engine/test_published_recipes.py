@@ -270,6 +270,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype", "tolerance"), CASES)
 def test_every_steps_loss_and_the_pixels_equal_the_sources(
     network: Vgg19, network64: Vgg19, name: str, dtype: torch.dtype, tolerance: float

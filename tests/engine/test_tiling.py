@@ -81,6 +81,7 @@ SQUARE, WIDE, HIGH = (117, 101), (157, 37), (37, 157)
 """Width and height of pictures whose tiles of 96 px see a part of them: four, two and two tiles."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "count"),
     [
