@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from styled.delivery import atomic, publisher
 from styled.delivery.names import sidecar_of
-from styled.delivery.publisher import Publisher
+from styled.delivery.publisher import Publisher, _is_read_only
 from styled.errors import ResourceUnavailable
 from styled.files import identity
 from styled.sidecar import InputFacts, JobFacts, Sidecar
@@ -503,3 +504,16 @@ def test_nothing_is_written_where_no_disk_is_mounted(tmp_path: Path, source: Pat
     missing.add(delivery.archive)
     delivery.publish_result(result, MINE)
     assert result.read_bytes() == MINE
+
+
+@pytest.mark.parametrize("is_read_only", [True, False])
+def test_a_folder_that_may_not_be_written_is_not_yet_a_disk_that_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_read_only: bool
+) -> None:
+    """Only a disk is everybody's trouble; the system tells the one from the other."""
+    real = os.statvfs(tmp_path)
+    flag = real.f_flag | os.ST_RDONLY if is_read_only else real.f_flag & ~os.ST_RDONLY
+    monkeypatch.setattr(
+        "styled.delivery.publisher.os.statvfs", lambda path: SimpleNamespace(f_flag=flag)
+    )
+    assert _is_read_only(tmp_path) is is_read_only

@@ -358,6 +358,15 @@ def test_a_damaged_file_is_replaced_and_a_whole_one_left(web: Web, fetch: Fetchi
     assert web.requests == 1
 
 
+def test_a_damaged_file_goes_although_there_is_no_other(web: Web, fetch: Fetching) -> None:
+    """Or it would be in the way of whoever looks for one, with the final name."""
+    fetch.path.parent.mkdir()
+    fetch.path.write_bytes(DATA[:-1])
+    web.serve(DATA[:-1] + b"!")
+    fetch.fail("SHA-256")
+    assert not fetch.path.exists()
+
+
 def test_the_file_may_be_read_by_whom_the_user_lets_read(web: Web, fetch: Fetching) -> None:
     """A cache that is shared between users gets an ordinary file, not a private one."""
     web.serve(DATA)

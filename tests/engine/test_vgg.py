@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import vgg19
 
-from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, needed_slice, normalize
+from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, channels_of, needed_slice, normalize
 from styled.engine.weights import TORCHVISION_INDEX
 from styled.errors import ConfigError
 from styled.recipes import LAYER_NAMES
@@ -53,6 +53,7 @@ def test_every_layer_equals_torchvisions(
     assert len(LAYER_NAMES) == len(expected) == 37
     for name, activation in zip(LAYER_NAMES, expected, strict=True):
         torch.testing.assert_close(exact[name], activation, rtol=1e-10, atol=1e-12)
+        assert activation.shape[1] == channels_of(name)
         error = (single[name].double() - activation).abs().max() / activation.std()
         assert error < 4e-5, name
 

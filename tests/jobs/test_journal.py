@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
@@ -422,3 +423,22 @@ def test_nobody_waits_longer_than_anybody_is_told_to(
     journal.submit([arrival("a.jpg")], 0.0)
     journal.put_back(claimed(journal), not_before=1000.0, attempt_counts=True)
     assert (journal.claim(1000.0 - wait) is not None) is is_due
+
+
+def test_it_is_in_use_while_another_thread_is_at_it(journal: Journal) -> None:
+    """Whoever must not wait, as the watchdog, asks first."""
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with journal._lock:
+            entered.set()
+            may_leave.wait(30)
+
+    assert not journal.is_in_use()
+    other = threading.Thread(target=hold)
+    other.start()
+    assert entered.wait(30)
+    assert journal.is_in_use()
+    may_leave.set()
+    other.join()
+    assert not journal.is_in_use()
