@@ -48,7 +48,8 @@ def main(words: list[str]) -> int:
     if options.heavy:
         for_pytest += ["-m", "heavy"]
     # Every other test waits for a daemon most of its time, but for the quick ones.
-    workers = (os.cpu_count() or 1) * (1 if options.quick else 2)
+    cores = os.cpu_count() or 1
+    workers = cores if options.quick else 5 * cores // 2
 
     begun = time.monotonic()
     failed = []

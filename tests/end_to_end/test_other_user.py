@@ -135,7 +135,9 @@ def _found(program: Path) -> Visitor:
 def studio() -> Iterator[Studio]:
     """Make a working folder that others may look into."""
     with open_folder() as folder:
-        yield make_studio(folder / "studio", CONFIGURATION)
+        made = make_studio(folder / "studio", CONFIGURATION)
+        made.take_time(0.1)
+        yield made
 
 
 def work(studio: Studio, daemon: Daemon) -> None:
@@ -165,7 +167,7 @@ def verdicts(visitor: Visitor, studio: Studio) -> dict[str, str]:
 
 def test_others_may_look_while_it_runs_and_after_a_kill(visitor: Visitor, studio: Studio) -> None:
     """Status, jobs and explanations are those that root sees; a kill -9 leaves them readable."""
-    with studio.running_from_scratch() as daemon:
+    with studio.running() as daemon:
         work(studio, daemon)
         status = visitor.sees(studio, "status")
         assert (status["running"], status["pid"]) == (True, daemon.process.pid)
@@ -195,7 +197,7 @@ def test_others_may_look_while_it_runs_and_after_a_kill(visitor: Visitor, studio
 
 def test_others_may_look_after_a_stop_but_change_nothing(visitor: Visitor, studio: Studio) -> None:
     """What may not be is refused in words, as long as the daemon runs and afterwards."""
-    with studio.running_from_scratch() as daemon:
+    with studio.running() as daemon:
         work(studio, daemon)
         refused(visitor, studio)
     left = journal_files(studio)
