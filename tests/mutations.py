@@ -388,6 +388,9 @@ def main(words: list[str]) -> int:
 
     # What takes long to import and is not changed: each child has it already.
     os.environ["OMP_NUM_THREADS"] = "1"
+    # A fault of the same length, planted within the same second, would not be compiled anew.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
     import numpy, PIL.Image, pydantic, pytest, rich, skimage.data, structlog  # noqa: E401, F401, I001
     import torch, torchvision.models, typer.testing, watchdog.observers  # noqa: E401, F401
 
