@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
         for_pytest += ["-m", "not slow and not heavy"]
     if options.heavy:
         for_pytest += ["-m", "heavy"]
-    # Every other test waits for a daemon most of its time, but for the quick ones.
+    # Quick tests compute; most of the others wait for a daemon.
     cores = os.cpu_count() or 1
     workers = cores if options.quick else 5 * cores // 2
 

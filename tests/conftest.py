@@ -24,7 +24,10 @@ SPREAD = ("faults", "end_to_end")
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives the tests of a file to one worker: they share a network, a browser or a machine."""
+    """Gives the tests of a file to one worker: they share a network, a browser or a machine.
+
+    xdist's own groups are written into a name of the test that pytest 9.2 no longer reads.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
