@@ -1,9 +1,9 @@
 """The daemon's life: it starts the stages, waits for commands, and stops.
 
-Five threads: the caller's, which waits for commands and keeps the vigil; the intake's; that of
-the metrics' file; the scheduler's, the only one that computes on all cores; and the one backstage,
-which publishes the last picture and reads the next. Were two threads to compute on all cores, each
-would get a pool of OpenMP workers of its own, and a step would take 1.4 times as long.
+Threads: the caller's, which waits for commands and watches over the others; the intake's; that of
+the metrics' file; the scheduler's, which never computes; one for each engine; and those of the I/O
+pool, with one torch thread each. Were two threads to compute on all cores, each would get a pool of
+OpenMP workers of its own, and a step would take 1.4 times as long.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from enum import Enum, auto
@@ -23,9 +23,9 @@ import structlog
 
 from styled import __version__
 from styled.config import Config, load_config, require_styles
-from styled.delivery.publisher import Publisher
 from styled.engine.memory import keep_freed_memory
 from styled.engine.weights import imagenet_file
+from styled.engine_api import EngineInfo
 from styled.errors import (
     ConfigError,
     JournalDamaged,
@@ -34,17 +34,19 @@ from styled.errors import (
     StyledError,
 )
 from styled.intake.intake import Intake, SettledInput
-from styled.jobs.job import JobState
+from styled.jobs.engine_slot import EngineFactory
+from styled.jobs.events import StopRequested, StylesChanged, Wakeup
+from styled.jobs.job import JobFinished, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import Engine
+from styled.jobs.prepare_request import PREPARE_PART
 from styled.jobs.scheduler import Scheduler
-from styled.jobs.worker import Worker
 from styled.once import Left, OnceResult, Patience, left_over
 from styled.open_files import WriterCheck, Writers
 from styled.ops.pulse import Pulse
 from styled.ops.service import ServiceManager
+from styled.ops.stuck_record import StuckRecord
 from styled.signals import signals_handled
-from styled.stages import SCHEDULER, OnBytes, Stages, build_engine, check_styles, note_state
+from styled.stages import ENGINE_PART, LocalEngineFactory, Stages, check_styles, note_state
 from styled.vigil import Vigil
 
 log = structlog.get_logger()
@@ -84,25 +86,29 @@ class _StoppedEarly(Exception):
 class Daemon:
     """All stages for one configuration. Use once."""
 
-    def __init__(
-        self, config: Config, engine_factory: Callable[[Config, OnBytes], Engine] = build_engine
-    ) -> None:
-        """Work as `config` says, with the engine that `engine_factory` makes of it."""
+    def __init__(self, config: Config, factories: Sequence[EngineFactory] | None = None) -> None:
+        """Work as `config` says.
+
+        Args:
+            config: The configuration.
+            factories: One for each engine. None: there is one, in this process.
+        """
         self._config = config
-        self._engine_factory = engine_factory
+        self._factories = factories or [LocalEngineFactory(config, self._on_bytes)]
         pulse = Pulse()
         self._manager = ServiceManager()
         self._stages = Stages(config, pulse)
-        self._vigil = Vigil(config, self._manager, pulse, self._stages.wake)
+        self._vigil = Vigil(config, self._manager, pulse, self._stages)
         # A SimpleQueue may be put to from a signal handler; an Event may not be set in one,
         # because the interrupted code may be holding its lock.
         self._commands: SimpleQueue[_Command] = SimpleQueue()
         self._failure: BaseException | None = None
         self._is_interrupted = False
         self._is_ready = False
-        self._is_blameless = False
-        self._worker: Worker | None = None
-        self._asked_at = time.monotonic()
+        self._is_stopping = False
+        self._scheduler: Scheduler | None = None
+        self._began_at = self._asked_at = time.monotonic()
+        self._journal: Journal | None = None
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, or until the terminal is gone; SIGHUP reloads.
@@ -147,11 +153,12 @@ class Daemon:
                 if patience.is_over(may_settle=intake.may_settle()):
                     break
             left = list(left_over(self._config.inbox, journal, intake))
-        if self._worker is None:
+        if self._scheduler is None:
             return OnceResult(0, left)
         if self._config.output.after_success != "keep":  # then what can't leave is to stay
-            left += [Left(path, error.message) for path, error in self._worker.stuck.items()]
-        return OnceResult(self._worker.rejected, left)
+            stuck = self._scheduler.upkeep.stuck
+            left += [Left(path, error.message) for path, (_, error) in stuck.items()]
+        return OnceResult(self._scheduler.endings.rejected, left)
 
     def _next_command(self, within_seconds: float) -> _Command | None:
         try:
@@ -175,37 +182,44 @@ class Daemon:
             publisher = self._stages.prepare_folders(stack, self._go_on_starting)
             journal = self._stages.open_journal(self._go_on_starting)
             stack.callback(journal.close)
-            # Killed by the watchdog because of a drive that hung: no fault of the job's.
-            stuck = journal.read_daemon().get("stuck", "")
-            self._is_blameless = bool(stuck) and SCHEDULER not in stuck
-            journal.write_daemon(
+            stuck = StuckRecord.load(self._config.state)
+            metrics_trouble = self._vigil.begin()
+            stack.callback(self._vigil.end)
+            journal.set_state(
                 state="starting", version=__version__, pid=str(os.getpid()),
-                started_at=str(time.time()), degraded="[]", degraded_intake="[]",
-                inbox_trouble="",
+                started_at=str(time.time()), degraded="[]", degraded_intake="[]", engines="[]",
+                inbox_trouble="", metrics_trouble=metrics_trouble,
                 gallery_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=self._stages.inbox_trouble or "", config_trouble="",
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             self._stages.check_styles(journal)
             keep_freed_memory()
-            self._vigil.begin(journal)
-            stack.callback(self._vigil.end)
+            self._journal = journal
+            scheduler, slots = self._stages.make_scheduler(
+                journal, publisher, self._factories, observer=self
+            )
+            scheduler.recover(is_blameless=_is_blameless(stuck))
+            self._vigil.watch(scheduler, slots)
+            self._scheduler = scheduler
             thread = threading.Thread(
-                target=self._run_scheduler, args=(journal, publisher), name="scheduler", daemon=True
+                target=self._run_scheduler, args=(scheduler,), name="scheduler", daemon=True
             )
             thread.start()
             try:
                 yield journal
             finally:
-                self._stages.stop.set()
-                self._stages.wake.set()
+                self._is_stopping = True
+                self._stages.events.put(StopRequested())
                 # Whoever sends a signal is in a hurry; what ends by itself ends properly.
-                thread.join(STOP_SECONDS if self._is_interrupted else None)
+                until = time.monotonic() + STOP_SECONDS if self._is_interrupted else None
+                thread.join(_left(until))
                 is_amid_a_step = thread.is_alive()
                 if is_amid_a_step and self._is_ready:
                     _put_back_what_runs(journal)
+                is_amid_a_step |= not all(slot.join(_left(until)) for slot in slots)
                 with suppress(ResourceUnavailable):  # the next start would say so
-                    journal.write_daemon(state="stopped")
+                    journal.set_state(state="stopped")
                 if self._failure is not None:
                     raise self._failure
             if is_amid_a_step:
@@ -238,42 +252,35 @@ class Daemon:
                 self._commands.put(_Command.STOP)
                 raise
             if submitted:
-                self._stages.wake.set()
+                self._stages.events.put(Wakeup())
             return submitted
 
         return self._stages.make_intake(journal, submit)
 
     # In the scheduler's thread
 
-    def _run_scheduler(self, journal: Journal, publisher: Publisher) -> None:
+    def _run_scheduler(self, scheduler: Scheduler) -> None:
         try:
-            scheduler = self._start_scheduler(journal, publisher)
-            self._is_ready = True
-            self._commands.put(_Command.READY)
             scheduler.run()
-        except _StoppedEarly:
-            pass
         except BaseException as error:  # noqa: BLE001  # the caller's thread raises it again
             self._failure = error
         finally:
             self._commands.put(_Command.STOP)
 
-    def _start_scheduler(self, journal: Journal, publisher: Publisher) -> Scheduler:
-        began = time.monotonic()
-        engine = self._engine_factory(self._config, self._on_bytes())
-        scheduler, self._worker = self._stages.make_scheduler(
-            journal, publisher, engine, self._vigil.metrics, blameless=self._is_blameless
-        )
-        self._vigil.engine = engine
-        facts = engine.facts
-        journal.write_daemon(
+    def engine_ready(self, name: str, info: EngineInfo) -> None:
+        """Say so: the daemon is ready with its first engine."""
+        if self._is_ready or self._journal is None:
+            return
+        self._is_ready = True
+        note_state(
+            self._journal,
             state="running",
-            device=facts.device,
-            weights=facts.weights_source,
-            degraded=json.dumps([asdict(one) for one in facts.degraded]),
+            device=info.device,
+            weights=info.weights_source,
+            degraded=json.dumps([asdict(one) for one in info.degraded]),
         )
-        self._vigil.metrics.note_ready(__version__, facts.device, facts.weights_source, time.time())
-        for one in facts.degraded:
+        self._vigil.metrics.note_ready(__version__, info.device, info.weights_source, time.time())
+        for one in info.degraded:
             log.warning("daemon.degraded", kind=one.kind, reason=one.message)
         log.info(
             "daemon.started",
@@ -281,29 +288,33 @@ class Daemon:
             inbox=str(self._config.inbox),
             outbox=str(self._config.outbox),
             styles=list(self._config.styles),
-            device=facts.device,
-            threads=facts.threads,
-            precision=facts.precision,
-            weights=facts.weights_source,
-            degraded=[asdict(one) for one in facts.degraded],
-            seconds=round(time.monotonic() - began, 2),
+            device=info.device,
+            threads=info.threads,
+            precision=info.precision,
+            weights=info.weights_source,
+            degraded=[asdict(one) for one in info.degraded],
+            seconds=round(time.monotonic() - self._began_at, 2),
         )
-        return scheduler
+        self._commands.put(_Command.READY)  # and systemd is told
 
-    def _on_bytes(self) -> OnBytes:
-        reported_at = time.monotonic()
+    def job_finished(self, finished: JobFinished) -> None:
+        """Count it."""
+        self._vigil.job_finished(finished)
 
-        def report(done: int, total: int) -> None:
-            nonlocal reported_at
-            if self._stages.stop.is_set():
-                raise _StoppedEarly
-            if time.monotonic() - reported_at >= START_REPORT_SECONDS:
-                reported_at = time.monotonic()
-                log.info("weights.downloading", bytes=done, of_bytes=total)
-                self._manager.ask_for_time(MORE_START_SECONDS)
-                self._manager.tell_status(f"starting: loading the weights, {done / total:.0%}")
+    def attempt_failed(self, failure: str) -> None:
+        """Count it."""
+        self._vigil.attempt_failed(failure)
 
-        return report
+    # In an engine's thread
+
+    def _on_bytes(self, done: int, total: int) -> None:
+        if self._is_stopping or self._is_interrupted:
+            raise StyledError("told to stop")
+        if time.monotonic() - self._asked_at >= START_REPORT_SECONDS:
+            self._asked_at = time.monotonic()
+            log.info("weights.downloading", bytes=done, of_bytes=total)
+            self._manager.ask_for_time(MORE_START_SECONDS)
+            self._manager.tell_status(f"starting: loading the weights, {done / total:.0%}")
 
     # On command
 
@@ -324,6 +335,7 @@ class Daemon:
             return
         note_state(journal, config_trouble="")
         self._stages.present = config
+        self._stages.events.put(StylesChanged(config.styles))
         self._stages.bring_back_folders()
         intake.look_at_everything_again(self._stages.pairing())
         log.info("config.reloaded", styles=list(config.styles))
@@ -372,9 +384,25 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def _left(until: float | None) -> float | None:
+    """Return how many seconds are left until a moment."""
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def _is_blameless(stuck: StuckRecord) -> bool:
+    """Tell whether an earlier process was killed because of something that no photo can cause.
+
+    A drive that hangs stops whoever reads or writes there. But an engine, or the decoding of a
+    photo, may have been stopped by the photo.
+    """
+    return bool(stuck.parts) and not any(
+        part.startswith((ENGINE_PART, PREPARE_PART)) for part in stuck.parts
+    )
+
+
 def _put_back_what_runs(journal: Journal) -> None:
     """Note that the present job has been given up through no fault of its own."""
     with suppress(ResourceUnavailable, JournalDamaged):
         for job in journal.in_state(JobState.RUNNING, limit=-1):
-            journal.put_back(job, attempt_counts=False)
+            journal.requeue(job, attempt_counts=False)
     log.warning("daemon.stopped_amid_a_step", waited_seconds=STOP_SECONDS)

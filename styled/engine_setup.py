@@ -15,7 +15,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def make_engine(
-    config: EngineConfig, on_bytes: OnBytes, record: PrecisionRecord | None = None
+    config: EngineConfig,
+    on_bytes: OnBytes,
+    record: PrecisionRecord | None = None,
+    threads: int | None = None,
 ) -> LocalEngine:
     """Load the network onto the device, in the thread that is to paint.
 
@@ -23,6 +26,8 @@ def make_engine(
         config: The section `engine`.
         on_bytes: Called while weights are downloaded.
         record: Remembers what `precision: auto` was found to mean. None: it is measured.
+        threads: Used where `config` leaves their number to torch. None: what torch says in this
+            thread.
 
     Raises:
         WeightsError, DeviceError, ConfigError: it can't be had.
@@ -37,10 +42,10 @@ def make_engine(
         device,
         config.precision,
         memory_limit=config.memory_bytes,
-        threads=config.thread_count,
+        threads=config.thread_count or threads,
         deterministic=config.deterministic,
         faster_dtype=None if known is None else _DTYPES[known],
     )
     if config.precision == "auto" and record is not None and known is None:
-        record.remember(device.model, torch.__version__, engine.facts.precision)
+        record.remember(device.model, torch.__version__, engine.info.precision)
     return engine

@@ -6,6 +6,8 @@ the only place that turns these into exit codes.
 
 from __future__ import annotations
 
+import traceback
+
 
 class StyledError(Exception):
     """Base of every error that styled raises on purpose.
@@ -44,6 +46,10 @@ class InputRejected(StyledError):
     """This input can never be done. It is moved to `rejected` with the message."""
 
 
+class TooManyPixels(InputRejected):
+    """This input has more pixels than were to be read."""
+
+
 class InputIncomplete(StyledError):
     """This input ends too early: it may still be on its way."""
 
@@ -54,6 +60,10 @@ class ResourceUnavailable(StyledError):
 
 class NotMounted(ResourceUnavailable):
     """The disk that a folder was on before is not mounted now."""
+
+
+class InboxUnavailable(ResourceUnavailable):
+    """The whole inbox is gone or can't be read, which says nothing about any photo in it."""
 
 
 class Forbidden(ResourceUnavailable):
@@ -98,6 +108,30 @@ class InUse(ResourceUnavailable):
 
 class EngineFailure(StyledError):
     """The optimisation failed: not-a-number, divergence or lack of memory."""
+
+
+class UnexpectedError(StyledError):
+    """A fault of this program, met while it worked on one job.
+
+    Attributes:
+        traceback: For the log.
+    """
+
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> UnexpectedError:
+        """Describe any other exception, without keeping it: its frames hold images."""
+        described = cls(
+            f"an unexpected error: {type(error).__name__}: {error}",
+            "report it, with the traceback that the log has",
+        )
+        described.traceback = "".join(traceback.format_exception(error))
+        return described
+
+
+class EngineDied(StyledError):
+    """An engine has ended amid its work; another one may go on with it."""
 
 
 class StoppedAmidStep(Exception):

@@ -97,10 +97,10 @@ class _Home:
 class Mounts:
     """Remembers on which mount each folder lay, even from one start to the next."""
 
-    def __init__(self, record: Path, write_whole: Callable[[Path, bytes], None]) -> None:
-        """Keep the record in the file `record`, written by `write_whole`."""
+    def __init__(self, record: Path, atomic_write: Callable[[Path, bytes], None]) -> None:
+        """Keep the record in the file `record`, written by `atomic_write`."""
         self._record = record
-        self._write_whole = write_whole
+        self._write_whole = atomic_write
         self._homes = _read(record)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._lock = threading.Lock()

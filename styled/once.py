@@ -86,14 +86,14 @@ class Patience:
                 is_new and self._now() - (job.started_at or 0.0) > BEGINNING_SECONDS
             ):
                 return True
-        if self._journal.read_daemon().get("state", "").startswith("paused"):
+        if self._journal.get_state().get("state", "").startswith("paused"):
             return False
         return self._journal.has_work()
 
 
 def left_over(inbox: Path, journal: Journal, intake: Intake) -> Iterator[Left]:
     """Yield what is not worked through, and why."""
-    state = journal.read_daemon().get("state", "")
+    state = journal.get_state().get("state", "")
     for job in journal.in_state(JobState.QUEUED, JobState.RUNNING, limit=-1):
         reason = state if state.startswith("paused") else job.reason
         yield Left(readable(inbox / job.input), reason or "its turn did not come")

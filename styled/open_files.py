@@ -88,7 +88,8 @@ class WriterCheck:
         return Writers.NONE
 
     def _is_on_local_disk(self, device: int, path: Path) -> bool:
-        if device not in self._is_local:
+        is_local = self._is_local.get(device)  # another thread may forget it at any moment
+        if is_local is None:
             mount = mount_of(path)
-            self._is_local[device] = mount is not None and not mount.is_remote
-        return self._is_local[device]
+            is_local = self._is_local[device] = mount is not None and not mount.is_remote
+        return is_local

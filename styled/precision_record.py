@@ -23,12 +23,12 @@ class PrecisionRecord:
     def __init__(
         self,
         path: Path,
-        write_whole: Callable[[Path, bytes], None],
+        atomic_write: Callable[[Path, bytes], None],
         warn: Callable[[str], None],
     ) -> None:
-        """Keep it at `path`, written by `write_whole`; `warn` is told what goes wrong with it."""
+        """Keep it at `path`, written by `atomic_write`; `warn` is told what goes wrong with it."""
         self._path = path
-        self._write_whole = write_whole
+        self._write_whole = atomic_write
         self._warn = warn
 
     def find(self, device_model: str, torch_version: str) -> str | None:

@@ -1,51 +1,49 @@
 """Builds the stages for one configuration, and hands them to each other.
 
-Nothing is decided here about pictures or jobs. Data flows one way: intake submits to the
-journal, the scheduler claims from it, the worker paints and publishes.
+Nothing is decided here about images or jobs. Data flows one way: intake submits to the journal,
+the scheduler claims from it, engines paint, and the I/O pool publishes.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import IO, cast
+from queue import SimpleQueue
 
 import structlog
+import torch
 
+from styled.atomic import atomic_write, make_folder, sweep_temporaries
 from styled.config import Config, Style
 from styled.config.ignore import IgnoreRules
 from styled.degradation import Degradation
-from styled.delivery.atomic import make_folder, sweep_temporaries, write_streamed, write_whole
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.local import LocalEngine
+from styled.engine_api import Engine
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, Forbidden, JournalDamaged, ResourceUnavailable
 from styled.intake.intake import Intake, SettledInput
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import scan
-from styled.jobs.backstage import Backstage
-from styled.jobs.checkpoints import CheckpointStore
-from styled.jobs.ending import Ending
-from styled.jobs.frames import FrameStore
-from styled.jobs.hanging import Hanger, HangingBackstage
+from styled.jobs.engine_slot import EngineFactory, EngineSlot
+from styled.jobs.events import Event, ServiceDegraded, Wakeup
+from styled.jobs.gallery_updates import GalleryUpdater
+from styled.jobs.input_cleanup import InputCleanup
+from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_pool import ThreadIoPool
+from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.preparation import check_style
-from styled.jobs.previews import PreviewStore
-from styled.jobs.protocols import Engine
-from styled.jobs.rebuild import open_or_rebuild
-from styled.jobs.scheduler import History, Scheduler
+from styled.jobs.journal_rebuild import open_or_rebuild
+from styled.jobs.prepare import check_style
+from styled.jobs.scheduler import Scheduler, SchedulerObserver
 from styled.jobs.style_check import StyleCheck
-from styled.jobs.worker import Collaborators, Worker
 from styled.mounts import Mounts
 from styled.ops.lock import InstanceLock
-from styled.ops.metrics import Metrics
 from styled.ops.pulse import Pulse
 from styled.precision_record import FILE_NAME, PrecisionRecord
 
@@ -53,15 +51,20 @@ log = structlog.get_logger()
 
 DAY_SECONDS = 86400.0
 
-INTAKE, SCHEDULER, BACKSTAGE = "intake", "scheduler", "backstage"
-"""The parts that give signs of life."""
+INTAKE = "intake"
+"""What the heartbeats call the intake."""
+
+ENGINE_PART = "engine"
+"""What each of them is called, with a number."""
+
+MOST_IO_THREADS = 16
 
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all while weights are downloaded; may raise to stop."""
 
 
-def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
-    """Load the network onto the device that the configuration names.
+def build_engine(config: Config, on_bytes: OnBytes, threads: int | None = None) -> LocalEngine:
+    """Load the network onto the device that the configuration names; see `make_engine`.
 
     Raises:
         WeightsError, DeviceError, ConfigError: it can't be had.
@@ -70,8 +73,25 @@ def build_engine(config: Config, on_bytes: OnBytes) -> LocalEngine:
     def warn(reason: str) -> None:
         log.warning("precision.not_remembered", reason=reason)
 
-    record = PrecisionRecord(config.state / FILE_NAME, write_whole, warn)
-    return make_engine(config.engine, on_bytes, record)
+    record = PrecisionRecord(config.state / FILE_NAME, atomic_write, warn)
+    return make_engine(config.engine, on_bytes, record, threads)
+
+
+class LocalEngineFactory:
+    """Makes the engine of this process. Where that is lost, only a new process has another one."""
+
+    can_replace = False
+
+    def __init__(self, config: Config, on_bytes: OnBytes) -> None:
+        """Make it as `config` says, reporting downloads by `on_bytes`."""
+        self._config = config
+        self._on_bytes = on_bytes
+        # Asked before the I/O pool tells torch to use one thread, which new threads then take over.
+        self._threads = torch.get_num_threads()
+
+    def make(self) -> Engine:
+        """Load the network. Raises as `build_engine`."""
+        return build_engine(self._config, self._on_bytes, self._threads)
 
 
 def check_styles(config: Config, known: Mapping[str, Style] | None = None) -> None:
@@ -99,8 +119,8 @@ class Stages:
 
     Attributes:
         present: The configuration as the last reload has made it.
-        stop: Set where the scheduler is to end.
-        wake: Set where the scheduler has a reason to look.
+        events: What the scheduler takes; anybody may put something there.
+        intake_trouble: Why the inbox can't be looked at just now, in words.
         inbox_trouble: Why the folders of the styles can't be made in the inbox, if so.
     """
 
@@ -108,13 +128,12 @@ class Stages:
         """Build for `config`; every part gives its signs of life to `pulse`."""
         self._config = config
         self._pulse = pulse
-        self._degraded: tuple[Degradation, ...] = ()
-        self._mounts = Mounts(config.state / "mounts.json", write_whole)
+        self._mounts = Mounts(config.state / "mounts.json", atomic_write)
         self._style_check = StyleCheck(config.intake.max_pixels)
         self.inbox_trouble: str | None = None
+        self.intake_trouble = ""
         self.present = config
-        self.stop = threading.Event()
-        self.wake = threading.Event()
+        self.events: SimpleQueue[Event] = SimpleQueue()
 
     def pairing(self) -> Pairing:
         """Return what the folders of the inbox mean at present."""
@@ -178,7 +197,7 @@ class Stages:
         with suppress(ResourceUnavailable, JournalDamaged):  # they are tried again anyway
             for style in before.difference(self._style_check.troubles):
                 journal.release_style(style)
-        self.wake.set()
+        self.events.put(Wakeup())
 
     def _maintain(self, journal: Journal) -> None:
         """Mend and note what may change while the daemon runs; called now and then."""
@@ -187,6 +206,10 @@ class Stages:
         if self.inbox_trouble != before:
             note_state(journal, inbox_read_only=self.inbox_trouble or "")
         self.check_styles(journal)
+
+    def _note_intake_trouble(self, journal: Journal, trouble: str | None) -> None:
+        self.intake_trouble = trouble or ""
+        note_state(journal, inbox_trouble=self.intake_trouble)
 
     # Stages
 
@@ -213,9 +236,9 @@ class Stages:
         """Return the stage that hands what has settled to `submit`."""
 
         def note_degraded(reason: str | None) -> None:
-            self._degraded = () if reason is None else (Degradation("polling", reason),)
-            # The log has it, and sidecars will.
-            note_state(journal, degraded_intake=json.dumps([asdict(one) for one in self._degraded]))
+            degraded = () if reason is None else (Degradation("polling", reason),)
+            self.events.put(ServiceDegraded(degraded))  # for sidecars
+            note_state(journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
 
         config = self._config
         return Intake(
@@ -231,7 +254,7 @@ class Stages:
             require_inbox=lambda: self._mounts.require(config.inbox),
             maintain=partial(self._maintain, journal),
             on_degraded=note_degraded,
-            on_trouble=lambda trouble: note_state(journal, inbox_trouble=trouble or ""),
+            on_trouble=partial(self._note_intake_trouble, journal),
             on_report=lambda report: note_state(journal, inbox_report=json.dumps(asdict(report))),
             beat=partial(self._pulse.beat, INTAKE),
         )
@@ -240,118 +263,39 @@ class Stages:
         self,
         journal: Journal,
         publisher: Publisher,
-        engine: Engine,
-        metrics: Metrics,
-        *,
-        blameless: bool,
-    ) -> tuple[Scheduler, Worker]:
-        """Return the stage that works through the queue, and the worker that it has.
-
-        Args:
-            journal: Like the following ones, of this daemon.
-            publisher: Likewise.
-            engine: Likewise.
-            metrics: Counts what ends.
-            blameless: As in `Scheduler.recover`.
-
-        Raises:
-            ResourceUnavailable: the journal can't be written.
-        """
-        config = self._config
-
-        def beat(rest_seconds: float) -> None:
-            is_backstage = threading.current_thread().name == Backstage.NAME
-            self._pulse.beat(BACKSTAGE if is_backstage else SCHEDULER, rest_seconds)
-
-        checkpoints = CheckpointStore(
-            config.state / "checkpoints", engine, partial(_write_beating, beat), make_folder
-        )
-        previews = PreviewStore(config.state / "previews", write_whole, make_folder)
-        frames = FrameStore(
-            config.state / "frames", config.output.keep_frames, write_whole, make_folder
-        )
-        backstage = Backstage(beat)
-        gallery, hanging = self._make_gallery(journal, backstage, beat)
-
-        def count_ended(ending: Ending) -> None:
-            metrics.count_ended(
-                str(ending.state), ending.failure, ending.seconds, ending.steps,
-                ending.peak_memory_bytes, degraded=bool(ending.degraded),
-            )  # fmt: skip
-
-        worker = Worker(
+        factories: Sequence[EngineFactory],
+        observer: SchedulerObserver,
+    ) -> tuple[Scheduler, Sequence[EngineSlot]]:
+        """Return what works through the queue, with one slot for each factory of engines."""
+        config, pulse = self._config, self._pulse
+        files = JobFiles(config.state)
+        gallery = updater = None
+        if config.output.gallery:
+            gallery = Gallery(config.outbox, self._mounts.require_mounted, config.intake.max_pixels)
+            updater = GalleryUpdater(journal, gallery, config.outbox, config.inbox)
+        context = IoContext(
             config,
-            Collaborators(
-                journal,
-                engine,
-                publisher,
-                checkpoints,
-                previews,
-                frames,
-                styles=lambda: self.present.styles,
-                degraded=lambda: self._degraded,
-                require_inbox=lambda: self._mounts.require(config.inbox),
-                beat=beat,
-                on_ended=count_ended,
-                on_failed_attempt=metrics.count_failed_attempt,
-                wake=self.wake.set,
-                gallery=gallery,
-                backstage=backstage,
-            ),
-            self.stop,
+            journal,
+            publisher,
+            files,
+            self._mounts,
+            InputCleanup(config, journal, publisher, self._mounts),
+            History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs),
+            gallery,
+            updater,
         )
-        history = History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs)
-        hang = (lambda: False) if hanging is None else hanging.hang
-
-        def leave() -> None:
-            if hanging is not None:
-                hanging.finish()
-            backstage.close()
-
+        slots = [
+            EngineSlot(f"{ENGINE_PART}-{number}", factory, files, self.events, pulse)
+            for number, factory in enumerate(factories)
+        ]
+        pool = ThreadIoPool(min(len(slots) + 1, MOST_IO_THREADS), self.events, pulse)
         scheduler = Scheduler(
-            journal, worker, stop=self.stop, wake=self.wake, history=history, beat=beat, hang=hang,
-            leave=leave,
-        )  # fmt: skip
-        scheduler.recover(blameless=blameless)
-        checkpoints.sweep(keep=journal.unfinished_ids())
-        previews.sweep()
-        frames.sweep(keep=journal.unfinished_ids())
-        return scheduler, worker
-
-    def _make_gallery(
-        self, journal: Journal, backstage: Backstage, beat: Callable[[float], None]
-    ) -> tuple[Gallery | None, HangingBackstage | None]:
-        config = self._config
-        if not config.output.gallery:
-            return None, None
-        gallery = Gallery(config.outbox, self._mounts.require_mounted, config.intake.max_pixels)
-        hanger = Hanger(journal, gallery, config.outbox, config.inbox, beat=beat)
-        return gallery, HangingBackstage(hanger, backstage, self.wake.set)
+            context, slots, pool, self.events, self.present.styles, observer, pulse
+        )
+        return scheduler, slots
 
 
 def note_state(journal: Journal, **state: str) -> None:
     """Have the journal remember something for `styled status`, if it can be written now."""
     with suppress(ResourceUnavailable, JournalDamaged):  # whoever works with it says more
-        journal.write_daemon(**state)
-
-
-def _write_beating(
-    beat: Callable[[float], None], path: Path, write: Callable[[IO[bytes]], None]
-) -> None:
-    """Write to a file, giving signs of life: gigabytes take minutes on a slow disk."""
-    write_streamed(path, lambda stream: write(cast(IO[bytes], _Beating(stream, beat))))
-
-
-class _Beating:
-    """A stream that gives a sign of life with every piece that is written."""
-
-    def __init__(self, stream: IO[bytes], beat: Callable[[float], None]) -> None:
-        self._stream = stream
-        self._beat = beat
-
-    def write(self, data: bytes) -> int:
-        self._beat(0.0)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
+        journal.set_state(**state)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+from typing import ClassVar
 
 import pytest
 import structlog
@@ -12,9 +15,11 @@ import torch
 
 from styled.config import Config, default_config
 from styled.engine.vgg import Convolutions
-from styled.jobs.backstage import Backstage
-from styled.stages import build_engine
-from tests.engine.conftest import SHALLOW, picture, untrained
+from styled.jobs.io_pool import IoDone, ThreadIoPool
+from styled.jobs.protocols import Beat
+from styled.ops.pulse import Pulse
+from styled.stages import LocalEngineFactory, build_engine
+from tests.engine.conftest import SHALLOW, picture, task_of, untrained
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +68,61 @@ def configured(config: Config, **engine: object) -> Config:
 
 def precision_of(config: Config) -> str:
     """Start, and return the precision that was chosen."""
-    return build_engine(config, lambda done, total: None).facts.precision
+    return build_engine(config, lambda done, total: None).info.precision
 
 
 @pytest.mark.usefixtures("measured")
-def test_engine_threads_are_those_that_paint_beside_a_backstage(config: Config) -> None:
-    """The thread that reads photos on one core leaves the engine's its own count."""
+def test_engine_threads_are_those_that_paint_beside_an_io_pool(config: Config) -> None:
+    """The threads that decode on one core each leave the engine's its own count."""
+
+    class Count:
+        part: ClassVar[str] = "count"
+        log_context: ClassVar[dict[str, str]] = {}
+
+        def run(self, beat: Beat) -> int:
+            return torch.get_num_threads()
+
+    events: SimpleQueue[IoDone] = SimpleQueue()
     torch.set_num_threads(1)
     engine = build_engine(configured(config, threads=2), lambda done, total: None)
-    backstage = Backstage()
-    try:
-        assert backstage.do(torch.get_num_threads).result(60) == 1
-        recipe = replace(SHALLOW, steps=2, scales=None)
-        styles = [(picture(40, 40, 1), 1.0)]
-        counts = [torch.get_num_threads() for _ in engine.stylize(picture(40, 40), styles, recipe)]
-        assert backstage.do(torch.get_num_threads).result(60) == 1
-    finally:
-        backstage.close()
-    assert engine.facts.threads == 2
-    assert counts == [2, 2]
+    pool = ThreadIoPool(2, events, Pulse())
+    recipe = replace(SHALLOW, steps=2, scales=None)
+    task = task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], recipe)
+    counts = []
+    for _ in engine.run(task):
+        pool.submit(Count())
+        counts.append((torch.get_num_threads(), events.get(timeout=60).result))
+    pool.close()
+    assert engine.info.threads == 2
+    assert set(counts) == {(2, 1)}
+
+
+@pytest.mark.usefixtures("measured")
+def test_an_io_pool_that_was_there_first_changes_nothing(config: Config) -> None:
+    """An engine's thread that first asks torch after that would be told of one core."""
+    torch.set_num_threads(3)
+    factory = LocalEngineFactory(config, lambda done, total: None)
+    counts: list[int] = []
+
+    def use() -> None:
+        torch.set_num_threads(1)  # as the pool does, in another thread, before this one asks
+        engine = factory.make()
+        counts.append(engine.info.threads)
+        recipe = replace(SHALLOW, steps=1, scales=None)
+        for _ in engine.run(task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], recipe)):
+            counts.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert set(counts) == {3}
 
 
 @pytest.mark.usefixtures("measured")
 def test_auto_takes_as_many_threads_as_torch_does(config: Config) -> None:
     """OMP_NUM_THREADS and the like keep their meaning."""
     torch.set_num_threads(3)
-    assert build_engine(config, lambda done, total: None).facts.threads == 3
+    assert build_engine(config, lambda done, total: None).info.threads == 3
 
 
 def test_the_second_start_does_not_measure(config: Config, measured: Measured) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from styled import mounts
-from styled.delivery.atomic import write_whole
+from styled.atomic import atomic_write
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.mounts import Mount, Mounts, mount_of
 
@@ -51,7 +51,7 @@ def test_without_a_table_nothing_is_known(table: Path) -> None:
     """As on systems without /proc: then nothing is required either."""
     table.unlink()
     assert mount_of(Path("/")) is None
-    Mounts(table.with_name("record"), write_whole).require_mounted(Path("/nowhere"))
+    Mounts(table.with_name("record"), atomic_write).require_mounted(Path("/nowhere"))
 
 
 def test_the_real_table_can_be_read() -> None:
@@ -64,9 +64,9 @@ def test_the_real_table_can_be_read() -> None:
 def test_a_disk_that_is_gone_is_missed_even_after_a_restart(table: Path, tmp_path: Path) -> None:
     """Until it is back; the message names the mount point and the record."""
     record = tmp_path / "record"
-    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    Mounts(record, atomic_write).require_mounted(Path("/mnt/inbox"))
     table.write_text(ONLY_THE_ROOT)
-    present = Mounts(record, write_whole)
+    present = Mounts(record, atomic_write)
     with pytest.raises(NotMounted, match="mounted at /mnt,") as caught:
         present.require_mounted(Path("/mnt/inbox"))
     assert str(record) in str(caught.value)
@@ -78,14 +78,14 @@ def test_a_disk_that_is_added_is_taken_note_of(table: Path, tmp_path: Path) -> N
     """From then on it is required, and without the record it is not."""
     record = tmp_path / "record"
     table.write_text(ONLY_THE_ROOT)
-    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    Mounts(record, atomic_write).require_mounted(Path("/mnt/inbox"))
     table.write_text(TABLE)
-    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    Mounts(record, atomic_write).require_mounted(Path("/mnt/inbox"))
     table.write_text(ONLY_THE_ROOT)
     with pytest.raises(NotMounted):
-        Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+        Mounts(record, atomic_write).require_mounted(Path("/mnt/inbox"))
     record.unlink()
-    Mounts(record, write_whole).require_mounted(Path("/mnt/inbox"))
+    Mounts(record, atomic_write).require_mounted(Path("/mnt/inbox"))
 
 
 def test_a_folder_of_the_same_disk_is_the_same_however_it_is_mounted(
@@ -99,15 +99,15 @@ def test_a_folder_of_the_same_disk_is_the_same_however_it_is_mounted(
     as_a_service = as_a_person + f"40 22 254:0 {inbox} {inbox} rw - ext4 /dev/vda rw\n"
     for present in (as_a_service, as_a_person, as_a_service, as_a_person):
         table.write_text(present)
-        Mounts(record, write_whole).require_mounted(inbox)
+        Mounts(record, atomic_write).require_mounted(inbox)
     table.write_text(as_a_service)
-    Mounts(record, write_whole).require_mounted(inbox)
+    Mounts(record, atomic_write).require_mounted(inbox)
     # Another folder under that name: what was mounted there is gone.
     inbox.rename(tmp_path / "former")
     inbox.mkdir()
     table.write_text(as_a_person)
     with pytest.raises(NotMounted):
-        Mounts(record, write_whole).require_mounted(inbox)
+        Mounts(record, atomic_write).require_mounted(inbox)
 
 
 def test_a_folder_that_is_made_later_is_known_then(table: Path, tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_a_folder_that_is_made_later_is_known_then(table: Path, tmp_path: Path) 
     outbox = tmp_path / "outbox"
     record = tmp_path / "record"
     table.write_text(ONLY_THE_ROOT + f"40 22 254:0 {tmp_path} {tmp_path} rw - ext4 /dev/vda rw\n")
-    first = Mounts(record, write_whole)
+    first = Mounts(record, atomic_write)
     first.require_mounted(outbox)
     outbox.mkdir()
     first.require_mounted(outbox)
     table.write_text(ONLY_THE_ROOT)
-    Mounts(record, write_whole).require_mounted(outbox)
+    Mounts(record, atomic_write).require_mounted(outbox)
 
 
 def test_a_folder_that_was_moved_off_its_disk_on_purpose_is_accepted(
@@ -134,10 +134,10 @@ def test_a_folder_that_was_moved_off_its_disk_on_purpose_is_accepted(
     inbox = tmp_path / "inbox"
     inbox.symlink_to(disk)
     table.write_text(ONLY_THE_ROOT + f"40 22 8:1 / {disk} rw - ext4 /dev/sda1 rw\n")
-    Mounts(record, write_whole).require_mounted(inbox)
+    Mounts(record, atomic_write).require_mounted(inbox)
     inbox.unlink()
     inbox.symlink_to(other)
-    Mounts(record, write_whole).require_mounted(inbox)
+    Mounts(record, atomic_write).require_mounted(inbox)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"{", b'{"/": "/"}', b'{"/": {}}'])
@@ -145,13 +145,13 @@ def test_a_damaged_record_is_none(tmp_path: Path, content: bytes) -> None:
     """It is written anew."""
     record = tmp_path / "record"
     record.write_bytes(content)
-    Mounts(record, write_whole).require_mounted(tmp_path)
+    Mounts(record, atomic_write).require_mounted(tmp_path)
     assert str(tmp_path).encode() in record.read_bytes()
 
 
 def test_a_folder_must_be_one(tmp_path: Path) -> None:
     """What is missing, or is a file, is said to be unreadable."""
-    present = Mounts(tmp_path / "record", write_whole)
+    present = Mounts(tmp_path / "record", atomic_write)
     present.require(tmp_path)
     (tmp_path / "file").touch()
     for name in ("file", "missing"):

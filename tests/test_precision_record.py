@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from styled.delivery.atomic import write_whole
+from styled.atomic import atomic_write
 from styled.precision_record import PrecisionRecord
 
 
@@ -25,7 +25,7 @@ def warned() -> Warned:
 
 @pytest.fixture
 def record(tmp_path: Path, warned: Warned) -> PrecisionRecord:
-    return PrecisionRecord(tmp_path / "precision.json", write_whole, warned)
+    return PrecisionRecord(tmp_path / "precision.json", atomic_write, warned)
 
 
 def test_what_was_remembered_is_found_by_the_next_process(
@@ -36,7 +36,7 @@ def test_what_was_remembered_is_found_by_the_next_process(
     record.remember("EPYC", "2.14", "float32")
     record.remember("EPYC", "2.15", "bfloat16")
     record.remember("H200", "2.15", "bfloat16")
-    later = PrecisionRecord(tmp_path / "precision.json", write_whole, warned)
+    later = PrecisionRecord(tmp_path / "precision.json", atomic_write, warned)
     assert later.find("EPYC", "2.14") == "float32"
     assert later.find("EPYC", "2.15") == later.find("H200", "2.15") == "bfloat16"
     assert later.find("EPYC", "2.16") is later.find("M2", "2.15") is None
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_said_and_replaced(
 
 def test_a_file_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, warned: Warned) -> None:
     """It would only have saved the next start a measurement."""
-    record = PrecisionRecord(tmp_path / "missing" / "precision.json", write_whole, warned)
+    record = PrecisionRecord(tmp_path / "missing" / "precision.json", atomic_write, warned)
     record.remember("EPYC", "2.14", "bfloat16")
     assert len(warned) == 1
     assert "measures the precision again" in warned[0]

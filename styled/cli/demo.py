@@ -18,10 +18,10 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from styled.atomic import atomic_write
 from styled.cli.demo_pictures import draw_photo
 from styled.cli.exits import console, errors
 from styled.cli.init import WorkingFolder, init_folder
-from styled.delivery.atomic import write_whole
 from styled.delivery.gallery_files import PAGE
 from styled.delivery.names import sidecar_of
 from styled.engine.weights import imagenet_file
@@ -83,7 +83,7 @@ def run_demo(out: Path) -> None:
     draw_photo().save(buffer, "jpeg", quality=95)
     with _daemon(made) as process:
         photo = made.inbox / "lighthouse.jpg"
-        write_whole(photo, buffer.getvalue())
+        atomic_write(photo, buffer.getvalue())
         result = made.folder / "outbox" / made.style / photo.name
         _wait(process, made, result)
     console.print(Text(f"Painted in {time.monotonic() - begun:.0f} s."))
@@ -145,7 +145,7 @@ def _fraction_done(made: WorkingFolder) -> float | None:
     except ResourceUnavailable:
         return None  # the daemon has not made it yet
     try:
-        running = journal.in_state(JobState.RUNNING, limit=1, newest_first=True)
+        running = journal.in_state(JobState.RUNNING, limit=-1)
     finally:
         journal.close()
-    return running[0].fraction if running else None
+    return max((job.fraction for job in running), default=None)

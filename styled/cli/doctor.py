@@ -17,14 +17,14 @@ from rich.text import Text
 
 from styled import __version__
 from styled.cli.exits import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
-from styled.cli.status import inbox_status, stuck_in, troubles_in
+from styled.cli.status import daemon_facts, inbox_status, stuck_in, troubles_in
 from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable, StyledError
-from styled.jobs.database import open_existing_database
 from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.looking import JournalReader
+from styled.jobs.journal_queries import JournalReader
+from styled.jobs.journal_schema import open_existing_database
 from styled.ops import doctor
 from styled.ops.doctor import Finding
 from styled.ops.lines import printable
@@ -106,12 +106,12 @@ def _process_of(config: Config) -> int | None:
         return None
 
 
-def _facts(config: Config) -> dict[str, str]:
+def _facts(config: Config) -> Mapping[str, str]:
     """Return what the daemon has noted about itself, nothing where that can't be read."""
     try:
         journal = Journal.open_read_only(config.state / "journal.sqlite3")
         try:
-            return journal.read_daemon()
+            return daemon_facts(config, journal)
         finally:
             journal.close()
     except (ResourceUnavailable, JournalDamaged):

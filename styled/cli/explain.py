@@ -11,13 +11,13 @@ from rich.text import Text
 
 from styled.cli.exits import console, leave_with_usage_error
 from styled.cli.explain_photo import Explanation, Scene, in_inbox, of_jobs, told
-from styled.cli.status import inbox_status, stuck_in
+from styled.cli.status import daemon_facts, inbox_status, stuck_in
 from styled.cli.working_folder import current_folder, find_config
 from styled.config import Config
 from styled.delivery.names import sidecar_of
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 from styled.files import readable
-from styled.jobs.looking import JournalReader
+from styled.jobs.journal_queries import JournalReader
 from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
 from styled.sidecar import Sidecar
@@ -54,7 +54,7 @@ def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
     try:
         lives = InstanceLock(config.state / "lock").owner() is not None
         if journal is not None and lives:
-            facts = journal.read_daemon()
+            facts = daemon_facts(config, journal)
             trouble = _trouble_in(facts)
     except (JournalDamaged, ResourceUnavailable) as error:
         trouble = trouble or error.message

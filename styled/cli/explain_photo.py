@@ -20,8 +20,8 @@ from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX, readable
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import DEEPEST_FOLDER
-from styled.jobs.job import ON_REQUEST, Job, JobState
-from styled.jobs.looking import JournalReader
+from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
+from styled.jobs.journal_queries import JournalReader
 from styled.mounts import Mounts
 from styled.ops.words import duration, some
 
@@ -256,7 +256,7 @@ def of_jobs(path: str, jobs: list[Job], scene: Scene) -> Explanation:
         elif scene.trouble is not None:
             reasons.insert(0, scene.trouble)
     order: tuple[Verdict, ...] = ("painting", "waiting", "rejected", "cancelled", "done")
-    verdicts = {_VERDICTS[job.state] for job in jobs}
+    verdicts = {_verdict(job) for job in jobs}
     if "painting" in verdicts and not scene.lives:
         verdicts.add("waiting")
         verdicts.remove("painting")
@@ -279,10 +279,19 @@ _VERDICTS: dict[JobState, Verdict] = {
 }
 
 
+def _verdict(job: Job) -> Verdict:
+    is_before = job.phase in (Phase.PREPARING, Phase.READY)
+    return "waiting" if is_before else _VERDICTS[job.state]
+
+
 def _story(job: Job, scene: Scene) -> str:
     """Return what has become of a job so far, in a sentence."""
     if job.state is JobState.RUNNING and not scene.lives:
         return f"was interrupted at {job.fraction:.0%}; the next start goes on with it"
+    if job.phase in (Phase.PREPARING, Phase.READY):
+        return "is read and decoded, and painted next"
+    if job.phase is Phase.PUBLISHING:
+        return "is painted, and being published"
     if job.state is JobState.RUNNING:
         left = job.progress.seconds_left if job.progress is not None else None
         more = f", about {duration(left)} left" if left is not None else ""

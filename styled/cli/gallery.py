@@ -33,11 +33,11 @@ def rebuild_gallery(named: Path | None) -> None:
     gallery = Gallery(config.outbox, mounts.require, config.intake.max_pixels)
 
     def remember(job_ids: Sequence[str]) -> None:
-        """Tell the daemon, which would hang what it has not hung yet."""
+        """Tell the daemon, which would add what the gallery does not show yet."""
         with suppress(ResourceUnavailable, JournalDamaged):
             journal = Journal.open_for_requests(config.state / "journal.sqlite3")
             with closing(journal):
-                journal.note_hanging(job_ids)
+                journal.mark_in_gallery(job_ids)
 
     with console.status("looking through the outbox"):
         contents = gallery.rebuild(pieces_below(*rooms), remember)

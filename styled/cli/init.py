@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.text import Text
 
+from styled.atomic import atomic_write, make_folder
 from styled.cli.demo_pictures import draw_painting
 from styled.cli.exits import console
 from styled.config import load_config
-from styled.delivery.atomic import make_folder, write_whole
 from styled.errors import ConfigError, ResourceUnavailable
 from styled.ops.lines import printable
 
@@ -97,7 +97,7 @@ def init_folder(
     if not painting.exists():
         buffer = io.BytesIO()
         draw_painting(*FIRST_STYLE_SIZE).save(buffer, "png")
-        write_whole(painting, buffer.getvalue())
+        atomic_write(painting, buffer.getvalue())
     if folders is None:
         for name in (f"inbox/{FIRST_STYLE}", "outbox"):
             make_folder(folder / name)
@@ -111,7 +111,7 @@ def init_folder(
         others="" if folders is None else _OTHERS.format(**places),
         **places,
     )
-    write_whole(config, content.encode())
+    atomic_write(config, content.encode())
     try:
         inbox = load_config(config).inbox
     except ConfigError:

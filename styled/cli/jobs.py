@@ -19,7 +19,7 @@ from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.looking import FINISHED, JournalReader
+from styled.jobs.journal_queries import FINISHED, JournalReader
 from styled.ops.lines import printable
 from styled.ops.lock import InstanceLock
 

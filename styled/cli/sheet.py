@@ -14,6 +14,7 @@ from rich.text import Text
 from torch import Tensor
 
 from styled import photos
+from styled.atomic import atomic_write
 from styled.cli.exits import console, errors, leave_with_usage_error
 from styled.cli.stylize import (
     FORMATS,
@@ -26,11 +27,10 @@ from styled.cli.stylize import (
 )
 from styled.cli.working_folder import find_config
 from styled.config import EngineConfig, Style, StyleImage
-from styled.delivery.atomic import write_whole
 from styled.engine.local import LocalEngine
 from styled.engine.scales import fitted, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
-from styled.jobs.preparation import check_style, prepare, read_picture
+from styled.jobs.prepare import check_style, decode, prepare, read_inputs
 from styled.ops.lines import printable
 from styled.recipes import RECIPES, Recipe, Size
 
@@ -97,8 +97,8 @@ def make_sheet(
         for name in RECIPES:
             cells.append(_painted(engine, photo, images, RECIPES[name], edge_px, most_steps, bar))
     sheet = _sheet(cells, edge_px)
-    write_whole(out, photos.encode(sheet, sheet_format))
-    for degradation in engine.facts.degraded:
+    atomic_write(out, photos.encode(sheet, sheet_format))
+    for degradation in engine.info.degraded:
         errors.print(Text(f"note: {degradation.message}"), soft_wrap=True)
     console.print(Text(printable(str(out))), soft_wrap=True)
 
@@ -118,7 +118,7 @@ def _style(
 
 
 def _picture(path: Path, title: str, edge_px: int) -> Cell:
-    photo = read_picture(path, max_pixels=MAX_PIXELS).photo
+    photo = decode(photos.read_bytes(path), max_pixels=MAX_PIXELS).photo
     image = photo.tensor(*fitted(photo.width, photo.height, edge_px))[:, :3]
     return Cell(image, title, path.name)
 
@@ -137,17 +137,19 @@ def _painted(
     steps = min(asked, most_steps or asked)
     style_size = small if isinstance(recipe.style_size, Size) else recipe.style_size
     recipe = replace(recipe, size=small, style_size=style_size, steps=steps)
-    prepared = prepare(photo, Style(tuple(images), recipe), max_pixels=MAX_PIXELS)
+    prepared = prepare(
+        read_inputs(photo, Style(tuple(images), recipe)), recipe, max_pixels=MAX_PIXELS
+    )
     begun = time.monotonic()
     try:
-        stylized = paint(engine, prepared, bar, f"{name}: ")
+        painted = paint(engine, prepared, bar, f"{name}: ")
     except EngineFailure as error:
         height, width = prepared.content.shape[-2:]
         blank = prepared.content.new_full((1, 3, height, width), 0.9)
         return Cell(blank, name, error.message)
     seconds = time.monotonic() - begun
-    taken = str(stylized.steps) if steps == asked else f"{steps} of {asked}"
-    return Cell(stylized.image, name, f"{taken} steps, {seconds:.0f} s")
+    taken = str(painted.steps) if steps == asked else f"{steps} of {asked}"
+    return Cell(painted.image, name, f"{taken} steps, {seconds:.0f} s")
 
 
 def _sheet(cells: Sequence[Cell], edge_px: int) -> Tensor:

@@ -12,11 +12,12 @@ from pydantic import BaseModel
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.files import readable
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
-from styled.jobs.looking import JournalReader
+from styled.jobs.journal_queries import JournalReader
 from styled.ops.lock import InstanceLock
 from styled.ops.room import FOLDERS, Room
+from styled.ops.stuck_record import StuckRecord
 
 SHOWN = 5
 """How many jobs of each kind are listed."""
@@ -54,6 +55,8 @@ class JobStatus(BaseModel):
     finished_at: datetime | None
     not_before: datetime | None
     cancel_requested: bool
+    phase: Phase | None
+    engine: str | None
     degraded: list[Degradation]
     remedies: list[str]
     progress: ProgressStatus | None
@@ -65,6 +68,14 @@ class StyleQueue(BaseModel):
     style: str
     queued: int
     running: int
+
+
+class EngineStatus(BaseModel):
+    """One engine; without a device it is gone, and `trouble` says why."""
+
+    name: str
+    device: str | None
+    trouble: str | None
 
 
 class Disk(BaseModel):
@@ -102,6 +113,7 @@ class Status(BaseModel):
     version: str | None
     device: str | None
     weights: str | None
+    engines: list[EngineStatus]
     troubles: list[str]
     degraded: list[Degradation]
     unpaired: int
@@ -132,8 +144,13 @@ def read_status(config: Config) -> Status:
         journal.close()
 
 
+def daemon_facts(config: Config, journal: JournalReader) -> Mapping[str, str]:
+    """Return what the daemon has noted about itself, in the journal and beside it."""
+    return {**journal.get_state(), "stuck": StuckRecord.load(config.state).reason}
+
+
 def _status(config: Config, journal: JournalReader) -> Status:
-    facts = journal.read_daemon()
+    facts = daemon_facts(config, journal)
     owner = InstanceLock(config.state / "lock").owner()
     lives = owner is not None
     started_at = facts.get("started_at")
@@ -146,6 +163,10 @@ def _status(config: Config, journal: JournalReader) -> Status:
         version=facts.get("version"),
         device=facts.get("device"),
         weights=facts.get("weights"),
+        engines=[
+            EngineStatus.model_validate(one)
+            for one in (json.loads(facts.get("engines", "[]")) if lives else ())
+        ],
         troubles=troubles_in(facts) if lives else [],
         degraded=[] if not lives else [
             Degradation(**one)
@@ -168,7 +189,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
             for style, counts in journal.waiting_by_style().items()
         ],
         # What a dead daemon was at waits for the next start, like all others.
-        current=listed(journal.in_state(JobState.RUNNING, limit=SHOWN)) if lives else [],
+        current=listed(journal.in_state(JobState.RUNNING, limit=-1)) if lives else [],
         waiting=listed(
             journal.in_state(
                 JobState.QUEUED, *([] if lives else [JobState.RUNNING]), limit=SHOWN
@@ -273,6 +294,8 @@ def listed(jobs: list[Job]) -> list[JobStatus]:
             finished_at=_time(job.finished_at),
             not_before=_time(job.not_before or None),
             cancel_requested=job.cancel_requested,
+            phase=job.phase,
+            engine=job.engine,
             degraded=list(job.degraded),
             remedies=list(job.remedies),
             progress=None

@@ -21,12 +21,14 @@ from styled.cli.status import JobStatus, Status, UnfinishedStatus, read_status
 from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.degradation import Degradation
-from styled.jobs.job import JobState
+from styled.jobs.job import JobState, Phase
 from styled.ops.lines import printable
 from styled.ops.words import duration, size, some
 
 FOLLOW_SECONDS = 1.0
 """How often `--follow` looks."""
+
+BEFORE_PAINTING = (Phase.PREPARING, Phase.READY)
 
 MOST_SHOWN = 5
 """How many files of one kind are named."""
@@ -116,9 +118,23 @@ def _parts(status: Status) -> Iterator[RenderableType]:
             f"{size(disk.free)} free for {', '.join(disk.folders)}",
             "yellow" if disk.free < LITTLE_ROOM else "",
         )
+    for engine in status.engines:
+        if engine.device is None:
+            why = f": {printable(engine.trouble)}" if engine.trouble else ""
+            yield Text(f"{engine.name} is not there{why}", "bold red")
     for job in status.current:
+        if job.phase not in BEFORE_PAINTING:
+            yield Text()
+            yield from _current(job, status.degraded, with_engine=len(status.engines) > 1)
+    prepared = [job for job in status.current if job.phase in BEFORE_PAINTING]
+    if prepared:
         yield Text()
-        yield from _current(job, status.degraded)
+    for job in prepared[:MOST_SHOWN]:
+        yield Text.assemble(
+            ("next ", "bold"), printable(job.input), " in ", printable(job.style), f": {job.phase}"
+        )
+    if len(prepared) > MOST_SHOWN:
+        yield Text(f"     {some(len(prepared) - MOST_SHOWN, 'more job')} prepared")
     if len(status.queue) > 1:
         yield Text()
         yield Text(
@@ -147,12 +163,19 @@ def _not_yet_shown(status: Status) -> list[JobStatus]:
     return [job for job in status.rejections if job.id not in shown]
 
 
-def _current(job: JobStatus, known: Collection[Degradation]) -> Iterator[RenderableType]:
-    yield Text.assemble(("now  ", "bold"), printable(job.input), " in ", printable(job.style))
+def _current(
+    job: JobStatus, known: Collection[Degradation], *, with_engine: bool
+) -> Iterator[RenderableType]:
+    where = f" on {job.engine}" if with_engine and job.engine is not None else ""
+    yield Text.assemble(
+        ("now  ", "bold"), printable(job.input), " in ", printable(job.style), where
+    )
     at = job.progress
     words = f"{job.fraction:.0%}"
     if at is not None and at.seconds_left is not None:
         words += f", about {duration(at.seconds_left)} left"
+    if job.phase is Phase.PUBLISHING:
+        words = "being published"
     if job.cancel_requested:
         words += ", being cancelled"
     line = Table.grid(padding=(0, 1))
@@ -200,8 +223,10 @@ def table_of(
 
 
 def _state(job: JobStatus) -> str:
-    if job.state is JobState.RUNNING:
+    if job.state is JobState.RUNNING and job.phase in (None, Phase.PAINTING):
         return f"{job.fraction:.0%}"
+    if job.state is JobState.RUNNING:
+        return str(job.phase)
     if job.cancel_requested and job.state is JobState.QUEUED:
         return "queued, being cancelled"
     return str(job.state)

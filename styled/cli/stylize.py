@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.cli.exits import console, errors, leave_with_usage_error
 from styled.cli.working_folder import find_config
 from styled.config import (
@@ -35,18 +36,17 @@ from styled.config import (
     parse_settings,
     resolve_recipe,
 )
-from styled.delivery.atomic import make_folder, resource_errors, write_whole
 from styled.delivery.names import sidecar_of
 from styled.engine.local import LocalEngine
 from styled.engine.memory import keep_freed_memory
-from styled.engine.progress import Stylized
+from styled.engine_api import Failed, Painted, Progress
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
-from styled.jobs.account import Outcome, degradations_of_inputs, sidecar_of_result
 from styled.jobs.job import Job, JobState
-from styled.jobs.preparation import Prepared, check_style, prepare
-from styled.jobs.results import finished
+from styled.jobs.prepare import Prepared, check_style, prepare, read_inputs
+from styled.jobs.publish import encode
+from styled.jobs.sidecars import degradations_of_inputs, sidecar_of_result
 from styled.ops.lines import printable
 from styled.precision_record import FILE_NAME, PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
@@ -99,7 +99,10 @@ def stylize_one(request: StylizeRequest) -> None:
     try:
         mtime_ns = os.stat(request.photo).st_mtime_ns
         prepared = prepare(
-            request.photo, style, max_pixels=MAX_PIXELS, at_own_size=request.size == "input"
+            read_inputs(request.photo, style),
+            style.recipe,
+            max_pixels=MAX_PIXELS,
+            at_own_size=request.size == "input",
         )
     except FileNotFoundError:
         raise InputRejected(f"{request.photo} does not exist", "look at its name") from None
@@ -110,40 +113,36 @@ def stylize_one(request: StylizeRequest) -> None:
     with progress_bar() as bar:
         engine = load_engine(engine_config, bar, state)
         prepared_at = time.monotonic()
-        stylized = paint(engine, prepared, bar)
+        painted = paint(engine, prepared, bar)
     painted_at = time.monotonic()
 
-    result = finished(prepared, stylized, result_format, OutputConfig(size=request.size))
-    write_whole(request.out, result.data)
+    encoded = encode(prepared, painted, result_format, OutputConfig(size=request.size))
+    atomic_write(request.out, encoded.data)
     now = time.time()
-    outcome = Outcome(
-        stylized,
-        resumed=False,
-        peak_memory_bytes=engine.peak_memory_bytes(),
-        degraded=(
-            *engine.facts.degraded,
-            *stylized.degraded,
-            *degradations_of_inputs(prepared),
-            *result.degraded,
-        ),
+    degraded = (
+        *engine.info.degraded,
+        *painted.degradations,
+        *degradations_of_inputs(prepared),
+        *encoded.degraded,
     )
     sidecar = sidecar_of_result(
         _job(request, prepared, submitted_at, mtime_ns),
         prepared,
-        outcome,
-        engine.facts,
-        result.facts(str(request.out)),
+        painted,
+        engine.info,
+        encoded.facts(str(request.out)),
         TimingFacts(
             waited=0.0,
             prepare=prepared_at - begun,
             optimise=painted_at - prepared_at,
             publish=time.monotonic() - painted_at,
         ),
+        degraded=degraded,
         changed=False,
         now=now,
     )
-    write_whole(sidecar_of(request.out), sidecar.to_json())
-    for degradation in outcome.degraded:
+    atomic_write(sidecar_of(request.out), sidecar.to_json())
+    for degradation in degraded:
         _note(degradation.message)
     console.print(
         Text(printable(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
@@ -217,7 +216,7 @@ def load_engine(config: EngineConfig, bar: ProgressBar, state: Path | None) -> L
     keep_freed_memory()
     record = None
     if state is not None and os.access(state, os.R_OK | os.W_OK | os.X_OK):
-        record = PrecisionRecord(state / FILE_NAME, write_whole, _note)
+        record = PrecisionRecord(state / FILE_NAME, atomic_write, _note)
     engine = make_engine(config, on_bytes, record)
     bar.remove_task(task)
     return engine
@@ -227,32 +226,30 @@ def _note(message: str) -> None:
     errors.print(Text(f"note: {printable(message)}"), soft_wrap=True)
 
 
-def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, what: str = "") -> Stylized:
+def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, what: str = "") -> Painted:
     """Paint, and show how far it is; `what` stands before that.
 
     Raises:
         EngineFailure, DeviceLost: as the engine says.
     """
-    task = bar.add_task("painting", total=1.0)
-    painting = engine.stylize(
-        prepared.content,
-        prepared.weighted_styles(),
-        prepared.recipe,
-        painted_size=prepared.painted_size,
-    )
-    while True:
-        try:
-            progress = next(painting)
-        except StopIteration as finished:
-            stylized: Stylized = finished.value
-            bar.remove_task(task)
-            return stylized
-        bar.update(
-            task,
-            completed=progress.fraction,
-            description=f"{what}painting {progress.width} x {progress.height}, "
-            f"step {progress.step} of {progress.steps}, loss {progress.losses.total:.4g}",
-        )
+    shown = bar.add_task("painting", total=1.0)
+    task = replace(prepared.task("stylize"), progress_seconds=0.0, checkpoint_seconds=None)
+    for event in engine.run(task):
+        match event:
+            case Progress():
+                width, height = event.size
+                bar.update(
+                    shown,
+                    completed=event.fraction,
+                    description=f"{what}painting {width} x {height}, "
+                    f"step {event.step} of {event.steps}, loss {event.loss:.4g}",
+                )
+            case Painted():
+                bar.remove_task(shown)
+                return event
+            case Failed(error):
+                raise error
+    raise AssertionError("a run ends with what was painted, or fails")
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from styled.atomic import atomic_write, make_folder
 from styled.cli.exits import console, errors, leave_with_usage_error
 from styled.cli.working_folder import find_config, nearest_config
 from styled.config import EngineConfig
-from styled.delivery.atomic import make_folder, write_whole
 from styled.engine.weights import (
     exported,
     fetch_imagenet,
@@ -141,7 +141,7 @@ def export_weights(
     make_folder(out.absolute().parent)
     with _progress_bar() as on_bytes:
         data = exported(load_weights(source, on_bytes), DTYPES[dtype])
-    write_whole(out, data)
+    atomic_write(out, data)
     _say(f"{out}  ({len(data) / 1e6:.0f} MB, {dtype}, from {source})")
     _say(f"On the other machine, set engine.weights to where {out.name} is.")
 

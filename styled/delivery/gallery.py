@@ -1,12 +1,12 @@
 """The gallery: one page in the outbox that shows all results, kept up to date piece by piece.
 
 `gallery.html` holds the counts and the newest records; the records of all results lie in data
-pages of at most `RECORDS_PER_PAGE` beside it, and small pictures in `thumbs`. To hang a piece is
-to write the newest data page and the HTML anew, however many results there are.
+pages of at most `RECORDS_PER_PAGE` beside it, and thumbnails in `thumbs`. Adding an entry rewrites
+the newest data page and the HTML, however many results there are.
 
 The page itself is what is remembered: it is read back at the first piece, and whenever somebody
 else has written it since. The data page is written before the HTML that counts it, so that a
-piece whose hanging was broken off is counted the next time.
+entry that was only half added is counted the next time.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Gallery:
         for which, image in (("before", before), ("after", after)):
             self._keep_picture(self.files.thumb(job_id, which), image)
 
-    def hang(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
+    def add(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
         """Show results and rejected inputs.
 
         Args:
@@ -197,14 +197,14 @@ class Gallery:
         """Make the page anew of all that there is, and forget what is not there any more.
 
         Args:
-            pieces: As `hang` takes them, in any order.
+            pieces: As `add` takes them, in any order.
             on_shown: Is told the ids of the jobs that the page shows now.
 
         Returns:
             What is shown now.
 
         Raises:
-            ResourceUnavailable: as `hang`.
+            ResourceUnavailable: as `add`.
         """
         with self.files.locked(wait=True):
             begun = time.time()

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from styled import photos
-from styled.delivery.atomic import make_folder, resource_errors, write_whole
+from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.delivery.page import page_file, records_in
 from styled.delivery.records import Record
 from styled.errors import InputRejected, ResourceUnavailable
@@ -93,7 +93,7 @@ class GalleryFiles:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
         self._require_mounted(self._outbox)
-        write_whole(self.page, data)
+        atomic_write(self.page, data)
 
     def identity(self) -> tuple[int, int] | None:
         """Return what differs once somebody has written the page anew."""
@@ -122,7 +122,7 @@ class GalleryFiles:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        write_whole(self._folder(folder) / f"{number:06}.js", page_file(number, records))
+        atomic_write(self._folder(folder) / f"{number:06}.js", page_file(number, records))
 
     def clear_new_pages(self) -> None:
         """Begin with data pages that are to replace all others; write them to `pages.new`."""
@@ -156,7 +156,7 @@ class GalleryFiles:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        write_whole(self._folder("thumbs", thumb.parent.name) / thumb.name, data)
+        atomic_write(self._folder("thumbs", thumb.parent.name) / thumb.name, data)
 
     def forget_thumbs(self, keep: set[str], before: float) -> None:
         """Delete the small pictures of all jobs but those with the ids in `keep`.

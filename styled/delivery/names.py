@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 LONGEST_NAME_BYTES = 255
@@ -37,11 +37,20 @@ def shortened(stem: str, longest_bytes: int) -> str:
     return stem
 
 
-def free_place(folder: Path, name: str, *, sidecar: bool) -> Path:
-    """Return a path in `folder` that nothing has yet, nor its sidecar's."""
+def free_place(folder: Path, name: str, *, sidecar: bool, reserved: Container[Path] = ()) -> Path:
+    """Return a path in `folder` that nothing has yet, nor its sidecar's.
+
+    Args:
+        folder: May be missing.
+        name: What would be best.
+        sidecar: Whether there will be a sidecar beside it.
+        reserved: Paths that somebody is about to write.
+    """
     suffix = ".json" if sidecar else ""
     for candidate in candidates(name, suffix):
         path = folder / candidate
+        if path in reserved:
+            continue
         if not os.path.lexists(path) and not (sidecar and os.path.lexists(sidecar_of(path))):
             return path
     raise AssertionError("candidates() never ends")

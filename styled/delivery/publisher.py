@@ -6,21 +6,22 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from styled.delivery.atomic import (
-    copy_whole,
-    delete_whole,
+from styled.atomic import (
+    atomic_write,
+    durable_copy,
+    durable_delete,
+    durable_move,
     input_stuck,
     is_writable,
     make_folder,
-    move_whole,
     resource_errors,
     sweep_temporaries,
     sync_folder,
-    write_whole,
 )
 from styled.delivery.names import candidates, free_folder, free_place, sidecar_of
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
@@ -49,6 +50,9 @@ class Publisher:
         self.rejected = rejected
         self.archive = archive
         self._require_mounted = require_mounted
+        # Names that were chosen and are not taken yet: several threads publish at once.
+        self._reserved: set[Path] = set()
+        self._reserving = threading.Lock()
 
     def prepare(self, go_on: Callable[[], None] = lambda: None) -> int:
         """Make the folders, sweep what a dead process left; return how many files were swept.
@@ -74,14 +78,17 @@ class Publisher:
         is_half = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
         if is_half and self.may_replace(path, job_id, sha256):
             with self._one_folder(path):
-                delete_whole(path)
+                durable_delete(path)
+        self._reserved.discard(path)
         if not os.path.lexists(sidecar_of(path)):
             frames = self._frames_of(path, job_id)
             if frames is not None:
                 shutil.rmtree(frames, ignore_errors=True)
 
     def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
-        """Return a free path below `root`, as near to `relative` as possible.
+        """Return a free path below `root`, as near to `relative` as possible, and reserve it.
+
+        No other caller gets it before it has been published, moved to or withdrawn.
 
         Where a file has taken the name of a folder, the folder too gets another name. Where
         all of it is longer than a path may be, sub-folders are left out.
@@ -97,7 +104,10 @@ class Publisher:
             folders.pop()
         folder = _free_folder_below(root, folders)
         self._make_folder(folder)
-        return free_place(folder, name, sidecar=sidecar)
+        with self._reserving:
+            path = free_place(folder, name, sidecar=sidecar, reserved=self._reserved)
+            self._reserved.add(path)
+        return path
 
     def require_writable(self, root: Path, relative: str) -> None:
         """Do nothing if `relative` could be written below `root`: better asked before painting.
@@ -118,7 +128,7 @@ class Publisher:
         """
         self._make_folder(path.parent)
         with self._one_folder(path):
-            write_whole(path, data)
+            atomic_write(path, data)
 
     def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
         """Copy pictures of a painting's making beside its result, as `photo.frames/00050.jpg`.
@@ -139,9 +149,9 @@ class Publisher:
 
     def _write_frames(self, folder: Path, job_id: str, frames: Sequence[Path]) -> None:
         # First of all it is noted whose they are, should this be broken off.
-        write_whole(folder / _OWNER_FILE, json.dumps({"job": {"id": job_id}}).encode() + b"\n")
+        atomic_write(folder / _OWNER_FILE, json.dumps({"job": {"id": job_id}}).encode() + b"\n")
         for frame in frames:
-            write_whole(folder / frame.name, frame.read_bytes())
+            atomic_write(folder / frame.name, frame.read_bytes())
         kept = {frame.name for frame in frames}
         for path in folder.iterdir():
             if _FRAME.fullmatch(path.name) and path.name not in kept:
@@ -167,7 +177,8 @@ class Publisher:
         """
         self._make_folder(path.parent)
         with self._one_folder(path):
-            write_whole(sidecar_of(path), sidecar.to_json())
+            atomic_write(sidecar_of(path), sidecar.to_json())
+        self._reserved.discard(path)
 
     def is_published(self, path: Path, job_id: str) -> bool:
         """Tell whether `path` is complete and made by this job.
@@ -231,16 +242,23 @@ class Publisher:
             FolderNotWritable: a destination's folder may not be written.
             ResourceUnavailable: a destination is full, read-only, gone or taken meanwhile.
         """
+        was_taken = self._take(source, destinations, same_as=same_as, keep=keep)
+        self._reserved.difference_update(destinations)
+        return was_taken
+
+    def _take(
+        self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
+    ) -> bool:
         if identity(source) != same_as:
             return False
         try:
             *others, last = [*destinations, None] if keep or not destinations else destinations
             for destination in others:
-                self._copy(source, destination, apart=keep)
+                self._copy(source, destination, always_copy=keep)
             if last is not None and not _is_there_already(source, last):
                 self._make_folder(last.parent)
                 with self._one_folder(last):
-                    move_whole(source, last)
+                    durable_move(source, last)
             elif not keep:
                 if last is not None:
                     # The process that has put it there may have died before this.
@@ -278,11 +296,11 @@ class Publisher:
                     raise _not_writable(existing) from error
             raise
 
-    def _copy(self, source: Path, destination: Path | None, *, apart: bool) -> None:
+    def _copy(self, source: Path, destination: Path | None, *, always_copy: bool) -> None:
         if destination is not None and not _is_there_already(source, destination):
             self._make_folder(destination.parent)
             with self._one_folder(destination):
-                copy_whole(source, destination, apart=apart)
+                durable_copy(source, destination, always_copy=always_copy)
 
 
 def _not_writable(folder: Path) -> FolderNotWritable:
@@ -312,7 +330,7 @@ def _is_read_only(root: Path) -> bool:
 
 def _delete_input(source: Path) -> None:
     try:
-        delete_whole(source)
+        durable_delete(source)
     except Forbidden as error:
         raise input_stuck(source, error.__cause__) from error
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from styled.delivery.atomic import make_folder, move_whole, resource_errors, sync_folder
+from styled.atomic import durable_move, make_folder, resource_errors, sync_folder
 from styled.delivery.names import free_place, sidecar_of
 from styled.sidecar import job_id_in
 
@@ -62,7 +62,7 @@ def _moved_to_a_free_place(path: Path, folder: Path) -> Path:
             except FileExistsError:
                 continue  # it was taken at this very moment
             except OSError:
-                move_whole(path, place)  # another file system, or one without links
+                durable_move(path, place)  # another file system, or one without links
                 return place
             sync_folder(folder)
             path.unlink()

@@ -1,19 +1,31 @@
-"""A snapshot of unfinished work, as a file that can be trusted or is refused."""
+"""A snapshot of unfinished work, as bytes that can be trusted or are refused.
+
+Layout: `MAGIC`, the length of the header (8 bytes, little-endian), the header (JSON), the bytes of
+all tensors in the order of the header, and the SHA-256 of all that. It is written and read piece
+by piece: a copy of the state in memory would be larger than all else that a large picture needs.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pickle import UnpicklingError
-from typing import IO, Any
+from math import prod
+from typing import IO, Any, Final
 
 import torch
 from torch import Tensor
 
-FORMAT = 6
+from styled.engine_api import PaintTask
+
+FORMAT: Final = 7
+MAGIC: Final = b"styled checkpoint\n"
+PIECE_BYTES: Final = 4 << 20
+
 _DIGEST_BYTES = 32
+_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,46 +62,43 @@ class Checkpoint:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dump_checkpoint(checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
-    """Write the snapshot, bound to the work that `fingerprint` names, and its digest after it.
+def checkpoint_pieces(checkpoint: Checkpoint, fingerprint: str) -> Iterator[bytes]:
+    """Yield the snapshot, bound to the work that `fingerprint` names, in pieces.
 
-    It goes to the stream piece by piece: a copy of the state in memory would be larger than
-    all else that a large picture needs.
+    Each piece has at most `PIECE_BYTES`, except for the header. Nothing may change the
+    snapshot's tensors before the last piece has been taken.
     """
-    hashing = _Hashing(stream)
-    body = {part.name: getattr(checkpoint, part.name) for part in fields(checkpoint)}
-    try:
-        torch.save({"format": FORMAT, "fingerprint": fingerprint, "body": body}, hashing)  # type: ignore[arg-type]  # it only writes
-    except RuntimeError:
-        # torch has its own words for a disk that is full.
-        if hashing.failure is not None:
-            raise hashing.failure from None
-        raise
-    stream.write(hashing.digest.digest())
+    digest = hashlib.sha256()
+    for piece in _pieces(checkpoint, fingerprint):
+        digest.update(piece)
+        yield piece
+    yield digest.digest()
 
 
-class _Hashing(io.RawIOBase):
-    """Hands on what is written, and takes its digest."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-        self.failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        try:
-            return self._stream.write(data)
-        except OSError as error:
-            self.failure = error
-            raise
+def _pieces(checkpoint: Checkpoint, fingerprint: str) -> Iterator[bytes]:
+    tensors: list[Tensor] = []
+    body = {
+        part.name: _as_json(getattr(checkpoint, part.name), tensors) for part in fields(checkpoint)
+    }
+    header = json.dumps({
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "body": body,
+        "tensors": [[str(t.dtype).removeprefix("torch."), list(t.shape)] for t in tensors],
+    }).encode()  # fmt: skip
+    yield MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header
+    for tensor in tensors:
+        # As bytes first: NumPy has no bfloat16.
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        for start in range(0, flat.numel(), PIECE_BYTES):
+            yield flat[start : start + PIECE_BYTES].numpy().tobytes()
 
 
 def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -> Checkpoint:
     """Read a snapshot back, its tensors on `device`.
 
     Args:
-        stream: What `dump_checkpoint` has written; it must be possible to seek in it.
+        stream: What `checkpoint_pieces` has yielded, all of it; it must be seekable.
         fingerprint: Of the work that is to be gone on with.
         device: Where the engine works.
 
@@ -100,15 +109,53 @@ def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -
     if not _is_whole(stream):
         raise ValueError("the checkpoint is damaged")
     stream.seek(0)
-    try:
-        content = torch.load(stream, map_location=device, weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError("the checkpoint can't be read by this version") from error
-    if content.get("format") != FORMAT or content.get("fingerprint") != fingerprint:
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise ValueError("the checkpoint can't be read by this version")
+    header = json.loads(stream.read(int.from_bytes(stream.read(_LENGTH_BYTES), "little")))
+    if header["format"] != FORMAT or header["fingerprint"] != fingerprint:
         raise ValueError(
             "the checkpoint belongs to other work or has the format of another version"
         )
-    return Checkpoint(**content["body"])
+    tensors = [_read_tensor(stream, kind, shape, device) for kind, shape in header["tensors"]]
+    return Checkpoint(
+        **{name: _from_json(value, tensors) for name, value in header["body"].items()}
+    )
+
+
+def _read_tensor(stream: IO[bytes], dtype: str, shape: list[int], device: torch.device) -> Tensor:
+    kind = getattr(torch, dtype)
+    data = bytearray(stream.read(prod(shape) * kind.itemsize))
+    if not data:
+        return torch.empty(shape, dtype=kind, device=device)
+    return torch.frombuffer(data, dtype=kind).reshape(shape).to(device)
+
+
+def _as_json(value: Any, tensors: list[Tensor]) -> Any:
+    """Return a value with each tensor replaced by its place among all of them.
+
+    A tensor that stands in several places is kept once, and is one tensor again afterwards.
+    """
+    if isinstance(value, Tensor):
+        places = [place for place, known in enumerate(tensors) if known is value]
+        if not places:
+            tensors.append(value)
+            places = [len(tensors) - 1]
+        return {"tensor": places[0]}
+    if isinstance(value, Mapping):
+        return {"map": {key: _as_json(one, tensors) for key, one in value.items()}}
+    if isinstance(value, list | tuple):
+        return [_as_json(one, tensors) for one in value]
+    return value
+
+
+def _from_json(value: Any, tensors: list[Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: _from_json(one, tensors) for key, one in value["map"].items()}
+    if isinstance(value, list):
+        return [_from_json(one, tensors) for one in value]
+    return value
 
 
 def _is_whole(stream: IO[bytes]) -> bool:
@@ -122,6 +169,16 @@ def _is_whole(stream: IO[bytes]) -> bool:
         digest.update(piece)
         left -= len(piece)
     return left == 0 and stream.read() == digest.digest()
+
+
+def task_fingerprint(task: PaintTask, weights_sha256: str) -> str:
+    """Return a digest of a task's work, to bind checkpoints to it.
+
+    It says nothing of device, threads, precision or versions: a job may be resumed on others,
+    which is then put on record.
+    """
+    weighted = [part for style in task.styles for part in style]
+    return fingerprint_of(task.content, *weighted, task.recipe, weights_sha256)
 
 
 def fingerprint_of(*parts: object) -> str:

@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import IO
 
 import torch
-from torch import Tensor
 
 from styled.degradation import Degradation
 from styled.engine import memory
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
+from styled.engine.checkpoint import Checkpoint, load_checkpoint, task_fingerprint
 from styled.engine.determinism import choose_algorithms
 from styled.engine.device import Device, Precision, convolution_dtype
 from styled.engine.objective import Objective, style_targets
 from styled.engine.progress import Progress, Stylized
 from styled.engine.style_cache import StyleCache
 from styled.engine.stylize import stylize
+from styled.engine.task_run import TaskRun
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
-from styled.errors import ConfigError, DeviceLost, EngineFailure
+from styled.engine_api import (
+    CheckpointIgnored,
+    EngineEvent,
+    EngineInfo,
+    Failed,
+    Painted,
+    PaintTask,
+    Resumed,
+)
+from styled.errors import (
+    ConfigError,
+    DeviceLost,
+    EngineFailure,
+    StyledError,
+    UnexpectedError,
+)
 from styled.recipes import PYRAMID, Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
-    """What the engine is, for the sidecar.
-
-    Attributes:
-        precision: What convolutions compute in where the recipe allows it.
-        degraded: In which ways it is less than what was asked for.
-        device_model: As `Device.model`.
-        threads: torch's intra-op threads while it paints.
-        deterministic: Whether deterministic algorithms were chosen; None: there is no choice.
-    """
-
-    weights_source: str
-    weights_sha256: str
-    device: str
-    precision: str
-    torch: str
-    degraded: tuple[Degradation, ...]
-    device_model: str
-    threads: int
-    deterministic: bool | None = None
-
 
 WARM_UP = PYRAMID
 """What the network is run for once at the start."""
@@ -68,6 +60,7 @@ class LocalEngine:
         threads: int | None = None,
         deterministic: bool = True,
         faster_dtype: torch.dtype | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Put the network on the device and run it once, so that the first job is not slower.
 
@@ -82,6 +75,7 @@ class LocalEngine:
             threads: torch's intra-op threads, in whichever thread paints. None: as many as
                 torch takes by itself, in the thread that makes the engine.
             deterministic: As in `choose_algorithms`.
+            clock: Measures when to report what.
             faster_dtype: What `auto` stands for where the recipe allows it, as measured at an
                 earlier start. None: measure.
 
@@ -98,8 +92,10 @@ class LocalEngine:
         self._precision_was_chosen = precision != "auto"
         self._network = Vgg19(weights.convolutions, device.torch_device, dtype)
         self._style_cache = StyleCache()
+        self._clock = clock
+        self._to_stop: set[str] = set()
         untrained = Degradation("weights", "the network is untrained")
-        self.facts = EngineFacts(
+        self.info = EngineInfo(
             weights_source=weights.source,
             weights_sha256=weights.sha256,
             device=device.name,
@@ -127,13 +123,52 @@ class LocalEngine:
                 f"raise it to {(self._resident_bytes >> 20) + 1024} MiB or more, or use auto",
             )
 
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Sequence[tuple[Tensor, float]],
-        recipe: Recipe,
-        resume: Checkpoint | None = None,
-        painted_size: tuple[int, int] | None = None,
+    def run(self, task: PaintTask, checkpoint: IO[bytes] | None = None) -> Iterator[EngineEvent]:
+        """Paint one picture; see `styled.engine_api.Engine`."""
+        self._set_threads()
+        failure: StyledError
+        try:
+            yield from self._events(task, checkpoint)
+            return
+        except (EngineFailure, DeviceLost) as error:
+            # A new one: the old one's traceback would keep the frames alive, and their tensors.
+            failure = type(error)(error.message, *error.remedies)
+        # A fault of this program; the network is as it was, and can paint other pictures.
+        except Exception as error:  # noqa: BLE001  # it ends its own task alone
+            failure = UnexpectedError.of(error)
+        finally:
+            self._to_stop.discard(task.job_id)
+        yield Failed(failure)
+
+    def _events(self, task: PaintTask, checkpoint: IO[bytes] | None) -> Iterator[EngineEvent]:
+        fingerprint = task_fingerprint(task, self.info.weights_sha256)
+        resume = None
+        if checkpoint is not None:
+            try:
+                resume = load_checkpoint(checkpoint, fingerprint, self._network.device)
+            except ValueError as error:
+                yield CheckpointIgnored(str(error))
+            else:
+                yield Resumed(resume.scale, resume.step)
+        run = TaskRun(task, fingerprint, resume, lambda: task.job_id in self._to_stop, self._clock)
+        painting = self._paint(task, resume)
+        del resume  # its images are of no use once the first step is done
+        for event in run.events(painting):
+            if isinstance(event, Painted):
+                event = replace(event, peak_memory_bytes=memory.peak_bytes(self._network.device))
+            yield event
+
+    def stop(self, job_id: str) -> None:
+        """Stop that task at its next step; safe from any thread."""
+        self._to_stop.add(job_id)
+
+    def close(self) -> None:
+        """Forget what is remembered of styles, and give free memory back."""
+        self._style_cache.shrink_to(0)
+        memory.give_back(self._network.device)
+
+    def _paint(
+        self, task: PaintTask, resume: Checkpoint | None
     ) -> Generator[Progress, None, Stylized]:
         """Paint one picture; see `styled.engine.stylize.stylize`.
 
@@ -141,33 +176,33 @@ class LocalEngine:
             EngineFailure: the loss or the result went wrong, or there is too little memory.
             DeviceLost: the device broke; this process can't use it any more.
         """
-        self._set_threads()
         device = self._network.device
         memory.reset_peak(device)
         painting = stylize(
-            self._network_for(recipe),
-            content,
-            styles,
-            recipe,
+            self._network_for(task.recipe),
+            task.content,
+            task.styles,
+            task.recipe,
             resume,
             self._style_cache.targets,
             self._bytes_for_a_picture(),
-            painted_size,
+            task.painted_size,
         )
-        del resume  # its images are of no use once the first step is done
+        del resume
         try:
             return (yield from painting)
         except (RuntimeError, MemoryError) as error:
             if memory.is_out_of_memory(error):
+                height, width = task.content.shape[-2:]
                 raise EngineFailure(
-                    f"there is too little memory on {self.facts.device} for "
-                    f"{content.shape[3]} x {content.shape[2]} pixels",
+                    f"there is too little memory on {self.info.device} for "
+                    f"{width} x {height} pixels",
                     "lower the recipe's size, or its optimizer.history",
                 ) from error
             # torch has no type for this one, only words.
             if "cuda error" in str(error).lower():
                 raise DeviceLost(
-                    f"{self.facts.device} broke while in use: {str(error).splitlines()[0]}",
+                    f"{self.info.device} broke while in use: {str(error).splitlines()[0]}",
                     "restart styled; if it happens again, look at the driver's messages (dmesg)",
                 ) from error
             raise
@@ -196,34 +231,7 @@ class LocalEngine:
         self._style_cache.shrink_to(int(STYLE_SHARE * room))
         return room - self._style_cache.bytes
 
-    def fingerprint(
-        self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
-    ) -> str:
-        """Return a digest of the work, to bind checkpoints to it.
-
-        It says nothing of device, threads, precision or versions: a job may be resumed on
-        others, which `stylize` then puts on record.
-        """
-        weighted = [part for image, weight in styles for part in (image, weight)]
-        return fingerprint_of(content, *weighted, recipe, self.facts.weights_sha256)
-
-    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
-        """Write a checkpoint."""
-        dump_checkpoint(checkpoint, fingerprint, stream)
-
-    def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
-        """Read a checkpoint back onto the engine's device.
-
-        Raises:
-            ValueError: it is damaged or belongs to other work.
-        """
-        return load_checkpoint(stream, fingerprint, self._network.device)
-
     @property
-    def layers_run(self) -> int:
+    def ops_done(self) -> int:
         """How many layers have been worked through so far: as long as it grows, work goes on."""
         return self._network.odometer.layers
-
-    def peak_memory_bytes(self) -> int:
-        """Return the most memory used since the last picture was begun, as `peak_bytes` has it."""
-        return memory.peak_bytes(self._network.device)

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.objective import Losses
-
-
-class TraceRow(NamedTuple):
-    """The weighted losses at one step; scales and steps count from one."""
-
-    scale: int
-    step: int
-    total: float
-    content: float
-    style: float
-    tv: float
+from styled.engine_api import TraceRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,11 @@ from styled.engine.objective import (
     style_targets,
     to_space,
 )
-from styled.engine.progress import Progress, Stylized, TraceRow
+from styled.engine.progress import Progress, Stylized
 from styled.engine.scales import plan_scales, resize, style_picture_size
 from styled.engine.stage import Stage, restored_settings
 from styled.engine.vgg import Vgg19
+from styled.engine_api import TraceRow
 from styled.recipes import Recipe
 
 TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]], int | None], StyleTargets]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,6 +18,15 @@ class JobState(StrEnum):
     DONE = "done"
     REJECTED = "rejected"
     CANCELLED = "cancelled"
+
+
+class Phase(StrEnum):
+    """Where a running job is; it goes through them in this order."""
+
+    PREPARING = "preparing"
+    READY = "ready"
+    PAINTING = "painting"
+    PUBLISHING = "publishing"
 
 
 ON_REQUEST = "cancelled"
@@ -99,6 +108,10 @@ class Job:
         fraction: How much of it is done, in [0, 1].
         progress: More about that, of a job that runs or did.
         cancel_requested: Whether a person wants it to end.
+        phase: Where it is, as long as it runs.
+        engine: The name of the engine that paints it, or did last.
+        is_suspect: A process died while it worked on this job: it may be what has killed it, and
+            runs with nothing beside it.
         degraded: In which ways the result is, or will be, less than what was asked for.
         remedies: What can be done about `reason`.
     """
@@ -124,8 +137,35 @@ class Job:
     fraction: float
     progress: JobProgress | None = None
     cancel_requested: bool = False
+    phase: Phase | None = None
+    engine: str | None = None
+    is_suspect: bool = False
     degraded: tuple[Degradation, ...] = ()
     remedies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """A job has just ended.
+
+    Attributes:
+        state: How it ended.
+        failure: The class of the reason, where it was rejected or cancelled.
+        at: Unix time.
+        seconds: By phase: waited, prepare, optimise, publish. Empty unless it was painted.
+        steps: Of the optimisation.
+        peak_memory_bytes: While it was painted.
+        degraded: In which ways the result is less than what was asked for.
+    """
+
+    job: Job
+    state: JobState
+    failure: str | None
+    at: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 0
+    peak_memory_bytes: int = 0
+    degraded: tuple[Degradation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,65 +1,28 @@
-"""What the worker needs from others: the seams between jobs, engine and delivery.
-
-Today one engine in this process stands behind `Engine`. A pool of GPU workers can take
-its place without a change to the worker.
-"""
+"""What the queue needs from its siblings, delivery and ops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
-
-from styled.engine.checkpoint import Checkpoint
-from styled.engine.local import EngineFacts
-from styled.engine.progress import Progress, Stylized
-from styled.recipes import Recipe
 from styled.sidecar import Sidecar
 
-Styles = Sequence[tuple[Tensor, float]]
-
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Beat = Callable[[float], None]
 """Called as a sign of life, with how many seconds may pass until the next."""
 
 
-class Engine(Protocol):
-    """Paints one picture at a time."""
+class Heartbeats(Protocol):
+    """Remembers signs of life; see `styled.ops.pulse.Pulse`."""
 
-    @property
-    def facts(self) -> EngineFacts:
-        """What the engine is, for the sidecar."""
-
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Styles,
-        recipe: Recipe,
-        resume: Checkpoint | None = None,
-        painted_size: tuple[int, int] | None = None,
-    ) -> Generator[Progress, None, Stylized]:
-        """Paint, yielding after every step; closing the generator stops it."""
-
-    def fingerprint(self, content: Tensor, styles: Styles, recipe: Recipe) -> str:
-        """Return a digest of the work: another engine returns the same."""
-
-    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
-        """Write a checkpoint, piece by piece."""
-
-    def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
-        """Read a checkpoint back; ValueError where it can't be trusted."""
-
-    @property
-    def layers_run(self) -> int:
-        """A number that grows as long as work goes on; asked for from other threads too."""
-
-    def peak_memory_bytes(self) -> int:
-        """Return the most memory used."""
+    def beat(self, part: str, rest_seconds: float = 0.0) -> None:
+        """Give a sign of life of `part`, which may rest for so long."""
 
 
-class Delivery(Protocol):
+class Publisher(Protocol):
     """Publishes files; see `styled.delivery.publisher.Publisher`."""
 
     @property
@@ -118,5 +81,5 @@ class Gallery(Protocol):
     def keep_pictures(self, job_id: str, before: Tensor, after: Tensor) -> None:
         """Keep small pictures of a photo and its painting."""
 
-    def hang(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
+    def add(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
         """Show what has a sidecar: results and rejected inputs, with their originals."""

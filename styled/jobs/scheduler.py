@@ -1,263 +1,265 @@
-"""The scheduler: gives the worker one job at a time, and waits out what is nobody's fault."""
+"""The scheduler: one loop over one queue of events, which drives any number of engines.
+
+Everything that happens is an event. Only this thread changes a job's state, and it waits nowhere
+but at the queue: what takes time is done by the engines' slots and by the I/O pool. All journal
+writes of one turn of the loop are one transaction; what follows from them is sent out after it.
+"""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Protocol
 
 import structlog
 
-from styled.errors import ResourceUnavailable
+from styled.config import Style
+from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.files import readable
-from styled.jobs.job import Job, JobState
-from styled.jobs.journal import Journal
-from styled.jobs.looking import FINISHED
-from styled.jobs.protocols import Beat
-from styled.jobs.worker import Worker, about
+from styled.jobs.assigning import Assigning
+from styled.jobs.cancelling import Cancelling
+from styled.jobs.claims import Claims
+from styled.jobs.endings import Endings, JobObserver
+from styled.jobs.engine_slot import EngineSlot
+from styled.jobs.engines import Engines
+from styled.jobs.event_handler import EngineObserver, EventHandler
+from styled.jobs.events import (
+    Event,
+)
+from styled.jobs.io_context import IoContext
+from styled.jobs.io_pool import IoPool
+from styled.jobs.lifecycle import Lifecycle
+from styled.jobs.pause import Pauses
+from styled.jobs.pending import Pending
+from styled.jobs.protocols import Heartbeats
+from styled.jobs.running import RunningJobs
+from styled.jobs.snapshot import QueueSnapshot, snapshot_of
+from styled.jobs.upkeep import Upkeep
 
 log = structlog.get_logger()
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 60.0
+EVENTS_AT_ONCE = 500
+"""How many events one turn of the loop handles at the most."""
+
 IDLE_SECONDS = 60.0
-"""How long an idle scheduler sleeps at most; new jobs wake it at once."""
+"""How long the loop waits at the most; events wake it at once."""
 
-FIRST_STUCK_SECONDS = 30.0
-LONGEST_STUCK_SECONDS = 600.0
-"""How often an idle scheduler looks whether a photo may leave that could not so far: ever less
-often, up to the longest, as long as it is the same ones."""
+STOPPING_SECONDS = 1.0
+"""How long it waits while it is stopping: for the last of what was begun."""
 
-TIDIED_AFTER_JOBS = 200
-"""After so many jobs those are forgotten that ended long ago, and what they were about."""
+SNAPSHOT_SECONDS = 2.0
+"""How often the snapshot is taken anew, at the most."""
+
+PART = "scheduler"
+"""What the heartbeats call it."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """Which finished jobs are remembered.
-
-    Attributes:
-        seconds: For how long.
-        jobs: How many at most.
-    """
-
-    seconds: float
-    jobs: int
+class SchedulerObserver(JobObserver, EngineObserver, Protocol):
+    """Is told what happens."""
 
 
 class Scheduler:
-    """Claims jobs in the order of their arrival, until told to stop."""
+    """Works through the queue until it is told to stop.
+
+    Attributes:
+        snapshot: How the queue stands; replaced by the loop, read by any thread.
+        pauses: Whether the queue is paused.
+        upkeep: Knows which inputs can't leave the inbox.
+        endings: Knows how many jobs were rejected.
+    """
 
     def __init__(
         self,
-        journal: Journal,
-        worker: Worker,
-        *,
-        stop: threading.Event,
-        wake: threading.Event,
-        history: History,
-        now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-        beat: Beat = lambda rest_seconds: None,
-        hang: Callable[[], bool] = lambda: False,
-        leave: Callable[[], None] = lambda: None,
+        context: IoContext,
+        slots: Sequence[EngineSlot],
+        pool: IoPool,
+        events: SimpleQueue[Event],
+        styles: Mapping[str, Style],
+        observer: SchedulerObserver,
+        heartbeats: Heartbeats,
     ) -> None:
-        """Work through `journal` with `worker` until `stop` is set.
+        """Take `events`, which the slots and the pool put there too."""
+        self._context = context
+        self._journal = context.journal
+        self._engines = Engines(slots)
+        self._pool = pool
+        self._events = events
+        self._observer = observer
+        self._heartbeats = heartbeats
+        self.pauses = Pauses(context.clock)
+        self._pending = Pending()
+        self._running = RunningJobs()
+        self.upkeep = Upkeep(context, self._pending, self.pauses)
+        self.endings = Endings(context, self._running, self._pending, self.pauses, observer)
+        self._lifecycle = Lifecycle(context, self._running, self._pending, self.endings)
+        self._claims = Claims(context, self._running, self._engines, self.pauses)
+        self._cancelling = Cancelling(
+            context, self._running, self._engines, self.endings, self.pauses
+        )
+        self._assigning = Assigning(self._running, self._engines, self._lifecycle)
+        self._handler = EventHandler(
+            context, self._engines, self._lifecycle, self.endings, self.upkeep, self.pauses,
+            self._pending, observer, styles,
+        )  # fmt: skip
+        self._snapshot_at = -math.inf
+        self._shown_state = "running"
+        self._is_changed = True
+        self._is_journal_failing = False
+        self._has_given_up = False
+        self.snapshot = QueueSnapshot(self._engines.snapshot(self._running))
 
-        After each job `hang` is called, see `Hanger.hang`; at the end `leave` is.
-
-        Whoever submits a job, wants one cancelled or sets `stop` sets `wake` as well.
-        """
-        self._beat = beat
-        self._hang = hang
-        self._leave = leave
-        self._history = history
-        self._untidied = 0
-        self._journal = journal
-        self._worker = worker
-        self._stop = stop
-        self._now = now
-        self._wake = wake
-        self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._clock = clock
-        self._stuck_seconds = FIRST_STUCK_SECONDS
-        self._next_stuck_at = clock() + FIRST_STUCK_SECONDS
-
-    def recover(self, *, blameless: bool = False) -> None:
-        """Take up what an earlier process left behind.
-
-        Args:
-            blameless: It died of something else than the job that it was at.
+    def recover(self, *, is_blameless: bool = False) -> None:
+        """Take up what an earlier process left behind; see `Journal.recover`.
 
         Raises:
             ResourceUnavailable: the journal can't be written.
         """
-        for job in self._journal.recover(attempt_counts=not blameless):
+        for job in self._journal.recover(is_blameless=is_blameless):
             log.warning("job.recovered", job=job.id, input=readable(job.input), style=job.style)
+        self._context.files.sweep(keep=self._journal.unfinished_ids())
 
-    def tidy(self) -> None:
-        """Let inputs leave the inbox whose jobs have ended; forget jobs that ended long ago.
-
-        The former is a matter of course, except where an earlier process has been killed
-        amid it, or where an input that was kept has been taken away since.
-        """
-        self._untidied = 0
-        self._worker.finish_publishing()
-        while not self._stop.is_set():
-            try:
-                for job in self._journal.finished_in_inbox():
-                    if self._stop.is_set():
-                        return
-                    self._beat(0.0)
-                    self._worker.retire(job, again=True)
-                before = self._now() - self._history.seconds
-                if forgotten := self._journal.prune(before=before, keep=self._history.jobs):
-                    log.info("jobs.forgotten", count=forgotten)
-                self._resumed()
-                return
-            except ResourceUnavailable as error:
-                self._pause(error)
+    def start(self) -> None:
+        """Start the engines."""
+        self._engines.start()
 
     def run(self) -> None:
-        """Work until stopped, and until what has been painted is published.
+        """Work until a stop was requested and nothing is left to wait for.
 
         Raises:
-            DeviceLost: the process has to be restarted.
+            StyledError: the journal is damaged, or there is no engine, and none to come.
         """
+        self.start()
         try:
-            self._work()
+            while not self.is_over:
+                self.turn(self._next_events())
         finally:
-            self._worker.finish_publishing()
-            self._see_to_held_up()
-            self._leave()
+            self._engines.close()
+            self._pool.close()
+            self._take_snapshot()
 
-    def _work(self) -> None:
-        self.tidy()
-        while not self._stop.is_set():
-            if self.run_one():
-                self._untidied += 1
-                if self._untidied >= TIDIED_AFTER_JOBS:
-                    self.tidy()
-                self._hang_what_has_ended()
-            elif not self._hang_what_has_ended():
-                seconds = self._seconds_until_due()
-                if self._worker.stuck:
-                    seconds = min(seconds, max(0.0, self._next_stuck_at - self._clock()))
-                self._beat(seconds)
-                self._wake.wait(seconds)
-                self._wake.clear()
-                if self._worker.stuck and self._clock() >= self._next_stuck_at:
-                    self._retry_stuck()
+    @property
+    def is_over(self) -> bool:
+        """Whether it has stopped."""
+        is_empty = not len(self._running) and not self.is_busy and not self._pending.writes
+        return self._handler.is_stopping and (self._has_given_up or is_empty)
 
-    def _retry_stuck(self) -> None:
-        """See whether inputs may leave the inbox that could not."""
-        before = set(self._worker.stuck)
-        try:
-            self._worker.retry_stuck()
-        except ResourceUnavailable as error:
-            self._pause(error)
-        is_same = before == set(self._worker.stuck)
-        wait = min(2 * self._stuck_seconds, LONGEST_STUCK_SECONDS)
-        self._stuck_seconds = wait if is_same else FIRST_STUCK_SECONDS
-        self._next_stuck_at = self._clock() + self._stuck_seconds
+    @property
+    def is_busy(self) -> bool:
+        """Whether an engine or the I/O pool is at work, which ends in an event."""
+        return bool(self._handler.requests_open) or self._engines.is_busy
 
-    def _hang_what_has_ended(self) -> bool:
-        self._beat(0.0)
-        try:
-            return self._hang()
-        except ResourceUnavailable:
-            return False  # the journal: the next job says more about it
+    @property
+    def is_painting(self) -> bool:
+        """Whether an engine is at work."""
+        return self._engines.is_busy
 
-    def run_one(self) -> bool:
-        """Claim one job and do it; return whether there was one.
+    @property
+    def has_something_due(self) -> bool:
+        """Whether another turn would do something, though no event has come."""
+        return self.seconds_to_wait() == 0.0
+
+    def turn(self, events: Sequence[Event]) -> None:
+        """Handle some events, decide what follows, and make it durable before it is begun.
 
         Raises:
-            DeviceLost: as `run`.
+            StyledError: as `run`.
         """
-        self._beat(0.0)
-        if self._see_to_held_up():
-            return True
-        try:
-            self._worker.cancel_what_waits()
-            job = self._journal.claim(self._now())
-        except ResourceUnavailable as error:
-            self._untidied = TIDIED_AFTER_JOBS  # whatever has ended may not have left
-            self._pause(error)
-            return True
-        if job is None:
-            if self._worker.gets_on():
-                self._resumed()
-            return False
-        with about(job):
-            log.info("job.claimed", attempt=job.attempts)
+        for event in events:
+            self._handler.handle(event)
+        if not self._handler.is_stopping:
+            self._advance()
+        elif not len(self._running) and not self.is_busy:
+            self.upkeep.finish()
+        self._is_changed |= bool(events or self._pending.writes)
+        if self._is_changed or self._claims.seconds_until_due == 0.0:
             try:
-                self._worker.work(job)
-                if self._worker.gets_on():
-                    self._resumed()
+                with self._journal.transaction():
+                    for write in self._pending.writes:
+                        write()
+                    claimed = [] if self._handler.is_stopping else self._claims.claim()
             except ResourceUnavailable as error:
-                self._sit_out(job, error)
-        return True
+                self.pauses.pause(error, self._journal)
+                self._claims.wait_for_the_pause()
+                self._is_journal_failing = True
+                self._has_given_up = self._handler.is_stopping  # the next start finds all as it is
+                return  # what was to be written is still there
+            self._is_journal_failing = False
+            self.pauses.succeeded(self._journal)
+            self._pending.writes.clear()
+            for job in claimed:
+                self._lifecycle.begin(job, self._handler.styles.get(job.style))
+            is_empty = not len(self._running) and not self._pending.requests
+            if is_empty and not self._handler.requests_open and not self.pauses.is_paused:
+                self.pauses.resume()  # nothing is left that could tell
+        self._send()
+        self._show()
 
-    def _see_to_held_up(self) -> bool:
-        """Put jobs back that could not be published, and pause; tell whether there were any."""
-        held_up = self._worker.held_up()
-        for job, error in held_up:
-            with about(job):
-                self._sit_out(job, error)
-        return bool(held_up)
+    def _send(self) -> None:
+        """Hand on what the turn has decided, now that it is durable."""
+        pending = self._pending
+        requests, pending.requests = pending.requests, []
+        assignments, pending.assignments = pending.assignments, []
+        finished, pending.finished = pending.finished, []
+        for slot, assignment in assignments:
+            self._engines.assign(slot, assignment)
+        for request in requests:
+            self._handler.requests_open += 1
+            self._pool.submit(request)
+        for one in finished:
+            self._observer.job_finished(one)
+            self.upkeep.job_finished()
 
-    def _sit_out(self, job: Job, error: ResourceUnavailable) -> None:
-        """Put a job back and pause; or, if it had already ended, let its input leave.
-
-        It is put back before the pause: whoever kills the process during a long one must
-        not make it look as if the job had killed it.
-        """
-        paused = False
-        while True:
-            try:
-                present = self._journal.job(job.id)
-                if present is not None and present.state is JobState.RUNNING:
-                    self._journal.put_back(present, attempt_counts=False)
-                elif present is not None and present.state in FINISHED and paused:
-                    self._worker.retire(present)
-                    self._resumed()
-                if paused:
-                    return
-            except ResourceUnavailable as another:
-                error = another
-            self._pause(error)
-            paused = True
-            if self._stop.is_set():
-                return  # the next start finds the job as it is
-
-    def _pause(self, error: ResourceUnavailable) -> None:
-        log.error(
-            "queue.paused",
-            reason=error.message,
-            remedies=list(error.remedies),
-            retry_seconds=self._pause_seconds,
-        )
-        self._say(f"paused: {error.message}")
-        self._beat(self._pause_seconds)
-        self._stop.wait(self._pause_seconds)
-        self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
-
-    def _resumed(self) -> None:
-        if self._pause_seconds > FIRST_PAUSE_SECONDS:
-            log.info("queue.resumed")
-            self._say("running")
-        self._pause_seconds = FIRST_PAUSE_SECONDS
-
-    def _say(self, state: str) -> None:
-        # The journal itself may be what is missing; the log has said so already.
-        with suppress(ResourceUnavailable):
-            self._journal.write_daemon(state=state)
-
-    def _seconds_until_due(self) -> float:
+    def _next_events(self) -> list[Event]:
+        """Wait for an event or for the next deadline; return all events that are there."""
+        seconds = self.seconds_to_wait()
+        self._heartbeats.beat(PART, seconds)
+        events: list[Event] = []
         try:
-            due = self._journal.next_due()
-        except ResourceUnavailable:
-            return FIRST_PAUSE_SECONDS
-        return IDLE_SECONDS if due is None else min(max(0.0, due - self._now()), IDLE_SECONDS)
+            events.append(self._events.get(block=seconds > 0, timeout=seconds))
+            while len(events) < EVENTS_AT_ONCE:
+                events.append(self._events.get_nowait())
+        except Empty:
+            pass
+        self._heartbeats.beat(PART)
+        return events
+
+    def seconds_to_wait(self) -> float:
+        """Return how long nothing happens unless an event comes."""
+        clock, is_paused = self._context.clock(), self.pauses.is_paused
+        if self._pending.writes and not (is_paused and self._is_journal_failing):
+            return 0.0
+        if self._handler.is_stopping:
+            return STOPPING_SECONDS
+        deadlines = [clock + IDLE_SECONDS, self._cancelling.next_at]
+        deadlines.append(self.pauses.until if is_paused else self.upkeep.next_at)
+        deadlines.append(clock + self._claims.seconds_until_due)
+        return max(0.0, min(deadlines) - clock)
+
+    def _advance(self) -> None:
+        self._cancelling.poll()
+        if not self.pauses.is_paused:
+            self._assigning.prepare_deferred()
+            self._assigning.assign()
+        self.upkeep.request_what_is_due()
+
+    # What it shows
+
+    def _show(self) -> None:
+        """Take a snapshot, if the last one is old, and note in the journal whether it is paused."""
+        clock = self._context.clock()
+        state = "running" if self.pauses.reason is None else f"paused: {self.pauses.reason}"
+        if state != self._shown_state:
+            self._shown_state = state
+            self._pending.write(self._journal.set_state, state=state)
+        elif not self._is_changed or clock - self._snapshot_at < SNAPSHOT_SECONDS:
+            return
+        self._take_snapshot()
+
+    def _take_snapshot(self) -> None:
+        degraded = self._lifecycle.service_degraded
+        engines = self._engines.snapshot(self._running)
+        with suppress(ResourceUnavailable, JournalDamaged):
+            self.snapshot = snapshot_of(self._journal, engines, self.pauses.reason, degraded)
+            self._snapshot_at, self._is_changed = self._context.clock(), False

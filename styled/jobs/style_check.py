@@ -9,7 +9,7 @@ import structlog
 
 from styled.config import Style
 from styled.errors import StyleUnavailable
-from styled.jobs.preparation import check_style, require_style
+from styled.jobs.prepare import check_style, require_style
 
 log = structlog.get_logger()
 

@@ -47,7 +47,8 @@ class Standing:
         paused: Whether the queue waits for a disk, a folder or a permission.
         degraded: What the service does without, in words.
         silent: The parts that have got stuck.
-        steps_per_second: Of the job that runs.
+        steps_per_second: Of the jobs that are painted, by engine.
+        engines: Whether each engine is there.
         free_bytes: Folder's name in the configuration -> what is free on its disk.
     """
 
@@ -57,7 +58,8 @@ class Standing:
     paused: bool = False
     degraded: Sequence[str] = ()
     silent: Sequence[str] = ()
-    steps_per_second: float | None = None
+    steps_per_second: Mapping[str, float] = field(default_factory=dict)
+    engines: Mapping[str, bool] = field(default_factory=dict)
     free_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -226,12 +228,21 @@ class _StandingCollector(Collector):
             "1 while the queue waits for a disk, a folder or a permission.",
             standing.paused,
         )
-        if standing.steps_per_second is not None:
-            yield _gauge(
-                "styled_steps_per_second",
-                "Speed of the job that runs, at its present scale.",
-                standing.steps_per_second,
-            )
+        speed = GaugeMetricFamily(
+            "styled_steps_per_second",
+            "Speed of each job that is painted, at its current scale.",
+            labels=["engine"],
+        )
+        for engine, steps_per_second in standing.steps_per_second.items():
+            speed.add_metric([engine], steps_per_second)
+        yield speed
+        up = GaugeMetricFamily(
+            "styled_engine_up", "1 for each engine that is there, 0 for one that is gone.",
+            labels=["engine"],
+        )  # fmt: skip
+        for engine, is_up in standing.engines.items():
+            up.add_metric([engine], is_up)
+        yield up
         degraded = GaugeMetricFamily(
             "styled_degraded", "1 for each thing that the service does without.", labels=["reason"]
         )

@@ -25,7 +25,7 @@ from PIL import (
 from PIL.ExifTags import Base
 
 from styled.degradation import Degradation
-from styled.errors import InputIncomplete, InputRejected, StyledError
+from styled.errors import InputIncomplete, InputRejected, StyledError, TooManyPixels
 from styled.photos.colour import to_srgb
 from styled.photos.containers import could_become_picture, excess_in, format_of, is_cut
 from styled.photos.depth import Levels, deep_mode, read_deep
@@ -269,8 +269,8 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _too_large(name: str, size: str, max_pixels: int) -> InputRejected:
-    return InputRejected(
+def _too_large(name: str, size: str, max_pixels: int) -> TooManyPixels:
+    return TooManyPixels(
         f"{name} is too large: {size}; the limit is {max_pixels} pixels",
         "Save it smaller, or raise `intake.max_pixels` in the configuration.",
     )

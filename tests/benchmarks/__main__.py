@@ -15,6 +15,7 @@ from tests.benchmarks import (
     optimizers,
     precision,
     quality,
+    queue,
     schedule,
     start,
     step,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "backlog": backlog.run,
     "gallery": gallery.run,
+    "queue": queue.run,
 }
 
 

@@ -27,7 +27,7 @@ from styled.config import load_config
 from styled.intake.intake import Intake
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
-from styled.jobs.looking import JournalReader
+from styled.jobs.journal_queries import JournalReader
 from styled.ops.logs import configure_logs
 from styled.ops.pulse import Pulse
 from styled.stages import Stages
@@ -113,7 +113,7 @@ def _claim(journal: Journal, folder: Path) -> None:
             claims.append(_seconds(lambda: journal.claim(time.time())))
     _row("a bare durable commit of one row", commits)
     _row("a claim", claims, median(commits), CLAIM_GOAL)
-    journal.recover(attempt_counts=False)
+    journal.recover(is_blameless=True)
 
 
 def _answer(words: Sequence[str]) -> None:

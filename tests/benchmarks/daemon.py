@@ -27,7 +27,7 @@ from PIL import Image
 
 from styled.config import load_config
 from styled.delivery.names import sidecar_of
-from styled.jobs.preparation import prepare
+from styled.jobs.prepare import prepare, read_inputs
 from styled.sidecar import Sidecar
 from tests.studio import Daemon, Studio, make_studio
 
@@ -93,7 +93,10 @@ def _time_idle(studio: Studio, photos: Sequence[Path]) -> None:
                 started_at = str(daemon.events("job.started")[-1]["timestamp"])
                 submitted_at = sidecar.job.submitted_at.timestamp()
                 begun = time.perf_counter()
-                prepare(photo, config.styles["swirls"], max_pixels=config.intake.max_pixels)
+                style = config.styles["swirls"]
+                prepare(
+                    read_inputs(photo, style), style.recipe, max_pixels=config.intake.max_pixels
+                )
                 if number:  # the first one pays for what is loaded on demand
                     read.append(time.perf_counter() - begun)
                     queued.append(submitted_at - dropped_at - config.intake.settle_seconds)

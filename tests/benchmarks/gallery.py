@@ -55,7 +55,7 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
                 path = _publish(outbox, index, data)
                 before = time.perf_counter()
                 gallery.keep_pictures(f"{index:012x}", pair.photo, pair.photo)
-                gallery.hang([(path, None)])
+                gallery.add([(path, None)])
                 seconds.append(time.perf_counter() - before)
             baseline = baseline or median(seconds)
             pages = (outbox / "gallery_files" / "pages").glob("*.js")

@@ -24,6 +24,7 @@ from styled.errors import DeviceError, WeightsError
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
+from styled.ops.stuck_record import StuckRecord
 from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped
 
@@ -67,7 +68,7 @@ def journal(here: Path, machine: Machine) -> Iterator[Journal]:
     """Return the journal of a daemon that has run here."""
     (here / "state").mkdir()
     journal = Journal.open(here / "state/journal.sqlite3")
-    journal.write_daemon(state="running", version=__version__)
+    journal.set_state(state="running", version=__version__)
     yield journal
     journal.close()
 
@@ -188,7 +189,7 @@ def test_paths_and_words_cannot_move_the_cursor(
     run: Run, here: Path, journal: Journal, daemon: int
 ) -> None:
     """What was called so by strangers is escaped, and no markup; a line stays a line."""
-    journal.write_daemon(stuck="at \x1b[2J[bold]x\ny")
+    journal.set_state(inbox_trouble="at \x1b[2J[bold]x\ny")
     said = run("doctor").output
     assert "\nfail  daemon: at \\x1b[2J[bold]x y\n" in said
     assert "\x1b" not in said
@@ -206,27 +207,35 @@ def test_a_running_daemon_is_named(run: Run, daemon: int) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_a_daemon_of_another_version_is_a_warning(run: Run, journal: Journal) -> None:
     """After an update it has to be restarted."""
-    journal.write_daemon(version="9.9")
+    journal.set_state(version="9.9")
     told = findings(run)
     assert ("warn", f"it is styled 9.9, this is {__version__}") in about(told, "daemon")
     assert "restart it" in remedies(told, "daemon")
 
 
 @pytest.mark.usefixtures("daemon")
-@pytest.mark.parametrize("name", ["stuck", "inbox_trouble", "metrics_trouble"])
+@pytest.mark.parametrize("name", ["inbox_trouble", "metrics_trouble"])
 def test_its_troubles_are_failures(run: Run, journal: Journal, name: str) -> None:
     """They are temporary ones: 75."""
-    journal.write_daemon(**{name: "it is in trouble"})
+    journal.set_state(**{name: "it is in trouble"})
     told = findings(run, exit_code=75)
     assert about(told, "daemon")[1:] == [("fail", "it is in trouble")]
-    journal.write_daemon(**{name: ""})
+    journal.set_state(**{name: ""})
     assert len(about(findings(run), "daemon")) == 1
+
+
+@pytest.mark.usefixtures("daemon", "journal")
+def test_what_is_stuck_is_a_failure(run: Run, here: Path) -> None:
+    """The journal may be what hangs, so that a file says it."""
+    StuckRecord("it is in trouble", ("engine-0",)).save(here / "state")
+    told = findings(run, exit_code=75)
+    assert about(told, "daemon")[1:] == [("fail", "it is in trouble")]
 
 
 @pytest.mark.usefixtures("daemon")
 def test_a_paused_queue_is_a_failure(run: Run, journal: Journal) -> None:
     """Whatever it waits for is named, and that no more is to be done."""
-    journal.write_daemon(state="paused: the outbox is full")
+    journal.set_state(state="paused: the outbox is full")
     told = findings(run, exit_code=73)
     assert about(told, "queue") == [("fail", "paused: the outbox is full")]
     assert "by itself" in remedies(told, "queue")
@@ -237,7 +246,7 @@ def test_what_it_does_without_is_a_warning(run: Run, journal: Journal) -> None:
     """The notes of engine and intake, each by itself."""
     of_engine = [{"kind": "device", "message": "a"}, {"kind": "weights", "message": "b"}]
     of_intake = [{"kind": "polling", "message": "c"}]
-    journal.write_daemon(degraded=json.dumps(of_engine), degraded_intake=json.dumps(of_intake))
+    journal.set_state(degraded=json.dumps(of_engine), degraded_intake=json.dumps(of_intake))
     told = findings(run)
     assert about(told, "degraded") == [("warn", "a"), ("warn", "b"), ("warn", "c")]
     said = remedies(told, "degraded")
@@ -246,8 +255,8 @@ def test_what_it_does_without_is_a_warning(run: Run, journal: Journal) -> None:
 
 def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journal) -> None:
     """That it is not running is all there is to say of it."""
-    journal.write_daemon(
-        stuck="it is stuck", state="paused: full", version="9.9",
+    journal.set_state(
+        inbox_trouble="it is away", state="paused: full", version="9.9",
         degraded=json.dumps([{"kind": "device", "message": "a"}]),
     )  # fmt: skip
     told = findings(run)
@@ -313,7 +322,7 @@ def test_a_journal_of_another_version_is_a_failure(run: Run, journal: Journal) -
     told = findings(run, exit_code=75)
     ((level, words),) = about(told, "journal")
     assert level == "fail"
-    assert "a newer styled" in words
+    assert "another version of styled" in words
     assert remedies(told, "journal") == "use the version that the daemon has"
 
 

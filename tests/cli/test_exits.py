@@ -30,6 +30,10 @@ EXPECTED = {
     "InputIncomplete": 1,
     "EngineFailure": 1,
     "StyledError": 75,
+    "EngineDied": 75,
+    "InboxUnavailable": 73,
+    "TooManyPixels": 1,
+    "UnexpectedError": 75,
 }
 
 

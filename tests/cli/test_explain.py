@@ -17,9 +17,10 @@ import pytest
 
 from styled.degradation import Degradation
 from styled.intake.scanning import DEEPEST_FOLDER
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
+from styled.ops.stuck_record import StuckRecord
 from styled.sidecar import InputFacts, JobFacts, Rejection, Sidecar, StyleFacts
 from tests.cli.conftest import Run, draw
 from tests.jobs.conftest import Dropped, progress
@@ -65,7 +66,7 @@ def journal(shop: Path) -> Iterator[Journal]:
 @pytest.fixture
 def _running(shop: Path, journal: Journal) -> Iterator[None]:
     """Hold the lock, as a running daemon does."""
-    journal.write_daemon(state="running", inbox_trouble="")
+    journal.set_state(state="running", inbox_trouble="")
     lock = InstanceLock(shop / "state/lock")
     lock.acquire()
     yield
@@ -100,6 +101,8 @@ def submit(journal: Journal, shop: Path, name: str, *styles: str) -> list[Job]:
 def claim(journal: Journal) -> Job:
     """Begin the next job."""
     job = journal.claim(time.time())
+    if job is not None:
+        journal.set_phase(job, Phase.PAINTING, "engine-0")
     assert job is not None
     return job
 
@@ -116,7 +119,7 @@ def leave(journal: Journal, shop: Path, job: Job, state: JobState, **why: Any) -
     journal.reserve_original(job, original)
     journal.finish(job, state, now, **why)
     (shop / "inbox" / job.input).rename(original)
-    journal.forget_input(job)
+    journal.mark_input_gone(job)
     return original
 
 
@@ -195,8 +198,7 @@ def test_how_long_it_has_to_settle_is_configured(run: Run, shop: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"stuck": "it is stuck", "inbox_trouble": "it is gone"}, "it is stuck"),
-        ({"stuck": "", "inbox_trouble": "it is gone", "state": "paused: full"}, "it is gone"),
+        ({"inbox_trouble": "it is gone", "state": "paused: full"}, "it is gone"),
         ({"state": "paused: the outbox is full"}, "paused: the outbox is full"),
     ],
 )
@@ -204,16 +206,26 @@ def test_a_daemon_in_trouble_takes_nothing(
     run: Run, shop: Path, journal: Journal, facts: dict[str, str], expected: str
 ) -> None:
     """The gravest trouble comes first, before what would be done with the photo."""
-    journal.write_daemon(**facts)
+    journal.set_state(**facts)
     drop(shop / "inbox/a.jpg", at=time.time())
     told = one(run, "inbox/a.jpg")
     assert told["verdict"] == "new"
     assert told["reasons"] == [expected, "it will be painted in oil"]
 
 
+@pytest.mark.usefixtures("_running")
+def test_a_daemon_that_is_stuck_takes_nothing(run: Run, shop: Path, journal: Journal) -> None:
+    """That is graver than all else."""
+    journal.set_state(inbox_trouble="it is gone")
+    StuckRecord("it is stuck", ("intake",)).save(shop / "state")
+    drop(shop / "inbox/a.jpg", at=time.time())
+    assert one(run, "inbox/a.jpg")["reasons"] == ["it is stuck", "it will be painted in oil"]
+
+
 def test_the_trouble_of_a_dead_daemon_is_over(run: Run, shop: Path, journal: Journal) -> None:
     """That it does not run is what counts."""
-    journal.write_daemon(stuck="it is stuck", state="paused: full")
+    StuckRecord("it is stuck", ("intake",)).save(shop / "state")
+    journal.set_state(state="paused: full")
     drop(shop / "inbox/a.jpg")
     told = one(run, "inbox/a.jpg")
     assert told["reasons"] == ["it will be painted in oil, but styled is not running"]
@@ -394,7 +406,7 @@ def test_the_running_job_tells_how_far_it_is(run: Run, shop: Path, journal: Jour
     """With the time that is left, once that is known."""
     job = claim_of(journal, shop, "a.jpg")
     assert one(run, "inbox/a.jpg")["reasons"] == ["oil: is being painted, 0% done"]
-    journal.note_progress(job, progress(0.42, seconds_left=75.0))
+    journal.update_progress(job, progress(0.42, seconds_left=75.0))
     told = one(run, "inbox/a.jpg")
     assert (told["verdict"], told["remedies"]) == ("painting", [])
     assert told["reasons"] == ["oil: is being painted, 42% done, about 1 min 15 s left"]
@@ -428,7 +440,7 @@ def test_a_job_that_is_to_be_cancelled_says_so(run: Run, shop: Path, journal: Jo
 def test_a_job_that_has_failed_tells_why_and_when(run: Run, shop: Path, journal: Journal) -> None:
     """Once the time has come there is only the reason."""
     job = claim_of(journal, shop, "a.jpg")
-    journal.put_back(
+    journal.requeue(
         job, reason="it diverged", remedies=["try another size"], not_before=time.time() + 1800,
         attempt_counts=True,
     )  # fmt: skip
@@ -452,7 +464,7 @@ def test_without_a_daemon_no_job_goes_on(run: Run, shop: Path, journal: Journal)
 @pytest.mark.usefixtures("_running")
 def test_a_daemon_in_trouble_is_why_a_job_waits(run: Run, shop: Path, journal: Journal) -> None:
     """The trouble comes first; what has ended is none of its business."""
-    journal.write_daemon(state="paused: the outbox is full")
+    journal.set_state(state="paused: the outbox is full")
     (job,) = submit(journal, shop, "a.jpg")
     assert one(run, job.id)["reasons"] == ["paused: the outbox is full", "oil: is next"]
     leave(journal, shop, claim(journal), JobState.DONE)
@@ -507,7 +519,7 @@ def test_a_job_whose_photo_was_replaced_cannot_be_had_back(
     """Nobody has it, so nothing is promised."""
     job = claim_of(journal, shop, "a.jpg")
     journal.finish(job, JobState.CANCELLED, time.time(), reason="the input was removed")
-    journal.forget_input(job)
+    journal.mark_input_gone(job)
     (shop / "inbox/a.jpg").unlink()
     told = one(run, job.id)
     assert (told["verdict"], told["remedies"]) == ("cancelled", [])
@@ -874,7 +886,7 @@ def test_a_journal_of_another_version_is_told(run: Run, shop: Path, journal: Jou
     """As one that may not be read: what is known of the file is less than there is."""
     submit(journal, shop, "a.jpg")
     journal._connection.execute("PRAGMA user_version = 99")
-    assert "newer styled" in " ".join(one(run, "inbox/a.jpg")["reasons"])
+    assert "another version of styled" in " ".join(one(run, "inbox/a.jpg")["reasons"])
 
 
 @pytest.mark.usefixtures("shop")

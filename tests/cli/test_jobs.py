@@ -13,7 +13,7 @@ import pytest
 
 from styled.cli.init import init_folder
 from styled.cli.jobs import CANCEL_SECONDS
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
 from tests.cli.conftest import Run
@@ -39,10 +39,12 @@ def journal(here: Path) -> Iterator[Journal]:
         assert job is not None
         reason, remedies = (f"because of {number}", ["so it is"]) if number else (None, [])
         journal.finish(job, state, 20.0 + number, reason=reason, remedies=remedies)
-        journal.forget_input(job)
+        journal.mark_input_gone(job)
     job = journal.claim(30.0)
     assert job is not None
-    journal.note_progress(job, progress(0.42))
+    journal.set_phase(job, Phase.PAINTING, "engine-0")
+    assert job is not None
+    journal.update_progress(job, progress(0.42))
     yield journal
     journal.close()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from styled.atomic import sync_folder
 from styled.cli.init import init_folder
 from styled.delivery import restoring
-from styled.delivery.atomic import sync_folder
 from styled.delivery.names import free_place
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal

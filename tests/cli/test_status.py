@@ -18,9 +18,10 @@ from rich.console import Console
 
 from styled.cli import status_view
 from styled.cli.init import init_folder
-from styled.jobs.job import JobState
+from styled.jobs.job import JobState, Phase
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
+from styled.ops.stuck_record import StuckRecord
 from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped, progress
 
@@ -50,8 +51,10 @@ def journal(here: Path) -> Iterator[Journal]:
         )  # fmt: skip
     job = journal.claim(30.0)
     assert job is not None
-    journal.note_progress(job, progress(0.42))
-    journal.write_daemon(
+    journal.set_phase(job, Phase.PAINTING, "engine-0")
+    assert job is not None
+    journal.update_progress(job, progress(0.42))
+    journal.set_state(
         state="paused: the outbox is full", version="9.9", device="cpu", weights="untrained",
         degraded=json.dumps([UNTRAINED]),
     )  # fmt: skip
@@ -141,7 +144,7 @@ def test_a_damaged_journal_is_told_in_words(run: Run, here: Path) -> None:
 def note(journal: Journal, **changes: object) -> None:
     """Note other progress of the running job."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
-    journal.note_progress(job, replace(progress(0.42), **changes))  # type: ignore[arg-type]  # whatever the test wants
+    journal.update_progress(job, replace(progress(0.42), **changes))  # type: ignore[arg-type]  # whatever the test wants
 
 
 @pytest.mark.usefixtures("daemon")
@@ -162,7 +165,7 @@ def test_programs_are_told_where_the_current_job_stands(run: Run, journal: Journ
 def test_progress_of_an_earlier_attempt_is_not_shown(run: Run, journal: Journal) -> None:
     """A job that was put back waits, however far it had come."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
-    journal.put_back(job, reason="a bad day", attempt_counts=True)
+    journal.requeue(job, reason="a bad day", attempt_counts=True)
     status = json.loads(run("status", "--json").stdout)
     assert status["current"] == []
     assert {job["progress"] for job in status["waiting"]} == {None}
@@ -206,7 +209,7 @@ def test_what_is_to_be_cancelled_is_said_to_be(run: Run, journal: Journal) -> No
 def test_a_job_that_is_tried_again_later_says_when(run: Run, journal: Journal) -> None:
     """It shows why it waits, and how long still."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
-    journal.put_back(
+    journal.requeue(
         job, reason="it diverged", remedies=["lower the rate"], not_before=time.time() + 1800.4,
         attempt_counts=True,
     )  # fmt: skip
@@ -279,28 +282,28 @@ def test_only_the_latest_rejections_are_told(run: Run, journal: Journal) -> None
 @pytest.mark.usefixtures("daemon")
 def test_how_long_it_has_been_running_is_told(run: Run, journal: Journal) -> None:
     """As a date for programs, as a duration for people."""
-    journal.write_daemon(started_at="1000.5")
+    journal.set_state(started_at="1000.5")
     assert json.loads(run("status", "--json").stdout)["started_at"] == "1970-01-01T00:16:40.500000Z"
-    journal.write_daemon(started_at=str(time.time() - 3 * 3600 - 125))
+    journal.set_state(started_at=str(time.time() - 3 * 3600 - 125))
     assert re.search(r"\(process \d+\), for 3 h 2 min\n", run("status").output)
 
 
 def test_a_daemon_that_is_gone_started_at_no_time(run: Run, journal: Journal) -> None:
     """What the dead one has left in the journal does not count."""
-    journal.write_daemon(started_at="1000.5", stuck="the queue has not advanced for 9 min")
+    journal.set_state(started_at="1000.5", inbox_trouble="it is away")
     status = json.loads(run("status", "--json").stdout)
     assert (status["started_at"], status["troubles"]) == (None, [])
     assert ", for" not in run("status").output.splitlines()[0]
 
 
 @pytest.mark.usefixtures("daemon")
-def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal) -> None:
+def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal, here: Path) -> None:
     """All of them, the gravest first, on lines of their own; an empty one is none."""
     assert json.loads(run("status", "--json").stdout)["troubles"] == []
-    journal.write_daemon(
-        metrics_trouble="metrics.prom can't be written", inbox_trouble="the inbox is\x1b gone",
-        stuck="the queue has not advanced for 9 min",
-    )  # fmt: skip
+    journal.set_state(
+        metrics_trouble="metrics.prom can't be written", inbox_trouble="the inbox is\x1b gone"
+    )
+    StuckRecord("the queue has not advanced for 9 min", ("scheduler",)).save(here / "state")
     troubles = json.loads(run("status", "--json").stdout)["troubles"]
     assert troubles == [
         "the queue has not advanced for 9 min", "the inbox is\x1b gone",
@@ -310,7 +313,8 @@ def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal) 
         "\nthe queue has not advanced for 9 min\nthe inbox is\\x1b gone\n"
         "metrics.prom can't be written\n" in run("status").output
     )
-    journal.write_daemon(stuck="", inbox_trouble="", metrics_trouble="")
+    journal.set_state(inbox_trouble="", metrics_trouble="")
+    StuckRecord().save(here / "state")
     assert json.loads(run("status", "--json").stdout)["troubles"] == []
 
 
@@ -318,7 +322,7 @@ def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal) 
 def test_what_the_intake_does_without_is_degraded_too(run: Run, journal: Journal) -> None:
     """The notes of engine and intake stand side by side."""
     polled = {"kind": "polling", "message": "the inbox is polled every 1 s"}
-    journal.write_daemon(degraded_intake=json.dumps([polled]))
+    journal.set_state(degraded_intake=json.dumps([polled]))
     status = json.loads(run("status", "--json").stdout)
     assert status["degraded"] == [UNTRAINED, polled]
     assert "\ndegraded: the inbox is polled every 1 s\n" in run("status").output
@@ -392,7 +396,7 @@ def test_programs_are_told_of_each_change(
         lambda: None,
         lambda: note(journal, step=5),
         lambda: None,
-        lambda: journal.write_daemon(state="running"),
+        lambda: journal.set_state(state="running"),
     )
     result = run("status", "--follow", "--json")
     assert result.exit_code == 0
@@ -484,7 +488,7 @@ STUCK = [{"path": "a\udcff.jpg", "reason": "a.jpg can't be moved", "remedies": [
 @pytest.mark.usefixtures("daemon")
 def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) -> None:
     """Files still arriving, folders that are closed or misspelled, photos that are stuck."""
-    journal.write_daemon(
+    journal.set_state(
         inbox_report=json.dumps(INBOX), stuck_inputs=json.dumps(STUCK), stuck_count="7",
         style_troubles=json.dumps({"oil": "styles/oil.png does not exist"}),
         config_trouble="a reload has changed nothing: it is empty",
@@ -512,3 +516,42 @@ def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) ->
         "photos of the style oil wait: styles/oil.png does not exist",
     ):
         assert words in said
+
+
+@pytest.mark.usefixtures("daemon")
+def test_many_engines_are_told_apart(run: Run, journal: Journal) -> None:
+    """What each paints, what is prepared, what is published, and which engine is gone."""
+    journal.set_state(
+        engines=json.dumps(
+            [
+                {"name": "engine-0", "device": "cuda:0", "trouble": None},
+                {"name": "engine-1", "device": "cuda:1", "trouble": None},
+                {"name": "engine-2", "device": None, "trouble": "it fell off\x1b the bus"},
+            ]
+        )
+    )
+    names = ("second.jpg", "third.jpg", "fourth.jpg")
+    journal.submit([Dropped(name, 1, 2, {"oil": name}) for name in names], 50.0)
+    waiting, second, third, _ = (journal.claim(60.0) for _ in range(4))
+    assert waiting is not None
+    assert second is not None
+    assert third is not None
+    journal.set_phase(second, Phase.PAINTING, "engine-1")
+    journal.set_phase(third, Phase.PUBLISHING, "engine-0")
+    journal.set_phase(waiting, Phase.READY)
+    status = json.loads(run("status", "--json").stdout)
+    assert [engine["name"] for engine in status["engines"]] == ["engine-0", "engine-1", "engine-2"]
+    told = {job["input"]: (job["phase"], job["engine"]) for job in status["current"]}
+    assert told == {
+        "running.jpg": ("painting", "engine-0"), "waiting.jpg": ("ready", None),
+        "second.jpg": ("painting", "engine-1"), "third.jpg": ("publishing", "engine-0"),
+        "fourth.jpg": ("preparing", None),
+    }  # fmt: skip
+    said = run("status").output
+    assert "\nengine-2 is not there: it fell off\\x1b the bus\n" in said
+    assert "\nnow  second.jpg in oil on engine-1\n" in said
+    assert re.search(r"\nnow  third.jpg in oil on engine-0\n .* being published\n", said)
+    assert "\nnext waiting.jpg in oil: ready\nnext fourth.jpg in oil: preparing\n" in said
+    jobs = run("jobs").output
+    assert re.search(r"third.jpg +oil +publishing ", jobs)
+    assert re.search(r"fourth.jpg +oil +preparing ", jobs)

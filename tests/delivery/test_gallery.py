@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 from pydantic import JsonValue
 
+from styled.atomic import atomic_write, make_folder
 from styled.degradation import Degradation
 from styled.delivery import gallery_files as gallery_module
-from styled.delivery.atomic import make_folder, write_whole
 from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, pieces_below
 from styled.delivery.names import sidecar_of
 from styled.delivery.page import records_in
@@ -198,9 +198,9 @@ def failing(
         if path.name.endswith(suffix) and left[0]:
             left[0] -= 1
             raise error
-        write_whole(path, data)
+        atomic_write(path, data)
 
-    monkeypatch.setattr(gallery_module, "write_whole", write)
+    monkeypatch.setattr(gallery_module, "atomic_write", write)
 
 
 # Hanging
@@ -208,7 +208,7 @@ def failing(
 
 def test_a_rejected_input_hangs_with_its_remedies(rooms: Rooms) -> None:
     """Behind the reason: whoever drops photos may see nothing but the gallery."""
-    rooms.gallery().hang(alone([rooms.reject(remedies=("copy it again", "or another"))]))
+    rooms.gallery().add(alone([rooms.reject(remedies=("copy it again", "or another"))]))
     (record,) = rooms.shown()
     assert record["reason"] == "it is no picture - copy it again - or another"
 
@@ -216,7 +216,7 @@ def test_a_rejected_input_hangs_with_its_remedies(rooms: Rooms) -> None:
 def test_what_is_degraded_hangs_in_words(rooms: Rooms) -> None:
     """The page is for people: it shows messages, and no kinds."""
     degraded = Degradation("device", "no GPU was found"), Degradation("memory", "painted smaller")
-    rooms.gallery().hang(alone([rooms.result(degraded=degraded)]))
+    rooms.gallery().add(alone([rooms.result(degraded=degraded)]))
     (record,) = rooms.shown()
     assert record["degraded"] == ["no GPU was found", "painted smaller"]
 
@@ -224,7 +224,7 @@ def test_what_is_degraded_hangs_in_words(rooms: Rooms) -> None:
 def test_results_and_rejected_inputs_hang(rooms: Rooms) -> None:
     """Each has its record with what the page shows of it, and each kind is counted."""
     result, broken = rooms.result("oil/trip/photo.png"), rooms.reject()
-    rooms.gallery().hang(alone([result, broken]))
+    rooms.gallery().add(alone([result, broken]))
     first, second = rooms.shown()
     assert first == {
         "id": "000000000001", "kind": "result", "name": "photo.png", "style": "trip",
@@ -245,11 +245,11 @@ def test_a_hundred_records_close_a_page(rooms: Rooms) -> None:
     """The next one begins another page, and the closed one is never written again."""
     paths = [rooms.result(f"oil/{n:03}.png") for n in range(RECORDS_PER_PAGE + 1)]
     gallery = rooms.gallery()
-    gallery.hang(alone(paths[:-1]))
+    gallery.add(alone(paths[:-1]))
     assert [len(page) for page in rooms.pages()] == [RECORDS_PER_PAGE]
     closed = rooms.outbox / "gallery_files/pages/000001.js"
     before = closed.stat()
-    gallery.hang(alone(paths[-1:]))
+    gallery.add(alone(paths[-1:]))
     assert [len(page) for page in rooms.pages()] == [RECORDS_PER_PAGE, 1]
     assert (closed.stat().st_ino, closed.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert rooms.names() == [path.name for path in paths]
@@ -259,8 +259,8 @@ def test_pieces_at_once_may_fill_one_page_and_begin_the_next(rooms: Rooms) -> No
     """It comes to the same as one by one."""
     paths = [rooms.result(f"oil/{n:03}.png") for n in range(120)]
     gallery = rooms.gallery()
-    gallery.hang(alone(paths[:90]))
-    gallery.hang(alone(paths[90:]))
+    gallery.add(alone(paths[:90]))
+    gallery.add(alone(paths[90:]))
     assert [len(page) for page in rooms.pages()] == [100, 20]
     assert rooms.names() == [path.name for path in paths]
 
@@ -268,8 +268,8 @@ def test_pieces_at_once_may_fill_one_page_and_begin_the_next(rooms: Rooms) -> No
 def test_every_style_is_counted(rooms: Rooms) -> None:
     """However many there are, and whoever counts on."""
     paths = [rooms.result(f"{style}/{n}.png") for n in range(3) for style in ("oil", "ink", "a b")]
-    rooms.gallery().hang(alone(paths[:4]))
-    rooms.gallery().hang(alone(paths[4:]))
+    rooms.gallery().add(alone(paths[:4]))
+    rooms.gallery().add(alone(paths[4:]))
     rooms.shown()
     assert rooms.manifest()["styles"] == {"oil": 3, "ink": 3, "a b": 3}
 
@@ -280,11 +280,11 @@ def test_nothing_hangs_twice(rooms: Rooms, same_process: bool, already: int) -> 
     """Nor where it was not remembered that it hangs, at the turn of a page."""
     gallery = rooms.gallery()
     before = [rooms.result(f"oil/{n:03}.png") for n in range(already)]
-    gallery.hang(alone(before))
+    gallery.add(alone(before))
     paths = [rooms.result(f"ink/{n:03}.png") for n in range(10)]
-    gallery.hang(alone(paths))
+    gallery.add(alone(paths))
     again = gallery if same_process else rooms.gallery()
-    again.hang(alone([*paths, paths[0]]))
+    again.add(alone([*paths, paths[0]]))
     assert rooms.names() == [path.name for path in (*before, *paths)]
 
 
@@ -300,7 +300,7 @@ def test_what_has_no_sidecar_is_passed_over(rooms: Rooms) -> None:
     )  # fmt: skip
     hostile = rooms.result("oil/hostile.png", data=picture(), job=job)
     fine = rooms.result("oil/fine.png")
-    rooms.gallery().hang(alone([lone, foreign, hostile, rooms.outbox / "gone.png", fine]))
+    rooms.gallery().add(alone([lone, foreign, hostile, rooms.outbox / "gone.png", fine]))
     assert rooms.names() == ["fine.png"]
     assert not list(rooms.outbox.parent.glob("out*.webp"))
 
@@ -315,13 +315,13 @@ def test_numbers_that_are_none_are_left_out(rooms: Rooms) -> None:
         assert f'"{key}": null' in text
         text = text.replace(f'"{key}": null', f'"{key}": {number}')
     sidecar_of(path).write_text(text)
-    rooms.gallery().hang(alone([path]))
+    rooms.gallery().add(alone([path]))
     assert [record["seconds"] for record in rooms.shown()] == [0.0]
 
 
 def test_a_long_curve_is_thinned(rooms: Rooms) -> None:
     """Its first and last points stay, and every scale is known by its first step."""
-    rooms.gallery().hang(alone([rooms.result(points=100)]))
+    rooms.gallery().add(alone([rooms.result(points=100)]))
     (record,) = rooms.shown()
     assert len(record["curve"]) == MOST_POINTS
     assert record["curve"][0] == [1, 1.0]
@@ -342,13 +342,13 @@ def test_a_hanging_that_is_broken_off_loses_and_doubles_nothing(
     gallery = rooms.gallery()
     gallery.rebuild(iter(()))
     before = [rooms.result(f"oil/{n:03}.png") for n in range(already)]
-    gallery.hang(alone(before))
+    gallery.add(alone(before))
     paths = [rooms.result(f"ink/{n:03}.png") for n in range(10)]
     error: BaseException = Died() if died else ResourceUnavailable("the disk is full")
     failing(monkeypatch, suffix, error)
     with pytest.raises(type(error)):
-        gallery.hang(alone(paths))
-    (rooms.gallery() if died else gallery).hang(alone(paths))
+        gallery.add(alone(paths))
+    (rooms.gallery() if died else gallery).add(alone(paths))
     assert rooms.names() == [path.name for path in (*before, *paths)]
 
 
@@ -359,8 +359,8 @@ def test_the_very_first_hanging_may_be_broken_off(
     paths = [rooms.result(f"oil/{n}.png") for n in range(3)]
     failing(monkeypatch, ".html", Died())
     with pytest.raises(Died):
-        rooms.gallery().hang(alone(paths))
-    rooms.gallery().hang(alone(paths))
+        rooms.gallery().add(alone(paths))
+    rooms.gallery().add(alone(paths))
     assert rooms.names() == [path.name for path in paths]
 
 
@@ -368,11 +368,11 @@ def test_a_page_that_is_lost_is_counted_from_the_data_pages(rooms: Rooms) -> Non
     """Nothing but the HTML has to be made again, in the process that made it and in others."""
     paths = [rooms.result(f"oil/{n:03}.png") for n in range(150)]
     gallery = rooms.gallery()
-    gallery.hang(alone(paths[:100]))
-    gallery.hang(alone(paths[100:148]))
-    for number, hanging in ((148, gallery), (149, rooms.gallery())):
+    gallery.add(alone(paths[:100]))
+    gallery.add(alone(paths[100:148]))
+    for number, shown_in in ((148, gallery), (149, rooms.gallery())):
         (rooms.outbox / "gallery.html").unlink()
-        hanging.hang(alone([paths[number]]))
+        shown_in.add(alone([paths[number]]))
     assert rooms.names() == [path.name for path in paths]
 
 
@@ -387,7 +387,7 @@ def test_a_page_that_is_lost_is_counted_from_the_data_pages(rooms: Rooms) -> Non
 def test_a_spoilt_page_is_counted_from_the_data_pages(rooms: Rooms, manifest: str) -> None:
     """Whatever stands in it, as long as it is ours."""
     paths = [rooms.result(f"oil/{n}.png") for n in range(3)]
-    rooms.gallery().hang(alone(paths[:2]))
+    rooms.gallery().add(alone(paths[:2]))
     page = rooms.outbox / "gallery.html"
     text = re.sub(
         r'(<script id="manifest" type="application/json">).*?(</script>)',
@@ -395,7 +395,7 @@ def test_a_spoilt_page_is_counted_from_the_data_pages(rooms: Rooms, manifest: st
         page.read_text(),
     )
     page.write_text(text)
-    rooms.gallery().hang(alone(paths[2:]))
+    rooms.gallery().add(alone(paths[2:]))
     assert rooms.names() == [path.name for path in paths]
 
 
@@ -407,32 +407,32 @@ def test_the_page_of_somebody_else_is_left_alone(rooms: Rooms) -> None:
     page = rooms.outbox / "gallery.html"
     page.write_text("<h1>My wedding</h1>")
     path, gallery = rooms.result(), rooms.gallery()
-    for attempt in (lambda: gallery.hang(alone([path])), lambda: gallery.rebuild(iter(()))):
+    for attempt in (lambda: gallery.add(alone([path])), lambda: gallery.rebuild(iter(()))):
         with pytest.raises(ResourceUnavailable, match=re.escape(str(page))) as caught:
             attempt()
         assert "`output.gallery`" in caught.value.remedies[0]
     assert page.read_text() == "<h1>My wedding</h1>"
     page.unlink()
-    gallery.hang(alone([path]))
+    gallery.add(alone([path]))
     assert rooms.names() == ["photo.png"]
 
 
 def test_a_page_that_is_replaced_while_it_is_in_memory_is_left_alone(rooms: Rooms) -> None:
     """It is looked at again whenever it is not the one that was written last."""
     gallery = rooms.gallery()
-    gallery.hang(alone([rooms.result("oil/a.png")]))
+    gallery.add(alone([rooms.result("oil/a.png")]))
     page = rooms.outbox / "gallery.html"
     page.unlink()
     page.mkdir()
     with pytest.raises(ResourceUnavailable, match="was not made by styled"):
-        gallery.hang(alone([rooms.result("oil/b.png")]))
+        gallery.add(alone([rooms.result("oil/b.png")]))
 
 
 def test_a_file_in_place_of_the_folder_is_told(rooms: Rooms) -> None:
     """It is not replaced, neither by records nor by pictures."""
     (rooms.outbox / "gallery_files").write_text("mine")
     with pytest.raises(ResourceUnavailable, match="gallery_files"):
-        rooms.gallery().hang(alone([rooms.result()]))
+        rooms.gallery().add(alone([rooms.result()]))
     with pytest.raises(ResourceUnavailable, match="gallery_files"):
         rooms.gallery().keep_pictures("a", torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
     assert (rooms.outbox / "gallery_files").read_text() == "mine"
@@ -447,7 +447,7 @@ def test_nothing_is_written_where_the_disk_is_not_mounted(rooms: Rooms) -> None:
     path, pixels = rooms.result(), torch.zeros(1, 3, 8, 8)
     gallery = Gallery(rooms.outbox, refuse)
     attempts: list[Callable[[], object]] = [
-        lambda: gallery.hang(alone([path])),
+        lambda: gallery.add(alone([path])),
         lambda: gallery.rebuild(iter(())),
         lambda: gallery.keep_pictures("a", pixels, pixels),
     ]
@@ -464,11 +464,11 @@ def test_a_full_disk_is_told_and_waited_out(
     """Whatever can't be written: once there is room all of it hangs, by the same gallery."""
     gallery = rooms.gallery()
     pieces = [(rooms.result(f"oil/{n}.png", data=picture()), None) for n in range(2)]
-    gallery.hang(pieces[:1])
+    gallery.add(pieces[:1])
     failing(monkeypatch, suffix, ResourceUnavailable("no space left on device"))
     with pytest.raises(ResourceUnavailable, match="no space left"):
-        gallery.hang(pieces)
-    gallery.hang(pieces)
+        gallery.add(pieces)
+    gallery.add(pieces)
     assert rooms.names() == ["0.png", "1.png"]
     assert all(record["after"] for record in rooms.shown())
 
@@ -483,7 +483,7 @@ def test_a_real_refusal_is_a_matter_of_resources(
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ResourceUnavailable, match="No space left"):
-        rooms.gallery().hang(alone([rooms.result()]))
+        rooms.gallery().add(alone([rooms.result()]))
 
 
 def test_nobody_waits_for_a_page_that_is_made_anew(rooms: Rooms) -> None:
@@ -493,8 +493,8 @@ def test_nobody_waits_for_a_page_that_is_made_anew(rooms: Rooms) -> None:
     with open(rooms.outbox / "gallery_files/.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ResourceUnavailable, match="another process"):
-            gallery.hang(alone([path]))
-    gallery.hang(alone([path]))
+            gallery.add(alone([path]))
+    gallery.add(alone([path]))
     assert rooms.names() == ["photo.png"]
 
 
@@ -512,7 +512,7 @@ def test_addresses_lead_to_the_very_files(rooms: Rooms, name: str) -> None:
     folder = name.removesuffix(".png")
     result = rooms.result(f"{folder}/{name}", data=picture(), original=b"gone")
     broken = rooms.reject(f"{folder}/{name}")
-    rooms.gallery().hang(alone([result, broken]))
+    rooms.gallery().add(alone([result, broken]))
     shown, rejected = rooms.shown()
     for url, path in (
         (shown["result"], result),
@@ -526,7 +526,7 @@ def test_addresses_lead_to_the_very_files(rooms: Rooms, name: str) -> None:
 def test_a_result_beside_the_page_is_no_scheme(rooms: Rooms) -> None:
     """A name with a colon at the very beginning of an address stays a name."""
     path = rooms.result("javascript:alert(1)", data=picture())
-    rooms.gallery().hang(alone([path]))
+    rooms.gallery().add(alone([path]))
     assert os.path.samefile(rooms.found_at(rooms.shown()[0]["result"]), path)
 
 
@@ -554,7 +554,7 @@ def test_pictures_are_kept_of_tensors(rooms: Rooms) -> None:
     before = torch.zeros(1, 3, 600, 960)
     before[:, 0] = 1.0
     gallery.keep_pictures("000000000001", before, torch.zeros(1, 3, 30, 20))
-    gallery.hang(alone([path]))
+    gallery.add(alone([path]))
     (record,) = rooms.shown()
     photo, painting = thumb(rooms, record, "before"), thumb(rooms, record, "after")
     assert (photo.size, painting.size) == ((THUMB_PX, 300), (20, 30))  # nothing is enlarged
@@ -568,7 +568,7 @@ def test_transparent_tensors_are_placed_on_white(rooms: Rooms) -> None:
     image = torch.zeros(1, 4, 64, 64)
     image[:, 3, :, 32:] = 1.0
     gallery.keep_pictures("000000000001", image, image)
-    gallery.hang(alone([path]))
+    gallery.add(alone([path]))
     (record,) = rooms.shown()
     for which in ("before", "after"):
         shown = thumb(rooms, record, which)
@@ -584,7 +584,7 @@ def test_pictures_are_made_of_files_that_have_none(rooms: Rooms) -> None:
     half.paste("blue", (25, 0, 50, 80))
     result = rooms.result(data=b"")
     half.save(result)
-    rooms.gallery().hang([(result, original)])
+    rooms.gallery().add([(result, original)])
     (record,) = rooms.shown()
     photo, painting = thumb(rooms, record, "before"), thumb(rooms, record, "after")
     assert (photo.size, painting.size) == ((THUMB_PX, 240), (50, 80))
@@ -601,7 +601,7 @@ def test_without_an_original_there_is_no_picture_of_it(rooms: Rooms, content: by
     original = rooms.archive / "photo.png"
     if content is not None:
         original.write_bytes(content)
-    rooms.gallery().hang([(rooms.result(data=picture()), original)])
+    rooms.gallery().add([(rooms.result(data=picture()), original)])
     (record,) = rooms.shown()
     assert record["before"] is None
     assert record["after"] is not None
@@ -611,7 +611,7 @@ def test_a_pipe_in_place_of_an_original_keeps_nobody_waiting(rooms: Rooms) -> No
     """It is no picture."""
     pipe = rooms.archive / "photo.png"
     os.mkfifo(pipe)
-    rooms.gallery().hang([(rooms.result(), pipe)])
+    rooms.gallery().add([(rooms.result(), pipe)])
     assert rooms.shown()[0]["before"] is None
 
 
@@ -634,7 +634,7 @@ def test_it_is_the_same_made_anew_as_one_by_one(rooms: Rooms) -> None:
         key=lambda piece: piece[0].name,
     )  # fmt: skip
     for first in range(0, 130, 13):
-        gallery.hang(pieces[first : first + 13])
+        gallery.add(pieces[first : first + 13])
     before, files = rooms.manifest(), contents_of(rooms.outbox / "gallery_files")
     rooms.gallery().rebuild(iter(reversed(pieces)))
     after = rooms.manifest()
@@ -658,7 +658,7 @@ def test_made_anew_it_forgets_what_is_gone(rooms: Rooms) -> None:
     for path in (paths[0], paths[100]):
         path.write_bytes(picture())
     gallery = rooms.gallery()
-    gallery.hang(alone(paths))
+    gallery.add(alone(paths))
     assert len(rooms.pages()) == 2
     assert len(list(rooms.outbox.glob("gallery_files/thumbs/*/*.webp"))) == 2
     note = rooms.outbox / "gallery_files/thumbs/note.txt"
@@ -678,7 +678,7 @@ def test_made_anew_it_forgets_what_is_gone(rooms: Rooms) -> None:
 
 def test_made_anew_of_nothing_it_is_empty(rooms: Rooms) -> None:
     """There is a page all the same, which says so."""
-    rooms.gallery().hang(alone([rooms.result()]))
+    rooms.gallery().add(alone([rooms.result()]))
     sidecar_of(rooms.outbox / "oil/photo.png").unlink()
     contents = rooms.gallery().rebuild(iter(rooms.pieces()))
     assert (contents.results, contents.rejected) == (0, 0)
@@ -728,14 +728,14 @@ def test_the_daemon_goes_on_with_a_page_that_was_made_anew(rooms: Rooms) -> None
     daemon = rooms.gallery()
     first = rooms.result("oil/first.png", data=picture())
     second = rooms.result("oil/second.png", data=picture())
-    daemon.hang(alone([first, second]))
+    daemon.add(alone([first, second]))
     first.unlink()
     rooms.gallery().rebuild(iter(rooms.pieces()))
     third = rooms.result("oil/third.png", data=picture())
-    daemon.hang(alone([third]))
+    daemon.add(alone([third]))
     assert rooms.names() == ["second.png", "third.png"]
     fourth = rooms.result("oil/fourth.png", data=picture())
-    daemon.hang(alone([fourth]))
+    daemon.add(alone([fourth]))
     assert rooms.names() == ["second.png", "third.png", "fourth.png"]
 
 
@@ -749,7 +749,7 @@ def test_the_five_thousandth_piece_costs_no_more_than_the_two_hundredth(
     spent: list[int] = []
 
     def write(path: Path, data: bytes) -> None:
-        write_whole(path, data)
+        atomic_write(path, data)
         assert path.stat().st_size == len(data)
         spent.append(len(data))
 
@@ -758,11 +758,11 @@ def test_the_five_thousandth_piece_costs_no_more_than_the_two_hundredth(
 
     def cost_of(one: Piece) -> int:
         spent.clear()
-        gallery.hang([one])
+        gallery.add([one])
         assert len(spent) == 2  # the data page and the HTML
         return sum(spent)
 
-    monkeypatch.setattr(gallery_module, "write_whole", write)
+    monkeypatch.setattr(gallery_module, "atomic_write", write)
     gallery = rooms.gallery()
     pieces = [piece(n) for n in range(199)]
     gallery.rebuild(iter(pieces))

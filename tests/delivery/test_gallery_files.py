@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from styled.atomic import atomic_write
 from styled.delivery import gallery_files
-from styled.delivery.atomic import write_whole
 from styled.delivery.gallery import Gallery
 from styled.errors import ResourceUnavailable
 from tests.delivery.test_gallery import Died, Rooms, alone, failing
@@ -28,7 +28,7 @@ def test_a_link_in_place_of_the_lock_leads_nowhere(rooms: Rooms, tmp_path: Path)
     (rooms.outbox / "gallery_files").mkdir()
     (rooms.outbox / "gallery_files/.lock").symlink_to(victim)
     with pytest.raises(ResourceUnavailable, match=r"\.lock"):
-        rooms.gallery().hang(alone([rooms.result()]))
+        rooms.gallery().add(alone([rooms.result()]))
     assert victim.read_text() == "mine"
 
 
@@ -39,7 +39,7 @@ def test_a_pipe_blocks_nobody(rooms: Rooms, name: str) -> None:
     (rooms.outbox / "gallery_files").mkdir()
     os.mkfifo(rooms.outbox / name)
     with pytest.raises(ResourceUnavailable, match="was not made by styled"):
-        rooms.gallery().hang(alone([rooms.result()]))
+        rooms.gallery().add(alone([rooms.result()]))
 
 
 @pytest.mark.timeout(20)
@@ -47,7 +47,7 @@ def test_a_pipe_in_place_of_a_data_page_is_replaced(rooms: Rooms) -> None:
     """It is no data page, so that the page begins anew."""
     (rooms.outbox / "gallery_files/pages").mkdir(parents=True)
     os.mkfifo(rooms.outbox / "gallery_files/pages/000001.js")
-    rooms.gallery().hang(alone([rooms.result()]))
+    rooms.gallery().add(alone([rooms.result()]))
     assert len(rooms.shown()) == 1
 
 
@@ -55,7 +55,7 @@ def test_a_pipe_in_place_of_a_data_page_is_replaced(rooms: Rooms) -> None:
 def test_a_pipe_in_place_of_a_sidecar_is_passed_over(rooms: Rooms) -> None:
     """The others hang."""
     os.mkfifo(rooms.outbox / "a.png.json")
-    rooms.gallery().hang(alone([rooms.outbox / "a.png", rooms.result()]))
+    rooms.gallery().add(alone([rooms.outbox / "a.png", rooms.result()]))
     assert len(rooms.shown()) == 1
 
 
@@ -79,10 +79,10 @@ def test_no_link_leads_out_of_the_outbox(rooms: Rooms, tmp_path: Path, linked: s
 def test_a_manifest_of_no_numbers_is_counted_anew(rooms: Rooms) -> None:
     """NaN is not JSON, and not to be written again."""
     gallery = rooms.gallery()
-    gallery.hang(alone([rooms.result("oil/a.png")]))
+    gallery.add(alone([rooms.result("oil/a.png")]))
     page = rooms.outbox / "gallery.html"
     page.write_text(page.read_text().replace('"seconds":3.3', '"seconds":NaN'))
-    rooms.gallery().hang(alone([rooms.result("oil/b.png")]))
+    rooms.gallery().add(alone([rooms.result("oil/b.png")]))
     assert [record["name"] for record in rooms.shown()] == ["a.png", "b.png"]
 
 
@@ -108,7 +108,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_or_the_new(
     paths = [rooms.result(f"oil/{number}.png", data=b"") for number in range(230)]
     gallery = rooms.gallery()
     for start in range(0, 230, 50):
-        gallery.hang(alone(paths[start : start + 50]))
+        gallery.add(alone(paths[start : start + 50]))
     for path in paths[:90]:
         path.unlink()
     with monkeypatch.context() as patch:
@@ -119,12 +119,12 @@ def test_a_rebuild_that_is_killed_leaves_the_old_or_the_new(
                 left[0] -= 1
                 if not left[0]:
                     raise Died
-            write_whole(path, data)
+            atomic_write(path, data)
 
-        patch.setattr(gallery_files, "write_whole", write)
+        patch.setattr(gallery_files, "atomic_write", write)
         with pytest.raises(Died):
             rooms.gallery().rebuild(iter(rooms.pieces()))
-    rooms.gallery().hang(alone([rooms.result("oil/last.png", data=b"")]))
+    rooms.gallery().add(alone([rooms.result("oil/last.png", data=b"")]))
     manifest = rooms.manifest()
     shown = [record["id"] for page in rooms.pages() for record in page]
     assert len(set(shown)) == len(shown) == manifest["results"]
@@ -135,11 +135,11 @@ def test_a_rebuild_that_is_killed_leaves_the_old_or_the_new(
 
 def test_a_process_that_dies_between_the_folders_of_pages_loses_none(rooms: Rooms) -> None:
     """The new ones take the name of the old ones at the next look."""
-    rooms.gallery().hang(alone([rooms.result("oil/a.png")]))
+    rooms.gallery().add(alone([rooms.result("oil/a.png")]))
     files = rooms.outbox / "gallery_files"
     (files / "pages").rename(files / "pages.new")
     (rooms.outbox / "gallery.html").unlink()
-    rooms.gallery().hang(alone([rooms.result("oil/b.png")]))
+    rooms.gallery().add(alone([rooms.result("oil/b.png")]))
     assert [record["name"] for record in rooms.shown()] == ["a.png", "b.png"]
 
 
@@ -190,6 +190,6 @@ def test_a_gallery_that_fails_at_its_page_is_a_matter_of_resources(
     failing(monkeypatch, ".html", ResourceUnavailable("it is full"))
     first = rooms.result("oil/a.png")
     with pytest.raises(ResourceUnavailable):
-        gallery.hang(alone([first]))
-    gallery.hang(alone([first]))
+        gallery.add(alone([first]))
+    gallery.add(alone([first]))
     assert len(rooms.shown()) == 1

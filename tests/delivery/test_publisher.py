@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from styled.delivery import atomic, publisher
+from styled import atomic
+from styled.delivery import publisher
 from styled.delivery.names import sidecar_of
 from styled.delivery.publisher import Publisher, _is_read_only
 from styled.errors import ResourceUnavailable
@@ -385,7 +386,7 @@ def test_an_input_that_goes_at_the_last_moment_is_no_error(
             path.write_bytes(and_then)
         raise ResourceUnavailable(f"{destination} can't be written")
 
-    monkeypatch.setattr(publisher, "move_whole", move)
+    monkeypatch.setattr(publisher, "durable_move", move)
     place = delivery.archive / "photo.jpg"
     assert not delivery.take_original(source, [place], same_as=as_read(source), keep=False)
     assert (source.read_bytes() if source.exists() else None) == and_then

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from styled.engine import weights
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, load_checkpoint
+from styled.engine.checkpoint import Checkpoint, checkpoint_pieces, load_checkpoint
 from styled.engine.progress import Progress, Stylized
 from styled.engine.vgg import Vgg19
-from styled.recipes import PYRAMID
+from styled.engine_api import CheckpointPiece, Engine, Failed, Painted, PaintTask
+from styled.recipes import PYRAMID, Recipe
 
 untrained = cache(weights.untrained)
 """The untrained network's kernels, which take seconds to make and are never changed."""
@@ -53,14 +55,50 @@ def picture(width: int, height: int, seed: int = 0) -> Tensor:
 
 def dumped(checkpoint: Checkpoint, fingerprint: str = "work") -> bytes:
     """Return what a checkpoint is written as."""
-    stream = io.BytesIO()
-    dump_checkpoint(checkpoint, fingerprint, stream)
-    return stream.getvalue()
+    return b"".join(checkpoint_pieces(checkpoint, fingerprint))
 
 
 def loaded(data: bytes, fingerprint: str = "work") -> Checkpoint:
     """Return the checkpoint that was written."""
     return load_checkpoint(io.BytesIO(data), fingerprint, torch.device("cpu"))
+
+
+def task_of(
+    content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe, **cadence: Any
+) -> PaintTask:
+    """Return a task that reports each step."""
+    return PaintTask("job", content, tuple(styles), recipe, progress_seconds=0.0, **cadence)
+
+
+def painted_by(engine: Engine, task: PaintTask, checkpoint: bytes | None = None) -> Painted:
+    """Paint to the end.
+
+    Raises:
+        StyledError: as the engine says.
+    """
+    *_, last = engine.run(task, None if checkpoint is None else io.BytesIO(checkpoint))
+    if isinstance(last, Failed):
+        raise last.error
+    assert isinstance(last, Painted)
+    return last
+
+
+def checkpoint_after(
+    engine: Engine, task: PaintTask, steps: int, checkpoint: bytes | None = None
+) -> bytes:
+    """Return the checkpoint that is saved after so many more steps."""
+    resume = None if checkpoint is None else io.BytesIO(checkpoint)
+    pieces: list[bytes] = []
+    events = engine.run(replace(task, checkpoint_seconds=0.0), resume)
+    for event in events:
+        if isinstance(event, CheckpointPiece):
+            pieces.append(event.data)
+            if event.is_last:
+                steps -= 1
+                if steps == 0:
+                    break
+                pieces.clear()
+    return b"".join(pieces)
 
 
 def driven(painting: Generator[Progress, None, Stylized]) -> Stylized:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import io
+import hashlib
 from dataclasses import replace
 
 import pytest
 import torch
 
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of
+from styled.engine.checkpoint import (
+    MAGIC,
+    PIECE_BYTES,
+    Checkpoint,
+    checkpoint_pieces,
+    fingerprint_of,
+)
 from styled.recipes import PYRAMID
 from tests.engine.conftest import dumped, loaded
 
@@ -80,16 +85,38 @@ def test_everything_that_decides_the_pixels_changes_the_fingerprint() -> None:
     assert fingerprint_of(*parts[0]) == fingerprint_of(image.clone(), replace(PYRAMID), "weights")
 
 
-class FullDisk(io.BytesIO):
-    """Takes nothing more."""
+def test_no_piece_is_large() -> None:
+    """A copy of the state in memory would be more than all else that a large picture needs."""
+    large = replace(checkpoint(), image=torch.rand(1, 3, 1024, 1024))
+    sizes = [len(piece) for piece in checkpoint_pieces(large, "work")]
+    assert max(sizes) == PIECE_BYTES
+    assert sum(sizes) > 12 << 20
 
-    def write(self, data: object) -> int:
-        """Refuse, as a full disk does."""
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+def test_tensors_of_every_kind_come_back() -> None:
+    """Half precision, none at all, numbers that are none, and one tensor in two places."""
+    shared = torch.rand(3)
+    half = torch.rand(4).bfloat16()
+    optimizer = {
+        "half": half,
+        "empty": torch.empty(0, 3),
+        "steps": torch.tensor(7),
+        "pairs": [(shared, shared)],
+        "loss": float("inf"),
+    }
+    after = loaded(dumped(replace(checkpoint(), optimizer=optimizer))).optimizer
+    assert torch.equal(after["half"], half)
+    assert after["half"].dtype == torch.bfloat16
+    assert after["empty"].shape == (0, 3)
+    assert after["steps"].item() == 7
+    first, second = after["pairs"][0]
+    assert first is second
+    assert after["loss"] == float("inf")
 
 
-def test_a_full_disk_is_an_operating_systems_error() -> None:
-    """torch has words of its own for it; whoever writes files knows what to do about ENOSPC."""
-    with pytest.raises(OSError, match="No space left") as caught:
-        dump_checkpoint(checkpoint(), "work", FullDisk())
-    assert caught.value.errno == errno.ENOSPC
+@pytest.mark.parametrize("magic", [b"another format\n", MAGIC[:-1] + b"!"])
+def test_a_checkpoint_of_another_kind_is_refused(magic: bytes) -> None:
+    """Whole as it is, it can't be read."""
+    data = magic + dumped(checkpoint())[len(MAGIC) : -32]
+    with pytest.raises(ValueError, match="this version"):
+        loaded(data + hashlib.sha256(data).digest())

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from styled.degradation import Degradation
+from styled.engine.checkpoint import task_fingerprint
 from styled.engine.device import Device
 from styled.engine.local import LocalEngine
-from styled.engine.progress import Stylized
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
-from styled.errors import ConfigError, DeviceLost, EngineFailure, StyledError
+from styled.engine_api import Painted
+from styled.errors import ConfigError, DeviceLost, EngineFailure, StyledError, UnexpectedError
 from styled.recipes import RECIPES, Recipe
-from tests.engine.conftest import SHALLOW, driven, picture, untrained
+from tests.engine.conftest import SHALLOW, painted_by, picture, task_of, untrained
 
 NO_GPU = Degradation("device", "no GPU was found: running on the CPU")
 CPU = Device(torch.device("cpu"), "cpu", NO_GPU)
@@ -49,7 +50,7 @@ class Failing(Vgg19):
 
 def test_everything_that_is_less_than_asked_for_is_in_the_facts(weights: Weights) -> None:
     """The CPU in place of a GPU, and an untrained network, are both degradations."""
-    facts = LocalEngine(weights, CPU, precision="float32").facts
+    facts = LocalEngine(weights, CPU, precision="float32").info
     assert facts.degraded == (NO_GPU, Degradation("weights", "the network is untrained"))
     assert (facts.device, facts.precision) == ("cpu", "float32")
 
@@ -70,28 +71,34 @@ def test_a_devices_errors_become_words(
     engine = LocalEngine(weights, CPU)
     engine._network = Failing(message)
     with pytest.raises(error, match=r"too little memory|cpu broke"):
-        list(engine.stylize(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE))
+        painted_by(engine, task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE))
 
 
 def test_an_error_of_the_program_itself_is_not_disguised(weights: Weights) -> None:
-    """Any other error comes through as it is."""
+    """Any other error is told as such, with its traceback; the engine can go on."""
     engine = LocalEngine(weights, CPU)
-    engine._network = Failing("shapes do not match")
-    with pytest.raises(RuntimeError, match="shapes"):
-        list(engine.stylize(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE))
+    network, engine._network = engine._network, Failing("shapes do not match")
+    task = task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE)
+    with pytest.raises(UnexpectedError, match="RuntimeError: shapes") as caught:
+        painted_by(engine, task)
+    assert "in features" in caught.value.traceback
+    engine._network = network
+    assert painted_by(engine, task).steps == 3
 
 
-def test_a_fingerprint_names_the_work(weights: Weights) -> None:
+def test_a_fingerprint_names_the_work() -> None:
     """Another photo, weight of a style, or recipe has another fingerprint."""
-    engine = LocalEngine(weights, CPU)
     photo, style = picture(40, 40), picture(40, 40, 1)
+    task = task_of(photo, [(style, 1.0)], RECIPE)
     prints = {
-        engine.fingerprint(photo, [(style, 1.0)], RECIPE),
-        engine.fingerprint(style, [(style, 1.0)], RECIPE),
-        engine.fingerprint(photo, [(style, 2.0)], RECIPE),
-        engine.fingerprint(photo, [(style, 1.0)], replace(RECIPE, seed=1)),
+        task_fingerprint(task, "0" * 64),
+        task_fingerprint(task, "1" * 64),
+        task_fingerprint(replace(task, content=style), "0" * 64),
+        task_fingerprint(replace(task, styles=((style, 2.0),)), "0" * 64),
+        task_fingerprint(replace(task, recipe=replace(RECIPE, seed=1)), "0" * 64),
     }
-    assert len(prints) == 4
+    assert len(prints) == 5
+    assert task_fingerprint(replace(task, job_id="another"), "0" * 64) in prints
 
 
 @pytest.mark.slow
@@ -132,7 +139,7 @@ def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
     engine._memory_limit = engine._resident_bytes + (300 << 20)
     tight = finish(engine, recipe, content, style)
     assert (roomy.tile_px, tight.tile_px) == (None, 256)
-    assert tight.degraded == ()
+    assert tight.degradations == ()
     torch.testing.assert_close(tight.image, roomy.image, rtol=0, atol=1e-3)
 
 
@@ -141,11 +148,7 @@ def finish(
     recipe: Recipe,
     content: Tensor | None = None,
     styles: list[tuple[Tensor, float]] | None = None,
-) -> Stylized:
+) -> Painted:
     """Paint to the end."""
-    painting = engine.stylize(
-        picture(40, 40) if content is None else content,
-        styles or [(picture(40, 40, 1), 1.0)],
-        recipe,
-    )
-    return driven(painting)
+    content = picture(40, 40) if content is None else content
+    return painted_by(engine, task_of(content, styles or [(picture(40, 40, 1), 1.0)], recipe))

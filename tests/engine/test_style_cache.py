@@ -14,7 +14,7 @@ from styled.engine.style_cache import StyleCache
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
 from styled.recipes import PYRAMID, Scales
-from tests.engine.conftest import picture, untrained
+from tests.engine.conftest import painted_by, picture, task_of, untrained
 
 
 class Counting(Vgg19):
@@ -100,8 +100,7 @@ def test_the_second_job_of_a_style_computes_no_style_features() -> None:
 
     def job(seed: int) -> int:
         before = network.calls
-        for _ in engine.stylize(picture(64, 48, seed), [(STYLE, 1.0)], recipe):
-            pass
+        painted_by(engine, task_of(picture(64, 48, seed), [(STYLE, 1.0)], recipe))
         return network.calls - before
 
     scales, steps = 2, 2

@@ -36,7 +36,7 @@ from PIL import Image, ImageCms
 from styled import photos
 from styled.config import load_config
 from styled.errors import InputIncomplete, InputRejected
-from styled.jobs.preparation import prepare, read_picture
+from styled.jobs.prepare import decode, prepare, read_inputs
 from styled.photos.colour import SRGB_PROFILE
 from styled.photos.containers import format_of
 from styled.photos.picture import Picture
@@ -398,9 +398,10 @@ class _Child:
         else:
             self._photo.write_bytes(data)
             if number % PREPARE_EVERY:
-                photo = read_picture(self._photo, max_pixels=MAX_PIXELS).photo
+                photo = decode(photos.read_bytes(self._photo), max_pixels=MAX_PIXELS).photo
             else:
-                photo = prepare(self._photo, self._style, max_pixels=MAX_PIXELS).read.photo
+                inputs = read_inputs(self._photo, self._style)
+                photo = prepare(inputs, self._style.recipe, max_pixels=MAX_PIXELS).read.photo
         if photo.image.mode != "RGB" or photo.image.size != (photo.width, photo.height):
             raise AssertionError(f"a photo of mode {photo.image.mode}, size {photo.image.size}")
         if photo.width * photo.height > MAX_PIXELS:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from styled.jobs.database import LONGEST_LOG_BYTES
-from styled.jobs.scheduler import History
-from tests.jobs.conftest import Workshop, picture
+from styled.jobs.io_context import History
+from styled.jobs.journal_schema import LONGEST_LOG_BYTES
+from tests.jobs.conftest import JobHarness, picture
 from tests.studio import Forked
 
 pytestmark = pytest.mark.timeout(600)
@@ -34,22 +34,22 @@ def test_many_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path, jobs:
 
 def work_through(jobs: int, base: str, facts: str) -> None:
     """Do so many jobs, and write down what came of it."""
-    shop = Workshop(Path(base))
+    shop = JobHarness(Path(base))
     shop.history = History(seconds=1e9, jobs=KEPT)
-    shop._open()
+    shop.restart()
     data = picture(size=(33, 33))
     first_bytes = 0
     for number in range(jobs):
         shop.drop(f"{number % 100}/{number}.png", data)
         shop._wanted.clear()
-        shop.scheduler.run_one()
-        for remembered in (shop.beats, shop.endings, shop.engine.begun):
+        shop.work()
+        for remembered in (shop.beats, shop.finished, shop.engine.begun):
             remembered.clear()
         if number % 200 == 199:
-            shop.scheduler.tidy()
+            shop.tidy()
         if number == jobs // 5:
             first_bytes = _resident_bytes()
-    shop.scheduler.tidy()
+    shop.tidy()
     state = shop.config.state
     Path(facts).write_text(
         json.dumps(

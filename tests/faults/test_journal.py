@@ -50,7 +50,7 @@ def test_a_lost_journal_loses_no_input_and_repeats_no_work(studio: Studio, how: 
             shutil.rmtree(studio.folder / "state")
     with studio.running() as daemon:
         daemon.wait_until(lambda: "swirls/new.jpg.json" in studio.files("outbox"))
-        assert daemon.events("jobs.adopted")[0]["count"] == 2
+        assert daemon.events("jobs.imported")[0]["count"] == 2
         is_set_aside = how in ("damaged", "truncated")
         assert bool(daemon.events("journal.set_aside")) is is_set_aside
     assert len(daemon.events("job.published")) == 1

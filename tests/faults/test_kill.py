@@ -9,14 +9,18 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from styled.jobs.events import StopRequested
+from styled.ops.pulse import Pulse
+from styled.stages import Stages
 from tests.faults.watchman import Watchman
-from tests.jobs.conftest import Workshop, picture
+from tests.jobs.conftest import Dropped, JobHarness, OneEngine, picture
 from tests.studio import Forked, Studio
 
 pytestmark = pytest.mark.timeout(600)
@@ -64,14 +68,18 @@ def test_kills_over_a_backlog(studio: Studio, wanted: int) -> None:
 
 
 def test_a_photo_that_kills_the_process_each_time_is_rejected(studio: Studio) -> None:
-    """After `max_attempts` deaths it stands aside with the reason, and the others are done."""
+    """After `max_attempts` deaths it stands aside with the reason, and the others are done.
+
+    The first death may have been that of what was beside it: it counts for nobody.
+    """
     studio.configure(queue="{max_attempts: 2}")
     studio.drop("a-killer.jpg", "coffee", (96, 72))
     studio.drop("b.jpg", "coffee", (96, 72))
     studio.drop("c.jpg", "coffee", (96, 72))
-    for _ in range(2):
+    for claimed in (2, 1, 1):  # later on it is alone
         with studio.running() as daemon:
-            daemon.wait_for("job.claimed")
+            daemon.wait_for("job.started")
+            daemon.wait_for("job.claimed", claimed)
             assert daemon.events("job.claimed")[0]["input"] == "a-killer.jpg"
             daemon.kill()
     with studio.running() as daemon:
@@ -102,6 +110,73 @@ def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(studio: Studio) -> Non
     assert studio.files("outbox") == ["swirls/a.jpg", "swirls/a.jpg.json"]
 
 
+# Several engines
+
+
+@pytest.mark.parametrize("engines", [1, 3])
+def test_kills_of_a_queue_with_engines_in_threads(tmp_path: Path, engines: int) -> None:
+    """Wherever that hits each of them, and the threads that prepare and publish."""
+    base = tmp_path / "shop"
+    moments = random.Random(engines)
+    names = [f"{number}/photo.png" for number in range(12)]
+    originals = {name: picture(size=(40 + number, 36)) for number, name in enumerate(names)}
+    for name, data in originals.items():
+        path = base / "inbox" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    kills = 0
+    while True:
+        process = Forked(work_with_threads, str(base), engines, names)
+        time.sleep(moments.uniform(0.05, 0.5))
+        if process.poll() is not None:
+            assert process.wait(60) == 0
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        kills += 1
+        assert kills < 200, "it never ends"
+    assert kills >= 3
+    found = sorted(path.name for path in (base / "outbox/oil").iterdir())
+    assert len(found) == 2 * len(names)
+    archived = [path.read_bytes() for path in (base / "archive/oil").rglob("*.png")]
+    assert sorted(archived) == sorted(originals.values())
+    assert [path for path in (base / "inbox").rglob("*") if path.is_file()] == []
+    assert not (base / "rejected").exists() or not list((base / "rejected").rglob("*.png"))
+    for sidecar in (base / "outbox/oil").glob("*.json"):
+        facts = json.loads(sidecar.read_bytes())
+        data = sidecar.with_suffix("").read_bytes()
+        assert facts["result"]["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def work_with_threads(base: str, engines: int, names: list[str]) -> None:
+    """Work until nothing is left, by the scheduler's own loop and a pool of threads."""
+    shop = JobHarness(Path(base), engines=engines)
+    shop.configure("queue", max_attempts=100)
+    for engine in shop.engines:
+        engine.on_sync = lambda: time.sleep(0.02)
+    stages = Stages(shop.config, Pulse())
+    factories = [OneEngine(engine, can_replace=False) for engine in shop.engines]
+    scheduler, _ = stages.make_scheduler(shop.journal, shop.publisher, factories, observer=shop)
+    scheduler.recover()
+    shop._wanted = dict.fromkeys(names, ("oil",))
+    wanted = {name: Path(name).name for name in names}
+    shop.journal.submit(
+        [
+            Dropped(name, path.stat().st_size, path.stat().st_mtime_ns, {"oil": wanted[name]})
+            for name in names
+            if (path := shop.config.inbox / name).exists()
+        ],
+        shop.now,
+    )
+    thread = threading.Thread(target=scheduler.run)
+    thread.start()
+    while shop.journal.unfinished_ids() or shop.journal.finished_in_inbox():
+        time.sleep(0.01)
+    stages.events.put(StopRequested())
+    thread.join(60)
+    os._exit(0 if not thread.is_alive() else 1)
+
+
 # Between any two calls to the system
 
 
@@ -128,11 +203,11 @@ def test_a_kill_before_any_call_to_the_system(
         for root in ("outbox", "archive", "rejected"):
             for path in (base / root).rglob("[!.]*.png"):
                 whole[f"{root}/oil/{path.name}"] = path.read_bytes()
-        shop = Workshop(base)
+        shop = JobHarness(base)
         shop._wanted["photo.png"] = ("oil",)
         shop.restart()
         shop.work_and_wait()
-        shop.journal.close()
+        shop.close()
         found = [
             f"{root}/{name}" for root in ("archive", "outbox", "rejected")
             for name in shop.files(root)
@@ -154,7 +229,7 @@ DEADLY = frozenset(
 
 def work_and_die(base: str, data: bytes, fatal: int, calls: str) -> None:
     """Drop a photo and work on it, dying before the call to the system of this number."""
-    shop = Workshop(Path(base))
+    shop = JobHarness(Path(base))
     shop.drop("photo.png", data)
     made: list[str] = []
 
@@ -166,6 +241,7 @@ def work_and_die(base: str, data: bytes, fatal: int, calls: str) -> None:
             if len(made) == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    threading.setprofile(on_event)  # the engine's thread writes files too
     sys.setprofile(on_event)
     shop.work()
     sys.setprofile(None)

@@ -10,38 +10,52 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 import pytest
 import structlog
+import torch
 from PIL import Image
-from torch import Tensor
 
+from styled.atomic import atomic_write
 from styled.config import Config, load_config
 from styled.degradation import Degradation
-from styled.delivery.atomic import make_folder, write_streamed, write_whole
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
-from styled.engine.checkpoint import Checkpoint, dump_checkpoint, fingerprint_of, load_checkpoint
-from styled.engine.local import EngineFacts
+from styled.engine.checkpoint import Checkpoint, load_checkpoint, task_fingerprint
 from styled.engine.objective import Losses
-from styled.engine.progress import Progress, Stylized, TraceRow
-from styled.jobs.backstage import Backstage
-from styled.jobs.checkpoints import CheckpointStore
-from styled.jobs.ending import Ending
-from styled.jobs.frames import FrameStore
-from styled.jobs.hanging import Hanger, HangingBackstage
-from styled.jobs.job import Job, JobProgress
+from styled.engine.progress import Progress, Stylized
+from styled.engine.task_run import TaskRun
+from styled.engine_api import (
+    CheckpointIgnored,
+    Engine,
+    EngineEvent,
+    EngineInfo,
+    Failed,
+    Painted,
+    PaintTask,
+    Resumed,
+    Stopped,
+    TraceRow,
+)
+from styled.errors import StyledError, UnexpectedError
+from styled.jobs.cancelling import POLL_SECONDS
+from styled.jobs.engine_slot import EngineSlot
+from styled.jobs.events import EngineLost, EngineSaid, StopRequested, Wakeup
+from styled.jobs.gallery_updates import GalleryUpdater
+from styled.jobs.input_cleanup import InputCleanup
+from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_pool import InlineIoPool
+from styled.jobs.job import Job, JobFinished, JobProgress
+from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.previews import PreviewStore
-from styled.jobs.scheduler import History, Scheduler
-from styled.jobs.worker import Collaborators, Worker
+from styled.jobs.scheduler import Scheduler
 from styled.mounts import Mounts
-from styled.recipes import Recipe
 
 LogLines = list[MutableMapping[str, Any]]
 
@@ -75,39 +89,71 @@ def picture(colour: str = "teal", size: tuple[int, int] = (40, 36), format: str 
 class ScriptedEngine:
     """Darkens the photo a little at each of a few steps; `at_step` may interfere.
 
+    After each step it waits until the queue has taken what it was told, so that tests see the same
+    each time.
+
     Attributes:
         begun: For each painting, the step that it began after: 0 unless it was resumed.
-        at_step: Called before each step; may raise, set an event, or change files.
+        at_step: Called before each step; may raise, or change files.
         degraded: What it has had to give up so far, as it says after each step.
     """
 
-    facts = EngineFacts(
-        "untrained", "0" * 64, "cpu", "float32", "2.0", (STUB,),
-        device_model="a processor", threads=2,
+    info = EngineInfo(
+        "untrained", "0" * 64, "cpu", "a processor", "float32", "2.0", 2, (STUB,)
     )  # fmt: skip
 
     def __init__(self, steps: int = 3) -> None:
         self.steps = steps
-        self.layers_run = 0
+        self.clock: Callable[[], float] = time.monotonic
+        self.ops_done = 0
         self.begun: list[int] = []
         self.at_step: Callable[[int], None] = lambda step: None
         self.degraded: tuple[Degradation, ...] = ()
+        self.on_sync: Callable[[], None] = lambda: None
+        self.on_death: Callable[[Died], None] = lambda died: None
+        self._to_stop: set[str] = set()
 
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Sequence[tuple[Tensor, float]],
-        recipe: Recipe,
-        resume: Checkpoint | None = None,
-        painted_size: tuple[int, int] | None = None,
+    def run(self, task: PaintTask, checkpoint: IO[bytes] | None = None) -> Iterator[EngineEvent]:
+        fingerprint = task_fingerprint(task, self.info.weights_sha256)
+        resume = None
+        if checkpoint is not None:
+            try:
+                resume = load_checkpoint(checkpoint, fingerprint, torch.device("cpu"))
+            except ValueError as error:
+                yield CheckpointIgnored(str(error))
+            else:
+                yield Resumed(resume.scale, resume.step)
+        run = TaskRun(task, fingerprint, resume, lambda: task.job_id in self._to_stop, self.clock)
+        try:
+            for event in run.events(self.paint(task, resume)):
+                yield replace(event, peak_memory_bytes=1) if isinstance(event, Painted) else event
+        except Died as died:
+            self.on_death(died)
+        except StyledError as error:
+            yield Failed(error)
+        except Exception as error:  # noqa: BLE001  # as the engine that ships
+            yield Failed(UnexpectedError.of(error))
+        finally:
+            self._to_stop.discard(task.job_id)
+
+    def stop(self, job_id: str) -> None:
+        self._to_stop.add(job_id)
+
+    def close(self) -> None:
+        pass
+
+    def paint(
+        self, task: PaintTask, resume: Checkpoint | None
     ) -> Generator[Progress, None, Stylized]:
-        image = content[:, :3] if resume is None else resume.image
+        image = task.content[:, :3] if resume is None else resume.image
         trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
         first = 0 if resume is None else resume.step
         self.begun.append(first)
-        height, width = content.shape[-2:]
+        height, width = task.content.shape[-2:]
         for step in range(first + 1, self.steps + 1):
+            self.on_sync()
             self.at_step(step)
+            self.on_sync()
             image = image * 0.9
             loss = Losses(1.0 / step, 0.25 / step, 0.5 / step, 0.25 / step)
             trace.append(TraceRow(1, step, loss.total, loss.content, loss.style, loss.tv))
@@ -121,58 +167,33 @@ class ScriptedEngine:
                 preview=lambda edge_px, i=image: i[..., :edge_px, :edge_px],  # type: ignore[misc]  # likewise
                 degraded=self.degraded,
             )  # fmt: skip
-            self.layers_run += 1
+            self.ops_done += 1
         return Stylized(image, tuple(trace), self.degraded)
 
-    def fingerprint(
-        self, content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe
-    ) -> str:
-        return fingerprint_of(content, *(part for style in styles for part in style), recipe)
 
-    def dump_checkpoint(self, checkpoint: Checkpoint, fingerprint: str, stream: IO[bytes]) -> None:
-        dump_checkpoint(checkpoint, fingerprint, stream)
+class OneEngine:
+    """Makes the same engine each time."""
 
-    def load_checkpoint(self, stream: IO[bytes], fingerprint: str) -> Checkpoint:
-        import torch
+    def __init__(self, engine: Engine, *, can_replace: bool) -> None:
+        self.engine = engine
+        self.can_replace = can_replace
 
-        return load_checkpoint(stream, fingerprint, torch.device("cpu"))
-
-    def peak_memory_bytes(self) -> int:
-        return 1
+    def make(self) -> Engine:
+        return self.engine
 
 
-class ScriptedEvent(threading.Event):
-    """An event on which nobody waits: the clock jumps instead, and `on_wait` plays the world."""
+@dataclass(frozen=True)
+class Sync:
+    """Is put into the queue by an engine that waits until all before it has been handled."""
 
-    def __init__(self, advance: Callable[[float], None]) -> None:
-        super().__init__()
-        self._advance = advance
-        self.waits: list[float] = []
-        self.on_wait: Callable[[], None] = lambda: None
-
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None, "a wait without an end can't be left"
-        self.waits.append(timeout)
-        assert len(self.waits) < 100, "it waits for ever"
-        if not self.is_set():
-            self._advance(timeout)
-            self.on_wait()
-        return self.is_set()
+    handled: threading.Event
 
 
-class AwaitedEvent(ScriptedEvent):
-    """An event that is waited for in earnest, since another thread sets it.
-
-    Nobody waits long: whatever comes to pass without it having been set is a bug of its own,
-    and has a test of its own.
-    """
-
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None, "a wait without an end can't be left"
-        self.waits.append(timeout)
-        assert len(self.waits) < 100, "it waits for ever"
-        self.on_wait()
-        return threading.Event.wait(self, min(timeout, 1.0))
+def ends_a_batch(event: object) -> bool:
+    """Tell whether nothing follows an event by itself: the engine waits, or has ended."""
+    said = event.event if isinstance(event, EngineSaid) else None
+    is_end = isinstance(said, Painted | Stopped | Failed)
+    return is_end or isinstance(event, Sync | Died | EngineLost)
 
 
 @dataclass(frozen=True)
@@ -185,14 +206,15 @@ class Dropped:
     destinations: Mapping[str, str]
 
 
-class Workshop:
-    """One working folder, and a daemon's worth of objects around the scripted engine."""
+class JobHarness:
+    """One working folder, and a daemon's worth of objects around scripted engines.
 
-    def __init__(self, base: Path, *, gallery: bool = False, backstage: bool = False) -> None:
-        """Have a gallery, and a thread beside the engine's, or neither."""
+    The scheduler, the slots with their threads, the journal and the files are real. The I/O pool
+    works inline. Time stands still but for `advance`, and for waits, which are over at once.
+    """
+
+    def __init__(self, base: Path, *, engines: int = 1, gallery: bool = False) -> None:
         self.base = base
-        self._has_gallery = gallery
-        self._has_backstage = backstage
         (base / "styles").mkdir(parents=True, exist_ok=True)
         (base / "styles/oil.png").write_bytes(picture("crimson", (48, 40)))
         (base / "styles/ink.png").write_bytes(picture("navy", (48, 40)))
@@ -201,12 +223,28 @@ class Workshop:
         self.styles = dict(self.config.styles)
         for folder in (self.config.inbox, self.config.state / "checkpoints"):
             folder.mkdir(parents=True, exist_ok=True)
-        self.engine = ScriptedEngine()
         self.now = 1_000_000.0
         self.jump = 0.0  # of the time of day, against the clock that measures
+        self.engines = [ScriptedEngine() for _ in range(engines)]
         self.history = History(seconds=1e6, jobs=1000)
+        self.gallery_is_on = gallery
+        self.can_replace = False
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], None] = lambda: None
+        self.on_turn: Callable[[], None] = lambda: None
+        self.finished: list[JobFinished] = []
+        self.failed_attempts: list[str] = []
         self._wanted: dict[str, Sequence[str]] = {}
         self._open()
+
+    @property
+    def engine(self) -> ScriptedEngine:
+        """The first engine; another one begins with the next start."""
+        return self.engines[0]
+
+    @engine.setter
+    def engine(self, engine: ScriptedEngine) -> None:
+        self.engines[0] = engine
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -223,98 +261,99 @@ class Workshop:
 
     def _open(self) -> None:
         config = self.config
-        self.stop = ScriptedEvent(self.advance)
-        self.wake = (AwaitedEvent if self._has_backstage else ScriptedEvent)(self.advance)
-        self.backstage_beats: list[float] = []
-        self.backstage = Backstage(self.backstage_beats.append) if self._has_backstage else None
-        if self.backstage is not None:
-            self._thread = self.backstage.do(threading.current_thread).result(PATIENCE_SECONDS)
+        self.events: SimpleQueue[Any] = SimpleQueue()
         self.journal = Journal.open(config.state / "journal.sqlite3")
-        self.mounts = Mounts(config.state / "mounts.json", write_whole)
+        self.journal.set_state(state="running")
+        self.mounts = Mounts(config.state / "mounts.json", atomic_write)
         self.publisher = Publisher(config.outbox, config.rejected, config.archive)
         self.publisher.prepare()
-        self.checkpoints = CheckpointStore(
-            config.state / "checkpoints", self.engine, write_streamed, make_folder
-        )
-        self.previews = PreviewStore(config.state / "previews", write_whole, make_folder)
-        self.frames = FrameStore(
-            config.state / "frames", config.output.keep_frames, write_whole, make_folder
-        )
+        self.files_of_jobs = JobFiles(config.state)
         self.gallery = Gallery(config.outbox, self.mounts.require_mounted)
-        self.hanger = Hanger(
+        self.gallery_updater = GalleryUpdater(
             self.journal, self.gallery, config.outbox, config.inbox, clock=lambda: self.now
         )
-        self.beats: list[tuple[float, float]] = []
-        self.endings: list[Ending] = []
-        self.failed_attempts: list[str] = []
-        self.worker = Worker(
-            config,
-            Collaborators(
-                self.journal,
-                self.engine,
-                self.publisher,
-                self.checkpoints,
-                self.previews,
-                self.frames,
-                lambda: self.styles,
-                require_inbox=lambda: self.mounts.require(config.inbox),
-                beat=self._beat,
-                on_ended=self.endings.append,
-                on_failed_attempt=self.failed_attempts.append,
-                wake=self.wake.set,
-                gallery=self.gallery if self._has_gallery else None,
-                backstage=self.backstage,
-            ),
-            self.stop,
+        self.beats: list[tuple[str, float, float]] = []
+        self.context = IoContext(
+            config, self.journal, self.publisher, self.files_of_jobs, self.mounts,
+            InputCleanup(config, self.journal, self.publisher, self.mounts, self.time_of_day),
+            self.history,
+            self.gallery if self.gallery_is_on else None,
+            self.gallery_updater if self.gallery_is_on else None,
             now=self.time_of_day,
             clock=lambda: self.now,
-        )
-        hang, leave = self.hanger.hang, self._leave
-        if self.backstage is not None:
-            hanging = HangingBackstage(self.hanger, self.backstage, self.wake.set)
-            hang, leave = hanging.hang, partial(self._leave, hanging)
+        )  # fmt: skip
+        self.slots = []
+        for number, engine in enumerate(self.engines):
+            engine.clock = lambda: self.now
+            engine.on_sync = self._sync
+            engine.on_death = self.events.put
+            self.slots.append(
+                EngineSlot(
+                    f"engine-{number}",
+                    OneEngine(engine, can_replace=self.can_replace),
+                    self.files_of_jobs,
+                    self.events,
+                    self,
+                )
+            )
+        self.pool = InlineIoPool(self.events)
         self.scheduler = Scheduler(
-            self.journal,
-            self.worker,
-            stop=self.stop,
-            wake=self.wake,
-            history=self.history,
-            now=self.time_of_day,
-            clock=lambda: self.now,
-            beat=lambda rest_seconds: self.beats.append((self.now, rest_seconds)),
-            hang=hang if self._has_gallery else lambda: False,
-            leave=leave,
+            self.context, self.slots, self.pool, self.events, self.styles, self, self
         )
+        self._is_started = False
 
-    def _leave(self, hanging: HangingBackstage | None = None) -> None:
-        if hanging is not None and self._has_gallery:
-            hanging.finish()
-        if self.backstage is not None:
-            self.backstage.close()
+    # What the scheduler tells
+
+    def beat(self, part: str, rest_seconds: float = 0.0) -> None:
+        self.beats.append((part, self.now, rest_seconds))
+
+    def engine_ready(self, name: str, info: EngineInfo) -> None:
+        pass
+
+    def job_finished(self, finished: JobFinished) -> None:
+        self.finished.append(finished)
+
+    def attempt_failed(self, failure: str) -> None:
+        self.failed_attempts.append(failure)
+
+    def _sync(self) -> None:
+        """In an engine's thread: wait until all is handled that has been put into the queue."""
+        handled = threading.Event()
+        self.events.put(Sync(handled))
+        handled.wait(PATIENCE_SECONDS)
+
+    # Its life
+
+    def start(self) -> None:
+        """Start the engines."""
+        if not self._is_started:
+            self._is_started = True
+            self.scheduler.start()
+            for _ in self.slots:
+                self._turn([self.events.get(timeout=PATIENCE_SECONDS)])
 
     def close(self) -> None:
         """Let everything end that has been opened."""
-        if self.backstage is not None:
-            self.backstage.close()
-            self._thread.join(PATIENCE_SECONDS)
+        for slot in self.slots:
+            slot.close()
+        while True:  # whoever waits for the queue waits in vain
+            try:
+                event = self.events.get_nowait()
+            except Empty:
+                break
+            if isinstance(event, Sync):
+                event.handled.set()
         self.journal.close()
-
-    def _beat(self, rest_seconds: float) -> None:
-        if threading.current_thread().name == Backstage.NAME:
-            self.backstage_beats.append(rest_seconds)
-        else:
-            self.beats.append((self.now, rest_seconds))
 
     def restart(self) -> None:
         """Start another process on the same folders, and let it look at the inbox."""
-        self.engine.at_step = lambda step: None
+        for engine in self.engines:
+            engine.at_step = lambda step: None
         self.close()
         self._open()
         self.scheduler.recover()
-        self.checkpoints.sweep(keep=self.journal.unfinished_ids())
-        self.frames.sweep(keep=self.journal.unfinished_ids())
-        self.scheduler.tidy()
         self.rescan()
+        self.start()
 
     def drop(self, name: str = "photo.png", data: bytes | None = None, *styles: str) -> Path:
         """Put a file into the inbox and submit it, in the style `oil` if no other is named."""
@@ -332,35 +371,100 @@ class Workshop:
             path = self.config.inbox / name
             wanted = {style: name for style in styles if style in self.styles}
             if path.exists():
-                facts = path.stat()
-                arrivals.append(Dropped(name, facts.st_size, facts.st_mtime_ns, wanted))
-        return self.journal.submit(arrivals, self.now)
+                found = path.stat()
+                arrivals.append(Dropped(name, found.st_size, found.st_mtime_ns, wanted))
+        submitted = self.journal.submit(arrivals, self.now)
+        self.events.put(Wakeup())
+        return submitted
 
-    def work(self) -> None:
-        """Work until nothing is due."""
-        for _ in range(50):
-            if not self.scheduler.run_one():
-                if self.backstage is None:
-                    return
-                self.worker.finish_publishing()
-                if not self.scheduler.run_one():
-                    return
+    def request_stop(self) -> None:
+        """Have the scheduler stop."""
+        self.events.put(StopRequested())
+
+    def request_cancel(self, job: Job) -> bool:
+        """Ask as another process does: `styled cancel`."""
+        other = Journal.open_for_requests(self.config.state / "journal.sqlite3")
+        is_accepted = other.request_cancel(job)
+        other.close()
+        self.advance(POLL_SECONDS)  # so that the scheduler looks
+        self.events.put(Wakeup())
+        return is_accepted
+
+    def _turn(self, events: list[Any]) -> None:
+        syncs = [event for event in events if isinstance(event, Sync)]
+        for event in events:
+            if isinstance(event, Died):
+                raise event
+        self.scheduler.turn([event for event in events if not isinstance(event, Sync)])
+        self.on_turn()
+        for sync in syncs:
+            sync.handled.set()
+
+    def _events(self) -> list[Any]:
+        """Return what is in the queue; wait if something is being done that ends in an event.
+
+        While an engine paints, that is until it waits or has ended: so the same events come
+        together each time.
+        """
+        events: list[Any] = []
+        try:
+            while self.scheduler.is_busy and not events:
+                events.append(self.events.get(timeout=PATIENCE_SECONDS))
+            while self.scheduler.is_painting and not any(map(ends_a_batch, events)):
+                events.append(self.events.get(timeout=PATIENCE_SECONDS))
+            while not events or not isinstance(events[-1], Sync):
+                events.append(self.events.get_nowait())
+        except Empty:
+            assert events or not self.scheduler.is_busy, "an engine has fallen silent"
+        return events
+
+    def work(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Work until nothing is due, or until something is so; pauses are waited out."""
+        self.start()
+        for _ in range(10_000):
+            events = self._events()
+            if self.scheduler.is_over:
+                return
+            if not events and not self.scheduler.has_something_due:
+                if not self.scheduler.pauses.is_paused:
+                    self._turn([])
+                    if self._is_idle():
+                        return
+                    continue
+                self.waits.append(self.scheduler.pauses.until - self.now)
+                self.on_wait()
+                self.now = max(self.now, self.scheduler.pauses.until)
+            self._turn(events)
+            if until():
+                return
         raise AssertionError("the queue never ends")
 
-    def run(self) -> None:
-        """Have the scheduler run, with somebody backstage, until nothing is left to do."""
+    def _is_idle(self) -> bool:
+        return not self.scheduler.has_something_due
 
-        def look() -> None:
-            due = self.journal.next_due()
-            if not self.journal.unfinished_ids():
-                self.stop.set()
-                self.wake.set()
-            elif due is not None and due > self.time_of_day():
-                self.now = due - self.jump
-                self.wake.set()
+    def work_on_one(self) -> None:
+        """Work until one job more has ended or is back in the queue."""
+        before = len(self.finished)
 
-        self.wake.on_wait = look
-        self.scheduler.run()
+        def is_over() -> bool:
+            return len(self.finished) > before or bool(self.failed_attempts)
+
+        self.work(until=is_over)
+
+    def run_for(self, seconds: float, on_wait: Callable[[], None] = lambda: None) -> None:
+        """Work for so long, though nothing may be left to do; `on_wait` plays the world."""
+        until = self.now + seconds
+        while self.now < until:
+            self.work()
+            self.advance(max(0.01, self.scheduler.seconds_to_wait()))
+            on_wait()
+            self._turn([])
+        self.work()
+
+    def tidy(self) -> None:
+        """Tidy up as after many jobs."""
+        self.scheduler.upkeep.tidy_soon()
+        self.work()
 
     def work_and_wait(self) -> None:
         """Work until nothing is left, letting the time pass that waiting jobs wait for."""
@@ -368,6 +472,8 @@ class Workshop:
         while (due := self.journal.next_due()) is not None:
             self.now = max(self.now, due - self.jump)
             self.work()
+
+    # What has come of it
 
     def jobs(self) -> list[Job]:
         """Return all jobs in the order of their arrival."""
@@ -394,19 +500,11 @@ class Workshop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, logs: LogLines) -> Iterator[Workshop]:
+def shop(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
     """Return a working folder with two styles, `oil` and `ink`, and nothing to do yet."""
-    workshop = Workshop(tmp_path / "shop")
-    yield workshop
-    workshop.close()
-
-
-@pytest.fixture
-def busy(tmp_path: Path, logs: LogLines) -> Iterator[Workshop]:
-    """Return a working folder as `shop`, with a gallery and with somebody backstage."""
-    workshop = Workshop(tmp_path / "shop", gallery=True, backstage=True)
-    yield workshop
-    workshop.close()
+    harness = JobHarness(tmp_path / "shop")
+    yield harness
+    harness.close()
 
 
 @pytest.fixture

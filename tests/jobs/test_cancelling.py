@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from styled.errors import ResourceUnavailable
-from styled.jobs.journal import Journal
+from styled.jobs.cancelling import CANCELLED_AT_ONCE
+from styled.jobs.events import Event
 from styled.sidecar import Sidecar
-from tests.jobs.conftest import Died, Workshop
+from tests.jobs.conftest import Died, JobHarness, picture
 
 
-def ask(shop: Workshop, number: int) -> bool:
+def ask(shop: JobHarness, number: int) -> bool:
     """Ask as another process does: by a connection of its own."""
-    journal = Journal.open_for_requests(shop.config.state / "journal.sqlite3")
-    try:
-        return journal.request_cancel(shop.jobs()[number])
-    finally:
-        journal.close()
+    return shop.request_cancel(shop.jobs()[number])
 
 
-def test_a_waiting_job_is_cancelled_and_its_photo_can_be_had_back(shop: Workshop) -> None:
+def test_a_waiting_job_is_cancelled_and_its_photo_can_be_had_back(shop: JobHarness) -> None:
     """It lies among the rejected ones, with a sidecar that says why."""
     shop.drop()
     assert ask(shop, 0)
@@ -36,11 +34,11 @@ def test_a_waiting_job_is_cancelled_and_its_photo_can_be_had_back(shop: Workshop
         "cancelled on request", "cancelled",
     )  # fmt: skip
     assert sidecar.job.attempts == 0
-    (ending,) = shop.endings
+    (ending,) = shop.finished
     assert (str(ending.state), ending.failure) == ("cancelled", "cancelled")
 
 
-def test_a_running_job_is_cancelled_within_a_step(shop: Workshop) -> None:
+def test_a_running_job_is_cancelled_within_a_step(shop: JobHarness) -> None:
     """Nothing of it appears in the outbox, and no checkpoint stays."""
     shop.engine.steps = 10
     shop.configure("queue", checkpoint_seconds=1)
@@ -54,32 +52,31 @@ def test_a_running_job_is_cancelled_within_a_step(shop: Workshop) -> None:
     shop.engine.at_step = at_step
     shop.work()
     assert shop.states() == ["cancelled"]
-    assert shop.engine.layers_run == 3  # the fourth step was taken, and none after it
+    assert shop.engine.ops_done == 3  # the fourth step was taken, and none after it
     assert shop.files("outbox") == []
     assert shop.files("state/checkpoints") == []
     assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
 
 
-def test_whoever_waits_is_cancelled_while_another_is_painted(shop: Workshop) -> None:
+def test_whoever_waits_is_cancelled_while_another_is_painted(shop: JobHarness) -> None:
     """A queue of hours is no reason to wait for hours."""
     shop.drop("first.png")
     shop.drop("second.png")
     states: list[list[str]] = []
 
     def at_step(step: int) -> None:
-        shop.advance(2.0)
+        states.append(shop.states())
         if step == 1:
             ask(shop, 1)
-        states.append(shop.states())
 
     shop.engine.at_step = at_step
     shop.work()
-    assert states == [["running", "queued"], ["running", "cancelled"], ["running", "cancelled"]]
+    assert states[1:] == [["running", "cancelled"], ["running", "cancelled"]]
     assert shop.states() == ["done", "cancelled"]
     assert shop.files("outbox") == ["oil/first.png", "oil/first.png.json"]
 
 
-def test_one_of_two_styles_is_cancelled(shop: Workshop) -> None:
+def test_one_of_two_styles_is_cancelled(shop: JobHarness) -> None:
     """The original goes to both places once the other style is done."""
     shop.drop("photo.png", None, "oil", "ink")
     ask(shop, 0)
@@ -90,7 +87,7 @@ def test_one_of_two_styles_is_cancelled(shop: Workshop) -> None:
     assert shop.files("inbox") == []
 
 
-def test_a_job_that_has_ended_is_not_cancelled(shop: Workshop) -> None:
+def test_a_job_that_has_ended_is_not_cancelled(shop: JobHarness) -> None:
     """What is done stays done."""
     shop.drop()
     shop.work()
@@ -99,7 +96,7 @@ def test_a_job_that_has_ended_is_not_cancelled(shop: Workshop) -> None:
     assert shop.states() == ["done"]
 
 
-def test_a_request_outlives_the_daemon(shop: Workshop) -> None:
+def test_a_request_outlives_the_daemon(shop: JobHarness) -> None:
     """Asked for while it does not run, it is cancelled at the start, before it is begun."""
     shop.drop()
     ask(shop, 0)
@@ -109,7 +106,7 @@ def test_a_request_outlives_the_daemon(shop: Workshop) -> None:
     assert shop.engine.begun == []
 
 
-def test_a_job_that_waits_for_its_next_attempt_is_cancelled_at_once(shop: Workshop) -> None:
+def test_a_job_that_waits_for_its_next_attempt_is_cancelled_at_once(shop: JobHarness) -> None:
     """However far that is away."""
 
     def fail(step: int) -> None:
@@ -124,7 +121,7 @@ def test_a_job_that_waits_for_its_next_attempt_is_cancelled_at_once(shop: Worksh
     assert shop.states() == ["cancelled"]
 
 
-def test_a_full_disk_is_waited_out(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_waited_out(shop: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job is cancelled, and its photo follows once there is room."""
     full = True
     take = shop.publisher.take_original
@@ -137,16 +134,16 @@ def test_a_full_disk_is_waited_out(shop: Workshop, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shop.publisher, "take_original", take_original)
     shop.drop()
     ask(shop, 0)
-    shop.scheduler.run_one()
+    shop.work_on_one()
     assert shop.states() == ["cancelled"]
     assert shop.files("inbox") == ["photo.png"]
     full = False
-    shop.scheduler.tidy()
+    shop.work()
     assert shop.files("inbox") == []
     assert "oil/photo.png" in shop.files("rejected")
 
 
-def test_a_photo_that_is_gone_is_cancelled_all_the_same(shop: Workshop) -> None:
+def test_a_photo_that_is_gone_is_cancelled_all_the_same(shop: JobHarness) -> None:
     """Its sidecar says that it was removed."""
     shop.drop().unlink()
     ask(shop, 0)
@@ -155,7 +152,7 @@ def test_a_photo_that_is_gone_is_cancelled_all_the_same(shop: Workshop) -> None:
     assert shop.journal.finished_in_inbox() == []
 
 
-def test_what_is_published_already_is_done_and_not_cancelled(shop: Workshop) -> None:
+def test_what_is_published_already_is_done_and_not_cancelled(shop: JobHarness) -> None:
     """The process died between the sidecar and the journal, and somebody asked meanwhile."""
     shop.drop()
     finish = shop.journal.finish
@@ -175,7 +172,9 @@ def test_what_is_published_already_is_done_and_not_cancelled(shop: Workshop) -> 
     assert shop.files("archive") == ["oil/photo.png"]
 
 
-def test_half_a_publication_is_taken_back(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_a_publication_is_taken_back(
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A result whose sidecar found no room is nobody's, once its job is cancelled."""
     publish = shop.publisher.publish_sidecar
 
@@ -184,10 +183,13 @@ def test_half_a_publication_is_taken_back(shop: Workshop, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(shop.publisher, "publish_sidecar", full)
     shop.drop()
-    shop.scheduler.run_one()
-    assert shop.files("outbox") == ["oil/photo.png"]
-    monkeypatch.setattr(shop.publisher, "publish_sidecar", publish)
-    ask(shop, 0)
+
+    def mend() -> None:
+        assert shop.files("outbox") == ["oil/photo.png"]
+        monkeypatch.setattr(shop.publisher, "publish_sidecar", publish)
+        ask(shop, 0)
+
+    shop.on_wait = mend
     shop.work()
     assert shop.states() == ["cancelled"]
     assert shop.files("outbox") == []
@@ -195,7 +197,7 @@ def test_half_a_publication_is_taken_back(shop: Workshop, monkeypatch: pytest.Mo
 
 
 def test_a_photo_that_could_not_leave_leaves_by_itself(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As soon as there is room again, without a restart."""
     take = shop.publisher.take_original
@@ -210,28 +212,55 @@ def test_a_photo_that_could_not_leave_leaves_by_itself(
     monkeypatch.setattr(shop.publisher, "take_original", take_original)
     shop.drop()
     ask(shop, 0)
-    shop.wake.on_wait = shop.stop.set
-    shop.scheduler.run()
+    shop.work()
+    assert len(tries) >= 3
     assert shop.files("inbox") == []
     assert "oil/photo.png" in shop.files("rejected")
 
 
-def test_cancelling_thousands_keeps_nobody_waiting(shop: Workshop) -> None:
-    """Only so many each second, with signs of life, and none after a stop."""
-    for number in range(30):
-        shop.drop(f"{number:02}.png")
+def test_cancelling_thousands_keeps_nobody_waiting(shop: JobHarness) -> None:
+    """Only so many in each turn of the loop, and all of them in the end."""
+    for number in range(2 * CANCELLED_AT_ONCE + 1):
+        shop.drop(f"{number:03}.png")
         ask(shop, number)
-    finish = shop.journal.finish
+    ended: list[int] = []
+    turn = shop.scheduler.turn
 
-    def slowly(*words: object, **named: object) -> None:
-        shop.advance(0.3)
-        finish(*words, **named)  # type: ignore[arg-type]  # handed on as they are
+    def counted(events: Sequence[Event]) -> None:
+        before = len(shop.finished)
+        turn(events)
+        ended.append(len(shop.finished) - before)
 
-    shop.journal.finish = slowly  # type: ignore[method-assign]  # a slow disk
-    began, beats = shop.now, len(shop.beats)
-    shop.worker.cancel_what_waits()
-    assert shop.now - began < 2.0
-    assert shop.states().count("cancelled") == len(shop.beats) - beats == 4
-    shop.stop.set()
-    shop.worker.cancel_what_waits()
-    assert shop.states().count("cancelled") == 4
+    shop.scheduler.turn = counted  # type: ignore[method-assign]  # the same, counted
+    shop.work()
+    assert shop.states().count("cancelled") == 2 * CANCELLED_AT_ONCE + 1
+    assert max(ended) == CANCELLED_AT_ONCE
+
+
+def test_what_is_prepared_is_cancelled_before_it_is_painted(shop: JobHarness) -> None:
+    """It is not begun any more, whenever it was asked for."""
+    shop.drop("first.png")
+    shop.drop("second.png", picture("olive"))
+
+    def at_step(step: int) -> None:
+        if step == 3:
+            ask(shop, 1)
+
+    shop.engine.at_step = at_step
+    shop.work()
+    assert shop.states() == ["done", "cancelled"]
+    assert shop.engine.begun == [0]
+
+
+def test_what_is_being_published_is_done(shop: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is too late to ask."""
+    publish = shop.publisher.publish_result
+
+    def asked(*args: object) -> None:
+        ask(shop, 0)
+        publish(*args)  # type: ignore[arg-type]  # handed on as they are
+
+    monkeypatch.setattr(shop.publisher, "publish_result", asked)
+    shop.drop()
+    shop.work()
+    assert shop.states() == ["done"]

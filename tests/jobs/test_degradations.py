@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import struct
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,16 +32,17 @@ from styled.engine.objective import Losses, Objective
 from styled.engine.progress import Progress, Stylized
 from styled.engine.vgg import Convolutions
 from styled.engine.weights import Weights
+from styled.engine_api import PaintTask
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
 from styled.recipes import Optimizer, Recipe, Scales
 from styled.stages import build_engine
 from tests.engine.conftest import SHALLOW, untrained
-from tests.jobs.conftest import STUB, Died, LogLines, ScriptedEngine, Workshop, picture
+from tests.jobs.conftest import STUB, Died, JobHarness, LogLines, ScriptedEngine, picture
 from tests.photos.samples import deep_png
 
-Arrange = Callable[[Workshop, "RealEngine", pytest.MonkeyPatch], None]
+Arrange = Callable[[JobHarness, "RealEngine", pytest.MonkeyPatch], None]
 
 
 class RealEngine(ScriptedEngine):
@@ -50,17 +51,12 @@ class RealEngine(ScriptedEngine):
     def __init__(self, engine: LocalEngine) -> None:
         super().__init__()
         self._engine = engine
-        self.facts = engine.facts
+        self.info = engine.info
 
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Sequence[tuple[Tensor, float]],
-        recipe: Recipe,
-        resume: Checkpoint | None = None,
-        painted_size: tuple[int, int] | None = None,
+    def paint(
+        self, task: PaintTask, resume: Checkpoint | None
     ) -> Generator[Progress, None, Stylized]:
-        painting = self._engine.stylize(content, styles, recipe, resume, painted_size)
+        painting = self._engine._paint(task, resume)
         while True:
             try:
                 progress = next(painting)
@@ -68,7 +64,9 @@ class RealEngine(ScriptedEngine):
                 stylized: Stylized = finished.value
                 return stylized
             yield progress
+            self.on_sync()
             self.at_step(progress.step)
+            self.on_sync()
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +119,7 @@ class Said:
         assert all(f"degraded: {degradation.message}" in words for words in self.words)
 
 
-def paint_with(shop: Workshop, engine: ScriptedEngine, recipe: Recipe) -> None:
+def paint_with(shop: JobHarness, engine: ScriptedEngine, recipe: Recipe) -> None:
     """Have the photos painted by another engine from now on."""
     shop.styles["oil"] = replace(shop.styles["oil"], recipe=recipe)
     shop.engine = engine
@@ -131,7 +129,7 @@ def paint_with(shop: Workshop, engine: ScriptedEngine, recipe: Recipe) -> None:
 # What each kind is provoked by
 
 
-def several_frames(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def several_frames(shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     first, second = (Image.new("RGB", (40, 36), color) for color in ("teal", "gold"))
     first.save(file, "GIF", save_all=True, append_images=[second])
@@ -139,20 +137,20 @@ def several_frames(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyP
 
 
 def sixteen_bits_as_a_jpeg(
-    shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.configure("output", format="jpeg")
     shop.drop("photo.png", deep_png(np.full((36, 40, 3), 30_000, dtype=np.uint16)))
 
 
-def a_damaged_profile(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def a_damaged_profile(shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.new("RGB", (40, 36), "teal").save(file, "PNG", icc_profile=b"nonsense")
     shop.drop("photo.png", file.getvalue())
 
 
 def transparency_as_a_jpeg(
-    shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.configure("output", format="jpeg")
     image = Image.new("RGBA", (40, 36), "#00800000")
@@ -162,13 +160,15 @@ def transparency_as_a_jpeg(
     shop.drop("photo.png", file.getvalue())
 
 
-def damaged_exif(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def damaged_exif(shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, exif = picture(format="jpeg"), b"Exif\0\0nonsense"
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
     shop.drop("photo.jpg", plain[:2] + segment + plain[2:])
 
 
-def a_huge_learning_rate(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def a_huge_learning_rate(
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     optimizer = Optimizer(name="adam", learning_rate=1e4)
     recipe = replace(SHALLOW, scales=None, clamp=False, steps=6, optimizer=optimizer)
     paint_with(shop, real, recipe)
@@ -176,7 +176,7 @@ def a_huge_learning_rate(shop: Workshop, real: RealEngine, monkeypatch: pytest.M
 
 
 def an_allocation_that_fails(
-    shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = Objective.evaluate
     calls: list[None] = []
@@ -192,11 +192,11 @@ def an_allocation_that_fails(
     shop.drop()
 
 
-def another_device(shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def another_device(shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     message = "resumed on cpu: it was begun on NVIDIA H200"
-    shop.engine.at_step = lambda step: shop.stop.set()
+    shop.engine.at_step = lambda step: shop.request_stop()
     shop.drop()
-    shop.scheduler.run()
+    shop.work()
     assert shop.states() == ["queued"]
     shop.engine.degraded = (Degradation("resumed", message),)
     shop.restart()
@@ -240,7 +240,7 @@ def test_each_kind_is_tested() -> None:
 
 @pytest.mark.parametrize("kind", OF_JOBS)
 def test_what_a_job_gives_up_is_told(
-    shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines, kind: Kind
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines, kind: Kind
 ) -> None:
     """The log has it when it happens; `status` and `jobs` while the job runs and afterwards; and
     the sidecar has it."""
@@ -272,7 +272,7 @@ def test_what_a_job_gives_up_is_told(
     if case.known_when_published:
         monkeypatch.setattr(Publisher, "publish_result", publish_and_look)
     else:
-        shop.engine.at_step = look
+        shop.on_turn = look
     shop.work()
     assert shop.states() == ["done"]
     (degradations, state, published, said), *_ = looks
@@ -350,12 +350,17 @@ def test_what_the_service_does_without_is_told(
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def engine_with_a_look(*values: Any) -> RealEngine:
-        engine = RealEngine(build_engine(*values))
-        engine.at_step = look
-        return engine
+    config = load_config(base / "config.yaml")
 
-    Daemon(load_config(base / "config.yaml"), engine_with_a_look).run()
+    class EngineWithALook:
+        can_replace = False
+
+        def make(self) -> RealEngine:
+            engine = RealEngine(build_engine(config, lambda done, total: None))
+            engine.at_step = look
+            return engine
+
+    Daemon(config, [EngineWithALook()]).run()
     ((status, said),) = seen
     assert status["running"]
     assert status["degraded"] == [asdict(degradation) for degradation in expected]
@@ -378,7 +383,7 @@ def test_what_the_service_does_without_is_told(
 
 
 def test_a_size_that_was_given_up_is_told_while_the_job_runs(
-    shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
     """It is known at the first step, and an hour may pass until the last."""
 
@@ -392,13 +397,13 @@ def test_a_size_that_was_given_up_is_told_while_the_job_runs(
     shop.drop("photo.png", picture(size=(96, 72)))
     shop.work()
     message = "memory was short: painted at 48 x 36 in place of 96 x 72"
-    assert seen[0] == (*real.facts.degraded, Degradation("memory", message))
+    assert seen[0] == (*real.info.degraded, Degradation("memory", message))
     reasons = [line["reason"] for line in logs if line["event"] == "job.degraded"]
     assert reasons == [message]
 
 
 def test_each_scale_is_logged_once_when_it_is_finished(
-    shop: Workshop, real: RealEngine, logs: LogLines
+    shop: JobHarness, real: RealEngine, logs: LogLines
 ) -> None:
     """A job that takes an hour can be followed in the log."""
     paint_with(shop, real, replace(SHALLOW, scales=Scales(start_px=48), steps=2))
@@ -419,7 +424,7 @@ def test_each_scale_is_logged_once_when_it_is_finished(
 
 
 def test_a_scale_that_ends_for_lack_of_memory_is_logged_too(
-    shop: Workshop, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+    shop: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
     """It has no last step that says so."""
     evaluate = Objective.evaluate
@@ -443,7 +448,9 @@ def test_a_scale_that_ends_for_lack_of_memory_is_logged_too(
     assert message in [line["reason"] for line in logs if line["event"] == "job.degraded"]
 
 
-def test_a_later_fallback_takes_the_place_of_an_earlier_one(shop: Workshop, logs: LogLines) -> None:
+def test_a_later_fallback_takes_the_place_of_an_earlier_one(
+    shop: JobHarness, logs: LogLines
+) -> None:
     """What holds is in the journal and in the sidecar; all that happened is in the log."""
     first, second = (Degradation("memory", f"memory was short: {n} steps") for n in (10, 5))
 
@@ -460,7 +467,7 @@ def test_a_later_fallback_takes_the_place_of_an_earlier_one(shop: Workshop, logs
 
 
 def test_a_crash_after_publishing_forgets_no_degradation(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal knows it before the result is visible, so that the next start knows it too."""
     transparency_as_a_jpeg(shop, None, monkeypatch)  # type: ignore[arg-type]  # it needs none
@@ -476,4 +483,4 @@ def test_a_crash_after_publishing_forgets_no_degradation(
     shop.work()
     assert shop.states() == ["done"]
     assert [one.kind for one in shop.job().degraded] == ["weights", "transparency"]
-    assert shop.endings[-1].degraded == shop.job().degraded
+    assert shop.finished[-1].degraded == shop.job().degraded

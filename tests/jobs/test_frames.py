@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from styled.delivery.atomic import make_folder, write_whole
+from styled.atomic import atomic_write, make_folder
+from styled.delivery import publisher
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.objective import Losses
-from styled.engine.progress import Progress, Stylized, TraceRow
+from styled.engine.progress import Progress, Stylized
 from styled.engine.scales import resize
+from styled.engine_api import PaintTask, TraceRow
 from styled.errors import EngineFailure, ResourceUnavailable
-from styled.jobs import frames as frames_module
-from styled.jobs.frames import FrameStore
-from styled.jobs.job import Job
-from styled.recipes import Recipe
-from tests.jobs.conftest import Died, LogLines, ScriptedEngine, Workshop, picture
+from styled.jobs.job_files import JobFiles
+from tests.jobs.conftest import Died, JobHarness, LogLines, ScriptedEngine, picture
 
 SIZE = (41, 37)
 
@@ -35,23 +35,20 @@ class LadderEngine(ScriptedEngine):
         super().__init__(steps=7)
         self.preview_error: BaseException | None = None
 
-    def stylize(
-        self,
-        content: Tensor,
-        styles: Sequence[tuple[Tensor, float]],
-        recipe: Recipe,
-        resume: Checkpoint | None = None,
-        painted_size: tuple[int, int] | None = None,
+    def paint(
+        self, task: PaintTask, resume: Checkpoint | None
     ) -> Generator[Progress, None, Stylized]:
-        height, width = content.shape[-2:]
+        height, width = task.content.shape[-2:]
         plan = ((width // 2, height // 2), (width, height))
-        image = resize(content, *plan[0]) if resume is None else resume.image
+        image = resize(task.content, *plan[0]) if resume is None else resume.image
         trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
         first = 0 if resume is None else resume.step + (3 if resume.scale == 2 else 0)
         self.begun.append(first)
         for number in range(first + 1, 8):
             scale, step, steps = (1, number, 3) if number <= 3 else (2, number - 3, 4)
+            self.on_sync()
             self.at_step(number)
+            self.on_sync()
             image = resize(image, *plan[scale - 1]) * 0.95
             loss = Losses(1.0 / number, 0.25 / number, 0.5 / number, 0.25 / number)
             if step in (1, steps):
@@ -81,25 +78,33 @@ def engine() -> LadderEngine:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, logs: LogLines, engine: LadderEngine) -> Iterator[Workshop]:
+def shop(tmp_path: Path, logs: LogLines, engine: LadderEngine) -> Iterator[JobHarness]:
     """Return a working folder where every second step is kept."""
     workshop = open_shop(tmp_path / "shop", engine)
     yield workshop
-    workshop.journal.close()
+    workshop.close()
 
 
-def open_shop(base: Path, engine: LadderEngine) -> Workshop:
-    workshop = Workshop(base)
+def open_shop(base: Path, engine: LadderEngine) -> JobHarness:
+    workshop = JobHarness(base)
     workshop.engine = engine
     workshop.configure("output", keep_frames=2)
     return workshop
 
 
-def drop(shop: Workshop, name: str = "photo.png", format: str = "png") -> None:
+def limit_frames(shop: JobHarness, edge_px: int) -> None:
+    """Have frames of at most so many pixels along an edge."""
+    paint = shop.engine.run
+    shop.engine.run = lambda task, checkpoint=None: paint(  # type: ignore[method-assign]  # the same, smaller
+        replace(task, frame_px=edge_px), checkpoint
+    )
+
+
+def drop(shop: JobHarness, name: str = "photo.png", format: str = "png") -> None:
     shop.drop(name, picture(size=SIZE, format=format))
 
 
-def frames_of(shop: Workshop, folder: str = "oil/photo.frames") -> dict[str, bytes]:
+def frames_of(shop: JobHarness, folder: str = "oil/photo.frames") -> dict[str, bytes]:
     """Return the published frames of a job."""
     found = (shop.config.outbox / folder).glob("*.jpg")
     return {path.name: path.read_bytes() for path in sorted(found)}
@@ -121,7 +126,7 @@ def die_once(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
 # Which they are
 
 
-def test_every_so_many_steps_a_frame_lies_beside_the_result(shop: Workshop) -> None:
+def test_every_so_many_steps_a_frame_lies_beside_the_result(shop: JobHarness) -> None:
     """They are numbered by steps, all scales counted together, and the sidecar names them."""
     drop(shop)
     shop.work()
@@ -134,7 +139,7 @@ def test_every_so_many_steps_a_frame_lies_beside_the_result(shop: Workshop) -> N
     assert shop.files("state/frames") == []
 
 
-def test_all_frames_have_one_even_size(shop: Workshop) -> None:
+def test_all_frames_have_one_even_size(shop: JobHarness) -> None:
     """Those of smaller scales are enlarged: video codecs take nothing else."""
     drop(shop)
     shop.work()
@@ -144,10 +149,10 @@ def test_all_frames_have_one_even_size(shop: Workshop) -> None:
 
 
 def test_frames_are_no_longer_than_a_film_is_wide(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large paintings have smaller frames, in their shape, even all the same."""
-    monkeypatch.setattr(frames_module, "LONG_EDGE_PX", 31)
+    limit_frames(shop, 31)
     drop(shop)
     shop.work()
     sizes = {Image.open(io.BytesIO(data)).size for data in frames_of(shop).values()}
@@ -155,17 +160,17 @@ def test_frames_are_no_longer_than_a_film_is_wide(
 
 
 def test_frames_of_a_strip_are_no_thinner_than_codecs_allow(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Less than a pixel becomes two."""
-    monkeypatch.setattr(frames_module, "LONG_EDGE_PX", 10)
+    limit_frames(shop, 10)
     shop.drop("photo.png", picture(size=(40, 400)))
     shop.work()
     sizes = {Image.open(io.BytesIO(data)).size for data in frames_of(shop).values()}
     assert sizes == {(2, 10)}
 
 
-def test_frames_show_how_it_became(shop: Workshop) -> None:
+def test_frames_show_how_it_became(shop: JobHarness) -> None:
     """Each is a picture of what there was after its step."""
     drop(shop)
     shop.work()
@@ -177,7 +182,7 @@ def test_frames_show_how_it_became(shop: Workshop) -> None:
     assert len(set(brightness)) == 3
 
 
-def test_nothing_is_kept_unless_it_is_asked_for(shop: Workshop) -> None:
+def test_nothing_is_kept_unless_it_is_asked_for(shop: JobHarness) -> None:
     """Frames take space."""
     shop.configure("output", keep_frames=None)
     drop(shop)
@@ -186,7 +191,7 @@ def test_nothing_is_kept_unless_it_is_asked_for(shop: Workshop) -> None:
     assert shop.sidecar("outbox/oil/photo.png.json")["result"]["frames"] is None
 
 
-def test_a_painting_of_fewer_steps_has_none(shop: Workshop) -> None:
+def test_a_painting_of_fewer_steps_has_none(shop: JobHarness) -> None:
     """Nor an empty folder."""
     shop.configure("output", keep_frames=50)
     drop(shop)
@@ -200,7 +205,7 @@ def test_a_painting_of_fewer_steps_has_none(shop: Workshop) -> None:
 @pytest.mark.parametrize("at", range(1, 8))
 @pytest.mark.parametrize("how", ["stopped", "killed after a checkpoint", "killed"])
 def test_an_interrupted_painting_has_the_frames_of_an_undisturbed_one(
-    shop: Workshop, tmp_path: Path, how: str, at: int
+    shop: JobHarness, tmp_path: Path, how: str, at: int
 ) -> None:
     """Wherever it was interrupted, and however much of it is painted again."""
 
@@ -210,15 +215,15 @@ def test_an_interrupted_painting_has_the_frames_of_an_undisturbed_one(
         if number == at:
             if how != "stopped":
                 raise Died
-            shop.stop.set()
+            shop.request_stop()
 
     drop(shop)
     shop.engine.at_step = interrupt
     if how == "stopped":
-        shop.scheduler.run_one()
+        shop.work()
     else:
         with pytest.raises(Died):
-            shop.scheduler.run_one()
+            shop.work()
     shop.restart()
     shop.work()
     assert len(shop.engine.begun) == 2
@@ -228,12 +233,12 @@ def test_an_interrupted_painting_has_the_frames_of_an_undisturbed_one(
     other = open_shop(tmp_path / "other", LadderEngine())
     drop(other)
     other.work()
-    other.journal.close()
+    other.close()
     assert frames_of(shop) == frames_of(other)
     assert len(frames_of(shop)) == 3
 
 
-def test_frames_of_an_attempt_that_is_begun_anew_are_dropped(shop: Workshop) -> None:
+def test_frames_of_an_attempt_that_is_begun_anew_are_dropped(shop: JobHarness) -> None:
     """They may be of another style or size by now."""
     drop(shop)
     stale = shop.config.state / "frames" / shop.job().id / "00099.jpg"
@@ -245,7 +250,7 @@ def test_frames_of_an_attempt_that_is_begun_anew_are_dropped(shop: Workshop) -> 
 
 @pytest.mark.parametrize("method", ["publish_result", "publish_sidecar"])
 def test_what_a_crash_left_in_the_outbox_is_replaced(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, method: str
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """The same job has one folder of frames, however often it publishes."""
     drop(shop)
@@ -262,7 +267,7 @@ def test_what_a_crash_left_in_the_outbox_is_replaced(
     ]  # fmt: skip
 
 
-def test_frames_of_an_earlier_publication_are_taken_away(shop: Workshop) -> None:
+def test_frames_of_an_earlier_publication_are_taken_away(shop: JobHarness) -> None:
     """What is not of this making goes; what somebody has put there stays."""
     folder = shop.config.outbox / "oil/photo.frames"
     frames = shop.base / "frames"
@@ -279,7 +284,7 @@ def test_frames_of_an_earlier_publication_are_taken_away(shop: Workshop) -> None
     ]  # fmt: skip
 
 
-def test_an_empty_folder_is_made_use_of(shop: Workshop) -> None:
+def test_an_empty_folder_is_made_use_of(shop: JobHarness) -> None:
     """A process died just after making it."""
     make_folder(shop.config.outbox / "oil/photo.frames")
     drop(shop)
@@ -288,7 +293,7 @@ def test_an_empty_folder_is_made_use_of(shop: Workshop) -> None:
 
 
 def test_a_crash_amid_the_frames_leaves_no_second_folder(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose they are is noted before the first of them."""
     drop(shop)
@@ -296,10 +301,11 @@ def test_a_crash_amid_the_frames_leaves_no_second_folder(
     def die(path: Path, data: bytes) -> None:
         if path.name == "00004.jpg":
             raise Died
-        write_whole(path, data)
+        real(path, data)
 
+    real = atomic_write
     with monkeypatch.context() as patch:
-        patch.setattr("styled.delivery.publisher.write_whole", die)
+        patch.setattr(publisher, "atomic_write", die)
         with pytest.raises(Died):
             shop.work()
     assert list(frames_of(shop)) == ["00002.jpg"]
@@ -312,7 +318,7 @@ def test_a_crash_amid_the_frames_leaves_no_second_folder(
 # Names
 
 
-def test_two_photos_that_differ_in_their_format_do_not_mix(shop: Workshop) -> None:
+def test_two_photos_that_differ_in_their_format_do_not_mix(shop: JobHarness) -> None:
     """`photo.jpg` and `photo.png` have a folder each, and their sidecars tell which."""
     drop(shop, "photo.jpg", "jpeg")
     drop(shop, "photo.png")
@@ -326,7 +332,7 @@ def test_two_photos_that_differ_in_their_format_do_not_mix(shop: Workshop) -> No
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_what_somebody_else_calls_so_is_left_alone(shop: Workshop, kind: str) -> None:
+def test_what_somebody_else_calls_so_is_left_alone(shop: JobHarness, kind: str) -> None:
     """The frames lie in another folder then."""
     theirs = shop.config.outbox / "oil/photo.frames"
     elsewhere = shop.base / "elsewhere"
@@ -358,7 +364,7 @@ def test_what_somebody_else_calls_so_is_left_alone(shop: Workshop, kind: str) ->
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "rejected"])
-def test_no_frame_outlives_a_job_that_has_no_result(shop: Workshop, ending: str) -> None:
+def test_no_frame_outlives_a_job_that_has_no_result(shop: JobHarness, ending: str) -> None:
     """However it ends."""
     drop(shop)
     kept: list[int] = []
@@ -369,7 +375,7 @@ def test_no_frame_outlives_a_job_that_has_no_result(shop: Workshop, ending: str)
             kept.append(len(shop.files("state/frames")))
             if ending == "rejected":
                 raise EngineFailure("it diverged")
-            shop.journal.request_cancel(shop.job())
+            shop.request_cancel(shop.job())
 
     shop.engine.at_step = end
     shop.work_and_wait()
@@ -380,7 +386,7 @@ def test_no_frame_outlives_a_job_that_has_no_result(shop: Workshop, ending: str)
 
 
 def test_frames_that_were_published_are_taken_back_with_a_cancelled_job(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a publication is none; what others have put beside it stays."""
     drop(shop)
@@ -390,18 +396,18 @@ def test_frames_that_were_published_are_taken_back_with_a_cancelled_job(
     theirs = shop.config.outbox / "oil/other.frames/00002.jpg"
     make_folder(theirs.parent)
     theirs.write_bytes(b"mine")
-    shop.journal.request_cancel(shop.job())
+    shop.request_cancel(shop.job())
     shop.restart()
     shop.work()
     assert shop.states() == ["cancelled"]
     assert shop.files("outbox") == ["oil/other.frames/00002.jpg"]
 
 
-def test_frames_of_jobs_that_have_ended_are_swept_at_the_start(shop: Workshop) -> None:
+def test_frames_of_jobs_that_have_ended_are_swept_at_the_start(shop: JobHarness) -> None:
     """Those of a painting that goes on stay."""
     drop(shop)
-    shop.engine.at_step = lambda step: shop.stop.set() if step == 5 else None
-    shop.scheduler.run_one()
+    shop.engine.at_step = lambda step: shop.request_stop() if step == 5 else None
+    shop.work()
     mine = shop.files("state/frames")
     assert len(mine) == 2
     stale = shop.config.state / "frames/000000000000/00002.jpg"
@@ -412,13 +418,13 @@ def test_frames_of_jobs_that_have_ended_are_swept_at_the_start(shop: Workshop) -
     shop.restart()
     stray.unlink()
     assert shop.files("state/frames") == mine
-    FrameStore(shop.base / "nowhere", 2, write_whole, make_folder).sweep(keep=())
+    JobFiles(shop.base / "nowhere").sweep(keep=())
 
 
 # Trouble
 
 
-def test_a_full_disk_costs_the_frames_and_not_the_job(shop: Workshop, logs: LogLines) -> None:
+def test_a_full_disk_costs_the_frames_and_not_the_job(shop: JobHarness, logs: LogLines) -> None:
     """The painting is what matters; the log names what is missing."""
     (shop.config.state / "frames").write_text("in the way")
     drop(shop)
@@ -432,7 +438,7 @@ def test_a_full_disk_costs_the_frames_and_not_the_job(shop: Workshop, logs: LogL
     "error", [RuntimeError("CUDA out of memory"), MemoryError(), ValueError("not finite")]
 )
 def test_a_frame_that_cannot_be_made_costs_nothing_else(
-    shop: Workshop, engine: LadderEngine, error: Exception
+    shop: JobHarness, engine: LadderEngine, error: Exception
 ) -> None:
     """As little as a preview that can't."""
     engine.preview_error = error
@@ -442,29 +448,17 @@ def test_a_frame_that_cannot_be_made_costs_nothing_else(
     assert (job.state, job.attempts, engine.begun) == ("done", 1, [0])
 
 
-def test_a_frame_of_numbers_that_are_none_is_left_out(shop: Workshop) -> None:
+def test_a_frame_of_numbers_that_are_none_is_left_out(tmp_path: Path) -> None:
     """They are rolled back at once; the frame of that step comes with the next try."""
-    drop(shop)
-    job = shop.job()
-    store = FrameStore(shop.base / "frames", 1, write_whole, make_folder)
-    for number in (1, 2):
-        store.show(job, progress_with(torch.full((1, 3, 8, 8), torch.nan), number), 0)
-        assert store.kept(job) == []
-    store.show(job, progress_with(torch.zeros(1, 3, 8, 8), 2), 0)
-    assert [path.name for path in store.kept(job)] == ["00002.jpg"]
-
-
-def progress_with(image: Tensor, step: int) -> Progress:
-    losses = Losses(1.0, 0.25, 0.5, 0.25)
-
-    def no_checkpoint() -> Checkpoint:
-        raise AssertionError("nobody asks for one")
-
-    return Progress(((8, 8),), 1, step, 9, False, losses, no_checkpoint, lambda edge_px: image)
+    files = JobFiles(tmp_path)
+    files.save_frame("4a", 1, torch.full((1, 3, 8, 8), torch.nan))
+    assert files.frames("4a") == []
+    files.save_frame("4a", 1, torch.zeros(1, 3, 8, 8))
+    assert [path.name for path in files.frames("4a")] == ["00001.jpg"]
 
 
 def test_a_full_outbox_is_waited_out_with_the_frames(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames that can't be published keep the result back, as a full disk does; none is lost."""
     real, times = Publisher.publish_frames, [0]
@@ -482,11 +476,9 @@ def test_a_full_outbox_is_waited_out_with_the_frames(
     assert list(frames_of(shop)) == ["00002.jpg", "00004.jpg", "00006.jpg"]
 
 
-def test_frames_are_sorted_by_their_numbers(shop: Workshop) -> None:
+def test_frames_are_sorted_by_their_numbers(tmp_path: Path) -> None:
     """Up to 99,999 steps."""
-    drop(shop)
-    job: Job = shop.job()
-    store = FrameStore(shop.base / "frames", 1, write_whole, make_folder)
+    files = JobFiles(tmp_path)
     for number in (10, 9, 1000, 99_999):
-        store.show(job, progress_with(torch.zeros(1, 3, 8, 8), number), 0)
-    assert [path.stem for path in store.kept(job)] == ["00009", "00010", "01000", "99999"]
+        files.save_frame("4a", number, torch.zeros(1, 3, 8, 8))
+    assert [path.stem for path in files.frames("4a")] == ["00009", "00010", "01000", "99999"]

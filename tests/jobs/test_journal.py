@@ -17,7 +17,7 @@ from styled.degradation import Degradation
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.looking import LONGEST_WAIT_SECONDS
+from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
 from tests.jobs.conftest import Dropped, progress
 from tests.studio import let_others_in
 
@@ -85,11 +85,11 @@ def test_another_file_is_another_job(journal: Journal, changed: Dropped) -> None
 
 
 def test_the_same_file_may_come_again_once_it_has_left(journal: Journal) -> None:
-    """After `forget_input` the same file is new; of another file nothing is forgotten."""
+    """After `mark_input_gone` the same file is new; of another file nothing is forgotten."""
     journal.submit([arrival(), arrival("b.jpg")], 7.0)
     job = claimed(journal)
     journal.finish(job, JobState.DONE, 11.0)
-    journal.forget_input(job)
+    journal.mark_input_gone(job)
     assert journal.submit([arrival(), arrival("b.jpg")], 12.0) == 1
     assert journal.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
     assert [j.input for j in journal.jobs_of_input(job)] == ["a.jpg"]
@@ -124,19 +124,19 @@ def test_reasons_may_name_files_that_are_not_utf8(journal: Journal) -> None:
     """Words about such a file are kept with its bytes escaped."""
     journal.submit([arrival()], 7.0)
     job = claimed(journal)
-    journal.put_back(job, reason="caf\udce9 is gone", attempt_counts=True)
+    journal.requeue(job, reason="caf\udce9 is gone", attempt_counts=True)
     assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "caf\\xe9 is gone"
     journal.finish(job, JobState.REJECTED, 9.0, reason="caf\udce9 is bad", failure="input")
     assert journal.in_state(JobState.REJECTED, limit=1)[0].reason == "caf\\xe9 is bad"
-    journal.write_daemon(state="paused: caf\udce9")
-    assert journal.read_daemon() == {"state": "paused: caf\\xe9"}
+    journal.set_state(state="paused: caf\udce9")
+    assert journal.get_state() == {"state": "paused: caf\\xe9"}
 
 
 def test_a_reason_is_kept_on_one_line(journal: Journal) -> None:
     """Errors of libraries have several, and tables and sidecars have room for one."""
     journal.submit([arrival()], 7.0)
     job = claimed(journal)
-    journal.put_back(job, reason="shapes differ:\n  (1, 2)\r\n", attempt_counts=True)
+    journal.requeue(job, reason="shapes differ:\n  (1, 2)\r\n", attempt_counts=True)
     assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "shapes differ: (1, 2)"
     journal.finish(job, JobState.REJECTED, 9.0, reason="a\nb", remedies=["caf\udce9", "c"])
     rejected = journal.in_state(JobState.REJECTED, limit=1)[0]
@@ -152,7 +152,7 @@ def test_degradations_are_remembered(journal: Journal) -> None:
     degraded = Degradation("guard", "it rose"), Degradation("color", "caf\udce9 has no colours")
     journal.set_degraded(job, degraded)
     kept = degraded[0], Degradation("color", "caf\\xe9 has no colours")
-    journal.put_back(job, attempt_counts=True)
+    journal.requeue(job, attempt_counts=True)
     again = claimed(journal)
     assert again.degraded == kept
     journal.finish(again, JobState.DONE, 9.0)
@@ -167,7 +167,7 @@ def test_dates_beyond_64_bits_are_kept(journal: Journal, mtime_ns: int) -> None:
     job = claimed(journal)
     assert job.mtime_ns == mtime_ns
     assert journal.jobs_of_input(job) == [job]
-    journal.forget_input(job)
+    journal.mark_input_gone(job)
     assert journal.jobs_of_input(job) == []
 
 
@@ -187,7 +187,7 @@ def test_claims_come_in_order_and_count_attempts(journal: Journal) -> None:
 def test_a_waiting_job_lets_others_pass_until_it_is_due(journal: Journal) -> None:
     """`not_before` holds one job back, and `next_due` tells until when."""
     journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
-    journal.put_back(claimed(journal), not_before=20.0, attempt_counts=False)
+    journal.requeue(claimed(journal), not_before=20.0, attempt_counts=False)
     assert journal.next_due() == 0.0
     assert claimed(journal).input == "b.jpg"
     assert journal.next_due() == 20.0
@@ -202,7 +202,7 @@ def test_only_attempts_that_count_are_counted(
 ) -> None:
     """A job put back through no fault of its own is claimed as if for the first time."""
     journal.submit([arrival()], 7.0)
-    journal.put_back(claimed(journal), reason="why", failure="engine", attempt_counts=counts)
+    journal.requeue(claimed(journal), reason="why", failure="engine", attempt_counts=counts)
     job = claimed(journal)
     assert (job.attempts, job.reason, job.failure) == (attempts, "why", "engine")
 
@@ -225,9 +225,9 @@ def test_a_done_job_is_wholly_done(journal: Journal) -> None:
     journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
     for state in (JobState.DONE, JobState.REJECTED):
         job = claimed(journal)
-        journal.note_progress(job, progress(0.4))
-        journal.put_back(job, reason="once", attempt_counts=True)
-        journal.note_progress(claimed(journal), progress(0.5))
+        journal.update_progress(job, progress(0.4))
+        journal.requeue(job, reason="once", attempt_counts=True)
+        journal.update_progress(claimed(journal), progress(0.5))
         journal.finish(job, state, 12.0)
     (done,) = journal.in_state(JobState.DONE, limit=9)
     assert (done.fraction, done.reason, done.finished_at) == (1.0, None, 12.0)
@@ -241,7 +241,7 @@ def test_finished_inputs_are_listed_until_they_have_left(journal: Journal) -> No
         journal.finish(claimed(journal), JobState.DONE, 9.0)
     (job,) = journal.finished_in_inbox()
     assert job.input == "a.jpg"
-    journal.forget_input(job)
+    journal.mark_input_gone(job)
     assert journal.finished_in_inbox() == []
 
 
@@ -283,9 +283,9 @@ def test_lists_of_several_states_are_in_one_order(journal: Journal) -> None:
 
 def test_daemon_facts_are_replaced_one_by_one(journal: Journal) -> None:
     """A fact written again replaces its old value and leaves the others."""
-    journal.write_daemon(state="running", pid="4")
-    journal.write_daemon(state="stopped")
-    assert journal.read_daemon() == {"state": "stopped", "pid": "4"}
+    journal.set_state(state="running", pid="4")
+    journal.set_state(state="stopped")
+    assert journal.get_state() == {"state": "stopped", "pid": "4"}
 
 
 def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -
     journal.submit([arrival()], 7.0)
     assert reader.counts() == {JobState.QUEUED: 1}
     with pytest.raises(ResourceUnavailable, match="readonly"):
-        reader.write_daemon(state="x")
+        reader.set_state(state="x")
     reader.close()
 
 
@@ -302,9 +302,9 @@ READ_AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from styled.jobs.journal import Journal
-from styled.jobs.looking import LONGEST_WAIT_SECONDS
+from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
 os.setuid(65534)
-print(Journal.open_read_only(Path(sys.argv[1])).read_daemon()["state"])
+print(Journal.open_read_only(Path(sys.argv[1])).get_state()["state"])
 """
 
 
@@ -315,7 +315,7 @@ def test_a_user_who_may_only_read_can_look(tmp_path: Path, running: bool) -> Non
     let_others_in(tmp_path)
     path = tmp_path / "journal.sqlite3"
     journal = Journal.open(path)
-    journal.write_daemon(state="here")
+    journal.set_state(state="here")
     if not running:
         journal.close()
     ran = subprocess.run(
@@ -368,7 +368,7 @@ def finished(journal: Journal, count: int, *, in_inbox: int = 0) -> None:
         job = claimed(journal)
         journal.finish(job, JobState.DONE, float(number))
         if number <= count - in_inbox:
-            journal.forget_input(job)
+            journal.mark_input_gone(job)
 
 
 def remembered(journal: Journal) -> list[str]:
@@ -409,7 +409,7 @@ def test_what_has_ended_is_not_put_back(journal: Journal) -> None:
     journal.submit([arrival("a.jpg")], 0.0)
     job = claimed(journal)
     journal.finish(job, JobState.DONE, 5.0)
-    journal.put_back(job, attempt_counts=False)
+    journal.requeue(job, attempt_counts=False)
     found = journal.job(job.id)
     assert found is not None
     assert (found.state, found.attempts) == (JobState.DONE, 1)
@@ -421,24 +421,65 @@ def test_nobody_waits_longer_than_anybody_is_told_to(
 ) -> None:
     """A date far ahead means that the clock has been set back since."""
     journal.submit([arrival("a.jpg")], 0.0)
-    journal.put_back(claimed(journal), not_before=1000.0, attempt_counts=True)
+    journal.requeue(claimed(journal), not_before=1000.0, attempt_counts=True)
     assert (journal.claim(1000.0 - wait) is not None) is is_due
 
 
-def test_it_is_in_use_while_another_thread_is_at_it(journal: Journal) -> None:
-    """Whoever must not wait, as the watchdog, asks first."""
-    entered, may_leave = threading.Event(), threading.Event()
+def test_threads_that_wait_share_a_commit(journal: Journal) -> None:
+    """Each of them finds its own write durable; the disk was waited for far less often."""
+    journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(40)], 5.0)
+    jobs = journal._jobs("1")
+    commits: list[str] = []
+    journal._connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+    found: list[str | None] = []
 
-    def hold() -> None:
-        with journal._lock:
-            entered.set()
-            may_leave.wait(30)
+    def note(job: Job) -> None:
+        journal.reserve_original(job, Path("/archive") / job.input)
+        after = journal.job(job.id)
+        found.append(None if after is None else after.original)
 
-    assert not journal.is_in_use()
-    other = threading.Thread(target=hold)
-    other.start()
-    assert entered.wait(30)
-    assert journal.is_in_use()
-    may_leave.set()
-    other.join()
-    assert not journal.is_in_use()
+    threads = [threading.Thread(target=note, args=(job,)) for job in jobs]
+    with journal._lock:  # as during a commit to a slow disk
+        for thread in threads:
+            thread.start()
+        while len(journal._waiting) < len(jobs):
+            threading.Event().wait(0.001)
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, found)) == sorted(f"/archive/{job.input}" for job in jobs)
+    assert len(commits) == 1
+
+
+def test_what_cannot_be_written_is_told_to_each_that_waits(journal: Journal) -> None:
+    """Nobody takes the failure of a shared commit for a success."""
+    journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(5)], 5.0)
+    jobs = journal._jobs("1")
+    failures: list[str] = []
+
+    def note(job: Job) -> None:
+        try:
+            journal.reserve_original(job, Path("/archive") / job.input)
+        except ResourceUnavailable as error:
+            failures.append(error.message)
+
+    threads = [threading.Thread(target=note, args=(job,)) for job in jobs]
+    with journal._lock:
+        for thread in threads:
+            thread.start()
+        while len(journal._waiting) < len(jobs):
+            threading.Event().wait(0.001)
+        journal._connection.set_authorizer(
+            lambda action, *_: (
+                sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_UPDATE else sqlite3.SQLITE_OK
+            )
+        )
+    for thread in threads:
+        thread.join()
+    assert len(failures) == len(jobs)
+    journal._connection.set_authorizer(None)
+    note(jobs[0])
+    after = journal.job(jobs[0].id)
+    assert after is not None
+    assert after.original == f"/archive/{jobs[0].input}"

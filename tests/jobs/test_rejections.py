@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import styled
 from styled.cli.main import app
 from styled.errors import ConfigError, EngineFailure, InputRejected
-from tests.jobs.conftest import Died, Workshop, picture
+from tests.jobs.conftest import Died, JobHarness, picture
 
 REASONED = ("InputRejected", "InputIncomplete", "EngineFailure")
 """Errors that a photo's sidecar may have to explain, whatever raises them."""
@@ -26,46 +26,46 @@ def fail_with(error: BaseException) -> Callable[[int], None]:
     return at_step
 
 
-def a_text(shop: Workshop) -> None:
+def a_text(shop: JobHarness) -> None:
     shop.drop("photo.png", b"Dear diary, this is not a picture." * 9)
     shop.work()
 
 
-def a_name_with_a_line_break(shop: Workshop) -> None:
+def a_name_with_a_line_break(shop: JobHarness) -> None:
     shop.drop("a\nphoto.png", picture(size=(40, 20)))
     shop.work()
 
 
-def found_by_the_engine(shop: Workshop) -> None:
+def found_by_the_engine(shop: JobHarness) -> None:
     shop.engine.at_step = fail_with(InputRejected("it has no edges", "draw some"))
     shop.drop()
     shop.work()
 
 
-def a_picture_that_never_ends(shop: Workshop) -> None:
+def a_picture_that_never_ends(shop: JobHarness) -> None:
     shop.drop("photo.png", picture()[:-40])
     shop.work_and_wait()
 
 
-def a_loss_that_goes_astray(shop: Workshop) -> None:
+def a_loss_that_goes_astray(shop: JobHarness) -> None:
     shop.engine.at_step = fail_with(EngineFailure("the loss became nan", "lower the rate"))
     shop.drop()
     shop.work_and_wait()
 
 
-def a_format_that_is_too_small(shop: Workshop) -> None:
+def a_format_that_is_too_small(shop: JobHarness) -> None:
     shop.engine.at_step = fail_with(ConfigError("a PNG can't hold that", "be modest"))
     shop.drop()
     shop.work()
 
 
-def an_unexpected_error(shop: Workshop) -> None:
+def an_unexpected_error(shop: JobHarness) -> None:
     shop.engine.at_step = fail_with(ValueError("shapes differ:\n  (1, 2)\n  (3, 4)"))
     shop.drop()
     shop.work_and_wait()
 
 
-def a_process_that_dies(shop: Workshop) -> None:
+def a_process_that_dies(shop: JobHarness) -> None:
     shop.drop()
     for _ in range(3):
         shop.engine.at_step = fail_with(Died())
@@ -75,10 +75,10 @@ def a_process_that_dies(shop: Workshop) -> None:
     shop.work()
 
 
-def a_person_who_does_not_want_it(shop: Workshop) -> None:
+def a_person_who_does_not_want_it(shop: JobHarness) -> None:
     shop.drop()
-    shop.journal.request_cancel(shop.job())
-    shop.worker.cancel_what_waits()
+    shop.request_cancel(shop.job())
+    shop.work()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def a_person_who_does_not_want_it(shop: Workshop) -> None:
     ],
 )
 def test_a_rejection_is_one_sentence_with_remedies(
-    shop: Workshop, failure: str, happen: Callable[[Workshop], None]
+    shop: JobHarness, failure: str, happen: Callable[[JobHarness], None]
 ) -> None:
     """In the sidecar, and in `styled status` and `styled jobs` alike."""
     happen(shop)

@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import threading
+import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from styled.delivery.atomic import resource_errors
+from styled.atomic import resource_errors
 from styled.errors import EngineFailure, ResourceUnavailable
+from styled.jobs.cancelling import POLL_SECONDS
+from styled.jobs.failure_policy import MENDED_SECONDS
+from styled.jobs.io_context import History
 from styled.jobs.job import JobState
-from styled.jobs.scheduler import (
-    FIRST_STUCK_SECONDS,
-    IDLE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    TIDIED_AFTER_JOBS,
-    History,
-)
-from styled.jobs.worker import MENDED_SECONDS
-from tests.jobs.conftest import STUB, Died, LogLines, Workshop, picture
+from styled.jobs.pause import LONGEST_PAUSE_SECONDS
+from styled.jobs.requests import TidyRequest
+from styled.jobs.scheduler import IDLE_SECONDS
+from styled.jobs.upkeep import FIRST_STUCK_SECONDS, TIDIED_AFTER_JOBS
+from styled.sidecar import Sidecar
+from tests.jobs.conftest import PATIENCE_SECONDS, STUB, Died, JobHarness, LogLines, picture
 
 
 class FullDisk:
     """Makes writing into outbox, rejected and archive fail, until it is mended."""
 
-    def __init__(self, shop: Workshop, monkeypatch: pytest.MonkeyPatch, pauses: int) -> None:
+    def __init__(self, shop: JobHarness, monkeypatch: pytest.MonkeyPatch, pauses: int) -> None:
         """Be full for so many pauses."""
         self._shop = shop
         self._patch = monkeypatch
         self._left = pauses
-        for name in ("write_whole", "move_whole", "copy_whole"):
+        for name in ("atomic_write", "durable_move", "durable_copy"):
             monkeypatch.setattr(f"styled.delivery.publisher.{name}", self._refuse)
-        shop.stop.on_wait = self.wait_over
+        shop.on_wait = self.wait_over
 
     @staticmethod
     def _refuse(path: Path, data: object) -> NoReturn:
@@ -53,7 +55,7 @@ def events(logs: LogLines) -> list[str]:
     return [line["event"] for line in logs]
 
 
-def test_jobs_are_done_in_the_order_of_their_arrival(shop: Workshop) -> None:
+def test_jobs_are_done_in_the_order_of_their_arrival(shop: JobHarness) -> None:
     """First come, first painted."""
     for name in ("c.png", "a.png", "b.png"):
         shop.drop(name)
@@ -64,7 +66,7 @@ def test_jobs_are_done_in_the_order_of_their_arrival(shop: Workshop) -> None:
 
 
 def test_a_full_disk_pauses_the_queue_and_costs_nothing(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
     """While the outbox is full nothing is rejected and no attempt counted; then work goes on."""
     shop.configure("queue", max_attempts=1)
@@ -75,7 +77,7 @@ def test_a_full_disk_pauses_the_queue_and_costs_nothing(
     assert shop.states() == ["done", "done"]
     assert [job.attempts for job in shop.jobs()] == [1, 1]
     assert shop.files("rejected") == []
-    assert shop.stop.waits == [1, 2, 4, 8]
+    assert shop.waits == [1, 2, 4, 8]
     assert events(logs).count("queue.paused") == 4
     assert events(logs).count("queue.resumed") == 1
     paused = next(line for line in logs if line["event"] == "queue.paused")
@@ -83,35 +85,37 @@ def test_a_full_disk_pauses_the_queue_and_costs_nothing(
 
 
 def test_nothing_is_painted_twice_because_of_a_full_disk(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finished picture is saved before the pause and only published after it."""
     FullDisk(shop, monkeypatch, pauses=2)
     shop.drop()
     shop.work()
-    assert shop.engine.begun == [0, 3, 3]
+    assert shop.engine.begun == [0]
     assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
 
 
-def test_a_pause_can_be_seen_from_outside(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_can_be_seen_from_outside(
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it lasts the daemon's facts tell the reason, and afterwards that it runs again."""
     disk = FullDisk(shop, monkeypatch, pauses=2)
     seen: list[str] = []
 
     def look() -> None:
-        seen.append(shop.journal.read_daemon()["state"])
+        seen.append(shop.journal.get_state()["state"])
         disk.wait_over()
 
-    shop.stop.on_wait = look
+    shop.on_wait = look
     shop.drop(os.fsdecode(b"caf\xe9.png"))
     shop.work()
     assert len(seen) == 2
     assert all(state.startswith("paused: ") and "No space left" in state for state in seen)
-    assert shop.journal.read_daemon()["state"] == "running"
+    assert shop.journal.get_state()["state"] == "running"
 
 
 def test_a_pause_ends_even_if_nothing_is_left_to_do(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pause at start is over once the left-over is put away, though no job follows."""
     shop.drop()
@@ -123,30 +127,31 @@ def test_a_pause_ends_even_if_nothing_is_left_to_do(
         patch.setattr(shop.publisher, "take_original", die)
         with pytest.raises(Died):
             shop.work()
+    shop.engine.on_sync = lambda: None
     FullDisk(shop, monkeypatch, pauses=1)
-    stop = shop.stop
-    shop.scheduler.tidy()
-    assert stop.waits == [1]
+    shop.restart()
+    shop.work()
+    assert shop.waits == [1]
     assert shop.files("archive") == ["oil/photo.png"]
-    assert shop.journal.read_daemon()["state"] == "running"
+    assert shop.journal.get_state()["state"] == "running"
 
 
 def test_pauses_grow_up_to_a_minute_and_begin_again_small(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The back-off doubles to its limit, and one success resets it."""
     FullDisk(shop, monkeypatch, pauses=8)
     shop.drop("one.png")
     shop.work()
-    assert shop.stop.waits == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
+    assert shop.waits == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
     FullDisk(shop, monkeypatch, pauses=1)
     shop.drop("two.png", picture("olive"))
     shop.work()
-    assert shop.stop.waits[-1] == 1
+    assert shop.waits[-1] == 1
 
 
 def test_a_job_waits_out_a_pause_in_the_queue(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that is killed during a pause has not died at work: no attempt is counted."""
     FullDisk(shop, monkeypatch, pauses=9)
@@ -155,16 +160,17 @@ def test_a_job_waits_out_a_pause_in_the_queue(
         assert shop.states() == ["queued"]
         raise Died
 
-    shop.stop.on_wait = die
+    shop.on_wait = die
     shop.drop()
     for _ in range(5):
         with pytest.raises(Died):
             shop.work()
+        shop.restart()
     assert (shop.job().state, shop.job().attempts) == (JobState.QUEUED, 0)
 
 
 def test_a_full_archive_keeps_the_original_and_the_result(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If only the original can't be moved, the job stays done and the move is repeated."""
 
@@ -172,24 +178,24 @@ def test_a_full_archive_keeps_the_original_and_the_result(
         with resource_errors(destination):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("styled.delivery.publisher.move_whole", refuse)
+    monkeypatch.setattr("styled.delivery.publisher.durable_move", refuse)
 
     def mend() -> None:
         assert shop.states() == ["done"]
         assert shop.files("inbox") == ["photo.png"]
-        if len(shop.stop.waits) == 3:
+        if len(shop.waits) == 3:
             monkeypatch.undo()
 
-    shop.stop.on_wait = mend
+    shop.on_wait = mend
     shop.drop()
     shop.work()
-    assert shop.stop.waits == [1, 2, 4]
+    assert shop.waits == [1, 2, 4]
     assert shop.engine.begun == [0]
     assert shop.files("archive") == ["oil/photo.png"]
     assert shop.files("inbox") == []
 
 
-def test_a_missing_inbox_pauses_instead_of_cancelling(shop: Workshop) -> None:
+def test_a_missing_inbox_pauses_instead_of_cancelling(shop: JobHarness) -> None:
     """An inbox that is not mounted says nothing about its photos; they wait for it."""
     shop.drop("one.png")
     shop.drop("two.png", picture("olive"))
@@ -197,16 +203,19 @@ def test_a_missing_inbox_pauses_instead_of_cancelling(shop: Workshop) -> None:
     shop.config.inbox.rename(away)
 
     def mount() -> None:
-        if len(shop.stop.waits) == 2:
+        if len(shop.waits) == 2:
             away.rename(shop.config.inbox)
 
-    shop.stop.on_wait = mount
+    shop.on_wait = mount
+    seen: list[str] = []
+    shop.engine.at_step = lambda step: seen.append(shop.journal.get_state()["state"])
     shop.work()
-    assert shop.stop.waits == [1, 2]
+    assert shop.waits == [1, 2]
     assert shop.states() == ["done", "done"]
+    assert seen[-1] == "running"  # as soon as a photo could be read again
 
 
-def test_an_inbox_lost_while_painting_does_not_make_a_photo_come_twice(shop: Workshop) -> None:
+def test_an_inbox_lost_while_painting_does_not_make_a_photo_come_twice(shop: JobHarness) -> None:
     """The original is put away when the inbox is back, and not painted again."""
     away = shop.base / "elsewhere"
 
@@ -218,7 +227,7 @@ def test_an_inbox_lost_while_painting_does_not_make_a_photo_come_twice(shop: Wor
         away.rename(shop.config.inbox)
 
     shop.engine.at_step = unmount
-    shop.stop.on_wait = mount
+    shop.on_wait = mount
     shop.drop()
     shop.work()
     shop.rescan()
@@ -227,79 +236,95 @@ def test_an_inbox_lost_while_painting_does_not_make_a_photo_come_twice(shop: Wor
     assert shop.files("archive") == ["oil/photo.png"]
 
 
-def test_a_journal_that_fails_is_tried_again(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
-) -> None:
-    """A journal that can't be written pauses the queue at a claim and at putting back."""
-    shop.drop()
+def broken_journal(shop: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every write to the journal fail from now on."""
 
-    def refuse(*_: object, **__: object) -> NoReturn:
+    def refuse() -> NoReturn:
         raise ResourceUnavailable("the journal can't be used: disk I/O error")
 
-    for method in ("claim", "reserve_result", "put_back", "write_daemon"):
-        monkeypatch.setattr(shop.journal, method, refuse)
+    monkeypatch.setattr(shop.journal, "transaction", refuse)
+
+
+@pytest.mark.parametrize("at", ["claim", "painting", "publishing"])
+def test_a_journal_that_fails_is_tried_again(
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines, at: str
+) -> None:
+    """Whatever was to be written is written once that is possible, and nothing is done twice."""
+    publish = shop.publisher.publish_sidecar
+
+    def publish_last(path: Path, sidecar: Sidecar) -> None:
+        publish(path, sidecar)
+        broken_journal(shop, monkeypatch)
+
+    shop.drop()
+    if at == "claim":
+        broken_journal(shop, monkeypatch)
+    elif at == "painting":
+        shop.engine.at_step = lambda step: (
+            broken_journal(shop, monkeypatch) if step == 2 and not shop.waits else None
+        )
+    else:
+        monkeypatch.setattr(shop.publisher, "publish_sidecar", publish_last)
 
     def mend() -> None:
-        if len(shop.stop.waits) == 1:
-            monkeypatch.delattr(shop.journal, "claim")
-        if len(shop.stop.waits) == 4:
+        if len(shop.waits) == 3:
             monkeypatch.undo()
 
-    shop.stop.on_wait = mend
+    shop.on_wait = mend
     shop.work()
+    assert shop.waits == [1, 2, 4]
     assert shop.states() == ["done"]
     assert shop.job().attempts == 1
-    assert events(logs).count("queue.paused") == len(shop.stop.waits)
+    assert shop.engine.begun == [0]
+    assert shop.files("archive") == ["oil/photo.png"]
+    assert events(logs).count("queue.paused") == 3
 
 
 def test_a_failed_claim_is_over_once_the_queue_is_found_empty(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
     """The pause ends with the first look at the journal that succeeds, jobs or not."""
 
-    def refuse(now: float) -> NoReturn:
+    def refuse(now: float, *, is_alone: bool) -> NoReturn:
         raise ResourceUnavailable("the journal can't be used: disk I/O error")
 
     monkeypatch.setattr(shop.journal, "claim", refuse)
-    assert shop.scheduler.run_one()
-    monkeypatch.undo()
-    assert not shop.scheduler.run_one()
-    assert events(logs) == ["queue.paused", "queue.resumed"]
-    assert shop.journal.read_daemon()["state"] == "running"
+    shop.on_wait = monkeypatch.undo
+    shop.work()
+    assert events(logs) == ["engine.ready", "queue.paused", "queue.resumed"]
+    assert shop.journal.get_state()["state"] == "running"
 
 
 def test_a_stop_does_not_wait_for_the_journal(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If not even the journal can be written, a stop leaves the job for the next start to find."""
-
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise ResourceUnavailable("the journal can't be used: disk I/O error")
-
-    monkeypatch.setattr(shop.journal, "reserve_result", refuse)
-    monkeypatch.setattr(shop.journal, "put_back", refuse)
-    shop.stop.on_wait = shop.stop.set
+    shop.engine.at_step = lambda step: broken_journal(shop, monkeypatch) if step == 2 else None
+    shop.on_wait = shop.request_stop
     shop.drop()
-    shop.scheduler.run()
-    assert shop.stop.waits == [1]
+    shop.work()
+    assert shop.scheduler.is_over
+    assert shop.waits == [1]
+    monkeypatch.undo()
     shop.restart()
     shop.work()
     assert shop.states() == ["done"]
 
 
 def test_a_stop_ends_a_pause_and_leaves_the_job_in_the_queue(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopping during a pause neither waits for the disk nor counts an attempt."""
     FullDisk(shop, monkeypatch, pauses=99)
-    shop.stop.on_wait = shop.stop.set
+    shop.on_wait = shop.request_stop
     shop.drop()
-    shop.scheduler.run()
-    assert shop.stop.waits == [1]
+    shop.work()
+    assert shop.scheduler.is_over
+    assert shop.waits == [1]
     assert (shop.job().state, shop.job().attempts) == (JobState.QUEUED, 0)
 
 
-def test_jobs_of_a_dead_process_are_taken_up_again(shop: Workshop, logs: LogLines) -> None:
+def test_jobs_of_a_dead_process_are_taken_up_again(shop: JobHarness, logs: LogLines) -> None:
     """What was running when the process died is queued again at start, and then done."""
     shop.drop()
     assert shop.journal.claim(shop.now) is not None
@@ -311,96 +336,90 @@ def test_jobs_of_a_dead_process_are_taken_up_again(shop: Workshop, logs: LogLine
     assert shop.job().attempts == 2
 
 
-def test_an_idle_scheduler_sleeps_until_it_is_woken(shop: Workshop) -> None:
-    """With nothing to do it waits for new jobs, and goes to work as soon as one comes."""
-
-    def arrive() -> None:
-        if len(shop.wake.waits) == 1:
-            shop.drop()
-        else:
-            shop.stop.set()
-
-    shop.wake.on_wait = arrive
-    shop.scheduler.run()
-    assert shop.wake.waits == [IDLE_SECONDS, IDLE_SECONDS]
+def test_an_idle_scheduler_waits_in_the_queue_until_something_comes(shop: JobHarness) -> None:
+    """But for looking once a second whether another process wants something."""
+    shop.work()
+    assert shop.scheduler.seconds_to_wait() == POLL_SECONDS
+    shop.drop()
+    shop.work()
     assert shop.states() == ["done"]
 
 
-def test_an_idle_scheduler_wakes_for_the_next_waiting_job(shop: Workshop) -> None:
-    """It sleeps exactly until the first waiting job is due."""
+def test_an_idle_scheduler_wakes_for_the_next_waiting_job(shop: JobHarness) -> None:
+    """It is tried again when it is due."""
     image = shop.base / "styles/oil.png"
     image.rename(shop.base / "away.png")
     shop.drop()
-
-    def bring_back() -> None:
-        (shop.base / "away.png").rename(image)
-
-    world = [lambda: None, bring_back, shop.stop.set]
-    shop.wake.on_wait = lambda: world[len(shop.wake.waits) - 1]()
-    shop.scheduler.run()
-    assert shop.wake.waits == [MENDED_SECONDS, MENDED_SECONDS, IDLE_SECONDS]
+    shop.work()
+    (shop.base / "away.png").rename(image)
+    shop.run_for(MENDED_SECONDS - 2 * POLL_SECONDS)
+    assert shop.states() == ["queued"]
+    shop.run_for(2 * POLL_SECONDS)
     assert shop.states() == ["done"]
 
 
-def test_a_stop_ends_the_work_after_the_present_job(shop: Workshop) -> None:
+def test_a_stop_ends_the_work_after_the_present_job(shop: JobHarness) -> None:
     """Once told to stop, no further job is begun."""
-    shop.engine.at_step = lambda step: shop.stop.set()
+    shop.engine.at_step = lambda step: shop.request_stop()
     shop.drop("one.png")
     shop.drop("two.png", picture("olive"))
-    shop.scheduler.run()
+    shop.work()
+    assert shop.scheduler.is_over
     assert shop.engine.begun == [0]
     assert shop.states() == ["queued", "queued"]
 
 
-def test_finished_jobs_are_forgotten_in_time(shop: Workshop, logs: LogLines) -> None:
+def test_finished_jobs_are_forgotten_in_time(shop: JobHarness, logs: LogLines) -> None:
     """After every so many jobs, and at the start."""
     shop.history = History(seconds=1e6, jobs=50)
     shop.restart()
     for number in range(2 * TIDIED_AFTER_JOBS):
         shop.drop(f"{number}.png")
-    shop.wake.on_wait = shop.stop.set
-    shop.scheduler.run()
+    shop.work()
     assert shop.journal.counts()[JobState.DONE] == 50
     assert len(shop.files("outbox")) == 4 * TIDIED_AFTER_JOBS
     shop.advance(2e6)
     shop.restart()
+    shop.work()
     assert JobState.DONE not in shop.journal.counts()
     assert [line["event"] for line in logs].count("jobs.forgotten") == 3
 
 
-def test_it_gives_a_sign_of_life_at_every_step_and_before_every_wait(shop: Workshop) -> None:
-    """Never is it silent for longer than it has said, or than a step takes."""
-    shop.engine.at_step = lambda step: shop.advance(7.0)
-    shop.drop("one.png")
-    shop.drop("two.png", picture()[:-40])  # which waits for its rest
-    shop.wake.on_wait = lambda: shop.stop.set() if shop.now > 1_000_200 else None
-    shop.scheduler.run()
-    for (moment, rest_seconds), (following, _) in pairwise(shop.beats):
-        assert following - moment <= max(rest_seconds, 7.0)
-    assert max(rest for _, rest in shop.beats) == IDLE_SECONDS
-
-
-def test_a_pause_is_announced(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full for hours is no reason to restart the daemon."""
-
-    def full(*words: object) -> None:
-        raise ResourceUnavailable("the disk is full")
-
-    monkeypatch.setattr(shop.publisher, "publish_result", full)
-    shop.stop.on_wait = lambda: shop.stop.set() if len(shop.stop.waits) > 8 else None
+def test_an_engine_gives_a_sign_of_life_at_every_step(shop: JobHarness) -> None:
+    """And while it has nothing to do it may be silent for ever."""
     shop.drop()
-    shop.scheduler.run()
-    rests = [rest for _, rest in shop.beats if rest > 0]
-    assert rests == [float(seconds) for seconds in shop.stop.waits]
+    shop.work()
+    rests = [rest for part, _, rest in shop.beats if part == "engine-0"]
+    assert rests[-1] == math.inf
+    assert rests.count(0.0) >= shop.engine.steps
 
 
-def test_every_end_is_counted_with_what_it_took(shop: Workshop) -> None:
+def test_a_scheduler_runs_until_it_is_stopped(shop: JobHarness) -> None:
+    """By its own loop, as in a daemon."""
+    shop.engine.on_sync = lambda: None
+    shop.drop()
+    thread = threading.Thread(target=shop.scheduler.run)
+    thread.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while shop.states() != ["done"] and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    shop.request_stop()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert shop.files("archive") == ["oil/photo.png"]
+    # Before each wait it has said how long it may be silent.
+    rests = [rest for part, _, rest in shop.beats if part == "scheduler"]
+    assert rests[-1] == 0.0
+    assert 0.0 < max(rests) <= IDLE_SECONDS
+
+
+def test_every_end_is_counted_with_what_it_took(shop: JobHarness) -> None:
     """Once for each job, whatever the end was."""
     shop.engine.at_step = lambda step: shop.advance(2.0)
     shop.drop("one.png")
     shop.drop("bad.png", b"no picture")
     shop.work()
-    done, rejected = shop.endings
+    rejected, done = shop.finished
     assert (done.state, done.failure, done.steps) == ("done", None, 3)
     assert done.seconds["optimise"] == 6.0
     assert set(done.seconds) == {"waited", "prepare", "optimise", "publish"}
@@ -410,7 +429,7 @@ def test_every_end_is_counted_with_what_it_took(shop: Workshop) -> None:
     assert shop.failed_attempts == []
 
 
-def test_failed_attempts_are_counted(shop: Workshop) -> None:
+def test_failed_attempts_are_counted(shop: JobHarness) -> None:
     """Those that will be made again; the last one is an end."""
 
     def fail(step: int) -> None:
@@ -420,22 +439,22 @@ def test_failed_attempts_are_counted(shop: Workshop) -> None:
     shop.drop()
     shop.work_and_wait()
     assert shop.failed_attempts == ["engine", "engine"]
-    assert [(ending.state, ending.failure) for ending in shop.endings] == [("rejected", "engine")]
+    assert [(ending.state, ending.failure) for ending in shop.finished] == [("rejected", "engine")]
 
 
-def test_tidying_gives_signs_of_life(shop: Workshop) -> None:
+def test_tidying_gives_signs_of_life(shop: JobHarness) -> None:
     """Photos that are kept may be many, and lie on a slow drive."""
     shop.configure("output", after_success="keep")
     for number in range(5):
         shop.drop(f"{number}.png")
     shop.work()
-    before = len(shop.beats)
-    shop.scheduler.tidy()
-    assert len(shop.beats) - before == 5
+    beats: list[float] = []
+    assert TidyRequest(shop.context).run(beats.append) == (0, [])
+    assert beats == [0.0] * 5
 
 
 def test_a_photo_in_a_folder_of_somebody_else_stops_no_others(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
     """It is painted, stays where it is, and that is said; the next one is painted."""
     monkeypatch.setattr(Path, "rename", _forbidden_from("trip", Path.rename))
@@ -448,10 +467,10 @@ def test_a_photo_in_a_folder_of_somebody_else_stops_no_others(
     (stuck,) = [line for line in logs if line["event"] == "input.stuck"]
     assert "trip may not be changed" in stuck["reason"]
     # Once that is mended it leaves by itself, although there is nothing else to do.
-    world = [lambda: None, monkeypatch.undo, shop.stop.set]
-    shop.wake.on_wait = lambda: world[len(shop.wake.waits) - 1]()
-    shop.scheduler.run()
-    assert shop.wake.waits == [FIRST_STUCK_SECONDS, 2 * FIRST_STUCK_SECONDS, IDLE_SECONDS]
+    shop.run_for(FIRST_STUCK_SECONDS)
+    assert shop.files("inbox") == ["trip/a.png"]
+    monkeypatch.undo()
+    shop.run_for(2 * FIRST_STUCK_SECONDS)
     assert shop.files("inbox") == []
 
 
@@ -466,10 +485,10 @@ def _forbidden_from(folder: str, rename: Callable[[Path, Path], Path]) -> object
 
 @pytest.mark.parametrize(("blameless", "attempts"), [(False, 1), (True, 0)])
 def test_who_died_of_something_else_is_not_blamed(
-    shop: Workshop, blameless: bool, attempts: int
+    shop: JobHarness, blameless: bool, attempts: int
 ) -> None:
     """A drive that hangs makes the watchdog bite, whatever is being painted."""
     shop.drop()
     shop.journal.claim(shop.now)
-    shop.scheduler.recover(blameless=blameless)
+    shop.scheduler.recover(is_blameless=blameless)
     assert (shop.states(), shop.job().attempts) == (["queued"], attempts)

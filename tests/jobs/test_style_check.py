@@ -8,9 +8,9 @@ import pytest
 
 from styled.config import Style
 from styled.jobs import style_check
-from styled.jobs.preparation import check_style
+from styled.jobs.prepare import check_style
 from styled.jobs.style_check import StyleCheck
-from tests.jobs.conftest import LogLines, Workshop, picture
+from tests.jobs.conftest import JobHarness, LogLines, picture
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Style]:
 
 
 def test_a_broken_picture_is_decoded_again_only_once_it_has_changed(
-    shop: Workshop, logs: LogLines, decoded: list[Style]
+    shop: JobHarness, logs: LogLines, decoded: list[Style]
 ) -> None:
     """It is told once, stays the same trouble, and ends with a picture that can be read."""
     oil = shop.base / "styles/oil.png"
@@ -49,7 +49,7 @@ def test_a_broken_picture_is_decoded_again_only_once_it_has_changed(
 
 
 def test_a_picture_that_goes_is_missed_without_decoding(
-    shop: Workshop, logs: LogLines, decoded: list[Style]
+    shop: JobHarness, logs: LogLines, decoded: list[Style]
 ) -> None:
     """A drive that comes and goes: each change is told once."""
     check = StyleCheck(10**8)

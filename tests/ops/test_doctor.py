@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 
 from styled import mounts
-from styled.delivery.atomic import write_whole
+from styled.atomic import atomic_write
 from styled.mounts import Mounts
 from styled.ops.doctor import Finding, mounted, permissions, room, watches
 from tests.studio import let_others_in
@@ -236,7 +236,7 @@ def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) 
     state, inbox = folders["state"], folders["inbox"]
     record = state / "mounts.json"
     unplugged = plug(table, inbox)
-    known = Mounts(record, write_whole)
+    known = Mounts(record, atomic_write)
     for folder in folders.values():
         known.require_mounted(folder)
     content = record.read_bytes()

@@ -31,7 +31,8 @@ FULL = Standing(
     paused=True,
     degraded=('polled: "it" is\non a\\drive', "no GPU"),
     silent=("intake", "scheduler"),
-    steps_per_second=2.5,
+    steps_per_second={"engine-0": 2.5, "engine-1": 4.0},
+    engines={"engine-0": True, "engine-1": True, "engine-2": False},
     free_bytes={"inbox": 10**9, "outbox": 5},
 )
 
@@ -196,7 +197,10 @@ def test_everything_that_stands_is_a_gauge() -> None:
     assert value(text, "styled_alive_timestamp_seconds") == NOW
     assert value(text, "styled_last_success_timestamp_seconds") == NOW - 30.0
     assert value(text, "styled_queue_paused") == 1
-    assert value(text, "styled_steps_per_second") == 2.5
+    assert value(text, "styled_steps_per_second", engine="engine-0") == 2.5
+    assert value(text, "styled_steps_per_second", engine="engine-1") == 4.0
+    assert value(text, "styled_engine_up", engine="engine-1") == 1
+    assert value(text, "styled_engine_up", engine="engine-2") == 0
     assert values(text, "styled_degraded") == [
         ({"reason": printable(reason)}, 1) for reason in FULL.degraded
     ]
@@ -235,12 +239,12 @@ def test_standing_is_asked_each_time_that_somebody_looks() -> None:
 
     def standing() -> Standing:
         asked.append(1)
-        return Standing(steps_per_second=float(len(asked)))
+        return Standing(steps_per_second={"engine-0": float(len(asked))})
 
     metrics = Metrics(standing, ["swirls"], lambda: NOW)
     assert asked == []
     for times in (1, 2, 3):
-        assert value(metrics.text(), "styled_steps_per_second") == times
+        assert value(metrics.text(), "styled_steps_per_second", engine="engine-0") == times
 
 
 def test_a_name_that_is_not_utf_8_is_escaped() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from styled.delivery.atomic import write_whole
+from styled.atomic import atomic_write
 from styled.errors import ResourceUnavailable
 from styled.ops.metrics_file import LONGEST_SECONDS, MetricsFile
 
@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def file(tmp_path: Path, clock: Clock) -> MetricsFile:
-    return MetricsFile(tmp_path / "metrics.prom", write_whole, clock)
+    return MetricsFile(tmp_path / "metrics.prom", atomic_write, clock)
 
 
 def test_what_has_not_changed_is_written_every_ten_minutes(
@@ -74,7 +74,7 @@ def test_what_could_not_be_written_is_tried_again(tmp_path: Path, clock: Clock) 
     def write(path: Path, data: bytes) -> None:
         if is_full.pop(0):
             raise ResourceUnavailable("the disk is full")
-        write_whole(path, data)
+        atomic_write(path, data)
 
     file = MetricsFile(tmp_path / "metrics.prom", write, clock)
     with pytest.raises(ResourceUnavailable):

@@ -1,0 +1,181 @@
+"""Turns the steps of a painting into the events that its task asks for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from math import inf
+from statistics import median
+
+from styled.degradation import Degradation
+from styled.engine.checkpoint import Checkpoint, checkpoint_pieces
+from styled.engine.progress import Progress as Step
+from styled.engine.progress import Stylized
+from styled.engine.scales import resize
+from styled.engine_api import (
+    CheckpointPiece,
+    Degraded,
+    EngineEvent,
+    Frame,
+    Painted,
+    PaintTask,
+    PixelSize,
+    Preview,
+    Progress,
+    Stopped,
+)
+
+LATEST_STEPS = 15
+"""So many steps tell how long one takes just now."""
+
+SAVING_SHARE = 10
+"""Between two checkpoints at least so many times the seconds go by that one takes to save."""
+
+SLOW_STEP_SECONDS = 2.0
+"""After such a step a checkpoint is due at once: the next step may be too long for a stop."""
+
+
+class TaskRun:
+    """One run of one task.
+
+    Times include what the consumer of the events does between two of them: a checkpoint takes as
+    long as it takes to write its pieces.
+    """
+
+    def __init__(
+        self,
+        task: PaintTask,
+        fingerprint: str,
+        resume: Checkpoint | None,
+        is_stopped: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        """Report as `task` asks; `is_stopped` is asked after each step."""
+        self._task = task
+        self._fingerprint = fingerprint
+        self._is_stopped = is_stopped
+        self._clock = clock
+        self._resumed = resume is not None
+        # Steps taken at each scale so far.
+        self._steps = {} if resume is None else {int(row[0]): int(row[1]) for row in resume.trace}
+        self._scale: tuple[int, PixelSize] | None = None
+        self._first_step_seconds = 0.0
+        self._latest: deque[float] = deque(maxlen=LATEST_STEPS)
+
+    def events(self, painting: Generator[Step, None, Stylized]) -> Iterator[EngineEvent]:
+        """Drive a painting to its end, or until it is stopped."""
+        task, clock = self._task, self._clock
+        stepped_at = saved_at = clock()
+        reported_at = previewed_at = -inf
+        saving_seconds = 0.0
+        step: Step | None = None
+        degradations: tuple[Degradation, ...] = ()
+        while True:
+            try:
+                step = next(painting)
+            except StopIteration as ended:
+                if step is not None and not step.finished:  # it was ended for lack of memory
+                    yield replace(self._progress(step), finished=True)
+                yield self._painted(ended.value)
+                return
+            now = clock()
+            seconds = now - stepped_at
+            self._note_step(step, seconds)
+            if step.degraded != degradations:
+                degradations = step.degraded
+                yield Degraded(degradations)
+            yield from self._frame(step)
+            is_stopped = self._is_stopped()
+            if is_stopped or self._is_save_due(now - saved_at, seconds, saving_seconds):
+                begun = clock()
+                yield from _checkpoint(step, self._fingerprint)
+                saved_at = clock()
+                saving_seconds = saved_at - begun
+            if is_stopped:
+                yield Stopped()
+                return
+            if step.finished or now - reported_at >= task.progress_seconds:
+                reported_at = now
+                yield self._progress(step)
+            if task.preview_seconds is not None and now - previewed_at >= task.preview_seconds:
+                previewed_at = now
+                yield from _preview(step, task.preview_px)
+            stepped_at = clock()
+
+    def _is_save_due(self, elapsed: float, step_seconds: float, saving_seconds: float) -> bool:
+        every = self._task.checkpoint_seconds
+        if every is None:
+            return False
+        interval = 0.0 if step_seconds >= SLOW_STEP_SECONDS else every
+        # A large picture's state takes long to write: most of the time is for painting.
+        return elapsed >= max(interval, SAVING_SHARE * saving_seconds)
+
+    def _note_step(self, step: Step, seconds: float) -> None:
+        scale = step.scale, PixelSize(step.width, step.height)
+        if scale != self._scale:  # the next one, or memory has made it smaller
+            self._scale, self._first_step_seconds = scale, seconds
+            self._latest.clear()
+        else:
+            self._latest.append(seconds)
+        self._steps[step.scale] = step.step
+
+    def _progress(self, step: Step) -> Progress:
+        return Progress(
+            plan=tuple(PixelSize(*size) for size in step.plan),
+            budget=tuple(step.steps_at(scale) for scale in range(1, step.scales + 1)),
+            scale=step.scale,
+            step=step.step,
+            finished=step.finished,
+            loss=step.losses.total,
+            first_step_seconds=self._first_step_seconds,
+            step_seconds=median(self._latest) if self._latest else None,
+        )
+
+    def _frame(self, step: Step) -> Iterator[Frame]:
+        every = self._task.frame_every_steps
+        number = sum(n for scale, n in self._steps.items() if scale <= step.scale)
+        if every is None or number % every:
+            return
+        # An image of NaNs, just before it is rolled back, or no memory: a frame is no reason to
+        # fail, and what is lasting will say so again.
+        try:
+            image = resize(step.preview(self._task.frame_px), *self._frame_size(step))
+        except (RuntimeError, MemoryError, ValueError):
+            return
+        yield Frame(number, image)
+
+    def _frame_size(self, step: Step) -> PixelSize:
+        """Return the result's size, no longer than asked for, even as video codecs want it."""
+        width, height = step.plan[-1]
+        factor = min(1.0, self._task.frame_px / max(width, height))
+        return PixelSize(*(max(2, round(edge * factor / 2) * 2) for edge in (width, height)))
+
+    def _painted(self, stylized: Stylized) -> Painted:
+        return Painted(
+            image=stylized.image,
+            trace=stylized.trace,
+            degradations=stylized.degraded,
+            tile_px=stylized.tile_px,
+            precision=stylized.precision,
+            detail_steps=stylized.detail_steps,
+            resumed=self._resumed,
+        )
+
+
+def _checkpoint(step: Step, fingerprint: str) -> Iterator[CheckpointPiece]:
+    """Yield the pieces of a checkpoint, each as soon as the next is known to follow it."""
+    pieces = checkpoint_pieces(step.checkpoint(), fingerprint)
+    data = next(pieces)
+    for following in pieces:
+        yield CheckpointPiece(data, is_last=False)
+        data = following
+    yield CheckpointPiece(data, is_last=True)
+
+
+def _preview(step: Step, long_edge_px: int) -> Iterator[Preview]:
+    try:
+        image = step.preview(long_edge_px)
+    except (RuntimeError, MemoryError, ValueError):  # as for a frame
+        return
+    yield Preview(image)

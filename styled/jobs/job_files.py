@@ -1,0 +1,231 @@
+"""Files of unfinished jobs, below the state folder: checkpoints, previews and frames."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, TYPE_CHECKING
+
+import structlog
+
+from styled.atomic import AtomicWriter, atomic_write, make_folder
+from styled.degradation import Degradation
+from styled.engine_api import EngineInfo, Painted, PaintTask, TraceRow
+from styled.errors import ResourceUnavailable
+from styled.files import readable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = structlog.get_logger()
+
+PREVIEW_PX = 256
+PREVIEW_QUALITY = 80
+FRAME_PX = 1920
+FRAME_QUALITY = 90
+
+
+class JobFiles:
+    """Keeps what is known of jobs by their ids. None of it is needed: failures are only logged."""
+
+    def __init__(self, state: Path) -> None:
+        """Keep the files in folders below `state`."""
+        self._checkpoints = state / "checkpoints"
+        self._previews = state / "previews"
+        self._frames = state / "frames"
+
+    # Checkpoints
+
+    def checkpoint_writer(self, job_id: str) -> CheckpointWriter:
+        """Return what takes the pieces of the job's checkpoints, one after the other."""
+        return CheckpointWriter(self._checkpoint(job_id))
+
+    def open_checkpoint(self, job_id: str) -> IO[bytes] | None:
+        """Open the job's last checkpoint, None where there is none."""
+        try:
+            return open(self._checkpoint(job_id), "rb")  # for the caller to close
+        except OSError:
+            return None
+
+    def _checkpoint(self, job_id: str) -> Path:
+        return self._checkpoints / f"{job_id}.ckpt"
+
+    # Paintings that could not be published
+
+    def save_painting(self, task: PaintTask, engine: EngineInfo, painted: Painted) -> None:
+        """Keep what was painted, so that it is not painted twice.
+
+        Args:
+            task: What it is a result of.
+            engine: What painted it.
+            painted: The result.
+        """
+        import torch
+
+        from styled.engine.checkpoint import task_fingerprint
+
+        path = self._painting(task.job_id)
+        parts = {field.name: getattr(painted, field.name) for field in fields(painted)}
+        parts["degradations"] = [asdict(one) for one in painted.degradations]
+        parts["trace"] = [tuple(row) for row in painted.trace]
+        work = task_fingerprint(task, engine.weights_sha256), repr(engine)
+        content = {"work": work, "painted": parts}
+        try:
+            make_folder(path.parent)
+            writer = AtomicWriter(path)
+            torch.save(content, _Stream(writer))  # type: ignore[arg-type]  # it only writes
+            writer.commit()
+        except ResourceUnavailable as error:
+            log.warning("painting.not_kept", reason=error.message)
+
+    def load_painting(self, task: PaintTask, engine: EngineInfo) -> Painted | None:
+        """Return what was kept of this very task, painted by such an engine, if anything was."""
+        path = self._painting(task.job_id)
+        if not path.exists():
+            return None
+        import torch
+
+        from styled.engine.checkpoint import task_fingerprint
+
+        try:
+            content = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            log.warning("painting.ignored", reason=str(error))
+            return None
+        if content["work"] != (task_fingerprint(task, engine.weights_sha256), repr(engine)):
+            return None
+        parts = content["painted"]
+        parts["degradations"] = tuple(Degradation(**one) for one in parts["degradations"])
+        parts["trace"] = tuple(TraceRow(*row) for row in parts["trace"])
+        return Painted(**parts)
+
+    def _painting(self, job_id: str) -> Path:
+        return self._checkpoints / f"{job_id}.painting"
+
+    # Previews
+
+    def save_preview(self, job_id: str, image: Tensor) -> Path | None:
+        """Replace the job's preview; return where it is, None where it could not be written.
+
+        Args:
+            image: 1x3xHxW, sRGB in [0, 1].
+        """
+        from styled import photos
+
+        path = self._previews / f"{job_id}.jpg"
+        try:
+            make_folder(self._previews)
+            atomic_write(path, photos.encode(image, "jpeg", PREVIEW_QUALITY))
+        # An image may be full of NaNs, just before the guard rolls it back.
+        except (ResourceUnavailable, ValueError, RuntimeError, MemoryError) as error:
+            log.debug("preview.failed", reason=str(error))
+            return None
+        return path
+
+    # Frames
+
+    def save_frame(self, job_id: str, number: int, image: Tensor) -> None:
+        """Keep a frame, numbered by its step; `image` as for a preview."""
+        from styled import photos
+
+        path = self._frames / job_id / f"{number:05}.jpg"
+        try:
+            make_folder(path.parent)
+            atomic_write(path, photos.encode(image, "jpeg", FRAME_QUALITY))
+        except (ResourceUnavailable, ValueError, RuntimeError, MemoryError) as error:
+            log.warning("frame.failed", reason=str(error), path=readable(path))
+
+    def frames(self, job_id: str) -> list[Path]:
+        """Return the job's frames, in order."""
+        return sorted((self._frames / job_id).glob("*.jpg"))
+
+    def drop_frames(self, job_id: str) -> None:
+        """Delete the job's frames: it begins anew."""
+        shutil.rmtree(self._frames / job_id, ignore_errors=True)
+
+    # Both
+
+    def drop(self, job_id: str) -> None:
+        """Delete all files of a job that has ended."""
+        _delete(self._checkpoint(job_id))
+        _delete(self._painting(job_id))
+        _delete(self._previews / f"{job_id}.jpg")
+        self.drop_frames(job_id)
+
+    def sweep(self, keep: Collection[str]) -> None:
+        """Delete the files of all jobs but those in `keep`, and all previews."""
+        for path in (*self._checkpoints.glob("*.ckpt"), *self._checkpoints.glob("*.painting")):
+            if path.stem not in keep:
+                _delete(path)
+        for path in self._previews.glob("*.jpg"):
+            _delete(path)
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._frames):
+                if name not in keep:
+                    shutil.rmtree(self._frames / name, ignore_errors=True)
+
+
+class CheckpointWriter:
+    """Writes checkpoints piece by piece; each replaces the one before once it is whole.
+
+    A checkpoint that can't be written is logged and nothing else: it would only have saved time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write to `path`."""
+        self._path = path
+        self._writer: AtomicWriter | None = None
+        self._has_failed = False
+
+    def write(self, piece: bytes, *, is_last: bool) -> bool:
+        """Take a piece; return whether a checkpoint has become whole by it."""
+        try:
+            if not self._has_failed:
+                if self._writer is None:
+                    make_folder(self._path.parent)  # somebody may have tidied up
+                    self._writer = AtomicWriter(self._path)
+                self._writer.write(piece)
+                if is_last:
+                    self._writer.commit()
+        except ResourceUnavailable as error:
+            self._has_failed = True
+            self.discard()
+            log.warning("checkpoint.failed", reason=error.message)
+        if not is_last:
+            return False
+        is_whole = not self._has_failed
+        self._writer, self._has_failed = None, False
+        return is_whole
+
+    def discard(self) -> None:
+        """Give up what has been written since the last whole checkpoint."""
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
+
+
+class _Stream:
+    """What `torch.save` writes to."""
+
+    def __init__(self, writer: AtomicWriter) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> int:
+        self._writer.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        # It only takes up space, which is no reason to fail a job that is done.
+        log.warning("job_file.kept", path=readable(path), reason=error.strerror)

@@ -1,0 +1,38 @@
+"""What the log says of jobs: which one a line belongs to, and each scale that is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+import structlog
+
+from styled.engine_api import Progress
+from styled.files import readable
+from styled.jobs.job import Job
+
+log = structlog.get_logger()
+
+
+def log_context_of(job: Job) -> dict[str, str]:
+    """Return what names a job in the log."""
+    return {"job": job.id, "input": readable(job.input), "style": job.style}
+
+
+def job_log_context(context: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Add this to every line that is logged in this thread while the context lasts."""
+    return structlog.contextvars.bound_contextvars(**context)
+
+
+def log_scale(progress: Progress) -> None:
+    """Log the end of a scale, so that a job that takes an hour can be followed."""
+    log.info(
+        "scale.finished",
+        scale=progress.scale,
+        scales=progress.scales,
+        width=progress.size.width,
+        height=progress.size.height,
+        steps=progress.step,
+        loss=round(progress.loss, 6),
+        fraction=round(progress.fraction, 3),
+    )

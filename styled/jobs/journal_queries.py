@@ -1,0 +1,258 @@
+"""Looking into the journal: what there is to do, what was done, and what runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+from typing import Literal, Self
+
+from styled.degradation import Degradation
+from styled.errors import JournalDamaged
+from styled.jobs.job import WAITING, Job, JobProgress, JobState, Phase
+from styled.jobs.journal_schema import open_existing_database, sqlite_errors
+
+COLUMNS = ", ".join(field.name for field in fields(Job))
+_LAST_CHANGE = "coalesce(finished_at, started_at, submitted_at)"  # as the index has it
+_PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
+
+PathColumn = Literal["input", "result", "original"]
+
+LONGEST_WAIT_SECONDS = 3600.0
+"""No job is ever told to wait longer: if one seems to, the clock has been set back."""
+
+NEXT_TO_CLAIM = (
+    "SELECT seq FROM jobs WHERE state = 'queued' AND NOT cancel_requested"
+    " AND (not_before <= ? OR not_before > ?) ORDER BY seq LIMIT 1"
+)
+
+FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
+
+
+class JournalReader:
+    """All jobs, to look at. Safe to use from several threads."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use `open_read_only` instead."""
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open_read_only(cls, path: Path) -> Self:
+        """Open an existing journal, which a daemon may be using.
+
+        Raises:
+            JournalDamaged, ResourceUnavailable: as `open_existing_database`.
+        """
+        return cls(open_existing_database(path, read_only=True))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def job(self, job_id: str) -> Job | None:
+        """Return a job by its id."""
+        found = self._jobs("id = ?", (job_id,))
+        return found[0] if found else None
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        return {JobState(state): count for state, count in rows}
+
+    def count(self, state: JobState) -> int:
+        """Return how many jobs are in one state."""
+        return int(self._row("SELECT count(*) FROM jobs WHERE state = ?", (state,)) or 0)
+
+    def has_work(self) -> bool:
+        """Tell whether a job is queued that does not wait for something to be mended."""
+        return bool(
+            self._row(
+                "SELECT 1 FROM jobs WHERE state = 'queued'"
+                " AND (failure IS NULL OR failure != ?) LIMIT 1",
+                (WAITING,),
+            )
+        )
+
+    def unfinished_ids(self) -> set[str]:
+        """Return the ids of all jobs that are still to be done."""
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
+            return {job_id for (job_id,) in rows}
+
+    def in_state(
+        self,
+        *states: JobState,
+        limit: int,
+        newest_first: bool = False,
+        style: str | None = None,
+    ) -> list[Job]:
+        """Return jobs in any of the states, in the order of the queue or the newest first.
+
+        Args:
+            states: One at least.
+            limit: How many at most; -1: all.
+            newest_first: By when they ended, were begun or arrived.
+            style: Only those in this style.
+        """
+        order = f"{_LAST_CHANGE} DESC" if newest_first else "seq"
+        only = "" if style is None else " AND style = ?"
+        # An index has the jobs of one state in order. Of several states it takes the first few of
+        # each, in one statement: a job that passes from one to the other meanwhile is seen once.
+        of_a_state = f"SELECT seq FROM jobs WHERE state = ?{only} ORDER BY {order} LIMIT ?"
+        first_of_each = " UNION ALL ".join([f"SELECT seq FROM ({of_a_state})"] * len(states))
+        values = ((state, *(() if style is None else (style,)), limit) for state in states)
+        return self._jobs(
+            f"seq IN ({first_of_each}) ORDER BY {order} LIMIT ?", (*chain(*values), limit)
+        )
+
+    def get_state(self) -> dict[str, str]:
+        """Return what `set_state` remembers."""
+        with self._reading() as cursor:
+            return dict(cursor.execute("SELECT key, value FROM daemon_state").fetchall())
+
+    def next_to_claim(self, now: float) -> Job | None:
+        """Return the job that `Journal.claim` would take."""
+        found = self._jobs(f"seq = ({NEXT_TO_CLAIM})", (now, now + LONGEST_WAIT_SECONDS))
+        return found[0] if found else None
+
+    def next_due(self) -> float | None:
+        """Return when the next queued job may be claimed, or None where none is queued."""
+        return self._row(
+            "SELECT min(not_before) FROM jobs WHERE state = 'queued' AND NOT cancel_requested"
+        )
+
+    def jobs_of_input(self, job: Job) -> list[Job]:
+        """Return all jobs of the same input, `job` among them."""
+        return self.jobs_of_file(job.input, job.size, job.mtime_ns)
+
+    def jobs_of_file(self, path: str, size: int, mtime_ns: int) -> list[Job]:
+        """Return the jobs of a file that lies in the inbox now, the oldest first."""
+        return self._jobs(
+            "in_inbox AND input = ? AND size = ? AND mtime_ns = ? ORDER BY seq",
+            (os.fsencode(path), size, str(mtime_ns)),
+        )
+
+    def finished_in_inbox(self) -> list[Job]:
+        """Return one finished job for each input that should have left the inbox by now."""
+        return self._jobs(
+            "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
+        )
+
+    def missing_from_gallery(self, limit: int) -> list[Job]:
+        """Return ended jobs that the gallery does not show yet, those that ended first first.
+
+        What was rejected lies in its place once it has left the inbox.
+        """
+        return self._jobs(
+            "NOT in_gallery AND finished_at IS NOT NULL"
+            " AND (state = 'done' OR (NOT in_inbox AND original IS NOT NULL))"
+            " ORDER BY finished_at LIMIT ?",
+            (limit,),
+        )
+
+    def waiting_by_style(self) -> dict[str, dict[JobState, int]]:
+        """Return, for each style that has any, how many jobs are queued and running."""
+        with self._reading() as cursor:
+            rows = cursor.execute(
+                "SELECT style, state, count(*) FROM jobs INDEXED BY jobs_waiting"
+                " WHERE state IN ('queued', 'running') GROUP BY style, state ORDER BY style"
+            ).fetchall()
+        found: dict[str, dict[JobState, int]] = {}
+        for style, state, count in rows:
+            found.setdefault(style, {})[JobState(state)] = count
+        return found
+
+    def oldest_waiting(self) -> float | None:
+        """Return when the oldest job that is still to be done was submitted."""
+        return self._row(
+            "SELECT submitted_at FROM jobs INDEXED BY jobs_oldest"
+            " WHERE state IN ('queued', 'running') ORDER BY submitted_at LIMIT 1"
+        )
+
+    def last_finished(self, state: JobState) -> float | None:
+        """Return when the last job ended in `state`."""
+        found = self.in_state(state, limit=1, newest_first=True)
+        return found[0].finished_at if found else None
+
+    def place_in_queue(self, job: Job) -> int:
+        """Return how many jobs are before a queued one, by arrival."""
+        before = self._row(
+            "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
+            " AND seq < (SELECT seq FROM jobs WHERE id = ?)",
+            (job.id,),
+        )
+        return int(before or 0)
+
+    def jobs_about(self, column: PathColumn, path: str) -> list[Job]:
+        """Return the jobs with this path in a column, the newest first."""
+        return self._jobs(f"{column} = ? ORDER BY seq DESC", (os.fsencode(path),))
+
+    def cancel_requests(self, limit: int = -1) -> list[Job]:
+        """Return jobs that are to be cancelled and have not ended, at most `limit` unless -1."""
+        return self._jobs(
+            "cancel_requested AND state IN ('queued', 'running') ORDER BY seq LIMIT ?", (limit,)
+        )
+
+    def count_changes_by_others(self) -> int:
+        """Return a number that differs once another process has written to the journal."""
+        return int(self._row("PRAGMA data_version") or 0)
+
+    # SQLite
+
+    def _jobs(self, where: str, values: tuple[object, ...] = ()) -> list[Job]:
+        with self._reading() as cursor:
+            rows = cursor.execute(f"SELECT {COLUMNS} FROM jobs WHERE {where}", values).fetchall()
+        try:
+            return [job_of(row) for row in rows]
+        except (ValueError, TypeError) as error:  # such as no number where there was one
+            raise JournalDamaged(
+                f"the journal is damaged: {error}",
+                "stop styled, move the journal away, and start it: it makes a new one of what "
+                "lies in the inbox and the outbox",
+            ) from error
+
+    def _row(self, statement: str, values: tuple[object, ...] = ()) -> float | None:
+        with self._reading() as cursor:
+            row: tuple[float | None, ...] | None = cursor.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Cursor]:
+        with self._lock, sqlite_errors():
+            yield self._connection.cursor()
+
+
+def job_of(row: tuple[object, ...]) -> Job:
+    values = {
+        field.name: os.fsdecode(value)
+        if field.name in _PATH_COLUMNS and isinstance(value, bytes)
+        else value
+        for field, value in zip(fields(Job), row, strict=True)
+    }
+    values["state"] = JobState(str(values["state"]))
+    values["mtime_ns"] = int(str(values["mtime_ns"]))
+    values["progress"] = _progress(values["progress"])
+    values["cancel_requested"] = bool(values["cancel_requested"])
+    values["phase"] = None if values["phase"] is None else Phase(str(values["phase"]))
+    values["is_suspect"] = bool(values["is_suspect"])
+    values["degraded"] = tuple(Degradation(**one) for one in json.loads(str(values["degraded"])))
+    values["remedies"] = tuple(json.loads(str(values["remedies"])))
+    return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order
+
+
+def _progress(text: object) -> JobProgress | None:
+    """Return progress as it was noted, None where it was by another version."""
+    if text is None:
+        return None
+    with suppress(ValueError, TypeError):
+        return JobProgress(**json.loads(str(text)))
+    return None

@@ -1,0 +1,250 @@
+"""The life of jobs: what each event makes of them.
+
+Nothing is written, begun or handed on here. All that is collected, for the scheduler to make
+durable at the end of its turn and then to send out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+from styled.config import Style
+from styled.degradation import Degradation
+from styled.engine_api import EngineInfo, Painted, Progress
+from styled.errors import StyledError
+from styled.files import readable
+from styled.jobs.endings import Endings
+from styled.jobs.engine_slot import Assignment
+from styled.jobs.eta import EtaEstimator, EtaHistories, Kind
+from styled.jobs.input_cleanup import STYLE_REMOVED
+from styled.jobs.io_context import IoContext
+from styled.jobs.job import Job, JobProgress, JobState, Phase
+from styled.jobs.job_log import job_log_context, log_context_of, log_scale
+from styled.jobs.pending import Pending
+from styled.jobs.prepare_request import (
+    AlreadyPublished,
+    InputGone,
+    NotPublished,
+    PrepareRequest,
+    PrepareResult,
+    Ready,
+    TooLargeBeside,
+)
+from styled.jobs.publication import Publication, Published
+from styled.jobs.requests import PublishRequest
+from styled.jobs.running import Ending, RunningJob, RunningJobs
+
+log = structlog.get_logger()
+
+PREVIEW_SECONDS = 5.0
+"""How often a running job's preview is made."""
+
+
+class Lifecycle:
+    """All running jobs, from their claim until they are published.
+
+    Attributes:
+        running: The jobs.
+        service_degraded: What the service does without just now.
+    """
+
+    def __init__(
+        self, context: IoContext, running: RunningJobs, pending: Pending, endings: Endings
+    ) -> None:
+        """Add to `pending` what follows, and leave to `endings` how jobs end."""
+        self._context = context
+        self._journal = context.journal
+        self._pending = pending
+        self._endings = endings
+        self._histories = EtaHistories()
+        self._runs = count(1)
+        self.running = running
+        self.service_degraded: tuple[Degradation, ...] = ()
+
+    # Preparing
+
+    def begin(self, job: Job, style: Style | None) -> None:
+        """Begin with a job that has just been claimed."""
+        with job_log_context(log_context_of(job)):
+            log.info("job.claimed", attempt=job.attempts)
+        is_beside = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))
+        running = RunningJob(job, style, is_alone=job.is_suspect)
+        running.prepare_since = self._context.clock()
+        self.running.add(running)
+        # It may have died of its very last step: before anything is held against it, look.
+        if job.attempts > self._context.config.queue.max_attempts:
+            style = None
+        self._request(running, PrepareRequest(job, self._context, style, is_beside))
+
+    def prepare_deferred(self, running: RunningJob) -> None:
+        """Prepare a job that is too large to be prepared beside others, now that it is alone."""
+        running.is_deferred = False
+        self._request(
+            running, PrepareRequest(running.job, self._context, running.style, is_beside=False)
+        )
+
+    def prepared(self, running: RunningJob, result: PrepareResult) -> None:
+        """Take what has become of preparing a job."""
+        job = running.job
+        match result:
+            case AlreadyPublished():
+                self._endings.finish(running, JobState.DONE)
+                log.info("job.found_published", result=readable(job.result or ""),
+                         attempts=job.attempts)  # fmt: skip
+            case _ if running.is_cancelled:
+                self._endings.cancel(running)
+            case NotPublished():
+                self._cannot_begin(running)
+            case InputGone(reason):
+                self._endings.end(running, Ending(JobState.CANCELLED, reason))
+            case TooLargeBeside():
+                running.is_deferred = True
+            case Ready(prepared, degraded, publishes_alone, stamps):
+                running.prepared, running.publishes_alone = prepared, publishes_alone
+                running.stamps = stamps
+                running.degradations.note("inputs", degraded)
+                self._set_phase(running, Phase.READY)
+
+    def _cannot_begin(self, running: RunningJob) -> None:
+        job = running.job
+        if running.style is None:
+            reason = f'the style "{job.style}" is no longer configured'
+            remedy = "configure it again, and the photo is painted in it"
+            self._endings.end(running, Ending(JobState.CANCELLED, reason, STYLE_REMOVED, (remedy,)))
+            return
+        begun = job.attempts - 1
+        running.job = replace(job, attempts=begun)  # this attempt ends before it begins
+        self._endings.reject(
+            running,
+            StyledError(
+                f"the program died while it worked on this, which was begun "
+                f"{begun} {'time' if begun == 1 else 'times'}",
+                "see the log for the cause, then drop the photo again",
+            ),
+            "crash",
+        )
+
+    # Painting
+
+    def assign(self, running: RunningJob, slot: str, info: EngineInfo) -> int:
+        """Have a slot paint a prepared job; return the number of the assignment."""
+        prepared, config = running.prepared, self._context.config
+        assert prepared is not None, "only what is ready is painted"
+        running.slot, running.engine, running.run = slot, info, next(self._runs)
+        self.running.note_run(running)
+        running.paint_since = self._context.clock()
+        self.note_degraded(running)
+        task = replace(
+            prepared.task(running.job.id),
+            checkpoint_seconds=config.queue.checkpoint_seconds,
+            preview_seconds=PREVIEW_SECONDS,
+            frame_every_steps=config.output.keep_frames,
+        )
+        context = log_context_of(running.job)
+        assignment = Assignment(running.run, task, context, running.stamps)
+        self._pending.assignments.append((slot, assignment))
+        self._set_phase(running, Phase.PAINTING, slot)
+        return running.run
+
+    def note_degraded(self, running: RunningJob, painting: tuple[Degradation, ...] = ()) -> None:
+        """Remember in which ways a job's result will be less than what was asked for."""
+        known = running.degradations
+        if running.engine is not None:
+            known.note("service", (*running.engine.degraded, *self.service_degraded))
+        known.note("painting", painting)
+        if known.all() != running.job.degraded:
+            running.job = replace(running.job, degraded=known.all())
+            self._pending.write(self._journal.set_degraded, running.job, known.all())
+
+    def progressed(self, running: RunningJob, progress: Progress) -> None:
+        """Take where a painting stands."""
+        if progress.finished:
+            log_scale(progress)
+        if running.eta is None or running.eta_kind is None:
+            assert running.prepared is not None, "it is painted"
+            assert running.engine is not None, "likewise"
+            recipe, device = running.prepared.recipe, running.engine.device_model
+            running.eta_kind = Kind.of(recipe, device, progress.plan[-1])
+            running.eta = EtaEstimator(self._histories.find(recipe, running.eta_kind))
+        running.eta.note(progress)
+        running.progress = JobProgress(
+            fraction=progress.fraction,
+            scale=progress.scale,
+            scales=progress.scales,
+            width=progress.size.width,
+            height=progress.size.height,
+            step=progress.step,
+            steps=progress.steps,
+            loss=progress.loss,
+            step_seconds=progress.step_seconds,
+            seconds_left=running.eta.seconds_left(),
+            preview=running.preview,
+        )
+        self._pending.write(self._journal.update_progress, running.job, running.progress)
+
+    def previewed(self, running: RunningJob, path: Path) -> None:
+        """Take where the preview of a painting is."""
+        is_new, running.preview = running.preview is None, readable(path)
+        if is_new and running.progress is not None:
+            running.progress = replace(running.progress, preview=running.preview)
+            self._pending.write(self._journal.update_progress, running.job, running.progress)
+
+    def painted(self, running: RunningJob, painted: Painted) -> None:
+        """Have a finished painting published."""
+        if running.is_cancelled:
+            self._endings.cancel(running)
+            return
+        if running.eta is not None and running.eta_kind is not None:
+            self._histories.learn(running.eta_kind, running.eta.learnt())
+        self.note_degraded(running, painted.degradations)
+        assert running.prepared is not None, "it was painted"
+        assert running.engine is not None, "likewise"
+        publication = Publication(
+            running.job,
+            running.prepared,
+            painted,
+            running.engine,
+            running.degradations.all(),
+            prepare_seconds=running.paint_since - running.prepare_since,
+            optimise_seconds=self._context.clock() - running.paint_since,
+        )
+        self._request(running, PublishRequest(running.job, self._context, publication))
+        self._set_phase(running, Phase.PUBLISHING)
+
+    def published(self, running: RunningJob, request: PublishRequest, published: Published) -> None:
+        """A job is done."""
+        painted, job = request.publication.painted, running.job
+        seconds = published.timing.model_dump()
+        self._endings.finish(
+            running, JobState.DONE, seconds=seconds, steps=painted.steps,
+            peak_memory_bytes=painted.peak_memory_bytes, degraded=published.degraded,
+        )  # fmt: skip
+        log.info(
+            "job.published",
+            result=readable(published.result.path),
+            width=published.result.width,
+            height=published.result.height,
+            steps=painted.steps,
+            precision=painted.precision,
+            tile_px=painted.tile_px,
+            loss=round(painted.trace[-1].total, 6),
+            resumed=painted.resumed,
+            changed=published.changed,
+            attempts=job.attempts,
+            engine=running.slot,
+            peak_memory_bytes=painted.peak_memory_bytes,
+            degraded=[asdict(degradation) for degradation in published.degraded],
+            **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},
+        )
+
+    def _request(self, running: RunningJob, request: PrepareRequest | PublishRequest) -> None:
+        running.request = request
+        self._pending.requests.append(request)
+
+    def _set_phase(self, running: RunningJob, phase: Phase, engine: str | None = None) -> None:
+        running.phase = phase
+        self._pending.write(self._journal.set_phase, running.job, phase, engine)

@@ -1,0 +1,254 @@
+"""From a photo's bytes to what an engine needs: `prepare` is a pure function of data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path, PurePosixPath
+
+from torch import Tensor
+
+from styled import photos
+from styled.config import Style
+from styled.degradation import Degradation
+from styled.engine.scales import style_picture_size, working_size
+from styled.engine_api import PaintTask, PixelSize
+from styled.errors import (
+    InputIncomplete,
+    InputRejected,
+    MemoryShortage,
+    ResourceUnavailable,
+    StyledError,
+    StyleUnavailable,
+)
+from styled.recipes import Recipe
+
+_SUFFIXES = {
+    "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "tiff": {".tif", ".tiff"},
+    "bmp": {".bmp", ".dib"},
+    "heic": {".heic", ".heif", ".hif"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StyleInput:
+    """One of a style's image files, as it was read.
+
+    Attributes:
+        path: For messages and sidecars.
+        data: Its bytes, or why it can't be read: the photo is judged first.
+    """
+
+    path: Path
+    weight: float
+    data: bytes | StyleUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The bytes of a photo and of its style's images."""
+
+    photo: bytes
+    styles: tuple[StyleInput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A decoded image file.
+
+    Attributes:
+        sha256: Of its bytes.
+        bytes: How many.
+    """
+
+    photo: photos.Photo
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StylePicture:
+    """One of a style's images, ready for the engine.
+
+    Attributes:
+        image: 1x3xHxW float32, sRGB in [0, 1].
+    """
+
+    path: Path
+    sha256: str
+    weight: float
+    image: Tensor
+    degraded: tuple[Degradation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A photo and its style, decoded.
+
+    Attributes:
+        content: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW with opacity, at the size of the
+            result.
+        painted_size: At which it is painted, where that is less.
+        result_size: That the result is brought to, where that is another size than the content's.
+    """
+
+    read: ReadFile
+    content: Tensor
+    styles: tuple[StylePicture, ...]
+    recipe: Recipe
+    painted_size: PixelSize | None = None
+    result_size: PixelSize | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Of the content or of the result, whichever has more."""
+        height, width = self.content.shape[-2:]
+        return int(max(width * height, prod(self.result_size or (0, 0))))
+
+    def task(self, job_id: str) -> PaintTask:
+        """Return what an engine has to paint, at the task's default cadences."""
+        return PaintTask(
+            job_id,
+            self.content,
+            tuple((style.image, style.weight) for style in self.styles),
+            self.recipe,
+            self.painted_size,
+        )
+
+
+def read_inputs(photo_path: Path, style: Style) -> Inputs:
+    """Read the files of a photo and its style.
+
+    Raises:
+        FileNotFoundError: the photo is gone.
+        InputRejected, InputIncomplete: the photo is no regular file, or empty.
+        MemoryShortage, ResourceUnavailable: the photo can't be read now.
+    """
+    with photos.memory_shortage_at("read the photo and its style"):
+        photo = photos.read_bytes(photo_path)
+        return Inputs(photo, tuple(_read_style(one.path, one.weight) for one in style.images))
+
+
+def _read_style(path: Path, weight: float) -> StyleInput:
+    try:
+        return StyleInput(path, weight, photos.read_bytes(path))
+    except FileNotFoundError:
+        return StyleInput(path, weight, _missing(path))
+    except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
+        return StyleInput(path, weight, _unusable(path, error))
+
+
+def prepare(
+    inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False
+) -> Prepared:
+    """Decode a photo and its style. A pure function: it may run in any thread or process.
+
+    Args:
+        inputs: From `read_inputs`.
+        recipe: Of the style.
+        max_pixels: Of an image file; more are refused.
+        at_own_size: Whether the result is to be as large as the photo.
+
+    Raises:
+        InputRejected: the photo can't be done, ever; TooManyPixels: because of `max_pixels`.
+        InputIncomplete: the photo ends too early.
+        StyleUnavailable: a style image is missing or can't be used.
+        MemoryShortage: there is not enough memory for it now.
+    """
+    with photos.memory_shortage_at("read the photo and its style"):
+        read = decode(inputs.photo, max_pixels=max_pixels)
+        own = PixelSize(read.photo.width, read.photo.height)
+        painted = size = PixelSize(*working_size(recipe.size, *own))
+        is_detailed = at_own_size and recipe.detail_steps > 0 and prod(own) > prod(painted)
+        if is_detailed:
+            size = own
+        return Prepared(
+            read,
+            content=read.photo.tensor(*size, recipe.resample),
+            styles=tuple(_style_picture(s, recipe, size, max_pixels) for s in inputs.styles),
+            recipe=recipe,
+            painted_size=painted if is_detailed else None,
+            result_size=own if at_own_size else None,
+        )
+
+
+def decode(data: bytes, *, max_pixels: int) -> ReadFile:
+    """Decode one image file.
+
+    Raises:
+        InputRejected, InputIncomplete, MemoryShortage: as `prepare`.
+    """
+    photo = photos.decode(data, max_pixels=max_pixels)
+    return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _style_picture(
+    style: StyleInput, recipe: Recipe, content: PixelSize, max_pixels: int
+) -> StylePicture:
+    if isinstance(style.data, StyleUnavailable):
+        raise style.data
+    try:
+        read = decode(style.data, max_pixels=max_pixels)
+        photo = read.photo
+        size = style_picture_size(recipe, content, (photo.width, photo.height))
+    except MemoryShortage:
+        raise
+    except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
+        # The photo is not to blame for its style, nor are other styles.
+        raise _unusable(style.path, error) from error
+    image = photo.tensor(*size, recipe.resample)
+    return StylePicture(style.path, read.sha256, style.weight, image, photo.degraded)
+
+
+def _missing(path: Path) -> StyleUnavailable:
+    return StyleUnavailable(
+        f"the style image {path} does not exist", "bring it back or change the configuration"
+    )
+
+
+def _unusable(path: Path, error: StyledError) -> StyleUnavailable:
+    return StyleUnavailable(
+        f"the style image {path} can't be used: {error.message}",
+        "replace it or change the configuration",
+    )
+
+
+def require_style(style: Style) -> None:
+    """Do nothing if all images of a style are there; it takes no time to ask.
+
+    Raises:
+        StyleUnavailable: one is not.
+    """
+    for image in style.images:
+        if not os.path.exists(image.path):
+            raise _missing(image.path)
+
+
+def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
+    """Return what is wrong with a style's images, in words; nothing if all is well."""
+    problems = []
+    for image in style.images:
+        try:
+            decode(photos.read_bytes(image.path), max_pixels=max_pixels)
+        except FileNotFoundError:
+            problems.append(f"{image.path} does not exist")
+        except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
+            problems.append(f"{image.path}: {error.message}")
+    return problems
+
+
+def result_name(destination: str, configured_format: str, read: ReadFile) -> tuple[str, str]:
+    """Return the result's path below the style's folder, and its format.
+
+    A suffix that says what the file is stays as it is; any other is replaced.
+    """
+    result_format, suffix = photos.output_format(configured_format, read.photo.format)
+    path = PurePosixPath(destination)
+    stem, current = os.path.splitext(path.name)
+    if current.lower() not in _SUFFIXES.get(result_format, {suffix}):
+        path = path.with_name(stem + suffix)
+    return str(path), result_format

@@ -1,0 +1,154 @@
+"""Builds the sidecar of a job that has ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from styled import __version__
+from styled.degradation import Degradation
+from styled.engine_api import EngineInfo, Painted, TraceRow
+from styled.jobs.job import Job
+from styled.recipes import Recipe
+from styled.sidecar import (
+    EngineFacts,
+    InputFacts,
+    JobFacts,
+    Losses,
+    LossFacts,
+    Rejection,
+    ResultFacts,
+    Sidecar,
+    StyleFacts,
+    StyleImageFacts,
+    TimingFacts,
+    utc,
+)
+
+if TYPE_CHECKING:
+    from styled.jobs.prepare import Prepared
+
+
+def input_facts(prepared: Prepared, path: str, *, changed: bool) -> InputFacts:
+    """Describe the photo."""
+    photo = prepared.read.photo
+    return InputFacts(
+        path=path,
+        sha256=prepared.read.sha256,
+        bytes=prepared.read.bytes,
+        format=photo.format,
+        width=photo.width,
+        height=photo.height,
+        orientation=photo.orientation,
+        icc=photo.icc,
+        changed=changed,
+    )
+
+
+def style_facts(prepared: Prepared, name: str) -> StyleFacts:
+    """Describe the style."""
+    images = tuple(
+        StyleImageFacts(path=str(style.path), sha256=style.sha256, weight=style.weight)
+        for style in prepared.styles
+    )
+    return StyleFacts(name=name, images=images)
+
+
+def engine_facts(info: EngineInfo, recipe: Recipe, painted: Painted) -> EngineFacts:
+    """Describe the engine."""
+    return EngineFacts(
+        weights_source=info.weights_source,
+        weights_sha256=info.weights_sha256,
+        device=info.device,
+        device_model=info.device_model,
+        threads=info.threads,
+        deterministic=info.deterministic,
+        precision=painted.precision,
+        torch=info.torch,
+        styled=__version__,
+        seed=recipe.seed,
+        peak_memory_bytes=painted.peak_memory_bytes,
+        tile_px=painted.tile_px,
+    )
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, JsonValue]:
+    """Describe the recipe, with every field resolved."""
+    facts: dict[str, JsonValue] = json.loads(json.dumps(asdict(recipe)))
+    return facts
+
+
+def loss_facts(trace: Sequence[TraceRow]) -> LossFacts:
+    """Describe how the optimisation went."""
+    first, last = trace[0], trace[-1]
+    return LossFacts(first=_losses(first), last=_losses(last), trace=tuple(trace))
+
+
+def _losses(row: TraceRow) -> Losses:
+    return Losses(total=row.total, content=row.content, style=row.style, tv=row.tv)
+
+
+def degradations_of_inputs(prepared: Prepared) -> tuple[Degradation, ...]:
+    """Return what of the photo and of the style's pictures can't be used as it is."""
+    of_styles = [
+        replace(degradation, message=f"style {style.path.name}: {degradation.message}")
+        for style in prepared.styles
+        for degradation in style.degraded
+    ]
+    return (*prepared.read.photo.degraded, *of_styles)
+
+
+def sidecar_of_result(
+    job: Job,
+    prepared: Prepared,
+    painted: Painted,
+    info: EngineInfo,
+    result: ResultFacts,
+    timing: TimingFacts,
+    *,
+    degraded: Sequence[Degradation],
+    changed: bool,
+    now: float,
+) -> Sidecar:
+    """Return the sidecar of a finished job."""
+    return Sidecar(
+        job=_job_facts(job, painted.resumed, now),
+        input=input_facts(prepared, job.input, changed=changed),
+        style=style_facts(prepared, job.style),
+        recipe=recipe_facts(prepared.recipe),
+        engine=engine_facts(info, prepared.recipe, painted),
+        result=result,
+        losses=loss_facts(painted.trace),
+        timing=timing,
+        degraded=tuple(degraded),
+    )
+
+
+def sidecar_of_rejection(job: Job, sha256: str | None, *, changed: bool, now: float) -> Sidecar:
+    """Return the sidecar of a rejected input."""
+    return Sidecar(
+        job=_job_facts(job, False, job.finished_at or now),
+        input=InputFacts(path=job.input, sha256=sha256, bytes=job.size, changed=changed),
+        style=StyleFacts(name=job.style, images=()),
+        rejected=Rejection(
+            reason=job.reason or "unknown",
+            failure=job.failure or "unknown",
+            remedies=job.remedies,
+        ),
+        degraded=job.degraded,
+    )
+
+
+def _job_facts(job: Job, resumed: bool, finished_at: float) -> JobFacts:
+    return JobFacts(
+        id=job.id,
+        attempts=job.attempts,
+        resumed=resumed,
+        submitted_at=utc(job.submitted_at),
+        started_at=utc(job.started_at or finished_at),
+        finished_at=utc(finished_at),
+    )

@@ -1,0 +1,181 @@
+"""The queue by itself: jobs a second with 1 to 256 engines that do nothing but take 20 ms each.
+
+All else is real: the scheduler, the journal with `synchronous=FULL`, threads that decode photos of
+64 x 48 pixels and encode results, files that are durable before they count. There is no gallery.
+Two baselines: what the engines would do if nothing else took time, and one thread that reads,
+decodes, encodes and publishes such photos one after the other, without a queue or a journal.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import IO
+
+import skimage.data
+import torch
+from PIL import Image
+
+from styled.atomic import atomic_write, make_folder
+from styled.config import Config, OutputConfig, load_config
+from styled.delivery.publisher import Publisher
+from styled.engine_api import EngineEvent, EngineInfo, Painted, PaintTask, TraceRow
+from styled.jobs.events import StopRequested
+from styled.jobs.job import JobFinished
+from styled.jobs.journal import Journal
+from styled.jobs.prepare import prepare, read_inputs
+from styled.jobs.publish import encode
+from styled.ops.pulse import Pulse
+from styled.stages import Stages
+
+PAINT_SECONDS = 0.02
+ENGINES = (1, 8, 64, 256)
+JOBS = {1: 100, 8: 400, 64: 800, 256: 800}
+RUNS = 3
+GOAL_AT, GOAL = 64, 200.0
+CONFIGURATION = """\
+default_style: oil
+styles: {oil: {image: styles/oil.png, overrides: {size: {long_edge: 64}}}}
+output: {gallery: false}
+"""
+
+
+class Sleeping:
+    """Takes its time, and gives the photo back."""
+
+    info = EngineInfo("untrained", "0" * 64, "cpu", "none", "float32", torch.__version__, 1)
+    ops_done = 0
+    can_replace = False
+
+    def make(self) -> Sleeping:
+        return self
+
+    def run(self, task: PaintTask, checkpoint: IO[bytes] | None = None) -> Iterator[EngineEvent]:
+        time.sleep(PAINT_SECONDS)
+        yield Painted(task.content[:, :3], (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
+
+    def stop(self, job_id: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A photo in the inbox."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    destinations: dict[str, str]
+
+
+class Watcher:
+    """Knows when enough jobs have ended."""
+
+    def __init__(self, wanted: int) -> None:
+        self._left = wanted
+        self.is_done = threading.Event()
+
+    def engine_ready(self, name: str, info: EngineInfo) -> None:
+        pass
+
+    def attempt_failed(self, failure: str) -> None:
+        raise AssertionError(failure)
+
+    def job_finished(self, finished: JobFinished) -> None:
+        assert finished.state == "done", finished
+        self._left -= 1
+        if not self._left:
+            self.is_done.set()
+
+
+def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
+    """Measure, and print a table."""
+    print("the queue, with engines that take 20 ms a job")
+    print(f"{'engines':<10}{'jobs/s':>9}{'of the engines':>16}{'of one thread':>15}"
+          f"{'CPU ms a job':>14}{'goal':>8}")  # fmt: skip
+    alone = median(_one_thread() for _ in range(RUNS))
+    for engines in ENGINES:
+        rates, cpu = zip(*(_queue(engines, JOBS[engines]) for _ in range(RUNS)), strict=True)
+        rate = median(rates)
+        goal = f"{GOAL:.0f}" if engines == GOAL_AT else ""
+        print(f"{engines:<10}{rate:>9.0f}{rate * PAINT_SECONDS / engines:>16.2f}"
+              f"{rate / alone:>15.2f}{1000 * median(cpu):>14.1f}{goal:>8}")  # fmt: skip
+    print(f"one thread without a queue: {alone:.0f} photos a second")
+
+
+def _photos(folder: Path, count: int) -> Config:
+    picture = Image.fromarray(skimage.data.coffee()).resize((64, 48))  # type: ignore[no-untyped-call]  # it has no types
+    for name, kind in (("styles/oil.png", "png"), ("inbox/0.jpg", "jpeg")):
+        file = io.BytesIO()
+        picture.save(file, kind)
+        make_folder((folder / name).parent)
+        (folder / name).write_bytes(file.getvalue())
+    data = (folder / "inbox/0.jpg").read_bytes()
+    for number in range(1, count):
+        (folder / f"inbox/{number}.jpg").write_bytes(data)
+    (folder / "config.yaml").write_text(CONFIGURATION)
+    config = load_config(folder / "config.yaml")
+    return replace(config, output=config.output.model_copy(update={"after_success": "archive"}))
+
+
+def _queue(engines: int, jobs: int) -> tuple[float, float]:
+    """Return jobs a second, and seconds of CPU for each."""
+    with tempfile.TemporaryDirectory() as base:
+        config = _photos(Path(base), jobs)
+        make_folder(config.state / "checkpoints")
+        journal = Journal.open(config.state / "journal.sqlite3")
+        publisher = Publisher(config.outbox, config.rejected, config.archive)
+        publisher.prepare()
+        found = [(entry.name, entry.stat()) for entry in os.scandir(config.inbox)]
+        journal.submit(
+            [Arrival(name, f.st_size, f.st_mtime_ns, {"oil": name}) for name, f in found], 1.0
+        )
+        watcher = Watcher(jobs)
+        stages = Stages(config, Pulse())
+        scheduler, _ = stages.make_scheduler(
+            journal, publisher, [Sleeping() for _ in range(engines)], observer=watcher
+        )
+        begun, cpu = time.perf_counter(), time.process_time()
+        thread = threading.Thread(target=scheduler.run)
+        thread.start()
+        watcher.is_done.wait()
+        seconds, spent = time.perf_counter() - begun, time.process_time() - cpu
+        stages.events.put(StopRequested())
+        thread.join()
+        journal.close()
+        return jobs / seconds, spent / jobs
+
+
+def _one_thread(jobs: int = 100) -> float:
+    """Return how many photos a second one thread reads, encodes and publishes."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as base:
+        config = _photos(Path(base), jobs)
+        publisher = Publisher(config.outbox, config.rejected, config.archive)
+        publisher.prepare()
+        style = config.styles["oil"]
+        begun = time.perf_counter()
+        for number in range(jobs):
+            path = config.inbox / f"{number}.jpg"
+            prepared = prepare(read_inputs(path, style), style.recipe, max_pixels=10**6)
+            painted = Painted(prepared.content, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
+            encoded = encode(prepared, painted, "jpeg", OutputConfig())
+            place = publisher.place_for(config.outbox, f"oil/{path.name}", sidecar=True)
+            publisher.publish_result(place, encoded.data)
+            atomic_write(place.with_name(f"{place.name}.json"), b"{}")
+            found = path.stat()
+            archived = publisher.place_for(config.archive, f"oil/{path.name}", sidecar=False)
+            publisher.take_original(
+                path, [archived], same_as=(found.st_size, found.st_mtime_ns), keep=False
+            )
+        return jobs / (time.perf_counter() - begun)

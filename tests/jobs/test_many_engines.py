@@ -1,0 +1,328 @@
+"""The scheduler with any number of engines that work, fail, die and stall, in any order."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from styled.config import load_config
+from styled.delivery.publisher import Publisher
+from styled.engine_api import EngineInfo, Failed, Painted, PixelSize, Progress, Stopped, TraceRow
+from styled.errors import EngineFailure, StyledError
+from styled.jobs.engine_slot import Assignment
+from styled.jobs.events import EngineLost, EngineReady, EngineSaid, EngineStalled, StopRequested
+from styled.jobs.input_cleanup import InputCleanup
+from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_pool import do
+from styled.jobs.job import JobFinished, JobState, Phase
+from styled.jobs.job_files import JobFiles
+from styled.jobs.journal import Journal
+from styled.jobs.scheduler import Scheduler
+from styled.mounts import Mounts
+from tests.jobs.conftest import CONFIGURATION, Dropped, ScriptedEngine, picture
+
+PHOTO, STYLE = picture(size=(33, 34)), picture("crimson", (33, 33))
+NO_PHOTO = b"this is no picture"
+
+
+class PlayedSlot:
+    """An engine that does what the test says, when the test says so."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name = name
+        self.world = world
+        self.assignment: Assignment | None = None
+        self.is_there = False
+        self.to_stop: set[str] = set()
+        self.ops_done = 0
+
+    def start(self) -> None:
+        pass
+
+    def assign(self, assignment: Assignment) -> None:
+        assert self.is_there, "only an engine that is there is given something"
+        assert self.assignment is None, "an engine paints one picture at a time"
+        self.assignment = assignment
+
+    def stop(self, job_id: str) -> None:
+        self.to_stop.add(job_id)
+
+    def replace(self) -> bool:
+        self.assignment, self.is_there = None, False
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def join(self, timeout: float | None = None) -> bool:
+        return True
+
+    # What it may do next
+
+    def choices(self) -> list[str]:
+        if not self.is_there:
+            return ["come"]
+        if self.assignment is None:
+            return []
+        if self.assignment.task.job_id in self.to_stop:
+            return ["stop"]
+        return ["step", "step", "paint", "paint", "paint", "fail", "die", "stall"]
+
+    def do(self, choice: str) -> list[Any]:
+        """Return the events that it leads to."""
+        if choice == "come":
+            self.is_there = True
+            info: EngineInfo = ScriptedEngine.info
+            return [EngineReady(self.name, info)]
+        assignment = self.assignment
+        assert assignment is not None
+        if choice == "step":
+            size = PixelSize(33, 34)
+            return [self.said(Progress((size,), (9,), 1, 3, False, 0.5, 0.1, 0.1))]
+        self.assignment = None
+        match choice:
+            case "paint":
+                image = assignment.task.content[:, :3] * 0.5
+                return [
+                    self.said(Painted(image, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),)), assignment)
+                ]
+            case "fail":
+                return [self.said(Failed(EngineFailure("it diverged")), assignment)]
+            case "stop":
+                self.to_stop.discard(assignment.task.job_id)
+                return [self.said(Stopped(), assignment)]
+            case "die":
+                self.is_there = False
+                return [EngineLost(self.name, StyledError("it is gone"), 1.0)]
+        self.assignment = assignment  # it hangs, until the scheduler replaces it
+        return [EngineStalled(self.name)]
+
+    def said(self, event: Any, assignment: Assignment | None = None) -> EngineSaid:
+        assignment = assignment or self.assignment
+        assert assignment is not None
+        return EngineSaid(self.name, assignment.run, event)
+
+
+class PlayedPool:
+    """Does a request when the test says so."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+
+    def submit(self, request: Any) -> None:
+        self.requests.append(request)
+
+    def close(self) -> None:
+        pass
+
+
+class World:
+    """A scheduler, all that it drives, and the files."""
+
+    def __init__(self, base: Path, engines: int, photos: Sequence[tuple[str, bytes, str]]) -> None:
+        (base / "styles").mkdir()
+        for name in ("oil", "ink"):
+            (base / f"styles/{name}.png").write_bytes(STYLE)
+        (base / "config.yaml").write_text(CONFIGURATION)
+        config = self.config = load_config(base / "config.yaml")
+        (config.state / "checkpoints").mkdir(parents=True)
+        self.base = base
+        self.now = 1000.0
+        self.journal = Journal.open(config.state / "journal.sqlite3")
+        mounts = Mounts(config.state / "mounts.json", lambda path, data: None)
+        publisher = Publisher(config.outbox, config.rejected, config.archive)
+        publisher.prepare()
+        for name, data, _ in photos:
+            path = config.inbox / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self.journal.submit(
+            [
+                Dropped(name, (config.inbox / name).stat().st_size,
+                        (config.inbox / name).stat().st_mtime_ns, {style: Path(name).name})
+                for name, _, style in photos
+            ],
+            1.0,
+        )  # fmt: skip
+        self.context = IoContext(
+            config, self.journal, publisher, JobFiles(config.state), mounts,
+            InputCleanup(config, self.journal, publisher, mounts, lambda: self.now),
+            History(1e9, 10**6), now=lambda: self.now, clock=lambda: self.now,
+        )  # fmt: skip
+        self.slots = [PlayedSlot(f"engine-{number}", self) for number in range(engines)]
+        self.pool = PlayedPool()
+        self.finished: list[JobFinished] = []
+        self.scheduler = Scheduler(
+            self.context, self.slots, self.pool, None, config.styles, self, self,  # type: ignore[arg-type]  # they are played
+        )  # fmt: skip
+
+    def beat(self, part: str, rest_seconds: float = 0.0) -> None:
+        pass
+
+    def engine_ready(self, name: str, info: EngineInfo) -> None:
+        pass
+
+    def job_finished(self, finished: JobFinished) -> None:
+        self.finished.append(finished)
+
+    def attempt_failed(self, failure: str) -> None:
+        pass
+
+    def check(self) -> None:
+        """Whatever happens, this is so after each turn."""
+        running = self.journal.in_state(JobState.RUNNING, limit=-1)
+        phases = Counter(job.phase for job in running)
+        engines = len(self.slots)
+        assert phases[Phase.PREPARING] + phases[Phase.READY] <= engines + 1
+        assert phases[Phase.PAINTING] <= engines
+        suspects = [job for job in running if job.is_suspect]
+        assert not suspects or len(running) == 1
+
+    def files(self, root: str) -> list[str]:
+        return sorted(
+            str(path.relative_to(self.base / root))
+            for path in (self.base / root).rglob("*")
+            if path.is_file()
+        )
+
+
+def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
+    """Let things happen in some order, until nothing more can; no trouble after some moves."""
+    moves = 0
+    world.scheduler.turn([])
+    while True:
+        choices: list[tuple[Any, Any]] = [
+            (slot, choice) for slot in world.slots for choice in slot.choices()
+        ]
+        if moves > calm_after:
+            trouble = ("fail", "die", "stall", "step")
+            choices = [one for one in choices if one[1] not in trouble]
+        choices += [(world.pool, request) for request in world.pool.requests]
+        if world.scheduler.has_something_due:
+            choices = [(None, None)]
+        if not choices:
+            due = world.journal.next_due()
+            if due is None or world.scheduler.is_over:
+                return
+            world.now = max(world.now + 1.0, due)
+            world.scheduler.turn([])
+            continue
+        moves += 1
+        assert moves < 5000, "it never ends"
+        actor, choice = data.draw(st.sampled_from(choices)) if len(choices) > 1 else choices[0]
+        if actor is None:
+            events: list[Any] = []
+            world.now += 0.01
+        elif actor is world.pool:
+            world.pool.requests.remove(choice)
+            events = [do(choice, lambda rest_seconds: None)]
+        else:
+            events = actor.do(choice)
+        world.scheduler.turn(events)
+        world.check()
+
+
+PHOTOS = st.lists(st.sampled_from(["good", "bad"]), min_size=1, max_size=9)
+
+
+@pytest.mark.parametrize("engines", [1, 2, 3, 8])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), kinds=PHOTOS)
+def test_every_job_ends_once_and_no_file_is_lost(
+    engines: int, data: st.DataObject, kinds: list[str]
+) -> None:
+    """Engines come, work, fail, die and stall, and requests are done, in any order."""
+    photos = [
+        (f"{number}/photo.png", NO_PHOTO if kind == "bad" else PHOTO, ("oil", "ink")[number % 2])
+        for number, kind in enumerate(kinds)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), engines, photos)
+        play(data, world, calm_after=60)
+        jobs = world.journal._jobs("1 ORDER BY seq")
+        assert all(job.state in ("done", "rejected") for job in jobs)
+        assert Counter(one.job.id for one in world.finished) == Counter(job.id for job in jobs)
+        done = [job for job in jobs if job.state is JobState.DONE]
+        assert world.files("inbox") == []
+        assert len(world.files("archive")) == len(done)
+        outbox = world.files("outbox")
+        assert sorted(str(job.result) for job in done) == [n for n in outbox if n.endswith("png")]
+        assert len(outbox) == 2 * len(done)
+        assert len(world.files("rejected")) == 2 * (len(jobs) - len(done))
+        assert world.files("state/checkpoints") == []
+        # A photo that is none is rejected at once, and no other photo because of it.
+        for job, kind in zip(jobs, kinds, strict=True):
+            assert (job.failure == "input") == (kind == "bad")
+        world.journal.close()
+
+
+@pytest.mark.parametrize("engines", [1, 3, 8])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), moves=st.integers(0, 40))
+def test_a_stop_at_any_moment_leaves_nothing_amiss(
+    engines: int, data: st.DataObject, moves: int
+) -> None:
+    """Each job is in the queue again, at no cost, or has ended."""
+    photos = [(f"{number}/photo.png", PHOTO, "oil") for number in range(6)]
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), engines, photos)
+        world.scheduler.turn([])
+        for _ in range(moves):
+            choices: list[tuple[Any, Any]] = [
+                (slot, choice) for slot in world.slots for choice in slot.choices()
+                if choice in ("come", "step", "paint")
+            ]  # fmt: skip
+            choices += [(world.pool, request) for request in world.pool.requests]
+            if not choices:
+                break
+            actor, choice = data.draw(st.sampled_from(choices))
+            if actor is world.pool:
+                world.pool.requests.remove(choice)
+                world.scheduler.turn([do(choice, lambda rest_seconds: None)])
+            else:
+                world.scheduler.turn(actor.do(choice))
+        world.scheduler.turn([StopRequested()])
+        play(data, world, calm_after=0)
+        assert world.scheduler.is_over
+        jobs = world.journal._jobs("1 ORDER BY seq")
+        assert {job.state for job in jobs} <= {JobState.QUEUED, JobState.DONE}
+        assert {job.attempts for job in jobs if job.state is JobState.QUEUED} <= {0}
+        done = [job for job in jobs if job.state is JobState.DONE]
+        assert len(world.files("outbox")) == 2 * len(done)
+        assert len(world.files("archive")) == len(done)
+        assert len(world.files("inbox")) == len(jobs) - len(done)
+        world.journal.close()
+
+
+def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) -> None:
+    """It may wake again, and say that it is done, when another has its job."""
+    world = World(tmp_path, 2, [("photo.png", PHOTO, "oil")])
+    first, second = world.slots
+    world.scheduler.turn(first.do("come"))
+    for _ in range(3):
+        while world.pool.requests:
+            world.scheduler.turn([do(world.pool.requests.pop(0), lambda rest_seconds: None)])
+        world.scheduler.turn([])
+    stalled = first.assignment
+    assert stalled is not None
+    world.scheduler.turn(first.do("stall"))
+    world.scheduler.turn(second.do("come"))
+    for _ in range(3):
+        while world.pool.requests:
+            world.scheduler.turn([do(world.pool.requests.pop(0), lambda rest_seconds: None)])
+        world.scheduler.turn([])
+    assert second.assignment is not None
+    late = Painted(torch.zeros(1, 3, 34, 33), (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
+    world.scheduler.turn([EngineSaid(first.name, stalled.run, late)])
+    assert world.pool.requests == []
+    (job,) = world.journal.in_state(JobState.RUNNING, limit=-1)
+    assert (job.phase, job.engine) == (Phase.PAINTING, "engine-1")
+    world.journal.close()
