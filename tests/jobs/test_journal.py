@@ -483,3 +483,16 @@ def test_what_cannot_be_written_is_told_to_each_that_waits(journal: Journal) -> 
     after = journal.job(jobs[0].id)
     assert after is not None
     assert after.original == f"/archive/{jobs[0].input}"
+
+
+def test_a_suspect_is_not_claimed_beside_others_nor_is_what_comes_after_it(
+    journal: Journal,
+) -> None:
+    """Its turn comes once it is alone."""
+    journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(2)], 5.0)
+    assert journal.claim(6.0) is not None
+    journal.recover()
+    assert journal.claim(7.0, is_alone=False) is None
+    suspect = journal.claim(8.0, is_alone=True)
+    assert suspect is not None
+    assert (suspect.input, suspect.is_suspect) == ("0.png", True)

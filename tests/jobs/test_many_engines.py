@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,21 @@ from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineInfo, Failed, Painted, PixelSize, Progress, Stopped, TraceRow
 from styled.errors import EngineFailure, StyledError
 from styled.jobs.engine_slot import Assignment
-from styled.jobs.events import EngineLost, EngineReady, EngineSaid, EngineStalled, StopRequested
+from styled.jobs.events import (
+    EngineLost,
+    EngineReady,
+    EngineSaid,
+    EngineStalled,
+    StopRequested,
+    StylesChanged,
+)
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.io_context import History, IoContext
 from styled.jobs.io_pool import do
 from styled.jobs.job import JobFinished, JobState, Phase
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
+from styled.jobs.prepare_request import PrepareRequest
 from styled.jobs.scheduler import Scheduler
 from styled.mounts import Mounts
 from tests.jobs.conftest import CONFIGURATION, Dropped, ScriptedEngine, picture
@@ -325,4 +334,24 @@ def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) 
     assert world.pool.requests == []
     (job,) = world.journal.in_state(JobState.RUNNING, limit=-1)
     assert (job.phase, job.engine) == (Phase.PAINTING, "engine-1")
+    world.journal.close()
+
+
+def test_what_was_prepared_for_an_earlier_style_is_ignored(tmp_path: Path) -> None:
+    """The job has begun anew meanwhile: only what was asked for last counts."""
+    world = World(tmp_path, 1, [("photo.png", PHOTO, "oil")])
+    world.scheduler.turn(world.slots[0].do("come"))
+    (first,) = [one for one in world.pool.requests if isinstance(one, PrepareRequest)]
+    style = world.config.styles["oil"]
+    changed = replace(style, recipe=replace(style.recipe, seed=7))
+    world.scheduler.turn([StylesChanged({"oil": changed})])
+    second = world.pool.requests[-1]
+    assert (second.style, first.style) == (changed, style)
+    world.scheduler.turn([do(first, lambda rest_seconds: None)])
+    assert world.slots[0].assignment is None
+    world.scheduler.turn([do(second, lambda rest_seconds: None)])
+    world.scheduler.turn([])
+    assignment = world.slots[0].assignment
+    assert assignment is not None
+    assert assignment.task.recipe.seed == 7
     world.journal.close()
