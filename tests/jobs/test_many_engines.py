@@ -348,10 +348,14 @@ def test_what_was_prepared_for_an_earlier_style_is_ignored(tmp_path: Path) -> No
     second = world.pool.requests[-1]
     assert (second.style, first.style) == (changed, style)
     world.scheduler.turn([do(first, lambda rest_seconds: None)])
-    assert world.slots[0].assignment is None
+    assert phases(world) == [Phase.PREPARING]
     world.scheduler.turn([do(second, lambda rest_seconds: None)])
     world.scheduler.turn([])
     assignment = world.slots[0].assignment
     assert assignment is not None
     assert assignment.task.recipe.seed == 7
     world.journal.close()
+
+
+def phases(world: World) -> list[Phase | None]:
+    return [job.phase for job in world.journal.in_state(JobState.RUNNING, limit=-1)]
