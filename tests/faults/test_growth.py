@@ -19,7 +19,7 @@ KEPT = 500
 MB = 1_000_000
 
 
-@pytest.mark.parametrize("jobs", [1_500, pytest.param(10_000, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("jobs", [1_000, pytest.param(10_000, marks=pytest.mark.heavy)])
 def test_many_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path, jobs: int) -> None:
     """With a stub for an engine: the rest of the daemon is what is measured."""
     facts = tmp_path / "facts.json"

@@ -44,7 +44,7 @@ def known(studio: Studio) -> int:
 
 
 # More than the 16,384 events that the kernel keeps for a process that does not read them.
-@pytest.mark.parametrize("files", [20_000, pytest.param(100_000, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("files", [17_000, pytest.param(100_000, marks=pytest.mark.heavy)])
 def test_a_storm_of_photos(studio: Studio, files: int) -> None:
     """As a storm of events, and found at the start: all are known, in little memory."""
     with studio.running() as daemon:

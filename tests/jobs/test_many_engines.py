@@ -243,7 +243,7 @@ PHOTOS = st.lists(st.sampled_from(["good", "bad"]), min_size=1, max_size=9)
 
 
 @pytest.mark.parametrize("engines", [1, 2, 3, 8])
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), kinds=PHOTOS)
 def test_every_job_ends_once_and_no_file_is_lost(
     engines: int, data: st.DataObject, kinds: list[str]
@@ -274,7 +274,7 @@ def test_every_job_ends_once_and_no_file_is_lost(
 
 
 @pytest.mark.parametrize("engines", [1, 3, 8])
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), moves=st.integers(0, 40))
 def test_a_stop_at_any_moment_leaves_nothing_amiss(
     engines: int, data: st.DataObject, moves: int
