@@ -60,7 +60,8 @@ def free_folder(parent: Path, name: str) -> Path:
     """Return a path in `parent` that is a folder or may become one."""
     for candidate in candidates(name):
         path = parent / candidate
-        if os.path.isdir(path) or not os.path.lexists(path):
+        # In this order: another thread may make the folder between the two calls.
+        if not os.path.lexists(path) or os.path.isdir(path):
             return path
     raise AssertionError("candidates() never ends")
 

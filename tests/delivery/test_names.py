@@ -123,6 +123,22 @@ def test_a_folder_that_is_there_is_used(tmp_path: Path) -> None:
     assert free_folder(tmp_path, "new") == tmp_path / "new"
 
 
+def test_a_folder_that_another_thread_makes_meanwhile_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was asked about it first: results of one style stay together."""
+    for name in ("isdir", "lexists"):
+        real = getattr(os.path, name)
+
+        def ask(path: Path, real: Callable[[Path], bool] = real) -> bool:
+            answer = real(path)
+            path.mkdir(exist_ok=True)
+            return answer
+
+        monkeypatch.setattr(os.path, name, ask)
+    assert free_folder(tmp_path, "trip") == tmp_path / "trip"
+
+
 @pytest.mark.parametrize(
     "take", [take for by, take in TAKEN_BY.items() if by != "a folder"], ids=lambda _: ""
 )
