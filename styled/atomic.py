@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and stay after a power cut."""
+"""Atomic, durable file operations: a file appears completely or not at all, also after a crash."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from styled.errors import DiskTrouble, Forbidden, InputStuck, PlaceRefused, ResourceUnavailable
+from styled.errors import DiskFailure, Forbidden, InputStuck, NameNotSupported, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX
-from styled.ownership import give_to_owner_of
+from styled.ownership import chown_to_owner_of
 
-COPIED_AT_ONCE = 1 << 20
-"""Bytes."""
+COPY_CHUNK_BYTES = 1 << 20
+"""Chunk size of copying, in bytes."""
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, replacing what is there, so that nobody ever sees a part of it.
+    """Write `data` to `path` atomically and durably, replacing an existing file.
 
     Raises:
         ResourceUnavailable: the disk is full, read-only or gone.
@@ -35,13 +35,13 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 class AtomicWriter:
-    """Writes a file piece by piece; it appears under its name once it is whole and durable.
+    """Writes a file in pieces to a temporary file; `commit` renames it to its final name.
 
-    Any failure, and `discard`, leaves nothing behind.
+    `discard` and any failure delete the temporary file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Begin to write to `path`.
+        """Open a temporary file beside `path`.
 
         Raises:
             ResourceUnavailable: the disk is full, read-only or gone.
@@ -49,27 +49,27 @@ class AtomicWriter:
         self._path = path
         self._temporary = _temporary_beside(path)
         self._file: IO[bytes] | None = None
-        with self._discarded_on_failure():
+        with self._discard_on_error():
             self._file = open(self._temporary, "xb")  # noqa: SIM115  # closed by commit and discard
-            give_to_owner_of(path.parent, self._file.fileno())
+            chown_to_owner_of(path.parent, self._file.fileno())
 
     def write(self, data: bytes) -> None:
-        """Add to the file.
+        """Append to the file.
 
         Raises:
-            ResourceUnavailable: as for a new one.
+            ResourceUnavailable: the disk is full, read-only or gone.
         """
-        with self._discarded_on_failure():
+        with self._discard_on_error():
             assert self._file is not None, "it has ended"
             self._file.write(data)
 
     def commit(self) -> None:
-        """Let the file appear, replacing what is there.
+        """Sync the file and rename it to its final name, replacing an existing file.
 
         Raises:
-            ResourceUnavailable: as for a new one.
+            ResourceUnavailable: the disk is full, read-only or gone.
         """
-        with self._discarded_on_failure():
+        with self._discard_on_error():
             assert self._file is not None, "it has ended"
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -80,7 +80,7 @@ class AtomicWriter:
             sync_folder(self._path.parent)
 
     def discard(self) -> None:
-        """Delete what has been written so far."""
+        """Delete the temporary file, if it was not committed."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -89,7 +89,7 @@ class AtomicWriter:
             self._file = None
 
     @contextmanager
-    def _discarded_on_failure(self) -> Iterator[None]:
+    def _discard_on_error(self) -> Iterator[None]:
         with resource_errors(self._path):
             try:
                 yield
@@ -99,49 +99,50 @@ class AtomicWriter:
 
 
 def durable_move(source: Path, destination: Path) -> None:
-    """Move a file to a name that is free, even to another file system, never losing it.
+    """Move a file durably to a free name, also to another file system.
 
     Raises:
-        InputStuck: the source may not be moved; it is still where it was, and only there.
-        ResourceUnavailable: the destination is full, read-only or gone; likewise.
+        InputStuck: there is no permission to move the source; it is unchanged.
+        ResourceUnavailable: the destination is full, read-only or gone; the source is unchanged.
     """
     with resource_errors(destination):
         try:
             source.rename(destination)
         except OSError as error:
-            # The kernel does not say which of the two it is about: a sticky folder and an
-            # immutable file look writable.
-            if error.errno in _FORBIDDEN and is_writable(destination.parent):
+            # The error may concern either path: a sticky folder and an immutable file look
+            # writable, so the source is to blame if the destination's folder is writable.
+            if error.errno in _PERMISSION_ERRORS and is_writable(destination.parent):
                 raise input_stuck(source, error) from error
             if error.errno != errno.EXDEV:
                 raise
             if not is_writable(source.parent) or _is_kept_by_sticky_bit(source):
-                raise input_stuck(source, error) from error  # before gigabytes are copied
+                raise input_stuck(source, error) from error  # fail before copying a large file
             _copy(source, destination)
-            # Two file systems know of no common order: without this a power cut could
+            # Two file systems have no common order of writes: without this, a power cut could
             # keep the deletion of the original and lose the name of its copy.
             sync_folder(destination.parent)
             try:
                 source.unlink()
-            except OSError as forbidden:
-                if forbidden.errno not in _FORBIDDEN:
+            except OSError as unlink_error:
+                if unlink_error.errno not in _PERMISSION_ERRORS:
                     raise
                 destination.unlink()
-                raise input_stuck(source, forbidden) from forbidden
+                raise input_stuck(source, unlink_error) from unlink_error
         sync_folder(destination.parent)
         sync_folder(source.parent)
 
 
 def durable_copy(source: Path, destination: Path, *, always_copy: bool = False) -> None:
-    """Give a file a second name; where the file system has no hard links, copy it.
+    """Make a hard link to a file, or a copy if the file system has no hard links.
 
     Args:
-        source: Stays as it is.
-        destination: A name that is free.
-        always_copy: Copy in any case, so that writing to the one never changes the other.
+        source: Is not changed.
+        destination: A free name.
+        always_copy: Never link, so that later writes to one file do not change the other.
 
     Raises:
-        ResourceUnavailable: as for `durable_move`.
+        InputStuck: the source can't be read.
+        ResourceUnavailable: the destination is full, read-only or gone.
     """
     with resource_errors(destination):
         if always_copy or not _link(source, destination):
@@ -153,7 +154,7 @@ def _link(source: Path, destination: Path) -> bool:
     try:
         os.link(source, destination, follow_symlinks=False)
     except FileExistsError:
-        raise  # copying would replace it
+        raise  # a copy would replace that file
     except OSError:
         return False
     return True
@@ -164,10 +165,10 @@ def _copy(source: Path, destination: Path) -> None:
     before = _state_of(source)
     try:
         _copy_bytes(source, temporary)
-        with suppress(OSError):  # times and permissions are a courtesy
+        with suppress(OSError):  # times and permissions are kept if possible
             shutil.copystat(source, temporary, follow_symlinks=False)
         with open(temporary, "rb") as file:
-            give_to_owner_of(destination.parent, file.fileno())
+            chown_to_owner_of(destination.parent, file.fileno())
             os.fsync(file.fileno())
         if _state_of(source) != before:
             raise OSError(errno.EBUSY, "the original changed while it was copied")
@@ -179,26 +180,26 @@ def _copy(source: Path, destination: Path) -> None:
 
 
 def _copy_bytes(source: Path, destination: Path) -> None:
-    """Copy what is in a file to a new one.
+    """Copy the content of a file to a new file.
 
     Raises:
-        InputStuck: the source can't be read, which is not the destination's fault.
+        InputStuck: the source can't be read.
         OSError: the destination can't be written.
     """
-    with open(destination, "xb") as written:
+    with open(destination, "xb") as writer:
         try:
-            read = open(source, "rb", opener=_open_no_link)  # noqa: SIM115  # closed just below
+            reader = open(source, "rb", opener=_open_no_link)  # noqa: SIM115  # closed just below
         except OSError as error:
             raise input_stuck(source, error) from error
-        with read:
+        with reader:
             while True:
                 try:
-                    data = read.read(COPIED_AT_ONCE)
+                    data = reader.read(COPY_CHUNK_BYTES)
                 except OSError as error:
                     raise input_stuck(source, error) from error
                 if not data:
                     return
-                written.write(data)
+                writer.write(data)
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -206,15 +207,15 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def _is_kept_by_sticky_bit(source: Path) -> bool:
-    """Tell whether only the owner of a file, or of its folder, may take it out, and we are not."""
+    """Return whether the folder is sticky and neither it nor the file belongs to this user."""
     folder = source.parent.stat()
     owners = (0, folder.st_uid, source.lstat().st_uid)
     return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
 
 
 def _state_of(path: Path) -> tuple[int, int, int]:
-    facts = os.stat(path, follow_symlinks=False)
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+    info = os.stat(path, follow_symlinks=False)
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def make_folder(path: Path) -> None:
@@ -229,17 +230,17 @@ def make_folder(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in reversed(missing):
-            give_to_owner_of(folder.parent, folder)
+            chown_to_owner_of(folder.parent, folder)
             sync_folder(folder.parent)
 
 
 def is_writable(folder: Path) -> bool:
-    """Tell whether files may be made in a folder, as far as permissions and mounts say."""
+    """Return whether permissions and mount options allow making files in a folder."""
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Sync a folder (fsync), which makes the names in it durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -251,31 +252,33 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_temporaries(root: Path, go_on: Callable[[], None] = lambda: None) -> int:
-    """Delete what a dead process left half-written below `root`; return how many files.
+def sweep_temporaries(root: Path, on_progress: Callable[[], None] = lambda: None) -> int:
+    """Delete temporary files that dead processes have left below `root`; return their number.
 
-    There may be millions: `go_on` is called at every folder, and may raise.
+    Args:
+        root: May have millions of files.
+        on_progress: Called for every folder; an exception it raises aborts.
     """
-    swept = 0
+    deleted = 0
     for folder, _, names in os.walk(root):
-        go_on()
+        on_progress()
         for name in names:
             if _TEMPORARY_NAME.fullmatch(name):
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, name))
-                    swept += 1
-    return swept
+                    deleted += 1
+    return deleted
 
 
 def input_stuck(source: Path, error: BaseException | None) -> InputStuck:
-    """Return the error for an input that may not be moved: others may."""
+    """Return the error for an input that can't be moved for lack of permission."""
     if not is_writable(source.parent):
-        why = f"the folder {source.parent} may not be changed by styled"
+        reason = f"the folder {source.parent} may not be changed by styled"
     else:
-        why = f"the system forbids it ({getattr(error, 'strerror', None) or 'nobody knows why'})"
+        reason = f"the system forbids it ({getattr(error, 'strerror', None) or 'unknown reason'})"
     remedies = ["mount it writable"] if getattr(error, "errno", None) == errno.EROFS else []
     return InputStuck(
-        f"{source} can't be moved: {why}",
+        f"{source} can't be moved: {reason}",
         *remedies,
         "give styled's user write permission to that folder; where it is sticky (chmod -t "
         "removes that), the file has to belong to styled's user, and it may not be immutable "
@@ -298,37 +301,37 @@ def durable_delete(path: Path) -> None:
 
 @contextmanager
 def resource_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses about `path` into words.
+    """Turn an OSError about `path` into a `ResourceUnavailable` with a message and a remedy.
 
     Raises:
-        PlaceRefused: the name can't be had on this file system.
-        DiskTrouble: the disk is full or failing.
+        NameNotSupported: the file system does not support the name.
+        DiskFailure: the disk is full or failing.
         Forbidden: permissions or a read-only mount.
         ResourceUnavailable: for any other OSError.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in _OF_A_NAME:
-            raise PlaceRefused(
+        if error.errno in _NAME_ERRORS:
+            raise NameNotSupported(
                 f"{path} can't be written: {error.strerror}",
                 "the file system does not take this name: rename the photo in the inbox",
             ) from error
-        remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is mended")
+        remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is fixed")
         kind: type[ResourceUnavailable] = ResourceUnavailable
-        if error.errno in _OF_A_DISK:
-            kind = DiskTrouble
-        elif error.errno in _FORBIDDEN:
+        if error.errno in _DISK_ERRORS:
+            kind = DiskFailure
+        elif error.errno in _PERMISSION_ERRORS:
             kind = Forbidden
         raise kind(f"{path} can't be written: {error.strerror or error}", remedy) from error
 
 
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_PERMISSION_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
-# Such as a colon in a name on a disk that Windows has formatted.
-_OF_A_NAME = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})
+# For instance a colon in a name on FAT or NTFS.
+_NAME_ERRORS = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})
 
-_OF_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 _REMEDIES = {
     errno.ENOSPC: "free some space; work goes on by itself",
@@ -341,5 +344,5 @@ _REMEDIES = {
 
 
 def _temporary_beside(path: Path) -> Path:
-    # Not derived from the final name, which may already be as long as a name can be.
+    # Not derived from the final name, which may already have the maximum length.
     return path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}.tmp"

@@ -1,4 +1,4 @@
-"""In which ways a result, or the service, is less than was asked for: a kind and a sentence."""
+"""Degradations: how a result, or the service, is less than what was asked for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS: Mapping[Kind, str] = {
     "transparency": "it was placed on white: the format has none",
     "metadata": "EXIF, XMP or IPTC data that was damaged, too long or has no place in the file",
 }
-"""All kinds, with what each of them means; programs may rely on them."""
+"""All kinds and their meanings; a stable interface for programs that read sidecars."""
 
 
 @dataclass(frozen=True, slots=True)

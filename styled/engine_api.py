@@ -1,7 +1,7 @@
-"""What the queue and an engine agree on: tasks, the events of a run, and the engine itself.
+"""The interface between the queue and an engine: tasks, the events of a run, and the engine.
 
-All of it is plain, picklable data, so that an engine may be a thread of this process, another
-process or another machine. Importing this module does not import torch.
+Tasks and events are plain, picklable data, so that an engine may be a thread of this process,
+another process or another machine. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PixelSize(NamedTuple):
-    """Of an image, in pixels."""
+    """The size of an image, in pixels."""
 
     width: int
     height: int
@@ -38,22 +38,23 @@ class TraceRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PaintTask:
-    """One picture to paint, and what the engine is to report meanwhile.
+    """One picture to paint, and which events to report.
 
     Attributes:
-        job_id: Names the task in `Engine.stop`.
+        job_id: Identifies the task in `Engine.stop`.
         content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result; or 1x4xHxW with
             opacity.
         styles: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW, each with its weight.
         painted_size: Paint at this size, smaller than the content's, then add detail at the
             content's own size. None: paint at the content's size.
-        progress_seconds: Between two `Progress` events; the first step and the end of a scale are
-            always reported.
-        checkpoint_seconds: Between two checkpoints at least. None: none, except on a stop.
-        preview_seconds: Between two `Preview` events. None: no previews.
-        preview_px: The long edge of a preview, at most.
-        frame_every_steps: Every so many steps one `Frame`. None: no frames.
-        frame_px: The long edge of a frame, at most.
+        recipe: The recipe to paint with.
+        progress_seconds: Minimum time between two `Progress` events; the first step and the end
+            of a scale are always reported.
+        checkpoint_seconds: Minimum time between two checkpoints. None: only on a stop.
+        preview_seconds: Minimum time between two `Preview` events. None: no previews.
+        preview_px: Maximum long edge of a preview.
+        frame_every_steps: Number of steps between two `Frame` events. None: no frames.
+        frame_px: Maximum long edge of a frame.
     """
 
     job_id: str
@@ -71,7 +72,7 @@ class PaintTask:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The task goes on from its checkpoint; this comes first, if at all."""
+    """The task resumes from its checkpoint; always the first event of a run."""
 
     scale: int
     step: int
@@ -79,24 +80,24 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointIgnored:
-    """There was a checkpoint, but it can't be used: the task begins anew."""
+    """The given checkpoint can't be used: the task starts from the beginning."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the picture stands after a step.
+    """The progress of a picture after a step.
 
     Attributes:
         plan: The size of each scale, coarse to fine.
-        budget: How many steps each scale may take.
+        budget: The step limit of each scale.
         scale: The current scale, counted from one.
         step: Steps done at this scale.
         finished: Whether this was the last step at this scale.
-        loss: The weighted total, of the image that the step started from.
-        first_step_seconds: How long the first step of this scale took: it computes targets too.
-        step_seconds: How long its latest steps took, the median; None after the first.
+        loss: The weighted total of the image that the step started from.
+        first_step_seconds: Duration of the first step of this scale, including style targets.
+        step_seconds: Median duration of its latest steps; None after the first step.
     """
 
     plan: tuple[PixelSize, ...]
@@ -110,43 +111,43 @@ class Progress:
 
     @property
     def scales(self) -> int:
-        """How many scales there are."""
+        """The number of scales."""
         return len(self.plan)
 
     @property
     def steps(self) -> int:
-        """How many steps this scale may take."""
+        """The step limit of the current scale."""
         return self.budget[self.scale - 1]
 
     @property
     def size(self) -> PixelSize:
-        """Of the current scale."""
+        """The size of the current scale."""
         return self.plan[self.scale - 1]
 
     @property
     def fraction(self) -> float:
-        """How much of the whole work is done, by pixels times steps, in [0, 1]."""
+        """The share of all work that is done, in pixels times steps, in [0, 1]."""
         work = [
             size.width * size.height * steps
             for size, steps in zip(self.plan, self.budget, strict=True)
         ]
-        here = 1.0 if self.finished else self.step / self.steps
-        return (sum(work[: self.scale - 1]) + work[self.scale - 1] * here) / sum(work)
+        scale_fraction = 1.0 if self.finished else self.step / self.steps
+        return (sum(work[: self.scale - 1]) + work[self.scale - 1] * scale_fraction) / sum(work)
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The picture as it is now, small: 1x3xHxW float32 on the CPU, sRGB in [0, 1]."""
+    """A small version of the current picture: 1x3xHxW float32 on the CPU, sRGB in [0, 1]."""
 
     image: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame of the film of a painting.
+    """A frame of the time-lapse of a painting.
 
     Attributes:
-        number: How many steps have been taken at all scales together.
+        number: The number of steps taken at all scales so far.
         image: 1x3xHxW float32 on the CPU, sRGB in [0, 1]; all frames of a task have one size.
     """
 
@@ -156,14 +157,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """Something had to be given up; these are all that have been so far."""
+    """The degradations have changed; contains all degradations so far."""
 
     degradations: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPiece:
-    """A part of a checkpoint, in order; without the last one it is worth nothing."""
+    """A part of a checkpoint, in order. Without the last one the checkpoint is incomplete."""
 
     data: bytes
     is_last: bool
@@ -176,12 +177,12 @@ class Painted:
     Attributes:
         image: 1x3xHxW float32 on the CPU, sRGB in [0, 1].
         trace: Losses every `trace_every` steps, and at the first and last step of each scale.
-        degradations: What had to be given up on the way.
-        tile_px: The long edge of the tiles that were used at last; None: the whole image.
-        precision: What convolutions computed in at last.
-        detail_steps: Steps taken beyond the size that it was painted at.
-        resumed: Whether it went on from a checkpoint.
-        peak_memory_bytes: The most memory that the engine used meanwhile.
+        degradations: All degradations of the run.
+        tile_px: The longest edge of the tiles used at the end; None: the whole image at once.
+        precision: The dtype of the convolutions at the end.
+        detail_steps: Steps taken at the full size, after the painting was enlarged.
+        resumed: Whether the run was resumed from a checkpoint.
+        peak_memory_bytes: The engine's peak memory during the run.
     """
 
     image: Tensor
@@ -195,13 +196,13 @@ class Painted:
 
     @property
     def steps(self) -> int:
-        """Steps taken at all scales together."""
+        """The number of steps taken at all scales."""
         return sum({row.scale: row.step for row in self.trace}.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The task was stopped; its checkpoint, where it has come so far, was sent before."""
+    """The task was stopped; its checkpoint was sent before, unless no step was finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +210,8 @@ class Failed:
     """The task has failed.
 
     Attributes:
-        error: `EngineFailure`: the next attempt may succeed. `DeviceLost`: the engine is of no
-            use any more. Anything else is a fault of the program.
+        error: `EngineFailure`: the next attempt may succeed. `DeviceLost`: the engine can't be
+            used any more. Anything else is a bug in the program.
     """
 
     error: StyledError
@@ -233,15 +234,18 @@ EngineEvent = (
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine is, for logs, `styled status` and sidecars.
+    """Properties of an engine, for logs, `styled status` and sidecars.
 
     Attributes:
+        weights_source: `imagenet`, `untrained` or a file's path.
+        weights_sha256: Hexadecimal digest of the convolutions.
         device: As torch names it, such as `cuda:0`.
-        device_model: As its maker names it.
-        precision: What convolutions compute in where the recipe allows it.
-        degraded: In which ways the engine is less than what was asked for.
-        threads: torch's intra-op threads while it paints.
-        deterministic: Whether deterministic algorithms were chosen; None: there is no choice.
+        device_model: As its manufacturer names it.
+        precision: The dtype of the convolutions where the recipe does not require float32.
+        torch: torch's version.
+        threads: torch's intra-op thread count while it paints.
+        degraded: The degradations of the engine itself.
+        deterministic: Whether deterministic algorithms are used; None: the device has no choice.
     """
 
     weights_source: str
@@ -260,21 +264,22 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine is."""
+        """The properties of the engine."""
 
     @property
     def ops_done(self) -> int:
-        """A number that grows as long as work goes on; read by other threads too."""
+        """A counter that grows while work is in progress; may be read from any thread."""
 
     def run(self, task: PaintTask, checkpoint: IO[bytes] | None = None) -> Iterator[EngineEvent]:
         """Paint, from the start or from a checkpoint.
 
         Args:
-            checkpoint: The pieces of an earlier run's last checkpoint, one after the other.
+            task: What to paint.
+            checkpoint: The concatenated pieces of an earlier run's last checkpoint.
         """
 
     def stop(self, job_id: str) -> None:
-        """Stop that task at its next step; safe from any thread. No other task is stopped."""
+        """Stop this task, and no other, after its next step; may be called from any thread."""
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release the engine's resources."""

@@ -1,4 +1,4 @@
-"""Makes the engine that a configuration describes."""
+"""Creates the engine that a configuration describes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from styled.config import EngineConfig
 from styled.engine.device import choose_device
 from styled.engine.download import OnBytes
-from styled.engine.local import LocalEngine
+from styled.engine.local_engine import LocalEngine
 from styled.engine.weights import load_weights
 from styled.precision_record import PrecisionRecord
 
@@ -20,23 +20,22 @@ def make_engine(
     record: PrecisionRecord | None = None,
     threads: int | None = None,
 ) -> LocalEngine:
-    """Load the network onto the device, in the thread that is to paint.
+    """Create the engine; call this in the thread that will paint.
 
     Args:
         config: The section `engine`.
-        on_bytes: Called while weights are downloaded.
-        record: Remembers what `precision: auto` was found to mean. None: it is measured.
-        threads: Used where `config` leaves their number to torch. None: what torch says in this
-            thread.
+        on_bytes: Called while weights are downloaded, see `OnBytes`.
+        record: Stores the precision measured for `precision: auto`. None: always measure.
+        threads: Thread count where `config` sets none. None: torch's own choice in this thread.
 
     Raises:
-        WeightsError, DeviceError, ConfigError: it can't be had.
+        WeightsError, DeviceError, ConfigError: the engine can't be created.
     """
     device = choose_device(config.device, deterministic=config.deterministic)
     weights = load_weights(config.weights, on_bytes)
-    known = None
+    recorded = None
     if config.precision == "auto" and record is not None:
-        known = record.find(device.model, torch.__version__)
+        recorded = record.find(device.model, torch.__version__)
     engine = LocalEngine(
         weights,
         device,
@@ -44,8 +43,8 @@ def make_engine(
         memory_limit=config.memory_bytes,
         threads=config.thread_count or threads,
         deterministic=config.deterministic,
-        faster_dtype=None if known is None else _DTYPES[known],
+        faster_dtype=None if recorded is None else _DTYPES[recorded],
     )
-    if config.precision == "auto" and record is not None and known is None:
+    if config.precision == "auto" and record is not None and recorded is None:
         record.remember(device.model, torch.__version__, engine.info.precision)
     return engine

@@ -1,7 +1,7 @@
-"""What can go wrong, as a small family of exceptions.
+"""The exceptions of styled.
 
-Each message says what happened, where, and what to do about it. The command line is
-the only place that turns these into exit codes.
+Each message says what happened, where, and what to do about it. Only the command line turns these
+into exit codes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import traceback
 
 
 class StyledError(Exception):
-    """Base of every error that styled raises on purpose.
+    """Base class of all errors that styled raises deliberately.
 
     Attributes:
-        message: What happened and where, in one sentence for a person.
-        remedies: What to do about it, one suggestion for each entry.
+        message: What happened and where, in one sentence for the user.
+        remedies: What to do about it; each entry is one suggestion.
     """
 
     def __init__(self, message: str, *remedies: str) -> None:
@@ -39,23 +39,23 @@ class DeviceError(StyledError):
 
 
 class DeviceLost(DeviceError):
-    """The device broke while in use; only a new process can use it again."""
+    """The device has failed during use; only a new process can use it again."""
 
 
 class InputRejected(StyledError):
-    """This input can never be done. It is moved to `rejected` with the message."""
+    """This input can't be processed. It is moved to `rejected` with the message."""
 
 
 class TooManyPixels(InputRejected):
-    """This input has more pixels than were to be read."""
+    """This input has more pixels than the limit."""
 
 
 class InputIncomplete(StyledError):
-    """This input ends too early: it may still be on its way."""
+    """This input ends too early: its upload may be incomplete."""
 
 
 class ResourceUnavailable(StyledError):
-    """A folder, a disk or a permission is missing. It is nobody's input's fault."""
+    """A folder, a disk, a permission or another resource is missing; no input is the cause."""
 
 
 class NotMounted(ResourceUnavailable):
@@ -63,39 +63,39 @@ class NotMounted(ResourceUnavailable):
 
 
 class InboxUnavailable(ResourceUnavailable):
-    """The whole inbox is gone or can't be read, which says nothing about any photo in it."""
+    """The whole inbox is gone or can't be read; single photos in it are not the cause."""
 
 
 class Forbidden(ResourceUnavailable):
-    """A folder may not be written: permissions, an immutable flag, or a read-only mount."""
+    """A folder is not writable: permissions, an immutable flag, or a read-only mount."""
 
 
 class FolderNotWritable(Forbidden):
-    """One folder below the outbox, `rejected` or the archive may not be written; others may."""
+    """One folder below the outbox, `rejected` or the archive is not writable; others may be."""
 
 
 class InputStuck(Forbidden):
-    """An input may not be moved out of the inbox; others may."""
+    """There is no permission to move one input out of the inbox; others may be movable."""
 
 
 class StyleUnavailable(ResourceUnavailable):
-    """A style's picture is missing or can't be used; other styles can."""
+    """A style's picture is missing or can't be used; other styles are not affected."""
 
 
-class DiskTrouble(ResourceUnavailable):
-    """A disk is full or failing: it may be better in a while."""
+class DiskFailure(ResourceUnavailable):
+    """A disk is full or failing; it may recover."""
 
 
-class PlaceRefused(ResourceUnavailable):
-    """A file system does not take this one name; others it would take."""
+class NameNotSupported(ResourceUnavailable):
+    """The file system does not support this file name."""
 
 
 class MemoryShortage(ResourceUnavailable):
-    """There is not enough memory to read or to write this picture: later there may be."""
+    """There is not enough memory now to read or write this picture."""
 
 
 class JournalDamaged(StyledError):
-    """The journal's file is damaged; the next start makes a new one of what there is."""
+    """The journal's file is damaged; the next start rebuilds it from the existing files."""
 
 
 class NoJournal(ResourceUnavailable):
@@ -111,17 +111,17 @@ class EngineFailure(StyledError):
 
 
 class UnexpectedError(StyledError):
-    """A fault of this program, met while it worked on one job.
+    """A bug in this program that occurred while it processed a job.
 
     Attributes:
-        traceback: For the log.
+        traceback: The formatted traceback, for the log.
     """
 
     traceback: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> UnexpectedError:
-        """Describe any other exception, without keeping it: its frames hold images."""
+        """Describe an exception without a reference to it: its frames keep images alive."""
         described = cls(
             f"an unexpected error: {type(error).__name__}: {error}",
             "report it, with the traceback that the log has",
@@ -131,8 +131,8 @@ class UnexpectedError(StyledError):
 
 
 class EngineDied(StyledError):
-    """An engine has ended amid its work; another one may go on with it."""
+    """An engine has died during a job; another engine may resume the job."""
 
 
-class StoppedAmidStep(Exception):
-    """Told to stop, amid a step that would have taken too long to wait for. No failure."""
+class StopTimeout(Exception):
+    """A stop has abandoned a step that would have taken too long. This is not a failure."""

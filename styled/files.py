@@ -1,4 +1,4 @@
-"""What lies under a name: looked at without following, waiting or changing anything."""
+"""File identity, digests and names, read without following links or blocking on pipes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path, PurePosixPath
 from styled.errors import ResourceUnavailable
 
 TEMPORARY_PREFIX = ".styled-"
-"""What the hidden names of our own unfinished files begin with, wherever they lie."""
+"""Prefix of the hidden names of our own temporary files, in all folders."""
 
 LONGEST_PATH_BYTES = 4000
-"""Linux takes 4095 with all folders; the rest is for a sidecar's or a temporary name."""
+"""Linux allows 4095 for a whole path; the difference is for sidecar and temporary names."""
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return size and mtime_ns of a regular file, None where there is none.
+    """Return size and mtime_ns of a regular file, None if there is none.
 
-    A link or a pipe in its place could be made to look like it, but is never the file.
+    Links, pipes and other special files count as none.
 
     Raises:
-        ResourceUnavailable: nobody can tell, for instance because of a permission.
+        ResourceUnavailable: it can't be determined, for instance because of a permission.
     """
     try:
-        found = os.stat(path, follow_symlinks=False)
+        info = os.stat(path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -33,7 +33,7 @@ def identity(path: Path) -> tuple[int, int] | None:
             f"{path} can't be looked at: {error.strerror}",
             "check the permissions, the disk and the mount",
         ) from error
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None
 
 
 def readable(name: str | os.PathLike[str]) -> str:
@@ -42,7 +42,7 @@ def readable(name: str | os.PathLike[str]) -> str:
 
 
 def sha256_of(path: Path) -> str | None:
-    """Return the digest of a regular file, None for anything else: a pipe would block."""
+    """Return the SHA-256 of a regular file in hexadecimal, None for anything else."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
@@ -53,9 +53,9 @@ def sha256_of(path: Path) -> str | None:
 
 
 def lies_in(root: Path, relative: str) -> bool:
-    """Tell whether the way from `root` to `relative` leads through real folders only.
+    """Return whether no folder between `root` and the file `relative` is a symbolic link.
 
-    A folder that has been replaced by a link since it was looked at could lead anywhere.
+    A folder that was replaced by a link since the scan could point anywhere.
     """
     folder = root
     for part in PurePosixPath(relative).parts[:-1]:

@@ -1,8 +1,7 @@
-"""Disks that come and go: a folder whose disk is not mounted is not an empty folder.
+"""Detects folders whose disk is not mounted.
 
-The mount point of an unmounted disk is an ordinary folder on the disk below it. Whoever
-takes that for the folder itself believes that all photos are gone, and writes paintings
-where nobody will ever look.
+The mount point of an unmounted disk is an ordinary folder on the disk below it. A program that
+does not notice sees an empty inbox, and writes paintings to the wrong disk.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from styled.atomic import atomic_write
 from styled.errors import NotMounted, ResourceUnavailable
 
 MOUNT_TABLE = Path("/proc/self/mountinfo")
 
-# Changes that another machine makes on these are not told to this one's kernel.
+# This machine's kernel gets no events for changes that other machines make on these.
 _REMOTE = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "vboxsf", "afs", "ceph", "lustre",
      "glusterfs", "davfs", "davfs2", "prl_fs", "vmhgfs"}
@@ -29,12 +28,12 @@ _REMOTE_FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fus
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Where a file system begins.
+    """A mounted file system.
 
     Attributes:
-        point: The folder.
-        kind: Its type, such as `ext4` or `nfs4`.
-        source: What is mounted, such as `/dev/sda1` or `nas:/photos`.
+        point: The mount point.
+        kind: The file system's type, such as `ext4` or `nfs4`.
+        source: The device or share, such as `/dev/sda1` or `nas:/photos`.
     """
 
     point: str
@@ -43,50 +42,50 @@ class Mount:
 
     @property
     def is_remote(self) -> bool:
-        """Whether others may change it without this machine's kernel being told."""
+        """Whether other machines may change it without events on this machine."""
         return self.kind in _REMOTE or self.kind.startswith(_REMOTE_FUSE)
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """Return what `folder` lies on, None where the system does not tell."""
+    """Return the mount that `folder` is on, None if it is unknown."""
     return _innermost(os.path.realpath(folder), _mounts())
 
 
 def _mounts() -> list[Mount]:
-    """Return all mounts, in the order in which they were made."""
+    """Return all mounts, in the order in which they were mounted."""
     try:
         lines = MOUNT_TABLE.read_bytes().splitlines()
     except OSError:
         return []
-    found = []
+    mounts = []
     for line in lines:
-        before, _, after = line.partition(b" - ")
-        point = os.fsdecode(before.split()[4].decode("unicode_escape").encode("latin-1"))
-        kind, source = after.split()[:2]
-        found.append(
+        mount_fields, _, source_fields = line.partition(b" - ")
+        point = os.fsdecode(mount_fields.split()[4].decode("unicode_escape").encode("latin-1"))
+        kind, source = source_fields.split()[:2]
+        mounts.append(
             Mount(point, kind.decode(errors="replace"), source.decode(errors="backslashreplace"))
         )
-    return found
+    return mounts
 
 
 def _innermost(path: str, mounts: list[Mount]) -> Mount | None:
-    found = None
+    innermost = None
     for mount in mounts:
         is_above = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
-        # Of several mounts on one point, the last one is what is seen.
-        if is_above and (found is None or len(mount.point) >= len(found.point)):
-            found = mount
-    return found
+        # Of several mounts on one point, the last one is visible.
+        if is_above and (innermost is None or len(mount.point) >= len(innermost.point)):
+            innermost = mount
+    return innermost
 
 
 @dataclass(frozen=True, slots=True)
-class _Home:
-    """Where a folder was found: the mount it lay on, and which folder it was.
+class _MountRecord:
+    """The mount that a folder was on, and the folder's identity.
 
     Attributes:
-        point: Of the mount.
-        source: Of the mount, such as a device or a server's share.
-        inode: Of the folder, None where it did not exist.
+        point: The mount point.
+        source: The mount's source, such as a device or a server's share.
+        inode: The folder's inode, None if it did not exist.
     """
 
     point: str
@@ -95,22 +94,22 @@ class _Home:
 
 
 class Mounts:
-    """Remembers on which mount each folder lay, even from one start to the next."""
+    """Remembers the mount of each folder, also over restarts."""
 
-    def __init__(self, record: Path, atomic_write: Callable[[Path, bytes], None]) -> None:
-        """Keep the record in the file `record`, written by `atomic_write`."""
+    def __init__(self, record: Path, *, read_only: bool = False) -> None:
+        """Keep the mounts in the file `record`; with `read_only`, never write it."""
         self._record = record
-        self._write_whole = atomic_write
-        self._homes = _read(record)
+        self._is_read_only = read_only
+        self._records = _read(record)
         self._seen: dict[Path, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def require(self, folder: Path) -> None:
-        """Do nothing, unless the folder is missing, can't be read, or its disk is not mounted.
+        """Check that a folder's disk is mounted and that the folder can be read.
 
         Raises:
             NotMounted: the folder's disk is not mounted.
-            ResourceUnavailable: it is gone or can't be read.
+            ResourceUnavailable: the folder is gone or can't be read.
         """
         self.require_mounted(folder)
         try:
@@ -118,57 +117,59 @@ class Mounts:
         except OSError as error:
             raise ResourceUnavailable(
                 f"the folder {folder} can't be read: {error.strerror}",
-                "mount it, make it again or mend its permissions; work goes on by itself",
+                "mount it, make it again or fix its permissions; work goes on by itself",
             ) from error
 
     def require_mounted(self, folder: Path) -> None:
-        """Do nothing, unless the disk is not mounted that the folder was on before.
+        """Check that the disk that the folder was on before is still mounted.
 
-        A mount point that is missing is not enough to say so: a service may see each of its
-        folders as a mount of its own where a person sees one disk. But then it is the same
-        folder of the same disk.
+        A missing mount point alone does not count: a systemd service may see each of its folders
+        as a separate mount where a user sees one disk. In that case source and inode are the
+        same. The folder itself need not exist yet. The current mount is recorded.
 
         Raises:
-            NotMounted: it is not. The folder itself need not exist yet.
+            NotMounted: the disk is not mounted.
         """
         identity = _identity_of(folder)
         if identity is not None and identity == self._seen.get(folder):
-            return  # the very folder that was found to be right before
+            return  # the same folder has passed this check before
         with suppress(OSError):
-            os.scandir(folder).close()  # what is mounted on demand is mounted by this
+            os.scandir(folder).close()  # triggers automounts
             identity = _identity_of(folder)
         mounts = _mounts()
         mount = _innermost(os.path.realpath(folder), mounts)
         if mount is None:
             return
-        present = _Home(mount.point, mount.source, identity[1] if identity else None)
-        before = self._homes.get(str(folder))
-        if before is not None and before != present:
-            is_same_folder = before.inode is not None and (
-                (before.source, before.inode) == (present.source, present.inode)
+        current = _MountRecord(mount.point, mount.source, identity[1] if identity else None)
+        previous = self._records.get(str(folder))
+        if previous is not None and previous != current:
+            is_same_folder = previous.inode is not None and (
+                (previous.source, previous.inode) == (current.source, current.inode)
             )
             is_mounted = any(
-                (other.point, other.source) == (before.point, before.source) for other in mounts
-            )  # then the folder, or a link to it, was moved on purpose
-            if not (is_mounted or is_same_folder) and _is_below(before.point, present.point):
+                (other.point, other.source) == (previous.point, previous.source) for other in mounts
+            )  # if so, the folder or a link to it was moved on purpose
+            if not (is_mounted or is_same_folder) and _is_below(previous.point, current.point):
                 raise NotMounted(
-                    f"{folder} was on a disk mounted at {before.point}, where nothing is "
+                    f"{folder} was on a disk mounted at {previous.point}, where nothing is "
                     "mounted now",
-                    f"mount {before.point}; work goes on by itself",
-                    f"if the folder is meant to lie on {present.point} from now on, stop "
+                    f"mount {previous.point}; work goes on by itself",
+                    f"if the folder is meant to lie on {current.point} from now on, stop "
                     f"styled and delete {self._record}",
                 )
-        if before != present:
-            self._remember(folder, present)
+        if previous != current:
+            self._remember(folder, current)
         if identity is not None:
             self._seen[folder] = identity
 
-    def _remember(self, folder: Path, home: _Home) -> None:
-        with self._lock:  # intake and scheduler both ask
-            homes = {**self._homes, str(folder): home}
-            content = {name: asdict(known) for name, known in homes.items()}
-            self._write_whole(self._record, json.dumps(content, indent=2).encode() + b"\n")
-            self._homes = homes
+    def _remember(self, folder: Path, mount_record: _MountRecord) -> None:
+        if self._is_read_only:
+            return
+        with self._lock:  # called by the intake's and the scheduler's threads
+            records = {**self._records, str(folder): mount_record}
+            content = {name: asdict(known) for name, known in records.items()}
+            atomic_write(self._record, json.dumps(content, indent=2).encode() + b"\n")
+            self._records = records
 
 
 def _is_below(point: str, other: str) -> bool:
@@ -177,15 +178,15 @@ def _is_below(point: str, other: str) -> bool:
 
 def _identity_of(folder: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(folder)
+        stat = os.stat(folder)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return stat.st_dev, stat.st_ino
 
 
-def _read(record: Path) -> dict[str, _Home]:
+def _read(record: Path) -> dict[str, _MountRecord]:
     try:
         content = json.loads(record.read_bytes())
-        return {folder: _Home(**home) for folder, home in content.items()}
+        return {folder: _MountRecord(**mount_record) for folder, mount_record in content.items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # there is none yet, or somebody has spoilt it
+        return {}  # it does not exist yet, or is damaged

@@ -1,4 +1,4 @@
-"""When `styled once` has done what can be done, and what it then leaves behind."""
+"""Decides when `styled once` ends, and lists the inputs that it could not process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
 
 BLOCKED_SECONDS = 15.0
-"""How long nothing but waiting jobs may be left: each has been tried again by then."""
+"""How long to wait while all jobs are waiting for a retry: each has been retried by then."""
 
-BEGINNING_SECONDS = 3.0
-"""A job that has been running for longer did not fail at once, as one does that can't be read."""
+IMMEDIATE_FAILURE_SECONDS = 3.0
+"""A job that runs for longer did not fail immediately, as one with an unreadable input does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """An input, or a folder, that could not be worked through.
+class Unprocessed:
+    """An input or a folder that could not be processed.
 
     Attributes:
         path: In the inbox.
@@ -34,19 +34,19 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class OnceResult:
-    """What became of the inbox.
+    """The result of `styled once`.
 
     Attributes:
-        rejected: How many inputs were rejected.
-        left: What could not be worked through.
+        rejected: Number of rejected inputs.
+        unprocessed: Inputs and folders that could not be processed.
     """
 
     rejected: int
-    left: Sequence[Left]
+    unprocessed: Sequence[Unprocessed]
 
 
 class Patience:
-    """Tells when waiting any longer is of no use."""
+    """Decides when waiting for blocked jobs or unfinished files is no longer useful."""
 
     def __init__(
         self,
@@ -55,7 +55,14 @@ class Patience:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Wait for unfinished files for `grace_seconds`, and for jobs that wait for less."""
+        """Wait `grace_seconds` longer for unfinished files than for jobs that wait for a retry.
+
+        Args:
+            journal: Read for the state of jobs.
+            grace_seconds: Grace period of files with incomplete content.
+            clock: Monotonic seconds.
+            now: Unix time.
+        """
         self._journal = journal
         self._grace_seconds = grace_seconds
         self._clock = clock
@@ -63,27 +70,27 @@ class Patience:
         self._blocked_since: float | None = None
 
     def is_over(self, *, may_settle: bool) -> bool:
-        """Tell whether nothing has moved for long enough; called several times a second.
+        """Return whether there was no progress for long enough; called several times a second.
 
         Args:
-            may_settle: Whether a file in the inbox is still to be judged by what is in it.
+            may_settle: Whether another file may settle when its grace period ends.
         """
-        if self._is_getting_on():
+        if self._makes_progress():
             self._blocked_since = None
             return False
         now = self._clock()
         if self._blocked_since is None:
             self._blocked_since = now
-        # A file that is cut off is judged after its grace; one that is open may stay so for hours.
-        patience = BLOCKED_SECONDS + (self._grace_seconds if may_settle else 0.0)
-        return now - self._blocked_since >= patience
+        # A truncated file is accepted after its grace period; an open file may stay open for hours.
+        limit = BLOCKED_SECONDS + (self._grace_seconds if may_settle else 0.0)
+        return now - self._blocked_since >= limit
 
-    def _is_getting_on(self) -> bool:
+    def _makes_progress(self) -> bool:
         for job in self._journal.in_state(JobState.RUNNING, limit=-1):
-            # One that has waited may fail again, however long it takes to.
+            # A retried job may fail again, however long it has been running.
             is_new = job.failure != WAITING
             if job.fraction > 0 or (
-                is_new and self._now() - (job.started_at or 0.0) > BEGINNING_SECONDS
+                is_new and self._now() - (job.started_at or 0.0) > IMMEDIATE_FAILURE_SECONDS
             ):
                 return True
         if self._journal.get_state().get("state", "").startswith("paused"):
@@ -91,11 +98,11 @@ class Patience:
         return self._journal.has_work()
 
 
-def left_over(inbox: Path, journal: Journal, intake: Intake) -> Iterator[Left]:
-    """Yield what is not worked through, and why."""
+def unprocessed_inputs(inbox: Path, journal: Journal, intake: Intake) -> Iterator[Unprocessed]:
+    """Yield the inputs and folders that were not processed, with the reasons."""
     state = journal.get_state().get("state", "")
     for job in journal.in_state(JobState.QUEUED, JobState.RUNNING, limit=-1):
         reason = state if state.startswith("paused") else job.reason
-        yield Left(readable(inbox / job.input), reason or "its turn did not come")
+        yield Unprocessed(readable(inbox / job.input), reason or "its turn did not come")
     for path, reason in intake.not_taken():
-        yield Left(readable(inbox / path), reason)
+        yield Unprocessed(readable(inbox / path), reason)

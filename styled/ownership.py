@@ -1,4 +1,4 @@
-"""Whom files belong to that root makes in somebody else's folders."""
+"""Ownership of files that root makes in other users' folders."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def give_to_owner_of(folder: Path, made: Path | int) -> None:
-    """Let what root has just made in a folder belong to whom the folder does.
+def chown_to_owner_of(folder: Path, made: Path | int) -> None:
+    """Give a file or folder that root has just made to the owner of its folder.
 
-    Else `sudo styled once` would leave folders and files that the daemon can't write. Nothing is
-    changed where it is not root who asks.
+    Otherwise `sudo styled once` would leave folders and files that the daemon can't write. Does
+    nothing unless the process runs as root.
 
     Args:
-        folder: What `made` lies in.
-        made: A path, which is not followed if it is a link, or a descriptor.
+        folder: The folder of `made`.
+        made: A path (links are not followed) or a file descriptor.
     """
     if os.geteuid() != 0:
         return
-    with suppress(OSError):  # such as on a network drive that knows no root
+    with suppress(OSError):  # for instance on a network drive with root squash
         owner = folder.stat()
         if isinstance(made, int):
             os.fchown(made, owner.st_uid, owner.st_gid)

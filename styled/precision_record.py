@@ -1,7 +1,7 @@
-"""Remembers which precision a device was found to be faster in: `precision.json`.
+"""Stores which precision was measured to be faster on a device, in `precision.json`.
 
-Measured anew at each start, `auto` could change with what else the machine does at that time,
-and with it the pixels.
+If it were measured at each start, the choice of `auto`, and with it the pixels, could depend on
+the load of the machine at that time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from styled.atomic import atomic_write
 from styled.errors import ResourceUnavailable
 
 FILE_NAME = "precision.json"
@@ -20,19 +21,13 @@ PRECISIONS = ("float32", "bfloat16")
 class PrecisionRecord:
     """A JSON file: device model -> torch version -> precision."""
 
-    def __init__(
-        self,
-        path: Path,
-        atomic_write: Callable[[Path, bytes], None],
-        warn: Callable[[str], None],
-    ) -> None:
-        """Keep it at `path`, written by `atomic_write`; `warn` is told what goes wrong with it."""
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        """Use the file `path`; `warn` gets a message if it can't be read or written."""
         self._path = path
-        self._write_whole = atomic_write
         self._warn = warn
 
     def find(self, device_model: str, torch_version: str) -> str | None:
-        """Return what was found for a device and a version of torch, None if nothing was."""
+        """Return the precision stored for a device and torch version, or None."""
         try:
             return self._read().get(device_model, {}).get(torch_version)
         except (OSError, ValueError, RecursionError) as error:
@@ -40,14 +35,14 @@ class PrecisionRecord:
             return None
 
     def remember(self, device_model: str, torch_version: str, precision: str) -> None:
-        """Add what was found; a file that can't be read is replaced."""
+        """Store a measured precision; a file that can't be read is replaced."""
         try:
             content = self._read()
         except (OSError, ValueError, RecursionError):
-            content = {}  # `find` has said so
+            content = {}  # `find` has warned about it
         content.setdefault(device_model, {})[torch_version] = precision
         try:
-            self._write_whole(self._path, json.dumps(content, indent=2).encode() + b"\n")
+            atomic_write(self._path, json.dumps(content, indent=2).encode() + b"\n")
         except ResourceUnavailable as error:
             self._warn(f"the next start measures the precision again: {error.message}")
 
@@ -62,4 +57,4 @@ class PrecisionRecord:
 
 
 def _is_entry(value: object) -> bool:
-    return isinstance(value, dict) and all(found in PRECISIONS for found in value.values())
+    return isinstance(value, dict) and all(precision in PRECISIONS for precision in value.values())

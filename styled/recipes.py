@@ -1,8 +1,8 @@
-"""Named recipes: everything that decides how a picture is painted, as data.
+"""Named recipes: all parameters of a style transfer, as data.
 
-A recipe is a frozen record. The engine reads it, the configuration overrides single
-fields of it, the sidecar shows it with every field resolved. This module imports
-nothing but the standard library.
+A recipe is a frozen dataclass. The engine reads it, the configuration overrides single fields,
+and the sidecar contains it with every field resolved. This module imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal
 
 ContentLoss = Literal["mean_squared", "half_sum_squared"]
 StyleLoss = Literal[
-    "wasserstein",  # between Gaussians fitted to the features
+    "wasserstein",  # distance between Gaussians fitted to the features
     "gram_raw",  # mean((G - A)^2) of the Gram matrices G = F F^T
-    "gram_by_size",  # the same of G / (c h w), each by its own size
+    "gram_by_size",  # the same, with each Gram matrix divided by its own layer size c h w
     "gram_over_style_size",  # mean((G - A)^2) / (c h w) of the style's layer
     "gram_over_result_size",  # mean((G - A)^2) / (c h w) of the result's layer
     "gram_gatys",  # sum((G - A)^2) / (4 N^2 M^2), N channels, M positions
@@ -40,7 +40,10 @@ StyleFit = Literal["scaled", "content"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of the pictures that the network was trained on, in sRGB: the unit of the normalised space."""
+"""Mean and standard deviation of the network's training images in sRGB, per channel.
+
+The `normalized` space is (sRGB - mean) / std.
+"""
 
 # VGG-19 up to its last convolution: `convB_I` is the I-th convolution of block B
 # before its ReLU, `reluB_I` after it, `poolB` the pooling that ends the block.
@@ -57,20 +60,20 @@ LAYER_NAMES: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a picture is, in pixels. Exactly one of the first four is set."""
+    """The size of an image, in pixels. Exactly one of the first four fields is set."""
 
     long_edge: int | None = None
     short_edge: int | None = None
     megapixels: float | None = None
     exact: tuple[int, int] | None = None  # width, height; the aspect ratio is not kept
-    # Whether a smaller photo is enlarged to the size; `to_long_edge`: only until its short
-    # edge is as long as its long edge was.
+    # Whether a smaller photo is enlarged to the size; `to_long_edge`: only until its short edge
+    # is as long as the photo's long edge.
     upscale: Upscale = False
 
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """Coarse to fine: the long edge grows by `factor` from about `start_px` to the size."""
+    """Coarse-to-fine scales: the long edge grows by `factor` from about `start_px` to the size."""
 
     start_px: int = 128
     factor: float = sqrt(2)
@@ -78,7 +81,7 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True)
-class Optimizer:
+class OptimizerSettings:
     """How the pixels are optimised at each scale."""
 
     name: OptimizerName = "lbfgs"
@@ -86,22 +89,23 @@ class Optimizer:
     decay: float = 1.0  # the learning rate is multiplied by this...
     decay_every: int = 0  # ...after every so many steps; 0: never
     history: int = 20  # lbfgs: curvature pairs kept
-    # lbfgs: the farthest that one step may move the image, root mean square, in its own
-    # units; steps that led uphill are then taken back. 0: no bound, and no way back.
-    reach: float = 0.0
-    # lbfgs: absolute values in the total variation are rounded off, for the slope alone, over so
-    # many units at first and ever less later: it can make nothing of kinks. 0: not at all.
-    rounding: float = 0.0
-    # lbfgs: whether coarse and fine, and colors, have curvatures of their own where nothing else
-    # is known of it.
-    by_frequency: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)  # adam: decay of the two moments
-    average: float = 0.0  # adam: decay of an average over iterates, which is the result; 0: none
+    # lbfgs: maximum RMS change of the image in one step, in units of the optimised space; steps
+    # that raise the loss are undone. 0: unlimited, and no step is undone.
+    trust_radius: float = 0.0
+    # lbfgs: initial Huber delta for the gradient of an absolute total variation, in units of the
+    # optimised space. It decreases over the steps. L-BFGS cannot model the kinks. 0: off.
+    tv_smoothing: float = 0.0
+    # lbfgs: whether the initial inverse Hessian has one factor per frequency band and opponent
+    # colour instead of a single one.
+    frequency_preconditioner: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)  # adam: decay rates of the two moments
+    # adam: decay rate of the moving average of the iterates, which is the result; 0: no average
+    average: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides how a picture is painted.
+    """All parameters of a style transfer.
 
     Total loss = `content_weight` x content + `style_weight` x style + `tv_weight` x tv.
     """
@@ -122,28 +126,29 @@ class Recipe:
     pooling: Pooling = "max"
     first_padding: FirstPadding = "zeros"  # of the first convolution
     # the optimisation
-    space: Space = "normalized"  # where the optimised image, and its total variation, live
-    clamp: bool = False  # whether every step keeps the image within valid colours
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    space: Space = "normalized"  # of the optimised image and its total variation
+    clamp: bool = False  # whether the image is clamped to valid colours in every step
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     steps: int = 500  # at each scale; one step is one evaluation of loss and gradient
-    min_improvement: float = 0.0  # a scale ends once ten steps gain less than this; 0: never
-    keep: Keep = "last"  # which image of a scale is its result
-    scales: Scales | None = None  # None: one scale, the size itself
-    # Where the result is to be as large as the photo, and that is larger than `size`: steps at
-    # the photo's size, from the enlarged painting.
+    # A scale ends early once ten steps reduce the loss by less than this fraction; 0: never.
+    min_improvement: float = 0.0
+    keep: Keep = "last"  # which iterate of a scale is its result
+    scales: Scales | None = None  # None: a single scale at the full size
+    # Steps at the photo's own size, starting from the enlarged painting. They are used if the
+    # result is to have the photo's size and that is larger than `size`.
     detail_steps: int = 10
     init: Init = "content"
     seed: int = 0
-    # the pictures
+    # the images
     size: Size = field(default_factory=lambda: Size(long_edge=512))
-    # `scaled`: the style keeps its shape, its long edge `style_scale` times the result's;
-    # `content`: exactly the result's size.
+    # `scaled`: the style keeps its aspect ratio, with a long edge of `style_scale` times the
+    # result's; `content`: exactly the result's size.
     style_size: StyleFit | Size = "scaled"
     style_scale: float = 1.0
-    resample: Resample = "lanczos"  # how photo and style are brought to size
-    preserve_color: PreserveColor = "none"  # whether the result gets the photo's colours back
-    # the record
-    trace_every: int = 10  # steps between two rows of the sidecar's loss trace
+    resample: Resample = "lanczos"  # the filter with which photo and style are resized
+    preserve_color: PreserveColor = "none"  # how the photo's colours are preserved
+    # the sidecar
+    trace_every: int = 10  # steps between two rows of the loss trace
 
 
 def _normalized(weights: Mapping[str, float]) -> dict[str, float]:
@@ -153,9 +158,9 @@ def _normalized(weights: Mapping[str, float]) -> dict[str, float]:
 
 _RELU_1_TO_5 = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
-# The published codes read the outputs of convolutions. torchvision's ReLUs run in place,
-# so that what they in fact compare are the activations after the ReLU, except in the last
-# convolution that they run, behind which there is no ReLU.
+# The published implementations read the outputs of convolutions. torchvision's ReLUs run in place,
+# so they actually compare the activations after the ReLU, except for the last convolution that
+# they run, which no ReLU follows.
 _RELU_1_TO_4_CONV_5 = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1")
 
 PYRAMID = Recipe(
@@ -170,7 +175,9 @@ PYRAMID = Recipe(
     first_padding="replicate",
     space="srgb",
     clamp=True,
-    optimizer=Optimizer(history=5, reach=0.1, by_frequency=True, betas=(0.9, 0.99)),
+    optimizer=OptimizerSettings(
+        history=5, trust_radius=0.1, frequency_preconditioner=True, betas=(0.9, 0.99)
+    ),
     steps=50,
     min_improvement=0.03,
     keep="best",
@@ -178,16 +185,17 @@ PYRAMID = Recipe(
 )
 """The default: the squared 2-Wasserstein distance of layer statistics, coarse to fine.
 
-L-BFGS was chosen by measurement: in the time of 40 of its steps it ends 20 % lower than Adam at
-0.02, and 12 % lower than Adam at 0.05 (median of four pairs at 256 px, untrained network, two CPU
-cores; see `python -m tests.benchmarks`). A history of 5 ends within half a percent of 10 and of
-20, with a third of their memory. Without a reach it lost a picture: a first step too small
-to tell curvature from rounding sent the second one out of sight.
+L-BFGS was chosen by measurement: in the time of 40 of its steps it ends at a 20 % lower loss than
+Adam with a learning rate of 0.02, and 12 % lower than with 0.05 (median of four pairs of photo and
+style at 256 px, untrained network, two CPU cores; see `python -m tests.benchmarks`). A history of 5
+ends within half a percent of 10 and of 20, with a third of their memory. Without a trust radius one
+image diverged: the first step was too small to distinguish curvature from rounding errors, and the
+second one was far too long.
 
-A scale ends once ten steps gain less than 3 %: the picture is done in 0.55 of the time of 50
-steps at each scale, at an objective 1.2 % higher (three of the same pairs). With one curvature for
-coarse and fine, in place of `by_frequency`, it would be at the same value after 1 %, which takes
-1.1 to 1.4 times as long.
+A scale ends once ten steps reduce the loss by less than 3 %. This takes 0.55 of the time of 50
+steps per scale, and the objective ends 1.2 % higher (three of the same pairs). Without
+`frequency_preconditioner` the same value is reached with a limit of 1 %, which takes 1.1 to 1.4
+times as long.
 """
 
 AVGPOOL = Recipe(
@@ -201,7 +209,7 @@ AVGPOOL = Recipe(
     style_loss="gram_over_style_size",
     tv_loss="sum_absolute",
     pooling="average",
-    optimizer=Optimizer(name="adam", learning_rate=0.03),
+    optimizer=OptimizerSettings(name="adam", learning_rate=0.03),
     steps=500,
     size=Size(long_edge=512),
     style_size=Size(long_edge=512),
@@ -217,13 +225,13 @@ UDACITY = Recipe(
     content_weight=1.0,
     style_weight=1e6,
     style_loss="gram_over_result_size",
-    optimizer=Optimizer(name="adam", learning_rate=0.003),
+    optimizer=OptimizerSettings(name="adam", learning_rate=0.003),
     steps=2000,
     size=Size(short_edge=400, upscale="to_long_edge"),
     style_size="content",
     resample="bilinear",
 )
-"""Large style features weigh more, and the style is stretched to the photo's size."""
+"""Shallow style layers have larger weights, and the style is stretched to the photo's size."""
 
 D2L = Recipe(
     name="d2l",
@@ -235,13 +243,13 @@ D2L = Recipe(
     tv_weight=10.0,
     style_loss="gram_by_size",
     tv_loss="mean_absolute",
-    optimizer=Optimizer(name="adam", learning_rate=0.3, decay=0.8, decay_every=50),
+    optimizer=OptimizerSettings(name="adam", learning_rate=0.3, decay=0.8, decay_every=50),
     steps=500,
     size=Size(exact=(450, 300), upscale=True),
     style_size=Size(exact=(450, 300), upscale=True),
     resample="bilinear",
 )
-"""Fast steps that slow down, at 450 x 300."""
+"""A large learning rate that decays, at 450 x 300."""
 
 FIVE_LAYER = Recipe(
     name="five-layer",
@@ -253,13 +261,13 @@ FIVE_LAYER = Recipe(
     style_loss="gram_raw",
     normalize_input=False,
     space="srgb",
-    optimizer=Optimizer(name="adam", learning_rate=0.001),
+    optimizer=OptimizerSettings(name="adam", learning_rate=0.001),
     steps=1000,
     size=Size(exact=(512, 512), upscale=True),
     style_size=Size(exact=(512, 512), upscale=True),
     resample="bilinear",
 )
-"""Content and style on all five layers, from pixels that are not normalised."""
+"""Content and style on all five layers, with input that is not normalised."""
 
 GATYS = Recipe(
     name="gatys",
@@ -271,13 +279,13 @@ GATYS = Recipe(
     content_loss="half_sum_squared",
     style_loss="gram_gatys",
     pooling="average",
-    optimizer=Optimizer(name="lbfgs", learning_rate=1.0, history=100),
+    optimizer=OptimizerSettings(name="lbfgs", learning_rate=1.0, history=100),
     steps=1000,
     init="noise",
     style_size="content",
     resample="bilinear",
 )
-"""The paper's: sums of squares, L-BFGS, and a start from noise."""
+"""As in the paper: sums of squares, L-BFGS, and noise as the initial image."""
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe for recipe in (PYRAMID, AVGPOOL, UDACITY, D2L, FIVE_LAYER, GATYS)

@@ -1,7 +1,7 @@
-"""The sidecar: a JSON file beside each result that says exactly how it was made.
+"""The sidecar: a JSON file beside each result that records exactly how it was made.
 
-It is a format, like the recipes and the configuration: jobs fill it in, delivery
-publishes it, and whoever shows results reads it.
+This module defines the format only. Jobs create sidecars, delivery publishes them, and the gallery
+and commands read them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA_FILE = Path(__file__).with_name("sidecar.schema.json")
 
 
 def utc(unix_seconds: float) -> datetime:
-    """Return a Unix time as UTC."""
+    """Return a Unix time as a datetime in UTC."""
     return datetime.fromtimestamp(unix_seconds, UTC)
 
 
@@ -33,7 +33,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class JobFacts(_Section):
+class JobInfo(_Section):
     """Which job made this."""
 
     id: str
@@ -47,7 +47,7 @@ class JobFacts(_Section):
     finished_at: datetime
 
 
-class InputFacts(_Section):
+class InputInfo(_Section):
     """The photo, as it was read."""
 
     path: Readable = Field(description="Relative to the inbox.")
@@ -64,7 +64,7 @@ class InputFacts(_Section):
     )
 
 
-class StyleImageFacts(_Section):
+class StyleImageInfo(_Section):
     """One of the style's pictures."""
 
     path: Readable
@@ -72,14 +72,14 @@ class StyleImageFacts(_Section):
     weight: float
 
 
-class StyleFacts(_Section):
+class StyleInfo(_Section):
     """The style."""
 
     name: str
-    images: tuple[StyleImageFacts, ...]
+    images: tuple[StyleImageInfo, ...]
 
 
-class EngineFacts(_Section):
+class EngineRun(_Section):
     """What computed it."""
 
     weights_source: Readable
@@ -101,7 +101,7 @@ class EngineFacts(_Section):
     )
 
 
-class ResultFacts(_Section):
+class ResultInfo(_Section):
     """The picture."""
 
     path: Readable = Field(description="Relative to the outbox.")
@@ -134,7 +134,7 @@ class Losses(_Section):
     tv: float
 
 
-class LossFacts(_Section):
+class LossInfo(_Section):
     """How the optimisation went."""
 
     first: Losses
@@ -143,7 +143,7 @@ class LossFacts(_Section):
     trace: tuple[tuple[int, int, float, float, float, float], ...]
 
 
-class TimingFacts(_Section):
+class TimingInfo(_Section):
     """Seconds spent."""
 
     waited: float
@@ -168,25 +168,25 @@ class Sidecar(_Section):
     """How a result was made, or why an input was rejected. Times are UTC."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    job: JobFacts
-    input: InputFacts
-    style: StyleFacts | None = None
+    job: JobInfo
+    input: InputInfo
+    style: StyleInfo | None = None
     recipe: dict[str, JsonValue] | None = Field(
         default=None, description="The recipe's name and every field of it, as used."
     )
-    engine: EngineFacts | None = None
-    result: ResultFacts | None = Field(
+    engine: EngineRun | None = None
+    result: ResultInfo | None = Field(
         default=None, description="null where the input was rejected."
     )
-    losses: LossFacts | None = None
-    timing: TimingFacts | None = None
+    losses: LossInfo | None = None
+    timing: TimingInfo | None = None
     degraded: tuple[Degradation, ...] = Field(
         default=(), description="In which ways the result is less than what was asked for."
     )
     rejected: Rejection | None = None
 
     def to_json(self) -> bytes:
-        """Return the file's content."""
+        """Return the content of the sidecar file."""
         text = self.model_dump_json(by_alias=True, indent=2)
         return text.encode() + b"\n"
 
@@ -201,7 +201,7 @@ def sidecar_schema() -> dict[str, JsonValue]:
 
 
 def job_id_in(path: Path) -> str | None:
-    """Return the id of the job that published the sidecar at `path`, None if there is none."""
+    """Return the id of the job in the sidecar at `path`, None if there is no valid sidecar."""
     if not os.path.isfile(path):
         return None  # reading a pipe would block
     try:
@@ -209,5 +209,5 @@ def job_id_in(path: Path) -> str | None:
     except (OSError, ValueError, RecursionError):
         return None
     job = content.get("job") if isinstance(content, dict) else None
-    found = job.get("id") if isinstance(job, dict) else None
-    return found if isinstance(found, str) else None
+    job_id = job.get("id") if isinstance(job, dict) else None
+    return job_id if isinstance(job_id, str) else None

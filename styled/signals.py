@@ -1,6 +1,6 @@
-"""Signals that stop or reload the process, from its first moment to its last.
+"""Handlers of the signals that stop or reload the process.
 
-This module is imported before everything else, so it imports next to nothing.
+This module is imported before everything else, so it imports as little as possible.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | No
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 HANGUP_SECONDS = 0.1
-"""How long after SIGHUP the terminal may still be there although it is going away.
+"""How long to wait after SIGHUP for the terminal to disappear.
 
-When a shell exits, the kernel sends SIGHUP a moment before it takes the terminal away.
+When a shell exits, the kernel sends SIGHUP shortly before it removes the terminal.
 """
 
 _deferred_reloads: list[signal.Signals] = []
@@ -33,13 +33,13 @@ def handle_signals(
     """Call `on_stop` or `on_reload` when a signal arrives; return the former handlers.
 
     SIGTERM and SIGINT stop. SIGHUP reloads, unless the process was started on a terminal that
-    is gone: then it stops. Where SIGHUP was ignored at the start, as by nohup, it always reloads.
-    No signal is lost between the former handlers and the new ones, and a reload that
-    `defer_reload` has kept is made up for at once. SIGIO is ignored.
+    is gone: then it stops. If SIGHUP was ignored at the start, as by nohup, it always reloads.
+    No signal is lost while the handlers are replaced, and a reload recorded by `defer_reload` is
+    executed at once. SIGIO is ignored.
 
     Args:
-        on_stop: Called in the main thread, between any two of its instructions.
-        on_reload: Called likewise.
+        on_stop: Called in the main thread, between any two bytecode instructions.
+        on_reload: Called in the same way.
     """
     stops_when_hung_up = _was_started_on_terminal()
 
@@ -49,7 +49,8 @@ def handle_signals(
         else:
             on_stop()
 
-    # Comes where a writer opens a file amid `styled.open_files`; its default ends the process.
+    # Sent if a writer opens a file while `styled.open_files` holds a lease on it. By default it
+    # would terminate the process.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     former = {number: signal.signal(number, handle) for number in HANDLED}
     if _deferred_reloads:
@@ -60,7 +61,7 @@ def handle_signals(
 
 @contextmanager
 def signals_handled(on_stop: Callable[[], None], on_reload: Callable[[], None]) -> Iterator[None]:
-    """Do as `handle_signals` while the context lasts."""
+    """Handle signals as `handle_signals` while the context lasts."""
     former = handle_signals(on_stop, on_reload)
     try:
         yield
@@ -70,13 +71,13 @@ def signals_handled(on_stop: Callable[[], None], on_reload: Callable[[], None]) 
 
 
 def defer_reload() -> None:
-    """Keep a reload for whoever handles signals next."""
+    """Record a reload for the next call of `handle_signals`."""
     _deferred_reloads.append(signal.SIGHUP)
 
 
 @cache
 def _was_started_on_terminal() -> bool:
-    """Tell whether the end of a terminal was meant to end this process, when it was started."""
+    """Return whether the process was started on a terminal, and not with nohup."""
     return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
 
 
@@ -90,10 +91,10 @@ def _is_terminal_gone() -> bool:
 
 
 def _has_terminal() -> bool:
-    """Tell whether the process has a controlling terminal; see tty(4)."""
+    """Return whether the process has a controlling terminal; see tty(4)."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        # Out of descriptors, or not allowed to open it: there is one nevertheless.
+        # Other errors, such as too many open files or no permission, mean that there is one.
         return error.errno not in (errno.ENXIO, errno.EIO, errno.ENOENT, errno.ENODEV)
     return True

@@ -1,8 +1,8 @@
-"""`python -m tests`: lint, types, imports and tests; all other words are handed on to pytest.
+"""`python -m tests`: lint, type, import and test checks; other arguments are passed to pytest.
 
-python -m tests            everything but the heavy tests: what has to pass before a commit
-python -m tests --quick    without real daemons, services and browsers, and what computes long
-python -m tests --heavy    only those that take long: storms, growth, fuzzing
+python -m tests            everything except the heavy tests; must pass before a commit
+python -m tests --quick    without real daemons, services and browsers, and without slow tests
+python -m tests --heavy    only the heavy tests: storms, growth, fuzzing
 """
 
 from __future__ import annotations
@@ -29,56 +29,57 @@ CHECKS = (
 )
 
 NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end")
-"""Folders of tests that wait for real programs."""
+"""Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 3 * 2**30
-"""How much of it must be free to be used for the folders of tests."""
+"""Free space that `MEMORY` must have to be used for the tests' temporary folders."""
 
 
-def main(words: list[str]) -> int:
-    """Run everything, even after a failure; return 0 if all went well."""
+def main(args: list[str]) -> int:
+    """Run all checks and tests, even after a failure; return 0 if all passed, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests", add_help=False, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--heavy", action="store_true")
-    options, for_pytest = parser.parse_known_args(words)
+    options, pytest_args = parser.parse_known_args(args)
     if options.quick:
-        for_pytest += [f"--ignore={ROOT / 'tests' / folder}" for folder in NOT_QUICK]
-        for_pytest += ["-m", "not slow and not heavy"]
+        pytest_args += [f"--ignore={ROOT / 'tests' / folder}" for folder in NOT_QUICK]
+        pytest_args += ["-m", "not slow and not heavy"]
     if options.heavy:
-        for_pytest += ["-m", "heavy"]
-    # Quick tests compute; most of the others wait for a daemon.
+        pytest_args += ["-m", "heavy"]
+    # Quick tests are bound by the CPU; most of the others wait for a daemon.
     cores = os.cpu_count() or 1
     workers = cores if options.quick else 5 * cores // 2
 
-    begun = time.monotonic()
+    start = time.monotonic()
     failed = []
-    with folder_for_tests() as folder, ThreadPoolExecutor(1) as beside:
-        checks = [beside.submit(run_check, check) for check in CHECKS]
+    with folder_for_tests() as folder, ThreadPoolExecutor(1) as pool:
+        checks = [pool.submit(run_check, check) for check in CHECKS]
         command = [
             sys.executable, "-m", "pytest", "-n", str(workers), "--no-loadscope-reorder",
-            "--basetemp", f"{folder}/p", *for_pytest,
+            "--basetemp", f"{folder}/p", *pytest_args,
         ]  # fmt: skip
         print("$", *command, flush=True)
-        # One thread of computation for each worker: more would only wait for each other. Where a
-        # test is about two, they are not to turn in circles while they wait.
+        # One OpenMP thread per worker: more would only wait for each other. Tests that use two
+        # threads must not busy-wait, hence the passive wait policy.
         threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         environment = {**os.environ, **threads, "TMPDIR": folder}
-        # Hundreds of processes import this project; each would compile it, and pytest its tests.
+        # Hundreds of processes import this project. Without cached bytecode each would compile
+        # it, and each pytest worker would compile its tests.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             failed.append("pytest")
         for check, future in zip(CHECKS, checks, strict=True):
             if not report(check, future):
                 failed.append(" ".join(check))
-    print(f"{time.monotonic() - begun:.0f} seconds")
+    print(f"{time.monotonic() - start:.0f} seconds")
     for name in failed:
         print(f"failed: {name}")
     return 1 if failed else 0
 
 
 def run_check(check: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """Run one of the checks that are no tests."""
+    """Run one of `CHECKS`; stdout and stderr are captured together."""
     # Tools that are installed beside this Python come first, in a virtual environment or not.
     tools = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
@@ -89,28 +90,28 @@ def run_check(check: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
 
 
 def report(check: tuple[str, ...], future: Future[subprocess.CompletedProcess[str]]) -> bool:
-    """Print what a check said; return whether it found nothing."""
+    """Print the output of a check; return whether it passed."""
     print("$", *check)
     try:
-        done = future.result()
+        completed = future.result()
     except OSError as error:
         print(error)
         return False
-    print(done.stdout.rstrip(), flush=True)
-    return done.returncode == 0
+    print(completed.stdout.rstrip(), flush=True)
+    return completed.returncode == 0
 
 
 @contextmanager
 def folder_for_tests() -> Iterator[str]:
-    """Make a folder in memory, where there is room: what tests write need not survive them.
+    """Make a temporary folder, in memory (`MEMORY`) if that has enough free space.
 
-    That files are safe on a disk in time is tested by the calls to the system that ask for it.
+    Tests of durability do not need a disk: they check the system calls (fsync).
     """
     memory = MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None
     if memory is not None and shutil.disk_usage(memory).free < MEMORY_BYTES:
         memory = None
     with tempfile.TemporaryDirectory(prefix="styled-", dir=memory) as folder:
-        os.chmod(folder, 0o755)  # other users visit some of the folders in it
+        os.chmod(folder, 0o755)  # some tests access folders in it as another user
         yield folder
 
 

@@ -1,4 +1,4 @@
-"""What concerns all tests: in which order they run, and which of them together."""
+"""Pytest hooks for all tests: their order, and how they are distributed to xdist's workers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 for _size in ("COLUMNS", "LINES"):
-    os.environ.pop(_size, None)  # pytest's workers have them, and rich remembers them
+    os.environ.pop(_size, None)  # set in pytest's workers, and rich caches them
 
 WAITING = ("systemd", "gallery", "end_to_end", "faults")
-"""Folders whose tests wait for other processes most of their time, in the order of their start."""
+"""Folders whose tests mostly wait for other processes, in the order in which they start."""
 
 SPREAD = ("faults", "end_to_end")
-"""Folders whose tests share little, and are spread over the workers one by one."""
+"""Folders whose tests share little; they are distributed to the workers one by one."""
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives the tests of a file to one worker: they share a network, a browser or a machine.
+    """Assigns all tests of a file to one worker: they share a network, a browser or a container.
 
-    xdist's own groups are written into a name of the test that pytest 9.2 no longer reads.
+    xdist's own groups do not work: they become part of the test's name, and pytest 9.2 no longer
+    reads that name.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -35,49 +36,52 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
-    """Choose which worker gets which tests."""
+    """Return the scheduler that assigns tests to workers."""
     return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; what waits and what computes take turns to the end."""
+    """Order the tests: the slowest folders first, waiting and CPU-bound groups interleaved."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         spread = item.path.parent.name in SPREAD
         groups.setdefault(item.nodeid if spread else str(item.path), []).append(item)
-    of_folder: dict[str, list[list[pytest.Item]]] = {}
+    groups_by_folder: dict[str, list[list[pytest.Item]]] = {}
     for group in groups.values():
-        of_folder.setdefault(group[0].path.parent.name, []).append(group)
-    waiting = [group for folder in WAITING for group in of_folder.pop(folder, [])]
-    computing = [*of_folder.pop("engine", []), *chain.from_iterable(of_folder.values())]
-    placed = [
-        (place / len(groups), group)
-        for groups in (waiting, computing)
-        for place, group in enumerate(groups)
+        groups_by_folder.setdefault(group[0].path.parent.name, []).append(group)
+    waiting = [group for folder in WAITING for group in groups_by_folder.pop(folder, [])]
+    computing = [
+        *groups_by_folder.pop("engine", []),
+        *chain.from_iterable(groups_by_folder.values()),
     ]
-    placed.sort(key=lambda each: each[0])
-    items[:] = [item for _, group in placed for item in group]
+    ranked = [
+        (index / len(groups), group)
+        for groups in (waiting, computing)
+        for index, group in enumerate(groups)
+    ]
+    ranked.sort(key=lambda pair: pair[0])
+    items[:] = [item for _, group in ranked for item in group]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Have torch compute with as many threads as at the start, whatever a test has chosen."""
+    """Reset torch's thread count to its initial value, in case a test changed it."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
-    """Let a worker send any report: execnet refuses names that are no UTF-8."""
-    return _sendable((yield))
+    """Make reports serializable: execnet refuses names that are not valid UTF-8."""
+    return _escape_surrogates((yield))
 
 
-def _sendable(value: Any) -> Any:
-    """Return it with bytes that are no UTF-8 written as \\udcXX."""
+def _escape_surrogates(value: Any) -> Any:
+    """Return the data with surrogates escaped: bytes that are not UTF-8 become \\udcXX."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: _sendable(one) for key, one in value.items()}
+        return {key: _escape_surrogates(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_sendable(one) for one in value)
+        return type(value)(_escape_surrogates(item) for item in value)
     return value

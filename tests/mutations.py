@@ -1,14 +1,14 @@
-"""Plants faults in the code, one at a time, and counts how many of them the tests notice.
+"""Mutation testing: plants faults in the code, one at a time, and counts how many the tests catch.
 
     python -m pytest -n auto --cov=styled --cov-context=test --junitxml=report.xml tests
     python -m tests.mutations --coverage .coverage --report report.xml
 
-The first command writes which test runs which line, and how long each takes. The second takes the
-same sample of faults each time (chosen by a hash of what they change, so that other changes do not
-shuffle it), plants each in a copy of the tree and runs the tests that cover its line, those of the
-module's own test file first and quick ones before slow ones, until one fails. A fault that none
-notices within the time given to it has survived. Those in `EQUIVALENT` are left out: they change
-nothing that anybody could see.
+The first command records which test runs which line, and how long each test takes. The second
+selects a sample of faults by a hash of what they change, so that the sample stays the same when
+other code changes. It plants each fault in a copy of the tree and runs the tests that cover its
+line until one fails: those of the module's own test file first, and quick ones before slow ones. A
+fault that no test catches within its time limit has survived. Faults in `EQUIVALENT` are left out:
+they do not change the behaviour.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 SAMPLE = {"intake": 30, "jobs": 60, "delivery": 40, "photos": 40, "engine": 40}
-"""How many faults are planted in each folder."""
+"""The number of faults that are planted in each folder."""
 
 BROKEN = 70
-"""What a child exits with that could not run pytest."""
+"""Exit code of a child process that could not run pytest."""
 
-_AS_FALSE = "whoever asks treats None as False"
+_AS_FALSE = "callers treat None as False"
 
 EQUIVALENT: dict[str, str] = {
-    "styled/delivery/atomic.py:_link:return:False#0": _AS_FALSE,
-    "styled/photos/containers.py:_jpeg_is_cut:return:False#0": _AS_FALSE,
+    "styled/atomic.py:_link:return:False#0": _AS_FALSE,
+    "styled/photos/containers.py:_jpeg_is_truncated:return:False#0": _AS_FALSE,
 }
-"""Faults that change nothing, by their name, and why."""
+"""Faults that do not change the behaviour: their names, and why they have no effect."""
 
 COMPARISONS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -56,7 +56,7 @@ ARITHMETIC = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.Floor
 
 @dataclass(frozen=True)
 class Mutation:
-    """One fault: a stretch of a file, and what is put in its place."""
+    """One fault: a part of a file, and the text that replaces it."""
 
     path: str
     """Relative to the root."""
@@ -64,16 +64,16 @@ class Mutation:
     kind: str
     line: int
     start: int
-    """In bytes from the beginning of the file, as is `end`."""
+    """Byte offset in the file, as is `end`."""
     end: int
     before: str
     after: str
     occurrence: int = 0
-    """How many alike stand above it in the same function."""
+    """Number of equal faults above it in the same function."""
 
     @property
     def name(self) -> str:
-        """What it is called whatever is changed elsewhere in the file."""
+        """A name that does not depend on other code in the file, such as line numbers."""
         short = " ".join(self.before.split())[:60]
         return f"{self.path}:{self.function}:{self.kind}:{short}#{self.occurrence}"
 
@@ -83,12 +83,12 @@ class Mutation:
         return Path(self.path).parts[1]
 
     def planted(self, source: bytes) -> bytes:
-        """Return the file with it."""
+        """Return the file's content with the fault."""
         return source[: self.start] + self.after.encode() + source[self.end :]
 
 
 class _Finder(ast.NodeVisitor):
-    """Collects all faults that a file offers."""
+    """Collects all possible faults of a file."""
 
     def __init__(self, path: str, source: bytes) -> None:
         self.path, self.source = path, source
@@ -96,37 +96,37 @@ class _Finder(ast.NodeVisitor):
         for line in source.splitlines(keepends=True):
             self.lines.append(self.lines[-1] + len(line))
         self.functions: list[str] = []
-        self.found: list[Mutation] = []
+        self.mutations: list[Mutation] = []
         self.seen: Counter[tuple[str, str, str]] = Counter()
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """Return where a node begins and ends, in bytes."""
+        """Return the byte offsets of a node's start and end."""
         first, last = node.lineno, node.end_lineno  # type: ignore[attr-defined]
         start = self.lines[first - 1] + node.col_offset  # type: ignore[attr-defined]
         return start, self.lines[last - 1] + node.end_col_offset  # type: ignore[attr-defined]
 
     def text(self, start: int, end: int) -> str:
-        """Return what stands there."""
+        """Return the source text between two byte offsets."""
         return self.source[start:end].decode()
 
     def offer(self, kind: str, line: int, start: int, end: int, after: str) -> None:
         """Add a fault."""
         before, function = self.text(start, end), ".".join(self.functions)
         key = (function, kind, " ".join(before.split())[:60])
-        self.found.append(
+        self.mutations.append(
             Mutation(self.path, function, kind, line, start, end, before, after, self.seen[key])
         )
         self.seen[key] += 1
 
     def between(self, left: ast.AST, right: ast.AST) -> tuple[int, int]:
-        """Return the stretch between two operands, without any brackets around it."""
+        """Return the span of the operator between two operands, without surrounding brackets."""
         start, end = self.span(left)[1], self.span(right)[0]
         text = self.text(start, end)
         return start + len(text) - len(text.lstrip(" )\n")), end - len(text) + len(
             text.rstrip(" (\n")
         )
 
-    # Whatever is asked of a class or function is asked of its body alone: not of annotations.
+    # Only the bodies of classes and functions are visited, not annotations or decorators.
     def _enter(self, node: ast.FunctionDef | ast.ClassDef) -> None:
         self.functions.append(node.name)
         for statement in node.body:
@@ -210,29 +210,29 @@ class _Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Words are not looked at; their places are not told well by Python 3.11 either."""
+        """Skip f-strings: texts are not mutated, and Python 3.11 has wrong offsets for them."""
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        """Nor are the words of an error."""
+        """Skip the texts of errors."""
 
 
 def mutations(root: Path, folder: str) -> list[Mutation]:
-    """Return all faults that a folder offers, in an order that other changes hardly disturb."""
-    found: list[Mutation] = []
+    """Return all possible faults of a folder, in the order of the hash of their names."""
+    valid: list[Mutation] = []
     for path in sorted((root / "styled" / folder).rglob("*.py")):
         source = path.read_bytes()
         finder = _Finder(str(path.relative_to(root)), source)
         finder.visit(ast.parse(source))
-        for mutation in finder.found:
+        for mutation in finder.mutations:
             with contextlib.suppress(SyntaxError):
                 compile(mutation.planted(source), "planted", "exec")
-                found.append(mutation)
-    return sorted(found, key=lambda m: hashlib.sha256(m.name.encode()).digest())
+                valid.append(mutation)
+    return sorted(valid, key=lambda m: hashlib.sha256(m.name.encode()).digest())
 
 
 @dataclass
-class Covering:
-    """Which tests run which line, and how long they take; those that fail anyway are left out."""
+class LineCoverage:
+    """Which tests run which line, and how long they take; tests that fail are left out."""
 
     tests: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
     of_file: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -240,16 +240,16 @@ class Covering:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, coverage_file: Path, report: Path) -> Covering:
+    def read(cls, coverage_file: Path, report: Path) -> LineCoverage:
         """Read coverage's data and pytest's report."""
         from coverage import CoverageData
 
-        covering = cls()
+        coverage = cls()
         failing = set()
         for case in ElementTree.parse(report).iter("testcase"):
-            # classname: the file's path with dots, and perhaps a class; no test here has one.
+            # classname: the file's path with dots, then the class; no test here is in a class.
             test = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-            covering.seconds[test] = float(case.get("time", 0))
+            coverage.seconds[test] = float(case.get("time", 0))
             if any(part.tag in ("failure", "error") for part in case):
                 failing.add(test)
         data = CoverageData(str(coverage_file))
@@ -258,16 +258,20 @@ class Covering:
             relative = path[path.index("styled/") :] if "styled/" in path else path
             for line, contexts in data.contexts_by_lineno(path).items():
                 tests = {context.rsplit("|", 1)[0] for context in contexts if context} - failing
-                covering.tests[relative, line] |= tests
-                covering.of_file[relative] |= tests
+                coverage.tests[relative, line] |= tests
+                coverage.of_file[relative] |= tests
                 if not tests:
-                    covering.at_import.add((relative, line))
-        return covering
+                    coverage.at_import.add((relative, line))
+        return coverage
 
     def of(self, mutation: Mutation, limit_seconds: float) -> list[str]:
-        """Return the tests for a fault, the likeliest to notice it and quickest first."""
-        place = mutation.path, mutation.line
-        tests = self.of_file[mutation.path] if place in self.at_import else self.tests[place]
+        """Return the tests for a fault, the most likely to catch it first, then the quickest.
+
+        The tests' total time is limited to `limit_seconds`, except that the first one is always
+        included.
+        """
+        line_key = mutation.path, mutation.line
+        tests = self.of_file[mutation.path] if line_key in self.at_import else self.tests[line_key]
         own = f"test_{Path(mutation.path).stem.strip('_')}.py"
         folder = f"tests/{mutation.folder}/"
 
@@ -286,12 +290,15 @@ class Covering:
 
 
 def _in_child(tree: Path, tests: list[str], log: Path) -> None:
-    """Run tests in a forked process, with the modules of a tree; end with pytest's exit code."""
+    """Run tests on the modules of a tree, then exit with pytest's exit code.
+
+    Must be called in a forked process.
+    """
     import pytest
 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for standard in (1, 2):
-        os.dup2(output, standard)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
     os.setsid()
     os.chdir(tree)
     os.environ["PYTHONPATH"] = str(tree)
@@ -306,8 +313,15 @@ def _in_child(tree: Path, tests: list[str], log: Path) -> None:
     os._exit(int(code))
 
 
-def caught(tree: Path, mutation: Mutation, tests: list[str], seconds: float) -> str:
-    """Plant a fault in a tree, run the tests, and take it out; return what came of it."""
+def plant_and_test(tree: Path, mutation: Mutation, tests: list[str], seconds: float) -> str:
+    """Plant a fault in a tree, run the tests, and remove the fault.
+
+    Returns:
+        "uncovered", "survived" or "caught", the last possibly with an explanation in parentheses.
+
+    Raises:
+        RuntimeError: If pytest could not be run.
+    """
     if not tests:
         return "uncovered"
     path = tree / mutation.path
@@ -318,7 +332,7 @@ def caught(tree: Path, mutation: Mutation, tests: list[str], seconds: float) -> 
         if child == 0:
             try:
                 _in_child(tree, tests, tree / "log")
-            except BaseException:  # noqa: BLE001  # a child must not go on as its parent
+            except BaseException:  # noqa: BLE001  # the child must not run the parent's code
                 traceback.print_exc()
             finally:
                 os._exit(BROKEN)
@@ -329,10 +343,10 @@ def caught(tree: Path, mutation: Mutation, tests: list[str], seconds: float) -> 
                 code = os.waitstatus_to_exitcode(status)
                 if code in (0, 1):
                     return "caught" if code else "survived"
-                said = (tree / "log").read_text()[-2000:]
+                log_tail = (tree / "log").read_text()[-2000:]
                 if code in (3, BROKEN):  # 3: an error of pytest itself
-                    raise RuntimeError(f"pytest could not be run:\n{said}")
-                return f"caught (exit code {code})"  # not even collected, or killed
+                    raise RuntimeError(f"pytest could not be run:\n{log_tail}")
+                return f"caught (exit code {code})"  # collection failed, or the child was killed
             time.sleep(0.05)
         return "caught (too slow)"
     finally:
@@ -346,11 +360,11 @@ def caught(tree: Path, mutation: Mutation, tests: list[str], seconds: float) -> 
 
 @contextlib.contextmanager
 def trees(count: int) -> Iterator[list[Path]]:
-    """Copy the code so often, into memory."""
+    """Make `count` copies of the code, in memory."""
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="styled-mutations-") as folder:
         copies = []
-        for number in range(count):
-            copy = Path(folder, str(number))
+        for index in range(count):
+            copy = Path(folder, str(index))
             for part in ("styled", "tests", "systemd"):
                 shutil.copytree(ROOT / part, copy / part)
             for file in ROOT.glob("*.*"):
@@ -361,7 +375,7 @@ def trees(count: int) -> Iterator[list[Path]]:
 
 
 def table(results: Iterable[tuple[Mutation, str]]) -> str:
-    """Return the share that was caught, by folder."""
+    """Return a table with the share of caught faults, by folder."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for mutation, result in results:
         counts[mutation.folder][result.split()[0]] += 1
@@ -375,8 +389,8 @@ def table(results: Iterable[tuple[Mutation, str]]) -> str:
     return "\n".join(lines)
 
 
-def main(words: list[str]) -> int:
-    """Plant the faults, print those that survive and a table."""
+def main(args: list[str]) -> int:
+    """Plant the faults; print the result of each, and a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
     parser.add_argument("--coverage", type=Path, required=True)
     parser.add_argument("--report", type=Path, required=True)
@@ -384,36 +398,37 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="of tests for each fault")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", help="those whose name contains this")
-    options = parser.parse_args(words)
+    options = parser.parse_args(args)
 
-    # What takes long to import and is not changed: each child has it already.
+    # The slow imports below are done once, before forking: each child inherits them.
     os.environ["OMP_NUM_THREADS"] = "1"
-    # A fault of the same length, planted within the same second, would not be compiled anew.
+    # Cached bytecode is keyed by mtime (in seconds) and size: a fault of the same length, planted
+    # within the same second, would not be compiled.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     import numpy, PIL.Image, pydantic, pytest, rich, skimage.data, structlog  # noqa: E401, F401, I001
     import torch, torchvision.models, typer.testing, watchdog.observers  # noqa: E401, F401
 
     torch.set_num_threads(1)
-    covering = Covering.read(options.coverage, options.report)
+    coverage = LineCoverage.read(options.coverage, options.report)
     chosen: list[Mutation] = []
     for folder in options.folders:
-        offered = mutations(ROOT, folder)[: SAMPLE[folder]]
-        chosen += [mutation for mutation in offered if mutation.name not in EQUIVALENT]
+        available = mutations(ROOT, folder)[: SAMPLE[folder]]
+        chosen += [mutation for mutation in available if mutation.name not in EQUIVALENT]
     if options.only:
         chosen = [m for m in chosen if options.only in m.name]
     results: list[tuple[Mutation, str]] = []
     with trees(options.workers) as copies, ThreadPoolExecutor(options.workers) as pool:
 
-        def one(mutation: Mutation) -> tuple[Mutation, str]:
+        def run_one(mutation: Mutation) -> tuple[Mutation, str]:
             tree = copies.pop()
             try:
-                tests = covering.of(mutation, options.seconds)
-                return mutation, caught(tree, mutation, tests, 3 * options.seconds)
+                tests = coverage.of(mutation, options.seconds)
+                return mutation, plant_and_test(tree, mutation, tests, 3 * options.seconds)
             finally:
                 copies.append(tree)
 
-        for mutation, result in pool.map(one, chosen):
+        for mutation, result in pool.map(run_one, chosen):
             results.append((mutation, result))
             print(f"{result:<10} {mutation.name}  (line {mutation.line})", flush=True)
     print(table(results))

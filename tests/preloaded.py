@@ -1,4 +1,4 @@
-"""What the fork server of `tests.studio` makes once, for all programs that are forked from it."""
+"""What the fork server of `tests.daemon_harness` does once for all processes forked from it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import gc
 import os
 import time
 
-from styled.engine import local, weights
+from styled.engine import local_engine, weights
 from styled.engine.objective import Losses
-from styled.engine.stage import Stage
+from styled.engine.scale_run import ScaleRun
 from tests.engine.conftest import SHALLOW, untrained
 
 weights.untrained = untrained
-untrained()  # a second of work
-local.WARM_UP = SHALLOW  # another half; starts from scratch run the network as it is
-_advance = Stage.advance
+untrained()  # builds and caches the network, which takes a second
+# Warming up few layers saves half a second. Daemons that are not forked warm up the whole network.
+local_engine.WARM_UP = SHALLOW
+_advance = ScaleRun.advance
 
 
-def _take_time(stage: Stage) -> Losses:
-    """Take a step, after as long as a test wants it to last: that costs others no time."""
+def _take_time(scale_run: ScaleRun) -> Losses:
+    """Take a step, after a sleep of `STYLED_TESTS_STEP_SECONDS`, which uses no CPU time."""
     time.sleep(float(os.environ.get("STYLED_TESTS_STEP_SECONDS", "0")))
-    return _advance(stage)
+    return _advance(scale_run)
 
 
-Stage.advance = _take_time  # type: ignore[method-assign, assignment]  # the point of it
+ScaleRun.advance = _take_time  # type: ignore[method-assign, assignment]  # the patch is intended
 gc.collect()
-gc.freeze()  # what is never looked at again is never copied into those that are forked
+gc.freeze()  # the collector skips these objects, so that forked processes share their pages

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever fails between two system calls."""
+"""Atomic file operations, with a failure or crash at each system call."""
 
 from __future__ import annotations
 
@@ -29,14 +29,20 @@ OLD = b"old " * 1000
 
 
 class Crash(BaseException):
-    """The process dies here: nothing after this call happens, not even tidying up."""
+    """Simulates the death of the process: no code after this call has any effect."""
 
 
 class Calls:
-    """Stands before the system calls of `atomic`: records them and may fail at one.
+    """Wraps the system calls of `atomic`: records them, and may fail or crash at one.
 
-    A crash at call number n means that the calls before it took effect, and nothing from
-    it on: later calls are not let through either.
+    A crash at call number n means that only the calls before it take effect. Later calls, such as
+    those of cleanup code, raise `Crash` too.
+
+    Attributes:
+        log: The names of the calls so far.
+        crash_at: The number of the call to crash at.
+        after: Whether to crash after that call instead of before it.
+        errors: Name of a call -> the error that it raises.
     """
 
     NAMES = (
@@ -75,7 +81,7 @@ class Calls:
 
 
 def steps_of(action: Callable[[], None]) -> int:
-    """Return how many of the recorded calls `action` makes when nothing fails."""
+    """Return how many of the wrapped calls `action` makes if nothing fails."""
     with pytest.MonkeyPatch.context() as patched:
         calls = Calls(patched)
         action()
@@ -85,7 +91,7 @@ def steps_of(action: Callable[[], None]) -> int:
 def crash(
     action: Callable[[], None], at: int, *, after: bool, errors: dict[str, OSError] | None = None
 ) -> None:
-    """Run `action` until its call number `at`, and let it die before or after that call."""
+    """Run `action` until a simulated crash before or after its call number `at`."""
     with pytest.MonkeyPatch.context() as patched:
         calls = Calls(patched)
         calls.crash_at, calls.after = at, after
@@ -95,12 +101,12 @@ def crash(
 
 
 def cross_device() -> dict[str, OSError]:
-    """Return what a rename to another file system fails with."""
+    """Return the error of a rename to another file system, for `Calls.errors`."""
     return {"rename": OSError(errno.EXDEV, os.strerror(errno.EXDEV))}
 
 
 def temporaries(folder: Path) -> list[str]:
-    """Return the unfinished files in a folder."""
+    """Return the temporary files in a folder."""
     return [name for name in os.listdir(folder) if name.startswith(TEMPORARY_PREFIX)]
 
 
@@ -108,7 +114,7 @@ def temporaries(folder: Path) -> list[str]:
 
 
 def test_writes_the_bytes(tmp_path: Path) -> None:
-    """What was given is what lies there, and nothing else beside it."""
+    """The file has the given bytes, and there is no other file."""
     atomic_write(tmp_path / "a", NEW)
     assert (tmp_path / "a").read_bytes() == NEW
     assert os.listdir(tmp_path) == ["a"]
@@ -137,7 +143,7 @@ def test_data_and_name_are_durable_in_this_order(
 def test_a_crash_while_writing_leaves_old_or_new(
     tmp_path: Path, before: bytes | None, after: bool
 ) -> None:
-    """Wherever the process dies, the file is as before or complete, and the sweep tidies up."""
+    """After a crash at any call the file is the old or the new one; the sweep cleans up."""
     count = steps_of(lambda: atomic_write(tmp_path / "probe", NEW))
     assert count >= 4
     for step in range(count):
@@ -157,7 +163,7 @@ def test_a_crash_while_writing_leaves_old_or_new(
 def test_a_crash_amid_the_data_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the data on disk is never half of the file."""
+    """Partially written data are never visible under the final name."""
     path = tmp_path / "a"
     path.write_bytes(OLD)
     with monkeypatch.context() as patched:
@@ -172,7 +178,7 @@ def test_a_crash_amid_the_data_leaves_the_old_file(
 def test_a_failing_disk_leaves_no_leftovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error, unlike a crash, is tidied up at once, and the old file stays."""
+    """After an error, unlike a crash, the temporary file is deleted; the old file stays."""
     (tmp_path / "a").write_bytes(OLD)
     monkeypatch.setattr(os, "fsync", _raising(errno.ENOSPC))
     with pytest.raises(ResourceUnavailable):
@@ -182,14 +188,14 @@ def test_a_failing_disk_leaves_no_leftovers(
 
 
 def test_a_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
-    """The temporary name is not derived from the final one, so that the longest names fit."""
+    """The temporary name is not derived from the final one, so the longest names fit."""
     path = tmp_path / ("a" * 251 + ".jpg")
     atomic_write(path, NEW)
     assert path.read_bytes() == NEW
 
 
 def test_a_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
-    """Names are bytes."""
+    """Names may be arbitrary bytes."""
     path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
     atomic_write(path, NEW)
     assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9.jpg"]
@@ -199,7 +205,7 @@ def test_a_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
 
 
 def test_moving_takes_the_file_away(tmp_path: Path) -> None:
-    """The file is where it should be and no longer where it was."""
+    """The file is at the destination and no longer at the source."""
     source, destination = _two_folders(tmp_path)
     durable_move(source, destination)
     assert not source.exists()
@@ -211,7 +217,7 @@ def test_moving_takes_the_file_away(tmp_path: Path) -> None:
 def test_a_crash_while_moving_loses_nothing(
     tmp_path: Path, errors: dict[str, OSError], after: bool
 ) -> None:
-    """Wherever the process dies, one whole file exists, and the destination is never a part."""
+    """After a crash at any call a complete file exists, and the destination is never partial."""
     step = 0
     while True:
         source, destination = _two_folders(tmp_path / str(step))
@@ -223,7 +229,7 @@ def test_a_crash_while_moving_loses_nothing(
                 errors=errors,
             )
         except pytest.fail.Exception:
-            break  # there are no more calls at which to die
+            break  # the action has no more calls
         assert source.exists() or destination.exists()
         for path in (source, destination):
             assert not path.exists() or path.read_bytes() == NEW
@@ -236,17 +242,17 @@ def test_a_crash_while_moving_loses_nothing(
 def test_a_move_to_another_file_system_is_durable_before_the_original_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut must not keep the deletion and lose the copy's name."""
+    """A power cut must not keep the deletion but lose the copy's name."""
     source, destination = _two_folders(tmp_path)
     present = {"source": [True], "destination": [False]}
     calls = Calls(monkeypatch)
     calls.errors = cross_device()
-    counted = sync_folder
+    real = sync_folder
 
     def sync(folder: Path) -> None:
         present["source"].append(source.exists())
         present["destination"].append(destination.exists())
-        counted(folder)
+        real(folder)
 
     monkeypatch.setattr(atomic, "sync_folder", sync)
     durable_move(source, destination)
@@ -259,15 +265,15 @@ def test_a_move_to_another_file_system_is_durable_before_the_original_goes(
 def test_a_move_to_another_file_system_keeps_times_and_permissions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An original in the archive looks like the original in the inbox."""
+    """An original in the archive has the times and permissions that it had in the inbox."""
     source, destination = _two_folders(tmp_path)
     source.chmod(0o640)
     os.utime(source, ns=(1, 1_600_000_000_123_456_789))
     monkeypatch.setattr(Path, "rename", _raising(errno.EXDEV))
     durable_move(source, destination)
-    facts = destination.stat()
-    assert facts.st_mtime_ns == 1_600_000_000_123_456_789
-    assert stat.S_IMODE(facts.st_mode) == 0o640
+    info = destination.stat()
+    assert info.st_mtime_ns == 1_600_000_000_123_456_789
+    assert stat.S_IMODE(info.st_mode) == 0o640
 
 
 def test_times_that_cannot_be_kept_are_no_reason_to_fail(
@@ -281,11 +287,11 @@ def test_times_that_cannot_be_kept_are_no_reason_to_fail(
     assert destination.read_bytes() == NEW
 
 
-@pytest.mark.parametrize("verb", [durable_move, durable_copy])
+@pytest.mark.parametrize("function", [durable_move, durable_copy])
 def test_a_crash_amid_a_copy_shows_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[[Path, Path], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[[Path, Path], None]
 ) -> None:
-    """Half of a copy is hidden and swept, and the source is untouched."""
+    """A partial copy is a temporary file that is swept, and the source is not changed."""
     source, destination = _two_folders(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", _raising(errno.EXDEV))
@@ -293,7 +299,7 @@ def test_a_crash_amid_a_copy_shows_nothing(
         patched.setattr(os, "fsync", _half_then_crash)
         patched.setattr(Path, "unlink", _die)
         with pytest.raises(Crash):
-            verb(source, destination)
+            function(source, destination)
     assert source.read_bytes() == NEW
     assert not destination.exists()
     assert sweep_temporaries(destination.parent) == 1
@@ -302,7 +308,7 @@ def test_a_crash_amid_a_copy_shows_nothing(
 def test_a_file_that_changes_while_it_is_copied_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a slow upload adds during a copy to another file system is not deleted unread."""
+    """Data that an upload appends during a copy to another file system are not lost."""
     source, destination = _two_folders(tmp_path)
     real = shutil.copystat
 
@@ -320,7 +326,7 @@ def test_a_file_that_changes_while_it_is_copied_stays(
 
 
 def test_moves_between_real_file_systems(tmp_path: Path) -> None:
-    """A real rename across devices fails, and the copy takes its place."""
+    """A real rename across devices fails and is replaced by a copy."""
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is only one file system here")
@@ -338,7 +344,7 @@ def test_moves_between_real_file_systems(tmp_path: Path) -> None:
 def test_a_move_that_fails_leaves_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is deleted where the copy can't be finished."""
+    """The source is not deleted if the copy can't be finished."""
     source, destination = _two_folders(tmp_path)
     monkeypatch.setattr(Path, "rename", _raising(errno.EXDEV))
     monkeypatch.setattr(os, "fsync", _raising(errno.ENOSPC))
@@ -352,14 +358,14 @@ def test_a_move_that_fails_leaves_the_source(
 
 
 def test_a_copy_shares_the_content_where_it_can(tmp_path: Path) -> None:
-    """A second name costs no space where the file system has hard links."""
+    """A hard link takes no space, on file systems that support them."""
     source, destination = _two_folders(tmp_path)
     durable_copy(source, destination)
     assert source.samefile(destination)
 
 
 def test_a_copy_apart_does_not_follow_its_source(tmp_path: Path) -> None:
-    """Writing to the source later leaves such a copy as it was."""
+    """With `always_copy`, later writes to the source do not change the copy."""
     source, destination = _two_folders(tmp_path)
     durable_copy(source, destination, always_copy=True)
     source.write_bytes(OLD)
@@ -378,7 +384,7 @@ def test_without_hard_links_it_is_a_real_copy(
 
 
 def test_a_copy_never_replaces_what_has_appeared(tmp_path: Path) -> None:
-    """A stranger's file that takes the name at the last moment stays."""
+    """Another program's file that has just taken the name is not replaced."""
     source, destination = _two_folders(tmp_path)
     destination.write_bytes(OLD)
     with pytest.raises(ResourceUnavailable, match="File exists"):
@@ -391,7 +397,7 @@ def test_a_copy_never_replaces_what_has_appeared(tmp_path: Path) -> None:
 def test_a_crash_while_copying_shows_no_part(
     tmp_path: Path, errors: dict[str, OSError], after: bool
 ) -> None:
-    """Wherever the process dies, the copy is absent or whole and the source is untouched."""
+    """After a crash at any call the copy is absent or complete, and the source is unchanged."""
     step = 0
     while True:
         source, destination = _two_folders(tmp_path / str(step))
@@ -418,7 +424,7 @@ def test_a_crash_while_copying_shows_no_part(
 def test_makes_folders_and_their_parents_durably(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name of each new folder is synced in its parent, from the top down."""
+    """The parent of each new folder is synced, from the top down."""
     synced: list[Path] = []
     monkeypatch.setattr(atomic, "sync_folder", synced.append)
     make_folder(tmp_path / "a" / "b")
@@ -429,7 +435,7 @@ def test_makes_folders_and_their_parents_durably(
 def test_a_folder_that_is_there_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is synced where nothing was made."""
+    """An existing folder is not synced."""
     synced: list[Path] = []
     monkeypatch.setattr(atomic, "sync_folder", synced.append)
     make_folder(tmp_path)
@@ -437,7 +443,7 @@ def test_a_folder_that_is_there_is_left_alone(
 
 
 def test_a_file_where_a_folder_should_be_is_put_into_words(tmp_path: Path) -> None:
-    """What stands in the way is named."""
+    """The error names the file."""
     (tmp_path / "a").write_bytes(OLD)
     with pytest.raises(ResourceUnavailable, match=r"a can't be written: File exists"):
         make_folder(tmp_path / "a")
@@ -447,7 +453,7 @@ def test_a_file_where_a_folder_should_be_is_put_into_words(tmp_path: Path) -> No
 def test_file_systems_that_cannot_sync_folders_are_fine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Some network file systems refuse, and order renames themselves."""
+    """Some network file systems refuse to sync folders, and order renames themselves."""
     monkeypatch.setattr(os, "fsync", _raising(number))
     sync_folder(tmp_path)
 
@@ -455,14 +461,14 @@ def test_file_systems_that_cannot_sync_folders_are_fine(
 def test_other_errors_of_syncing_a_folder_are_not_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that reports an error has not made the name durable."""
+    """After any other error the name may not be durable."""
     monkeypatch.setattr(os, "fsync", _raising(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         sync_folder(tmp_path)
 
 
 def test_the_sweep_deletes_leftovers_and_nothing_else(tmp_path: Path) -> None:
-    """Only names that this program makes are swept, at any depth."""
+    """Only files with exactly the pattern of temporary names are deleted, at any depth."""
     deep = tmp_path / "style" / "trip"
     deep.mkdir(parents=True)
     leftovers = [
@@ -478,7 +484,7 @@ def test_the_sweep_deletes_leftovers_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_sweep_finds_what_a_dead_process_left(tmp_path: Path) -> None:
-    """The names of temporary files are those that the sweep looks for."""
+    """The sweep recognises the names of the temporary files that `atomic_write` makes."""
     crash(lambda: atomic_write(tmp_path / "a", NEW), 1, after=False)
     assert len(os.listdir(tmp_path)) == 1
     assert sweep_temporaries(tmp_path) == 1
@@ -496,7 +502,7 @@ def test_the_sweep_does_not_leave_the_folder(tmp_path: Path) -> None:
     assert len(os.listdir(elsewhere)) == 1
 
 
-# Errors in words
+# Error messages
 
 
 @pytest.mark.parametrize(
@@ -508,11 +514,11 @@ def test_the_sweep_does_not_leave_the_folder(tmp_path: Path) -> None:
         (errno.EACCES, "write permission"),
         (errno.EPERM, "write permission"),
         (errno.ENOENT, "mount it or make it again"),
-        (errno.EIO, "once that is mended"),
+        (errno.EIO, "once that is fixed"),
     ],
 )
 def test_what_the_system_refuses_is_said_in_words(number: int, remedy: str) -> None:
-    """The message names the path and the cause, and the remedy says what to do."""
+    """The message names the path and the cause, and there is one remedy."""
     path = Path("/outbox/style/photo.jpg")
     with pytest.raises(ResourceUnavailable) as caught, resource_errors(path):
         raise OSError(number, os.strerror(number))
@@ -522,11 +528,11 @@ def test_what_the_system_refuses_is_said_in_words(number: int, remedy: str) -> N
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("verb", [atomic_write, durable_move, durable_copy, make_folder])
+@pytest.mark.parametrize("function", [atomic_write, durable_move, durable_copy, make_folder])
 def test_every_verb_puts_errors_into_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., None], number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Callable[..., None], number: int
 ) -> None:
-    """No bare OSError leaves this module."""
+    """All functions raise `ResourceUnavailable` instead of OSError."""
     source, destination = _two_folders(tmp_path)
     arguments: dict[Callable[..., None], tuple[object, ...]] = {
         atomic_write: (destination, NEW),
@@ -537,9 +543,9 @@ def test_every_verb_puts_errors_into_words(
     monkeypatch.setattr(os, "open", _raising(number))
     monkeypatch.setattr("builtins.open", _raising(number))
     with pytest.raises(ResourceUnavailable) as caught:
-        verb(*arguments[verb])
+        function(*arguments[function])
     assert str(destination) in caught.value.message
-    assert source.exists() != destination.is_file() or verb is durable_copy
+    assert source.exists() != destination.is_file() or function is durable_copy
 
 
 def _two_folders(root: Path) -> tuple[Path, Path]:
@@ -552,11 +558,11 @@ def _two_folders(root: Path) -> tuple[Path, Path]:
 
 def _half_then_crash(descriptor: int) -> None:
     os.truncate(f"/proc/self/fd/{descriptor}", len(NEW) // 2)
-    raise Crash("amid the data")
+    raise Crash("half of the data is written")
 
 
 def _die(*_: object, **__: object) -> None:
-    raise Crash("no tidying up after a crash")
+    raise Crash("no cleanup after a crash")
 
 
 def _raising(number: int) -> Callable[..., object]:

@@ -1,4 +1,4 @@
-"""The engine as the configuration asks for it: threads, and a precision that does not change."""
+"""Creating the engine from the configuration: thread count, and a stable precision."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import pytest
 import structlog
 import torch
 
+from styled.app import LocalEngineFactory, build_engine
 from styled.config import Config, default_config
 from styled.engine.vgg import Convolutions
 from styled.jobs.io_pool import IoDone, ThreadIoPool
-from styled.jobs.protocols import Beat
-from styled.ops.pulse import Pulse
-from styled.stages import LocalEngineFactory, build_engine
+from styled.jobs.protocols import Heartbeat
+from styled.ops.heartbeats import Heartbeats
 from tests.engine.conftest import SHALLOW, picture, task_of, untrained
 
 
 @pytest.fixture(scope="module")
 def network() -> Convolutions:
-    """Return the untrained network, which takes seconds to make."""
+    """Return the untrained network, which takes seconds to compute."""
     return untrained()
 
 
 @pytest.fixture(autouse=True)
-def _network_at_hand(monkeypatch: pytest.MonkeyPatch, network: Convolutions) -> None:
+def _use_cached_network(monkeypatch: pytest.MonkeyPatch, network: Convolutions) -> None:
     monkeypatch.setattr("styled.engine.weights.untrained", lambda: network)
-    monkeypatch.setattr("styled.engine.local.WARM_UP", SHALLOW)
+    monkeypatch.setattr("styled.engine.local_engine.WARM_UP", SHALLOW)
 
 
 @pytest.fixture
@@ -43,17 +43,17 @@ def config(tmp_path: Path) -> Config:
 
 
 class Measured:
-    """Plays the measurement: bfloat16 takes `share` of float32's time."""
+    """A fake measurement: bfloat16 takes `ratio` of float32's time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.share = 0.5
+        self.ratio = 0.5
         self.times = 0
-        monkeypatch.setattr("styled.engine.device.bfloat16_share", self.measure)
+        monkeypatch.setattr("styled.engine.device.bfloat16_time_ratio", self.measure)
 
     def measure(self, device: torch.device) -> float:
-        """Count, and return the share."""
+        """Count the call and return the ratio."""
         self.times += 1
-        return self.share
+        return self.ratio
 
 
 @pytest.fixture
@@ -62,30 +62,30 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 
 def configured(config: Config, **engine: object) -> Config:
-    """Return the configuration with changes to its engine."""
+    """Return the configuration with changed engine settings."""
     return replace(config, engine=config.engine.model_copy(update=engine))
 
 
 def precision_of(config: Config) -> str:
-    """Start, and return the precision that was chosen."""
+    """Create the engine and return its precision."""
     return build_engine(config, lambda done, total: None).info.precision
 
 
 @pytest.mark.usefixtures("measured")
 def test_engine_threads_are_those_that_paint_beside_an_io_pool(config: Config) -> None:
-    """The threads that decode on one core each leave the engine's its own count."""
+    """The I/O pool's threads use one core each, without changing the engine thread's count."""
 
     class Count:
         part: ClassVar[str] = "count"
         log_context: ClassVar[dict[str, str]] = {}
 
-        def run(self, beat: Beat) -> int:
+        def run(self, heartbeat: Heartbeat) -> int:
             return torch.get_num_threads()
 
     events: SimpleQueue[IoDone] = SimpleQueue()
     torch.set_num_threads(1)
     engine = build_engine(configured(config, threads=2), lambda done, total: None)
-    pool = ThreadIoPool(2, events, Pulse())
+    pool = ThreadIoPool(2, events, Heartbeats())
     recipe = replace(SHALLOW, steps=2, scales=None)
     task = task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], recipe)
     counts = []
@@ -99,13 +99,13 @@ def test_engine_threads_are_those_that_paint_beside_an_io_pool(config: Config) -
 
 @pytest.mark.usefixtures("measured")
 def test_an_io_pool_that_was_there_first_changes_nothing(config: Config) -> None:
-    """An engine's thread that first asks torch after that would be told of one core."""
+    """The factory reads the count early: threads started after the pool's call inherit one."""
     torch.set_num_threads(3)
     factory = LocalEngineFactory(config, lambda done, total: None)
     counts: list[int] = []
 
     def use() -> None:
-        torch.set_num_threads(1)  # as the pool does, in another thread, before this one asks
+        torch.set_num_threads(1)  # as the pool does in another thread, before this one reads it
         engine = factory.make()
         counts.append(engine.info.threads)
         recipe = replace(SHALLOW, steps=1, scales=None)
@@ -120,24 +120,24 @@ def test_an_io_pool_that_was_there_first_changes_nothing(config: Config) -> None
 
 @pytest.mark.usefixtures("measured")
 def test_auto_takes_as_many_threads_as_torch_does(config: Config) -> None:
-    """OMP_NUM_THREADS and the like keep their meaning."""
+    """torch's own count, for example from OMP_NUM_THREADS, is kept."""
     torch.set_num_threads(3)
     assert build_engine(config, lambda done, total: None).info.threads == 3
 
 
 def test_the_second_start_does_not_measure(config: Config, measured: Measured) -> None:
-    """What the first has found holds, even if a measurement would now come out otherwise."""
+    """The stored precision is used, even if a new measurement would differ."""
     assert precision_of(config) == "bfloat16"
-    measured.share = 2.0
+    measured.ratio = 2.0
     assert precision_of(config) == "bfloat16"
     assert measured.times == 1
 
 
 def test_float32_is_remembered_too(config: Config, measured: Measured) -> None:
-    """A lucky measurement later does not change the pixels either."""
-    measured.share = 2.0
+    """A stored float32 is kept, even if a new measurement would favour bfloat16."""
+    measured.ratio = 2.0
     assert precision_of(config) == "float32"
-    measured.share = 0.1
+    measured.ratio = 0.1
     assert precision_of(config) == "float32"
     assert measured.times == 1
 
@@ -145,11 +145,11 @@ def test_float32_is_remembered_too(config: Config, measured: Measured) -> None:
 def test_another_torch_is_measured_anew(
     config: Config, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upgrade may have brought faster kernels; the way back finds what was there."""
+    """Another torch version is measured; the entry of the earlier version is kept."""
     assert precision_of(config) == "bfloat16"
     with monkeypatch.context() as upgraded:
         upgraded.setattr(torch, "__version__", "99.0")
-        measured.share = 2.0
+        measured.ratio = 2.0
         assert precision_of(config) == "float32"
     assert precision_of(config) == "bfloat16"
     assert measured.times == 2
@@ -158,17 +158,17 @@ def test_another_torch_is_measured_anew(
 def test_another_cpu_is_measured_anew(
     config: Config, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state folder may move to another machine."""
+    """On another CPU, as after moving the state folder, the precision is measured."""
     precision_of(config)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX9000")
-    measured.share = 2.0
+    measured.ratio = 2.0
     assert precision_of(config) == "float32"
 
 
 def test_a_damaged_record_is_said_in_the_log_and_measured_anew(
     config: Config, measured: Measured
 ) -> None:
-    """It is replaced, so that the next start has something to go by."""
+    """A damaged file is logged and replaced."""
     path = config.state / "precision.json"
     path.write_text("{oh")
     with structlog.testing.capture_logs() as logs:
@@ -185,7 +185,7 @@ def test_a_damaged_record_is_said_in_the_log_and_measured_anew(
 def test_a_precision_that_is_asked_for_is_neither_measured_nor_remembered(
     config: Config, measured: Measured, precision: str
 ) -> None:
-    """Only `auto` has something to find out."""
+    """An explicit precision is neither measured nor stored."""
     assert precision_of(configured(config, precision=precision)) == precision
     assert measured.times == 0
     assert not (config.state / "precision.json").exists()

@@ -1,4 +1,4 @@
-"""What lies under a name."""
+"""File identity, digests and paths without links."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from styled.files import identity, lies_in, sha256_of
 
 
 def test_identity_is_size_and_date(tmp_path: Path) -> None:
-    """The nanoseconds count; what is not there has none; links are not followed."""
+    """mtime is compared to the nanosecond; missing files give None; links are not followed."""
     path = tmp_path / "a"
     path.write_bytes(b"four")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
@@ -28,7 +28,7 @@ def test_identity_is_size_and_date(tmp_path: Path) -> None:
 def test_what_nobody_can_look_at_is_not_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An input on a failing disk is not forgotten."""
+    """An I/O error is not taken for a missing file."""
 
     def refuse(*_: object, **__: object) -> os.stat_result:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -39,7 +39,7 @@ def test_what_nobody_can_look_at_is_not_gone(
 
 
 def test_only_regular_files_have_a_digest(tmp_path: Path) -> None:
-    """A pipe would block, and a link may lead anywhere."""
+    """A pipe would block, and a link may point anywhere."""
     path = tmp_path / "a"
     path.write_bytes(b"four")
     os.mkfifo(tmp_path / "pipe")
@@ -50,7 +50,7 @@ def test_only_regular_files_have_a_digest(tmp_path: Path) -> None:
 
 
 def test_a_way_through_a_link_leads_out(tmp_path: Path) -> None:
-    """Only real folders count, at any depth; the root itself may be a link."""
+    """No folder on the path may be a link, at any depth; the root itself may be one."""
     inbox = tmp_path / "inbox"
     (inbox / "a/b").mkdir(parents=True)
     (inbox / "link").symlink_to(tmp_path)

@@ -1,4 +1,4 @@
-"""Whether somebody still writes to a file: asked of the real kernel, with real processes."""
+"""Detection of processes that have a file open for writing, with real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from styled.open_files import WriterCheck, Writers, open_regular
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """Return a file of this process's own."""
+    """Return a file that belongs to this process's user."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"a photo")
     return path
@@ -27,7 +27,7 @@ def photo(tmp_path: Path) -> Path:
 
 @contextmanager
 def opened_by_another(path: Path, mode: str) -> Iterator[None]:
-    """Have another process hold a file open."""
+    """Let another process hold a file open while the context lasts."""
     program = f"import sys; f = open({str(path)!r}, {mode!r}); print('open', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -40,7 +40,7 @@ def opened_by_another(path: Path, mode: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["ab", "r+b"])
 def test_a_writer_in_another_process_is_seen(photo: Path, mode: str) -> None:
-    """As long as it has the file open, written to or not, and no longer."""
+    """It is seen as long as it has the file open, whether or not it writes."""
     check = WriterCheck()
     with opened_by_another(photo, mode):
         assert check.writers(photo) is Writers.SOME
@@ -48,13 +48,13 @@ def test_a_writer_in_another_process_is_seen(photo: Path, mode: str) -> None:
 
 
 def test_a_reader_is_no_writer(photo: Path) -> None:
-    """Viewers and backups may look on."""
+    """Viewers and backups may have the file open for reading."""
     with opened_by_another(photo, "rb"):
         assert WriterCheck().writers(photo) is Writers.NONE
 
 
 def test_a_lease_is_not_kept(photo: Path) -> None:
-    """Or the next writer would be held up, and this process be told so by a signal."""
+    """A lease that is kept would block the next writer and send SIGIO to this process."""
     received: list[int] = []
     previous = signal.signal(signal.SIGIO, lambda number, frame: received.append(number))
     try:
@@ -68,7 +68,7 @@ def test_a_lease_is_not_kept(photo: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_of_anothers_file_nobody_knows_without_the_capability(photo: Path) -> None:
-    """Saying that there is no writer would be a guess."""
+    """Without CAP_LEASE the result for another user's file is UNKNOWN."""
     photo.chmod(0o644)
     for folder in (photo.parent, *photo.parents):
         if folder.stat().st_mode & 0o005 != 0o005:
@@ -81,32 +81,32 @@ def test_of_anothers_file_nobody_knows_without_the_capability(photo: Path) -> No
 
 
 def test_on_a_network_drive_nobody_knows(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An NFS client refuses leases for reasons of its own."""
+    """An NFS client may refuse leases for other reasons."""
     monkeypatch.setattr(module, "mount_of", lambda path: Mount("/mnt", "nfs4", "nas:/photos"))
     with opened_by_another(photo, "ab"):
         assert WriterCheck().writers(photo) is Writers.UNKNOWN
 
 
 def test_which_drives_are_local_is_asked_once(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And once more after it was forgotten, as mounts may have changed."""
-    asked: list[Path] = []
+    """The result is cached until `forget_mounts`, after which mounts may have changed."""
+    queried: list[Path] = []
 
     def mount_of(path: Path) -> Mount:
-        asked.append(path)
+        queried.append(path)
         return Mount("/", "ext4", "/dev/sda1")
 
     monkeypatch.setattr(module, "mount_of", mount_of)
     check = WriterCheck()
     for _ in range(3):
         check.writers(photo)
-    assert asked == [photo]
+    assert queried == [photo]
     check.forget_mounts()
     check.writers(photo)
-    assert asked == [photo, photo]
+    assert queried == [photo, photo]
 
 
 def test_only_regular_files_are_opened(tmp_path: Path, photo: Path) -> None:
-    """Neither links nor pipes, which would be waited for, nor what is gone."""
+    """Links, pipes, folders and missing files raise FileNotFoundError without blocking."""
     (tmp_path / "link").symlink_to(photo)
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe", "missing", "."):

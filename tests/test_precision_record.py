@@ -1,4 +1,4 @@
-"""What is remembered of a device's precision, and what is not believed."""
+"""The precision record: round trip, and handling of damaged files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from styled.atomic import atomic_write
 from styled.precision_record import PrecisionRecord
 
 
@@ -25,18 +24,18 @@ def warned() -> Warned:
 
 @pytest.fixture
 def record(tmp_path: Path, warned: Warned) -> PrecisionRecord:
-    return PrecisionRecord(tmp_path / "precision.json", atomic_write, warned)
+    return PrecisionRecord(tmp_path / "precision.json", warned)
 
 
 def test_what_was_remembered_is_found_by_the_next_process(
     record: PrecisionRecord, tmp_path: Path, warned: Warned
 ) -> None:
-    """By device and by torch's version, each of which may have its own."""
+    """Entries are kept by device and by torch version."""
     assert record.find("EPYC", "2.14") is None
     record.remember("EPYC", "2.14", "float32")
     record.remember("EPYC", "2.15", "bfloat16")
     record.remember("H200", "2.15", "bfloat16")
-    later = PrecisionRecord(tmp_path / "precision.json", atomic_write, warned)
+    later = PrecisionRecord(tmp_path / "precision.json", warned)
     assert later.find("EPYC", "2.14") == "float32"
     assert later.find("EPYC", "2.15") == later.find("H200", "2.15") == "bfloat16"
     assert later.find("EPYC", "2.16") is later.find("M2", "2.15") is None
@@ -54,7 +53,7 @@ def test_what_was_remembered_is_found_by_the_next_process(
 def test_a_damaged_file_is_said_and_replaced(
     content: bytes, record: PrecisionRecord, tmp_path: Path, warned: Warned
 ) -> None:
-    """Nothing is taken from it, and the next thing remembered is found again."""
+    """A damaged file gives one warning and no entry, and is replaced by the next `remember`."""
     path = tmp_path / "precision.json"
     path.write_bytes(content)
     assert record.find("EPYC", "2.14") is None
@@ -66,8 +65,8 @@ def test_a_damaged_file_is_said_and_replaced(
 
 
 def test_a_file_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, warned: Warned) -> None:
-    """It would only have saved the next start a measurement."""
-    record = PrecisionRecord(tmp_path / "missing" / "precision.json", atomic_write, warned)
+    """A failed write gives a warning only."""
+    record = PrecisionRecord(tmp_path / "missing" / "precision.json", warned)
     record.remember("EPYC", "2.14", "bfloat16")
     assert len(warned) == 1
     assert "measures the precision again" in warned[0]

@@ -1,4 +1,4 @@
-"""The sidecar's format: what is written, what the shipped schema says, and both together."""
+"""The sidecar's format: written files, the shipped schema, and their consistency."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from styled.degradation import Degradation
 from styled.files import readable
 from styled.sidecar import (
     SCHEMA_FILE,
-    EngineFacts,
-    InputFacts,
-    JobFacts,
+    EngineRun,
+    InputInfo,
+    JobInfo,
     Losses,
-    LossFacts,
+    LossInfo,
     Rejection,
-    ResultFacts,
+    ResultInfo,
     Sidecar,
-    StyleFacts,
-    StyleImageFacts,
-    TimingFacts,
+    StyleImageInfo,
+    StyleInfo,
+    TimingInfo,
     job_id_in,
     sidecar_schema,
     utc,
@@ -37,9 +37,9 @@ ESCAPED = r"caf\xe9.jpg"
 
 
 def full_sidecar() -> Sidecar:
-    """Return a sidecar in which everything is filled in."""
+    """Return a sidecar with all sections."""
     return Sidecar(
-        job=JobFacts(
+        job=JobInfo(
             id="abc",
             attempts=2,
             resumed=True,
@@ -47,7 +47,7 @@ def full_sidecar() -> Sidecar:
             started_at=utc(60.0),
             finished_at=utc(120.0),
         ),
-        input=InputFacts(
+        input=InputInfo(
             path=f"trip/{NOT_UTF8}",
             sha256="0" * 64,
             bytes=1000,
@@ -58,11 +58,11 @@ def full_sidecar() -> Sidecar:
             icc="sRGB",
             changed=True,
         ),
-        style=StyleFacts(
-            name="night", images=(StyleImageFacts(path=NOT_UTF8, sha256="1" * 64, weight=0.7),)
+        style=StyleInfo(
+            name="night", images=(StyleImageInfo(path=NOT_UTF8, sha256="1" * 64, weight=0.7),)
         ),
         recipe={"name": "pyramid", "steps": 10, "layers": {"relu1_1": 0.5}, "size": None},
-        engine=EngineFacts(
+        engine=EngineRun(
             weights_source=NOT_UTF8,
             weights_sha256="2" * 64,
             device="cpu",
@@ -74,30 +74,30 @@ def full_sidecar() -> Sidecar:
             seed=0,
             peak_memory_bytes=1,
         ),
-        result=ResultFacts(
+        result=ResultInfo(
             path=f"night/{NOT_UTF8}", sha256="3" * 64, width=640, height=480, format="JPEG"
         ),
-        losses=LossFacts(
+        losses=LossInfo(
             first=Losses(total=3.0, content=1.0, style=1.5, tv=0.5),
             last=Losses(total=2.0, content=1.0, style=0.5, tv=0.5),
             trace=((0, 0, 3.0, 1.0, 1.5, 0.5), (1, 10, 2.0, 1.0, 0.5, 0.5)),
         ),
-        timing=TimingFacts(waited=1.0, prepare=0.1, optimise=30.0, publish=0.2),
+        timing=TimingInfo(waited=1.0, prepare=0.1, optimise=30.0, publish=0.2),
         degraded=(Degradation("device", "CPU for GPU"),),
     )
 
 
 def rejected_sidecar() -> Sidecar:
-    """Return the sidecar of an input of which nothing could be read."""
+    """Return the sidecar of an input that could not be read."""
     return Sidecar(
         job=full_sidecar().job,
-        input=InputFacts(path=NOT_UTF8, bytes=0),
+        input=InputInfo(path=NOT_UTF8, bytes=0),
         rejected=Rejection(reason="it is empty", failure="input", remedies=("send it again",)),
     )
 
 
 def written(sidecar: Sidecar) -> dict[str, Any]:
-    """Return what a reader of the file sees."""
+    """Return the parsed JSON of the file."""
     content = json.loads(sidecar.to_json())
     assert isinstance(content, dict)
     return content
@@ -107,12 +107,12 @@ def written(sidecar: Sidecar) -> dict[str, Any]:
 
 
 def test_the_shipped_schema_is_that_of_the_code() -> None:
-    """Whoever changes the format changes the file that ships with the package."""
+    """The file that ships with the package is regenerated when the format changes."""
     assert json.loads(SCHEMA_FILE.read_text("utf-8")) == sidecar_schema()
 
 
 def test_the_schema_is_one() -> None:
-    """It says which draft it follows, and follows it."""
+    """It declares its JSON Schema draft and is valid under it."""
     schema = sidecar_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -136,7 +136,7 @@ def test_what_is_written_is_valid(sidecar: Sidecar) -> None:
     ],
 )
 def test_the_schema_refuses_what_is_wrong(section: str, key: str, value: object) -> None:
-    """Unknown keys, wrong types and values out of range are found by it."""
+    """Unknown keys, wrong types and values out of range are invalid."""
     content = written(full_sidecar())
     content[section][key] = value
     validator = jsonschema.Draft202012Validator(sidecar_schema())
@@ -144,7 +144,7 @@ def test_the_schema_refuses_what_is_wrong(section: str, key: str, value: object)
 
 
 def test_the_schema_refuses_another_version() -> None:
-    """A format that changes gets another number."""
+    """A changed format gets another version number."""
     content = written(full_sidecar()) | {"schema": 2}
     assert not jsonschema.Draft202012Validator(sidecar_schema()).is_valid(content)
 
@@ -153,7 +153,7 @@ def test_the_schema_refuses_another_version() -> None:
 
 
 def test_the_file_begins_with_the_number_of_its_format() -> None:
-    """Readers can tell at once what they have before them."""
+    """The first key is `schema`."""
     assert next(iter(written(full_sidecar()).items())) == ("schema", 1)
 
 
@@ -165,7 +165,7 @@ def test_the_file_is_text_for_people() -> None:
 
 
 def test_all_sections_are_there_even_when_empty() -> None:
-    """A reader need not ask whether a key exists."""
+    """All keys exist in every sidecar."""
     content = written(rejected_sidecar())
     assert list(content) == list(written(full_sidecar()))
     assert content["result"] is None
@@ -174,7 +174,7 @@ def test_all_sections_are_there_even_when_empty() -> None:
 
 
 def test_times_are_utc() -> None:
-    """In ISO 8601, so that they compare as text."""
+    """They are in ISO 8601, so they can be compared as text."""
     assert utc(0.25) == datetime(1970, 1, 1, 0, 0, 0, 250_000, UTC)
     assert written(full_sidecar())["job"]["submitted_at"] == "1970-01-01T00:00:00.250000Z"
 
@@ -187,21 +187,21 @@ def test_the_trace_says_what_its_columns_are() -> None:
 
 
 def test_a_sidecar_reads_back() -> None:
-    """Whoever shows results gets back what was written."""
+    """Parsing a written sidecar gives an equal object."""
     assert Sidecar.model_validate_json(full_sidecar().to_json()) == full_sidecar()
 
 
 def test_unknown_facts_are_refused() -> None:
-    """A misspelt name does not vanish silently."""
+    """A misspelt name raises ValidationError."""
     with pytest.raises(ValidationError, match="widht"):
-        InputFacts.model_validate({"path": "a", "bytes": 1, "widht": 2})
+        InputInfo.model_validate({"path": "a", "bytes": 1, "widht": 2})
 
 
 # Names
 
 
 def test_names_that_are_not_utf8_are_escaped() -> None:
-    """In every place where a name may stand; nothing is dropped."""
+    """This applies to all fields with names; no byte is dropped."""
     content = written(full_sidecar())
     assert content["input"]["path"] == f"trip/{ESCAPED}"
     assert content["style"]["images"][0]["path"] == ESCAPED
@@ -248,7 +248,7 @@ def test_a_sidecar_tells_whose_it_is(tmp_path: Path) -> None:
     ids=["empty", "text", "bytes", "list", "object", "no job", "number", "torn", "too deep"],
 )
 def test_what_is_no_sidecar_is_nobodys(tmp_path: Path, content: bytes) -> None:
-    """A stranger's file under the name of a sidecar raises no error."""
+    """Any other file under the name of a sidecar gives None."""
     path = tmp_path / "photo.jpg.json"
     path.write_bytes(content)
     assert job_id_in(path) is None
@@ -256,7 +256,7 @@ def test_what_is_no_sidecar_is_nobodys(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.timeout(10)
 def test_what_cannot_be_read_is_nobodys(tmp_path: Path) -> None:
-    """There may be nothing, a folder, or a pipe that must not be waited for."""
+    """A missing file, a folder and a pipe give None without blocking."""
     assert job_id_in(tmp_path / "nothing") is None
     assert job_id_in(tmp_path) is None
     os.mkfifo(tmp_path / "pipe")

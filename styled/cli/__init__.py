@@ -1,6 +1,7 @@
-"""What a person types: the only code that prints, and the only map from errors to exit codes."""
+"""The command line: the only package that prints and that maps errors to exit codes."""
 
 import os
 
-# styled has no plugins for pydantic, and looking for some would take a tenth of `styled status`.
+# styled has no pydantic plugins, and the search for them would take a tenth of the run time of
+# `styled status`.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")

@@ -1,4 +1,4 @@
-"""`styled check`: everything that `styled run` needs, tried before it is needed."""
+"""`styled check`: checks everything that `styled run` needs."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exits import DONE, console, exit_code_of, say_error
-from styled.cli.working_folder import find_config
+from styled.cli.exit_codes import DONE, console, exit_code_of, print_error
+from styled.cli.find_config import find_config
 from styled.config import Config, require_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
 from styled.errors import ResourceUnavailable, StyledError, WeightsError
-from styled.ops.lines import printable
-from styled.stages import check_styles
+from styled.jobs.style_check import check_styles
+from styled.ops.humanize import printable
 
 
-def check_all(named: Path | None) -> int:
-    """Try everything, print what is right and what is wrong, return the exit code.
+def check_all(config_path: Path | None) -> int:
+    """Run all checks, print the result of each, and return the exit code of the first error.
 
     Raises:
-        ConfigError: the configuration itself can't be read, so that nothing else can be tried.
+        ConfigError: The configuration is invalid, so that nothing else can be checked.
     """
-    config = find_config(named)
-    _good(f"configuration {config.path}: {len(config.styles)} styles")
+    config = find_config(config_path)
+    _print_ok(f"configuration {config.path}: {len(config.styles)} styles")
     exit_code = DONE
     for check in (_styles, _folders, _weights, _device):
         try:
             for line in check(config):
-                _good(line)
+                _print_ok(line)
         except StyledError as error:
-            say_error(error)
+            print_error(error)
             exit_code = exit_code or exit_code_of(error)
     return exit_code
 
@@ -58,7 +58,7 @@ def _folders(config: Config) -> Iterator[str]:
 def _weights(config: Config) -> Iterator[str]:
     source = config.engine.weights
     if source == "imagenet" and not imagenet_file().exists():
-        # A check is no reason to fetch half a gigabyte.
+        # `load_weights` would download 548 MB, which a check should not do.
         raise WeightsError(
             f"the pretrained network is not on this machine ({imagenet_file()})",
             "styled weights fetch, or the first start of styled run, loads it (548 MB) if there "
@@ -74,5 +74,5 @@ def _device(config: Config) -> Iterator[str]:
     yield f"device: {device.name}" + (f" ({device.degraded.message})" if device.degraded else "")
 
 
-def _good(line: str) -> None:
+def _print_ok(line: str) -> None:
     console.print(Text.assemble(("ok  ", "bold green"), printable(line)), soft_wrap=True)

@@ -7,32 +7,33 @@ import os
 import sys
 from pathlib import Path
 
-from styled.cli.exits import DONE, REJECTED, TEMPORARY, say_error
-from styled.cli.working_folder import find_or_make_config
+from styled.cli.exit_codes import DONE, REJECTED, TEMPORARY, print_error
+from styled.cli.find_config import find_or_make_config
 from styled.daemon import Daemon
 from styled.errors import ResourceUnavailable
 from styled.ops.logs import configure_logs
 
 
 def run_daemon(config: Path | None) -> None:
-    """Run until stopped."""
+    """Run the daemon until it is stopped."""
     configure_logs()
-    _say_where_it_hangs()
+    _enable_fault_handler()
     Daemon(find_or_make_config(config)).run()
 
 
 def run_once(config: Path | None) -> int:
-    """Work through the inbox, say what could not be done, return the exit code."""
+    """Process the inbox once, print what could not be processed, and return the exit code."""
     configure_logs()
     result = Daemon(find_or_make_config(config)).once()
-    for one in result.left:
-        say_error(ResourceUnavailable(f"{one.path} is left: {one.reason}"))
+    for item in result.unprocessed:
+        print_error(ResourceUnavailable(f"{item.path} is left: {item.reason}"))
     if result.rejected:
         return REJECTED
-    return TEMPORARY if result.left else DONE
+    return TEMPORARY if result.unprocessed else DONE
 
 
-def _say_where_it_hangs() -> None:
-    """Have every thread say where it is when the process is aborted, as by systemd's watchdog."""
-    # Under a number of its own, as the log: see there.
+def _enable_fault_handler() -> None:
+    """Print the stack of every thread if the process is aborted, for example by the watchdog."""
+    # Use a duplicate of descriptor 2, because 2 itself is redirected while C libraries decode
+    # files. The log does the same.
     faulthandler.enable(os.fdopen(os.dup(sys.stderr.fileno()), "w"))

@@ -1,7 +1,7 @@
-"""`styled demo`: the whole of styled on pictures that it draws itself.
+"""`styled demo`: runs the daemon on pictures that it draws itself.
 
-It needs no network and no file from outside. The real daemon runs as a process of its
-own, on a real folder, just as it would for anybody else.
+It needs no network and no input files. The daemon is the real one: a separate process that works
+on a normal working folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from styled.atomic import atomic_write
 from styled.cli.demo_pictures import draw_photo
-from styled.cli.exits import console, errors
+from styled.cli.exit_codes import console, errors
 from styled.cli.init import WorkingFolder, init_folder
 from styled.delivery.gallery_files import PAGE
 from styled.delivery.names import sidecar_of
@@ -29,10 +29,11 @@ from styled.errors import EngineFailure, ResourceUnavailable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 
-LONGEST_SECONDS = 600.0
-"""When to give up: a machine may be slow, but nobody waits for ever."""
+TIMEOUT_SECONDS = 600.0
+"""Time limit for the painting; generous, for slow machines."""
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
+"""Interval of checks for the result and the progress."""
 
 CONFIGURATION = """\
 # Made by `styled demo`. `styled init DIR` makes a folder for real work.
@@ -52,8 +53,8 @@ intake: {{settle_seconds: 0.2}}
 """
 
 FOR_UNTRAINED = """\
-      # The deep layers of an untrained network know nothing of objects: the photo is held
-      # on to by a shallow layer, and the strokes are shown larger.
+      # The deep layers of an untrained network do not represent objects, so a shallow layer
+      # is used for the content, and the style image is enlarged for larger strokes.
       content_layers: {{relu2_2: 1}}
       content_weight: 0.06
       style_scale: 2.0
@@ -61,50 +62,50 @@ FOR_UNTRAINED = """\
 
 
 def run_demo(out: Path) -> None:
-    """Draw, drop, wait, and say where the result is.
+    """Create a working folder, paint one photo with the daemon, and print where the files are.
 
     Raises:
-        StyledError: the folder can't be made, or the daemon failed.
+        StyledError: The folder can't be created, or the daemon failed.
     """
-    begun = time.monotonic()
-    trained = imagenet_file().exists()
-    if not trained:
+    started = time.monotonic()
+    has_imagenet = imagenet_file().exists()
+    if not has_imagenet:
         console.print(
             "The pretrained network is not on this machine, so the demo paints with untrained "
             "weights: plainer, but it needs no network.",
             soft_wrap=True,
         )
-    made = init_folder(
+    working_folder = init_folder(
         out,
-        weights="imagenet" if trained else "untrained",
-        configuration=CONFIGURATION.replace("OVERRIDES\n", "" if trained else FOR_UNTRAINED),
+        weights="imagenet" if has_imagenet else "untrained",
+        configuration=CONFIGURATION.replace("OVERRIDES\n", "" if has_imagenet else FOR_UNTRAINED),
     )
     buffer = io.BytesIO()
     draw_photo().save(buffer, "jpeg", quality=95)
-    with _daemon(made) as process:
-        photo = made.inbox / "lighthouse.jpg"
+    with _daemon(working_folder) as process:
+        photo = working_folder.inbox / "lighthouse.jpg"
         atomic_write(photo, buffer.getvalue())
-        result = made.folder / "outbox" / made.style / photo.name
-        _wait(process, made, result)
-    console.print(Text(f"Painted in {time.monotonic() - begun:.0f} s."))
-    for what, path in (
-        ("photo", made.folder / "archive" / made.style / photo.name),
-        ("style", made.folder / "styles" / f"{made.style}.png"),
+        result = working_folder.folder / "outbox" / working_folder.style / photo.name
+        _wait_for_result(process, working_folder, result)
+    console.print(Text(f"Painted in {time.monotonic() - started:.0f} s."))
+    for label, path in (
+        ("photo", working_folder.folder / "archive" / working_folder.style / photo.name),
+        ("style", working_folder.folder / "styles" / f"{working_folder.style}.png"),
         ("painting", result),
         ("how it was made", sidecar_of(result)),
-        ("gallery", made.folder / "outbox" / PAGE),
-        ("log", _log_file(made)),
-        ("working folder", made.folder),
+        ("gallery", working_folder.folder / "outbox" / PAGE),
+        ("log", _log_file(working_folder)),
+        ("working folder", working_folder.folder),
     ):
-        console.print(Text(f"  {what + ':':<17}{path}"), soft_wrap=True)
+        console.print(Text(f"  {label + ':':<17}{path}"), soft_wrap=True)
     console.print(Text("Next: styled init DIR makes a folder for your own photos."))
 
 
 @contextmanager
-def _daemon(made: WorkingFolder) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `styled run` on the folder while the context lasts."""
-    command = [sys.executable, "-m", "styled", "run", "-c", str(made.config)]
-    with open(_log_file(made), "wb") as log:
+def _daemon(working_folder: WorkingFolder) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `styled run` on the folder until the context exits."""
+    command = [sys.executable, "-m", "styled", "run", "-c", str(working_folder.config)]
+    with open(_log_file(working_folder), "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield process
@@ -113,12 +114,14 @@ def _daemon(made: WorkingFolder) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _log_file(made: WorkingFolder) -> Path:
-    return made.folder / "demo.log"
+def _log_file(working_folder: WorkingFolder) -> Path:
+    return working_folder.folder / "demo.log"
 
 
-def _wait(process: subprocess.Popen[bytes], made: WorkingFolder, result: Path) -> None:
-    deadline = time.monotonic() + LONGEST_SECONDS
+def _wait_for_result(
+    process: subprocess.Popen[bytes], working_folder: WorkingFolder, result: Path
+) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors) as bar:
         task = bar.add_task("starting the daemon", total=1.0)
@@ -126,24 +129,24 @@ def _wait(process: subprocess.Popen[bytes], made: WorkingFolder, result: Path) -
             if process.poll() is not None:
                 raise EngineFailure(
                     f"the daemon stopped with exit code {process.returncode}",
-                    f"its log is {_log_file(made)}",
+                    f"its log is {_log_file(working_folder)}",
                 )
             if time.monotonic() > deadline:
                 raise EngineFailure(
-                    f"there was no result within {LONGEST_SECONDS:.0f} s",
-                    f"the daemon's log is {_log_file(made)}",
+                    f"there was no result within {TIMEOUT_SECONDS:.0f} s",
+                    f"the daemon's log is {_log_file(working_folder)}",
                 )
-            if (fraction := _fraction_done(made)) is not None:
+            if (fraction := _fraction_done(working_folder)) is not None:
                 bar.update(task, description="painting", completed=fraction)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         bar.update(task, description="painted", completed=1.0)
 
 
-def _fraction_done(made: WorkingFolder) -> float | None:
+def _fraction_done(working_folder: WorkingFolder) -> float | None:
     try:
-        journal = Journal.open_read_only(made.folder / "state" / "journal.sqlite3")
+        journal = Journal.open_read_only(working_folder.folder / "state" / "journal.sqlite3")
     except ResourceUnavailable:
-        return None  # the daemon has not made it yet
+        return None  # the daemon has not created it yet
     try:
         running = journal.in_state(JobState.RUNNING, limit=-1)
     finally:

@@ -1,4 +1,4 @@
-"""The two pictures `styled demo` draws for itself, from fixed seeds, with no file or network."""
+"""The two pictures that `styled demo` draws, from fixed seeds, without files or network."""
 
 from styled.cli.demo_painting import draw_painting
 from styled.cli.demo_photo import draw_photo

@@ -1,4 +1,4 @@
-"""`styled doctor`: everything that may go wrong on this machine, and what to do about it."""
+"""`styled doctor`: finds problems of this machine and says how to fix them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.text import Text
 
 from styled import __version__
-from styled.cli.exits import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
-from styled.cli.status import daemon_facts, inbox_status, stuck_in, troubles_in
-from styled.cli.working_folder import find_config
+from styled.cli.exit_codes import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
+from styled.cli.find_config import find_config
+from styled.cli.status import daemon_state, inbox_status, stuck_in, troubles_in
 from styled.config import Config
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.jobs.job import WAITING, JobState
@@ -27,13 +27,14 @@ from styled.jobs.journal_queries import JournalReader
 from styled.jobs.journal_schema import open_existing_database
 from styled.ops import doctor
 from styled.ops.doctor import Finding
-from styled.ops.lines import printable
+from styled.ops.humanize import duration, printable, size, some
 from styled.ops.lock import InstanceLock
-from styled.ops.words import duration, size, some
 
-SHORT_MEMORY_BYTES = 2e9
+LOW_MEMORY_BYTES = 2e9
+"""A device with less free memory gives a warning."""
 
 LONG_WAIT_SECONDS = 24 * 3600.0
+"""A job that has waited longer gives a warning."""
 
 _REMEDIES = {
     "daemon": "look into its log, then restart it",
@@ -42,26 +43,26 @@ _REMEDIES = {
     "engine.weights",
     "device": "set engine.device to auto or cpu",
 }
-"""What to do where an error does not say so itself."""
+"""Default remedies, by subject of the check, for errors without remedies."""
 
-MOST_BLOCKED, MOST_REASONS = 500, 5
-"""How many waiting jobs are looked at, and how many of their reasons are named."""
+MAX_BLOCKED_JOBS, MAX_REASONS = 500, 5
+"""Maximum number of waiting jobs that are examined, and of their reasons that are shown."""
 
-_COLOURS = {"ok": "bold green", "warn": "bold yellow", "fail": "bold red"}
+_COLORS = {"ok": "bold green", "warn": "bold yellow", "fail": "bold red"}
 
 
-def examine(named: Path | None, *, as_json: bool) -> int:
-    """Check everything, print each finding, return the exit code.
+def examine(config_path: Path | None, *, as_json: bool) -> int:
+    """Run all checks, print the findings, and return the exit code of the first failure.
 
     Raises:
-        ConfigError: there is no configuration that could be read.
+        ConfigError: There is no valid configuration.
     """
-    config = find_config(named)
+    config = find_config(config_path)
     findings = []
     for finding in _findings(config):
         findings.append(finding)
         if not as_json:
-            _print(finding)
+            _print_finding(finding)
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     failed = [finding for finding in findings if finding.level == "fail"]
@@ -78,47 +79,47 @@ def _findings(config: Config) -> Iterator[Finding]:
     }
     yield Finding("ok", "version", f"styled {__version__}, Python {platform.python_version()}")
     yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
-    facts = _facts(config)
-    yield from _caught(partial(_daemon, facts), config, "daemon")
-    yield from doctor.permissions(folders, _user_of(config))
-    yield from doctor.mounted(folders, config.state)
-    yield from doctor.room(folders)
-    yield from doctor.watches(config.inbox)
-    yield from doctor.writers(config.inbox, _user_of(config), _process_of(config))
+    state = _read_daemon_state(config)
+    yield from _run_check(partial(_daemon, state), config, "daemon")
+    yield from doctor.check_permissions(folders, _daemon_user(config))
+    yield from doctor.check_mounts(folders, config.state)
+    yield from doctor.check_disk_space(folders)
+    yield from doctor.check_inotify(config.inbox)
+    yield from doctor.check_open_files(config.inbox, _daemon_user(config), _daemon_pid(config))
     yield from _journal(config)
-    yield from _caught(_styles, config, "styles")
-    yield from _caught(partial(_weights, facts), config, "weights")
-    yield from _caught(_device, config, "device")
+    yield from _run_check(_styles, config, "styles")
+    yield from _run_check(partial(_weights, state), config, "weights")
+    yield from _run_check(_device, config, "device")
 
 
-def _user_of(config: Config) -> int:
-    """Return who the daemon runs as, going by whom its files belong to."""
+def _daemon_user(config: Config) -> int:
+    """Return the user id that the daemon runs as: the owner of its lock file."""
     try:
         return os.stat(config.state / "lock").st_uid
     except OSError:
         return os.geteuid()
 
 
-def _process_of(config: Config) -> int | None:
+def _daemon_pid(config: Config) -> int | None:
     try:
         return InstanceLock(config.state / "lock").owner()
     except ResourceUnavailable:
         return None
 
 
-def _facts(config: Config) -> Mapping[str, str]:
-    """Return what the daemon has noted about itself, nothing where that can't be read."""
+def _read_daemon_state(config: Config) -> Mapping[str, str]:
+    """Return the state that the daemon has stored in the journal; empty if it can't be read."""
     try:
         journal = Journal.open_read_only(config.state / "journal.sqlite3")
         try:
-            return daemon_facts(config, journal)
+            return daemon_state(config, journal)
         finally:
             journal.close()
     except (ResourceUnavailable, JournalDamaged):
-        return {}  # the journal has a check of its own
+        return {}  # `_journal` reports that
 
 
-def _daemon(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
+def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
     owner = InstanceLock(config.state / "lock").owner()
     if owner is None:
         yield Finding(
@@ -126,23 +127,23 @@ def _daemon(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
             ("start it: styled run, or systemctl start styled",),
         )  # fmt: skip
         return
-    yield Finding("ok", "daemon", f"running as process {owner}: {facts.get('state', 'unknown')}")
-    if facts.get("version", __version__) != __version__:
+    yield Finding("ok", "daemon", f"running as process {owner}: {state.get('state', 'unknown')}")
+    if state.get("version", __version__) != __version__:
         yield Finding(
-            "warn", "daemon", f"it is styled {facts['version']}, this is {__version__}",
+            "warn", "daemon", f"it is styled {state['version']}, this is {__version__}",
             ("restart it to use the version that is installed now",),
         )  # fmt: skip
-    for trouble in troubles_in(facts):
+    for trouble in troubles_in(state):
         yield Finding("fail", "daemon", trouble, ("see its log",), exit_code=75)
-    inbox = inbox_status(facts)
-    for one in (*inbox.unreadable, *inbox.misspelled, *stuck_in(facts)):
-        yield Finding("warn", "inbox", f"{one.path}: {one.reason}", tuple(one.remedies))
+    inbox = inbox_status(state)
+    for item in (*inbox.unreadable, *inbox.misspelled, *stuck_in(state)):
+        yield Finding("warn", "inbox", f"{item.path}: {item.reason}", tuple(item.remedies))
     for file in inbox.unfinished:
         yield Finding("ok", "inbox", f"{file.path} {file.reason}")
-    if facts.get("state", "").startswith("paused"):
-        yield Finding("fail", "queue", facts["state"], ("work goes on by itself after that",))
+    if state.get("state", "").startswith("paused"):
+        yield Finding("fail", "queue", state["state"], ("work goes on by itself after that",))
     for name in ("degraded", "degraded_intake"):
-        for note in json.loads(facts.get(name, "[]")):
+        for note in json.loads(state.get(name, "[]")):
             yield Finding("warn", "degraded", note["message"], _degradation_remedies(note["kind"]))
 
 
@@ -170,46 +171,46 @@ def _journal(config: Config) -> Iterator[Finding]:
             "fail", "journal", error.message, error.remedies or ("restart styled",), exit_code=75
         )
         return
-    for reason, (number, remedies) in blocked.items():
+    for reason, (count, remedies) in blocked.items():
         yield Finding(
             "warn",
             "queue",
-            f"{some(number, 'job')} waiting: {reason}",
+            f"{some(count, 'job')} waiting: {reason}",
             remedies or ("see the log",),
         )
     waiting = counts.get(JobState.QUEUED, 0)
-    words = f"{size(path.stat().st_size)}, sound; {some(waiting, 'job')} waiting"
-    waited = 0.0 if oldest is None else time.time() - oldest
-    if waited > LONG_WAIT_SECONDS:
+    text = f"{size(path.stat().st_size)}, sound; {some(waiting, 'job')} waiting"
+    waited_seconds = 0.0 if oldest is None else time.time() - oldest
+    if waited_seconds > LONG_WAIT_SECONDS:
         yield Finding(
-            "warn", "journal", f"{words}, the oldest for {duration(waited)}",
+            "warn", "journal", f"{text}, the oldest for {duration(waited_seconds)}",
             ("see styled jobs: it may wait for something",),
         )  # fmt: skip
     else:
-        yield Finding("ok", "journal", words)
+        yield Finding("ok", "journal", text)
 
 
 def _blocked(journal: JournalReader) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Return for what the first jobs of the queue wait: how many do, and what helps."""
-    found: dict[str, tuple[int, tuple[str, ...]]] = {}
-    for job in journal.in_state(JobState.QUEUED, limit=MOST_BLOCKED):
+    """Return why the first jobs in the queue wait: reason -> (number of jobs, remedies)."""
+    reasons: dict[str, tuple[int, tuple[str, ...]]] = {}
+    for job in journal.in_state(JobState.QUEUED, limit=MAX_BLOCKED_JOBS):
         if job.failure == WAITING and job.reason is not None:
-            found[job.reason] = found.get(job.reason, (0, ()))[0] + 1, job.remedies
-    return dict(islice(found.items(), MOST_REASONS))
+            reasons[job.reason] = reasons.get(job.reason, (0, ()))[0] + 1, job.remedies
+    return dict(islice(reasons.items(), MAX_REASONS))
 
 
-def _caught(
-    check: Callable[[Config], Iterator[Finding]], config: Config, about: str
+def _run_check(
+    check: Callable[[Config], Iterator[Finding]], config: Config, subject: str
 ) -> Iterator[Finding]:
     try:
         yield from check(config)
     except StyledError as error:
-        remedies = error.remedies or (_REMEDIES[about],)
-        yield Finding("fail", about, error.message, remedies, exit_code_of(error))
+        remedies = error.remedies or (_REMEDIES[subject],)
+        yield Finding("fail", subject, error.message, remedies, exit_code_of(error))
 
 
 def _degradation_remedies(kind: str) -> tuple[str, ...]:
-    """Return what to do about something that the service does without."""
+    """Return the remedies for a degradation of the service."""
     return {
         "device": ("see device, below; to accept that, set engine.device: cpu",),
         "weights": ("set engine.weights to imagenet: styled weights fetch loads it (548 MB)",),
@@ -217,11 +218,11 @@ def _degradation_remedies(kind: str) -> tuple[str, ...]:
     }.get(kind, ("see the log",))
 
 
-# These import torch, which takes seconds: they come last.
+# The following checks import torch, which takes seconds, so they run last.
 
 
 def _styles(config: Config) -> Iterator[Finding]:
-    from styled.stages import check_styles
+    from styled.jobs.style_check import check_styles
 
     check_styles(config)
     if config.styles:
@@ -233,15 +234,15 @@ def _styles(config: Config) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _weights(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
+def _weights(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
     from styled.engine.weights import imagenet_file, load_weights
 
-    # A service keeps it elsewhere than whoever asks.
-    places = (imagenet_file(), Path(facts.get("weights_file", imagenet_file())))
+    # The file of a daemon that runs as another user is in another folder.
+    candidates = (imagenet_file(), Path(state.get("weights_file", imagenet_file())))
     if config.engine.weights == "imagenet" and not imagenet_file().exists():
-        for place in places:
-            if os.path.exists(place):
-                yield Finding("ok", "weights", f"the daemon's are at {place}")
+        for path in candidates:
+            if os.path.exists(path):
+                yield Finding("ok", "weights", f"the daemon's are at {path}")
                 return
         yield Finding(
             "fail", "weights", f"the pretrained network is not at {imagenet_file()}",
@@ -251,14 +252,14 @@ def _weights(facts: Mapping[str, str], config: Config) -> Iterator[Finding]:
         )  # fmt: skip
         return
     weights = load_weights(config.engine.weights)
-    words = f"{weights.source}, sha256 {weights.sha256[:12]}..."
+    text = f"{weights.source}, sha256 {weights.sha256[:12]}..."
     if weights.source == "untrained":
         yield Finding(
-            "warn", "weights", f"{words}: pictures are plainer than by the pretrained network",
+            "warn", "weights", f"{text}: pictures are plainer than by the pretrained network",
             ("set engine.weights to imagenet, or to a file made by styled weights export",),
         )  # fmt: skip
     else:
-        yield Finding("ok", "weights", words)
+        yield Finding("ok", "weights", text)
 
 
 def _device(config: Config) -> Iterator[Finding]:
@@ -269,17 +270,17 @@ def _device(config: Config) -> Iterator[Finding]:
 
     device = choose_device(config.engine.device)
     free = memory.free_bytes(device.torch_device)
-    words = f"{device.name}, torch {torch.__version__}"
+    text = f"{device.name}, torch {torch.__version__}"
     if free is not None:
-        words += f", {size(free)} of memory free"
+        text += f", {size(free)} of memory free"
     if device.degraded is not None:
-        yield Finding("warn", "device", f"{words} ({device.degraded.message})", _gpu_remedies())
-    elif free is not None and free < SHORT_MEMORY_BYTES:
+        yield Finding("warn", "device", f"{text} ({device.degraded.message})", _gpu_remedies())
+    elif free is not None and free < LOW_MEMORY_BYTES:
         yield Finding(
-            "warn", "device", words, ("little for large pictures: they are painted in tiles",)
+            "warn", "device", text, ("little for large pictures: they are painted in tiles",)
         )
     else:
-        yield Finding("ok", "device", words)
+        yield Finding("ok", "device", text)
 
 
 def _gpu_remedies() -> tuple[str, ...]:
@@ -296,10 +297,10 @@ def _gpu_remedies() -> tuple[str, ...]:
     )
 
 
-def _print(finding: Finding) -> None:
+def _print_finding(finding: Finding) -> None:
     console.print(
         Text.assemble(
-            (f"{finding.level:4}  ", _COLOURS[finding.level]),
+            (f"{finding.level:4}  ", _COLORS[finding.level]),
             (f"{finding.about}: ", "bold"),
             printable(finding.words.replace("\n", " ")),
         ),

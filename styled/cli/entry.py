@@ -1,7 +1,7 @@
-"""Where the process starts: signals, encoding and streams, before anything else is imported.
+"""Entry point: sets up signals, encoding and standard streams before anything else is imported.
 
-torch takes a second to import. Until then Python's own reactions would hold: SIGTERM kills, or is
-ignored in the first process of a container, and SIGINT ends in a traceback.
+Importing torch takes a second. Until then Python's default signal handling would apply: SIGTERM
+kills the process, or is ignored by process 1 of a container, and SIGINT prints a traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from styled.cli.importing import INTERRUPTED, importing
+from styled.cli.fast_import import INTERRUPTED, importing
 from styled.cli.streams import open_standard_streams
 from styled.signals import HANDLED, defer_reload, handle_signals
 
@@ -18,16 +18,16 @@ DAEMON_COMMANDS = ("run", "once")
 
 
 def main() -> None:
-    """Run the command line, and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     exit_code = 0
 
-    def leave() -> None:
-        # Before the daemon's own handlers are there, and after: there is nothing to lose. An
-        # exception would be swallowed, or reported, by whatever is being imported.
+    def exit_now() -> None:
+        # Used before the daemon installs its own handlers and after it removes them, when no work
+        # can be lost. An exception could be swallowed or reported by the module being imported.
         os._exit(exit_code)
 
-    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in DAEMON_COMMANDS:
-        handle_signals(leave, defer_reload)
+    if next((arg for arg in sys.argv[1:] if not arg.startswith("-")), "") in DAEMON_COMMANDS:
+        handle_signals(exit_now, defer_reload)
     _use_utf8()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     open_standard_streams()
@@ -44,22 +44,22 @@ def _run_command() -> int:
             app(prog_name="styled")
         finally:
             sys.stdout.flush()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
-        # At its end `python -m styled` would still be killed by SIGINT if the exception has passed
-        # through code that Python compiled from a string, such as a named tuple's; Python forgets
-        # it as soon as other such code is run.
+        # If the exception has passed through code that was compiled from a string, such as that of
+        # a named tuple, `python -m styled` would still be killed by SIGINT at exit. Running other
+        # such code resets that.
         exec("")
         return INTERRUPTED
     return 0
 
 
 def _use_utf8() -> None:
-    """Start again in Python's UTF-8 mode where file names would have another encoding.
+    """Re-execute the process in Python's UTF-8 mode if file names would have another encoding.
 
-    In ASCII a style image `gemälde.jpg` that the configuration names could not even be opened.
-    Signals that arrive meanwhile wait for the new handlers.
+    With ASCII a configured style image `gemälde.jpg` could not be opened. Signals are blocked
+    until the new process has installed its handlers.
     """
     if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
         return

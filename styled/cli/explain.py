@@ -1,4 +1,4 @@
-"""`styled explain`: why is this file (not) being painted?"""
+"""`styled explain`: says why a file is or is not being painted."""
 
 from __future__ import annotations
 
@@ -9,147 +9,161 @@ from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exits import console, leave_with_usage_error
-from styled.cli.explain_photo import Explanation, Scene, in_inbox, of_jobs, told
-from styled.cli.status import daemon_facts, inbox_status, stuck_in
-from styled.cli.working_folder import current_folder, find_config
+from styled.cli.exit_codes import console, exit_with_usage_error
+from styled.cli.explanations import (
+    ExplainContext,
+    Explanation,
+    explain_inbox_path,
+    explain_jobs,
+    make_explanation,
+)
+from styled.cli.find_config import current_folder, find_config
+from styled.cli.status import daemon_state, inbox_status, stuck_in
 from styled.config import Config
 from styled.delivery.names import sidecar_of
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 from styled.files import readable
 from styled.jobs.journal_queries import JournalReader
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 from styled.ops.lock import InstanceLock
 from styled.sidecar import Sidecar
 
 
-def show_explanation(named: Path | None, words: list[str], *, as_json: bool) -> None:
-    """Print why each of the files, or jobs, is where it is.
+def show_explanation(config_path: Path | None, args: list[str], *, as_json: bool) -> None:
+    """Print the explanation of each file or job.
 
     Raises:
-        ConfigError: there is no configuration.
+        ConfigError: There is no valid configuration.
     """
-    config = find_config(named)
-    if "" in words:
-        leave_with_usage_error("name a file, or the id of a job")
-    for explanation in explain(config, words):
+    config = find_config(config_path)
+    if "" in args:
+        exit_with_usage_error("name a file, or the id of a job")
+    for explanation in explain(config, args):
         if as_json:
             print(explanation.model_dump_json())
         else:
             _print(explanation)
 
 
-def explain(config: Config, words: Iterable[str]) -> list[Explanation]:
-    """Return what there is to say of each word: a path, or the id of a job."""
+def explain(config: Config, args: Iterable[str]) -> list[Explanation]:
+    """Return the explanation of each argument, which is a path or a job id."""
     journal: JournalReader | None = None
     trouble: str | None = None
-    facts: Mapping[str, str] = {}
-    lives = True  # unless it is known better
+    state: Mapping[str, str] = {}
+    is_running = True  # if the lock can't be read
     try:
         journal = JournalReader.open_read_only(config.state / "journal.sqlite3")
     except NoJournal:
-        pass  # it has never run here, which is said where it matters
+        pass  # the daemon has never run on these folders
     except (JournalDamaged, ResourceUnavailable) as error:
         trouble = error.message
     try:
-        lives = InstanceLock(config.state / "lock").owner() is not None
-        if journal is not None and lives:
-            facts = daemon_facts(config, journal)
-            trouble = _trouble_in(facts)
+        is_running = InstanceLock(config.state / "lock").owner() is not None
+        if journal is not None and is_running:
+            state = daemon_state(config, journal)
+            trouble = _main_trouble(state)
     except (JournalDamaged, ResourceUnavailable) as error:
         trouble = trouble or error.message
-    scene = Scene(config, journal, lives, trouble, inbox_status(facts), stuck_in(facts))
+    context = ExplainContext(
+        config, journal, is_running, trouble, inbox_status(state), stuck_in(state)
+    )
     try:
-        return [_explain(word, scene) for word in words]
+        return [_explain(arg, context) for arg in args]
     finally:
         if journal is not None:
             journal.close()
 
 
-def _trouble_in(facts: Mapping[str, str]) -> str | None:
-    state = facts.get("state", "")
-    paused = state if state.startswith("paused") else None
-    return facts.get("stuck") or facts.get("inbox_trouble") or paused
+def _main_trouble(state: Mapping[str, str]) -> str | None:
+    queue_state = state.get("state", "")
+    paused = queue_state if queue_state.startswith("paused") else None
+    return state.get("stuck") or state.get("inbox_trouble") or paused
 
 
-def _explain(word: str, scene: Scene) -> Explanation:
-    config = scene.config
-    path = _place(word, scene)
+def _explain(arg: str, context: ExplainContext) -> Explanation:
+    config = context.config
+    path = _resolve_arg(arg, context)
     if path is None:
-        job = scene.journal.job(readable(word)) if scene.journal is not None else None
+        job = context.journal.job(readable(arg)) if context.journal is not None else None
         if job is not None:
-            return of_jobs(readable(config.inbox / job.input), [job], scene)
-        path = current_folder() / word
+            return explain_jobs(readable(config.inbox / job.input), [job], context)
+        path = current_folder() / arg
     for root, explain_in in (
-        ("inbox", in_inbox), ("outbox", _in_outbox), ("rejected", _in_rejected),
-        ("archive", _in_archive),
+        ("inbox", explain_inbox_path), ("outbox", _explain_result), ("rejected", _explain_rejected),
+        ("archive", _explain_original),
     ):  # fmt: skip
         folder = Path(os.path.realpath(getattr(config, root)))
         if path == folder:
-            return told(path, "folder", f"the {root} itself")
+            return make_explanation(path, "folder", f"the {root} itself")
         if path.is_relative_to(folder):
             if root != "inbox" and not os.path.lexists(path):
-                return told(path, "missing", f"there is no such file in the {root}")
+                return make_explanation(path, "missing", f"there is no such file in the {root}")
             if root != "inbox" and path.is_dir():
-                return told(path, "folder", f"a folder in the {root}")
-            return explain_in(path, str(path.relative_to(folder)), scene)
-    if os.path.normpath(current_folder() / word).startswith(f"{config.inbox}{os.sep}"):
-        return told(path, "no file", "the way there leads over a link, which is not followed")
-    return _elsewhere(path, config, scene)
+                return make_explanation(path, "folder", f"a folder in the {root}")
+            return explain_in(path, str(path.relative_to(folder)), context)
+    if os.path.normpath(current_folder() / arg).startswith(f"{config.inbox}{os.sep}"):
+        return make_explanation(
+            path, "no file", "a folder in its path is a link, which is not followed"
+        )
+    return _explain_other(path, config, context)
 
 
-def _place(word: str, scene: Scene) -> Path | None:
-    """Return the path that a word means: from here, or below the inbox. None: it is no path.
+def _resolve_arg(arg: str, context: ExplainContext) -> Path | None:
+    """Return the absolute path of an argument, or None if it is not a path.
 
-    Links on the way to it are followed, but it is not one itself.
+    Relative paths refer to the current folder, else to the inbox. Symbolic links in the parent
+    folders are resolved; the last component is not.
     """
-    config = scene.config
+    config = context.config
     for base in (current_folder(), config.inbox):
-        path = base / word
+        path = base / arg
         if os.path.lexists(path):
-            return _resolved(path, word)
-    gone = _resolved(current_folder() / word, word)
+            return _resolve_parent(path, arg)
+    missing = _resolve_parent(current_folder() / arg, arg)
     folders = (config.inbox, config.outbox, config.rejected, config.archive)
-    if any(gone.is_relative_to(os.path.realpath(folder)) for folder in folders):
-        return gone
-    if scene.jobs_about("input", os.path.normpath(word)):
-        return _resolved(config.inbox / word, word)
-    return gone if os.sep in word else None
+    if any(missing.is_relative_to(os.path.realpath(folder)) for folder in folders):
+        return missing
+    if context.jobs_about("input", os.path.normpath(arg)):
+        return _resolve_parent(config.inbox / arg, arg)
+    return missing if os.sep in arg else None
 
 
-def _resolved(path: Path, word: str) -> Path:
-    if os.path.basename(word) in ("", ".", ".."):  # which are no names
+def _resolve_parent(path: Path, arg: str) -> Path:
+    if os.path.basename(arg) in ("", ".", ".."):  # not a file name: resolve it as well
         return Path(os.path.realpath(path))
     return Path(os.path.realpath(path.parent), path.name)
 
 
-# Elsewhere
+# Outside the inbox
 
 
-def _in_outbox(path: Path, relative: str, scene: Scene) -> Explanation:
-    result = _described(path)
+def _explain_result(path: Path, relative: str, context: ExplainContext) -> Explanation:
+    result = _described_file(path)
     sidecar = _read_sidecar(result)
     if sidecar is None:
-        return told(
+        return make_explanation(
             path, "result", "it has no .json of styled's beside it: it is about to be finished, "
             "or styled did not make it",
         )  # fmt: skip
-    ends = f"{sidecar.job.finished_at:%Y-%m-%d %H:%M} UTC"
+    finished = f"{sidecar.job.finished_at:%Y-%m-%d %H:%M} UTC"
     degraded = [f"degraded: {degradation.message}" for degradation in sidecar.degraded]
-    return told(
+    return make_explanation(
         path, "result",
-        f"the painting of {sidecar.input.path} in {_style(sidecar)}, of {ends} "
+        f"the painting of {sidecar.input.path} in {_style_name(sidecar)}, of {finished} "
         f"(job {sidecar.job.id})", *degraded,
     )  # fmt: skip
 
 
-def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
-    original = _described(path)
+def _explain_rejected(path: Path, relative: str, context: ExplainContext) -> Explanation:
+    original = _described_file(path)
     sidecar = _read_sidecar(original)
     if sidecar is None or sidecar.rejected is None:
-        return told(path, "rejected", "it has no .json of styled's beside it that says why")
-    return told(
-        path, "rejected", f"{sidecar.input.path} in {_style(sidecar)}: {sidecar.rejected.reason}",
+        return make_explanation(
+            path, "rejected", "it has no .json of styled's beside it that says why"
+        )
+    return make_explanation(
+        path, "rejected",
+        f"{sidecar.input.path} in {_style_name(sidecar)}: {sidecar.rejected.reason}",
         remedies=[*sidecar.rejected.remedies,
                   f"to have it tried once more: styled retry {readable(original)}"
                   if os.path.lexists(original)
@@ -157,52 +171,63 @@ def _in_rejected(path: Path, relative: str, scene: Scene) -> Explanation:
     )  # fmt: skip
 
 
-def _in_archive(path: Path, relative: str, scene: Scene) -> Explanation:
-    jobs = scene.jobs_about("original", str(scene.config.archive / relative))
+def _explain_original(path: Path, relative: str, context: ExplainContext) -> Explanation:
+    jobs = context.jobs_about("original", str(context.config.archive / relative))
     if not jobs:
-        return told(path, "original", "the original of a photo that was painted long ago")
-    explanation = of_jobs(readable(path), jobs, scene)
+        return make_explanation(
+            path, "original", "the original of a photo that was painted long ago"
+        )
+    explanation = explain_jobs(readable(path), jobs, context)
     return explanation.model_copy(update={"verdict": "original"})
 
 
-def _elsewhere(path: Path, config: Config, scene: Scene) -> Explanation:
+def _explain_other(path: Path, config: Config, context: ExplainContext) -> Explanation:
     styles = [
         name
         for name, style in config.styles.items()
         if any(os.path.realpath(image.path) == str(path) for image in style.images)
     ]
     if styles:
-        return told(path, "style", f"it is what {' and '.join(styles)} paints in the style of")
+        return make_explanation(
+            path, "style", f"it is what {' and '.join(styles)} paints in the style of"
+        )
     if config.path is not None and os.path.realpath(config.path) == str(path):
-        return told(path, "elsewhere", "it is the configuration")
+        return make_explanation(path, "elsewhere", "it is the configuration")
     if path.is_relative_to(os.path.realpath(config.state)):
-        return told(path, "elsewhere", "it is in the state folder, which is styled's own")
+        return make_explanation(
+            path, "elsewhere", "it is in the state folder, which is styled's own"
+        )
     if not os.path.lexists(path):
-        reasons = [] if scene.trouble is None else [scene.trouble]
-        return told(path, "missing", *reasons, "there is no such file, nor a job of that id")
-    return told(
+        reasons = [] if context.trouble is None else [context.trouble]
+        return make_explanation(
+            path, "missing", *reasons, "there is no such file, nor a job of that id"
+        )
+    return make_explanation(
         path, "elsewhere", "it lies in none of styled's folders",
         remedies=[f"to have it painted, copy it to {config.inbox}"],
     )  # fmt: skip
 
 
-def _described(path: Path) -> Path:
-    """Return what a sidecar is about; a photo may be called `.json` as well, and then has one."""
+def _described_file(path: Path) -> Path:
+    """Return the file that a sidecar describes, and any other path unchanged.
+
+    A file that has a sidecar is not one itself, even if its suffix is `.json`.
+    """
     is_sidecar = path.suffix == ".json" and not sidecar_of(path).exists()
     return path.with_suffix("") if is_sidecar else path
 
 
 def _read_sidecar(result: Path) -> Sidecar | None:
-    place = sidecar_of(result)
+    sidecar_path = sidecar_of(result)
     try:
-        if stat.S_ISREG(os.lstat(place).st_mode):  # a pipe would be waited for
-            return Sidecar.model_validate_json(place.read_bytes())
+        if stat.S_ISREG(os.lstat(sidecar_path).st_mode):  # reading a pipe would block
+            return Sidecar.model_validate_json(sidecar_path.read_bytes())
     except (OSError, ValueError):
         pass
     return None
 
 
-def _style(sidecar: Sidecar) -> str:
+def _style_name(sidecar: Sidecar) -> str:
     return "no style" if sidecar.style is None else sidecar.style.name
 
 

@@ -1,4 +1,4 @@
-"""`styled gallery`: the page with all results, made anew of the files."""
+"""`styled gallery`: rebuilds the page of all results from the files."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exits import console
-from styled.cli.working_folder import find_config
-from styled.delivery.gallery import Gallery, pieces_below
+from styled.cli.exit_codes import console
+from styled.cli.find_config import find_config
+from styled.delivery.gallery import Gallery, gallery_entries
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.jobs.journal import Journal
 from styled.mounts import Mounts
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 
 
-def rebuild_gallery(named: Path | None) -> None:
-    """Make the gallery of all results and rejected inputs that there are, and say where it is.
+def rebuild_gallery(config_path: Path | None) -> None:
+    """Rebuild the gallery from all results and rejected inputs, and print its path.
 
     Raises:
-        ConfigError, ResourceUnavailable: it can't be made; the message says why.
+        ConfigError: There is no valid configuration.
+        ResourceUnavailable: The gallery can't be written.
     """
-    config = find_config(named)
-    mounts = Mounts(config.state / "mounts.json", lambda record, data: None)
-    rooms = config.outbox, config.rejected, config.archive
-    for room in rooms:
-        mounts.require_mounted(room)
+    config = find_config(config_path)
+    mounts = Mounts(config.state / "mounts.json", read_only=True)
+    folders = config.outbox, config.rejected, config.archive
+    for folder in folders:
+        mounts.require_mounted(folder)
     mounts.require(config.outbox)
-    gallery = Gallery(config.outbox, mounts.require, config.intake.max_pixels)
+    gallery = Gallery(config.outbox, mounts, config.intake.max_pixels)
 
-    def remember(job_ids: Sequence[str]) -> None:
-        """Tell the daemon, which would add what the gallery does not show yet."""
+    def mark_in_gallery(job_ids: Sequence[str]) -> None:
+        """Mark the jobs in the journal; the daemon adds jobs to the gallery that are not marked."""
         with suppress(ResourceUnavailable, JournalDamaged):
             journal = Journal.open_for_requests(config.state / "journal.sqlite3")
             with closing(journal):
                 journal.mark_in_gallery(job_ids)
 
     with console.status("looking through the outbox"):
-        contents = gallery.rebuild(pieces_below(*rooms), remember)
-    if os.geteuid() == 0:  # or the daemon, who is somebody else, could not go on with it
+        contents = gallery.rebuild(gallery_entries(*folders), mark_in_gallery)
+    if os.geteuid() == 0:  # the daemon runs as another user and must be able to update the files
         outbox = config.outbox.stat()
-        gallery.files.give_to(outbox.st_uid, outbox.st_gid)
+        gallery.files.chown(outbox.st_uid, outbox.st_gid)
     shown = f"{contents.results} paintings, {contents.rejected} rejected"
     console.print(Text(printable(f"{gallery.files.page}  ({shown})")), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`styled init`: a working folder with a configuration, folders and a first style."""
+"""`styled init`: creates a working folder with a configuration, folders and a first style."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rich.text import Text
 
 from styled.atomic import atomic_write, make_folder
 from styled.cli.demo_pictures import draw_painting
-from styled.cli.exits import console
+from styled.cli.exit_codes import console
 from styled.config import load_config
 from styled.errors import ConfigError, ResourceUnavailable
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 
 FIRST_STYLE = "red-trees"
 _PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
 FIRST_STYLE_SIZE = (640, 480)
 
 CONFIGURATION = """\
-# The configuration of styled. `styled check` says whether it is right, and
-# `styled config show` what every setting resolves to.
+# The configuration of styled. `styled check` validates it, and `styled config show`
+# prints it with the values of all settings.
 
 # Photos that are dropped here...
 inbox: {inbox}
-# ...come back here, as paintings.
+# ...appear here as paintings.
 outbox: {outbox}
 {others}
-# For photos that lie in no style's own folder.
+# For photos that are not in the folder of a style.
 default_style: {style}
 
-# Each style has a folder of its own in the inbox. To add one, put a picture into
-# styles/ and name it here; `systemctl reload styled` or SIGHUP is enough.
+# Each style has a folder of its name in the inbox. To add a style, put a picture into
+# styles/ and add an entry here, then run `systemctl reload styled` or send SIGHUP.
 styles:
   {style}:
     image: styles/{style}.png
@@ -42,14 +42,14 @@ styles:
       size: {{long_edge: 512}}   # pixels; larger takes longer
 
 engine:
-  # imagenet is the network that was trained on a million photos (a download of 548 MB,
-  # once). With untrained, pictures are plainer, but nothing has to be loaded.
+  # imagenet: the network that was trained on a million photos (downloaded once, 548 MB).
+  # untrained: simpler pictures, no download.
   weights: {weights}
 """
 
 
-_OTHERS = """\
-# The originals, what can't be painted, and what styled has to remember.
+_OTHER_FOLDERS = """\
+# The originals, photos that can't be painted, and the state of the daemon.
 archive: {archive}
 rejected: {rejected}
 state: {state}
@@ -58,7 +58,7 @@ state: {state}
 
 @dataclass(frozen=True, slots=True)
 class WorkingFolder:
-    """What `init_folder` has made."""
+    """The paths and the style that `init_folder` has created."""
 
     folder: Path
     config: Path
@@ -73,17 +73,19 @@ def init_folder(
     configuration: str = CONFIGURATION,
     folders: Path | None = None,
 ) -> WorkingFolder:
-    """Make a working folder.
+    """Create a working folder.
 
     Args:
-        folder: Made if it is not there; nothing that is there is changed.
-        weights: For the configuration.
-        configuration: With fields {style}, {weights}, {inbox}, {outbox} and {others}.
-        folders: Where inbox, outbox and the others are to be, which are not made then: that
-            is for whoever runs the daemon. None: in `folder`.
+        folder: Created if it does not exist; existing files are not changed.
+        weights: The value of `engine.weights`.
+        configuration: Template of the configuration file, with fields {style}, {weights}, {inbox},
+            {outbox} and {others}.
+        folders: Parent folder of inbox, outbox and the others, which are then not created: the
+            user that runs the daemon does that. None: `folder`.
 
     Raises:
-        ResourceUnavailable: it can't be written, or has a configuration already.
+        ConfigError: The folders can't be used, for example because one contains another.
+        ResourceUnavailable: The folder can't be written, or has a configuration already.
     """
     folder = folder.absolute()
     config = folder / "config.yaml"
@@ -101,41 +103,42 @@ def init_folder(
     if folders is None:
         for name in (f"inbox/{FIRST_STYLE}", "outbox"):
             make_folder(folder / name)
-    places = {
+    paths = {
         name: _scalar(name if folders is None else str(folders.absolute() / name))
         for name in ("inbox", "outbox", "archive", "rejected", "state")
     }
     content = configuration.format(
         style=FIRST_STYLE,
         weights=_scalar(weights),
-        others="" if folders is None else _OTHERS.format(**places),
-        **places,
+        others="" if folders is None else _OTHER_FOLDERS.format(**paths),
+        **paths,
     )
     atomic_write(config, content.encode())
     try:
         inbox = load_config(config).inbox
     except ConfigError:
-        config.unlink()  # such as for folders that lie in each other: it is of no use
+        config.unlink()  # the folders are invalid, for example nested, so the file is useless
         raise
     return WorkingFolder(folder, config, inbox, FIRST_STYLE)
 
 
 def _scalar(text: str) -> str:
-    """Return text as YAML takes it, in quotes where it needs them; JSON's will do."""
+    """Return text as a YAML scalar, with JSON's quotes if it needs any."""
     if _PLAIN.fullmatch(text):
         return text
-    # YAML takes some of what can't be seen for the end of a line, or for nothing.
+    # YAML treats some unprintable characters as line breaks, or does not allow them.
     return "".join(
         character if character.isprintable() else f"\\U{ord(character):08x}"
         for character in json.dumps(text, ensure_ascii=False)
     )
 
 
-def say_what_was_made(made: WorkingFolder) -> None:
-    """Tell a person what is there now and what to do next."""
+def print_next_steps(created: WorkingFolder) -> None:
+    """Print what was created and what to do next."""
     for line in (
-        f"{made.folder} is ready, with a first style, {made.style}.",
-        f"Start:          styled run -c {made.config}",
-        f"Drop photos in: {made.inbox}" + ("" if made.inbox.exists() else " (made by the start)"),
+        f"{created.folder} is ready, with a first style, {created.style}.",
+        f"Start:          styled run -c {created.config}",
+        f"Drop photos in: {created.inbox}"
+        + ("" if created.inbox.exists() else " (made by the start)"),
     ):
         console.print(Text(printable(line)), soft_wrap=True)

@@ -1,7 +1,7 @@
-"""`styled`: the commands, each a few lines that call what does the work.
+"""The commands of `styled`; each calls a function in another module.
 
-Whatever needs torch is imported inside the command that needs it, so that `--help` and
-`status` answer at once.
+Modules that import torch are imported inside the commands that need them, so that `--help` and
+`status` start at once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 import typer
 
 from styled import __version__
-from styled.cli.exits import errors_as_exit_codes
-from styled.cli.importing import importing
+from styled.cli.exit_codes import errors_as_exit_codes
+from styled.cli.fast_import import importing
 from styled.jobs.job import JobState
 
 app = typer.Typer(
@@ -24,9 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-config_app = typer.Typer(help="The configuration: its schema, and what it resolves to.")
+config_app = typer.Typer(help="Show the JSON Schema of the configuration, or its resolved values.")
 app.add_typer(config_app, name="config", no_args_is_help=True)
-weights_app = typer.Typer(help="The network's weights: where they are, fetching, exporting.")
+weights_app = typer.Typer(help="Show, fetch or export the network's weights.")
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 
 ConfigOption = Annotated[
@@ -34,16 +34,16 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Configuration file. Without it: ./config.yaml, else that of the folder ~/styled, "
-        "else the service's, /etc/styled/config.yaml.",
+        help="Configuration file. Default: ./config.yaml, else ~/styled/config.yaml, else the "
+        "service's /etc/styled/config.yaml.",
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(f"styled {__version__}")
         raise typer.Exit
 
@@ -69,7 +69,7 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command()
 def once(config: ConfigOption = None) -> None:
-    """Work through the inbox, then exit: 0, 1 if anything was rejected, 75 if anything is left."""
+    """Process the inbox once, then exit: 0, 1 if a photo was rejected, 75 if a file is left."""
     with errors_as_exit_codes():
         with importing():
             from styled.cli.daemon_commands import run_once
@@ -114,9 +114,12 @@ def stylize(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16.", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="For a noise start.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed of a noise start.", show_default=False)
+    ] = None,
     size: Annotated[
-        Literal["painted", "input"], typer.Option(help="As the recipe has it, or the photo's own.")
+        Literal["painted", "input"],
+        typer.Option(help="Size of the result: the recipe's, or the photo's own."),
     ] = "painted",
     config: ConfigOption = None,
 ) -> None:
@@ -145,12 +148,14 @@ def stylize(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Made if it is not there.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Created if it does not exist.", show_default=False)
+    ],
     folders: Annotated[
         Path | None,
         typer.Option(
-            help="Where inbox, outbox and the others are to be, instead of in the same folder; "
-            "for a service, which makes them itself.",
+            help="Parent folder of inbox, outbox and the others, instead of FOLDER; for a service, "
+            "which creates them itself.",
             show_default=False,
         ),
     ] = None,
@@ -158,18 +163,18 @@ def init(
         str, typer.Option(help="imagenet, untrained, or a .pth or .safetensors file.")
     ] = "imagenet",
 ) -> None:
-    """Make a working folder: configuration, folders, a first style."""
+    """Create a working folder: configuration, folders, a first style."""
     with errors_as_exit_codes():
-        from styled.cli.init import init_folder, say_what_was_made
+        from styled.cli.init import init_folder, print_next_steps
 
-        say_what_was_made(init_folder(folder, weights=weights, folders=folders))
+        print_next_steps(init_folder(folder, weights=weights, folders=folders))
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The working folder to make.")] = Path("styled-demo"),
+    out: Annotated[Path, typer.Option(help="The working folder to create.")] = Path("styled-demo"),
 ) -> None:
-    """Draw a photo and a painting, run the daemon on them, and show where the result is."""
+    """Draw a photo and a style image, run the daemon on them, and print where the result is."""
     with errors_as_exit_codes():
         with importing():
             from styled.cli.demo import run_demo
@@ -192,9 +197,9 @@ def check(config: ConfigOption = None) -> None:
 def status(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Update until Ctrl-C.")] = False,
 ) -> None:
-    """Show the queue, the current job, the last results, what is degraded, and room on disk."""
+    """Show the queue, the current job, the last results, degradations and free disk space."""
     with errors_as_exit_codes():
         with importing():
             from styled.cli.status_view import show_status
@@ -206,16 +211,17 @@ def status(
 def jobs(
     states: Annotated[
         list[JobState] | None,
-        typer.Option("--state", help="Only such jobs; may be repeated.", show_default=False),
+        typer.Option("--state", help="Only this state; may be repeated.", show_default=False),
     ] = None,
     style: Annotated[str | None, typer.Option(help="Only this style.", show_default=False)] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, help="How many of each kind at most.")
+        int,
+        typer.Option("--limit", "-n", min=1, help="Maximum of unfinished and of finished jobs."),
     ] = 50,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the jobs: those to be done in their order, then the latest that have ended."""
+    """List jobs: the unfinished ones in queue order, then the latest finished ones."""
     with errors_as_exit_codes():
         with importing():
             from styled.cli.jobs import show_jobs
@@ -225,31 +231,29 @@ def jobs(
 
 @app.command()
 def cancel(
-    words: Annotated[
+    targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="JOB...", help="Ids of jobs, or photos that wait.", show_default=False
+            metavar="JOB...", help="Job ids, or photos in the inbox.", show_default=False
         ),
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Whatever is still to be done.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All unfinished jobs.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Cancel jobs; their photos go to the rejected ones, from where `retry` brings them back."""
+    """Cancel jobs. Their photos are moved to the rejected folder; `retry` moves them back."""
     with errors_as_exit_codes():
         from styled.cli.jobs import cancel
 
-        cancel(config, words or [], everything=everything)
+        cancel(config, targets or [], everything=everything)
 
 
 @app.command()
 def explain(
-    paths: Annotated[list[str], typer.Argument(help="Files, or ids of jobs.", show_default=False)],
+    paths: Annotated[list[str], typer.Argument(help="Files, or job ids.", show_default=False)],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell why a file is, or is not, being painted: any file, wherever it lies."""
+    """Explain why a file is or is not being painted. Works for any file in any folder."""
     with errors_as_exit_codes():
         from styled.cli.explain import show_explanation
 
@@ -258,7 +262,7 @@ def explain(
 
 @app.command()
 def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Look for whatever may go wrong on this machine, and say what to do about it."""
+    """Find problems of this machine, and say how to fix them."""
     with errors_as_exit_codes():
         from styled.cli.doctor import examine
 
@@ -270,12 +274,12 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def retry(
     rejected: Annotated[
         list[str] | None,
-        typer.Argument(help="Rejected files, their .json, or ids of jobs.", show_default=False),
+        typer.Argument(help="Rejected files, their .json, or job ids.", show_default=False),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Whatever was rejected.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All rejected photos.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Put rejected photos back into the inbox, to be tried once more."""
+    """Move rejected photos back into the inbox, to try them again."""
     with errors_as_exit_codes():
         from styled.cli.retry import retry
 
@@ -284,7 +288,7 @@ def retry(
 
 @app.command()
 def gallery(config: ConfigOption = None) -> None:
-    """Make the gallery page anew, of all that lies in the outbox."""
+    """Rebuild the gallery page from all results in the outbox."""
     with errors_as_exit_codes():
         from styled.cli.gallery import rebuild_gallery
 
@@ -293,33 +297,35 @@ def gallery(config: ConfigOption = None) -> None:
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show all values of one.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show all values of this recipe.")] = None,
     sheet: Annotated[
         tuple[Path, str] | None,
         typer.Option(
             metavar="PHOTO STYLE",
-            help="Paint a photo by every recipe, small and side by side. STYLE is a picture or a "
-            "style of the configuration.",
+            help="Paint a photo by every recipe, small and side by side. STYLE is a style image or "
+            "a style of the configuration.",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Of the sheet.")] = Path("sheet.jpg"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sheet.")] = Path(
+        "sheet.jpg"
+    ),
     edge_px: Annotated[
-        int, typer.Option("--edge", min=64, max=1024, help="Long edge of its pictures.")
+        int, typer.Option("--edge", min=64, max=1024, help="Long edge of the sheet's pictures.")
     ] = 192,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="No recipe takes more: a quick look.", show_default=False),
+        typer.Option(min=1, help="Maximum number of steps at each scale.", show_default=False),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="For the sheet, as of stylize.", show_default=False)
+        str | None, typer.Option(help="Weights for the sheet, as in stylize.", show_default=False)
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the recipes, show the values of one, or try them all on a photo."""
+    """List the recipes, show the values of one, or try all of them on a photo."""
     with errors_as_exit_codes():
         if sheet is not None:
-            from styled.cli.sheet import make_sheet
+            from styled.cli.contact_sheet import make_sheet
 
             make_sheet(*sheet, out, edge_px, steps, weights, config)
             return
@@ -342,17 +348,17 @@ def config_schema_command() -> None:
 def config_show_command(config: ConfigOption = None) -> None:
     """Print the configuration with every value resolved."""
     with errors_as_exit_codes():
-        from styled.cli.working_folder import find_config
+        from styled.cli.find_config import find_config
         from styled.config import require_styles, show_config
 
-        found = find_config(config)
-        typer.echo(show_config(found))
-        require_styles(found)
+        resolved = find_config(config)
+        typer.echo(show_config(resolved))
+        require_styles(resolved)
 
 
 @weights_app.command("show")
 def weights_show_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show where the configured network comes from, and whether it is there."""
+    """Show the source of the configured network, and whether it is available."""
     with errors_as_exit_codes():
         from styled.cli.weights import show_weights
 
@@ -361,7 +367,7 @@ def weights_show_command(config: ConfigOption = None, as_json: JsonOption = Fals
 
 @weights_app.command("fetch")
 def weights_fetch_command() -> None:
-    """Download the pretrained network (548 MB), unless it is there and whole."""
+    """Download the pretrained network (548 MB), unless a valid file exists."""
     with errors_as_exit_codes():
         from styled.cli.weights import fetch_weights
 
@@ -379,8 +385,8 @@ def weights_export_command(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="imagenet, untrained, or a .pth or .safetensors file. Without it: what the "
-            "configuration names, else imagenet.",
+            help="imagenet, untrained, or a .pth or .safetensors file. Default: that of the "
+            "configuration, else imagenet.",
             show_default=False,
         ),
     ] = None,
@@ -389,7 +395,7 @@ def weights_export_command(
         Literal["float32", "float16"], typer.Option(help="float16 halves the file (80 MB to 40).")
     ] = "float32",
 ) -> None:
-    """Write only what is needed of the network, for machines without internet."""
+    """Write only the layers that are needed, for machines without internet access."""
     with errors_as_exit_codes():
         from styled.cli.weights import export_weights
 

@@ -1,4 +1,4 @@
-"""`styled recipes`."""
+"""`styled recipes`: lists the recipes, or shows the values of one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import asdict
 import yaml
 from rich.table import Table
 
-from styled.cli.exits import console
+from styled.cli.exit_codes import console
 from styled.config import resolve_recipe
 from styled.recipes import DEFAULT_RECIPE, RECIPES
 
 
 def show_recipes() -> None:
-    """List all recipes."""
+    """Print a table of all recipes."""
     table = Table(box=None, pad_edge=False)
     for heading in ("recipe", "optimiser", "steps", "style loss", "start", "size"):
         table.add_column(heading)
@@ -32,11 +32,11 @@ def show_recipes() -> None:
 
 
 def show_recipe(name: str) -> None:
-    """Print every value of one recipe, in the form in which it is overridden.
+    """Print all values of a recipe as YAML, with the keys that override them.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: There is no such recipe.
     """
     values = asdict(resolve_recipe(name))
-    # Through JSON, because YAML would mark tuples as such.
+    # The conversion to JSON and back turns tuples into lists, which `safe_dump` supports.
     print(yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False), end="")

@@ -1,4 +1,4 @@
-"""`styled retry`: rejected photos back into the inbox."""
+"""`styled retry`: moves rejected photos back into the inbox."""
 
 from __future__ import annotations
 
@@ -8,81 +8,82 @@ from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exits import console, leave_with_usage_error
-from styled.cli.working_folder import current_folder, find_config
+from styled.cli.exit_codes import console, exit_with_usage_error
+from styled.cli.find_config import current_folder, find_config
 from styled.config import Config
 from styled.delivery.names import sidecar_of
-from styled.delivery.restoring import is_rejected_input, rejected_inputs, restore
+from styled.delivery.requeue import is_rejected_input, rejected_inputs, restore
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.mounts import Mounts
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 from styled.sidecar import job_id_in
 
 
-def retry(named: Path | None, words: list[str], *, everything: bool) -> None:
-    """Put rejected inputs back and say where they are.
+def retry(config_path: Path | None, args: list[str], *, everything: bool) -> None:
+    """Move rejected inputs back into the inbox and print their new paths.
 
     Args:
-        named: The configuration.
-        words: Paths of rejected files or their `.json`, from here or below the folder of
-            rejected inputs, or ids of jobs.
-        everything: All that was rejected, in styles that there still are.
+        config_path: The configuration file; None: the default one.
+        args: Paths of rejected files or of their `.json`, relative to the current folder or to
+            the folder of rejected inputs, or job ids.
+        everything: Retry all rejected inputs whose style is still configured.
 
     Raises:
-        ConfigError, ResourceUnavailable: as the words say.
+        ConfigError: There is no valid configuration.
+        ResourceUnavailable: A file can't be moved.
     """
-    config = find_config(named)
-    mounts = Mounts(config.state / "mounts.json", lambda record, data: None)
-    if everything == bool(words):
-        leave_with_usage_error("name what to retry, or use --all for everything rejected")
-    chosen = (
+    config = find_config(config_path)
+    mounts = Mounts(config.state / "mounts.json", read_only=True)
+    if everything == bool(args):
+        exit_with_usage_error("name what to retry, or use --all for everything rejected")
+    selected = (
         [
             path
             for path in rejected_inputs(_rejected(config))
             if _style(path, config) in config.styles
         ]
         if everything
-        else list(dict.fromkeys(_found(words, config)))
+        else list(dict.fromkeys(_resolve_args(args, config)))
     )
-    if chosen:
+    if selected:
         mounts.require(config.inbox)
-    for path in chosen:
-        place = restore(path, _rejected(config), config.inbox)
-        console.print(Text(printable(readable(place))), soft_wrap=True)
-    if not chosen:
+    for path in selected:
+        restored_path = restore(path, _rejected(config), config.inbox)
+        console.print(Text(printable(readable(restored_path))), soft_wrap=True)
+    if not selected:
         console.print("nothing was rejected")
 
 
-def _found(words: Iterable[str], config: Config) -> Iterator[Path]:
-    """Yield the rejected input that each word means; leave if one means none."""
-    for word in words:
+def _resolve_args(args: Iterable[str], config: Config) -> Iterator[Path]:
+    """Yield the rejected input of each argument; exit with a usage error if there is none."""
+    for arg in args:
         path = next(
             (
                 path
-                for path in _candidates(word, config)
+                for path in _candidates(arg, config)
                 if path.is_relative_to(_rejected(config)) and is_rejected_input(path)
             ),
             None,
         )
         if path is None:
-            leave_with_usage_error(
-                f"{readable(word)} is no rejected photo: neither a file in {config.rejected} that "
+            exit_with_usage_error(
+                f"{readable(arg)} is no rejected photo: neither a file in {config.rejected} that "
                 "has a .json beside it, nor the id of a rejected job"
             )
         if _style(path, config) not in config.styles:
-            leave_with_usage_error(
-                f'the style "{_style(path, config)}" of {readable(word)} is no longer configured; '
+            exit_with_usage_error(
+                f'the style "{_style(path, config)}" of {readable(arg)} is no longer configured; '
                 f"move the file itself into {config.inbox} to have it painted in another one"
             )
         yield path
 
 
-def _candidates(word: str, config: Config) -> Iterator[Path]:
+def _candidates(arg: str, config: Config) -> Iterator[Path]:
     for base in (current_folder(), config.rejected):
-        path = Path(os.path.realpath((base / word).parent), os.path.basename(word))
+        path = Path(os.path.realpath((base / arg).parent), os.path.basename(arg))
         yield path
         if path.suffix == ".json":
             yield path.with_suffix("")
@@ -91,13 +92,14 @@ def _candidates(word: str, config: Config) -> Iterator[Path]:
     except ResourceUnavailable:
         return
     try:
-        job = journal.job(readable(word))
+        job = journal.job(readable(arg))
     finally:
         journal.close()
-    ended = (JobState.REJECTED, JobState.CANCELLED)  # the latter on request, with a photo
-    if job is not None and job.state in ended and job.original is not None:
+    # Jobs that were cancelled on request have their original in the same folder.
+    finished_states = (JobState.REJECTED, JobState.CANCELLED)
+    if job is not None and job.state in finished_states and job.original is not None:
         original = Path(job.original)
-        # Another photo may have been rejected under this name since.
+        # Another photo may have been rejected under this name in the meantime.
         if job_id_in(sidecar_of(original)) == job.id:
             yield Path(os.path.realpath(original.parent), original.name)
 
@@ -107,5 +109,5 @@ def _style(path: Path, config: Config) -> str:
 
 
 def _rejected(config: Config) -> Path:
-    """Return the folder of rejected inputs by the one name that has no links in it."""
+    """Return the folder of rejected inputs with all symbolic links resolved."""
     return Path(os.path.realpath(config.rejected))

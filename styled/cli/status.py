@@ -1,4 +1,4 @@
-"""What the daemon is doing, from its journal and its lock alone."""
+"""Reads the status of the daemon from its journal and its lock file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from styled.files import readable
 from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
+from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.lock import InstanceLock
-from styled.ops.room import FOLDERS, Room
-from styled.ops.stuck_record import StuckRecord
+from styled.ops.stall_record import StallRecord
 
-SHOWN = 5
-"""How many jobs of each kind are listed."""
+MAX_LISTED = 5
+"""Maximum number of jobs in each list of a status, except the running jobs."""
 
 
 class ProgressStatus(BaseModel):
-    """Where a running job stands; the journal's `JobProgress`."""
+    """The progress of a running job: the journal's `JobProgress`."""
 
     scale: int
     scales: int
@@ -39,7 +39,7 @@ class ProgressStatus(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """One job, for a person or a program."""
+    """One job, as printed by `styled status` and `styled jobs`."""
 
     id: str
     input: str
@@ -63,7 +63,7 @@ class JobStatus(BaseModel):
 
 
 class StyleQueue(BaseModel):
-    """What is still to be done in one style."""
+    """The number of unfinished jobs of one style."""
 
     style: str
     queued: int
@@ -71,7 +71,7 @@ class StyleQueue(BaseModel):
 
 
 class EngineStatus(BaseModel):
-    """One engine; without a device it is gone, and `trouble` says why."""
+    """One engine. `device` is None if the engine was lost; `trouble` is then the reason."""
 
     name: str
     device: str | None
@@ -79,7 +79,7 @@ class EngineStatus(BaseModel):
 
 
 class Disk(BaseModel):
-    """The disk that some of the folders are on; sizes in bytes."""
+    """A file system and the folders that are on it; sizes in bytes."""
 
     folders: list[str]
     path: str
@@ -88,7 +88,7 @@ class Disk(BaseModel):
 
 
 class UnfinishedStatus(BaseModel):
-    """A file in the inbox that is still on its way."""
+    """A file in the inbox that is still being written."""
 
     path: str
     reason: str
@@ -96,7 +96,7 @@ class UnfinishedStatus(BaseModel):
 
 
 class PathStatus(BaseModel):
-    """A path in the inbox, and what is wrong with it."""
+    """A path in the inbox and its problem."""
 
     path: str
     reason: str
@@ -104,7 +104,7 @@ class PathStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """What `styled status --json` prints."""
+    """The status of the daemon; printed by `styled status --json`."""
 
     running: bool
     pid: int | None
@@ -132,10 +132,10 @@ class Status(BaseModel):
 
 
 def read_status(config: Config) -> Status:
-    """Read the journal and the lock; works whether or not the daemon is running.
+    """Read the status from the journal and the lock; the daemon need not be running.
 
     Raises:
-        ResourceUnavailable: there is no journal, or it can't be read.
+        ResourceUnavailable: There is no journal, or it can't be read.
     """
     journal = Journal.open_read_only(config.state / "journal.sqlite3")
     try:
@@ -144,41 +144,41 @@ def read_status(config: Config) -> Status:
         journal.close()
 
 
-def daemon_facts(config: Config, journal: JournalReader) -> Mapping[str, str]:
-    """Return what the daemon has noted about itself, in the journal and beside it."""
-    return {**journal.get_state(), "stuck": StuckRecord.load(config.state).reason}
+def daemon_state(config: Config, journal: JournalReader) -> Mapping[str, str]:
+    """Return the state that the daemon has stored, in the journal and in the stall record."""
+    return {**journal.get_state(), "stuck": StallRecord.load(config.state).reason}
 
 
 def _status(config: Config, journal: JournalReader) -> Status:
-    facts = daemon_facts(config, journal)
+    state = daemon_state(config, journal)
     owner = InstanceLock(config.state / "lock").owner()
-    lives = owner is not None
-    started_at = facts.get("started_at")
-    inbox = inbox_status(facts)
+    is_running = owner is not None
+    started_at = state.get("started_at")
+    inbox = inbox_status(state)
     return Status(
-        running=lives,
+        running=is_running,
         pid=owner,
-        state=facts.get("state", "unknown") if lives else "not running",
-        started_at=_time(float(started_at)) if lives and started_at else None,
-        version=facts.get("version"),
-        device=facts.get("device"),
-        weights=facts.get("weights"),
+        state=state.get("state", "unknown") if is_running else "not running",
+        started_at=_time(float(started_at)) if is_running and started_at else None,
+        version=state.get("version"),
+        device=state.get("device"),
+        weights=state.get("weights"),
         engines=[
-            EngineStatus.model_validate(one)
-            for one in (json.loads(facts.get("engines", "[]")) if lives else ())
+            EngineStatus.model_validate(item)
+            for item in (json.loads(state.get("engines", "[]")) if is_running else ())
         ],
-        troubles=troubles_in(facts) if lives else [],
-        degraded=[] if not lives else [
-            Degradation(**one)
+        troubles=troubles_in(state) if is_running else [],
+        degraded=[] if not is_running else [
+            Degradation(**item)
             for part in ("degraded", "degraded_intake")
-            for one in json.loads(facts.get(part, "[]"))
+            for item in json.loads(state.get(part, "[]"))
         ],
         unpaired=inbox.unpaired,
         unfinished=inbox.unfinished,
         unreadable=inbox.unreadable,
         misspelled=inbox.misspelled,
-        stuck=stuck_in(facts),
-        stuck_count=int(facts.get("stuck_count", "0")),
+        stuck=stuck_in(state),
+        stuck_count=int(state.get("stuck_count", "0")),
         counts=journal.counts(),
         queue=[
             StyleQueue(
@@ -188,21 +188,21 @@ def _status(config: Config, journal: JournalReader) -> Status:
             )
             for style, counts in journal.waiting_by_style().items()
         ],
-        # What a dead daemon was at waits for the next start, like all others.
-        current=listed(journal.in_state(JobState.RUNNING, limit=-1)) if lives else [],
-        waiting=listed(
+        # If the daemon has died, its running jobs wait for the next start like queued ones.
+        current=job_statuses(journal.in_state(JobState.RUNNING, limit=-1)) if is_running else [],
+        waiting=job_statuses(
             journal.in_state(
-                JobState.QUEUED, *([] if lives else [JobState.RUNNING]), limit=SHOWN
+                JobState.QUEUED, *([] if is_running else [JobState.RUNNING]), limit=MAX_LISTED
             )
         ),
-        last=listed(
+        last=job_statuses(
             journal.in_state(
                 JobState.DONE, JobState.REJECTED, JobState.CANCELLED,
-                limit=SHOWN, newest_first=True,
+                limit=MAX_LISTED, newest_first=True,
             )
         ),
-        rejections=listed(
-            journal.in_state(JobState.REJECTED, limit=SHOWN, newest_first=True)
+        rejections=job_statuses(
+            journal.in_state(JobState.REJECTED, limit=MAX_LISTED, newest_first=True)
         ),
         disks=_disks(config),
     )  # fmt: skip
@@ -218,26 +218,26 @@ TROUBLES = (
 )
 
 
-def troubles_in(facts: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with the whole service, as the daemon has noted it."""
-    styles = json.loads(facts.get("style_troubles", "{}"))
+def troubles_in(state: Mapping[str, str]) -> list[str]:
+    """Return the problems of the service as a whole, as stored by the daemon."""
+    styles = json.loads(state.get("style_troubles", "{}"))
     return [
-        *(facts[trouble] for trouble in TROUBLES if facts.get(trouble)),
+        *(state[trouble] for trouble in TROUBLES if state.get(trouble)),
         *(f"photos of the style {style} wait: {reason}" for style, reason in styles.items()),
     ]
 
 
-def stuck_in(facts: Mapping[str, str]) -> list[PathStatus]:
-    """Return the inputs that can't leave the inbox, as far as the daemon has named them."""
+def stuck_in(state: Mapping[str, str]) -> list[PathStatus]:
+    """Return the inputs that can't be moved out of the inbox, as listed by the daemon."""
     return [
-        PathStatus(path=readable(one["path"]), reason=one["reason"], remedies=one["remedies"])
-        for one in json.loads(facts.get("stuck_inputs", "[]"))
+        PathStatus(path=readable(item["path"]), reason=item["reason"], remedies=item["remedies"])
+        for item in json.loads(state.get("stuck_inputs", "[]"))
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class InboxStatus:
-    """What lies in the inbox and is not taken; see `styled.intake.intake.InboxReport`."""
+    """Files in the inbox that are not taken; see `styled.intake.intake.InboxReport`."""
 
     unpaired: int
     unfinished: list[UnfinishedStatus]
@@ -245,24 +245,24 @@ class InboxStatus:
     misspelled: list[PathStatus]
 
 
-def inbox_status(facts: Mapping[str, str]) -> InboxStatus:
-    """Return what the daemon has noted about the inbox; paths are relative to it."""
-    report = json.loads(facts.get("inbox_report", "{}"))
+def inbox_status(state: Mapping[str, str]) -> InboxStatus:
+    """Return the daemon's report about the inbox; paths are relative to it."""
+    report = json.loads(state.get("inbox_report", "{}"))
     return InboxStatus(
         unpaired=report.get("unpaired", 0),
         unfinished=[
             UnfinishedStatus(
-                path=readable(one["path"]), reason=one["reason"], until=_time(one["until"])
+                path=readable(item["path"]), reason=item["reason"], until=_time(item["until"])
             )
-            for one in report.get("unfinished", ())
+            for item in report.get("unfinished", ())
         ],
         unreadable=[
             PathStatus(
-                path=readable(one["path"]),
-                reason=f"can't be looked into: {one['reason']}",
+                path=readable(item["path"]),
+                reason=f"can't be looked into: {item['reason']}",
                 remedies=["give styled's user permission to read it (a folder: chmod a+rx)"],
             )
-            for one in report.get("skipped", ())
+            for item in report.get("skipped", ())
         ],
         misspelled=[
             PathStatus(
@@ -276,8 +276,8 @@ def inbox_status(facts: Mapping[str, str]) -> InboxStatus:
     )
 
 
-def listed(jobs: list[Job]) -> list[JobStatus]:
-    """Return jobs as they are shown."""
+def job_statuses(jobs: list[Job]) -> list[JobStatus]:
+    """Convert jobs to their printed form."""
     return [
         JobStatus(
             id=job.id,
@@ -311,15 +311,15 @@ def _time(unix_seconds: float | None) -> datetime | None:
 
 
 def _utc(unix_seconds: float) -> datetime:
-    # Not the sidecar's: its models would be made for nothing.
+    # `styled.sidecar` has the same function, but importing it would build its models for nothing.
     return datetime.fromtimestamp(unix_seconds, UTC)
 
 
 def _disks(config: Config) -> list[Disk]:
-    """Return the disks of all folders that can be seen, each one once."""
+    """Return the disks of all accessible folders, each disk once."""
     disks: dict[int, Disk] = {}
     folders = {name: getattr(config, name) for name in FOLDERS}
-    for name, usage in Room(folders).look().items():
+    for name, usage in DiskSpace(folders).usage().items():
         path = readable(folders[name])
         disk = disks.setdefault(
             usage.disk, Disk(folders=[], path=path, free=usage.free, total=usage.total)

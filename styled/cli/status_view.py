@@ -1,4 +1,4 @@
-"""`styled status`: how the status looks, once or for as long as one cares to watch."""
+"""`styled status`: prints the status once, or continuously with `--follow`."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from styled.cli.exits import console
+from styled.cli.exit_codes import console
+from styled.cli.find_config import find_config
 from styled.cli.status import JobStatus, Status, UnfinishedStatus, read_status
-from styled.cli.working_folder import find_config
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
-from styled.ops.lines import printable
-from styled.ops.words import duration, size, some
+from styled.ops.humanize import duration, printable, size, some
 
 FOLLOW_SECONDS = 1.0
-"""How often `--follow` looks."""
+"""Refresh interval of `--follow`."""
 
 BEFORE_PAINTING = (Phase.PREPARING, Phase.READY)
 
-MOST_SHOWN = 5
-"""How many files of one kind are named."""
+MAX_LISTED = 5
+"""Maximum number of files or jobs of one kind that are listed."""
 
-LITTLE_ROOM = 1e9
-"""Bytes; less than this is shown in another colour."""
+LOW_DISK_BYTES = 1e9
+"""Less free space than this is shown in another colour."""
 
 
-def show_status(named: Path | None, *, as_json: bool, follow: bool) -> None:
-    """Print the status; with `follow` again and again, until Ctrl-C.
+def show_status(config_path: Path | None, *, as_json: bool, follow: bool) -> None:
+    """Print the status; with `follow`, update it until Ctrl-C.
 
     Raises:
-        ConfigError, ResourceUnavailable: there is nothing to be seen.
+        ConfigError: There is no valid configuration.
+        ResourceUnavailable: There is no journal, or it can't be read.
     """
-    config = find_config(named)
+    config = find_config(config_path)
     status = read_status(config)
     if not follow:
         if as_json:
@@ -62,34 +62,35 @@ def show_status(named: Path | None, *, as_json: bool, follow: bool) -> None:
 
 
 def _print_changes(config: Config, status: Status, *, as_json: bool) -> NoReturn:
-    """Print the status whenever it has changed: one line of JSON, or the whole in words."""
+    """Print the status whenever it has changed: one line of JSON, or the full text."""
     last: object = None
     while True:
-        # Room on a disk changes all the time, and ages do as they are printed.
-        present = status.model_dump(exclude={"disks": {"__all__": {"free"}}})
-        if present != last and as_json:
+        # Free disk space changes all the time, so it is not compared. Ages are computed only when
+        # they are printed.
+        current = status.model_dump(exclude={"disks": {"__all__": {"free"}}})
+        if current != last and as_json:
             print(status.model_dump_json(), flush=True)
-        elif present != last:
+        elif current != last:
             console.print(view(status), "")
-        last = present
+        last = current
         time.sleep(FOLLOW_SECONDS)
         status = read_status(config)
 
 
 def view(status: Status) -> Group:
-    """Return the whole status, to be printed."""
-    return Group(*_parts(status))
+    """Return the full status as a rich renderable."""
+    return Group(*_sections(status))
 
 
-def _parts(status: Status) -> Iterator[RenderableType]:
-    who = f" (process {status.pid})" if status.pid is not None else ""
-    colour = "green" if status.state == "running" else "yellow"
-    since = (
+def _sections(status: Status) -> Iterator[RenderableType]:
+    process = f" (process {status.pid})" if status.pid is not None else ""
+    color = "green" if status.state == "running" else "yellow"
+    uptime = (
         f", for {duration((datetime.now(UTC) - status.started_at).total_seconds())}"
         if status.started_at is not None
         else ""
     )
-    yield Text.assemble("styled is ", (printable(status.state), colour), who, since)
+    yield Text.assemble("styled is ", (printable(status.state), color), process, uptime)
     if status.running and status.device is not None:
         yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")
     for trouble in status.troubles:
@@ -102,21 +103,21 @@ def _parts(status: Status) -> Iterator[RenderableType]:
             "styled explain says what to do",
             "yellow",
         )
-    for one in (*status.unreadable, *status.misspelled, *status.stuck[:MOST_SHOWN]):
-        yield Text(f"{printable(one.path)}: {printable(one.reason)}", "yellow")
-        for remedy in one.remedies[:1]:
+    for item in (*status.unreadable, *status.misspelled, *status.stuck[:MAX_LISTED]):
+        yield Text(f"{printable(item.path)}: {printable(item.reason)}", "yellow")
+        for remedy in item.remedies[:1]:
             yield Text(f"  - {printable(remedy)}")
-    if status.stuck_count > MOST_SHOWN:
+    if status.stuck_count > MAX_LISTED:
         yield Text(f"{status.stuck_count:,} photos in all can't leave the inbox", "yellow")
-    for file in status.unfinished[:MOST_SHOWN]:
+    for file in status.unfinished[:MAX_LISTED]:
         yield Text(f"still arriving: {printable(file.path)} {printable(file.reason)}{_until(file)}")
-    if len(status.unfinished) > MOST_SHOWN:
-        yield Text(f"still arriving: {some(len(status.unfinished) - MOST_SHOWN, 'more file')}")
+    if len(status.unfinished) > MAX_LISTED:
+        yield Text(f"still arriving: {some(len(status.unfinished) - MAX_LISTED, 'more file')}")
     yield Text(", ".join(f"{status.counts.get(state, 0):,} {state}" for state in JobState))
     for disk in status.disks:
         yield Text(
             f"{size(disk.free)} free for {', '.join(disk.folders)}",
-            "yellow" if disk.free < LITTLE_ROOM else "",
+            "yellow" if disk.free < LOW_DISK_BYTES else "",
         )
     for engine in status.engines:
         if engine.device is None:
@@ -129,12 +130,12 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     prepared = [job for job in status.current if job.phase in BEFORE_PAINTING]
     if prepared:
         yield Text()
-    for job in prepared[:MOST_SHOWN]:
+    for job in prepared[:MAX_LISTED]:
         yield Text.assemble(
             ("next ", "bold"), printable(job.input), " in ", printable(job.style), f": {job.phase}"
         )
-    if len(prepared) > MOST_SHOWN:
-        yield Text(f"     {some(len(prepared) - MOST_SHOWN, 'more job')} prepared")
+    if len(prepared) > MAX_LISTED:
+        yield Text(f"     {some(len(prepared) - MAX_LISTED, 'more job')} prepared")
     if len(status.queue) > 1:
         yield Text()
         yield Text(
@@ -148,7 +149,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     ):
         if jobs:
             yield Text()
-            yield table_of(heading, jobs, known=status.degraded)
+            yield job_table(heading, jobs, known=status.degraded)
 
 
 def _until(file: UnfinishedStatus) -> str:
@@ -166,50 +167,51 @@ def _not_yet_shown(status: Status) -> list[JobStatus]:
 def _current(
     job: JobStatus, known: Collection[Degradation], *, with_engine: bool
 ) -> Iterator[RenderableType]:
-    where = f" on {job.engine}" if with_engine and job.engine is not None else ""
+    engine = f" on {job.engine}" if with_engine and job.engine is not None else ""
     yield Text.assemble(
-        ("now  ", "bold"), printable(job.input), " in ", printable(job.style), where
+        ("now  ", "bold"), printable(job.input), " in ", printable(job.style), engine
     )
-    at = job.progress
-    words = f"{job.fraction:.0%}"
-    if at is not None and at.seconds_left is not None:
-        words += f", about {duration(at.seconds_left)} left"
+    progress = job.progress
+    text = f"{job.fraction:.0%}"
+    if progress is not None and progress.seconds_left is not None:
+        text += f", about {duration(progress.seconds_left)} left"
     if job.phase is Phase.PUBLISHING:
-        words = "being published"
+        text = "being published"
     if job.cancel_requested:
-        words += ", being cancelled"
+        text += ", being cancelled"
     line = Table.grid(padding=(0, 1))
-    line.add_row(" " * 4, ProgressBar(total=1.0, completed=job.fraction, width=30), Text(words))
+    line.add_row(" " * 4, ProgressBar(total=1.0, completed=job.fraction, width=30), Text(text))
     yield line
     for degradation in job.degraded:
         if degradation not in known:
             yield Text(f"     degraded: {printable(degradation.message)}", "yellow")
-    if at is None:
+    if progress is None:
         return
-    pace = f", {at.step_seconds:.2g} s each" if at.step_seconds is not None else ""
+    pace = f", {progress.step_seconds:.2g} s each" if progress.step_seconds is not None else ""
     yield Text(
-        f"     scale {at.scale} of {at.scales}, {at.width} x {at.height} pixels; "
-        f"step {at.step} of at most {at.steps}{pace}; loss {at.loss:.4g}"
+        f"     scale {progress.scale} of {progress.scales}, "
+        f"{progress.width} x {progress.height} pixels; "
+        f"step {progress.step} of at most {progress.steps}{pace}; loss {progress.loss:.4g}"
     )
-    if at.preview is not None:
-        yield Text(f"     preview: {printable(at.preview)}")
+    if progress.preview is not None:
+        yield Text(f"     preview: {printable(progress.preview)}")
 
 
-def table_of(
+def job_table(
     heading: str,
     jobs: list[JobStatus],
     *,
     with_ids: bool = False,
     known: Collection[Degradation] = (),
 ) -> Table:
-    """Return jobs as a table: a line for each, and one for each degradation but the `known`."""
+    """Return a table of jobs with one row per job and per degradation that is not in `known`."""
     table = Table(box=None, pad_edge=False)
     if with_ids:
-        table.add_column("id", no_wrap=True, min_width=12)  # to be copied
+        table.add_column("id", no_wrap=True, min_width=12)  # to be copied, so not truncated
     for column in (heading, "style", "", "when", "result or reason"):
         table.add_column(column, overflow="fold")
     for job in jobs:
-        # The names in it come from strangers, and Text knows no markup.
+        # File names are untrusted: `Text` does not interpret them as markup.
         why = job.reason or job.result or ""
         cells = (job.input, job.style, _state(job), _when(job), why)
         table.add_row(
@@ -238,5 +240,5 @@ def _when(job: JobStatus) -> str:
         return f"{duration((now - job.finished_at).total_seconds())} ago"
     if job.state is JobState.QUEUED and job.not_before is not None and job.not_before > now:
         return f"in {duration((job.not_before - now).total_seconds())}"
-    since = job.started_at if job.state is JobState.RUNNING else None
-    return f"for {duration((now - (since or job.submitted_at)).total_seconds())}"
+    started_at = job.started_at if job.state is JobState.RUNNING else None
+    return f"for {duration((now - (started_at or job.submitted_at)).total_seconds())}"

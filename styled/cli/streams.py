@@ -1,6 +1,6 @@
-"""Standard streams that can be relied on, whatever the process was started with.
+"""Makes the standard streams usable, however the process was started.
 
-Imported before everything else, so it imports next to nothing.
+This module is imported before everything else, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 ESCAPED = "styled.escaped"
-r"""The error handler that writes what an encoding lacks as `\uXXXX`, which JSON reads as well."""
+r"""Name of the codec error handler that writes unsupported characters as `\uXXXX`, as in JSON."""
 
 
 STANDARD_ERROR = 2
 
 closed: set[int] = set()
-"""Which of the descriptors 0 to 2 the process was started without."""
+"""The descriptors from 0 to 2 that were closed when the process was started."""
 
 
 def open_standard_streams() -> None:
-    """Make all three standard streams usable, and safe to write anything to.
+    """Replace the standard streams so that any text can be written to them.
 
-    A stream that is closed becomes /dev/null: otherwise the next file that is opened, such as
-    the journal, would get its number, and receive what is printed. Characters that the encoding
-    lacks are escaped. A failed write to standard output ends the program, one to standard error
-    is ignored.
+    A closed descriptor is connected to /dev/null: otherwise the next file that is opened, such as
+    the journal, would get its number and receive the printed text. Characters that the encoding
+    does not support are escaped. A failed write to standard output ends the program; a failed
+    write to standard error is ignored.
     """
-    codecs.register_error(ESCAPED, _escaped)
+    codecs.register_error(ESCAPED, _escape_unencodable)
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -44,35 +44,35 @@ def open_standard_streams() -> None:
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
     sys.stdout = _text_stream(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text_stream(_Messages(STANDARD_ERROR, "w", closefd=False), sys.stderr)
+    sys.stderr = _text_stream(_ErrorOutput(STANDARD_ERROR, "w", closefd=False), sys.stderr)
 
 
 class _Output(io.FileIO):
-    """Standard output: the program ends with a message when it can't be written.
+    """Standard output: a failed write ends the program with a message.
 
-    `SystemExit` and not an error, because neither typer nor rich handles it: both of them turn a
-    broken pipe into exit code 1, which says that an input was rejected.
+    It raises `SystemExit`, which neither typer nor rich handles. Both of them convert a broken
+    pipe to exit code 1, which in styled means that an input was rejected.
     """
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             while (written := super().write(data)) is None:
-                select.select([], [self], [])  # another program made it non-blocking
+                select.select([], [self], [])  # another process made it non-blocking
             return written
         except OSError as error:
             reason = error
-        _connect_to_null(1)  # for what is still buffered
-        from styled.cli.exits import DONE, TEMPORARY, say_error
-        from styled.errors import DiskTrouble
+        _connect_to_null(1)  # for the data that is still buffered
+        from styled.cli.exit_codes import DONE, TEMPORARY, print_error
+        from styled.errors import DiskFailure
 
         if isinstance(reason, BrokenPipeError):
-            raise SystemExit(DONE)  # the reader has seen enough, as `head` does
-        say_error(DiskTrouble(f"standard output can't be written: {reason.strerror}"))
+            raise SystemExit(DONE)  # the reader, such as `head`, has closed the pipe
+        print_error(DiskFailure(f"standard output can't be written: {reason.strerror}"))
         raise SystemExit(TEMPORARY)
 
 
-class _Messages(io.FileIO):
-    """Standard error: where it can't be written there is nowhere else to say so."""
+class _ErrorOutput(io.FileIO):
+    """Standard error: failed writes are ignored, because they can't be reported anywhere."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         written = None
@@ -81,12 +81,12 @@ class _Messages(io.FileIO):
         return memoryview(data).nbytes if written is None else written
 
 
-def _text_stream(raw: io.FileIO, former: TextIO | None) -> io.TextIOWrapper:
-    """Return a text stream with the encoding and the buffering of the one that Python made."""
+def _text_stream(raw: io.FileIO, original: TextIO | None) -> io.TextIOWrapper:
+    """Return a text stream with the encoding and the line buffering of Python's own stream."""
     encoding, buffers_lines = "utf-8", False
-    if isinstance(former, io.TextIOWrapper):
-        encoding = former.encoding
-        buffers_lines = former.line_buffering or former.write_through
+    if isinstance(original, io.TextIOWrapper):
+        encoding = original.encoding
+        buffers_lines = original.line_buffering or original.write_through
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, errors=ESCAPED, line_buffering=buffers_lines
     )
@@ -101,7 +101,7 @@ def _connect_to_null(descriptor: int) -> None:
         os.close(null)
 
 
-def _escaped(error: UnicodeError) -> tuple[str, int]:
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")

@@ -1,4 +1,4 @@
-"""`styled stylize`: one picture, now, with a progress bar."""
+"""`styled stylize`: paints one picture, without a daemon."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from rich.progress import (
 from rich.text import Text
 
 from styled.atomic import atomic_write, make_folder, resource_errors
-from styled.cli.exits import console, errors, leave_with_usage_error
-from styled.cli.working_folder import find_config
+from styled.cli.exit_codes import console, errors, exit_with_usage_error
+from styled.cli.find_config import find_config
 from styled.config import (
     EngineConfig,
     IntakeConfig,
@@ -37,8 +37,8 @@ from styled.config import (
     resolve_recipe,
 )
 from styled.delivery.names import sidecar_of
-from styled.engine.local import LocalEngine
-from styled.engine.memory import keep_freed_memory
+from styled.engine.local_engine import LocalEngine
+from styled.engine.memory import configure_allocator
 from styled.engine_api import Failed, Painted, Progress
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
@@ -47,10 +47,10 @@ from styled.jobs.job import Job, JobState
 from styled.jobs.prepare import Prepared, check_style, prepare, read_inputs
 from styled.jobs.publish import encode
 from styled.jobs.sidecars import degradations_of_inputs, sidecar_of_result
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 from styled.precision_record import FILE_NAME, PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
-from styled.sidecar import TimingFacts
+from styled.sidecar import TimingInfo
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".tif": "tiff", ".tiff": "tiff",
@@ -62,7 +62,7 @@ MAX_PIXELS = IntakeConfig().max_pixels
 
 @dataclass(frozen=True, slots=True)
 class StylizeRequest:
-    """The command line of `styled stylize`."""
+    """The command-line options of `styled stylize`."""
 
     photo: Path
     out: Path
@@ -79,23 +79,23 @@ class StylizeRequest:
 
 
 def stylize_one(request: StylizeRequest) -> None:
-    """Paint one picture and its sidecar.
+    """Paint one picture and write it with its sidecar.
 
     Raises:
-        StyledError: it can't be done; the message says why.
+        StyledError: Invalid input, or a failure while painting or writing.
     """
     result_format = FORMATS.get(request.out.suffix.lower())
     if result_format is None:
-        leave_with_usage_error(
+        exit_with_usage_error(
             f"--out: {request.out} should end in one of {', '.join(sorted(FORMATS))}"
         )
     for picture in (request.photo, *request.images):
         if is_same_file(picture, request.out):
-            leave_with_usage_error(f"--out: {request.out} is {picture} itself, and would be lost")
+            exit_with_usage_error(f"--out: {request.out} is {picture} itself, and would be lost")
     style, engine_config, state = _style_and_engine(request)
     if problems := check_style(style, max_pixels=MAX_PIXELS):
         raise ConfigError("\n".join(f"style image: {problem}" for problem in problems))
-    submitted_at, begun = time.time(), time.monotonic()
+    submitted_at, started = time.time(), time.monotonic()
     try:
         mtime_ns = os.stat(request.photo).st_mtime_ns
         prepared = prepare(
@@ -130,10 +130,10 @@ def stylize_one(request: StylizeRequest) -> None:
         prepared,
         painted,
         engine.info,
-        encoded.facts(str(request.out)),
-        TimingFacts(
+        encoded.result_info(str(request.out)),
+        TimingInfo(
             waited=0.0,
-            prepare=prepared_at - begun,
+            prepare=prepared_at - started,
             optimise=painted_at - prepared_at,
             publish=time.monotonic() - painted_at,
         ),
@@ -143,7 +143,7 @@ def stylize_one(request: StylizeRequest) -> None:
     )
     atomic_write(sidecar_of(request.out), sidecar.to_json())
     for degradation in degraded:
-        _note(degradation.message)
+        _print_note(degradation.message)
     console.print(
         Text(printable(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
                        f"{sidecar_of(request.out)})")),
@@ -152,13 +152,13 @@ def stylize_one(request: StylizeRequest) -> None:
 
 
 def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig, Path | None]:
-    """Put together what the command line and, where it is asked for, the configuration say.
+    """Combine the options of the command line with the configuration, if `--style` is given.
 
     Returns:
-        The style, the engine's section, and the state folder of a configuration.
+        The style, the section `engine`, and the state folder; None without a configuration.
     """
     if bool(request.images) == (request.style is not None):
-        leave_with_usage_error("name a style: either -s IMAGE, once or more, or --style NAME")
+        exit_with_usage_error("name a style: either -s IMAGE, once or more, or --style NAME")
     engine, state = EngineConfig(), None
     if request.style is None:
         images = tuple(StyleImage(path) for path in request.images)
@@ -173,39 +173,41 @@ def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig, Pat
         style = config.styles[request.style]
         images, engine, state = style.images, config.engine, config.state
         recipe = resolve_recipe(request.recipe) if request.recipe else style.recipe
-    return Style(images, _adjusted(recipe, request)), _overridden(engine, request), state
+    return Style(images, _apply_options(recipe, request)), _override_engine(engine, request), state
 
 
-def _adjusted(recipe: Recipe, request: StylizeRequest) -> Recipe:
+def _apply_options(recipe: Recipe, request: StylizeRequest) -> Recipe:
     recipe = parse_settings(request.settings, recipe)
     return recipe if request.seed is None else replace(recipe, seed=request.seed)
 
 
-def _overridden(engine: EngineConfig, request: StylizeRequest) -> EngineConfig:
+def _override_engine(engine: EngineConfig, request: StylizeRequest) -> EngineConfig:
     options = {
         "device": request.device,
         "weights": request.weights,
         "precision": request.precision,
     }
-    given = {key: value for key, value in options.items() if value is not None}
+    options_given = {key: value for key, value in options.items() if value is not None}
     try:
-        return EngineConfig.model_validate({**engine.model_dump(), **given})
+        return EngineConfig.model_validate({**engine.model_dump(), **options_given})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"--{first['loc'][0]}: {first['msg']}") from None
 
 
 def load_engine(config: EngineConfig, bar: ProgressBar, state: Path | None) -> LocalEngine:
-    """Load the network, fetching it where it is not there yet.
+    """Load the network; download it if necessary.
 
     Args:
         config: The section `engine`.
-        bar: Shows how much of a download is done.
-        state: The state folder, which remembers what `precision: auto` was found to mean.
-            Where there is none, or it is somebody else's, that is measured each time.
+        bar: Shows the progress of a download.
+        state: The state folder, where the measured choice of `precision: auto` is cached. If it
+            is None or not accessible, the precision is measured each time.
 
     Raises:
-        WeightsError, DeviceError, ConfigError: it can't be had.
+        WeightsError: The network can't be downloaded or read.
+        DeviceError: The device is not available.
+        ConfigError: The section is invalid.
     """
     task = bar.add_task("loading the network", total=None)
 
@@ -213,39 +215,40 @@ def load_engine(config: EngineConfig, bar: ProgressBar, state: Path | None) -> L
         bar.update(task, description="fetching the network (548 MB, once)",
                    completed=done, total=total or None)  # fmt: skip
 
-    keep_freed_memory()
+    configure_allocator()
     record = None
     if state is not None and os.access(state, os.R_OK | os.W_OK | os.X_OK):
-        record = PrecisionRecord(state / FILE_NAME, atomic_write, _note)
+        record = PrecisionRecord(state / FILE_NAME, _print_note)
     engine = make_engine(config, on_bytes, record)
     bar.remove_task(task)
     return engine
 
 
-def _note(message: str) -> None:
+def _print_note(message: str) -> None:
     errors.print(Text(f"note: {printable(message)}"), soft_wrap=True)
 
 
-def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, what: str = "") -> Painted:
-    """Paint, and show how far it is; `what` stands before that.
+def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, prefix: str = "") -> Painted:
+    """Paint a picture and show the progress, with `prefix` before its description.
 
     Raises:
-        EngineFailure, DeviceLost: as the engine says.
+        EngineFailure: The picture can't be painted.
+        DeviceLost: The device has failed.
     """
-    shown = bar.add_task("painting", total=1.0)
+    bar_task = bar.add_task("painting", total=1.0)
     task = replace(prepared.task("stylize"), progress_seconds=0.0, checkpoint_seconds=None)
     for event in engine.run(task):
         match event:
             case Progress():
                 width, height = event.size
                 bar.update(
-                    shown,
+                    bar_task,
                     completed=event.fraction,
-                    description=f"{what}painting {width} x {height}, "
+                    description=f"{prefix}painting {width} x {height}, "
                     f"step {event.step} of {event.steps}, loss {event.loss:.4g}",
                 )
             case Painted():
-                bar.remove_task(shown)
+                bar.remove_task(bar_task)
                 return event
             case Failed(error):
                 raise error
@@ -254,7 +257,7 @@ def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, what: str =
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressBar]:
-    """Show progress while the context lasts."""
+    """Show a progress bar on standard error until the context exits."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
                TimeRemainingColumn())  # fmt: skip
     with ProgressBar(*columns, console=errors, transient=True) as bar:
@@ -262,7 +265,7 @@ def progress_bar() -> Iterator[ProgressBar]:
 
 
 def is_same_file(a: Path, b: Path) -> bool:
-    """Tell whether both names lead to one file that is there."""
+    """Return whether both paths refer to the same existing file."""
     try:
         return os.path.samefile(a, b)
     except OSError:
@@ -270,10 +273,10 @@ def is_same_file(a: Path, b: Path) -> bool:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder, and a file in it: better to fail now than after all the painting.
+    """Create the folder and check that files can be created in it, before a long painting.
 
     Raises:
-        ResourceUnavailable: either can't be done.
+        ResourceUnavailable: The folder can't be created or written.
     """
     make_folder(folder)
     with resource_errors(folder), TemporaryFile(dir=folder):
@@ -281,7 +284,7 @@ def require_writable(folder: Path) -> None:
 
 
 def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float, mtime_ns: int) -> Job:
-    """Describe the command as a job, so that its sidecar is like all others."""
+    """Return a job record for the command, for its sidecar."""
     return Job(
         id=f"stylize-{uuid.uuid4().hex[:12]}",
         input=str(request.photo),

@@ -1,4 +1,4 @@
-"""`styled weights`: where the network comes from, fetching it, and exporting what is needed."""
+"""`styled weights`: shows, downloads and exports the network's weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.text import Text
 
 from styled.atomic import atomic_write, make_folder
-from styled.cli.exits import console, errors, leave_with_usage_error
-from styled.cli.working_folder import find_config, nearest_config
+from styled.cli.exit_codes import console, errors, exit_with_usage_error
+from styled.cli.find_config import find_config, nearest_config
 from styled.config import EngineConfig
 from styled.engine.weights import (
     exported,
@@ -33,7 +33,7 @@ from styled.engine.weights import (
 )
 from styled.errors import ConfigError, WeightsError
 from styled.files import readable
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 
 SUFFIX = ".safetensors"
 
@@ -41,15 +41,16 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class WeightsStatus(BaseModel):
-    """What `styled weights show --json` prints.
+    """The configured weights; printed by `styled weights show --json`.
 
     Attributes:
-        source: `imagenet`, `untrained` or a file, as the configuration says it.
-        configured_in: The configuration, None where there is none and the default holds.
-        file: Where the network lies or would lie; None for `untrained`, which has no file.
-        there: Whether it can be used without a download.
-        bytes: The size of the file.
-        sha256: Of the convolutions, whatever file they are in; None if they can't be read.
+        source: `imagenet`, `untrained` or a path, as in the configuration.
+        configured_in: The configuration file; None if there is none, so that defaults apply.
+        file: The path of the weights, existing or not; None for `untrained`, which has no file.
+        there: Whether the weights can be used without a download.
+        bytes: The size of the file; None if there is none.
+        sha256: Hash of the convolutions, independent of the file format; None if they can't be
+            read.
     """
 
     source: str
@@ -60,14 +61,14 @@ class WeightsStatus(BaseModel):
     sha256: str | None
 
 
-def show_weights(named: Path | None, *, as_json: bool) -> None:
-    """Print where the network comes from; never download it.
+def show_weights(config_path: Path | None, *, as_json: bool) -> None:
+    """Print the source and the state of the weights; nothing is downloaded.
 
     Raises:
-        ConfigError: the configuration is wrong.
-        WeightsError: the network is missing or damaged; what is known has been printed.
+        ConfigError: The configuration is invalid.
+        WeightsError: The weights are missing or damaged; raised after the status is printed.
     """
-    source, configured_in = _configured_source(named)
+    source, configured_in = _configured_source(config_path)
     file = _file_of(source)
     size = _size(file)
     sha256, problem = None, None
@@ -86,20 +87,20 @@ def show_weights(named: Path | None, *, as_json: bool) -> None:
     if as_json:
         print(status.model_dump_json(indent=2))
     else:
-        _print(status)
+        _print_status(status)
     if problem is not None:
         raise problem
 
 
 def fetch_weights() -> None:
-    """Download the pretrained network, unless it is there and whole.
+    """Download the pretrained network, unless a file with the right hash exists.
 
     Raises:
-        WeightsError: it can't be had.
+        WeightsError: The download failed.
     """
     try:
         if imagenet_is_whole():
-            _say(f"The pretrained network is here already, and whole: {imagenet_file()}")
+            _print_line(f"The pretrained network is here already, and whole: {imagenet_file()}")
             return
         errors.print(
             Text(printable(f"{imagenet_file()} is damaged: its hash is wrong. Fetching it anew.")),
@@ -109,7 +110,7 @@ def fetch_weights() -> None:
         pass
     with _progress_bar() as on_bytes:
         path = fetch_imagenet(on_bytes)
-    _say(f"The pretrained network is here, and its hash is right: {path}")
+    _print_line(f"The pretrained network is here, and its hash is right: {path}")
 
 
 def export_weights(
@@ -122,61 +123,61 @@ def export_weights(
     """Write the convolutions to a .safetensors file.
 
     Raises:
-        ConfigError: the source is not one, or the configuration is wrong.
-        WeightsError: the network can't be had.
-        ResourceUnavailable: the file can't be written.
+        ConfigError: `weights` or the configuration is invalid.
+        WeightsError: The weights can't be read or downloaded.
+        ResourceUnavailable: The file can't be written.
     """
     if out.suffix != SUFFIX:
-        leave_with_usage_error(
+        exit_with_usage_error(
             f"only {SUFFIX} files are written, which any program can read without running code "
             f"from them: try {out.with_suffix(SUFFIX) if out.name else Path('vgg19' + SUFFIX)}"
         )
     if out.is_dir():
-        leave_with_usage_error(f"{out} is a folder; name a file in it")
+        exit_with_usage_error(f"{out} is a folder; name a file in it")
     if weights is not None and config is not None:
-        leave_with_usage_error("name either --weights or --config, not both")
-    source = _parsed(weights) if weights is not None else _configured_source(config)[0]
+        exit_with_usage_error("name either --weights or --config, not both")
+    source = _parse_weights(weights) if weights is not None else _configured_source(config)[0]
     if isinstance(source, Path) and _is_same_file(source, out):
-        leave_with_usage_error(f"{out} is the network itself, and would be lost: name another file")
+        exit_with_usage_error(f"{out} is the network itself, and would be lost: name another file")
     make_folder(out.absolute().parent)
     with _progress_bar() as on_bytes:
         data = exported(load_weights(source, on_bytes), DTYPES[dtype])
     atomic_write(out, data)
-    _say(f"{out}  ({len(data) / 1e6:.0f} MB, {dtype}, from {source})")
-    _say(f"On the other machine, set engine.weights to where {out.name} is.")
+    _print_line(f"{out}  ({len(data) / 1e6:.0f} MB, {dtype}, from {source})")
+    _print_line(f"On the other machine, set engine.weights to where {out.name} is.")
 
 
-def _configured_source(named: Path | None) -> tuple[str | Path, Path | None]:
-    """Return `engine.weights` and the configuration, or the default where there is none."""
-    if named is None and nearest_config() is None:
+def _configured_source(config_path: Path | None) -> tuple[str | Path, Path | None]:
+    """Return `engine.weights` and the path of the configuration, or the default and None."""
+    if config_path is None and nearest_config() is None:
         return EngineConfig().weights, None
-    config = find_config(named)
+    config = find_config(config_path)
     return config.engine.weights, config.path
 
 
-def _parsed(weights: str) -> str | Path:
+def _parse_weights(weights: str) -> str | Path:
     try:
         return EngineConfig.model_validate({"weights": weights}).weights
     except ValidationError as error:
         raise ConfigError(f"--weights: {error.errors()[0]['msg']}") from None
 
 
-def _print(status: WeightsStatus) -> None:
+def _print_status(status: WeightsStatus) -> None:
     where = status.configured_in or "the default: there is no configuration"
-    _say(f"weights: {status.source} ({where})")
+    _print_line(f"weights: {status.source} ({where})")
     if status.file is None:
-        _say("file:    none, it is made from a seed")
+        _print_line("file:    none, it is made from a seed")
     elif not status.there:
-        _say(f"file:    {status.file} (missing)")
+        _print_line(f"file:    {status.file} (missing)")
     else:
-        _say(f"file:    {status.file} ({(status.bytes or 0) / 1e6:.0f} MB)")
+        _print_line(f"file:    {status.file} ({(status.bytes or 0) / 1e6:.0f} MB)")
     if status.sha256 is not None:
-        _say(f"sha256:  {status.sha256} (of the convolutions)")
+        _print_line(f"sha256:  {status.sha256} (of the convolutions)")
 
 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar once something is known; a download that goes on from half starts there."""
+    """Show a progress bar once the download starts; a resumed one starts at its offset."""
     columns = (
         TextColumn("fetching the pretrained network"),
         BarColumn(),
@@ -188,7 +189,7 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
 
         def on_bytes(done: int, total: int) -> None:
             if not done and not total:
-                return  # nobody has answered yet
+                return  # no response yet
             if not bar.task_ids:
                 bar.add_task("", completed=done, total=total or None)
             bar.update(bar.task_ids[0], completed=done, total=total or None)
@@ -216,5 +217,5 @@ def _is_same_file(a: Path, b: Path) -> bool:
         return False
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     console.print(Text(printable(line)), soft_wrap=True)

@@ -1,8 +1,11 @@
-"""The configuration: YAML becomes a frozen, fully resolved `Config`, or plain sentences.
+"""Load a YAML configuration into a frozen, fully resolved `Config`.
 
-It never imports torch, so that commands which only look at things start at once.
+Errors are `ConfigError`s with one sentence per problem. Nothing here imports torch, which takes
+seconds, so that commands which do no computation start at once.
 """
 
+from styled.config.cli_overrides import parse_settings
+from styled.config.dump import config_schema, show_config
 from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
 from styled.config.load import default_config, load_config, require_styles
 from styled.config.merging import apply_overrides, resolve_recipe
@@ -15,9 +18,7 @@ from styled.config.models import (
     QueueConfig,
 )
 from styled.config.overrides import RecipeOverrides
-from styled.config.present import config_schema, show_config
 from styled.config.resolved import Config, Style, StyleImage
-from styled.config.settings import parse_settings
 
 __all__ = [
     "DEFAULT_IGNORE",

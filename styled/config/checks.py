@@ -1,7 +1,7 @@
-"""Rules that tie several keys of the configuration together.
+"""Validation rules that involve several keys of the configuration.
 
-They read the data as it came from the file, and pass over whatever has the wrong form
-there: that is reported by the models. So a file's slips of both kinds appear at once.
+They work on the raw data of the file and skip values of the wrong type, which the pydantic
+models report. Errors of both kinds are therefore reported in one run.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
+from styled.config.messages import hint, quoted
 from styled.config.problems import KeyPath, Problem
-from styled.config.wording import hint, quoted
 
 FOLDERS = ("inbox", "outbox", "rejected", "archive", "state")
 
 
 def check(data: object, base: Path) -> Iterator[Problem]:
-    """Yield what is wrong between the keys of a configuration.
+    """Yield the problems that involve several keys of a configuration.
 
     Args:
-        data: The content of the file.
-        base: The absolute folder that its relative paths start at.
+        data: The parsed content of the file.
+        base: The absolute folder that relative paths in the file refer to.
     """
     top = _mapping(data)
     yield from _check_images(top)
@@ -36,32 +36,32 @@ def _check_images(top: Mapping[str, object]) -> Iterator[Problem]:
     for name, style in _mapping(top.get("styles")).items():
         if not isinstance(style, dict):
             continue
-        given = [key for key in ("image", "images") if style.get(key) is not None]
-        if not given:
+        image_keys = [key for key in ("image", "images") if style.get(key) is not None]
+        if not image_keys:
             yield Problem(("styles", name), 'needs "image" (one file) or "images" (a list)')
-        if len(given) > 1:
+        if len(image_keys) > 1:
             yield Problem(("styles", name, "images"), 'give "image" or "images", not both')
 
 
 def _check_names(top: Mapping[str, object]) -> Iterator[Problem]:
-    """Check that styles are called by names that they have."""
+    """Check that `default_style` and `folders` only name styles that exist."""
     styles = _mapping(top.get("styles"))
     default = top.get("default_style")
     if isinstance(default, str) and default not in styles:
-        yield Problem(("default_style",), _no_style(default, styles))
+        yield Problem(("default_style",), _unknown_style(default, styles))
     for folder, names in _mapping(top.get("folders")).items():
         path = ("folders", folder)
         if folder in styles:
             yield Problem(path, "is the name of a style, which has a folder of that name already")
         for index, name in enumerate(_list(names)):
             if isinstance(name, str) and name not in styles:
-                yield Problem((*path, index), _no_style(name, styles))
+                yield Problem((*path, index), _unknown_style(name, styles))
             if name in _list(names)[:index]:
                 yield Problem((*path, index), f"{quoted(str(name))} is listed twice")
 
 
 def _check_ignored(top: Mapping[str, object]) -> Iterator[Problem]:
-    """Check that the folders of styles are not left alone because of their names."""
+    """Check that no ignore pattern matches the name of an inbox folder."""
     given = _mapping(top.get("intake")).get("ignore")
     patterns = _list(given) if given is not None else DEFAULT_IGNORE
     rules = IgnoreRules(pattern for pattern in patterns if isinstance(pattern, str))
@@ -75,25 +75,27 @@ def _check_ignored(top: Mapping[str, object]) -> Iterator[Problem]:
                 )
 
 
-def _no_style(name: str, styles: Mapping[str, object]) -> str:
+def _unknown_style(name: str, styles: Mapping[str, object]) -> str:
     return f"{quoted(name)} is not a style{hint(name, styles, 'styles')}"
 
 
 def _check_layout(top: Mapping[str, object], base: Path) -> Iterator[Problem]:
-    """Check that the folders are five, and that nothing styled writes is taken as an input."""
-    places = {key: place for key in FOLDERS if (place := _place(top.get(key, key), base))}
+    """Check that the five folders are distinct and that none overlaps the inbox."""
+    paths = {
+        key: real_path for key in FOLDERS if (real_path := _real_path(top.get(key, key), base))
+    }
     for index, first in enumerate(FOLDERS):
         for second in FOLDERS[index + 1 :]:
-            if first in places and second in places:
-                message = _clash(first, places[first], second, places[second])
-                # One of the two may have its default place and no line in the file.
-                blamed = second if second in top else first
+            if first in paths and second in paths:
+                message = _layout_problem(first, paths[first], second, paths[second])
+                # One of the two keys may be missing from the file: its folder is the default.
+                key = second if second in top else first
                 if message:
-                    yield Problem((blamed,), message)
+                    yield Problem((key,), message)
 
 
-def _clash(first: str, first_place: Path, second: str, second_place: Path) -> str | None:
-    if first_place == second_place:
+def _layout_problem(first: str, first_path: Path, second: str, second_path: Path) -> str | None:
+    if first_path == second_path:
         reason = (
             "what styled writes would be taken as new inputs"
             if first == "inbox"
@@ -102,18 +104,18 @@ def _clash(first: str, first_place: Path, second: str, second_place: Path) -> st
         return f"{first} and {second} cannot be the same folder: {reason}"
     if first != "inbox":
         return None
-    if second_place.is_relative_to(first_place):
+    if second_path.is_relative_to(first_path):
         return f"{second} cannot lie inside inbox: what is in it would be taken as new inputs"
-    if first_place.is_relative_to(second_place):
+    if first_path.is_relative_to(second_path):
         return f"inbox cannot lie inside {second}: what styled writes could land in the inbox"
     return None
 
 
 def _check_style_paths(top: Mapping[str, object], base: Path) -> Iterator[Problem]:
-    inbox = _place(top.get("inbox", "inbox"), base)
+    inbox = _real_path(top.get("inbox", "inbox"), base)
     for key_path, value in _style_paths(top):
-        place = _place(value, base)
-        if inbox and place and place.is_relative_to(inbox):
+        real_path = _real_path(value, base)
+        if inbox and real_path and real_path.is_relative_to(inbox):
             yield Problem(
                 key_path, "lies inside inbox, where it would be taken as a photo and moved away"
             )
@@ -131,13 +133,16 @@ def _style_paths(top: Mapping[str, object]) -> Iterator[tuple[KeyPath, object]]:
                 yield path, image
 
 
-def _place(value: object, base: Path) -> Path | None:
-    """Return where a configured path really is, links followed; None if it is not a path."""
+def _real_path(value: object, base: Path) -> Path | None:
+    """Return a configured path as an absolute path without symbolic links.
+
+    Returns None if the value is not a valid path.
+    """
     if not isinstance(value, str) or not value:
         return None
     try:
         return Path(os.path.realpath(base / Path(value).expanduser()))
-    except (RuntimeError, ValueError):  # no such home; a character that no path can have
+    except (RuntimeError, ValueError):  # unknown home folder; character not allowed in a path
         return None
 
 

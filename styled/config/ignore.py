@@ -1,4 +1,4 @@
-"""Names of files and folders that are left alone."""
+"""Patterns for names of files and folders that the intake ignores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from styled.files import TEMPORARY_PREFIX
 
 DEFAULT_IGNORE = (
-    # hidden files, and those that systems and programs leave behind
+    # hidden files, and files that operating systems and programs leave behind
     ".*",
     ".DS_Store",
     "._*",
@@ -19,7 +19,7 @@ DEFAULT_IGNORE = (
     "Thumbs.db",
     "ehthumbs.db",
     "desktop.ini",
-    # files that are still on their way: browsers, file transfer, rsync, Syncthing
+    # unfinished transfers: browsers, file transfer programs, rsync, Syncthing
     "*.part",
     "*.partial",
     "*.filepart",
@@ -37,7 +37,7 @@ DEFAULT_IGNORE = (
     "*.incomplete",
     "*.unfinished",
     "*.downloading",
-    # the same of download managers, and what they keep beside such a file: aria2, axel, torrents
+    # unfinished files and control files of download managers: aria2, axel, torrents
     "*.aria2",
     "*.aria2__temp",
     "*.st",
@@ -48,7 +48,7 @@ DEFAULT_IGNORE = (
     "*.bc!",
     "*.jc!",
     "*.xltd",
-    # folders that a network drive keeps for itself: thumbnails, recycle bins, snapshots
+    # internal folders of network drives: thumbnails, recycle bins, snapshots
     "@eaDir",
     "#recycle",
     "#snapshot",
@@ -61,23 +61,23 @@ _OWN_TEMPORARY_FILES = f"{TEMPORARY_PREFIX}*"
 
 
 class IgnoreRules:
-    """Glob patterns for names that are nobody's photo, such as unfinished uploads."""
+    """Glob patterns for names of files that are not photos, such as unfinished uploads."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        """Compile the patterns; a name matches if any of them does, whatever its case.
+        """Compile the patterns; a name is ignored if any of them matches, case-insensitively.
 
-        Our own unfinished files are nobody's photos whatever the patterns say.
+        styled's own temporary files are always ignored.
         """
         self._patterns = (*patterns, _OWN_TEMPORARY_FILES)
         alternatives = [fnmatch.translate(pattern) for pattern in self._patterns]
         self._compiled = re.compile("|".join(alternatives), re.IGNORECASE)
 
     def match(self, name: str) -> bool:
-        """Tell whether a file or folder of this name is to be left alone."""
+        """Return whether a file or folder of this name is ignored."""
         return self._compiled.match(name) is not None
 
     def pattern_of(self, name: str) -> str | None:
-        """Return the first pattern that a name matches, None where it matches none."""
+        """Return the first pattern that matches the name, or None."""
         for pattern in self._patterns:
             if re.match(fnmatch.translate(pattern), name, re.IGNORECASE):
                 return pattern

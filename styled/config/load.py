@@ -1,4 +1,4 @@
-"""The ways to a configuration: from a file, and without one."""
+"""Load the configuration from a file, or make the default one."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from styled.errors import ConfigError
 def load_config(path: Path) -> Config:
     """Return the configuration in a YAML file.
 
-    Nothing that the file names is opened: style images and folders need not exist.
+    Paths in the file are not opened: style images and folders need not exist.
 
     Raises:
-        ConfigError: The file cannot be read, or something in it is wrong. The message
-            then has a line for every problem: `config.yaml:14: output.quality: ...`.
+        ConfigError: The file cannot be read, or it is not valid. In that case the message
+            has one line per problem: `config.yaml:14: output.quality: ...`.
     """
     text = read_file(path)
     try:
         source = parse(text)
     except SourceError as error:
-        raise ConfigError(f"{_place(path, error.line)}: {error.message}") from error
+        raise ConfigError(f"{_location(path, error.line)}: {error.message}") from error
     base = path.absolute().parent
-    data = {} if source.data is None else source.data  # an empty file is all defaults
+    data = {} if source.data is None else source.data  # an empty file means all defaults
     file, problems = validate(ConfigFile, data)
     problems += [*source.problems, *check(data, base)]
     if file is None or problems:
-        raise ConfigError("\n".join(_listed(path, source, problems)))
+        raise ConfigError("\n".join(_problem_lines(path, source, problems)))
     return resolve(file, base, path)
 
 
 def require_styles(config: Config) -> None:
-    """Do nothing if a configuration names a style; without one nothing is ever painted.
+    """Check that the configuration has at least one style.
 
     Raises:
-        ConfigError: it names none.
+        ConfigError: It has none, so that no photo would ever be painted.
     """
     if not config.styles:
         try:
@@ -55,21 +55,22 @@ def require_styles(config: Config) -> None:
 
 
 def default_config(base: Path) -> Config:
-    """Return the configuration of an empty file in the folder `base`: no styles yet."""
+    """Return the configuration that an empty file in the folder `base` gives: without styles."""
     return resolve(ConfigFile(), base.absolute(), None)
 
 
-def _listed(path: Path, source: Source, problems: Iterable[Problem]) -> list[str]:
-    """Return a line of text for each problem, in the order of the file."""
-    placed = []
+def _problem_lines(path: Path, source: Source, problems: Iterable[Problem]) -> list[str]:
+    """Return one line of text for each problem, in the order of the file."""
+    located = []
     for problem in problems:
-        # A short form (`recipe: pyramid`) is checked as the long one: its last keys are not there.
+        # A short form (`recipe: pyramid`) is validated as the long form, so the last keys of the
+        # problem's path may not be in the file.
         key_path = source.known_part(problem.path)
         line = problem.line or source.lines.get(key_path)
         keys = f"{dotted(key_path)}: " if key_path else ""
-        placed.append((line or 0, f"{_place(path, line)}: {keys}{problem.message}"))
-    return [text for _, text in sorted(placed, key=lambda entry: entry[0])]
+        located.append((line or 0, f"{_location(path, line)}: {keys}{problem.message}"))
+    return [text for _, text in sorted(located, key=lambda entry: entry[0])]
 
 
-def _place(path: Path, line: int | None) -> str:
+def _location(path: Path, line: int | None) -> str:
     return f"{path}:{line}" if line else f"{path}"

@@ -1,4 +1,4 @@
-"""A recipe and its overrides become a recipe."""
+"""Apply overrides to recipes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from styled.config.messages import hint, quoted
 from styled.config.overrides import (
     SIZE_CHOICES,
     OptimizerOverrides,
@@ -16,25 +17,35 @@ from styled.config.overrides import (
     ScalesOverrides,
     SizeOverrides,
 )
-from styled.config.wording import hint, quoted
 from styled.errors import ConfigError
-from styled.recipes import IMAGENET_STD, RECIPES, Optimizer, OptimizerName, Recipe, Scales, Size
+from styled.recipes import (
+    IMAGENET_STD,
+    RECIPES,
+    OptimizerName,
+    OptimizerSettings,
+    Recipe,
+    Scales,
+    Size,
+)
 
-Record = TypeVar("Record", Recipe, Size, Optimizer, Scales)
+RecipePart = TypeVar("RecipePart", Recipe, Size, OptimizerSettings, Scales)
 
-_METHODS: Mapping[OptimizerName, Optimizer] = {
-    "lbfgs": Optimizer(name="lbfgs", history=5, reach=0.05, rounding=0.01, by_frequency=True),
-    "adam": Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
+_OPTIMIZER_DEFAULTS: Mapping[OptimizerName, OptimizerSettings] = {
+    "lbfgs": OptimizerSettings(
+        name="lbfgs", history=5, trust_radius=0.05, tv_smoothing=0.01, frequency_preconditioner=True
+    ),
+    "adam": OptimizerSettings(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
 }
-"""What an optimiser is given that is chosen in place of the recipe's, by name alone.
+"""Default settings of an optimiser that replaces the recipe's own, if only its name is given.
 
-Nothing of one method suits another: its rate is far off, its decay ends the other too early.
-These are for pixels in [0, 1].
+The recipe's settings are not kept, because they suit only its own method: the learning rate would
+be wrong by far, and the decay would end the other method too early. Values are for pixels in
+[0, 1].
 """
 
 
 def resolve_recipe(name: str, *overrides: RecipeOverrides) -> Recipe:
-    """Return the named recipe with the overrides applied, the last one having the last word.
+    """Return the named recipe with the overrides applied in order: the last one wins.
 
     Raises:
         ConfigError: There is no recipe of that name.
@@ -48,51 +59,53 @@ def resolve_recipe(name: str, *overrides: RecipeOverrides) -> Recipe:
 
 
 def apply_overrides(recipe: Recipe, overrides: RecipeOverrides) -> Recipe:
-    """Return the recipe with every field replaced that the overrides give."""
-    changes = _given(overrides)
-    changes.pop("name", None)  # of a RecipeChoice: it has been looked up by now
+    """Return the recipe with all fields replaced that are set in the overrides."""
+    changes = _non_null_fields(overrides)
+    changes.pop("name", None)  # from a RecipeChoice: it selected `recipe`
     if overrides.size is not None:
         changes["size"] = _apply_size(recipe.size, overrides.size)
     if isinstance(overrides.style_size, SizeOverrides):
-        own = recipe.style_size if isinstance(recipe.style_size, Size) else Size()
-        changes["style_size"] = _apply_size(own, overrides.style_size)
+        current = recipe.style_size if isinstance(recipe.style_size, Size) else Size()
+        changes["style_size"] = _apply_size(current, overrides.style_size)
     if overrides.optimizer is not None:
         changes["optimizer"] = _apply_optimizer(recipe, overrides.optimizer)
     if "scales" in overrides.model_fields_set:
         changes["scales"] = _apply_scales(recipe.scales, overrides.scales)
-    return _replaced(recipe, changes)
+    return _replace_fields(recipe, changes)
 
 
 def _apply_size(size: Size, overrides: SizeOverrides) -> Size:
-    changes = _given(overrides)
+    changes = _non_null_fields(overrides)
     if any(name in changes for name in SIZE_CHOICES):
         changes = dict.fromkeys(SIZE_CHOICES) | changes
-    return _replaced(size, changes)
+    return _replace_fields(size, changes)
 
 
-def _apply_optimizer(recipe: Recipe, overrides: OptimizerOverrides) -> Optimizer:
+def _apply_optimizer(recipe: Recipe, overrides: OptimizerOverrides) -> OptimizerSettings:
     optimizer = recipe.optimizer
     if overrides.name not in (None, optimizer.name):
-        optimizer = _METHODS[overrides.name]
+        optimizer = _OPTIMIZER_DEFAULTS[overrides.name]
         if recipe.space == "normalized":
-            unit = statistics.fmean(IMAGENET_STD)
+            mean_std = statistics.fmean(IMAGENET_STD)
             optimizer = replace(
-                optimizer, reach=optimizer.reach / unit, rounding=optimizer.rounding / unit
+                optimizer,
+                trust_radius=optimizer.trust_radius / mean_std,
+                tv_smoothing=optimizer.tv_smoothing / mean_std,
             )
-    return _replaced(optimizer, _given(overrides))
+    return _replace_fields(optimizer, _non_null_fields(overrides))
 
 
 def _apply_scales(scales: Scales | None, overrides: ScalesOverrides | None) -> Scales | None:
     if overrides is None:
         return None
-    return _replaced(scales or Scales(), _given(overrides))
+    return _replace_fields(scales or Scales(), _non_null_fields(overrides))
 
 
-def _given(overrides: BaseModel) -> dict[str, object]:
-    """Return the fields that have a value; null means "as the recipe has it"."""
+def _non_null_fields(overrides: BaseModel) -> dict[str, object]:
+    """Return the fields that have a value; null means "keep the recipe's value"."""
     return {name: value for name, value in overrides if value is not None}
 
 
-def _replaced(record: Record, changes: Mapping[str, object]) -> Record:
-    # A test proves that the models have exactly the records' fields.
+def _replace_fields(record: RecipePart, changes: Mapping[str, object]) -> RecipePart:
+    # A test checks that the models have exactly the fields of the recipe's dataclasses.
     return replace(record, **changes)  # type: ignore[arg-type]  # validated by the models

@@ -1,7 +1,7 @@
-"""The configuration file as it is written: what each key may hold, and its default.
+"""Pydantic models of the configuration file: the type and the default of each key.
 
-Paths stay as they were written (but for `~`), and recipes stay a name and overrides;
-`styled.config.resolved` makes the final configuration of it.
+Paths are kept as written, except that `~` is expanded, and recipes are kept as a name and
+overrides. `styled.config.resolved` builds the final configuration from them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from styled.config.ignore import DEFAULT_IGNORE
+from styled.config.messages import expected
 from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides
 from styled.config.values import (
     Count,
@@ -30,11 +31,10 @@ from styled.config.values import (
     Threads,
     Weights,
 )
-from styled.config.wording import expected
 
 
 def _recipe_by_name(value: object) -> object:
-    """Read the short form `recipe: pyramid` as `recipe: {name: pyramid}`."""
+    """Convert the short form `recipe: pyramid` to `recipe: {name: pyramid}`."""
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, dict | RecipeChoice):
@@ -43,7 +43,7 @@ def _recipe_by_name(value: object) -> object:
 
 
 def _image_by_path(value: object) -> object:
-    """Read the short form `a.jpg` as `{path: a.jpg}`."""
+    """Convert the short form `a.jpg` to `{path: a.jpg}`."""
     if isinstance(value, str):
         return {"path": value}
     if isinstance(value, dict | StyleImageEntry):
@@ -52,7 +52,7 @@ def _image_by_path(value: object) -> object:
 
 
 class EngineConfig(Section):
-    """What the pictures are computed with."""
+    """Device, precision, weights and resources of the computation."""
 
     device: Device = Field(
         default="auto", description="auto, cpu, cuda, cuda:N (the N-th GPU) or mps."
@@ -65,55 +65,56 @@ class EngineConfig(Section):
         default="imagenet", description="imagenet, untrained, or a .pth or .safetensors file."
     )
     memory_limit: MemoryLimit = Field(
-        default="auto", description="Most memory to use: auto, or a size such as 4GB or 6GiB."
+        default="auto", description="Memory limit: auto, or a size such as 4GB or 6GiB."
     )
 
     threads: Threads = Field(
         default="auto",
-        description="Threads that torch computes with: auto (as many as torch takes by itself), "
-        "or a number. On a CPU it decides the exact pixels.",
+        description="Threads that torch computes with: auto (torch's default), or a number. "
+        "On a CPU the number affects the exact pixels.",
     )
     deterministic: Flag = Field(
         default=True,
-        description="Choose deterministic algorithms on CUDA; elsewhere there is no choice.",
+        description="Use deterministic algorithms on CUDA; no effect on other devices.",
     )
 
     @property
     def thread_count(self) -> int | None:
-        """How many threads torch computes with; None: as many as it takes by itself."""
+        """The number of threads that torch computes with; None: torch's default."""
         return None if self.threads == "auto" else self.threads
 
     @property
     def memory_bytes(self) -> int | None:
-        """The most memory to use; None: as much as is free."""
+        """The memory limit in bytes; None: as much as is free."""
         return None if self.memory_limit == "auto" else self.memory_limit
 
 
 class IntakeConfig(Section):
-    """How the inbox is watched, and what in it counts as an input."""
+    """How the inbox is watched, and which of its files are inputs."""
 
     mode: Literal["auto", "native", "polling"] = Field(
         default="auto",
-        description="native: events of the system; polling: looking every second; auto: native, "
-        "and polling where that does not work or on network drives.",
+        description="native: events of the system; polling: scanning every second; auto: native, "
+        "or polling if that does not work or the inbox is on a network drive.",
     )
     settle_seconds: NonNegative = Field(
         default=1.0, description="How long a file must stay unchanged before it is taken."
     )
     rescan_seconds: Positive = Field(
-        default=30, description="How often the whole inbox is looked through, events or not."
+        default=30, description="Interval of full scans of the inbox, in both modes."
     )
     truncated_grace_seconds: NonNegative = Field(
         default=60,
-        description="How long a file that is empty or ends too early may wait for its rest.",
+        description="How long a file that is empty or ends too early is waited for.",
     )
     open_grace_seconds: NonNegative = Field(
         default=3600,
-        description="How long a file may wait that a program of this machine has open for writing.",
+        description="How long a file is waited for that a program on this machine has open for "
+        "writing.",
     )
     ignore: tuple[NamePattern, ...] = Field(
         default=DEFAULT_IGNORE,
-        description="Patterns (* ? [...]) of names of files and folders left alone.",
+        description="Patterns (* ? [...]) of names of files and folders that are ignored.",
     )
     max_pixels: Count = Field(
         default=200_000_000,
@@ -122,7 +123,7 @@ class IntakeConfig(Section):
 
 
 class QueueConfig(Section):
-    """How jobs are worked through."""
+    """How jobs are processed and remembered."""
 
     max_attempts: Annotated[int, Number(ge=1, le=100)] = Field(
         default=3, description="How often a job is tried before its input is rejected."
@@ -140,7 +141,7 @@ class QueueConfig(Section):
 
 
 class OutputConfig(Section):
-    """What results look like, and what becomes of their originals."""
+    """Format and properties of results, and what happens to the originals."""
 
     format: Literal["same", "jpeg", "png", "tiff", "webp"] = Field(
         default="same", description="File format of the results; same: that of the photo."
@@ -150,11 +151,11 @@ class OutputConfig(Section):
     )
     size: Literal["painted", "input"] = Field(
         default="painted",
-        description="Size of the results: as the recipe paints them, or that of the photo.",
+        description="Size of the results: the recipe's size, or that of the photo.",
     )
     metadata: Literal["keep", "strip"] = Field(
         default="keep",
-        description="Whether results have the EXIF data, GPS, XMP and IPTC of their photos.",
+        description="Whether results keep the EXIF data, GPS, XMP and IPTC of their photos.",
     )
     color: Literal["srgb", "input"] = Field(
         default="srgb", description="Colour space of the results: sRGB, or that of the photo."
@@ -165,28 +166,29 @@ class OutputConfig(Section):
     )
     bits: Literal["same", 8, 16] = Field(
         default="same",
-        description="Bits of each number in PNG and TIFF files; same: as many as the photo has.",
+        description="Bits per channel in PNG and TIFF files; same: as many as the photo has.",
     )
     keep_frames: Annotated[int, Number(ge=1)] | None = Field(
         default=None,
-        description="Keep a picture of every so many steps beside the result; null: do not.",
+        description="Save a picture every so many steps beside the result; null: off.",
     )
     gallery: Flag = Field(
-        default=True, description="Keep a page with all results, gallery.html, in the outbox."
+        default=True, description="Maintain gallery.html, a page of all results, in the outbox."
     )
     after_success: Literal["archive", "keep", "delete"] = Field(
-        default="archive", description="What happens to the photo once its result is safe."
+        default="archive",
+        description="What happens to the photo once its result is safely on disk.",
     )
 
 
 class MetricsConfig(Section):
-    """Where figures for Prometheus can be had."""
+    """Where Prometheus metrics are published."""
 
     textfile: Flag = Field(
-        default=True, description="Keep them in metrics.prom in the state folder."
+        default=True, description="Write metrics to metrics.prom in the state folder."
     )
     http_port: Annotated[int, Number(ge=1, le=65535)] | None = Field(
-        default=None, description="Also serve them at this port of 127.0.0.1; null: do not."
+        default=None, description="Also serve metrics at this port of 127.0.0.1; null: off."
     )
 
 
@@ -194,7 +196,7 @@ class StyleImageEntry(Section):
     """One of the images that make up a style."""
 
     path: FilePath = Field(description="The image file.")
-    weight: Positive = Field(default=1.0, description="Its share, relative to the other images.")
+    weight: Positive = Field(default=1.0, description="Its weight, relative to the other images.")
 
 
 StyleImageOrPath = Annotated[
@@ -206,7 +208,7 @@ RecipeOrName = Annotated[
 
 
 class StyleEntry(Section):
-    """A style: one image or several, and how to paint with them."""
+    """A style: one image or several, and the recipe to paint with."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["images"]}]}
@@ -214,18 +216,18 @@ class StyleEntry(Section):
 
     image: FilePath | None = Field(default=None, description="The image to paint in the style of.")
     images: NotEmpty[tuple[StyleImageOrPath, ...]] | None = Field(
-        default=None, description="Several images to mix, instead of one."
+        default=None, description="Several images to blend, instead of one."
     )
     recipe: RecipeOrName = Field(
         default_factory=RecipeChoice, description="A recipe's name, or its name and fields."
     )
     overrides: OrEmpty[RecipeOverrides] = Field(
-        default_factory=RecipeOverrides, description="What differs from the recipe."
+        default_factory=RecipeOverrides, description="Values that replace those of the recipe."
     )
 
 
 class ConfigFile(Section):
-    """Configuration of styled. Relative paths start at the folder of this file."""
+    """Configuration of styled. Relative paths are relative to the folder of this file."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", defer_build=True, title="styled configuration"
@@ -237,7 +239,7 @@ class ConfigFile(Section):
     outbox: FilePath = Field(default=Path("outbox"), description="Folder that results appear in.")
     rejected: FilePath = Field(
         default=Path("rejected"),
-        description="Folder for inputs that cannot be done, and the reasons.",
+        description="Folder for inputs that cannot be painted, and the reasons.",
     )
     archive: FilePath = Field(
         default=Path("archive"), description="Folder for the originals of finished jobs."
@@ -246,7 +248,7 @@ class ConfigFile(Section):
         default=Path("state"), description="Folder for the journal, checkpoints and previews."
     )
     default_style: str | None = Field(
-        default=None, description="Style of photos that lie in no style's folder."
+        default=None, description="Style of photos that are not in the folder of a style."
     )
     styles: OrEmpty[dict[FolderName, StyleEntry]] = Field(
         default_factory=dict, description="The styles; each has a folder in the inbox."
@@ -256,17 +258,18 @@ class ConfigFile(Section):
         description="Further inbox folders, each with the styles that its photos are painted in.",
     )
     engine: OrEmpty[EngineConfig] = Field(
-        default_factory=EngineConfig, description="What the pictures are computed with."
+        default_factory=EngineConfig,
+        description="Device, precision, weights and resources of the computation.",
     )
     intake: OrEmpty[IntakeConfig] = Field(
         default_factory=IntakeConfig, description="How the inbox is watched."
     )
     queue: OrEmpty[QueueConfig] = Field(
-        default_factory=QueueConfig, description="How jobs are worked through."
+        default_factory=QueueConfig, description="How jobs are processed and remembered."
     )
     output: OrEmpty[OutputConfig] = Field(
-        default_factory=OutputConfig, description="What results look like."
+        default_factory=OutputConfig, description="Format and properties of results."
     )
     metrics: OrEmpty[MetricsConfig] = Field(
-        default_factory=MetricsConfig, description="Where figures for Prometheus can be had."
+        default_factory=MetricsConfig, description="Where Prometheus metrics are published."
     )

@@ -1,7 +1,7 @@
-"""What is wrong with a configuration, as plain sentences, each with its place.
+"""Problems of a configuration: plain sentences, each with a key path.
 
-pydantic says what is wrong in a programmer's words and stops at nothing; this module
-translates. A problem is found at a key path such as `("styles", "sea", "images", 0)`.
+pydantic's messages are written for programmers; this module converts its errors to messages for
+users. A key path is a tuple such as `("styles", "sea", "images", 0)`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from styled.config.wording import choice_of, expected_got, hint, nearest, quoted
+from styled.config.messages import choice_of, expected_got, hint, nearest, quoted
 
 KeyPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
-EXPECTED = {
+EXPECTED_BY_TYPE = {
     "bool_type": "true or false",
     "model_type": "a mapping of keys to values",
     "dict_type": "a mapping of keys to values",
@@ -31,35 +31,35 @@ EXPECTED = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and the key path at which it is."""
+    """One problem of a configuration, and the key path where it is."""
 
     path: KeyPath
     message: str
-    line: int | None = None  # where it is not that of the path
+    line: int | None = None  # set only if it is not the line of the path
 
 
 def validate(model: type[Model], data: object) -> tuple[Model | None, list[Problem]]:
-    """Return the model made of the data, or None and everything that is wrong with the data."""
+    """Return the validated model, or None and all problems of the data."""
     try:
         return model.model_validate(data), []
     except ValidationError as error:
-        return None, [_translated(details, model) for details in error.errors(include_url=False)]
+        return None, [_to_problem(details, model) for details in error.errors(include_url=False)]
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a key path in one piece: `styles.sea.images.0`; odd keys appear in quotes."""
-    return ".".join(map(_as_step, path))
+    """Format a key path as `styles.sea.images.0`; keys with special characters are quoted."""
+    return ".".join(map(_format_key, path))
 
 
-def _as_step(key: str | int) -> str:
+def _format_key(key: str | int) -> str:
     if isinstance(key, int) or (key.isprintable() and re.fullmatch(r"[^\s.:\"]+", key)):
         return str(key)
     return quoted(key)
 
 
-def _translated(details: ErrorDetails, model: type[BaseModel]) -> Problem:
-    """Turn one of pydantic's errors into a problem."""
-    # pydantic marks an error in the key itself, not in its value, by a last step "[key]"
+def _to_problem(details: ErrorDetails, model: type[BaseModel]) -> Problem:
+    """Convert one of pydantic's errors to a problem."""
+    # pydantic marks an error in a key, rather than in its value, with a last step "[key]".
     path = tuple(step for step in details["loc"] if step != "[key]")
     value = details["input"]
     context = details.get("ctx", {})
@@ -76,13 +76,13 @@ def _translated(details: ErrorDetails, model: type[BaseModel]) -> Problem:
             message = expected_got("text", value)
             message += "; put it in quotes" if isinstance(value, bool | int | float | date) else ""
         case "literal_error":
-            found = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
-            choices = [word or number for word, number in found]
-            near = nearest(str(value), choices) if isinstance(value, str) else None
+            matches = re.findall(r"'([^']*)'|(\d+)", str(context["expected"]))
+            choices = [word or number for word, number in matches]
+            suggestion = nearest(str(value), choices) if isinstance(value, str) else None
             message = expected_got(choice_of(choices), value)
-            message += f'; did you mean "{near}"?' if near else ""
-        case kind if kind in EXPECTED:
-            message = expected_got(EXPECTED[kind], value)
+            message += f'; did you mean "{suggestion}"?' if suggestion else ""
+        case kind if kind in EXPECTED_BY_TYPE:
+            message = expected_got(EXPECTED_BY_TYPE[kind], value)
         case _:
             message = details["msg"]
     return Problem(path, message)
@@ -91,18 +91,19 @@ def _translated(details: ErrorDetails, model: type[BaseModel]) -> Problem:
 def keys_below(model: type[BaseModel], path: KeyPath) -> list[str]:
     """Return the keys that the model allows in the mapping at the path.
 
-    The model's JSON Schema has the answer in one form for fields, mappings and lists.
+    They are taken from the model's JSON Schema, which describes fields, mappings and lists in the
+    same way.
     """
     schema = _schema(model)
-    here: list[Mapping[str, object]] = list(_alternatives(schema, schema))
+    schemas: list[Mapping[str, object]] = list(_alternatives(schema, schema))
     for step in path:
-        here = [
+        schemas = [
             alternative
-            for parent in here
+            for parent in schemas
             for child in _children(parent, step)
             for alternative in _alternatives(child, schema)
         ]
-    return [key for schema_here in here for key in _mapping(schema_here.get("properties"))]
+    return [key for subschema in schemas for key in _mapping(subschema.get("properties"))]
 
 
 @cache
@@ -111,7 +112,7 @@ def _schema(model: type[BaseModel]) -> Mapping[str, object]:
 
 
 def _alternatives(schema: object, root: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
-    """Yield what a schema comes down to once references and alternatives are followed."""
+    """Yield a schema and all schemas that its `$ref` and `anyOf` lead to."""
     node = _mapping(schema)
     if isinstance(reference := node.get("$ref"), str):
         definitions = _mapping(root.get("$defs"))

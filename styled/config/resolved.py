@@ -1,4 +1,4 @@
-"""The configuration as the rest of styled sees it: absolute paths and whole recipes."""
+"""The configuration as the rest of styled uses it: absolute paths and complete recipes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StyleImage:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What to paint with, and how."""
+    """The images of a style and the recipe to paint with."""
 
     images: tuple[StyleImage, ...]
     recipe: Recipe
@@ -37,35 +37,40 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A valid configuration. All paths are absolute, but symbolic links in them stay."""
+    """A valid configuration. Paths are absolute, but symbolic links in them are not resolved."""
 
-    base: Path  # the folder that relative paths in the file start at
-    path: Path | None  # the file as it was named; None: built-in defaults
-    # where things are
+    base: Path  # the folder that relative paths in the file refer to
+    path: Path | None  # the file, as given by the caller; None: built-in defaults
+    # folders
     inbox: Path
     outbox: Path
     rejected: Path
     archive: Path
     state: Path
-    # what to paint
+    # styles
     default_style: str | None
     styles: Mapping[str, Style]
     folders: Mapping[str, tuple[str, ...]]  # inbox folder -> names of styles
-    # how to work
+    # behaviour
     engine: EngineConfig
     intake: IntakeConfig
     queue: QueueConfig
     output: OutputConfig
     metrics: MetricsConfig
 
+    @property
+    def inbox_folders(self) -> tuple[str, ...]:
+        """Names of the inbox folders that determine the styles of their photos."""
+        return (*self.styles, *self.folders)
+
 
 def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
-    """Return the configuration that a file without problems stands for.
+    """Build the configuration from a validated file.
 
     Args:
         file: The validated content of the file.
-        base: The absolute folder that its relative paths start at.
-        path: The file itself, if there is one.
+        base: The absolute folder that relative paths in the file refer to.
+        path: The path of the file, if there is one.
     """
     engine = file.engine
     if isinstance(engine.weights, Path):

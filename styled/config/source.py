@@ -1,9 +1,8 @@
-"""YAML text becomes data, and a note of the line on which each key stands.
+"""Parse YAML text to data, and record the line of each key.
 
-The values are those of `yaml.safe_load`, with one exception: `1e-2` is a number, as YAML
-1.2 and every reader take it, where YAML 1.1 insists on `1.0e-2`. What safe_load lets
-pass, this reader reports: keys given twice, keys that are not text, and files made to
-exhaust whoever reads them.
+The values are those of `yaml.safe_load`, with one exception: `1e-2` is a number, as in YAML 1.2;
+YAML 1.1 requires `1.0e-2`. In contrast to `safe_load`, the parser reports duplicate keys, keys
+that are not text, and files that would exhaust memory or time ("billion laughs").
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from styled.config.problems import KeyPath, Problem, dotted
 from styled.errors import ConfigError
 
-LARGEST_FILE_BYTES = 1024 * 1024
-MOST_NODES = 20_000  # values, lists and mappings, with every alias written out
-DEEPEST_NESTING = 40
+MAX_FILE_BYTES = 1024 * 1024
+MAX_NODES = 20_000  # values, lists and mappings, with all aliases expanded
+MAX_DEPTH = 40
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
 TEXT_TAG = "tag:yaml.org,2002:str"
@@ -32,25 +31,25 @@ FLOAT_TAG = "tag:yaml.org,2002:float"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The data of a YAML text, the line of each key path, and what is wrong with its keys."""
+    """The data of a YAML text, the line of each key path, and the problems of its keys."""
 
     data: object
     lines: Mapping[KeyPath, int]
     problems: tuple[Problem, ...]
 
     def known_part(self, path: KeyPath) -> KeyPath:
-        """Return as much of the path, from its start, as stands in the text."""
+        """Return the longest prefix of the path that exists in the text."""
         while path and path not in self.lines:
             path = path[:-1]
         return path
 
 
 class SourceError(Exception):
-    """The text cannot be read as YAML at all.
+    """The text is not valid YAML.
 
     Attributes:
-        line: The line on which it fails, from 1, if that is known.
-        message: Why, in a few words.
+        line: The line of the error, counted from 1, if known.
+        message: A short reason.
     """
 
     def __init__(self, line: int | None, message: str) -> None:
@@ -63,13 +62,13 @@ def read_file(path: Path) -> str:
     """Return the text of a configuration file.
 
     Raises:
-        ConfigError: The file is missing, unreadable, too large, not a file, or not text.
+        ConfigError: The file is missing, unreadable, too large, not a regular file, or not text.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could block for ever
             raise ConfigError(f"{path}: is not a file")
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: there is no such file",
@@ -78,7 +77,7 @@ def read_file(path: Path) -> str:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > LARGEST_FILE_BYTES:
+    if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: is larger than 1 MiB, so it is hardly a configuration")
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -89,11 +88,11 @@ def read_file(path: Path) -> str:
 
 
 def parse(text: str) -> Source:
-    """Return the data of a YAML text and where its keys stand.
+    """Return the data of a YAML text and the lines of its keys.
 
     Raises:
-        SourceError: The text is not YAML, or it is larger than any configuration once its
-            aliases are written out.
+        SourceError: The text is not valid YAML, or it has too many values or levels once its
+            aliases are expanded.
     """
     try:
         loader = _Loader(text)
@@ -102,8 +101,9 @@ def parse(text: str) -> Source:
             return Source(None, {}, ())
         problems = tuple(_check_keys(root, (), set()))
         data = loader.construct_document(root)
-        # Construction has merged `<<` into its mappings, so merged keys have lines as well.
-        return Source(data, dict(_lines(root, ())), problems)
+        # `construct_document` has merged the `<<` keys into their mappings, so that merged keys
+        # have lines as well.
+        return Source(data, dict(_key_lines(root, ())), problems)
     except yaml.MarkedYAMLError as error:
         raise _as_source_error(error) from error
     except yaml.reader.ReaderError as error:
@@ -112,26 +112,26 @@ def parse(text: str) -> Source:
 
 
 def _as_source_error(error: yaml.MarkedYAMLError) -> SourceError:
-    """Return the error with where it was noticed and, if elsewhere, what had begun where."""
+    """Convert PyYAML's error: its location and, if on another line, the start of its context."""
     mark, start = error.problem_mark, error.context_mark
     message = f"not valid YAML: {error.problem or error.context}"
     if mark and start and mark.line != start.line and error.context:
         message += f" ({error.context}, which begins on line {start.line + 1})"
-    found = mark or start
-    return SourceError(found.line + 1 if found else None, message)
+    location = mark or start
+    return SourceError(location.line + 1 if location else None, message)
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that gives up early on texts made to take for ever."""
+    """A safe loader that limits the number of nodes and the depth, aliases included."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._nodes = 0
-        self._depths = [0]  # of the nodes being composed, outermost first
-        self._extents: dict[Node, tuple[int, int]] = {}  # of finished nodes: nodes and depth
+        self._depths = [0]  # depths of the nodes that are being composed, outermost first
+        self._extents: dict[Node, tuple[int, int]] = {}  # finished node -> (nodes in it, depth)
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        """Compose a node, adding up what it and its aliases amount to."""
+        """Compose a node and count the nodes in it; an alias counts as a copy of its anchor."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # stubs lack it
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
@@ -140,30 +140,30 @@ class _Loader(yaml.SafeLoader):
             nodes, depth = self._extents[node]
             self._nodes += nodes
         else:
-            before = self._nodes
+            nodes_before = self._nodes
             self._nodes += 1
             self._depths.append(0)
             self._check_extent(0, mark)
             node = super().compose_node(parent, index)
             depth = self._depths.pop() + 1
             if node is not None:
-                self._extents[node] = (self._nodes - before, depth)
+                self._extents[node] = (self._nodes - nodes_before, depth)
         self._depths[-1] = max(self._depths[-1], depth)
         self._check_extent(depth, mark)
         return node
 
     def _check_extent(self, depth: int, mark: yaml.Mark) -> None:
-        if self._nodes > MOST_NODES:
-            raise SourceError(mark.line + 1, f"holds more than {MOST_NODES} values")
-        if len(self._depths) + depth > DEEPEST_NESTING:
+        if self._nodes > MAX_NODES:
+            raise SourceError(mark.line + 1, f"holds more than {MAX_NODES} values")
+        if len(self._depths) + depth > MAX_DEPTH:
             raise SourceError(mark.line + 1, "is nested too deeply")
 
     def construct_object(self, node: Node, deep: bool = False) -> object:
-        """Construct a value; what only looks like a number or a date is an error with a line."""
+        """Construct a value; an invalid number or date raises a `SourceError` with its line."""
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
-            # PyYAML matches 2024-13-45 as a date and then leaves the failure to `datetime`.
+            # PyYAML's pattern matches 2024-13-45 as a date, and `datetime` then raises ValueError.
             kind = node.tag.rpartition(":")[2]
             message = f"cannot be read as {kind}: put it in quotes if it is text"
             raise SourceError(node.start_mark.line + 1, message) from error
@@ -175,8 +175,8 @@ _Loader.add_implicit_resolver(
 
 
 def _check_keys(node: Node, path: KeyPath, seen: set[Node]) -> Iterator[Problem]:
-    """Yield the keys that are given twice or are not text, and drop the latter."""
-    if node in seen:  # through another alias
+    """Yield problems for duplicate keys and for keys that are not text; remove the latter."""
+    if node in seen:  # reached through another alias
         return
     seen.add(node)
     if isinstance(node, SequenceNode):
@@ -189,7 +189,7 @@ def _check_keys(node: Node, path: KeyPath, seen: set[Node]) -> Iterator[Problem]
     for key, value in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, ScalarNode) or key.tag not in (TEXT_TAG, MERGE_TAG):
-            yield Problem(path, f"{_as_written(key)} is not text; put it in quotes", line)
+            yield Problem(path, f"{_describe_key(key)} is not text; put it in quotes", line)
             continue
         text_pairs.append((key, value))
         if key.value in first_lines:
@@ -201,17 +201,17 @@ def _check_keys(node: Node, path: KeyPath, seen: set[Node]) -> Iterator[Problem]
     node.value = text_pairs
 
 
-def _as_written(key: Node) -> str:
+def _describe_key(key: Node) -> str:
     return f"the key {dotted((key.value,))}" if isinstance(key, ScalarNode) else "a key"
 
 
-def _lines(node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+def _key_lines(node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     """Yield each key path below a node, with the line of its key or list item."""
     if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
             yield (*path, index), item.start_mark.line + 1
-            yield from _lines(item, (*path, index))
+            yield from _key_lines(item, (*path, index))
     elif isinstance(node, MappingNode):
         for key, value in node.value:
             yield (*path, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*path, key.value))
+            yield from _key_lines(value, (*path, key.value))

@@ -1,8 +1,8 @@
-"""The kinds of values that a configuration holds, each of which can say what it expects.
+"""Types of configuration values, with validators that say what they expect.
 
-They are used inside `Annotated`: `Annotated[int, Number(ge=1)]` is a whole number from 1
-up, and anything else is refused with "expected a whole number >= 1". Numbers are
-strict: YAML has types of its own, so `"5"` in quotes is text and `true` is not 1.
+They are used inside `Annotated`: `Annotated[int, Number(ge=1)]` is a whole number from 1 up, and
+other values are rejected with "expected a whole number >= 1". Numbers are validated strictly,
+because YAML has its own types: `"5"` in quotes is text, and `true` is not 1.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from styled.config.wording import expected, quoted, refused
+from styled.config.messages import expected, quoted, refused
 
 GALLERY_NAMES = ("gallery.html", "gallery_files")
-LONGEST_NAME_BYTES = 100  # leaves room for suffixes below the file systems' 255
-SMALLEST_MEMORY_BYTES = 100_000_000  # the network alone takes most of this
-MOST_THREADS = 1024
+MAX_NAME_BYTES = 100  # file systems allow 255; the remainder is for suffixes
+MIN_MEMORY_BYTES = 100_000_000  # the network takes most of this
+MAX_THREADS = 1024
 UNIT_BYTES = {
     "B": 1,
     **{f"{letter}B": 1000**n for n, letter in enumerate("KMGT", start=1)},
     **{f"{letter}IB": 1024**n for n, letter in enumerate("KMGT", start=1)},
 }
-NO_NAME_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control, lone surrogates, line separators
+FORBIDDEN_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control, lone surrogates, line separators
 WEIGHTS_SUFFIXES = (".pth", ".safetensors")
 
 BuiltInWeights = Literal["imagenet", "untrained"]
 
 
 class Section(BaseModel):
-    """A mapping whose keys are all known; they can't be changed afterwards.
+    """Base class of models: immutable, and unknown keys are errors.
 
-    It is made ready when first used, together with all that is in it: one by one, while they are
-    imported, takes most of the time that a short command has.
+    `defer_build`: the validators of a model and its fields are built together at the first use.
+    Building them one by one at import would take most of the run time of a short command.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -56,7 +56,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Metadata that replaces whatever the value's own checks say by one sentence."""
+    """Metadata that replaces the messages of the type's own validators by one sentence."""
 
     what: str
 
@@ -64,20 +64,20 @@ class Expected:
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Wrap the schema of the annotated type."""
-        return _worded(handler(source), self.what)
+        return _with_message(handler(source), self.what)
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyAsDefault:
-    """Metadata that reads a key without a value as an empty mapping.
+    """Metadata that treats a key without a value as an empty mapping.
 
-    That is what remains of a section when every line below its name is commented out.
+    A section whose lines are all commented out has no value.
     """
 
     def __get_pydantic_core_schema__(
         self, source: type[object], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Put the reading before the annotated type's own schema."""
+        """Convert None to `{}` before the schema of the annotated type."""
         empty = BeforeValidator(
             lambda value: {} if value is None else value, json_schema_input_type=source | None
         )
@@ -86,7 +86,7 @@ class EmptyAsDefault:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Metadata for `int` and `float`: a finite number within bounds, and nothing else."""
+    """Metadata for `int` and `float`: only finite numbers within bounds are valid."""
 
     ge: int | None = None
     gt: int | None = None
@@ -96,16 +96,16 @@ class Number:
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Build the schema of a whole number for `int`, of a finite one for `float`."""
+        """Build the schema: a whole number for `int`, a finite number for `float`."""
         if source is int:
-            whole = core_schema.int_schema(
+            int_schema = core_schema.int_schema(
                 strict=True, ge=self.ge, gt=self.gt, le=self.le, lt=self.lt
             )
-            return _worded(whole, f"a whole number {self._bounds()}")
-        finite = core_schema.float_schema(
+            return _with_message(int_schema, f"a whole number {self._bounds()}")
+        float_schema = core_schema.float_schema(
             strict=True, allow_inf_nan=False, ge=self.ge, gt=self.gt, le=self.le, lt=self.lt
         )
-        return _worded(finite, f"a number {self._bounds()}")
+        return _with_message(float_schema, f"a number {self._bounds()}")
 
     def _bounds(self) -> str:
         if self.ge is not None and self.le is not None:
@@ -116,7 +116,7 @@ class Number:
         )
 
 
-def _worded(schema: CoreSchema, what: str) -> CoreSchema:
+def _with_message(schema: CoreSchema, what: str) -> CoreSchema:
     def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
         try:
             return handler(value)
@@ -153,7 +153,7 @@ def _parse_weights(value: object) -> BuiltInWeights | Path:
 
 
 def _parse_memory(value: object) -> int | Literal["auto"]:
-    """Return a size in bytes: GB counts in thousands, GiB in 1024s, as their standards say."""
+    """Return a size in bytes; 1 GB is 1000**3 bytes and 1 GiB is 1024**3 bytes."""
     if value == "auto":
         return "auto"
     size: float = 0
@@ -163,7 +163,7 @@ def _parse_memory(value: object) -> int | Literal["auto"]:
         size = float(match[1]) * UNIT_BYTES.get(match[2], 0)
     elif isinstance(value, int) and not isinstance(value, bool):
         size = value
-    if not SMALLEST_MEMORY_BYTES <= size < 2**63:
+    if not MIN_MEMORY_BYTES <= size < 2**63:
         raise expected("auto, or a size from 100MB up such as 4GB or 6GiB")
     return int(size)
 
@@ -171,9 +171,9 @@ def _parse_memory(value: object) -> int | Literal["auto"]:
 def _parse_threads(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_THREADS:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_THREADS:
         return value
-    raise expected(f"auto, or a whole number from 1 to {MOST_THREADS}")
+    raise expected(f"auto, or a whole number from 1 to {MAX_THREADS}")
 
 
 def _check_device(value: object) -> str:
@@ -183,17 +183,17 @@ def _check_device(value: object) -> str:
 
 
 def _check_folder_name(name: str) -> str:
-    """Refuse what would not be, on every file system in sight, the plain name of one folder."""
+    """Check that the name is a valid name of a single folder on all common file systems."""
     if not name:
         raise refused("the name is empty, but a folder takes this name")
-    if "/" in name or any(unicodedata.category(letter) in NO_NAME_CATEGORIES for letter in name):
+    if "/" in name or any(unicodedata.category(letter) in FORBIDDEN_CATEGORIES for letter in name):
         raise refused("a folder takes this name: it cannot hold a slash or a control character")
     if name.startswith("."):
         raise refused("a folder takes this name: it cannot begin with a dot")
     if name in GALLERY_NAMES:
         raise refused("this name is the gallery's, in the outbox: choose another")
-    if len(name.encode()) > LONGEST_NAME_BYTES:
-        raise refused(f"the name is longer than {LONGEST_NAME_BYTES} bytes")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise refused(f"the name is longer than {MAX_NAME_BYTES} bytes")
     return name
 
 
@@ -206,7 +206,8 @@ def _check_pattern(pattern: str) -> str:
 
 
 def _check_not_empty(value: object) -> object:
-    # Not `min_length`: pydantic counts what is valid, so a list of one wrong item is "too short".
+    # `min_length` does not work here: pydantic counts only valid items, so that a list with a
+    # single invalid item would be reported as too short.
     if value in ([], ()):
         raise refused("the list is empty; it needs at least one entry")
     return value
@@ -230,7 +231,7 @@ Threads = Annotated[
     Literal["auto"] | int,
     PlainValidator(
         _parse_threads,
-        json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_THREADS)],
+        json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_THREADS)],
     ),
 ]
 Flag = Annotated[bool, Field(strict=True)]

@@ -1,1 +1,1 @@
-"""From a result to files that others may rely on."""
+"""Publishes results, sidecars, originals and the gallery as complete files."""

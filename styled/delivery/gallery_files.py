@@ -1,7 +1,7 @@
-"""The gallery's files: the page, its data pages, its small pictures, and a lock.
+"""The gallery's files: the page, its data pages, its thumbnails, and a lock.
 
-They lie in a folder that others may write to. So nothing is read that could block, nothing is
-written through a link, and nothing is deleted that does not have the very name of one of ours.
+Other programs may write to the same folder. So only regular files are read, nothing is written
+through a symbolic link, and only files with exactly the names that the gallery uses are deleted.
 """
 
 from __future__ import annotations
@@ -11,46 +11,54 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from styled import photos
 from styled.atomic import atomic_write, make_folder, resource_errors
+from styled.delivery.gallery_records import GalleryRecord
 from styled.delivery.page import page_file, records_in
-from styled.delivery.records import Record
 from styled.errors import InputRejected, ResourceUnavailable
-from styled.ownership import give_to_owner_of
+from styled.mounts import Mounts
+from styled.ownership import chown_to_owner_of
 
 PAGE, FILES = "gallery.html", "gallery_files"
 
-_OURS = b'<meta name="generator" content="styled">'
+_GENERATOR_TAG = b'<meta name="generator" content="styled">'
 _DATA_PAGE = re.compile(r"[0-9]{6}\.js")
-_SMALL_PICTURE = re.compile(r"([0-9A-Za-z_-]{1,64})-(before|after)\.webp")
-_LARGEST_BYTES = 1 << 26
+_THUMBNAIL = re.compile(r"([0-9A-Za-z_-]{1,64})-(before|after)\.webp")
+_MAX_BYTES = 1 << 26
 
 
 class GalleryFiles:
     """The files of one gallery.
 
     Attributes:
-        page: The HTML.
+        page: Path of the HTML.
     """
 
-    def __init__(self, outbox: Path, require_mounted: Callable[[Path], None]) -> None:
-        """Find them in `outbox`, as long as `require_mounted` does not object."""
+    def __init__(self, outbox: Path, mounts: Mounts | None) -> None:
+        """Keep them in `outbox`, as long as `mounts` says that it is mounted."""
         self.page = outbox / PAGE
         self._outbox = outbox
         self._files = outbox / FILES
-        self._require_mounted = require_mounted
+        self._mounts = mounts
+
+    def _require_mounted(self) -> None:
+        if self._mounts is not None:
+            self._mounts.require_mounted(self._outbox)
 
     @contextmanager
     def locked(self, *, wait: bool) -> Iterator[None]:
-        """Have them for this process alone: `styled gallery` may run beside the daemon.
+        """Lock the gallery for this process: `styled gallery` may run beside the daemon.
+
+        Args:
+            wait: Wait for the lock instead of raising.
 
         Raises:
-            ResourceUnavailable: another process has them, and may for long; or the outbox is
-                full, read-only or gone.
+            ResourceUnavailable: another process holds the lock, perhaps for long; or the outbox
+                is full, read-only or gone.
         """
         path = self._folder() / ".lock"
         flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -59,12 +67,12 @@ class GalleryFiles:
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise _not_ours(path)
-                give_to_owner_of(path.parent, descriptor)
+                chown_to_owner_of(path.parent, descriptor)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else _AT_ONCE)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else _LOCK_NOWAIT)
                 except BlockingIOError:
                     raise ResourceUnavailable(
-                        f"{self.page} is being made anew by another process",
+                        f"{self.page} is being rebuilt by another process",
                         "work goes on by itself once that is done",
                     ) from None
                 yield
@@ -77,12 +85,12 @@ class GalleryFiles:
         """Return the page, None if there is none.
 
         Raises:
-            ResourceUnavailable: somebody else's file has its name.
+            ResourceUnavailable: a file of another program has its name.
         """
         data = read_regular(self.page)
         if data is None and not os.path.lexists(self.page):
             return None
-        if data is None or _OURS not in data:
+        if data is None or _GENERATOR_TAG not in data:
             raise _not_ours(self.page)
         return data
 
@@ -92,23 +100,23 @@ class GalleryFiles:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        self._require_mounted(self._outbox)
+        self._require_mounted()
         atomic_write(self.page, data)
 
     def identity(self) -> tuple[int, int] | None:
-        """Return what differs once somebody has written the page anew."""
+        """Return inode and mtime_ns of the page, by which a rewrite is detected."""
         try:
-            facts = self.page.lstat()
+            info = self.page.lstat()
         except OSError:
             return None
-        return facts.st_ino, facts.st_mtime_ns
+        return info.st_ino, info.st_mtime_ns
 
     # Data pages
 
-    def read_page(self, number: int) -> list[Record] | None:
-        """Return the records of a data page, None if there is none that can be read."""
+    def read_page(self, number: int) -> list[GalleryRecord] | None:
+        """Return the records of a data page, None if it does not exist or can't be read."""
         if not os.path.lexists(self._files / "pages"):
-            with suppress(OSError):  # a process died while it replaced them
+            with suppress(OSError):  # a process has died in `replace_pages`
                 (self._files / "pages.new").rename(self._files / "pages")
         data = read_regular(self._files / "pages" / f"{number:06}.js")
         try:
@@ -116,7 +124,9 @@ class GalleryFiles:
         except ValueError:
             return None
 
-    def write_page(self, number: int, records: Sequence[Record], folder: str = "pages") -> None:
+    def write_page(
+        self, number: int, records: Sequence[GalleryRecord], folder: str = "pages"
+    ) -> None:
         """Write a data page.
 
         Raises:
@@ -125,12 +135,12 @@ class GalleryFiles:
         atomic_write(self._folder(folder) / f"{number:06}.js", page_file(number, records))
 
     def clear_new_pages(self) -> None:
-        """Begin with data pages that are to replace all others; write them to `pages.new`."""
+        """Make `pages.new` an empty folder, for data pages that will replace all others."""
         shutil.rmtree(self._folder("pages.new"), ignore_errors=True)
         self._folder("pages.new")
 
     def replace_pages(self) -> None:
-        """Have the new data pages in place of the others.
+        """Replace all data pages by those in `pages.new`.
 
         Raises:
             ResourceUnavailable: the outbox is read-only or gone.
@@ -140,43 +150,44 @@ class GalleryFiles:
             shutil.rmtree(old)
             new.rename(old)
 
-    # Small pictures
+    # Thumbnails
 
     def thumb(self, job_id: str, which: str) -> Path:
-        """Return where a small picture is, `before` or `after`."""
+        """Return the path of a thumbnail; `which` is `before` or `after`."""
         return self._files / "thumbs" / job_id[:2] / f"{job_id}-{which}.webp"
 
     def has(self, thumb: Path) -> bool:
-        """Tell whether there is a small picture."""
+        """Return whether a thumbnail exists."""
         return thumb.is_file() and not thumb.is_symlink()
 
     def write_thumb(self, thumb: Path, data: bytes) -> None:
-        """Write a small picture.
+        """Write a thumbnail.
 
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
         atomic_write(self._folder("thumbs", thumb.parent.name) / thumb.name, data)
 
-    def forget_thumbs(self, keep: set[str], before: float) -> None:
-        """Delete the small pictures of all jobs but those with the ids in `keep`.
+    def delete_thumbs(self, keep: set[str], before: float) -> None:
+        """Delete the thumbnails of all jobs except those with the ids in `keep`.
 
-        What was written after `before`, Unix time, belongs to a result that is being published.
+        Files modified after `before` (Unix time) stay: they belong to results that are being
+        published.
         """
         for folder in _folders_in(self._folder("thumbs")):
             for path in folder.iterdir():
-                match = _SMALL_PICTURE.fullmatch(path.name)
+                match = _THUMBNAIL.fullmatch(path.name)
                 with suppress(FileNotFoundError):
                     if match and match[1] not in keep and path.lstat().st_mtime < before:
                         path.unlink()
 
-    # All of them
+    # All files
 
-    def give_to(self, uid: int, gid: int) -> None:
-        """Have all files of the gallery belong to somebody: to the daemon's user, say.
+    def chown(self, uid: int, gid: int) -> None:
+        """Change the owner of all files of the gallery, for instance to the daemon's user.
 
         Raises:
-            OSError: it is not for this process to decide.
+            OSError: this process lacks the permission.
         """
         os.chown(self.page, uid, gid, follow_symlinks=False)
         for folder, folders, names in os.walk(self._files):
@@ -184,12 +195,12 @@ class GalleryFiles:
                 os.chown(Path(folder, name), uid, gid, follow_symlinks=False)
 
     def _folder(self, *names: str) -> Path:
-        """Make a folder of the gallery, and be sure that it is one and no link.
+        """Make a folder of the gallery, and check that no part of its path is a link.
 
         Raises:
-            ResourceUnavailable: it is not, or can't be made.
+            ResourceUnavailable: a part is a link, or the folder can't be made.
         """
-        self._require_mounted(self._outbox)
+        self._require_mounted()
         folder = self._files
         for name in ("", *names):
             folder = folder / name
@@ -199,13 +210,13 @@ class GalleryFiles:
         return folder
 
 
-_AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_LOCK_NOWAIT = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 def read_regular(path: Path) -> bytes | None:
-    """Return the bytes of a regular file, None where there is none or it is too large."""
+    """Return the bytes of a regular file, None if there is none or it is too large."""
     try:
-        return photos.read_bytes(path, limit_bytes=_LARGEST_BYTES)
+        return photos.read_bytes(path, limit_bytes=_MAX_BYTES)
     except (FileNotFoundError, InputRejected, ResourceUnavailable):
         return None
 

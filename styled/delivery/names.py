@@ -1,4 +1,4 @@
-"""Names for what is delivered: free ones, and never too long."""
+"""Chooses file and folder names that are free and not too long for the file system."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 LONGEST_NAME_BYTES = 255
-"""What ext4, XFS, Btrfs, NTFS and APFS allow, the last two in other units but no less."""
+"""The limit of ext4, XFS and Btrfs. NTFS and APFS use other units but allow no less."""
 
 LONGEST_EXTENSION_BYTES = 32
-"""What follows the last dot of a name counts as its extension up to here."""
+"""What follows the last dot of a name is its extension only up to this length."""
 
 
 def candidates(name: str, suffix: str = "") -> Iterator[str]:
     """Yield `photo.jpg`, `photo-2.jpg`, `photo-3.jpg`, ... without end.
 
     Args:
-        name: What would be best.
-        suffix: Something like `.json` that must still fit behind every name.
+        name: The preferred name.
+        suffix: For instance `.json`; every name is short enough to append it.
     """
     stem, extension = os.path.splitext(name)
     if len(os.fsencode(extension)) > LONGEST_EXTENSION_BYTES:
-        stem, extension = name, ""  # or nothing could be cut to make room for a number
+        stem, extension = name, ""  # the extension is never cut, so it must be short
     number = 1
     while True:
         tail = extension if number == 1 else f"-{number}{extension}"
@@ -31,20 +31,20 @@ def candidates(name: str, suffix: str = "") -> Iterator[str]:
 
 
 def shortened(stem: str, longest_bytes: int) -> str:
-    """Cut a name to so many bytes, between characters."""
+    """Return a name cut between characters to at most `longest_bytes`."""
     while len(os.fsencode(stem)) > longest_bytes:
         stem = stem[:-1]
     return stem
 
 
-def free_place(folder: Path, name: str, *, sidecar: bool, reserved: Container[Path] = ()) -> Path:
-    """Return a path in `folder` that nothing has yet, nor its sidecar's.
+def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[Path] = ()) -> Path:
+    """Return a path in `folder` that does not exist; with `sidecar`, neither does its sidecar.
 
     Args:
         folder: May be missing.
-        name: What would be best.
+        name: The preferred name.
         sidecar: Whether there will be a sidecar beside it.
-        reserved: Paths that somebody is about to write.
+        reserved: Paths that are about to be written and count as taken.
     """
     suffix = ".json" if sidecar else ""
     for candidate in candidates(name, suffix):
@@ -57,15 +57,15 @@ def free_place(folder: Path, name: str, *, sidecar: bool, reserved: Container[Pa
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """Return a path in `parent` that is a folder or may become one."""
+    """Return a path in `parent` that is a folder or does not exist."""
     for candidate in candidates(name):
         path = parent / candidate
-        # In this order: another thread may make the folder between the two calls.
+        # `lexists` first: another thread may make the folder between the two calls.
         if not os.path.lexists(path) or os.path.isdir(path):
             return path
     raise AssertionError("candidates() never ends")
 
 
 def sidecar_of(path: Path) -> Path:
-    """Return where the sidecar of a result or a rejected input is."""
+    """Return the path of the sidecar of a result or a rejected input."""
     return path.with_name(f"{path.name}.json")

@@ -1,4 +1,4 @@
-"""Results into the outbox, originals into the archive, the hopeless into `rejected`."""
+"""Puts results into the outbox, originals into the archive, and rejected inputs into `rejected`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from styled.atomic import (
     sweep_temporaries,
     sync_folder,
 )
-from styled.delivery.names import candidates, free_folder, free_place, sidecar_of
+from styled.delivery.names import candidates, free_folder, sidecar_of, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
+from styled.mounts import Mounts
 from styled.sidecar import Sidecar, job_id_in
 
 _OWNER_FILE = "frames.json"
@@ -33,32 +34,37 @@ _FRAME = re.compile(r"[0-9]{5,}\.jpg")
 
 
 class Publisher:
-    """Puts files where others look for them. The daemon owns exactly one."""
+    """Publishes results, sidecars and originals. A daemon has exactly one publisher."""
 
     def __init__(
         self,
         outbox: Path,
         rejected: Path,
         archive: Path,
-        require_mounted: Callable[[Path], None] = lambda root: None,
+        mounts: Mounts | None = None,
     ) -> None:
-        """Publish below these folders, as long as `require_mounted` does not object.
-
-        It raises ResourceUnavailable for a folder whose disk is not mounted just now.
-        """
+        """Publish below these folders, as long as `mounts` says that they are mounted."""
         self.outbox = outbox
         self.rejected = rejected
         self.archive = archive
-        self._require_mounted = require_mounted
-        # Names that were chosen and are not taken yet: several threads publish at once.
+        self._mounts = mounts
+        # Names that are chosen but not yet written: several threads publish at the same time.
         self._reserved: set[Path] = set()
         self._reserving = threading.Lock()
 
-    def prepare(self, go_on: Callable[[], None] = lambda: None) -> int:
-        """Make the folders, sweep what a dead process left; return how many files were swept.
+    def _require_mounted(self, root: Path) -> None:
+        if self._mounts is not None:
+            self._mounts.require_mounted(root)
+
+    def prepare(self, on_progress: Callable[[], None] = lambda: None) -> int:
+        """Make the folders, and delete temporary files that a dead process has left.
 
         Args:
-            go_on: Called now and then, since it may take long; what it raises ends it.
+            on_progress: Called repeatedly, since this may take long; an exception it raises
+                aborts.
+
+        Returns:
+            Number of deleted files.
 
         Raises:
             ResourceUnavailable: a folder can't be made.
@@ -66,18 +72,18 @@ class Publisher:
         roots = (self.outbox, self.rejected, self.archive)
         for root in roots:
             self._make_folder(root)
-            self._require_mounted(root)  # and which folder it is, now that it is there
-        return sum(sweep_temporaries(root, go_on) for root in roots)
+            self._require_mounted(root)  # records the mount of the folder just made
+        return sum(sweep_temporaries(root, on_progress) for root in roots)
 
-    def withdraw(self, path: Path, job_id: str, sha256: str | None) -> None:
-        """Take back the half of a publication: a result of this job without its sidecar.
+    def unpublish(self, path: Path, job_id: str, sha256: str | None) -> None:
+        """Delete an incomplete publication: a result of this job that has no sidecar.
 
         Raises:
             ResourceUnavailable: the disk is read-only or gone.
         """
-        is_half = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
-        if is_half and self.may_replace(path, job_id, sha256):
-            with self._one_folder(path):
+        is_partial = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
+        if is_partial and self.is_own_reservation(path, job_id, sha256):
+            with self._narrow_forbidden(path):
                 durable_delete(path)
         self._reserved.discard(path)
         if not os.path.lexists(sidecar_of(path)):
@@ -85,13 +91,17 @@ class Publisher:
             if frames is not None:
                 shutil.rmtree(frames, ignore_errors=True)
 
-    def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
-        """Return a free path below `root`, as near to `relative` as possible, and reserve it.
+    def free_path(self, root: Path, relative: str, *, sidecar: bool) -> Path:
+        """Return a free path below `root`, as close to `relative` as possible, and reserve it.
 
-        No other caller gets it before it has been published, moved to or withdrawn.
+        It is not returned again before it has been published, moved to or unpublished. If a file
+        has the name of a folder, the folder gets another name. If the path is too long,
+        sub-folders are left out.
 
-        Where a file has taken the name of a folder, the folder too gets another name. Where
-        all of it is longer than a path may be, sub-folders are left out.
+        Args:
+            root: The outbox, `rejected` or the archive.
+            relative: The preferred path, relative to `root`.
+            sidecar: Whether the sidecar's path must be free too.
 
         Raises:
             ResourceUnavailable: its folder can't be made.
@@ -105,18 +115,18 @@ class Publisher:
         folder = _free_folder_below(root, folders)
         self._make_folder(folder)
         with self._reserving:
-            path = free_place(folder, name, sidecar=sidecar, reserved=self._reserved)
+            path = unused_path(folder, name, sidecar=sidecar, reserved=self._reserved)
             self._reserved.add(path)
         return path
 
     def require_writable(self, root: Path, relative: str) -> None:
-        """Do nothing if `relative` could be written below `root`: better asked before painting.
+        """Check before painting that `relative` can be written below `root`.
 
         Raises:
-            FolderNotWritable: the folder that it belongs in, or would be made in, may not be
-                written; of `root` itself and of its disk that says nothing.
+            FolderNotWritable: the sub-folder of `root` in which the file, or its folder, would
+                be made is not writable. `root` itself and read-only disks are not checked.
         """
-        existing = _existing(_free_folder_below(root, Path(relative).parts[:-1]))
+        existing = _nearest_existing(_free_folder_below(root, Path(relative).parts[:-1]))
         if existing != root and not is_writable(existing) and not _is_read_only(root):
             raise _not_writable(existing)
 
@@ -127,28 +137,28 @@ class Publisher:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
         self._make_folder(path.parent)
-        with self._one_folder(path):
+        with self._narrow_forbidden(path):
             atomic_write(path, data)
 
     def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
-        """Copy pictures of a painting's making beside its result, as `photo.frames/00050.jpg`.
+        """Copy intermediate images of a painting beside its result, as `photo.frames/00050.jpg`.
 
         Returns:
-            Their folder. What the same job has put there before is replaced.
+            Their folder. Frames that the same job has put there before are replaced.
 
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        folder = self._frames_of(result, job_id) or free_place(
+        folder = self._frames_of(result, job_id) or unused_path(
             result.parent, _frames_name(result), sidecar=False
         )
         self._make_folder(folder)
-        with self._one_folder(folder / _OWNER_FILE):
+        with self._narrow_forbidden(folder / _OWNER_FILE):
             self._write_frames(folder, job_id, frames)
         return folder
 
     def _write_frames(self, folder: Path, job_id: str, frames: Sequence[Path]) -> None:
-        # First of all it is noted whose they are, should this be broken off.
+        # The owner is recorded first, in case this is interrupted.
         atomic_write(folder / _OWNER_FILE, json.dumps({"job": {"id": job_id}}).encode() + b"\n")
         for frame in frames:
             atomic_write(folder / frame.name, frame.read_bytes())
@@ -158,12 +168,12 @@ class Publisher:
                 path.unlink(missing_ok=True)
 
     def _frames_of(self, result: Path, job_id: str) -> Path | None:
-        """Return the folder of frames that this job has made beside `result`, if there is one."""
+        """Return the folder of frames that this job has made beside `result`, None without one."""
         for name in candidates(_frames_name(result)):
             folder = result.parent / name
             if not os.path.lexists(folder):
                 return None
-            if _is_empty(folder):  # a process died just after making it
+            if _is_empty(folder):  # a process died right after making it
                 return folder
             if job_id_in(folder / _OWNER_FILE) == job_id:
                 return folder
@@ -176,77 +186,79 @@ class Publisher:
             ResourceUnavailable: the folder is full, read-only or gone.
         """
         self._make_folder(path.parent)
-        with self._one_folder(path):
+        with self._narrow_forbidden(path):
             atomic_write(sidecar_of(path), sidecar.to_json())
         self._reserved.discard(path)
 
     def is_published(self, path: Path, job_id: str) -> bool:
-        """Tell whether `path` is complete and made by this job.
+        """Return whether `path` is complete and was published by this job.
 
         Raises:
-            ResourceUnavailable: the outbox can't be looked into.
+            ResourceUnavailable: the outbox can't be read.
         """
         self._require_mounted(self.outbox)
         with resource_errors(path):
             return path.exists() and job_id_in(sidecar_of(path)) == job_id
 
     def has_sidecar(self, path: Path, job_id: str) -> bool:
-        """Tell whether this job's sidecar lies beside `path`."""
+        """Return whether the sidecar of `path` is that of this job."""
         return job_id_in(sidecar_of(path)) == job_id
 
-    def may_replace(self, path: Path, job_id: str, sha256: str | None) -> bool:
-        """Tell whether a name that this job once reserved is still its own to write.
+    def is_own_reservation(self, path: Path, job_id: str, sha256: str | None) -> bool:
+        """Return whether this job may write to a name that it has reserved before a crash.
 
-        After a crash it may hold the job's own half of a publication; anything else that
-        has taken the name meanwhile is never overwritten.
+        It may if the name is free or holds the result of this job's incomplete publication, with
+        the given SHA-256. Any other file that has taken the name is never overwritten.
         """
         sidecar = sidecar_of(path)
         if os.path.lexists(sidecar) and job_id_in(sidecar) != job_id:
             return False
         return not os.path.lexists(path) or (sha256 is not None and sha256 == sha256_of(path))
 
-    def place_for_original(
+    def path_for_original(
         self, root: Path, relative: str, source: Path, reserved: Path | None
     ) -> Path:
-        """Return where an original goes: the reserved place, unless a stranger has taken it.
+        """Return where an original goes: `reserved`, unless another file has taken that path.
 
-        An original that is no longer in the inbox is what lies in the reserved place: the
-        process died after it had moved it.
+        If the original is no longer in the inbox, the process died after moving it, so the file
+        at `reserved` is the original.
 
         Raises:
             ResourceUnavailable: its folder can't be made.
         """
         if reserved is not None and (
-            not os.path.lexists(reserved) or identity(source) is None or _same(reserved, source)
+            not os.path.lexists(reserved)
+            or identity(source) is None
+            or _have_same_content(reserved, source)
         ):
             return reserved
-        return self.place_for(root, relative, sidecar=root == self.rejected)
+        return self.free_path(root, relative, sidecar=root == self.rejected)
 
-    def take_original(
+    def move_original(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
-        """Put an input where it belongs now, and out of the inbox.
+        """Move or copy an input to its destinations, and remove it from the inbox.
 
         Args:
             source: In the inbox.
-            destinations: From `place_for_original`; may be none.
-            same_as: Size and mtime_ns of what was read. Another file under the same name
-                is a new input and is left alone.
+            destinations: From `path_for_original`; may be empty.
+            same_as: Size and mtime_ns of the file that was read. Another file under the same
+                name is a new input and is not touched.
             keep: Leave it in the inbox as well.
 
         Returns:
-            Whether the input was still there, and the same.
+            Whether the input still existed, unchanged.
 
         Raises:
-            InputStuck: it may not be moved out of the inbox.
-            FolderNotWritable: a destination's folder may not be written.
+            InputStuck: there is no permission to move it out of the inbox.
+            FolderNotWritable: a destination's folder is not writable.
             ResourceUnavailable: a destination is full, read-only, gone or taken meanwhile.
         """
-        was_taken = self._take(source, destinations, same_as=same_as, keep=keep)
+        was_moved = self._move_unchanged(source, destinations, same_as=same_as, keep=keep)
         self._reserved.difference_update(destinations)
-        return was_taken
+        return was_moved
 
-    def _take(
+    def _move_unchanged(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
         if identity(source) != same_as:
@@ -255,19 +267,19 @@ class Publisher:
             *others, last = [*destinations, None] if keep or not destinations else destinations
             for destination in others:
                 self._copy(source, destination, always_copy=keep)
-            if last is not None and not _is_there_already(source, last):
+            if last is not None and not _is_delivered(source, last):
                 self._make_folder(last.parent)
-                with self._one_folder(last):
+                with self._narrow_forbidden(last):
                     durable_move(source, last)
             elif not keep:
                 if last is not None:
-                    # The process that has put it there may have died before this.
+                    # The process that has moved it there may have died before the fsync.
                     with resource_errors(last):
                         sync_folder(last.parent)
                 _delete_input(source)
         except ResourceUnavailable:
             if identity(source) != same_as:
-                return False  # somebody took it away, or replaced it, at this very moment
+                return False  # it was removed or replaced at this moment
             raise
         return True
 
@@ -275,15 +287,18 @@ class Publisher:
         for root in (self.outbox, self.rejected, self.archive):
             if folder.is_relative_to(root):
                 self._require_mounted(root)
-        with self._one_folder(folder / "any"):
+        with self._narrow_forbidden(folder / "any"):
             make_folder(folder)
 
     @contextmanager
-    def _one_folder(self, path: Path) -> Iterator[None]:
-        """Blame the folder of `path` alone for what is forbidden, unless its root is to blame.
+    def _narrow_forbidden(self, path: Path) -> Iterator[None]:
+        """Turn `Forbidden` into `FolderNotWritable` if only a sub-folder is not writable.
+
+        If the root folder or its disk is not writable, `Forbidden` is raised unchanged: it
+        concerns all jobs.
 
         Raises:
-            FolderNotWritable: in place of `Forbidden`.
+            FolderNotWritable: the folder of `path`, below a root folder, is not writable.
         """
         try:
             yield
@@ -291,15 +306,15 @@ class Publisher:
             raise
         except Forbidden as error:
             for root in (self.outbox, self.rejected, self.archive):
-                existing = _existing(path.parent)
+                existing = _nearest_existing(path.parent)
                 if existing != root and existing.is_relative_to(root) and not _is_read_only(root):
                     raise _not_writable(existing) from error
             raise
 
     def _copy(self, source: Path, destination: Path | None, *, always_copy: bool) -> None:
-        if destination is not None and not _is_there_already(source, destination):
+        if destination is not None and not _is_delivered(source, destination):
             self._make_folder(destination.parent)
-            with self._one_folder(destination):
+            with self._narrow_forbidden(destination):
                 durable_copy(source, destination, always_copy=always_copy)
 
 
@@ -311,20 +326,20 @@ def _not_writable(folder: Path) -> FolderNotWritable:
 
 
 def _free_folder_below(root: Path, parts: Sequence[str]) -> Path:
-    """Return a folder that is there or may be made: a file in its way gives it another name."""
+    """Return the folder of these parts; a part whose name a file has gets another name."""
     folder = root
     for part in parts:
         folder = free_folder(folder, part)
     return folder
 
 
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
+def _nearest_existing(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists."""
     return next(one for one in (folder, *folder.parents) if one.is_dir())
 
 
 def _is_read_only(root: Path) -> bool:
-    """Tell whether the disk of a folder is mounted for reading alone."""
+    """Return whether the disk of a folder is mounted read-only."""
     return bool(os.statvfs(root).f_flag & os.ST_RDONLY)
 
 
@@ -346,23 +361,23 @@ def _frames_name(result: Path) -> str:
     return f"{result.stem}.frames"
 
 
-def _is_there_already(source: Path, destination: Path) -> bool:
-    """Tell whether an earlier attempt has put `source` at `destination`.
+def _is_delivered(source: Path, destination: Path) -> bool:
+    """Return whether an earlier attempt has put `source` at `destination`.
 
     Raises:
-        ResourceUnavailable: something else has taken that name since it was chosen. To
-            go on would lose either; the next attempt chooses another name.
+        ResourceUnavailable: another file has taken that name since it was chosen. Continuing
+            would lose one of the two; the next attempt chooses another name.
     """
     if not os.path.lexists(destination):
         return False
-    if not _same(source, destination):
+    if not _have_same_content(source, destination):
         raise ResourceUnavailable(
-            f"{destination} was taken by another file at this very moment",
+            f"{destination} was just taken by another file",
             "another name is chosen at the next attempt; work goes on by itself",
         )
     return True
 
 
-def _same(a: Path, b: Path) -> bool:
+def _have_same_content(a: Path, b: Path) -> bool:
     sha256 = sha256_of(a)
     return sha256 is not None and sha256 == sha256_of(b)

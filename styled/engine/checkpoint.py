@@ -1,8 +1,9 @@
-"""A snapshot of unfinished work, as bytes that can be trusted or are refused.
+"""Checkpoints of unfinished work, and their binary format.
 
 Layout: `MAGIC`, the length of the header (8 bytes, little-endian), the header (JSON), the bytes of
-all tensors in the order of the header, and the SHA-256 of all that. It is written and read piece
-by piece: a copy of the state in memory would be larger than all else that a large picture needs.
+all tensors in the order of the header, and the SHA-256 of everything before it. Checkpoints are
+written and read in pieces: a copy of the state in memory would be larger than everything else
+that a large picture needs.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """All that is needed to go on as if nothing had happened.
+    """The complete state of a run: resuming from it gives the same picture.
 
     Attributes:
-        scale: The scale being worked on, counted from one.
-        step: Steps done at it.
-        finished: Whether the scale has come to its end.
-        image: 1x3xHxW float32, where the optimiser stands.
+        scale: The current scale, counted from one.
+        step: Steps done at this scale.
+        finished: Whether the scale is finished.
+        image: 1x3xHxW float32, the optimiser's current image.
         best: 1x3xHxW float32, the image of the lowest loss at this scale.
         best_total: That loss.
         first_total: The first loss of this scale, against which an explosion is measured.
         milestone: The lowest loss ten steps ago, against which convergence is measured.
         optimizer: The optimiser's own state.
-        settings: What has become safer so far, as the fields of `guard.Settings`.
+        settings: The current settings, as the fields of `guard.RunSettings`.
         trace: Loss rows so far.
-        environment: What it was made on, as the fields of `environment.Environment`; empty:
-            nobody knows.
+        environment: Where it was made, as the fields of `environment.Environment`; empty:
+            unknown.
     """
 
     scale: int
@@ -63,10 +64,15 @@ class Checkpoint:
 
 
 def checkpoint_pieces(checkpoint: Checkpoint, fingerprint: str) -> Iterator[bytes]:
-    """Yield the snapshot, bound to the work that `fingerprint` names, in pieces.
+    """Yield the serialised checkpoint in pieces.
 
-    Each piece has at most `PIECE_BYTES`, except for the header. Nothing may change the
-    snapshot's tensors before the last piece has been taken.
+    Each piece has at most `PIECE_BYTES`, except for the header. The checkpoint's tensors must not
+    change before the last piece has been taken.
+
+    Args:
+        checkpoint: What to serialise.
+        fingerprint: Of the task, see `task_fingerprint`; the checkpoint can be loaded for
+            this task only.
     """
     digest = hashlib.sha256()
     for piece in _pieces(checkpoint, fingerprint):
@@ -77,9 +83,7 @@ def checkpoint_pieces(checkpoint: Checkpoint, fingerprint: str) -> Iterator[byte
 
 def _pieces(checkpoint: Checkpoint, fingerprint: str) -> Iterator[bytes]:
     tensors: list[Tensor] = []
-    body = {
-        part.name: _as_json(getattr(checkpoint, part.name), tensors) for part in fields(checkpoint)
-    }
+    body = {f.name: _as_json(getattr(checkpoint, f.name), tensors) for f in fields(checkpoint)}
     header = json.dumps({
         "format": FORMAT,
         "fingerprint": fingerprint,
@@ -88,25 +92,25 @@ def _pieces(checkpoint: Checkpoint, fingerprint: str) -> Iterator[bytes]:
     }).encode()  # fmt: skip
     yield MAGIC + len(header).to_bytes(_LENGTH_BYTES, "little") + header
     for tensor in tensors:
-        # As bytes first: NumPy has no bfloat16.
+        # Viewed as bytes, because NumPy has no bfloat16.
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         for start in range(0, flat.numel(), PIECE_BYTES):
             yield flat[start : start + PIECE_BYTES].numpy().tobytes()
 
 
 def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -> Checkpoint:
-    """Read a snapshot back, its tensors on `device`.
+    """Read a checkpoint.
 
     Args:
-        stream: What `checkpoint_pieces` has yielded, all of it; it must be seekable.
-        fingerprint: Of the work that is to be gone on with.
-        device: Where the engine works.
+        stream: All pieces of `checkpoint_pieces`, one after the other; seekable.
+        fingerprint: Of the task to resume.
+        device: Where the tensors go.
 
     Raises:
         ValueError: it is damaged, belongs to another picture, style, recipe or network, or
             has another format; the message says whether it is damaged.
     """
-    if not _is_whole(stream):
+    if not _is_intact(stream):
         raise ValueError("the checkpoint is damaged")
     stream.seek(0)
     if stream.read(len(MAGIC)) != MAGIC:
@@ -116,35 +120,37 @@ def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -
         raise ValueError(
             "the checkpoint belongs to other work or has the format of another version"
         )
-    tensors = [_read_tensor(stream, kind, shape, device) for kind, shape in header["tensors"]]
+    tensors = [_read_tensor(stream, dtype, shape, device) for dtype, shape in header["tensors"]]
     return Checkpoint(
         **{name: _from_json(value, tensors) for name, value in header["body"].items()}
     )
 
 
-def _read_tensor(stream: IO[bytes], dtype: str, shape: list[int], device: torch.device) -> Tensor:
-    kind = getattr(torch, dtype)
-    data = bytearray(stream.read(prod(shape) * kind.itemsize))
+def _read_tensor(
+    stream: IO[bytes], dtype_name: str, shape: list[int], device: torch.device
+) -> Tensor:
+    dtype = getattr(torch, dtype_name)
+    data = bytearray(stream.read(prod(shape) * dtype.itemsize))
     if not data:
-        return torch.empty(shape, dtype=kind, device=device)
-    return torch.frombuffer(data, dtype=kind).reshape(shape).to(device)
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.frombuffer(data, dtype=dtype).reshape(shape).to(device)
 
 
 def _as_json(value: Any, tensors: list[Tensor]) -> Any:
-    """Return a value with each tensor replaced by its place among all of them.
+    """Return a value with each tensor replaced by its index in `tensors`.
 
-    A tensor that stands in several places is kept once, and is one tensor again afterwards.
+    A tensor that is referenced more than once is stored once, and loaded as one tensor.
     """
     if isinstance(value, Tensor):
-        places = [place for place, known in enumerate(tensors) if known is value]
-        if not places:
+        indices = [index for index, tensor in enumerate(tensors) if tensor is value]
+        if not indices:
             tensors.append(value)
-            places = [len(tensors) - 1]
-        return {"tensor": places[0]}
+            indices = [len(tensors) - 1]
+        return {"tensor": indices[0]}
     if isinstance(value, Mapping):
-        return {"map": {key: _as_json(one, tensors) for key, one in value.items()}}
+        return {"map": {key: _as_json(item, tensors) for key, item in value.items()}}
     if isinstance(value, list | tuple):
-        return [_as_json(one, tensors) for one in value]
+        return [_as_json(item, tensors) for item in value]
     return value
 
 
@@ -152,39 +158,39 @@ def _from_json(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
-        return {key: _from_json(one, tensors) for key, one in value["map"].items()}
+        return {key: _from_json(item, tensors) for key, item in value["map"].items()}
     if isinstance(value, list):
-        return [_from_json(one, tensors) for one in value]
+        return [_from_json(item, tensors) for item in value]
     return value
 
 
-def _is_whole(stream: IO[bytes]) -> bool:
-    left = stream.seek(0, io.SEEK_END) - _DIGEST_BYTES
+def _is_intact(stream: IO[bytes]) -> bool:
+    remaining = stream.seek(0, io.SEEK_END) - _DIGEST_BYTES
     stream.seek(0)
     digest = hashlib.sha256()
-    while left > 0:
-        piece = stream.read(min(left, 1 << 20))
-        if not piece:
+    while remaining > 0:
+        data = stream.read(min(remaining, 1 << 20))
+        if not data:
             return False
-        digest.update(piece)
-        left -= len(piece)
-    return left == 0 and stream.read() == digest.digest()
+        digest.update(data)
+        remaining -= len(data)
+    return remaining == 0 and stream.read() == digest.digest()
 
 
 def task_fingerprint(task: PaintTask, weights_sha256: str) -> str:
-    """Return a digest of a task's work, to bind checkpoints to it.
+    """Return a digest that identifies a task's work, to bind checkpoints to it.
 
-    It says nothing of device, threads, precision or versions: a job may be resumed on others,
-    which is then put on record.
+    Device, threads, precision and versions are not part of it: a job may be resumed with other
+    ones, which is then recorded as a degradation.
     """
-    weighted = [part for style in task.styles for part in style]
-    return fingerprint_of(task.content, *weighted, task.recipe, weights_sha256)
+    images_and_weights = [part for style in task.styles for part in style]
+    return fingerprint_of(task.content, *images_and_weights, task.recipe, weights_sha256)
 
 
 def fingerprint_of(*parts: object) -> str:
-    """Return a digest of what a piece of work is made of: tensors, recipes, names.
+    """Return the hexadecimal SHA-256 of several values.
 
-    Tensors count by type, shape and values, dataclasses by their fields, anything else
+    Tensors are hashed by dtype, shape and values, dataclasses by their fields, anything else
     by its `repr`.
     """
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Which device and precision the engine runs in."""
+"""Selection of the device, and of the precision of convolutions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""What the drivers of NVIDIA, AMD and WSL create; torch itself counts only GPUs that work."""
+"""Created by the drivers of NVIDIA, AMD and WSL, to find GPUs that torch can't use and omits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that has been seen to work.
+    """A device that has been tested and works.
 
     Attributes:
         torch_device: For tensors.
-        name: For people, such as `NVIDIA H200` or `cpu`.
-        degraded: Why it is not the fastest kind, or None.
+        name: For display, such as `NVIDIA H200` or `cpu`.
+        degraded: Why no GPU is used, or None.
     """
 
     torch_device: torch.device
@@ -39,7 +39,7 @@ class Device:
 
     @property
     def model(self) -> str:
-        """What exactly it is, such as `NVIDIA H200` or `AMD EPYC 7763 (AVX2)`."""
+        """The exact model, such as `NVIDIA H200` or `AMD EPYC 7763 (AVX2)`."""
         return device_model(self.torch_device)
 
 
@@ -70,7 +70,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def _cpu_model() -> str:
-    """Return the model's name as Linux has it; ARM and other systems have the architecture."""
+    """Return the model name from Linux; on ARM and other systems the architecture."""
     try:
         lines = CPUINFO.read_text(errors="replace").splitlines()
     except OSError:
@@ -80,16 +80,15 @@ def _cpu_model() -> str:
 
 
 def choose_device(requested: str, *, deterministic: bool = True) -> Device:
-    """Return the device that `engine.device` asks for.
+    """Return the device for a value of `engine.device`.
 
     Args:
         requested: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. `auto` takes the first GPU that
-            works and falls back to the CPU, saying so; a named device must be there.
-        deterministic: Whether CUDA is to be initialised for deterministic algorithms, see
-            `determinism`.
+            works and falls back to the CPU, with a degradation; a named device must exist.
+        deterministic: Whether to prepare CUDA for deterministic algorithms, see `determinism`.
 
     Raises:
-        DeviceError: the named device is missing, does not work, or has no such name.
+        DeviceError: the named device is missing or does not work, or the name is unknown.
     """
     if deterministic:
         fix_cublas_workspace()
@@ -97,7 +96,7 @@ def choose_device(requested: str, *, deterministic: bool = True) -> Device:
         broken = None
         for candidate in ("cuda", "mps"):
             try:
-                return _tried(torch.device(candidate))
+                return _probe(torch.device(candidate))
             except DeviceError as error:
                 if _is_present(candidate):
                     broken = broken or error.message.removeprefix("engine.device: ")
@@ -111,19 +110,19 @@ def choose_device(requested: str, *, deterministic: bool = True) -> Device:
             f'engine.device: there is no device "{requested}"',
             "use auto, cpu, cuda, cuda:1 or mps",
         ) from None
-    return _tried(device)
+    return _probe(device)
 
 
 def _is_present(kind: str) -> bool:
-    """Tell whether there is a GPU of this kind at all, whether or not it works."""
+    """Return whether a GPU of this kind exists, working or not."""
     if kind == "mps":
         return torch.backends.mps.is_available()
     return any(map(os.path.exists, GPU_DEVICE_FILES))
 
 
-def _tried(device: torch.device) -> Device:
+def _probe(device: torch.device) -> Device:
     try:
-        # Listing a GPU proves little: a driver that does not fit fails at the first kernel.
+        # A listed GPU may still not work: an incompatible driver fails at the first kernel.
         torch.zeros(8, device=device).sum().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceError(
@@ -133,61 +132,65 @@ def _tried(device: torch.device) -> Device:
     return Device(device, device_name(device))
 
 
-WORTH_IT = 0.75
-"""bfloat16 is taken by itself where it needs at most this share of float32's time."""
+MAX_BFLOAT16_TIME_RATIO = 0.75
+"""`auto` uses bfloat16 where it takes at most this fraction of float32's time."""
 
 
 def convolution_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return what convolutions compute in; statistics and losses are always float32.
+    """Return the dtype of convolutions; statistics and losses are always float32.
 
-    `auto` measures: there are devices that compute in bfloat16 several times faster, and
-    others that only emulate it.
+    `auto` measures: some devices compute several times faster in bfloat16, others only emulate
+    it.
     """
     if precision == "auto":
-        return torch.bfloat16 if bfloat16_share(device) <= WORTH_IT else torch.float32
+        return (
+            torch.bfloat16
+            if bfloat16_time_ratio(device) <= MAX_BFLOAT16_TIME_RATIO
+            else torch.float32
+        )
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def bfloat16_share(device: torch.device) -> float:
-    """Return the time of a convolution in bfloat16 over that in float32, both ways, by trial."""
+def bfloat16_time_ratio(device: torch.device) -> float:
+    """Measure the time of a convolution, forward and backward, in bfloat16 relative to float32."""
     try:
-        # Where it is emulated it may take a hundred times as long: then a small trial will do.
-        share = _share(device, _SMALL_EDGE_PX, trials=2)
-        if share > _HOPELESS:
-            return share
-        return _share(device, _EDGE_PX.get(device.type, 96), _TRIALS)
+        # Emulation may take a hundred times as long: a small trial is enough to detect it.
+        ratio = _time_ratio(device, _SMALL_EDGE_PX, trials=2)
+        if ratio > _EMULATED_RATIO:
+            return ratio
+        return _time_ratio(device, _EDGE_PX.get(device.type, 96), _TRIALS)
     except (RuntimeError, NotImplementedError):
-        return float("inf")  # not on this device
+        return float("inf")  # not supported on this device
 
 
-def _share(device: torch.device, edge_px: int, trials: int) -> float:
-    fast, exact = (
-        min(_seconds(device, dtype, edge_px) for _ in range(trials))
+def _time_ratio(device: torch.device, edge_px: int, trials: int) -> float:
+    bfloat16_seconds, float32_seconds = (
+        min(_convolution_seconds(device, dtype, edge_px) for _ in range(trials))
         for dtype in (torch.bfloat16, torch.float32)
     )
-    return fast / exact
+    return bfloat16_seconds / float32_seconds
 
 
-_HOPELESS = 4.0
+_EMULATED_RATIO = 4.0
 _SMALL_EDGE_PX = 16
-_TRIALS = 4  # of which the first pays for what is loaded on demand
+_TRIALS = 4  # the first one includes code loaded on demand
 _CHANNELS = 128
-_EDGE_PX = {"cpu": 96, "cuda": 512, "mps": 256}  # enough work to time that, not its launch
+_EDGE_PX = {"cpu": 96, "cuda": 512, "mps": 256}  # large enough that kernel launches do not dominate
 
 
-def _seconds(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
+def _convolution_seconds(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
     features = torch.ones(1, _CHANNELS, edge_px, edge_px, device=device, dtype=dtype)
     kernel = torch.ones(_CHANNELS, _CHANNELS, 3, 3, device=device, dtype=dtype)
     features.requires_grad_()
-    _wait_for(device)
-    begun = time.perf_counter()
+    _synchronize(device)
+    start = time.perf_counter()
     result = torch.nn.functional.conv2d(features, kernel, padding=1)
     torch.autograd.grad(result, features, torch.ones_like(result))
-    _wait_for(device)
-    return time.perf_counter() - begun
+    _synchronize(device)
+    return time.perf_counter() - start
 
 
-def _wait_for(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,4 +1,4 @@
-"""What decides the pixels of a result besides the work itself: device, threads, versions."""
+"""Device, threads and versions: what affects a result's pixels besides the task itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from styled.engine.device import device_model, device_name
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a picture is computed on and with.
+    """The hardware and software that a picture is computed with.
 
     Attributes:
         device: As `Device.name`.
         model: As `Device.model`.
-        threads: torch's intra-op threads.
-        precision: What convolutions compute in.
-        torch_version: Of torch.
-        styled_version: Of styled.
+        threads: torch's intra-op thread count.
+        precision: The dtype of the convolutions.
+        torch_version: torch's version.
+        styled_version: styled's version.
     """
 
     device: str
@@ -34,18 +34,18 @@ class Environment:
 
     @classmethod
     def current(cls, device: torch.device, dtype: torch.dtype) -> Environment:
-        """Return that of the calling thread: torch's thread count belongs to the thread."""
+        """Return the environment of the calling thread: torch's thread count is per thread."""
         return cls(
             device=device_name(device),
             model=device_model(device),
             threads=torch.get_num_threads(),
             precision=str(dtype).removeprefix("torch."),
-            torch_version=str(torch.__version__),  # of a type that checkpoints may not hold
+            torch_version=str(torch.__version__),  # a plain str, which checkpoints need
             styled_version=__version__,
         )
 
     def described(self, differing: Collection[str]) -> str:
-        """Return `cpu with 2 threads, torch 2.14.1`, and of the rest what is `differing`."""
+        """Return `cpu with 2 threads, torch 2.14.1`, plus the other fields in `differing`."""
         model = f" ({self.model})" if "model" in differing and self.model != self.device else ""
         threads = f" with {self.threads} thread{'' if self.threads == 1 else 's'}"
         precision = f" in {self.precision}" if "precision" in differing else ""
@@ -56,12 +56,12 @@ class Environment:
 def resumed_elsewhere(
     before: Environment, now: Environment, *, again: bool = False
 ) -> Degradation | None:
-    """Return the degradation of a job that is resumed, None where nothing differs.
+    """Return the degradation of a job that is resumed, None if the environment is the same.
 
     Args:
-        before: What its checkpoint was made on.
-        now: What it goes on with.
-        again: Whether it has been resumed elsewhere before, which was said then.
+        before: The environment that its checkpoint was made in.
+        now: The environment that it is resumed in.
+        again: Whether an earlier such degradation is recorded, which names the first environment.
     """
     differing = {
         field.name
@@ -70,8 +70,8 @@ def resumed_elsewhere(
     }
     if not differing:
         return None
-    until_then = "before that" if again else "begun"
+    earlier = "before that" if again else "begun"
     return Degradation(
         "resumed",
-        f"resumed on {now.described(differing)}; {until_then} on {before.described(differing)}",
+        f"resumed on {now.described(differing)}; {earlier} on {before.described(differing)}",
     )

@@ -1,8 +1,8 @@
-"""The guard: no picture is lost to a step that went wrong, and none is published ruined.
+"""Recovery from bad steps, and the check of the result before it is published.
 
-A bad step rolls back to the best image so far and goes on with safer settings, each of
-which is put on record. When nothing safer is left, the job has failed. What is done about
-a lack of memory is in `ladder`.
+After a step whose loss is not finite or has exploded, the run rolls back to the best image so
+far and continues with safer settings, each recorded as a degradation. When no safer settings
+are left, the job fails. Lack of memory is handled in `memory_fallback`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from torch import Tensor
 
 from styled.degradation import Degradation
 from styled.errors import EngineFailure
-from styled.recipes import Optimizer
+from styled.recipes import OptimizerSettings
 
-EXPLODED = 100.0
-"""A loss of so many times the scale's first one is not on its way anywhere."""
+EXPLOSION_FACTOR = 100.0
+"""A loss above this multiple of the scale's first loss has exploded."""
 
-SAFER_RATE = 0.25
-LAST_RESORT = Optimizer(name="adam", learning_rate=0.01)
-MOST_FAILURES = 4
+RATE_FACTOR = 0.25
+LAST_RESORT = OptimizerSettings(name="adam", learning_rate=0.01)
+MAX_FAILURES = 4
 
 _BLANK_DEVIATION = 1 / 255
 _SATURATED_SHARE = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What may have to become safer while a picture is painted.
+class RunSettings:
+    """The settings that fallbacks may change while a picture is painted.
 
     Attributes:
-        optimizer: As the recipe has it at first.
-        float32: Whether the convolutions must not use less than float32.
-        tile_px: The longest edge of a tile; None: the picture is looked at as a whole.
-        failures: How many steps have gone wrong.
-        degraded: What was given up.
+        optimizer: The recipe's optimiser settings at first.
+        float32: Whether convolutions must compute in float32.
+        tile_px: The longest edge of a tile; None: the picture is evaluated as a whole.
+        failures: The number of bad steps so far.
+        degraded: The degradations so far.
     """
 
-    optimizer: Optimizer
+    optimizer: OptimizerSettings
     float32: bool = False
     tile_px: int | None = None
     failures: int = 0
@@ -48,29 +48,27 @@ class Settings:
 
 
 def is_good(total: float, first_total: float) -> bool:
-    """Tell whether a loss is finite and has not exploded since the scale's first one."""
-    return math.isfinite(total) and total <= EXPLODED * max(abs(first_total), 1e-12)
+    """Return whether a loss is finite and has not exploded relative to the scale's first one."""
+    return math.isfinite(total) and total <= EXPLOSION_FACTOR * max(abs(first_total), 1e-12)
 
 
-def safer(settings: Settings, total: float, *, reduced_precision: bool) -> Settings:
-    """Return the next safer settings after a step that went wrong.
+def safer(settings: RunSettings, total: float, *, reduced_precision: bool) -> RunSettings:
+    """Return the next safer settings after a bad step.
 
     Args:
-        settings: The present ones.
+        settings: The current ones.
         total: The loss of that step.
-        reduced_precision: Whether the convolutions run in less than float32 now.
+        reduced_precision: Whether convolutions currently compute in less than float32.
 
     Raises:
-        EngineFailure: nothing safer is left.
+        EngineFailure: no safer settings are left.
     """
-    what = "was not a number" if math.isnan(total) else f"rose to {total:.3g}"
+    problem = "was not a number" if math.isnan(total) else f"rose to {total:.3g}"
     failures = settings.failures + 1
-    if failures > MOST_FAILURES:
-        story = "; ".join(
-            given_up.message for given_up in settings.degraded if given_up.kind != "resumed"
-        )
+    if failures > MAX_FAILURES:
+        history = "; ".join(d.message for d in settings.degraded if d.kind != "resumed")
         raise EngineFailure(
-            f"the loss {what} again, although {story}" if story else f"the loss {what}",
+            f"the loss {problem} again, although {history}" if history else f"the loss {problem}",
             "lower the recipe's optimizer.learning_rate, or look at the photo, the style and "
             "the weights: one of them may hold values that are no colours",
         )
@@ -84,15 +82,15 @@ def safer(settings: Settings, total: float, *, reduced_precision: bool) -> Setti
         change = f"Adam at a rate of {LAST_RESORT.learning_rate} took over"
         settings = replace(settings, optimizer=LAST_RESORT)
     else:
-        rate = optimizer.learning_rate * SAFER_RATE
+        rate = optimizer.learning_rate * RATE_FACTOR
         change = f"the learning rate was lowered to {rate:.3g}"
         settings = replace(settings, optimizer=replace(optimizer, learning_rate=rate))
-    degradation = Degradation("guard", f"the loss {what}: {change}")
+    degradation = Degradation("guard", f"the loss {problem}: {change}")
     return replace(settings, failures=failures, degraded=(*settings.degraded, degradation))
 
 
 def check_result(result: Tensor, content: Tensor) -> None:
-    """Refuse to hand on a picture that nobody can have wanted.
+    """Raise if the result is unusable.
 
     Args:
         result: 1x3xHxW sRGB, about to be published.

@@ -1,7 +1,7 @@
-"""Content loss, total variation, and the statistics that style losses are made of.
+"""Content loss, total variation, and the feature statistics that style losses compare.
 
-Style losses (see `style_losses`) see a layer only through its `Moments`, so that they can
-be computed from moments that were accumulated over tiles as well as from a whole picture.
+Style losses (see `style_losses`) depend on a layer only through its `Moments`, which can be
+accumulated over tiles or computed from a whole image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from styled.recipes import ContentLoss, TotalVariationLoss
 
 COVARIANCE_RIDGE = 1e-4
-"""Added to the diagonal of every covariance: it keeps their roots differentiable."""
+"""Added to the diagonal of every covariance, which keeps its square root differentiable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,9 @@ class Moments:
 
     Attributes:
         mean: C, the mean of each channel.
-        gram: CxC, the Gram matrix F F^T of the features F, CxN: sums of the products of
-            each two channels.
-        positions: How many positions N these are sums over; a fraction where some count
-            for less than one.
+        gram: CxC, the Gram matrix F F^T of the features F, CxN: for each pair of channels the
+            sum of their products over all positions.
+        positions: The number of positions N; with weights, their sum.
     """
 
     mean: Tensor
@@ -36,11 +35,11 @@ class Moments:
 
     @property
     def channels(self) -> int:
-        """How many channels the layer has."""
+        """The number of channels C."""
         return len(self.mean)
 
     def __add__(self, other: Moments) -> Moments:
-        """Return the moments over the positions of both."""
+        """Return the moments over the union of both sets of positions."""
         positions = self.positions + other.positions
         mean = torch.lerp(self.mean, other.mean, other.positions / positions)
         return Moments(mean, self.gram + other.gram, positions)
@@ -54,11 +53,11 @@ class Moments:
 
 
 def moments(features: Tensor, weights: Tensor | None = None) -> Moments:
-    """Return the moments of 1xCxhxw features, in float32 or better whatever they come in.
+    """Return the moments of 1xCxhxw features, computed in at least float32.
 
     Args:
-        features: Of a picture or a part of it.
-        weights: 1x1xhxw, how much each position counts; None: all the same.
+        features: Of an image or a part of it, in any floating-point dtype.
+        weights: 1x1xhxw, the weight of each position; None: all one.
     """
     rows = by_position(at_least_float32(features))
     if weights is None:
@@ -69,12 +68,12 @@ def moments(features: Tensor, weights: Tensor | None = None) -> Moments:
 
 
 def by_position(features: Tensor) -> Tensor:
-    """Return 1xCxhxw features as NxC, a row for each position: a view of how they lie in memory."""
+    """Return 1xCxhxw features as NxC, one row per position; a view if they are channels-last."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def at_least_float32(features: Tensor) -> Tensor:
-    """Return features in float32 where they are in less, as they are otherwise."""
+    """Return features of less than 4 bytes per element as float32, all others unchanged."""
     return features.float() if features.dtype.itemsize < 4 else features
 
 
@@ -82,57 +81,61 @@ def content_loss(
     kind: ContentLoss,
     features: Tensor,
     target: Tensor,
-    count: float,
+    numel: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Compare 1xCxhxw features with the photo's; return a scalar.
+    """Return the content loss of 1xCxhxw features, a scalar.
 
-    `half_sum_squared` is Gatys et al. 2016, equation 1; `mean_squared` is the mean that
-    most codes use in its place, which does not grow with the picture.
+    `half_sum_squared` is Gatys et al. 2016, equation 1; `mean_squared` is the mean that most
+    implementations use instead, which does not grow with the image.
 
     Args:
         kind: Which of the two.
-        features: Of a picture or a part of it.
-        target: The photo's there.
-        count: How many numbers the layer has over the whole picture; with weights, their sum.
-        weights: 1x1xhxw, how much each position counts; None: all the same.
+        features: Of an image or a part of it.
+        target: The photo's features at the same positions.
+        numel: The layer's number of elements over the whole image; with weights, the sum of
+            their weights.
+        weights: 1x1xhxw, the weight of each position; None: all one.
     """
     squares = (features - target).square()
     if weights is not None:
         squares *= weights
-    return squares.sum() * _content_factor(kind, count)
+    return squares.sum() * _content_factor(kind, numel)
 
 
-def content_slope(
+def content_grad(
     kind: ContentLoss,
     features: Tensor,
     target: Tensor,
-    count: float,
+    numel: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of `content_loss` by the features, 1xCxhxw."""
-    slope = (features - target).mul_(2 * _content_factor(kind, count))
-    return slope if weights is None else slope.mul_(weights)
+    """Return the gradient of `content_loss` with respect to the features, 1xCxhxw."""
+    grad = (features - target).mul_(2 * _content_factor(kind, numel))
+    return grad if weights is None else grad.mul_(weights)
 
 
-def _content_factor(kind: ContentLoss, count: float) -> float:
-    return 1 / count if kind == "mean_squared" else 1 / 2
+def _content_factor(kind: ContentLoss, numel: float) -> float:
+    return 1 / numel if kind == "mean_squared" else 1 / 2
 
 
 def total_variation(
-    kind: TotalVariationLoss, image: Tensor, rounding: float = 0.0
+    kind: TotalVariationLoss, image: Tensor, tv_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Return how much neighbouring pixels of 1x3xHxW differ, and the gradient of that.
+    """Return the total variation of a 1x3xHxW image, a scalar, and its gradient, 1x3xHxW.
 
     `nine_point` is the mean over pixels of (dx^2 + dy^2) / 3 + (both diagonals squared) / 12,
-    with replicate padding, so that the border counts like the inside. The other two are
-    sums, or half the sum of means, of absolute differences to the right and below.
+    with replicate padding, so that the border counts like the interior. `sum_absolute` is the
+    sum of the absolute differences to the right and below, `mean_absolute` half the sum of
+    their two means.
 
-    With `rounding` the gradient, though not the value, is that of absolute values whose kink is
-    rounded off to a parabola up to there (Huber): so is its curvature one that can be learnt.
+    The image is processed in bands of rows: memory besides the gradient does not grow with it.
 
-    The picture is gone through in bands of rows: what it takes in memory besides the
-    gradient does not grow with the picture.
+    Args:
+        kind: Which of these; `none` is zero.
+        image: 1x3xHxW.
+        tv_smoothing: Huber delta of the absolute differences: below it the gradient (not the
+            value) is that of Huber's parabola, which gives L-BFGS a finite curvature. 0: off.
     """
     value, gradient = image.new_zeros(()), torch.zeros_like(image)
     if kind == "none":
@@ -141,13 +144,13 @@ def total_variation(
     rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        # The row below a band is its neighbour; below the last, the last row once more.
+        # A band includes the first row of the next one; the last band repeats its last row.
         band = image[..., top : bottom + 1, :].detach().requires_grad_()
         padded = band if bottom < height else torch.cat([band, band[..., -1:, :]], dim=-2)
-        loss = _variation(kind, padded, image.shape, rounding)
-        (slope,) = torch.autograd.grad(loss, band)
+        loss = _variation(kind, padded, image.shape, tv_smoothing)
+        (grad,) = torch.autograd.grad(loss, band)
         value += loss.detach()
-        gradient[..., top : bottom + 1, :] += slope
+        gradient[..., top : bottom + 1, :] += grad
     return value, gradient
 
 
@@ -155,34 +158,42 @@ _BAND_PIXELS = 1 << 20
 
 
 def _variation(
-    kind: TotalVariationLoss, padded: Tensor, size: torch.Size, rounding: float
+    kind: TotalVariationLoss, padded: Tensor, size: torch.Size, tv_smoothing: float
 ) -> Tensor:
-    """Return what all rows of 1x3x(h+1)xW but the last add to that of a picture of `size`."""
+    """Return a band's contribution to the total variation of an image of `size`.
+
+    Args:
+        kind: Not `none`.
+        padded: 1x3x(h+1)xW, the h rows of the band and the row below them.
+        size: 1x3xHxW, the shape of the whole image.
+        tv_smoothing: See `total_variation`.
+    """
     centre, next_row = padded[..., :-1, :], padded[..., 1:, :]
     if kind == "nine_point":
         return _nine_point(centre, next_row) / size.numel()
-    right = _sum_of_absolutes(centre[..., 1:] - centre[..., :-1], rounding)
-    below = _sum_of_absolutes(next_row - centre, rounding)
+    right = _sum_of_absolutes(centre[..., 1:] - centre[..., :-1], tv_smoothing)
+    below = _sum_of_absolutes(next_row - centre, tv_smoothing)
     if kind == "sum_absolute":
         return right + below
     channels, height, width = size[-3:]
     return (right / (height * (width - 1)) + below / ((height - 1) * width)) / (2 * channels)
 
 
-def _sum_of_absolutes(differences: Tensor, rounding: float) -> Tensor:
+def _sum_of_absolutes(differences: Tensor, tv_smoothing: float) -> Tensor:
     exact = differences.abs().sum()
-    if not rounding:
+    if not tv_smoothing:
         return exact
     zeros = torch.zeros_like(differences)
-    rounded = F.smooth_l1_loss(differences, zeros, reduction="sum", beta=rounding)
-    return exact.detach() + rounded - rounded.detach()
+    smoothed = F.smooth_l1_loss(differences, zeros, reduction="sum", beta=tv_smoothing)
+    return exact.detach() + smoothed - smoothed.detach()
 
 
 def _nine_point(centre: Tensor, next_row: Tensor) -> Tensor:
-    # Replication makes the difference beyond an edge zero, and a diagonal one there vertical.
-    on_right = torch.cat([next_row[..., 1:], next_row[..., -1:]], dim=-1)
-    on_left = torch.cat([next_row[..., :1], next_row[..., :-1]], dim=-1)
+    # With replicate padding, differences across an edge are zero, and a diagonal difference at
+    # the left or right edge is the vertical one.
+    below_right = torch.cat([next_row[..., 1:], next_row[..., -1:]], dim=-1)
+    below_left = torch.cat([next_row[..., :1], next_row[..., :-1]], dim=-1)
     right = centre[..., 1:] - centre[..., :-1]
     sides = right.square().sum() + (next_row - centre).square().sum()
-    diagonals = (on_right - centre).square().sum() + (on_left - centre).square().sum()
+    diagonals = (below_right - centre).square().sum() + (below_left - centre).square().sum()
     return sides / 3 + diagonals / 12

@@ -1,18 +1,17 @@
 """Square roots of covariance matrices, with a closed-form gradient.
 
-The usual way, Newton-Schulz iterations with their own backward pass, costs many large
-matrix products for each layer and step. One symmetric eigendecomposition gives value
-and gradient at once.
+The usual method, Newton-Schulz iterations and backpropagation through them, costs many large
+matrix products per layer and step. On CPUs, one symmetric eigendecomposition gives both the
+value and the gradient.
 
-That is for CPUs. On a GPU an eigendecomposition is slow, and the host waits for it; matrix
-products are what it is best at. There the inverse root comes of Newton-Schulz iterations,
-scaled so that they take half as many, and the same closed form of the gradient spares the way
-back through them.
+On a GPU an eigendecomposition is slow and synchronises with the host, whereas matrix products
+are fast. There the inverse root is computed by Newton-Schulz iterations, scaled so that half as
+many suffice; the same closed form of the gradient avoids a backward pass through them.
 
-All of it is in float64 where the device has that. Covariances of deep layers have most of
-their eigenvalues at the ridge, 1e-4, so that those of a product of two are around 1e-8;
-float32 leaves noise of 1e-6 there, whose root is a thousand times the true one. Measured
-at 128 px, the style loss then reads a fifth too low, and the optimiser ends higher.
+Everything is in float64 where the device supports it. Covariances of deep layers have most of
+their eigenvalues at the ridge, 1e-4, so those of a product of two covariances are around 1e-8.
+float32 leaves noise of 1e-6 there, whose root is a thousand times the true one. Measured at
+128 px, the style loss is then a fifth too low, and the optimiser ends at a higher loss.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does
 
 def symmetric_root(matrix: Tensor) -> Tensor:
     """Return the symmetric root of a CxC symmetric positive semidefinite matrix, in float64."""
-    values, vectors = torch.linalg.eigh(_precise(matrix))
+    values, vectors = torch.linalg.eigh(_to_float64(matrix))
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root
 
@@ -53,83 +52,86 @@ class _TraceOfRoot(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, covariance: Tensor, root: Tensor) -> Tensor:
-        root = _precise(root)
-        product = root @ _precise(covariance) @ root
-        if uses_products(product.device):
-            square_root, inverse_root = roots_by_products(product)
-            slope = 0.5 * root @ inverse_root @ root
-            ctx.save_for_backward(slope.to(covariance.dtype))
+        root = _to_float64(root)
+        product = root @ _to_float64(covariance) @ root
+        if uses_newton_schulz(product.device):
+            square_root, inverse_root = newton_schulz_roots(product)
+            grad = 0.5 * root @ inverse_root @ root
+            ctx.save_for_backward(grad.to(covariance.dtype))
             return square_root.trace()
         try:
             values, vectors = torch.linalg.eigh(product)
         except LinAlgError:
-            # Some libraries refuse what is not finite: the guard knows what to do about it.
+            # Some LAPACK libraries raise for a matrix that is not finite. Return NaN instead: the
+            # numerical guard handles it.
             ctx.save_for_backward(torch.full_like(covariance, torch.nan))
             return root.new_tensor(torch.nan)
         # Rounding can push the smallest eigenvalues to zero or below. Directions whose
-        # eigenvalue is below what this precision resolves carry no usable slope.
+        # eigenvalue is below what this precision resolves carry no usable gradient.
         floor = values[-1].clamp(min=0) * torch.finfo(values.dtype).eps
         values = torch.maximum(values, floor)
         roots = values.sqrt()
         inverse_roots = torch.where(values > floor, roots.reciprocal(), torch.zeros_like(roots))
-        # A square of half of it cancels nothing, so that less precision will do for that product:
-        # it adds some 1e-6, as applying the slope does, in half the time.
-        half = ((root @ vectors) * (0.5 * inverse_roots).sqrt()).to(covariance.dtype)
-        ctx.save_for_backward(half @ half.T)
+        # The gradient is H @ H.T, a sum without cancellation, so the covariance's own dtype
+        # suffices: about 1e-6 relative error, as applying the gradient adds anyway, in half
+        # the time.
+        half_grad = ((root @ vectors) * (0.5 * inverse_roots).sqrt()).to(covariance.dtype)
+        ctx.save_for_backward(half_grad @ half_grad.T)
         return roots.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None]:
-        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from torch's stub
-        return upstream.to(slope.dtype) * slope, None
+        (grad,) = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from torch's stub
+        return upstream.to(grad.dtype) * grad, None
 
 
-def uses_products(device: torch.device) -> bool:
-    """Tell whether roots are found by matrix products alone on this kind of device."""
+def uses_newton_schulz(device: torch.device) -> bool:
+    """Return whether roots are computed by Newton-Schulz iterations on this device."""
     return device.type == "cuda"
 
 
-def roots_by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def newton_schulz_roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the root and the inverse root of a CxC symmetric positive definite matrix.
 
-    Newton-Schulz iterations for both at once: Higham, "Functions of Matrices" (2008), equation
-    6.35. Each is scaled so that, of all eigenvalues that may still be there, the least and the
-    largest come out the same: Chen and Chow, "A Stable Scaling of Newton-Schulz" (2014).
-    Nothing here depends on the numbers, so that nobody has to wait for them.
+    Coupled Newton-Schulz iterations: Higham, "Functions of Matrices" (2008), equation 6.35.
+    Each iteration is scaled so that it maps the smallest and the largest possible eigenvalue to
+    the same value: Chen and Chow, "A Stable Scaling of Newton-Schulz" (2014). The number of
+    iterations and the scales are fixed in advance, so the host never waits for a result.
 
     Args:
-        matrix: In float64. Its condition may be up to 1e16.
+        matrix: In float64, with a condition number of at most 1e16.
     """
     identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    size = torch.linalg.matrix_norm(matrix)  # not below the largest eigenvalue
-    root, inverse = matrix / size, identity
+    norm = torch.linalg.matrix_norm(matrix)  # Frobenius: at least the largest eigenvalue
+    root, inverse = matrix / norm, identity
     for scale in _SCALES:
-        turn = scale * (1.5 * identity - (0.5 * scale**2) * (inverse @ root))
-        root, inverse = root @ turn, turn @ inverse
-    return root * size.sqrt(), inverse / size.sqrt()
+        update = scale * (1.5 * identity - (0.5 * scale**2) * (inverse @ root))
+        root, inverse = root @ update, update @ inverse
+    return root * norm.sqrt(), inverse / norm.sqrt()
 
 
-def _scales(least: float, rounds: int) -> list[float]:
-    """Return by how much roots of eigenvalues are scaled in each round, from [least, 1] on.
+def _scales(smallest: float, iterations: int) -> list[float]:
+    """Return the scale of each iteration, if roots of eigenvalues start in [smallest, 1].
 
-    A round maps x to scale * x * (3 - scale^2 x^2) / 2. The scale that brings both ends of
-    [least, 1] to the same value is the root of 3 / (1 + least + least^2); a little less keeps
-    what rounding has pushed above 1 away from the zero beyond.
+    An iteration maps such a root x to scale * x * (3 - scale^2 x^2) / 2. The scale that maps
+    both ends of [smallest, 1] to the same value is sqrt(3 / (1 + smallest + smallest^2)). It is
+    capped slightly below sqrt(3), where x = 1 would be mapped to zero: rounding can push x a
+    little above 1.
     """
     scales = []
-    for _ in range(rounds):
-        scale = min(sqrt(3 / (1 + least + least**2)), _LARGEST_SCALE)
+    for _ in range(iterations):
+        scale = min(sqrt(3 / (1 + smallest + smallest**2)), _MAX_SCALE)
         scales.append(scale)
-        least = scale * least * (3 - scale**2 * least**2) / 2
+        smallest = scale * smallest * (3 - scale**2 * smallest**2) / 2
     return scales
 
 
-_LARGEST_SCALE = 1.7
-_ROUNDS = 26
-_SCALES = _scales(1e-8, _ROUNDS)
+_MAX_SCALE = 1.7
+_ITERATIONS = 26
+_SCALES = _scales(1e-8, _ITERATIONS)
 
 
-def _precise(matrix: Tensor) -> Tensor:
+def _to_float64(matrix: Tensor) -> Tensor:
     # Apple's GPUs have no float64.
     return matrix if matrix.device.type == "mps" else matrix.double()

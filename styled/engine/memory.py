@@ -1,4 +1,4 @@
-"""What the engine knows and does about memory: of the process on a CPU, of the device on a GPU."""
+"""Measuring and managing memory: the process's on a CPU, the device's on a GPU."""
 
 from __future__ import annotations
 
@@ -12,48 +12,49 @@ import torch
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-_MOST_IN_OLD_GLIBC = 32 << 20  # before 2.35
+_MAX_MMAP_THRESHOLD_OLD_GLIBC = 32 << 20  # before 2.35
 
 SHARE_OF_FREE = 0.9
-"""How much of the memory that is free now one picture may count on."""
+"""The share of the memory that is free now that one picture may use."""
 
 
-EVERY_BLOCK = 1 << 30
-SMALL_BLOCKS = 3 << 20
-"""What `keep_freed_memory` is told: bytes of the largest block that is kept."""
+MMAP_THRESHOLD_WITHOUT_ARENA = 1 << 30
+MMAP_THRESHOLD_WITH_ARENA = 3 << 20
+"""Arguments of `configure_allocator`, in bytes, for steps without and with `ActivationArena`."""
 
 
-def keep_freed_memory(largest: int = EVERY_BLOCK) -> None:
-    """Have the C library reuse freed memory instead of handing it back to the kernel.
+def configure_allocator(mmap_threshold: int = MMAP_THRESHOLD_WITHOUT_ARENA) -> None:
+    """Make glibc reuse freed memory instead of returning it to the kernel.
 
-    Without a `Workplace` every step allocates and frees the same large activations. By default
-    glibc returns each of them at once, and the kernel clears the pages anew at every step: a
-    fifth of the time of a step on a CPU. Where there is no glibc this does nothing.
+    Without an `ActivationArena` every step allocates and frees the same large activations. By
+    default glibc returns each of them at once, and the kernel clears the pages again at every
+    step: a fifth of the time of a step on a CPU. Without glibc this does nothing.
 
-    It holds for the whole process, until it is told otherwise: `stylize` does so at each scale, by
-    what the network's layers do there.
+    It applies to the whole process until the next call. `stylize` calls it for each scale,
+    depending on whether the network's layers use the CPU backend.
 
     Args:
-        largest: Blocks of more bytes are still mapped one by one. A freed block often can't be
-            had again, for a crumb of it remains in use: a heap with few sizes of blocks grows
-            by a large one at every step. Where a `Workplace` has the activations, the rest is
-            mapped in no time.
+        mmap_threshold: Allocations of more bytes still use mmap. Otherwise one small live
+            allocation often pins a whole freed block, and a heap with few block sizes grows by a
+            large block at every step. Where an `ActivationArena` holds the activations, mapping
+            the others takes no noticeable time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # as Windows has it
+    except (OSError, AttributeError, TypeError):  # no mallopt, for example on Windows
         return
-    if not mallopt(_M_MMAP_THRESHOLD, largest):
-        mallopt(_M_MMAP_THRESHOLD, _MOST_IN_OLD_GLIBC)
+    if not mallopt(_M_MMAP_THRESHOLD, mmap_threshold):
+        mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD_OLD_GLIBC)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_ARENA_MAX, 1)
 
 
-def give_back_heap() -> None:
-    """Hand back what the C library has kept of freed memory: it is of little use by now.
+def trim_heap() -> None:
+    """Return to the kernel the freed memory that glibc has kept.
 
-    Holes that blocks of one size have left fit no block of another. Pictures of ever other
-    sizes would make a process grow for ever, though all that it uses stays the same.
+    Holes left by blocks of one size do not fit blocks of another. Without this call, pictures
+    of ever different sizes make a process grow without limit while its live memory stays the
+    same.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -68,20 +69,20 @@ _OUT_OF_MEMORY = (
     "failed to allocate",
     "bad_alloc",
     "could not create a memory object",
-    "_alloc_failed",  # cuBLAS and cuDNN, when they want a workspace
-    "unable to find an engine",  # cuDNN, when none fits into what is left
+    "_alloc_failed",  # cuBLAS and cuDNN, for their workspaces
+    "unable to find an engine",  # cuDNN, when none fits into the free memory
 )
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error is a failed allocation; torch has no type for it on all devices."""
-    words = str(error).lower()
-    return isinstance(error, MemoryError) or any(sign in words for sign in _OUT_OF_MEMORY)
+    """Return whether an error is a failed allocation; not all devices have a type for it."""
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or any(text in message for text in _OUT_OF_MEMORY)
 
 
-def give_back(device: torch.device) -> None:
-    """Hand freed memory back, so that others, or larger pieces, find room."""
-    give_back_heap()
+def empty_cache(device: torch.device) -> None:
+    """Return freed memory to the system, for other programs or larger allocations."""
+    trim_heap()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -89,7 +90,7 @@ def give_back(device: torch.device) -> None:
 
 
 def used_bytes(device: torch.device) -> int:
-    """Return what is in use now: on a CPU by the whole process, on a GPU by tensors."""
+    """Return the bytes in use: on a CPU by the whole process, on a GPU by tensors."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     if device.type == "mps":
@@ -102,7 +103,7 @@ def used_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the most that was in use since `reset_peak`; or ever, where that can't be reset."""
+    """Return the peak of used bytes since `reset_peak`, or ever where it can't be reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -116,7 +117,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to measure the peak anew, where that can be done."""
+    """Reset the peak, where the system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -127,7 +128,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return how much more could be used, or None where nobody tells."""
+    """Return how many more bytes could be used, or None if the system does not tell."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -149,25 +150,25 @@ def _free_in_machine() -> int | None:
 
 
 def _free_in_cgroup(
-    root: Path = Path("/sys/fs/cgroup"), named: Path = Path("/proc/self/cgroup")
+    root: Path = Path("/sys/fs/cgroup"), cgroup_file: Path = Path("/proc/self/cgroup")
 ) -> int | None:
-    """Return what systemd's MemoryMax, or a container's limit, leaves: the least of all levels."""
+    """Return the bytes that cgroup limits leave (systemd's MemoryMax, containers): the minimum."""
     try:
-        own = named.read_text().splitlines()[-1].partition("::")[2].strip("/")
+        own_path = cgroup_file.read_text().splitlines()[-1].partition("::")[2].strip("/")
     except (OSError, IndexError):
         return None
-    folder, found = root / own, []
+    folder, free = root / own_path, []
     while True:
         try:
             limit = (folder / "memory.max").read_text().strip()
             used = int((folder / "memory.current").read_text())
             if limit != "max":
-                # Cached files count as used, but make room when memory is asked for.
-                found.append(int(limit) - used + _cached_files(folder))
+                # Cached files count as used, but the kernel drops them when memory is short.
+                free.append(int(limit) - used + _cached_files(folder))
         except (OSError, ValueError):
             pass
         if folder in (root, folder.parent):
-            return min(found, default=None)
+            return min(free, default=None)
         folder = folder.parent
 
 

@@ -1,10 +1,11 @@
-"""The function that is minimised: how far a picture is from its content and its style.
+"""The objective that is minimised: content loss + style loss + total variation.
 
-A picture is looked at in tiles; usually one tile is all of it. Style losses need the
-moments of the *whole* picture, so that an evaluation takes two passes over the tiles: the
-first sums up the moments; the second brings the slopes of the loss, with regard to the
-moments and to the content features, back to the pixels. The result is that of one tile,
-to rounding, in memory that grows with the tile. A single tile is passed through once.
+An image is processed in tiles; usually one tile covers all of it. Style losses need the
+moments of the *whole* image, so an evaluation takes two passes over the tiles. The first
+accumulates the moments (forward only). The second computes the gradients of the loss with
+respect to the moments and to the content features, and backpropagates them to the pixels.
+The result equals that of a single tile up to rounding, and memory grows with the size of a
+tile, not of the image. A single tile needs only one forward and one backward pass.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from operator import add
 import torch
 from torch import Tensor
 
+from styled.engine.cpu.arena import ActivationArena
 from styled.engine.losses import (
     Moments,
     at_least_float32,
     by_position,
+    content_grad,
     content_loss,
-    content_slope,
     moments,
     total_variation,
 )
@@ -30,14 +32,13 @@ from styled.engine.opacity import Opacity, split_opacity
 from styled.engine.style_losses import StyleTarget, style_loss, style_target
 from styled.engine.tiling import Tile, stride_of, tiles
 from styled.engine.vgg import (
-    Odometer,
+    ProgressCounter,
     Vgg19,
     channels_of,
     denormalize,
     layout_on,
     normalize,
 )
-from styled.engine.workplace import Workplace
 from styled.recipes import LAYER_NAMES, Recipe
 
 StyleTargets = Mapping[str, StyleTarget]
@@ -47,65 +48,66 @@ class Losses:
     """The value of the objective and its three weighted terms: total = content + style + tv.
 
     Attributes:
-        on_device: The four as one tensor. As numbers they are read when they are first asked
-            for: on a GPU that waits for all that is being computed.
+        on_device: Total, content, style and tv as one tensor on the image's device. The float
+            properties copy it to the host on first access, which on a GPU waits for all queued
+            kernels.
     """
 
-    __slots__ = ("_numbers", "on_device")
+    __slots__ = ("_values", "on_device")
 
     def __init__(self, total: float, content: float, style: float, tv: float) -> None:
-        """Hold four numbers."""
-        self._numbers: list[float] | None = [total, content, style, tv]
-        self.on_device = torch.tensor(self._numbers)
+        """Store four known values."""
+        self._values: list[float] | None = [total, content, style, tv]
+        self.on_device = torch.tensor(self._values)
 
     @classmethod
-    def still_on(cls, on_device: Tensor) -> Losses:
-        """Hold what is still being computed: total, content, style and tv as one tensor."""
+    def from_tensor(cls, on_device: Tensor) -> Losses:
+        """Store total, content, style and tv as one tensor, without waiting for its values."""
         losses = cls.__new__(cls)
-        losses._numbers, losses.on_device = None, on_device
+        losses._values, losses.on_device = None, on_device
         return losses
 
     @property
     def total(self) -> float:
-        """The value of the objective."""
+        """The total loss."""
         return self._read()[0]
 
     @property
     def content(self) -> float:
-        """Its weighted content term."""
+        """The weighted content loss."""
         return self._read()[1]
 
     @property
     def style(self) -> float:
-        """Its weighted style term."""
+        """The weighted style loss."""
         return self._read()[2]
 
     @property
     def tv(self) -> float:
-        """Its weighted total variation."""
+        """The weighted total variation."""
         return self._read()[3]
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the numbers are the same."""
+        """Return whether all four values are equal."""
         return isinstance(other, Losses) and self._read() == other._read()
 
     def __hash__(self) -> int:
-        """Return a digest of the numbers."""
+        """Return a hash of the four values."""
         return hash(tuple(self._read()))
 
     def _read(self) -> list[float]:
-        if self._numbers is None:
-            self._numbers = self.on_device.tolist()
-        return self._numbers
+        if self._values is None:
+            self._values = self.on_device.tolist()
+        return self._values
 
 
 def to_space(recipe: Recipe, image: Tensor) -> Tensor:
-    """Bring 1x3xHxW sRGB in [0, 1] to the space in which the recipe optimises."""
+    """Convert 1x3xHxW sRGB in [0, 1] to the space in which the recipe optimises."""
     return normalize(image) if recipe.space == "normalized" else image
 
 
 def from_space(recipe: Recipe, image: Tensor) -> Tensor:
-    """Bring 1x3xHxW from the space in which the recipe optimises to sRGB."""
+    """Convert 1x3xHxW from the space in which the recipe optimises to sRGB."""
     return denormalize(image) if recipe.space == "normalized" else image
 
 
@@ -114,23 +116,32 @@ def layer_features(
     recipe: Recipe,
     image: Tensor,
     layers: Mapping[str, float],
-    workplace: Workplace | None = None,
+    arena: ActivationArena | None = None,
 ) -> dict[str, Tensor]:
-    """Return the features of 1x3xHxW in the recipe's space, as it has the network see it.
+    """Return the features of an image, normalised and padded as the recipe says.
 
-    In a workplace they are there until the next ones are. It has to be for just these layers where
-    a gradient is wanted; otherwise they may be some of its own.
+    Args:
+        network: The resident network.
+        recipe: Decides normalisation, pooling and padding.
+        image: 1x3xHxW in the recipe's space.
+        layers: The layers to return; only the names are used.
+        arena: Buffers for activations and gradients. The features in it are valid until the
+            next forward pass overwrites them.
+
+    Raises:
+        ValueError: a gradient is needed and `layers` are not exactly the arena's layers.
+            Without a gradient they may be a subset.
     """
-    way_back = image.requires_grad and torch.is_grad_enabled()
-    if workplace is not None and way_back and workplace.layers != frozenset(layers):
-        raise ValueError("a workplace has no way back through fewer layers than its own")
+    needs_grad = image.requires_grad and torch.is_grad_enabled()
+    if arena is not None and needs_grad and arena.layers != frozenset(layers):
+        raise ValueError("an arena has no buffers for a backward pass through fewer layers")
     if recipe.normalize_input and recipe.space == "srgb":
         image = normalize(image)
     elif not recipe.normalize_input and recipe.space == "normalized":
         image = denormalize(image)
-    rooms = workplace.rooms(*image.shape[-2:]) if workplace else {}
+    buffers = arena.buffers(*image.shape[-2:]) if arena else {}
     return network.features(
-        image, layers, pooling=recipe.pooling, first_padding=recipe.first_padding, rooms=rooms
+        image, layers, pooling=recipe.pooling, first_padding=recipe.first_padding, buffers=buffers
     )
 
 
@@ -139,12 +150,15 @@ def picture_moments(
     network: Vgg19,
     recipe: Recipe,
     image: Tensor,
-    cut: Sequence[Tile],
+    tile_list: Sequence[Tile],
     opacity: Opacity | None = None,
-    workplace: Workplace | None = None,
+    arena: ActivationArena | None = None,
 ) -> dict[str, Moments]:
-    """Return the moments of each style layer over 1x3xHxW in the recipe's space."""
-    parts = [_tile_moments(network, recipe, image, tile, opacity, workplace) for tile in cut]
+    """Return the moments of each style layer over 1x3xHxW in the recipe's space.
+
+    They are accumulated over the cores of the tiles, so they cover every position once.
+    """
+    parts = [_tile_moments(network, recipe, image, tile, opacity, arena) for tile in tile_list]
     return {name: reduce(add, (part[name] for part in parts)) for name in recipe.style_layers}
 
 
@@ -154,9 +168,9 @@ def _tile_moments(
     image: Tensor,
     tile: Tile,
     opacity: Opacity | None,
-    workplace: Workplace | None,
+    arena: ActivationArena | None,
 ) -> dict[str, Moments]:
-    features = layer_features(network, recipe, tile.window(image), recipe.style_layers, workplace)
+    features = layer_features(network, recipe, tile.window(image), recipe.style_layers, arena)
     return {
         name: moments(tile.core(f, name), None if opacity is None else opacity.weights(tile, name))
         for name, f in features.items()
@@ -170,21 +184,21 @@ def style_targets(
     styles: Sequence[tuple[Tensor, float]],
     tile_px: int | None = None,
 ) -> StyleTargets:
-    """Return what each style layer should come close to.
+    """Return the target statistics of each style layer, blended over the style images.
 
     Args:
         network: The resident network.
         recipe: Names the layers.
         styles: 1x3xHxW sRGB in [0, 1] of any size, or 1x4xHxW with opacity, with weights.
-        tile_px: The longest edge of a tile; None: each image is looked at as a whole.
+        tile_px: The longest edge of a tile; None: each image is processed as a whole.
     """
     statistics: list[tuple[dict[str, Moments], float]] = []
     for image, weight in styles:
-        cut = tiles(image.shape[2], image.shape[3], tile_px, recipe.style_layers)
+        tile_list = tiles(image.shape[2], image.shape[3], tile_px, recipe.style_layers)
         colors, alpha = split_opacity(image)
         opacity = None if alpha is None else Opacity(alpha, recipe.style_layers)
-        found = picture_moments(network, recipe, to_space(recipe, colors), cut, opacity)
-        statistics.append((found, weight))
+        by_layer = picture_moments(network, recipe, to_space(recipe, colors), tile_list, opacity)
+        statistics.append((by_layer, weight))
     return {
         name: style_target(
             recipe.style_loss, [(by_layer[name], weight) for by_layer, weight in statistics]
@@ -194,48 +208,51 @@ def style_targets(
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """What the network makes of one tile.
+class _TilePass:
+    """The forward pass over one tile.
 
     Attributes:
-        pixels: 1x3xhxw, the tile's window, to which gradients flow.
-        features: Layer name -> 1xCxhxw, of the tile's window.
-        odometer: Of the network.
+        tile: The tile.
+        pixels: 1x3xhxw, the tile's window; requires a gradient.
+        features: Layer name -> 1xCxhxw, the features of the tile's window.
+        progress: The network's progress counter.
     """
 
     tile: Tile
     pixels: Tensor
     features: dict[str, Tensor]
-    odometer: Odometer
+    progress: ProgressCounter
 
     def core(self, layer: str) -> Tensor:
-        """Return the features of the tile's core as constants, in float32 or better."""
+        """Return the features of the tile's core, detached, in at least float32."""
         return at_least_float32(self.tile.core(self.features[layer].detach(), layer))
 
-    def to_pixels(self, add_slope: Callable[[str, Tensor], None]) -> Tensor:
-        """Bring slopes back to the pixels.
+    def pixel_grad(self, add_grad: Callable[[str, Tensor], None]) -> Tensor:
+        """Run the backward pass; return the gradient with respect to the pixels, 1x3xhxw.
 
         Args:
-            add_slope: Adds the loss's slope by the core features of a layer to a tensor. It is
-                asked when the way back has come to that layer, not before: of all that a step
-                holds in memory, these slopes would be a quarter.
+            add_grad: Adds the gradient of the loss with respect to a layer's core features to a
+                tensor, in place. It is called by a hook when the backward pass reaches that
+                layer: computed in advance, these gradients would be a quarter of the memory of
+                a step.
         """
         *shallower, deepest = sorted(self.features, key=LAYER_NAMES.index)
 
-        def with_slope(layer: str, gradient: Tensor) -> Tensor:
-            # In place: each layer is seen by the next alone, so that nobody else has this tensor.
-            add_slope(layer, self.tile.core(gradient, layer))
-            self.odometer.layers += 1
+        def add_layer_grad(layer: str, gradient: Tensor) -> Tensor:
+            # In place: only the next layer uses a layer's output, so autograd holds no other
+            # reference to this gradient.
+            add_grad(layer, self.tile.core(gradient, layer))
+            self.progress.layers += 1
             return gradient
 
-        # Hooks know the view, and the view the tensors that they hang on: left in place they
-        # would keep all activations alive until the garbage collector comes by.
+        # Remove the hooks afterwards: hook -> self -> features -> hook is a reference cycle, which
+        # would keep all activations alive until the garbage collector runs.
         hooks = [
-            self.features[layer].register_hook(partial(with_slope, layer))  # type: ignore[no-untyped-call]  # torch's
+            self.features[layer].register_hook(partial(add_layer_grad, layer))  # type: ignore[no-untyped-call]  # torch's
             for layer in shallower
         ]
         try:
-            start = with_slope(deepest, torch.zeros_like(self.features[deepest]))
+            start = add_layer_grad(deepest, torch.zeros_like(self.features[deepest]))
             (gradient,) = torch.autograd.grad(self.features[deepest], self.pixels, start)
         finally:
             for hook in hooks:
@@ -254,15 +271,15 @@ class Objective:
         targets: StyleTargets,
         tile_px: int | None = None,
     ) -> None:
-        """Fix what the result is compared with.
+        """Allocate buffers and, where they are cached, compute the photo's content features.
 
         Args:
             network: The resident network.
             recipe: Layers, weights and terms.
-            content: 1x3xHxW sRGB in [0, 1], the photo at this scale.
+            content: 1x3xHxW sRGB in [0, 1], or 1x4xHxW with opacity: the photo at this scale.
             targets: The style's, from `style_targets`.
-            tile_px: The longest edge of a tile, which bounds the memory; None: the picture
-                is looked at as a whole.
+            tile_px: The longest edge of a tile, which bounds the memory; None: the image is
+                processed as a whole.
         """
         content, alpha = split_opacity(content)
         self._network = network
@@ -272,127 +289,137 @@ class Objective:
         self._layers = {**recipe.content_layers, **recipe.style_layers}
         self._opacity = None if alpha is None else Opacity(alpha, self._layers)
         self._tiles = tiles(content.shape[2], content.shape[3], tile_px, self._layers)
-        self._workplace = workplace_for(network, self._layers, self._tiles)
-        self._kept = (
-            [self._content_at(tile) for tile in self._tiles]
+        self._arena = arena_for(network, self._layers, self._tiles)
+        self._content_features = (
+            [self._tile_content_features(tile) for tile in self._tiles]
             if keeps_content_features(recipe, len(self._tiles))
             else None
         )
 
-    def evaluate(self, image: Tensor, rounding: float = 0.0) -> tuple[Losses, Tensor]:
-        """Return the losses of a picture and their gradient.
+    def evaluate(self, image: Tensor, tv_smoothing: float = 0.0) -> tuple[Losses, Tensor]:
+        """Return the losses of an image and the gradient of their total.
 
         Args:
             image: 1x3xHxW float32 in the recipe's space, of the content's size.
-            rounding: Of the kinks of an absolute total variation; see `total_variation`.
+            tv_smoothing: Huber delta of an absolute total variation; see `total_variation`.
 
         Returns:
             The weighted terms, and d total / d image, 1x3xHxW float32.
         """
         recipe = self._recipe
         image = image.detach()
-        tv, gradient = total_variation(recipe.tv_loss, image, rounding)
+        tv, gradient = total_variation(recipe.tv_loss, image, tv_smoothing)
         tv, gradient = tv * recipe.tv_weight, gradient.mul_(recipe.tv_weight)
 
-        whole = self._view(image, self._tiles[0]) if len(self._tiles) == 1 else None
-        if whole is None:
-            found = picture_moments(
-                self._network, recipe, image, self._tiles, self._opacity, self._workplace
+        only_pass = self._forward(image, self._tiles[0]) if len(self._tiles) == 1 else None
+        if only_pass is None:
+            by_layer = picture_moments(
+                self._network, recipe, image, self._tiles, self._opacity, self._arena
             )
         else:
-            found = {
-                name: moments(whole.core(name), self._weights(whole.tile, name))
+            by_layer = {
+                name: moments(only_pass.core(name), self._weights(only_pass.tile, name))
                 for name in recipe.style_layers
             }
-        style, style_slopes = self._style(found)
+        style, style_grads = self._style_term(by_layer)
 
         content = torch.zeros_like(style)
         for index in range(len(self._tiles)):
-            content += self._descend(whole or image, index, style_slopes, gradient)
+            content += self._add_tile(only_pass or image, index, style_grads, gradient)
 
-        return Losses.still_on(torch.stack([content + style + tv, content, style, tv])), gradient
+        return Losses.from_tensor(torch.stack([content + style + tv, content, style, tv])), gradient
 
-    def _descend(
+    def _add_tile(
         self,
-        seen: _View | Tensor,
+        source: _TilePass | Tensor,
         index: int,
-        style_slopes: Mapping[str, _MomentsSlope],
+        style_grads: Mapping[str, _MomentsGrad],
         gradient: Tensor,
     ) -> Tensor:
-        """Add what a tile adds to the gradient; return what it adds to the content term.
+        """Add a tile's contribution to the gradient; return the one to the content term.
 
-        One tile's activations are gone before those of the next are computed.
+        The activations of the tile are freed on return, before the next tile's forward pass.
+
+        Args:
+            source: The image; or the tile's forward pass, if it has been run already.
+            index: Of the tile.
+            style_grads: The gradient of the style term with respect to each layer's moments.
+            gradient: 1x3xHxW, of the whole image; changed in place.
         """
         tile = self._tiles[index]
-        # The photo first: a workplace has room for one pass at a time.
-        photo = self._kept[index] if self._kept else self._content_at(tile)
-        view = self._view(seen, tile) if isinstance(seen, Tensor) else seen
-        share = self._content_share(view, photo)
-        add_slope = partial(self._add_slope, view, photo, style_slopes)
-        tile.window(gradient).add_(view.to_pixels(add_slope))
-        return share
-
-    def _view(self, image: Tensor, tile: Tile) -> _View:
-        pixels = tile.window(image).detach().requires_grad_()
-        features = layer_features(
-            self._network, self._recipe, pixels, self._layers, self._workplace
+        # The photo first: an arena has buffers for one pass at a time.
+        photo = (
+            self._content_features[index]
+            if self._content_features
+            else self._tile_content_features(tile)
         )
-        return _View(tile, pixels, features, self._network.odometer)
+        tile_pass = self._forward(source, tile) if isinstance(source, Tensor) else source
+        content_term = self._content_term(tile_pass, photo)
+        add_grad = partial(self._add_grad, tile_pass, photo, style_grads)
+        tile.window(gradient).add_(tile_pass.pixel_grad(add_grad))
+        return content_term
 
-    def _style(self, found: Mapping[str, Moments]) -> tuple[Tensor, dict[str, _MomentsSlope]]:
-        """Return the weighted style term, and its slope by each layer's moments."""
+    def _forward(self, image: Tensor, tile: Tile) -> _TilePass:
+        pixels = tile.window(image).detach().requires_grad_()
+        features = layer_features(self._network, self._recipe, pixels, self._layers, self._arena)
+        return _TilePass(tile, pixels, features, self._network.progress)
+
+    def _style_term(
+        self, by_layer: Mapping[str, Moments]
+    ) -> tuple[Tensor, dict[str, _MomentsGrad]]:
+        """Return the weighted style term and its gradient with respect to each layer's moments."""
         recipe = self._recipe
-        terms, slopes = [], {}
+        terms, grads = [], {}
         for name, weight in recipe.style_layers.items():
-            mean, gram = found[name].mean.requires_grad_(), found[name].gram.requires_grad_()
-            result = Moments(mean, gram, found[name].positions)
+            mean, gram = by_layer[name].mean.requires_grad_(), by_layer[name].gram.requires_grad_()
+            result = Moments(mean, gram, by_layer[name].positions)
             term = style_loss(recipe.style_loss, result, self._targets[name])
             term = recipe.style_weight * weight * term
-            by_mean, by_gram = torch.autograd.grad(term, (mean, gram), materialize_grads=True)
+            mean_grad, gram_grad = torch.autograd.grad(term, (mean, gram), materialize_grads=True)
             terms.append(term.detach())
-            slopes[name] = _MomentsSlope(by_mean / result.positions, by_gram + by_gram.T)
-        return torch.stack(terms).sum(), slopes
+            grads[name] = _MomentsGrad(mean_grad / result.positions, gram_grad + gram_grad.T)
+        return torch.stack(terms).sum(), grads
 
-    def _content_share(self, view: _View, photo: Mapping[str, Tensor]) -> Tensor:
-        """Return what a tile adds to the weighted content term."""
+    def _content_term(self, tile_pass: _TilePass, photo: Mapping[str, Tensor]) -> Tensor:
+        """Return a tile's contribution to the weighted content term."""
         recipe = self._recipe
-        shares = [
+        terms = [
             content_loss(
                 recipe.content_loss,
-                view.core(name),
+                tile_pass.core(name),
                 photo[name],
-                self._count(name),
-                self._weights(view.tile, name),
+                self._numel(name),
+                self._weights(tile_pass.tile, name),
             )
             * (recipe.content_weight * weight)
             for name, weight in recipe.content_layers.items()
         ]
-        return torch.stack(shares).sum()
+        return torch.stack(terms).sum()
 
-    def _add_slope(
+    def _add_grad(
         self,
-        view: _View,
+        tile_pass: _TilePass,
         photo: Mapping[str, Tensor],
-        style_slopes: Mapping[str, _MomentsSlope],
+        style_grads: Mapping[str, _MomentsGrad],
         layer: str,
         gradient: Tensor,
     ) -> None:
-        """Add the slope of content and style by a layer's features in a tile's core."""
-        recipe, features = self._recipe, view.core(layer)
-        counting = self._weights(view.tile, layer)
-        if layer in style_slopes:
-            style_slopes[layer].add_by_features(features, counting, gradient)
+        """Add the gradient of content and style term w.r.t. a layer's features in a tile's core."""
+        recipe, features = self._recipe, tile_pass.core(layer)
+        weights = self._weights(tile_pass.tile, layer)
+        if layer in style_grads:
+            style_grads[layer].add_feature_grad(features, weights, gradient)
         if layer in recipe.content_layers:
             weight = recipe.content_weight * recipe.content_layers[layer]
-            count = self._count(layer)
-            slope = content_slope(recipe.content_loss, features, photo[layer], count, counting)
-            gradient.add_(slope.to(gradient.dtype), alpha=weight)
+            numel = self._numel(layer)
+            grad = content_grad(recipe.content_loss, features, photo[layer], numel, weights)
+            gradient.add_(grad.to(gradient.dtype), alpha=weight)
 
     def _weights(self, tile: Tile, layer: str) -> Tensor | None:
         return None if self._opacity is None else self._opacity.weights(tile, layer)
 
-    def _count(self, layer: str) -> float:
-        """Return how many numbers a layer has over the whole picture that count."""
+    def _numel(self, layer: str) -> float:
+        """Return a layer's number of elements over the whole image, weighted by opacity."""
         if self._opacity is not None:
             return channels_of(layer) * self._opacity.positions(layer)
         height, width = self._photo.shape[-2:]
@@ -400,16 +427,16 @@ class Objective:
         return channels_of(layer) * (height // stride) * (width // stride)
 
     @torch.no_grad()
-    def _content_at(self, tile: Tile) -> dict[str, Tensor]:
+    def _tile_content_features(self, tile: Tile) -> dict[str, Tensor]:
         """Return the photo's content features in the core of a tile."""
         features = layer_features(
             self._network,
             self._recipe,
             tile.window(self._photo),
             self._recipe.content_layers,
-            self._workplace,
+            self._arena,
         )
-        # Copied: the next pass writes to the same place, and the halo is not wanted.
+        # Copied: the next pass overwrites the arena, and the halo is not needed.
         layout = layout_on(self._network.device)
         return {
             name: at_least_float32(tile.core(f, name)).clone(memory_format=layout)
@@ -417,51 +444,58 @@ class Objective:
         }
 
 
-def workplace_for(network: Vgg19, layers: Collection[str], cut: Sequence[Tile]) -> Workplace | None:
-    """Return memory for looking at each of some tiles; None where torch has it."""
-    if not network.has_own_layers:
+def arena_for(
+    network: Vgg19, layers: Collection[str], tile_list: Sequence[Tile]
+) -> ActivationArena | None:
+    """Return buffers for a pass over any of the tiles; None: torch allocates the activations."""
+    if not network.uses_cpu_backend:
         return None
-    sizes = [tile.window_size for tile in cut]
-    return Workplace(layers, sizes)
+    sizes = [tile.window_size for tile in tile_list]
+    return ActivationArena(layers, sizes)
 
 
-KEPT_NUMBERS_PER_PIXEL = 16
-"""How many content features for each pixel are kept from step to step if there are tiles."""
+KEPT_VALUES_PER_PIXEL = 16
+"""With several tiles: the most cached content features per pixel, in elements."""
 
 
 def keeps_content_features(recipe: Recipe, tile_count: int) -> bool:
-    """Tell whether the photo's features are kept, or computed anew at every step.
+    """Return whether the photo's content features are cached instead of recomputed every step.
 
-    Those of one tile are small beside what a step needs. Those of many add up to the whole
-    picture's, 8 numbers a pixel at relu4_2, which is less than the optimiser holds; but
-    64 at relu1_1.
+    The features of a single tile are small compared with the memory of a step. With several
+    tiles they add up to those of the whole image: 8 elements per pixel at relu4_2, which is
+    less than the optimiser's state, but 64 at relu1_1.
     """
     per_pixel = sum(channels_of(name) / stride_of(name) ** 2 for name in recipe.content_layers)
-    return tile_count == 1 or per_pixel <= KEPT_NUMBERS_PER_PIXEL
+    return tile_count == 1 or per_pixel <= KEPT_VALUES_PER_PIXEL
 
 
 @dataclass(frozen=True, slots=True)
-class _MomentsSlope:
-    """The slope of a loss with regard to the moments of a layer.
+class _MomentsGrad:
+    """The gradient of a loss with respect to the moments of a layer.
 
     Attributes:
-        mean: C, by the mean, divided by the positions that it is over.
-        gram: CxC, by the Gram matrix, plus its transpose.
+        mean: C, the gradient with respect to the mean, divided by the number of positions.
+        gram: CxC, S + S^T, where S is the gradient with respect to the Gram matrix.
     """
 
     mean: Tensor
     gram: Tensor
 
-    def add_by_features(self, features: Tensor, weights: Tensor | None, gradient: Tensor) -> None:
-        """Add the slope by 1xCxhxw features F to a gradient: that of F F^T is (S + S^T) F.
+    def add_feature_grad(self, features: Tensor, weights: Tensor | None, gradient: Tensor) -> None:
+        """Add the gradient with respect to the features F to `gradient`, in place.
 
-        A position that counts for less is moved by as much less.
+        For the Gram matrix F F^T that is (S + S^T) F.
+
+        Args:
+            features: 1xCxhxw, in at least float32.
+            weights: 1x1xhxw, which multiply the gradient of each position; None: all one.
+            gradient: 1xCxhxw, in any dtype.
         """
-        rows, by_rows = by_position(features), gradient.permute(0, 2, 3, 1)
-        if weights is None and gradient.dtype == rows.dtype and by_rows.is_contiguous():
-            by_rows.flatten(0, 2).addmm_(rows, self.gram).add_(self.mean)
+        rows, grad_rows = by_position(features), gradient.permute(0, 2, 3, 1)
+        if weights is None and gradient.dtype == rows.dtype and grad_rows.is_contiguous():
+            grad_rows.flatten(0, 2).addmm_(rows, self.gram).add_(self.mean)
             return
-        slope = torch.addmm(self.mean, rows, self.gram).view(by_rows.shape).permute(0, 3, 1, 2)
+        grad = torch.addmm(self.mean, rows, self.gram).view(grad_rows.shape).permute(0, 3, 1, 2)
         if weights is not None:
-            slope *= weights
-        gradient.add_(slope.to(gradient.dtype))
+            grad *= weights
+        gradient.add_(grad.to(gradient.dtype))

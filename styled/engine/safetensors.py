@@ -1,7 +1,7 @@
-"""Read and write .safetensors files: tensors with names, and no code.
+"""Reading and writing .safetensors files: named tensors, without code.
 
-The format is a little-endian 64-bit length, a JSON header of that many bytes with type,
-shape and place of each tensor, and the raw data.
+The format is a little-endian 64-bit length, a JSON header of that many bytes with dtype, shape
+and data offsets of each tensor, and the raw data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DTYPES = {
     "BF16": torch.bfloat16,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_MAX_HEADER_BYTES = 100_000_000  # the limit in the format's specification
 _ALIGNMENT_BYTES = 8
 
 
@@ -59,23 +59,23 @@ def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     """Return the content of a .safetensors file; the same tensors give the same bytes.
 
     Args:
-        tensors: Floating-point tensors on the CPU; they are laid out in this order.
-        metadata: Words about the file.
+        tensors: Floating-point tensors on the CPU; they are written in this order.
+        metadata: Free-form text entries for the header's `__metadata__`.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
-    pieces = []
+    chunks = []
     end = 0
     for name, tensor in tensors.items():
-        # By way of bytes, because numpy knows no bfloat16.
-        piece = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        start, end = end, end + len(piece)
+        # Viewed as bytes, because NumPy has no bfloat16.
+        chunk = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        start, end = end, end + len(chunk)
         header[name] = {
             "dtype": _NAMES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-        pieces.append(piece)
-    written = json.dumps(header, separators=(",", ":")).encode()
-    # Spaces may follow the header, so that a reader can map the data where it lies.
-    written += b" " * (-len(written) % _ALIGNMENT_BYTES)
-    return b"".join([len(written).to_bytes(8, "little"), written, *pieces])
+        chunks.append(chunk)
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    # The header is padded with spaces to align the data, so that a reader can use mmap.
+    encoded += b" " * (-len(encoded) % _ALIGNMENT_BYTES)
+    return b"".join([len(encoded).to_bytes(8, "little"), encoded, *chunks])

@@ -1,4 +1,4 @@
-"""Style targets are computed once for each style, size and recipe, and kept."""
+"""LRU cache of style targets, by style image, size and recipe."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from styled.engine.vgg import Vgg19
 from styled.recipes import Recipe
 
 LIMIT_BYTES = 1 << 26
-"""Those of `pyramid` take 2.4 MB for a style at one size; what is forgotten costs another look."""
+"""Targets of `pyramid` take 2.4 MB for a style at one size; evicted ones cost a forward pass."""
 
 
 class StyleCache:
-    """Remembers targets by the pixels of their styles, the least recently used go first."""
+    """An LRU cache of style targets, keyed by the pixels of the styles."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         """Keep at most `limit_bytes` of tensors."""
         self._limit_bytes = limit_bytes
-        self._kept: OrderedDict[str, StyleTargets] = OrderedDict()
-        self.bytes = 0  # that are held now
+        self._entries: OrderedDict[str, StyleTargets] = OrderedDict()
+        self.bytes = 0  # of all cached tensors
 
     def targets(
         self,
@@ -34,9 +34,9 @@ class StyleCache:
         styles: Sequence[tuple[Tensor, float]],
         tile_px: int | None = None,
     ) -> StyleTargets:
-        """Return what `style_targets` returns, computed only where it is not known yet.
+        """Return the result of `style_targets`, from the cache if possible.
 
-        The key is the pixels themselves, so that an edited style image is another style.
+        The key includes the pixels, so that an edited style image is another style.
         """
         key = fingerprint_of(
             *(part for image, weight in styles for part in (image, weight)),
@@ -47,22 +47,22 @@ class StyleCache:
             recipe.pooling,
             recipe.first_padding,
             network.dtype,
-            tile_px,  # another order of the sums gives other last digits
+            tile_px,  # tiles change the order of summation, and with it the last digits
         )
-        found = self._kept.get(key)
-        if found is None:
-            found = style_targets(network, recipe, styles, tile_px)
-            self._kept[key] = found
-            self.bytes += _bytes_of(found)
-        self._kept.move_to_end(key)
+        cached = self._entries.get(key)
+        if cached is None:
+            cached = style_targets(network, recipe, styles, tile_px)
+            self._entries[key] = cached
+            self.bytes += _bytes_of(cached)
+        self._entries.move_to_end(key)
         self.shrink_to(self._limit_bytes, at_least=1)
-        return found
+        return cached
 
     def shrink_to(self, limit_bytes: int, at_least: int = 0) -> None:
-        """Forget the least recently used until the rest fits, or `at_least` so many are left."""
-        while self.bytes > limit_bytes and len(self._kept) > at_least:
-            _, dropped = self._kept.popitem(last=False)
-            self.bytes -= _bytes_of(dropped)
+        """Evict least recently used entries down to `limit_bytes`, keeping `at_least` of them."""
+        while self.bytes > limit_bytes and len(self._entries) > at_least:
+            _, evicted = self._entries.popitem(last=False)
+            self.bytes -= _bytes_of(evicted)
 
 
 def _bytes_of(targets: StyleTargets) -> int:

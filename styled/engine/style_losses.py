@@ -1,7 +1,7 @@
-"""Style losses: how far the statistics of a layer are from the style's.
+"""Style losses: distances between a layer's feature statistics and those of the style images.
 
-Each comes as two functions: one blends the statistics of the style images into a target,
-once; the other compares a picture with it, at every step.
+`style_target` blends the statistics of the style images into a target, once; `style_loss`
+compares an image's statistics with it, at every step.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Weighted = Sequence[tuple[Moments, float]]
 
 @dataclass(frozen=True, slots=True)
 class WassersteinTarget:
-    """A Gaussian to come close to.
+    """The target Gaussian of a layer.
 
     Attributes:
-        mean: C.
+        mean: C, the mean.
         root: CxC, the symmetric square root of the covariance, float64.
         trace: The trace of the covariance, a scalar.
     """
@@ -38,12 +38,12 @@ class WassersteinTarget:
 
 @dataclass(frozen=True, slots=True)
 class GramTarget:
-    """A Gram matrix to come close to.
+    """The target Gram matrix of a layer.
 
     Attributes:
         gram: CxC, F F^T.
         gram_by_size: CxC, F F^T / (c h w).
-        size: c h w of the style's layer; of several, their weighted mean.
+        size: c h w of the style's layer; with several styles, the weighted mean.
     """
 
     gram: Tensor
@@ -55,7 +55,7 @@ StyleTarget = WassersteinTarget | GramTarget
 
 
 def style_target(kind: StyleLoss, styles: Weighted) -> StyleTarget:
-    """Blend the statistics of several styles; weights are normalised to a sum of one."""
+    """Return the weighted mean of the styles' statistics; weights are normalised to sum to one."""
     total = sum(weight for _, weight in styles)
     normalised = [(moments, weight / total) for moments, weight in styles]
     if kind == "wasserstein":
@@ -77,12 +77,12 @@ def style_loss(kind: StyleLoss, result: Moments, target: StyleTarget) -> Tensor:
 
 
 def wasserstein_loss(result: Moments, target: WassersteinTarget) -> Tensor:
-    """Return the squared 2-Wasserstein distance between two Gaussians, channel by channel.
+    """Return the squared 2-Wasserstein distance between two Gaussians, averaged over channels.
 
     mean((mu - mu_s)^2) + mean(diag(S + S_s - 2 (S_s^1/2 S S_s^1/2)^1/2)): Olkin and
     Pukelsheim (1982), equation 4; as a style loss in K. Crowson's style-transfer-pytorch.
-    It departs from the distance proper by the means over channels in place of sums, which
-    keeps layers of different width comparable.
+    The actual distance has sums over channels; means keep layers of different width
+    comparable.
     """
     covariance = result.covariance()
     spread = covariance.trace() + target.trace - 2 * trace_of_root(covariance, target.root)
@@ -93,10 +93,11 @@ def wasserstein_loss(result: Moments, target: WassersteinTarget) -> Tensor:
 def gram_loss(kind: StyleLoss, result: Moments, target: GramTarget) -> Tensor:
     """Return a squared difference of Gram matrices G = F F^T and A, scaled as `kind` says.
 
-    Gatys et al. 2016, equations 3 and 4, give `gram_gatys`:
-    sum((G - A)^2) / (4 N^2 M^2) for N channels and M positions. The others are what
-    published codes use in its place: means over the matrix, divided by the layer's size
-    c h w once, or twice (`gram_by_size`), or not at all.
+    `gram_gatys` is Gatys et al. 2016, equations 3 and 4: sum((G - A)^2) / (4 N^2 M^2) for N
+    channels and M positions. Published implementations use other kinds: the mean of the squared
+    differences (`gram_raw`), divided by the style's or the result's layer size c h w
+    (`gram_over_style_size`, `gram_over_result_size`), or of Gram matrices that are each divided
+    by their own layer size first (`gram_by_size`).
     """
     size = result.channels * result.positions
     if kind == "gram_by_size":
@@ -107,7 +108,7 @@ def gram_loss(kind: StyleLoss, result: Moments, target: GramTarget) -> Tensor:
     if kind == "gram_over_result_size":
         return squared / size
     if kind == "gram_gatys":
-        # A mean over C^2 entries in place of the sum takes C^2 out of N^2 M^2.
+        # `squared` is a mean over N^2 entries, so that only 4 M^2 is left of the denominator.
         return squared / (4 * result.positions**2)
     return squared
 

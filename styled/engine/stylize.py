@@ -1,8 +1,8 @@
-"""The loop: from coarse to fine, step by step, until the picture is done.
+"""The optimisation loop over all scales, from coarse to fine.
 
-`stylize` is a generator. It yields after every step and returns the result, so that
-whoever drives it decides when to look, when to save and when to stop: closing the
-generator stops it at a safe point, and nothing here calls back.
+`stylize` is a generator. It yields after every step and returns the result, so that the caller
+decides when to take previews and checkpoints and when to stop. Closing the generator stops the
+work between two steps. Progress is reported by yielding, not through callbacks.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.color import in_style_colors, keep_colors, recolored_styles
 from styled.engine.environment import Environment, resumed_elsewhere
-from styled.engine.footprint import Footprint
-from styled.engine.guard import Settings, check_result
-from styled.engine.ladder import Pixels, smaller_plan, thriftier, within
+from styled.engine.events import Progress, Stylized
+from styled.engine.guard import RunSettings, check_result
 from styled.engine.memory import (
-    EVERY_BLOCK,
-    SMALL_BLOCKS,
-    give_back,
-    give_back_heap,
+    MMAP_THRESHOLD_WITH_ARENA,
+    MMAP_THRESHOLD_WITHOUT_ARENA,
+    configure_allocator,
+    empty_cache,
     is_out_of_memory,
-    keep_freed_memory,
+    trim_heap,
 )
+from styled.engine.memory_estimate import MemoryEstimate
+from styled.engine.memory_fallback import fit_to_limit, next_fallback, reduce_plan
 from styled.engine.objective import (
     Losses,
     Objective,
@@ -39,15 +40,14 @@ from styled.engine.objective import (
     style_targets,
     to_space,
 )
-from styled.engine.progress import Progress, Stylized
+from styled.engine.scale_run import ScaleRun, restored_settings
 from styled.engine.scales import plan_scales, resize, style_picture_size
-from styled.engine.stage import Stage, restored_settings
 from styled.engine.vgg import Vgg19
-from styled.engine_api import TraceRow
+from styled.engine_api import PixelSize, TraceRow
 from styled.recipes import Recipe
 
 TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]], int | None], StyleTargets]
-"""Computes style targets, or remembers them; see `style_targets`."""
+"""Computes style targets or returns cached ones; see `style_targets`."""
 
 
 def stylize(
@@ -58,76 +58,76 @@ def stylize(
     resume: Checkpoint | None = None,
     targets_of: TargetsOf = style_targets,
     memory_bytes: int | None = None,
-    painted_size: Pixels | None = None,
+    painted_size: PixelSize | None = None,
 ) -> Generator[Progress, None, Stylized]:
-    """Paint `content` in the manner of `styles`, yielding after every step.
+    """Paint `content` in the style of `styles`, yielding after every step.
 
     Args:
-        network: The resident network.
+        network: The network, already on its device.
         content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result; or 1x4xHxW with
             opacity, see `opacity`.
         styles: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW, each with its weight.
-        recipe: How.
-        resume: A snapshot of the same work to go on from.
-        targets_of: Computes the style targets, or remembers them from an earlier picture.
-        memory_bytes: What may be used on the device, besides what the network takes; where
-            a picture needs more, see `ladder`. None: as much as there is.
+        recipe: The objective and the settings of the optimisation.
+        resume: Checkpoint of the same task to resume from. None: start from the beginning.
+        targets_of: Computes the style targets, or returns those cached for an earlier picture.
+        memory_bytes: Limit on device memory, not counting the network. A picture that needs
+            more is reduced as described in `memory_fallback`. None: no limit.
         painted_size: Paint at this width and height, smaller than the content's; then enlarge
             it, and take `recipe.detail_steps` steps at the content's own size, which give it
             strokes as fine as its pixels. None: paint at the content's size.
 
     Raises:
-        EngineFailure: the loss was not a number or exploded, with the safest settings too;
-            or the result is one that nobody can have wanted; or there is too little memory
-            for the smallest picture.
+        EngineFailure: the loss was NaN or exploded even with the safest settings; or the result
+            is not finite, blank or saturated; or there is too little memory for the smallest
+            picture.
     """
     painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes, painted_size)
     resume = painting.fit_plan(resume)
-    stage: Stage | None = None
-    before: Stage | None
+    run: ScaleRun | None = None
+    previous: ScaleRun | None
     scale = resume.scale if resume else 1
     while scale <= len(painting.plan):
-        before, stage = stage, None
-        while stage is None or not stage.finished:
+        previous, run = run, None
+        while run is None or not run.finished:
             try:
-                stage = stage or painting.begin(scale, before, resume)
-                if stage.finished:  # as a resumed one may be
+                run = run or painting.begin(scale, previous, resume)
+                if run.finished:  # possible after resuming
                     break
-                losses = stage.advance()
+                losses = run.advance()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 losses = None
-            # Not in the except block: while the error lives, so do the frames that it came
-            # through, and all tensors in them.
+            # Not in the except block: there the error's traceback still keeps its frames alive,
+            # and with them all their tensors.
             if losses is None:
-                relieved = painting.relieve(scale, stage)
-                give_back(network.device)
-                if not relieved:
-                    stage = None  # and the plan has become smaller
+                can_continue = painting.reduce_memory(scale, run)
+                empty_cache(network.device)
+                if not can_continue:
+                    run = None  # the plan has been reduced
                     break
-            elif stage is not None:
-                before = resume = None  # whose images would take memory to the end
-                painting.settings = stage.settings
-                yield painting.progress(scale, stage, losses)
-        if stage is not None:
-            stage.release()
+            elif run is not None:
+                previous = resume = None  # free their images
+                painting.settings = run.settings
+                yield painting.progress(scale, run, losses)
+        if run is not None:
+            run.drop_objective()
             scale += 1
-        elif before is not None:
-            stage = before  # it is the picture: the plan ends here now
+        elif previous is not None:
+            run = previous  # the plan now ends with this scale: its result is the picture
         else:
             scale, resume = 1, None
-            painting.begin_again()
-    assert stage is not None  # a plan has at least one scale
-    return painting.finished(stage)
+            painting.restart()
+    assert run is not None  # a plan has at least one scale
+    return painting.finished(run)
 
 
 class _Painting:
-    """What all scales of one picture have in common.
+    """The state shared by all scales of one picture.
 
     Attributes:
         plan: Width and height of each scale, coarse to fine.
-        settings: What has become safer, or thriftier, so far.
+        settings: The current settings, with all fallbacks applied so far.
         trace: Loss rows so far.
     """
 
@@ -139,90 +139,96 @@ class _Painting:
         recipe: Recipe,
         targets_of: TargetsOf,
         memory_bytes: int | None,
-        painted_size: Pixels | None,
+        painted_size: PixelSize | None,
     ) -> None:
         height, width = content.shape[-2:]
         self._network = network
         self._recipe = recipe
         self._targets_of = targets_of
         self._memory_bytes = memory_bytes
-        self._asked: Pixels = width, height
+        self._requested_size: PixelSize = PixelSize(width, height)
         self._content = content.to(network.device)
         styles = [(image.to(network.device), weight) for image, weight in styles]
         self._styles = recolored_styles(recipe.preserve_color, styles, self._content)
-        self._needs = Footprint.of(
+        self._estimate_peak_bytes = MemoryEstimate.of(
             network, recipe, self._content, self._styles, painted_size
         ).peak_bytes
         self._painted_size = painted_size or (width, height)
         self.plan = plan_scales(recipe.scales, *self._painted_size)
-        if self.plan[-1] != self._asked and recipe.detail_steps:
-            self.plan.append(self._asked)
-        self.settings = Settings(recipe.optimizer)
+        if self.plan[-1] != self._requested_size and recipe.detail_steps:
+            self.plan.append(self._requested_size)
+        self.settings = RunSettings(recipe.optimizer)
         self.trace: list[TraceRow] = []
         self._environment = Environment.current(network.device, network.dtype)
-        self._last: tuple[int, int, Losses] | None = None  # scale, step and losses
+        self._last_step: tuple[int, int, Losses] | None = None  # scale, step and losses
 
     def fit_plan(self, resume: Checkpoint | None) -> Checkpoint | None:
-        """Make the plan smaller until its last scale fits into memory.
+        """Reduce the plan until the estimate for its last scale is within the memory limit.
 
         Returns:
-            The snapshot to go on from, if there is one that fits into the plan.
+            The checkpoint to resume from; None if there is none, or none that fits the plan.
 
         Raises:
             EngineFailure: not even a tiny picture would fit.
         """
         if resume is not None:
             self.settings = restored_settings(resume.settings)
-        while not within(self._memory_bytes, self.settings, self.plan[-1], self._needs)[1]:
-            self.plan = self._smaller_plan()
+        while not fit_to_limit(
+            self._memory_bytes, self.settings, self.plan[-1], self._estimate_peak_bytes
+        )[1]:
+            self.plan = self._reduce_plan()
         if resume is None:
             return None
         height, width = resume.image.shape[-2:]
-        # The picture may have become smaller before it was interrupted.
+        # The plan may have been reduced before the interruption.
         while resume.scale == len(self.plan) and self.plan[-1] > (width, height):
-            self.plan = self._smaller_plan()
+            self.plan = self._reduce_plan()
         if resume.scale > len(self.plan) or self.plan[resume.scale - 1] != (width, height):
-            self.settings = Settings(self._recipe.optimizer)
+            self.settings = RunSettings(self._recipe.optimizer)
             return None
         self.trace = [TraceRow(*row) for row in resume.trace]
         self._note_resumed(resume)
         return resume
 
     def _note_resumed(self, resume: Checkpoint) -> None:
-        """Put on record that the picture was begun on something else, if it was."""
+        """Record a degradation if the checkpoint was made in a different environment."""
         if not resume.environment:
             return
         degraded = self.settings.degraded
-        again = any(known.kind == "resumed" for known in degraded)
-        before = Environment(**resume.environment)
-        if note := resumed_elsewhere(before, self._environment, again=again):
+        again = any(degradation.kind == "resumed" for degradation in degraded)
+        previous = Environment(**resume.environment)
+        if note := resumed_elsewhere(previous, self._environment, again=again):
             self.settings = replace(self.settings, degraded=(*degraded, note))
 
-    def begin_again(self) -> None:
-        """Forget the trace, and what a snapshot was made on: nothing of it is left."""
+    def restart(self) -> None:
+        """Clear the trace and the `resumed` degradation: no earlier result is used any more."""
         self.trace.clear()
-        others = (known for known in self.settings.degraded if known.kind != "resumed")
+        others = (d for d in self.settings.degraded if d.kind != "resumed")
         self.settings = replace(self.settings, degraded=tuple(others))
 
-    def begin(self, scale: int, before: Stage | None, resume: Checkpoint | None) -> Stage:
-        """Return the stage of a scale, in the memory that there is."""
-        give_back_heap()
-        w, h = self.plan[scale - 1]
+    def begin(self, scale: int, previous: ScaleRun | None, resume: Checkpoint | None) -> ScaleRun:
+        """Create the run of a scale, with settings that keep it within the memory limit."""
+        trim_heap()
+        size = self.plan[scale - 1]
         recipe = self._recipe_at(scale)
-        self.settings, _ = within(self._memory_bytes, self.settings, (w, h), self._needs)
-        make_objective = partial(self._objective, size=(w, h))
+        self.settings, _ = fit_to_limit(
+            self._memory_bytes, self.settings, size, self._estimate_peak_bytes
+        )
+        make_objective = partial(self._objective, size=size)
         if resume is not None and scale == resume.scale:
-            stage = Stage.resumed(resume, recipe, self.settings, self._network, make_objective)
-        elif before is None:
-            start = to_space(recipe, _first_image(recipe, self._content, self._styles, w, h))
-            stage = Stage(start, recipe, self.settings, self._network, make_objective)
+            run = ScaleRun.from_checkpoint(
+                resume, recipe, self.settings, self._network, make_objective
+            )
+        elif previous is None:
+            start = to_space(recipe, _first_image(recipe, self._content, self._styles, *size))
+            run = ScaleRun(start, recipe, self.settings, self._network, make_objective)
         else:
-            stage = before.enlarged(w, h, recipe, self.settings, make_objective)
-            before.settle()
-        return stage
+            run = previous.next_scale(*size, recipe, self.settings, make_objective)
+            previous.keep_result_only()
+        return run
 
     def _recipe_at(self, scale: int) -> Recipe:
-        """Return the recipe, with as many steps as a scale of the plan may take."""
+        """Return the recipe with the step limit of this scale."""
         recipe = self._recipe
         if self._is_detail(scale):
             return replace(recipe, steps=recipe.detail_steps)
@@ -231,125 +237,132 @@ class _Painting:
             return replace(recipe, steps=recipe.scales.steps)
         return recipe
 
-    def _smaller_plan(self) -> list[Pixels]:
-        """Return a plan that takes less memory: detail first becomes smaller, then is left out.
+    def _reduce_plan(self) -> list[PixelSize]:
+        """Return a plan that takes less memory.
+
+        The pixels of a detail scale are halved if more than twice those of the painted size
+        remain; otherwise as `reduce_plan`.
 
         Raises:
-            EngineFailure: as `smaller_plan`.
+            EngineFailure: the plan can't be reduced any further.
         """
         width, height = self.plan[-1]
-        half = round(width / sqrt(2)), round(height / sqrt(2))
+        half = PixelSize(round(width / sqrt(2)), round(height / sqrt(2)))
         if self._is_detail(len(self.plan)) and prod(half) > 2 * prod(self._painted_size):
             return [*self.plan[:-1], half]
-        return smaller_plan(self.plan)
+        return reduce_plan(self.plan)
 
     def _is_detail(self, scale: int) -> bool:
         return prod(self.plan[scale - 1]) > prod(self._painted_size)
 
-    def relieve(self, scale: int, stage: Stage | None) -> bool:
-        """Climb down a rung of the memory ladder after an allocation has failed.
+    def reduce_memory(self, scale: int, run: ScaleRun | None) -> bool:
+        """Apply the next memory fallback after an allocation has failed.
 
         Returns:
-            Whether the stage can go on. If not, the plan has become smaller.
+            Whether the run can continue. If not, the plan has been reduced.
 
         Raises:
-            EngineFailure: there is no rung left.
+            EngineFailure: no fallback is left.
         """
         size = self.plan[scale - 1]
-        in_update = stage is not None and stage.updating
-        thrifty = thriftier(self.settings, size, in_update=in_update)
-        if thrifty is None:
+        in_update = run is not None and run.updating
+        fallback = next_fallback(self.settings, size, in_update=in_update)
+        if fallback is None:
             self.plan = self.plan[:scale]
-            if stage is not None and stage.steps_done > 0:
-                note = f"memory ran out at {size[0]} x {size[1]} after {stage.steps_done} steps"
-                self.settings = stage.settings = _noting(self.settings, note)
-                stage.finished = True
+            if run is not None and run.steps_done > 0:
+                note = f"memory ran out at {size[0]} x {size[1]} after {run.steps_done} steps"
+                self.settings = run.settings = _with_memory_note(self.settings, note)
+                run.finished = True
                 return True
-            self.plan = self._smaller_plan()
+            self.plan = self._reduce_plan()
             return False
-        if thrifty.tile_px != self.settings.tile_px:
+        if fallback.tile_px != self.settings.tile_px:
             note = f"memory ran out at {size[0]} x {size[1]}: it went on in tiles"
-            thrifty = _noting(thrifty, note)
-        self.settings = thrifty
-        if stage is not None:
-            stage.relieve(thrifty)
+            fallback = _with_memory_note(fallback, note)
+        self.settings = fallback
+        if run is not None:
+            run.reduce_memory(fallback)
         return True
 
-    def progress(self, scale: int, stage: Stage, losses: Losses) -> Progress:
-        """Note the step that was just taken, and describe it."""
-        step, steps = stage.steps_done, self._recipe_at(scale).steps
-        self._last = scale, step, losses
-        if step == 1 or stage.finished or step % self._recipe.trace_every == 0:
-            self.trace.append(_row(*self._last))
+    def progress(self, scale: int, run: ScaleRun, losses: Losses) -> Progress:
+        """Record the step that was just taken and return its progress."""
+        step, steps = run.steps_done, self._recipe_at(scale).steps
+        self._last_step = scale, step, losses
+        if step == 1 or run.finished or step % self._recipe.trace_every == 0:
+            self.trace.append(_row(*self._last_step))
         return Progress(
             tuple(self.plan),
             scale,
             step,
             steps,
-            stage.finished,
+            run.finished,
             losses,
-            checkpoint=lambda: stage.snapshot(
+            checkpoint=lambda: run.snapshot(
                 scale, [tuple(row) for row in self.trace], asdict(self._environment)
             ),
-            preview=partial(self._preview, stage),
+            preview=partial(self._preview, run),
             budget=tuple(self._recipe_at(at).steps for at in range(1, len(self.plan) + 1)),
             degraded=self._degraded(),
         )
 
     def _degraded(self) -> tuple[Degradation, ...]:
-        """Return what has been given up so far, a size that was given up included."""
-        wanted = self._asked if self._recipe.detail_steps else self._painted_size
-        if self.plan[-1] == wanted:
+        """Return all degradations so far, including that of a reduced size."""
+        requested = self._requested_size if self._recipe.detail_steps else self._painted_size
+        if self.plan[-1] == requested:
             return self.settings.degraded
-        (width, height), (w, h) = self.plan[-1], wanted
+        (width, height), (w, h) = self.plan[-1], requested
         message = f"memory was short: painted at {width} x {height} in place of {w} x {h}"
         return (*self.settings.degraded, Degradation("memory", message))
 
-    def _preview(self, stage: Stage, long_edge_px: int) -> Tensor:
-        """Return the picture as it is now, made small before anything else is done to it."""
-        image = from_space(self._recipe, stage.thumbnail(long_edge_px)).clamp(0, 1)
+    def _preview(self, run: ScaleRun, long_edge_px: int) -> Tensor:
+        """Return the current image, shrunk first so that all further work is on few pixels."""
+        image = from_space(self._recipe, run.thumbnail(long_edge_px)).clamp(0, 1)
         content = F.interpolate(self._content, image.shape[-2:], mode="area")
         return keep_colors(self._recipe.preserve_color, image, content).float().cpu()
 
-    def finished(self, stage: Stage) -> Stylized:
-        """Return the picture.
+    def finished(self, run: ScaleRun) -> Stylized:
+        """Return the final picture.
 
         Raises:
-            EngineFailure: it is one that nobody can have wanted.
+            EngineFailure: it is not finite, blank or saturated.
         """
-        image = from_space(self._recipe, stage.result()).clamp(0, 1)
+        image = from_space(self._recipe, run.result()).clamp(0, 1)
         content = resize(self._content, *self.plan[-1])
         image = keep_colors(self._recipe.preserve_color, image, content)
         check_result(image, content[:, :3])
         settings = self.settings
-        if self._last and self.trace[-1] != _row(*self._last):
-            self.trace.append(_row(*self._last))  # it ended early
-        stage.settle()  # a snapshot needs no more, and the next picture all the room
-        give_back_heap()
+        if self._last_step and self.trace[-1] != _row(*self._last_step):
+            self.trace.append(_row(*self._last_step))  # the scale ended early
+        run.keep_result_only()  # enough for a checkpoint; frees memory for the next picture
+        trim_heap()
         return Stylized(
             image.float().cpu(),
             tuple(self.trace),
             self._degraded(),
             settings.tile_px,
-            detail_steps=stage.steps_done if self._is_detail(len(self.plan)) else 0,
+            detail_steps=run.steps_done if self._is_detail(len(self.plan)) else 0,
             precision="float32"
             if settings.float32
             else str(self._network.dtype).removeprefix("torch."),
         )
 
-    def _objective(self, network: Vgg19, tile_px: int | None, *, size: Pixels) -> Objective:
-        # Whether a step has a workplace, see `Objective`, may change with the precision.
-        keep_freed_memory(SMALL_BLOCKS if network.has_own_layers else EVERY_BLOCK)
+    def _objective(self, network: Vgg19, tile_px: int | None, *, size: PixelSize) -> Objective:
+        # Whether steps use an `ActivationArena` depends on the precision, which may change.
+        configure_allocator(
+            MMAP_THRESHOLD_WITH_ARENA if network.uses_cpu_backend else MMAP_THRESHOLD_WITHOUT_ARENA
+        )
         recipe, (w, h) = self._recipe, size
         styles = [(self._style_at(image, w, h), weight) for image, weight in self._styles]
         targets = self._targets_of(network, recipe, styles, tile_px)
         return Objective(network, recipe, resize(self._content, w, h), targets, tile_px)
 
     def _style_at(self, style: Tensor, w: int, h: int) -> Tensor:
-        """Return a style image as it is looked at while the result is `w` x `h`."""
+        """Return a style image at the size used while the result is `w` x `h`."""
         height, width = style.shape[-2:]
         if self._recipe.style_size in ("scaled", "content"):
-            return resize(style, *style_picture_size(self._recipe, (w, h), (width, height)))
+            return resize(
+                style, *style_picture_size(self._recipe, PixelSize(w, h), PixelSize(width, height))
+            )
         shrink = min(1.0, w / self._painted_size[0])
         return resize(style, round(width * shrink), round(height * shrink))
 
@@ -358,9 +371,9 @@ def _row(scale: int, step: int, losses: Losses) -> TraceRow:
     return TraceRow(scale, step, losses.total, losses.content, losses.style, losses.tv)
 
 
-def _noting(settings: Settings, message: str) -> Settings:
+def _with_memory_note(settings: RunSettings, message: str) -> RunSettings:
     degradation = Degradation("memory", message)
-    others = tuple(known for known in settings.degraded if known != degradation)
+    others = tuple(d for d in settings.degraded if d != degradation)
     return replace(settings, degraded=(*others, degradation))
 
 
@@ -375,7 +388,7 @@ def _first_image(
         return content.new_full((1, 3, height, width), 0.5)
     if recipe.init == "noise":
         generator = torch.Generator().manual_seed(recipe.seed)
-        # Drawn on the CPU, so that a seed means the same noise on every device.
+        # Drawn on the CPU, so that a seed gives the same noise on every device.
         return torch.rand(1, 3, height, width, generator=generator).to(content)
     small = resize(content, width, height)
     return (in_style_colors(small, styles) if recipe.init == "style_colors" else small)[:, :3]

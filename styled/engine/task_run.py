@@ -1,4 +1,4 @@
-"""Turns the steps of a painting into the events that its task asks for."""
+"""Converts the steps of a painting into the engine events that its task requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from statistics import median
 
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint, checkpoint_pieces
-from styled.engine.progress import Progress as Step
-from styled.engine.progress import Stylized
+from styled.engine.events import Progress as Step
+from styled.engine.events import Stylized
 from styled.engine.scales import resize
 from styled.engine_api import (
     CheckpointPiece,
@@ -27,20 +27,20 @@ from styled.engine_api import (
 )
 
 LATEST_STEPS = 15
-"""So many steps tell how long one takes just now."""
+"""The number of recent steps over which the median step time is taken."""
 
-SAVING_SHARE = 10
-"""Between two checkpoints at least so many times the seconds go by that one takes to save."""
+SAVE_INTERVAL_FACTOR = 10
+"""The interval between checkpoints is at least this multiple of the time that saving one takes."""
 
 SLOW_STEP_SECONDS = 2.0
-"""After such a step a checkpoint is due at once: the next step may be too long for a stop."""
+"""A step this long makes a checkpoint due at once: a stop may not wait for the next step's end."""
 
 
 class TaskRun:
     """One run of one task.
 
-    Times include what the consumer of the events does between two of them: a checkpoint takes as
-    long as it takes to write its pieces.
+    Measured times include what the consumer does between two events: the time to save a
+    checkpoint includes writing its pieces.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TaskRun:
         is_stopped: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
-        """Report as `task` asks; `is_stopped` is asked after each step."""
+        """Prepare a run; `is_stopped` is called after each step."""
         self._task = task
         self._fingerprint = fingerprint
         self._is_stopped = is_stopped
@@ -64,7 +64,7 @@ class TaskRun:
         self._latest: deque[float] = deque(maxlen=LATEST_STEPS)
 
     def events(self, painting: Generator[Step, None, Stylized]) -> Iterator[EngineEvent]:
-        """Drive a painting to its end, or until it is stopped."""
+        """Run a painting to its end, or until it is stopped."""
         task, clock = self._task, self._clock
         stepped_at = saved_at = clock()
         reported_at = previewed_at = -inf
@@ -75,7 +75,7 @@ class TaskRun:
             try:
                 step = next(painting)
             except StopIteration as ended:
-                if step is not None and not step.finished:  # it was ended for lack of memory
+                if step is not None and not step.finished:  # it ended early for lack of memory
                     yield replace(self._progress(step), finished=True)
                 yield self._painted(ended.value)
                 return
@@ -88,10 +88,10 @@ class TaskRun:
             yield from self._frame(step)
             is_stopped = self._is_stopped()
             if is_stopped or self._is_save_due(now - saved_at, seconds, saving_seconds):
-                begun = clock()
+                started_at = clock()
                 yield from _checkpoint(step, self._fingerprint)
                 saved_at = clock()
-                saving_seconds = saved_at - begun
+                saving_seconds = saved_at - started_at
             if is_stopped:
                 yield Stopped()
                 return
@@ -104,16 +104,16 @@ class TaskRun:
             stepped_at = clock()
 
     def _is_save_due(self, elapsed: float, step_seconds: float, saving_seconds: float) -> bool:
-        every = self._task.checkpoint_seconds
-        if every is None:
+        checkpoint_seconds = self._task.checkpoint_seconds
+        if checkpoint_seconds is None:
             return False
-        interval = 0.0 if step_seconds >= SLOW_STEP_SECONDS else every
-        # A large picture's state takes long to write: most of the time is for painting.
-        return elapsed >= max(interval, SAVING_SHARE * saving_seconds)
+        interval = 0.0 if step_seconds >= SLOW_STEP_SECONDS else checkpoint_seconds
+        # A large picture's state takes long to write: limit the share of time spent on that.
+        return elapsed >= max(interval, SAVE_INTERVAL_FACTOR * saving_seconds)
 
     def _note_step(self, step: Step, seconds: float) -> None:
         scale = step.scale, PixelSize(step.width, step.height)
-        if scale != self._scale:  # the next one, or memory has made it smaller
+        if scale != self._scale:  # the next scale, or a size reduced for lack of memory
             self._scale, self._first_step_seconds = scale, seconds
             self._latest.clear()
         else:
@@ -137,8 +137,8 @@ class TaskRun:
         number = sum(n for scale, n in self._steps.items() if scale <= step.scale)
         if every is None or number % every:
             return
-        # An image of NaNs, just before it is rolled back, or no memory: a frame is no reason to
-        # fail, and what is lasting will say so again.
+        # It fails if the image is NaN (and about to be rolled back) or if memory is short. That is
+        # no reason to fail the job; a lasting problem shows up in the next step.
         try:
             image = resize(step.preview(self._task.frame_px), *self._frame_size(step))
         except (RuntimeError, MemoryError, ValueError):
@@ -146,7 +146,7 @@ class TaskRun:
         yield Frame(number, image)
 
     def _frame_size(self, step: Step) -> PixelSize:
-        """Return the result's size, no longer than asked for, even as video codecs want it."""
+        """Return the result's size within `frame_px`, with even edges for video codecs."""
         width, height = step.plan[-1]
         factor = min(1.0, self._task.frame_px / max(width, height))
         return PixelSize(*(max(2, round(edge * factor / 2) * 2) for edge in (width, height)))
@@ -164,18 +164,18 @@ class TaskRun:
 
 
 def _checkpoint(step: Step, fingerprint: str) -> Iterator[CheckpointPiece]:
-    """Yield the pieces of a checkpoint, each as soon as the next is known to follow it."""
+    """Yield the pieces of a checkpoint; the last one is marked, so each waits for the next."""
     pieces = checkpoint_pieces(step.checkpoint(), fingerprint)
     data = next(pieces)
-    for following in pieces:
+    for next_data in pieces:
         yield CheckpointPiece(data, is_last=False)
-        data = following
+        data = next_data
     yield CheckpointPiece(data, is_last=True)
 
 
 def _preview(step: Step, long_edge_px: int) -> Iterator[Preview]:
     try:
         image = step.preview(long_edge_px)
-    except (RuntimeError, MemoryError, ValueError):  # as for a frame
+    except (RuntimeError, MemoryError, ValueError):  # as in `_frame`
         return
     yield Preview(image)

@@ -1,10 +1,10 @@
-"""Cutting a picture into tiles whose features are exactly those of the whole picture.
+"""Tiles of an image whose features are exactly those of the whole image.
 
-A tile has a core and a window around it. Cores divide the picture among them; the window
-is the core with a halo, as wide as the layers that are looked at can see. Both begin on
-the grid of the deepest layer, so that poolings fall on the same pixels as in the whole
-picture. Where a window ends inside the picture, its border sees padding that is not there;
-no feature of the core sees that border.
+A tile has a core and a window around it. The cores partition the image. The window is the core
+plus a halo as wide as the receptive fields of the requested layers require. Both start at
+multiples of the deepest layer's stride, so that pooling windows are aligned as in the whole
+image. Where a window ends inside the image, features near that border are wrong, because
+convolutions are padded there; no feature of the core depends on them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from styled.engine.vgg import block_of, needed_slice
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A core and its window along one axis, in pixels of the picture."""
+    """A core and its window along one axis, in pixels of the image."""
 
     start: int
     stop: int
@@ -27,7 +27,7 @@ class Span:
     window_stop: int
 
     def at(self, stride: int) -> slice:
-        """Return where the core lies among the features of the window."""
+        """Return the slice of the core within the window's features of a layer of this stride."""
         return slice(
             (self.start - self.window_start) // stride, (self.stop - self.window_start) // stride
         )
@@ -35,24 +35,24 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile of a picture."""
+    """One tile of an image."""
 
     rows: Span
     columns: Span
 
     @property
     def window_size(self) -> tuple[int, int]:
-        """Height and width of what the tile looks at, in pixels."""
+        """Height and width of the window, in pixels."""
         rows, columns = self.rows, self.columns
         return rows.window_stop - rows.window_start, columns.window_stop - columns.window_start
 
     @property
     def core_pixels(self) -> int:
-        """How many pixels are the tile's own."""
+        """The number of pixels of the core."""
         return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
 
     def window(self, image: Tensor) -> Tensor:
-        """Return the part of 1xCxHxW that the tile looks at, as a view."""
+        """Return the window of a 1xCxHxW image, as a view."""
         return image[
             ...,
             self.rows.window_start : self.rows.window_stop,
@@ -60,7 +60,7 @@ class Tile:
         ]
 
     def core(self, features: Tensor, layer: str) -> Tensor:
-        """Return the features that are the tile's own, of those of its window, as a view."""
+        """Return the core of a layer's features of the window, 1xCxhxw, as a view."""
         stride = stride_of(layer)
         rows, columns = self.rows.at(stride), self.columns.at(stride)
         if (rows, columns) == (slice(0, features.shape[-2]), slice(0, features.shape[-1])):
@@ -69,16 +69,16 @@ class Tile:
 
 
 def tiles(height: int, width: int, core_px: int | None, layers: Collection[str]) -> list[Tile]:
-    """Cut a picture into tiles, row by row.
+    """Return the tiles of an image, row by row.
 
     Args:
-        height: Of the picture, in pixels.
-        width: Likewise.
-        core_px: The longest edge of a core, about; None: the whole picture is one tile.
-        layers: The layers that will be looked at; they decide grid and halo.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        core_px: The approximate longest edge of a core; None: the whole image is one tile.
+        layers: The requested layers; they determine the grid and the halo.
     """
     grid = stride_of(needed_slice(layers)[-1])
-    halo = _up_to(reach(layers), grid)
+    halo = _round_up(receptive_margin(layers), grid)
     return [
         Tile(rows, columns)
         for rows in _spans(height, core_px, grid, halo)
@@ -87,23 +87,25 @@ def tiles(height: int, width: int, core_px: int | None, layers: Collection[str])
 
 
 def stride_of(layer: str) -> int:
-    """Return how many pixels lie between two neighbouring positions of a layer."""
+    """Return the stride of a layer's positions, in pixels of the image."""
     return int(2 ** (block_of(layer) if layer.startswith("pool") else block_of(layer) - 1))
 
 
-def reach(layers: Collection[str]) -> int:
-    """Return how far beyond its own pixels a position of the deepest layer sees.
+def receptive_margin(layers: Collection[str]) -> int:
+    """Return the margin of the deepest layer's receptive field, in pixels.
 
-    Each 3 x 3 convolution adds one position of its own layer on every side: 70 px in all up
-    to conv5_1, whose positions of 16 px thus see 156 px. Poolings see no pixels but their own.
+    That is how far the receptive field extends on each side beyond the stride x stride pixels
+    of the position itself. Each 3 x 3 convolution adds the stride of its own layer: 70 px up to
+    conv5_1, whose stride of 16 px gives a receptive field of 156 px. Pooling adds nothing.
     """
     return sum(stride_of(name) for name in needed_slice(layers) if name.startswith("conv"))
 
 
 def _spans(size: int, core_px: int | None, grid: int, halo: int) -> list[Span]:
-    pieces = 1 if core_px is None else -(-size // core_px)
-    step = _up_to(-(-size // pieces), grid)
-    # A rest that is smaller than the grid has no feature of its own at the deepest layer.
+    count = 1 if core_px is None else -(-size // core_px)
+    step = _round_up(-(-size // count), grid)
+    # A remainder smaller than the grid has no position of its own in the deepest layer: it
+    # belongs to the last core.
     starts = [start for start in range(0, size, step) if start == 0 or size - start >= grid]
     stops = [*starts[1:], size]
     return [
@@ -112,5 +114,5 @@ def _spans(size: int, core_px: int | None, grid: int, halo: int) -> list[Span]:
     ]
 
 
-def _up_to(number: int, multiple: int) -> int:
+def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple

@@ -1,7 +1,7 @@
 """VGG-19 as a frozen feature extractor with named layers.
 
-Only the slice up to the deepest layer that is asked for is run. The layers are those
-of Simonyan and Zisserman, "Very Deep Convolutional Networks" (2015), configuration E.
+Only the layers up to the deepest requested one are run. The layers are those of Simonyan and
+Zisserman, "Very Deep Convolutional Networks" (2015), configuration E.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styled.engine import cpu_layers, winograd
-from styled.engine.cpu_layers import NO_ROOM, Room
+from styled.engine.cpu import layers as cpu_layers
+from styled.engine.cpu import winograd
+from styled.engine.cpu.layers import NO_BUFFERS, LayerBuffers
 from styled.errors import ConfigError
 from styled.recipes import (
     CONVOLUTIONS_PER_BLOCK,
@@ -68,34 +69,34 @@ def block_of(layer: str) -> int:
 
 
 def channels_of(layer: str) -> int:
-    """Return how many channels a layer has."""
+    """Return the number of channels of a layer."""
     return CHANNELS_PER_BLOCK[block_of(layer) - 1]
 
 
 def layout_on(device: torch.device) -> torch.memory_format:
-    """Return how features lie in memory: with all channels of a position side by side.
+    """Return the memory format of features on a device: channels-last, except on MPS.
 
-    So the libraries of CPUs and of NVIDIA's GPUs want them: otherwise they bring them into that
-    order and back at each convolution. Apple's want whole channels one after the other.
+    oneDNN and cuDNN otherwise convert to channels-last and back at each convolution. Apple's
+    libraries expect contiguous channels.
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-def has_own_layers(device_type: str, precision: torch.dtype) -> bool:
-    """Tell whether layers are computed by `cpu_layers`.
+def uses_cpu_backend(device_type: str, precision: torch.dtype) -> bool:
+    """Return whether layers are computed by `styled.engine.cpu`: on CPUs, in float32 only.
 
-    GPUs have libraries that choose such ways by themselves, and torch keeps their memory well.
-    In bfloat16 some of those ways are not exact enough; and whoever wants float64 wants the
-    definition.
+    GPU libraries choose fast algorithms such as Winograd's by themselves, and torch's caching
+    allocator manages GPU memory well. In bfloat16 some of these algorithms are not accurate
+    enough. float64 is for exact references, which use the direct convolution.
     """
     return device_type == "cpu" and precision == torch.float32
 
 
-class Odometer:
-    """Counts the layers that have been worked through, there and back.
+class ProgressCounter:
+    """Counts layers completed in forward and backward passes.
 
-    A step of a large picture may take minutes. Whoever wants to know whether it has got stuck
-    looks at this number, from any thread: as long as it grows, work goes on.
+    A step of a large image may take minutes. Other threads read this counter to distinguish a
+    slow step from a stuck one: while it grows, the network makes progress.
     """
 
     def __init__(self) -> None:
@@ -107,8 +108,8 @@ class Vgg19:
 
     Attributes:
         device: Where the network runs.
-        dtype: What the convolutions compute in; features come out in this type.
-        odometer: Shared by all precisions of the network.
+        dtype: The dtype of the convolutions and of the features.
+        progress: Shared with the float32 copy, see `in_float32`.
     """
 
     def __init__(
@@ -116,10 +117,10 @@ class Vgg19:
         convolutions: Convolutions,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        odometer: Odometer | None = None,
+        progress: ProgressCounter | None = None,
     ) -> None:
-        """Put a frozen copy of `convolutions` (see `weights`) on `device` as `dtype`."""
-        self.odometer = odometer or Odometer()
+        """Copy `convolutions` (see `weights`) to `device` as `dtype`, detached from autograd."""
+        self.progress = progress or ProgressCounter()
         self.device = torch.device(device)
         self.dtype = dtype
         self._source = {} if dtype == torch.float32 else convolutions
@@ -128,16 +129,16 @@ class Vgg19:
         self._biases: dict[str, Tensor] = {}
         for name, (kernel, bias) in convolutions.items():
             kernel, bias = (x.detach().to(self.device, dtype) for x in (kernel, bias))
-            if not self._goes_by_tiles(name):
+            if not self._uses_winograd(name):
                 kernel = kernel.contiguous(memory_format=layout_on(self.device))
             self._kernels[name], self._biases[name] = kernel, bias
 
     def in_float32(self) -> Vgg19:
-        """Return the same network in float32, made when it is first asked for."""
+        """Return the same network in float32, created on first use."""
         if self.dtype == torch.float32:
             return self
         if self._float32 is None:
-            self._float32 = Vgg19(self._source, self.device, torch.float32, self.odometer)
+            self._float32 = Vgg19(self._source, self.device, torch.float32, self.progress)
         return self._float32
 
     def features(
@@ -147,18 +148,19 @@ class Vgg19:
         *,
         pooling: Pooling = "max",
         first_padding: FirstPadding = "zeros",
-        rooms: Mapping[str, Room] = MappingProxyType({}),
+        buffers: Mapping[str, LayerBuffers] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
         """Return the activations of the named layers.
 
         Args:
-            image: 1x3xHxW, normalised where the recipe asks for it.
+            image: 1x3xHxW, normalised if the recipe says so.
             layers: Names from `LAYER_NAMES`.
-            pooling: What ends a block. `average_rescaled` doubles the average, which
-                keeps the size of activations close to that of max pooling.
-            first_padding: How the first convolution sees beyond the picture's edge.
-            rooms: Where layers write, see `Workplace`; for a network that `has_own_layers`. What
-                has been written there by another pass, which may be its result, is lost.
+            pooling: The pooling at the end of a block. `average_rescaled` doubles the average,
+                which keeps activations close in size to those of max pooling.
+            first_padding: The padding of the first convolution.
+            buffers: Layer name -> preallocated buffers, see `ActivationArena`; only used if
+                `uses_cpu_backend`. Overwrites features returned by an earlier pass with the
+                same buffers.
 
         Returns:
             Layer name -> 1xCxhxw in the network's dtype.
@@ -166,79 +168,83 @@ class Vgg19:
         Raises:
             ConfigError: a layer does not exist.
         """
-        wanted = frozenset(layers)
-        found: dict[str, Tensor] = {}
+        requested = frozenset(layers)
+        activations: dict[str, Tensor] = {}
         x = image.to(self.dtype)
         if first_padding == "replicate":
-            x = _replicated(x)
+            x = _pad_replicate(x)
         x = x.contiguous(memory_format=layout_on(self.device))
-        for name in needed_slice(wanted):
-            self.odometer.layers += 1
-            room = rooms.get(name, NO_ROOM)
+        for name in needed_slice(requested):
+            self.progress.layers += 1
+            layer_buffers = buffers.get(name, NO_BUFFERS)
             if name.startswith("conv"):
                 is_padded = name == "conv1_1" and first_padding == "replicate"
-                # Rectified at once, it would not be there for whom asks for it, or for the end.
-                rectified = name not in wanted
-                x = self._convolve(name, x, 0 if is_padded else 1, rectified, room)
+                # The ReLU is fused into the convolution, unless the convolution's own output is
+                # requested. The deepest layer is always requested, so no ReLU is added to it.
+                relu = name not in requested
+                x = self._convolve(name, x, 0 if is_padded else 1, relu, layer_buffers)
             elif name.startswith("relu"):
-                x = self._rectify(x, room) if f"conv{name[4:]}" in wanted else x
+                x = self._rectify(x, layer_buffers) if f"conv{name[4:]}" in requested else x
             else:
-                x = self._pool(x, pooling, room)
-            if name in wanted:
-                found[name] = x
-        return found
+                x = self._pool(x, pooling, layer_buffers)
+            if name in requested:
+                activations[name] = x
+        return activations
 
     @property
-    def has_own_layers(self) -> bool:
-        """Whether layers are computed by `cpu_layers`, see the function of this name."""
-        return has_own_layers(self.device.type, self.dtype)
+    def uses_cpu_backend(self) -> bool:
+        """Whether layers are computed by `styled.engine.cpu`, see the function of this name."""
+        return uses_cpu_backend(self.device.type, self.dtype)
 
-    def growth(self, layers: Collection[str]) -> int:
-        """Return by how many bytes the network will grow when these layers are first run."""
+    def lazy_weight_bytes(self, layers: Collection[str]) -> int:
+        """Return by how many bytes the weights will grow when these layers are first run.
+
+        Kernels of Winograd convolutions are transformed, and so enlarged, on first use.
+        """
         convolutions = (name for name in needed_slice(layers) if name.startswith("conv"))
-        unready = [self._kernels[name] for name in convolutions if not self._is_ready(name)]
-        return sum((winograd.TIMES_LARGER - 1) * kernel.nbytes for kernel in unready)
+        untransformed = [self._kernels[name] for name in convolutions if not self._is_ready(name)]
+        return sum((winograd.KERNEL_SIZE_RATIO - 1) * kernel.nbytes for kernel in untransformed)
 
-    def _convolve(self, name: str, x: Tensor, padding: int, rectified: bool, room: Room) -> Tensor:
+    def _convolve(
+        self, name: str, x: Tensor, padding: int, relu: bool, buffers: LayerBuffers
+    ) -> Tensor:
         if not self._is_ready(name):
-            self._kernels[name] = winograd.transformed(self._kernels[name])
+            self._kernels[name] = winograd.transform_kernel(self._kernels[name])
         kernel, bias = self._kernels[name], self._biases[name]
-        if self.has_own_layers:
-            return cpu_layers.convolve(
-                x, kernel, bias, padding=padding, rectified=rectified, room=room
-            )
+        if self.uses_cpu_backend:
+            return cpu_layers.convolve(x, kernel, bias, padding=padding, relu=relu, buffers=buffers)
         x = F.conv2d(x, kernel, bias, padding=padding)
-        return F.relu_(x) if rectified else x
+        return F.relu_(x) if relu else x
 
-    def _rectify(self, x: Tensor, room: Room) -> Tensor:
-        return cpu_layers.rectify(x, room) if self.has_own_layers else F.relu(x)
+    def _rectify(self, x: Tensor, buffers: LayerBuffers) -> Tensor:
+        return cpu_layers.rectify(x, buffers) if self.uses_cpu_backend else F.relu(x)
 
-    def _pool(self, x: Tensor, pooling: Pooling, room: Room) -> Tensor:
-        if self.has_own_layers:
-            return cpu_layers.pool(x, pooling, room)
+    def _pool(self, x: Tensor, pooling: Pooling, buffers: LayerBuffers) -> Tensor:
+        if self.uses_cpu_backend:
+            return cpu_layers.pool(x, pooling, buffers)
         if pooling == "max":
             return F.max_pool2d(x, 2)
         x = F.avg_pool2d(x, 2)
         return x * 2 if pooling == "average_rescaled" else x
 
     def _is_ready(self, name: str) -> bool:
-        # At all pairs of points a kernel has four times the size: only those of layers that are
-        # run are brought there.
-        return not self._goes_by_tiles(name) or self._kernels[name].dim() == 3
+        # A transformed kernel (3 dimensions instead of 4) is four times as large, so kernels are
+        # transformed on first use, not in advance.
+        return not self._uses_winograd(name) or self._kernels[name].dim() == 3
 
-    def _goes_by_tiles(self, name: str) -> bool:
+    def _uses_winograd(self, name: str) -> bool:
         channels_out, channels_in = convolution_shapes()[name]
-        return self.has_own_layers and winograd.pays(channels_in, channels_out)
+        return self.uses_cpu_backend and winograd.is_faster_for(channels_in, channels_out)
 
 
-def _replicated(image: Tensor) -> Tensor:
-    """Repeat the border of 1xCxHxW once on each side; always in the same order, on GPUs too."""
+def _pad_replicate(image: Tensor) -> Tensor:
+    """Replicate-pad 1xCxHxW by one pixel on each side; `cat` is deterministic on GPUs, too."""
     image = torch.cat([image[..., :1], image, image[..., -1:]], dim=-1)
     return torch.cat([image[..., :1, :], image, image[..., -1:, :]], dim=-2)
 
 
 def normalize(image: Tensor) -> Tensor:
-    """Map 1x3xHxW sRGB in [0, 1] to what the network was trained on."""
+    """Normalise 1x3xHxW sRGB in [0, 1] by ImageNet's mean and standard deviation."""
     mean, std = _mean_and_std(image.device, image.dtype)
     return (image - mean) / std
 
@@ -249,10 +255,10 @@ def denormalize(image: Tensor) -> Tensor:
     return image * std + mean
 
 
-@cache  # on a GPU each copy from the host would wait for all that is being computed
+@cache  # each copy from the host to a GPU would wait for all queued kernels
 def _mean_and_std(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     mean, std = (
-        torch.tensor(numbers, device=device, dtype=dtype).view(1, 3, 1, 1)
-        for numbers in (IMAGENET_MEAN, IMAGENET_STD)
+        torch.tensor(values, device=device, dtype=dtype).view(1, 3, 1, 1)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
     return mean, std

@@ -1,7 +1,7 @@
-"""Where the network's weights come from: torchvision's download, a file, or a seed.
+"""Loading of VGG-19's weights: torchvision's download, a file, or random ones from a seed.
 
-A file may hold the whole VGG-19 or only its convolutions, as `.pth` (read without
-running any code from it) or `.safetensors`.
+A file may contain the whole VGG-19 or only its convolutions, as `.pth` (loaded without running
+code from it) or `.safetensors`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from styled.engine.safetensors import read_safetensors, safetensors_bytes
 from styled.engine.vgg import CONVOLUTION_NAMES, Convolutions, convolution_shapes
 from styled.errors import WeightsError
 
-IMAGENET_SHA256_PREFIX = "dcbb9e9d"  # torchvision's IMAGENET1K_V1; it is part of the name
+IMAGENET_SHA256_PREFIX = "dcbb9e9d"  # of torchvision's IMAGENET1K_V1; part of the file name
 
 UNTRAINED_SEED = 0
 
-# The place of each convolution in torchvision's `vgg19().features`.
+# The index of each convolution in torchvision's `vgg19().features`.
 TORCHVISION_INDEX: dict[str, int] = dict(
     zip(
         CONVOLUTION_NAMES, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), strict=True
@@ -37,13 +37,12 @@ TORCHVISION_INDEX: dict[str, int] = dict(
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The convolutions of a VGG-19 and where they come from.
+    """The convolutions of a VGG-19 and their origin.
 
     Attributes:
         convolutions: Layer name -> kernel and bias, float32 on the CPU.
         source: `imagenet`, `untrained` or the file's path.
-        sha256: Of the convolutions themselves, so that the same network has the same
-            digest whatever file it came in.
+        sha256: Hexadecimal digest of the convolutions' values, independent of the file format.
     """
 
     convolutions: Convolutions
@@ -52,40 +51,40 @@ class Weights:
 
 
 def imagenet_file() -> Path:
-    """Return where the downloaded network is kept: torch's own cache, shared with torchvision."""
+    """Return the path of the downloaded network: in torch's cache, shared with torchvision."""
     return Path(torch_hub_folder()) / "checkpoints" / f"vgg19-{IMAGENET_SHA256_PREFIX}.pth"
 
 
 def load_weights(
     source: str | Path, on_bytes: OnBytes | None = None, *, may_download: bool = True
 ) -> Weights:
-    """Load the network that the configuration names.
+    """Load the weights for a value of `engine.weights`.
 
     Args:
         source: `imagenet`, `untrained`, or a `.pth` or `.safetensors` file.
-        on_bytes: Called with bytes done and bytes in all while a download runs.
-        may_download: Whether `imagenet` is fetched where it is missing.
+        on_bytes: Called with bytes done and total bytes during a download.
+        may_download: Whether `imagenet` is downloaded if it is missing.
 
     Raises:
         WeightsError: they are missing and can't be downloaded, or are damaged.
     """
     if source == "untrained":
-        return _described(untrained(), "untrained")
+        return _with_digest(untrained(), "untrained")
     if source == "imagenet":
         path = imagenet_file()
         if not path.exists():
             if not may_download:
                 raise _imagenet_is_missing(f"there is no {path}")
             fetch_imagenet(on_bytes)
-        return _described(_read_file(path), "imagenet")
-    return _described(_read_file(Path(source)), str(source))
+        return _with_digest(_read_file(path), "imagenet")
+    return _with_digest(_read_file(Path(source)), str(source))
 
 
 def fetch_imagenet(on_bytes: OnBytes | None = None) -> Path:
-    """Download torchvision's VGG-19, unless it is there and whole; return its file.
+    """Download torchvision's VGG-19 unless an intact copy exists; return its path.
 
     Raises:
-        WeightsError: it can't be had; the remedies say what to do.
+        WeightsError: it can't be downloaded; the remedies say what to do.
     """
     path = imagenet_file()
     try:
@@ -96,10 +95,10 @@ def fetch_imagenet(on_bytes: OnBytes | None = None) -> Path:
 
 
 def imagenet_is_whole() -> bool:
-    """Return whether the downloaded network has the hash that its name promises.
+    """Return whether the downloaded network has the hash that is part of its name.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
         WeightsError: it can't be read.
     """
     path = imagenet_file()
@@ -115,10 +114,10 @@ def imagenet_is_whole() -> bool:
 
 
 def _imagenet_url() -> str:
-    # A mirror may serve the same file; its hash is checked all the same.
+    # A mirror must serve the same file: its hash is checked as well.
     if mirror := os.environ.get("STYLED_WEIGHTS_URL"):
         return mirror
-    # Here and not above: it takes longer to import than torch, and only who downloads wants it.
+    # Imported only for a download, because it takes longer to import than torch.
     from torchvision.models import VGG19_Weights
 
     return str(VGG19_Weights.IMAGENET1K_V1.url)
@@ -139,16 +138,16 @@ def _imagenet_is_missing(reason: str) -> WeightsError:
 def exported(weights: Weights, dtype: torch.dtype = torch.float32) -> bytes:
     """Return the convolutions as the content of a .safetensors file.
 
-    They bear torchvision's names. The metadata tell the source and the digest of the
-    convolutions in this file, which is what `load_weights` will find in it: rounding to
-    half precision makes another network.
+    The tensors have torchvision's names. The metadata contain the source, its digest
+    (`source_sha256`), and the digest of the convolutions in this file (`sha256`), which is what
+    `load_weights` computes for it: rounding to half precision changes the digest.
 
     Args:
         weights: What to export.
         dtype: float32, or float16 for half the size.
 
     Raises:
-        WeightsError: a value is too large for the type.
+        WeightsError: a value is too large for `dtype`.
     """
     stored = {name: (k.to(dtype), b.to(dtype)) for name, (k, b) in weights.convolutions.items()}
     tensors = {}
@@ -163,7 +162,7 @@ def exported(weights: Weights, dtype: torch.dtype = torch.float32) -> bytes:
             tensors[f"{key}.{part}"] = tensor
     widened = {name: (k.float(), b.float()) for name, (k, b) in stored.items()}
     metadata = {
-        # Where a file lay on this machine means nothing on another one.
+        # Without the folder, which is meaningless on another machine.
         "source": Path(weights.source).name.encode(errors="backslashreplace").decode(),
         "source_sha256": weights.sha256,
         "sha256": _digest(widened),
@@ -174,8 +173,8 @@ def exported(weights: Weights, dtype: torch.dtype = torch.float32) -> bytes:
 def untrained(seed: int = UNTRAINED_SEED) -> Convolutions:
     """Return VGG-19 with orthogonal kernels (gain sqrt 2) and zero biases.
 
-    Orthogonal kernels keep the size of activations from layer to layer, so that even
-    the deep layers of an untrained network say something about the picture.
+    Orthogonal kernels preserve the magnitude of activations from layer to layer, so that even
+    the deep layers of an untrained network carry information about the picture.
     """
     generator = torch.Generator().manual_seed(seed)
     convolutions = {}
@@ -191,7 +190,7 @@ def _read_file(path: Path) -> Convolutions:
         if path.suffix == ".safetensors":
             tensors = read_safetensors(path)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_mmap(path))
     except FileNotFoundError:
         raise WeightsError(
             f"the weights file {path} does not exist", "check engine.weights"
@@ -201,7 +200,7 @@ def _read_file(path: Path) -> Convolutions:
             f"the weights file {path} can't be read: {error.strerror}",
             "let the user that styled runs as read it",
         ) from error
-    # A strange file can make an unpickler or a parser raise almost anything.
+    # An unpickler or a parser may raise almost any exception for a malformed file.
     except Exception as error:
         raise WeightsError(
             f"the weights file {path} is damaged or not a file of tensors",
@@ -211,16 +210,16 @@ def _read_file(path: Path) -> Convolutions:
         raise WeightsError(
             f"the weights file {path} holds no named tensors", "check engine.weights"
         )
-    return _picked_convolutions(tensors, path)
+    return _extract_convolutions(tensors, path)
 
 
-def _can_map(path: Path) -> bool:
-    # Mapping spares reading the 80 % of the whole network that is not convolutions. Only
-    # the zip format of torch 1.6 and later can be mapped.
+def _can_mmap(path: Path) -> bool:
+    # With mmap the 80 % of the whole network that is not convolutions is not read. It works
+    # only with the zip format of torch 1.6 and later.
     return zipfile.is_zipfile(path)
 
 
-def _picked_convolutions(tensors: Mapping[str, object], path: Path) -> Convolutions:
+def _extract_convolutions(tensors: Mapping[str, object], path: Path) -> Convolutions:
     convolutions = {}
     for name, (channels, channels_in) in convolution_shapes().items():
         key = f"features.{TORCHVISION_INDEX[name]}"
@@ -244,7 +243,7 @@ def _picked_convolutions(tensors: Mapping[str, object], path: Path) -> Convoluti
     return convolutions
 
 
-def _described(convolutions: Convolutions, source: str) -> Weights:
+def _with_digest(convolutions: Convolutions, source: str) -> Weights:
     return Weights(convolutions, source, _digest(convolutions))
 
 

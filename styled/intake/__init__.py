@@ -1,1 +1,1 @@
-"""From a folder to jobs: watching, scanning, settling, and pairing files with styles."""
+"""Turns files in the inbox into jobs: watch, scan, settle, and pair files with styles."""

@@ -1,4 +1,4 @@
-"""Which styles a file in the inbox is to be painted in, from where it lies alone."""
+"""Maps the path of a file in the inbox to the styles it is painted in."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """What the folders of the inbox mean.
+    """Maps the folders of the inbox to styles.
 
     Attributes:
         styles: Names of the styles; each has a folder of its own.
-        folders: Further folders, each standing for several styles.
-        default_style: For everything else, if anything.
+        folders: Further folders, each with its styles.
+        default_style: For all other files; None: they are not painted.
     """
 
     styles: Collection[str]
@@ -21,14 +21,14 @@ class Pairing:
     default_style: str | None
 
     def destinations(self, path: str) -> dict[str, str]:
-        """Return, for each style that `path` is wanted in, the result's path below its folder.
+        """Return, for each style of `path`, the result's path relative to the style's folder.
 
         Args:
             path: Relative to the inbox.
 
         Returns:
-            Empty where the path belongs to no style. The first folder is left out of the
-            result's path where it named the style, and kept where it did not.
+            Empty if the path belongs to no style. The first folder is dropped from the result's
+            path if it names a style or an entry of `folders`, otherwise it is kept.
         """
         first, _, below_first = path.partition("/")
         if below_first and first in self.folders:

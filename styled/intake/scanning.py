@@ -1,4 +1,4 @@
-"""What lies in the inbox right now: one look at the whole tree, trusting nothing in it."""
+"""Scans the inbox tree once for regular files; links, pipes and devices are never opened."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A regular file in the inbox.
 
     Attributes:
         path: Relative to the inbox, with `/`; bytes that are not UTF-8 as surrogate escapes.
         size: In bytes.
-        mtime_ns: When it was last written, in nanoseconds since the epoch.
-        inode: Its number in the file system: another file under the same name has another.
-        control_file: The name of a file beside it by which a download manager says that it is
-            unfinished.
+        mtime_ns: Modification time in nanoseconds since the epoch.
+        inode: Detects that another file has taken the same name.
+        control_file: Name of a file beside it by which a download manager marks it as unfinished.
     """
 
     path: str
@@ -39,11 +38,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """What can't be looked at in the inbox.
+    """A file or folder in the inbox that can't be read.
 
     Attributes:
         path: Relative to the inbox.
-        reason: Why, such as the system's words.
+        reason: For instance the system's error message.
     """
 
     path: str
@@ -52,11 +51,11 @@ class Skipped:
 
 @dataclass(slots=True)
 class ScanNotes:
-    """What a scan comes across beside files.
+    """What a scan collects besides files.
 
     Attributes:
-        folders: Names of the folders in the inbox itself.
-        skipped: What can't be looked into.
+        folders: Names of the top-level folders of the inbox.
+        skipped: Files and folders that can't be read.
     """
 
     folders: list[str] = field(default_factory=list)
@@ -64,28 +63,27 @@ class ScanNotes:
 
 
 CONTROL_SUFFIXES = (".aria2", ".st", ".lftp-pget-status")
-"""Files that aria2, axel and lftp keep beside what they download, and delete at its end."""
+"""Files that aria2, axel and lftp keep beside a download and delete when it is complete."""
 
 PLACEHOLDER_SUFFIXES = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".crswap")
-"""Files that browsers write to while an empty one holds the final name."""
+"""Files that browsers write to while an empty file has the final name."""
 
-DEEPEST_FOLDER = 100
-"""Folders nested more deeply are passed over: nobody sorts photos like that."""
+MAX_FOLDER_DEPTH = 100
+"""Folders nested more deeply are skipped."""
 
 
-def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> Iterator[Found]:
+def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> Iterator[FoundFile]:
     """Yield every regular file below `inbox`.
 
-    The files of a folder come in the order of their names, and before those of the folders
-    in it. Symbolic links, pipes, sockets and devices are neither followed nor opened. What
-    vanishes during the look, or can't be looked into, is passed over until the next one; the
-    latter is noted.
+    The files of a folder are sorted by name and come before those of its sub-folders. Symbolic
+    links, pipes, sockets and devices are neither followed nor opened. Whatever vanishes during
+    the scan is skipped silently; whatever can't be read is skipped, logged and added to `notes`.
 
     Raises:
         ResourceUnavailable: the inbox itself is gone or can't be read.
     """
-    # Folders wait by name, and each is read to its end before the next is opened: there may
-    # be more of them than a process may have open at once.
+    # Each folder is listed completely before the next is opened, and pending ones are kept as
+    # names: the tree may have more folders than a process may have open at once.
     notes = ScanNotes() if notes is None else notes
     pending = [""]
     while pending:
@@ -97,9 +95,9 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
             if not folder:
                 raise ResourceUnavailable(
                     f"the inbox {inbox} can't be read: {error.strerror}",
-                    "mount it, make it again or mend its permissions; work goes on by itself",
+                    "mount it, make it again or fix its permissions; work goes on by itself",
                 ) from error
-            _pass_over(folder, error, notes.skipped)
+            _skip_error(folder, error, notes.skipped)
             continue
         folders = []
         control_files = _ControlFiles(entry.name for entry in entries)
@@ -108,25 +106,25 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
                 continue
             path = f"{folder}/{entry.name}" if folder else entry.name
             try:
-                facts = entry.stat(follow_symlinks=False)
+                info = entry.stat(follow_symlinks=False)
             except OSError as error:
-                _pass_over(path, error, notes.skipped)
+                _skip_error(path, error, notes.skipped)
                 continue
-            if stat.S_ISDIR(facts.st_mode):
+            if stat.S_ISDIR(info.st_mode):
                 if not folder:
                     notes.folders.append(entry.name)
-                if path.count("/") < DEEPEST_FOLDER:
+                if path.count("/") < MAX_FOLDER_DEPTH:
                     folders.append(path)
                 else:
                     _skip(Skipped(path, "nested too deeply"), notes.skipped)
-            elif stat.S_ISREG(facts.st_mode):
-                control_file = control_files.of(entry.name, facts.st_size)
-                yield Found(path, facts.st_size, facts.st_mtime_ns, facts.st_ino, control_file)
+            elif stat.S_ISREG(info.st_mode):
+                control_file = control_files.of(entry.name, info.st_size)
+                yield FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ino, control_file)
         pending.extend(reversed(folders))
 
 
 class _ControlFiles:
-    """The files of one folder that say of others that they are unfinished."""
+    """The files of one folder that mark other files in it as unfinished."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._by_file: dict[str, str] = {}
@@ -139,7 +137,7 @@ class _ControlFiles:
                 self._placeholders.append(name)
 
     def of(self, name: str, size: int) -> str | None:
-        """Return the name of the control file of a file, if it has one."""
+        """Return the name of the control file of a file, None if it has none."""
         if size == 0 and self._placeholders:
             # Firefox writes to photo.Xq3b.jpg.part while photo.jpg is empty.
             stem = os.path.splitext(name)[0]
@@ -147,7 +145,7 @@ class _ControlFiles:
         return self._by_file.get(name)
 
 
-def _pass_over(path: str, error: OSError, skipped: list[Skipped]) -> None:
+def _skip_error(path: str, error: OSError, skipped: list[Skipped]) -> None:
     if not isinstance(error, FileNotFoundError):
         _skip(Skipped(path, error.strerror or "unknown error"), skipped)
 

@@ -1,7 +1,7 @@
-"""Signs that a file is still on its way, although nothing has changed for a while.
+"""Detects files that are unfinished although they have not changed for a while.
 
-Each sign delays a file for as long as its grace, counted from the last change of the file; none
-rejects it. After that the decoder judges what is there.
+Each sign delays a file for a grace period, counted from its last change. None rejects it: after
+the grace period the decoder decides.
 """
 
 from __future__ import annotations
@@ -14,46 +14,48 @@ from typing import Protocol
 
 import structlog
 
-from styled.intake.scanning import Found
+from styled.intake.scanning import FoundFile
 from styled.open_files import WriterCheck, Writers, open_regular
 from styled.photos.containers import (
     Bytes,
     could_become_picture,
     format_of,
-    is_cut,
+    is_truncated,
     view_of,
 )
-from styled.photos.opening import DEFAULT_LIMIT_BYTES
+from styled.photos.files import DEFAULT_LIMIT_BYTES
 
 log = structlog.get_logger()
 
 HEAD_BYTES = 16
-"""No picture format begins with so many zeros."""
+"""No picture format begins with this many zero bytes."""
 
 TAIL_BYTES = 1024
-"""So many zeros at the end of a file look like space that was reserved and not yet written."""
+"""A file that ends in this many zero bytes may have been preallocated and not yet written."""
 
 SAMPLES, SAMPLE_BYTES = 32, 512
-"""Pieces of a file that are looked at for zeros, evenly spaced."""
+"""Evenly spaced blocks of a file that are checked for being all zeros."""
 
 BLOCK_BYTES = 512
 """The unit of `st_blocks`, on every file system."""
 
 HOLE_BYTES = 8192
-"""Fewer bytes without blocks are rounding, or small files that lie in their inode."""
+"""A smaller difference between size and blocks is rounding, or a file stored in its inode."""
 
-_ENDS_IN_A_MARKER = frozenset({"jpeg", "png", "gif"})
-_COMPRESSED = frozenset({"jpeg", "png", "gif", "webp", "avif", "heic"})
+_FORMATS_WITH_END_MARKER = frozenset({"jpeg", "png", "gif"})
+_COMPRESSED_FORMATS = frozenset({"jpeg", "png", "gif", "webp", "avif", "heic"})
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Why a file is taken to be unfinished.
+    """Why a file looks unfinished.
 
     Attributes:
-        reason: In one sentence, beginning with a verb: "is empty".
-        grace_seconds: How long after the file's last change it counts; None: as long as it shows.
-        is_of_content: Whether it can't go unless the file changes.
+        reason: Begins with a verb: "is empty".
+        grace_seconds: For how long after the file's last change it delays the file; None: as long
+            as it is present.
+        is_of_content: Whether it comes from the file's content, so that it stays until the file
+            changes.
     """
 
     reason: str
@@ -62,14 +64,14 @@ class Sign:
 
 
 class ClosedFiles(Protocol):
-    """The files of which the system has reported that their last writer has closed them."""
+    """Files that were closed by their last writer, according to kernel events."""
 
     def __contains__(self, path: object) -> bool:
-        """Tell it of a path relative to the inbox."""
+        """Return whether this file was closed; `path` is relative to the inbox."""
 
 
 class UnfinishedCheck:
-    """Looks for signs that a settled file is unfinished."""
+    """Checks whether a file that has stopped changing is unfinished."""
 
     def __init__(
         self,
@@ -80,38 +82,46 @@ class UnfinishedCheck:
         truncated_grace_seconds: float,
         open_grace_seconds: float,
     ) -> None:
-        """Look at files in `inbox`."""
+        """Check files in `inbox`.
+
+        Args:
+            inbox: The inbox.
+            writer_check: Tells whether a file is open for writing.
+            closed_files: Files that are known to be closed.
+            truncated_grace_seconds: Grace period of incomplete content.
+            open_grace_seconds: Grace period of files that are open for writing.
+        """
         self._inbox = inbox
         self._writer_check = writer_check
         self._closed_files = closed_files
         self._truncated_grace = truncated_grace_seconds
         self._open_grace = open_grace_seconds
 
-    def sign_of(self, file: Found, waited_seconds: float) -> Sign | None:
-        """Return the first sign that still counts, None where the file can be taken.
+    def sign_of(self, file: FoundFile, waited_seconds: float) -> Sign | None:
+        """Return the first sign whose grace has not ended, None if the file can be accepted.
 
         Args:
             file: Has not changed for `settle_seconds`.
-            waited_seconds: Since its last change.
+            waited_seconds: Time since its last change.
         """
         for sign in self._signs(file):
             if sign.grace_seconds is None or waited_seconds < sign.grace_seconds:
                 return sign
         return None
 
-    def _signs(self, file: Found) -> Iterator[Sign]:
+    def _signs(self, file: FoundFile) -> Iterator[Sign]:
         if file.control_file is not None:
             yield Sign(f"waits for {file.control_file} beside it to go: a download goes on", None)
         path = self._inbox / file.path
         try:
             descriptor = open_regular(path)
         except FileNotFoundError:
-            return  # it is gone, or no file any more
+            return  # it is gone, or no longer a regular file
         except BlockingIOError:
             yield Sign(_OPEN, self._open_grace)
             return
         except OSError as error:
-            # Programs that copy permissions keep a file to themselves until its end.
+            # Programs that copy permissions make a file readable only when it is complete.
             yield Sign(f"can't be read: {error.strerror}", self._truncated_grace)
             return
         try:
@@ -119,7 +129,7 @@ class UnfinishedCheck:
             if writers is Writers.SOME:
                 yield Sign(_OPEN, self._open_grace)
             is_known_to_be_closed = writers is Writers.NONE or file.path in self._closed_files
-            reason = _sign_in(descriptor, suspicious=not is_known_to_be_closed)
+            reason = _content_reason(descriptor, suspicious=not is_known_to_be_closed)
             if reason is not None:
                 yield Sign(reason, self._truncated_grace, is_of_content=True)
         finally:
@@ -129,30 +139,30 @@ class UnfinishedCheck:
 _OPEN = "is still open for writing"
 
 
-def _sign_in(descriptor: int, *, suspicious: bool) -> str | None:
-    """Return what in a file makes it look unfinished, None where nothing does.
+def _content_reason(descriptor: int, *, suspicious: bool) -> str | None:
+    """Return why the content looks unfinished, None if it does not.
 
     Args:
         descriptor: Of the file.
-        suspicious: Whether to look for what may be in whole pictures as well.
+        suspicious: Whether to apply checks that complete pictures may fail as well.
     """
     try:
-        found = os.fstat(descriptor)
-        if found.st_size > DEFAULT_LIMIT_BYTES:
-            return None  # its job refuses it
-        reason = _missing(view_of(descriptor, found.st_size))
+        stat = os.fstat(descriptor)
+        if stat.st_size > DEFAULT_LIMIT_BYTES:
+            return None  # its job rejects it
+        reason = _missing_content(view_of(descriptor, stat.st_size))
         if reason is None and suspicious:
-            reason = _suspicion(descriptor, found)
+            reason = _suspicious_content(descriptor, stat)
         return reason
-    # One file, whatever is in it, must not keep all others from being looked at: a failing disk,
-    # numbers that no memory holds. Its job will say what is wrong.
+    # No file may stop the scan of the others, for instance by a disk error or by a header with
+    # sizes that exceed the memory. Its job will report the problem.
     except Exception:
         log.exception("input.not_checked")
         return None
 
 
-def _missing(view: Bytes) -> str | None:
-    """Return what a file lacks that every picture has, None where nothing is missing."""
+def _missing_content(view: Bytes) -> str | None:
+    """Return why the content is certainly incomplete, None if it may be complete."""
     if len(view) == 0:
         return "is empty"
     head = view[:HEAD_BYTES]
@@ -161,22 +171,23 @@ def _missing(view: Bytes) -> str | None:
     name = format_of(view)
     if name is None:
         return "ends too early" if could_become_picture(head) else None
-    return "ends too early: part of the picture is missing" if is_cut(view, name) else None
+    return "ends too early: part of the picture is missing" if is_truncated(view, name) else None
 
 
-def _suspicion(descriptor: int, found: os.stat_result) -> str | None:
-    """Return what makes a file look unfinished that may as well be whole.
+def _suspicious_content(descriptor: int, stat: os.stat_result) -> str | None:
+    """Return why the content may be incomplete, None if it looks complete.
 
-    Compressing file systems have holes, and black borders are zeros.
+    Complete files may be reported as well: compressing file systems show holes, and the black
+    borders of uncompressed pictures are zeros.
     """
-    size = found.st_size
-    if found.st_blocks * BLOCK_BYTES + HOLE_BYTES < size:
+    size = stat.st_size
+    if stat.st_blocks * BLOCK_BYTES + HOLE_BYTES < size:
         return "has holes: part of it may not have come yet"
     name = format_of(view_of(descriptor, size))
-    has_end_marker = name in _ENDS_IN_A_MARKER
+    has_end_marker = name in _FORMATS_WITH_END_MARKER
     if not has_end_marker and not any(os.pread(descriptor, TAIL_BYTES, max(0, size - TAIL_BYTES))):
         return "ends in zeros: part of it may not have come yet"
-    if name in _COMPRESSED and size > SAMPLES * SAMPLE_BYTES:
+    if name in _COMPRESSED_FORMATS and size > SAMPLES * SAMPLE_BYTES:
         step = size // SAMPLES
         for start in range(step, size - SAMPLE_BYTES, step):
             if not any(os.pread(descriptor, SAMPLE_BYTES, start)):

@@ -1,4 +1,4 @@
-"""A watchdog observer that says when to look: its events are hints and nothing more."""
+"""Calls back when something changes in a folder tree; events only cause a scan."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from styled.files import readable
 log = structlog.get_logger()
 
 NEW_FOLDER_SECONDS = 0.2
-"""So soon watchdog watches a folder that has just been made."""
+"""Within this time watchdog has added a watch for a folder that was just made."""
 
 FDINFO = "/proc/self/fdinfo"
 _WATCHED_INODE = re.compile(rb"^inotify wd:\S+ ino:([0-9a-f]+) ", re.MULTILINE)
 
-# Our own reading causes these; reacting would make every look cause the next.
-_OF_READING = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
+# Our own reads cause these. Reacting to them would make each scan cause the next.
+_READ_EVENTS = frozenset({EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE})
 
-_OF_CHANGING = frozenset(
+_CHANGE_EVENTS = frozenset(
     {EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED}
 )
 
 
 class Watcher:
-    """Watches one folder tree and calls `on_change` when something happened in it.
+    """Watches one folder tree and calls `on_change` when something has changed in it.
 
     Attributes:
-        closed_files: Paths below the folder of files that were closed by a writer and not
-            modified since, as far as events tell; others may have been as well.
+        closed_files: Files, relative to the folder, that were closed by a writer and not modified
+            since, according to the events received. Not complete: events may be lost.
     """
 
     def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
@@ -55,53 +55,55 @@ class Watcher:
         self._folder = folder
         self._on_change = on_change
         self._observer: BaseObserver | None = None
-        self._hints: _Hints | None = None
+        self._handler: _EventHandler | None = None
         self._watched: tuple[int, int] | None = None
         self.closed_files: set[str] = set()
 
-    def ensure(self, *, thoroughly: bool = False) -> str | None:
-        """Watch, if that is not already so, and the folder that is there now.
+    def ensure(self, *, check_kernel: bool = False) -> str | None:
+        """Start watching, or restart if the path refers to another folder than before.
+
+        A folder that was deleted and made again, or mounted over, is watched anew: the kernel
+        silently keeps watching the old one.
 
         Args:
-            thoroughly: Ask the kernel as well. It drops its watches without a word when a
-                disk is unmounted, and once that is mounted again all looks as it was. And
-                watchdog says nothing where the limit is reached amid a tree.
+            check_kernel: Also compare with the watches that the kernel has. It silently drops
+                them when a disk is unmounted, and nothing shows that after the disk is mounted
+                again. Neither does watchdog report that the limit of watches was reached in the
+                middle of a tree.
 
         Returns:
-            None while watching, otherwise why that is not possible. A folder that was
-            deleted and made again, or mounted over, is watched anew: the kernel goes on
-            watching the old one, without a word.
+            None while watching, otherwise why that is not possible.
         """
         try:
-            facts = os.stat(self._folder)
+            stat = os.stat(self._folder)
         except OSError as error:
             self.stop()
             return f"{self._folder} can't be watched: {error.strerror}"
-        present = facts.st_dev, facts.st_ino
-        # The kernel is told not to follow links, not even the inbox itself if it is one.
+        current = stat.st_dev, stat.st_ino
+        # watchdog's inotify watches do not follow links, not even if the inbox itself is one.
         folder = os.path.realpath(self._folder)
         if (
             self._is_watching()
-            and self._watched == present
-            and not (thoroughly and _left_unwatched(folder))
+            and self._watched == current
+            and not (check_kernel and _still_unwatched(folder))
         ):
             return None
         self.stop()
-        hints = _Hints(folder, self._on_change, self.closed_files)
+        handler = _EventHandler(folder, self._on_change, self.closed_files)
         observer: BaseObserver | None = None
         try:
             observer = Observer()
-            observer.schedule(hints, folder, recursive=True)
+            observer.schedule(handler, folder, recursive=True)
             observer.start()
         except (OSError, RuntimeError) as error:
-            # For instance the inotify limit of the user is reached, or that of threads, or
-            # folders are nested more deeply than watchdog can follow.
+            # For instance the user's limit of inotify instances or of threads is reached, or
+            # folders are nested too deeply for watchdog.
             if observer is not None:
-                observer.stop()  # or each attempt would use up one more of the few there are
+                observer.stop()  # otherwise each attempt would leak an inotify instance
             reason = (isinstance(error, OSError) and error.strerror) or error
             return f"{self._folder} can't be watched: {reason}"
-        self._observer, self._hints, self._watched = observer, hints, present
-        if (unwatched := _left_unwatched(folder)) is not None:
+        self._observer, self._handler, self._watched = observer, handler, current
+        if (unwatched := _still_unwatched(folder)) is not None:
             self.stop()
             return (
                 f"{readable(unwatched)} can't be watched: the limit of inotify watches may be "
@@ -114,22 +116,22 @@ class Watcher:
         """Stop watching and join the threads."""
         observer, self._observer = self._observer, None
         if observer is not None:
-            observer.stop()  # its helpers may live on even where it is dead itself
+            observer.stop()  # its emitter threads may be alive even if it is dead itself
             observer.join()
-        self.closed_files.clear()  # from now on nobody says what is modified
+        self.closed_files.clear()  # later modifications are not seen
 
     def _is_watching(self) -> bool:
         return (
             self._observer is not None
             and self._observer.is_alive()
             and all(emitter.is_alive() for emitter in self._observer.emitters)
-            and self._hints is not None
-            and not self._hints.folder_is_gone
+            and self._handler is not None
+            and not self._handler.folder_is_gone
         )
 
 
-def _left_unwatched(top: str) -> str | None:
-    """Return a folder in the tree that the kernel goes on not watching, None if there is none."""
+def _still_unwatched(top: str) -> str | None:
+    """Return a folder in the tree that has no watch even a moment later, None if all have one."""
     first = _unwatched_folder(top)
     if first is None:
         return None
@@ -138,9 +140,10 @@ def _left_unwatched(top: str) -> str | None:
 
 
 def _unwatched_folder(top: str) -> str | None:
-    """Return a folder in the tree that the kernel does not watch, None where it watches all.
+    """Return a folder in the tree that the kernel does not watch, None if it watches all.
 
-    Links are not followed, and what can't be read is nobody's inbox.
+    Links are not followed, and folders that can't be read are skipped. If the watches are
+    unknown, the result is None.
     """
     watched = _watched_inodes()
     if watched is None:
@@ -161,7 +164,7 @@ def _unwatched_folder(top: str) -> str | None:
 
 
 def _watched_inodes() -> set[int] | None:
-    """Return the inodes that this process has inotify watches on, None where nobody tells."""
+    """Return the inodes that this process has inotify watches on, None if /proc is missing."""
     try:
         descriptors = os.listdir(FDINFO)
     except OSError:
@@ -169,11 +172,11 @@ def _watched_inodes() -> set[int] | None:
     watched: set[int] = set()
     for descriptor in descriptors:
         with suppress(OSError), open(f"{FDINFO}/{descriptor}", "rb") as file:
-            watched.update(int(found, 16) for found in _WATCHED_INODE.findall(file.read()))
+            watched.update(int(inode, 16) for inode in _WATCHED_INODE.findall(file.read()))
     return watched
 
 
-class _Hints(FileSystemEventHandler):
+class _EventHandler(FileSystemEventHandler):
     def __init__(self, folder: str, on_change: Callable[[], None], closed_files: set[str]) -> None:
         self._folder = folder
         self._on_change = on_change
@@ -181,17 +184,17 @@ class _Hints(FileSystemEventHandler):
         self.folder_is_gone = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        # A folder that is made again at once may have the same number in the file system.
+        # Comparing inodes is not enough: a folder that is made again may get the same inode.
         if event.event_type == EVENT_TYPE_DELETED and event.src_path == self._folder:
             self.folder_is_gone = True
         path = self._relative(event.src_path)
         if event.event_type == EVENT_TYPE_CLOSED:
             self._closed_files.add(path)
-        elif event.event_type in _OF_CHANGING:
+        elif event.event_type in _CHANGE_EVENTS:
             self._closed_files.discard(path)
             if event.event_type == EVENT_TYPE_MOVED:
                 self._closed_files.discard(self._relative(event.dest_path))
-        if event.event_type not in _OF_READING:
+        if event.event_type not in _READ_EVENTS:
             self._on_change()
 
     def _relative(self, path: str | bytes) -> str:

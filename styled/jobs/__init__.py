@@ -1,1 +1,1 @@
-"""What is to be done: jobs, the journal that remembers them, and the worker that does them."""
+"""The job queue: jobs, the journal that stores them, and the scheduler that processes them."""

@@ -1,4 +1,4 @@
-"""The degradations of one running job: logged when they happen."""
+"""Collects the degradations of one running job, and logs each when it happens."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ from styled.degradation import Degradation
 log = structlog.get_logger()
 
 Source = Literal["service", "inputs", "painting"]
-"""Where a degradation comes from, in the order in which sidecars have them."""
+"""Where a degradation comes from, in the order used in sidecars."""
 
 
 class JobDegradations:
-    """In which ways the result of a job will be less than what was asked for, as known so far."""
+    """The degradations known so far of a job's result."""
 
     def __init__(self) -> None:
-        """Begin an attempt: what was said of an earlier one is said again."""
-        self._of: dict[Source, tuple[Degradation, ...]] = {}
+        """Start empty, for each attempt: degradations of earlier attempts are logged again."""
+        self._by_source: dict[Source, tuple[Degradation, ...]] = {}
         self._logged: set[Degradation] = set()
 
     def note(self, source: Source, degradations: Iterable[Degradation]) -> None:
-        """Take these in place of what the source had, and log what is new.
+        """Replace the degradations of `source`, and log the new ones.
 
-        Those of the service were logged when they happened, and not by a job.
+        Those of the service are not logged again here: they were logged when they happened.
         """
-        self._of[source] = tuple(degradations)
-        for degradation in self._of[source]:
+        self._by_source[source] = tuple(degradations)
+        for degradation in self._by_source[source]:
             if source != "service" and degradation not in self._logged:
                 log.warning("job.degraded", kind=degradation.kind, reason=degradation.message)
             self._logged.add(degradation)
 
     def all(self) -> tuple[Degradation, ...]:
-        """Return what is known so far, each once."""
+        """Return the degradations of all sources, without duplicates."""
         return tuple(
-            dict.fromkeys(one for source in get_args(Source) for one in self._of.get(source, ()))
+            dict.fromkeys(
+                degradation
+                for source in get_args(Source)
+                for degradation in self._by_source.get(source, ())
+            )
         )

@@ -1,4 +1,4 @@
-"""A slot: one engine, and the one thread that it works in."""
+"""A slot: one engine and the thread that it runs in; a lost engine is replaced with back-off."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from styled.jobs.events import (
     CheckpointSaved,
     EngineLost,
     EngineReady,
-    EngineSaid,
+    EngineReported,
     Event,
     PreviewSaved,
 )
@@ -39,22 +39,22 @@ log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
-"""How long a slot waits before it replaces its engine: twice as long after each further loss
-without a finished task in between, up to the longest."""
+"""Back-off before a lost engine is replaced: doubles with each further loss until a task is
+finished, up to the longest."""
 
 
 class EngineFactory(Protocol):
-    """Makes the engine of a slot, and its replacement once it is lost."""
+    """Makes a slot's engine, and its replacement after a loss."""
 
     @property
     def can_replace(self) -> bool:
         """Whether a lost engine can be replaced within this process."""
 
     def make(self) -> Engine:
-        """Make an engine, in the thread that it will work in.
+        """Make an engine; called in the thread that the engine will run in.
 
         Raises:
-            StyledError: there is none to be had.
+            StyledError: no engine can be made.
         """
 
 
@@ -63,9 +63,10 @@ class Assignment:
     """A task for a slot.
 
     Attributes:
-        run: A number that no other assignment has.
-        log_context: What the log says about it.
-        stamps: Of the files that the task was made of: if they have changed, it is not begun.
+        run: A unique number.
+        log_context: Keys of the task's log lines.
+        stamps: Of the files that the task was made from; if one has changed since, the task is
+            not started.
     """
 
     run: int
@@ -75,9 +76,10 @@ class Assignment:
 
 
 class EngineSlot:
-    """Feeds the events of its engine into the queue.
+    """Runs an engine in a thread of its own and posts the engine's events to the queue.
 
-    It writes checkpoints, previews and frames to disk itself: only that they are there is news.
+    The thread writes checkpoints, previews and frames to disk itself, and only posts that a
+    checkpoint or a preview was saved.
     """
 
     def __init__(
@@ -88,7 +90,15 @@ class EngineSlot:
         events: SimpleQueue[Event],
         heartbeats: Heartbeats,
     ) -> None:
-        """Post to `events`, once started."""
+        """Create a slot; no thread runs before `start`.
+
+        Args:
+            name: Of the slot; also of its thread and in the heartbeats.
+            factory: Makes the engines.
+            files: Where checkpoints, previews and frames are kept.
+            events: The scheduler's queue, which receives the events.
+            heartbeats: Receives the thread's heartbeats.
+        """
         self.name = name
         self._factory = factory
         self._files = files
@@ -97,61 +107,61 @@ class EngineSlot:
         self._worker: _Worker | None = None
 
     def start(self) -> None:
-        """Start the thread; `EngineReady` or `EngineLost` tells what came of it."""
-        self._worker = self._new_worker(losses=0)
+        """Start the thread, which makes an engine and posts `EngineReady` or `EngineLost`."""
+        self._worker = self._new_worker(lost_engines=0)
 
     def assign(self, assignment: Assignment) -> None:
-        """Paint this next."""
+        """Queue a task for the engine."""
         if self._worker is not None:
             self._worker.assignments.put(assignment)
 
     def stop(self, job_id: str) -> None:
-        """Have the engine stop a job at its next step."""
+        """Make the engine stop a job at its next step."""
         if self._worker is not None and self._worker.engine is not None:
             self._worker.engine.stop(job_id)
 
     def replace(self) -> bool:
-        """Give up an engine that has stalled, with its thread; return whether that is possible."""
+        """Abandon a stalled engine and its thread, and start anew; return False if impossible."""
         if self._worker is None or not self._factory.can_replace:
             return False
         self._worker.close()
-        self._worker = self._new_worker(losses=self._worker.losses + 1)
+        self._worker = self._new_worker(lost_engines=self._worker.lost_engines + 1)
         return True
 
     def close(self) -> None:
-        """Have the thread end after what it is at; nobody waits for it here."""
+        """Let the thread end after its current task; does not wait for it."""
         if self._worker is not None:
             self._worker.close()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the thread; return whether it has ended."""
+        """Wait until the thread has ended; return False on timeout."""
         return self._worker is None or self._worker.join(timeout)
 
-    def _new_worker(self, losses: int) -> _Worker:
+    def _new_worker(self, lost_engines: int) -> _Worker:
         return _Worker(
-            self.name, self._factory, self._files, self._events, self._heartbeats, losses
+            self.name, self._factory, self._files, self._events, self._heartbeats, lost_engines
         )
 
     @property
     def ops_done(self) -> int:
-        """A number that grows as long as the engine computes."""
+        """A counter that increases while the engine computes."""
         engine = self._worker.engine if self._worker is not None else None
         return 0 if engine is None else engine.ops_done
 
 
 class _Worker:
-    """The thread of a slot, from the first engine until the slot is closed or replaces it."""
+    """The thread of a slot; it ends when the slot is closed, or abandons it for a new one."""
 
     def __init__(
         self, name: str, factory: EngineFactory, files: JobFiles, events: SimpleQueue[Event],
-        heartbeats: Heartbeats, losses: int,
+        heartbeats: Heartbeats, lost_engines: int,
     ) -> None:  # fmt: skip
         self._name = name
         self._factory = factory
         self._files = files
         self._events = events
         self._heartbeats = heartbeats
-        self.losses = losses
+        self.lost_engines = lost_engines
         self.engine: Engine | None = None
         self.assignments: SimpleQueue[Assignment | None] = SimpleQueue()
         self._is_closed = threading.Event()
@@ -167,12 +177,12 @@ class _Worker:
         return not self._thread.is_alive()
 
     def _post(self, event: Event) -> None:
-        if not self._is_closed.is_set() or isinstance(event, EngineSaid):
+        if not self._is_closed.is_set() or isinstance(event, EngineReported):
             self._events.put(event)
 
-    def _beat(self, rest_seconds: float) -> None:
-        if not self._is_closed.is_set():  # or its successor would seem to be alive
-            self._heartbeats.beat(self._name, rest_seconds)
+    def _heartbeat(self, idle_for: float) -> None:
+        if not self._is_closed.is_set():  # otherwise the new thread would seem to be alive
+            self._heartbeats.beat(self._name, idle_for)
 
     def _work(self) -> None:
         factory, name = self._factory, self._name
@@ -181,59 +191,63 @@ class _Worker:
             self.engine = None
             if failure is None or self._is_closed.is_set():
                 return
-            wait = min(FIRST_RETRY_SECONDS * 2**self.losses, LONGEST_RETRY_SECONDS)
-            self.losses = min(self.losses + 1, 10)
+            wait = min(FIRST_RETRY_SECONDS * 2**self.lost_engines, LONGEST_RETRY_SECONDS)
+            self.lost_engines = min(self.lost_engines + 1, 10)
             self._post(EngineLost(name, failure, wait if factory.can_replace else None))
             if not factory.can_replace:
                 return
-            self._beat(wait)
+            self._heartbeat(wait)
             self._is_closed.wait(wait)
 
     def _use_one_engine(self) -> StyledError | None:
-        """Make an engine and work with it; return why it is lost, None if the slot was closed."""
+        """Make an engine and run tasks on it.
+
+        Returns:
+            Why the engine was lost; None if the slot was closed.
+        """
         try:
-            self._beat(math.inf)  # a download may take an hour
+            self._heartbeat(math.inf)  # a download may take an hour
             self.engine = self._factory.make()
             self._post(EngineReady(self._name, self.engine.info))
             while True:
-                self._beat(math.inf)
+                self._heartbeat(math.inf)
                 assignment = self.assignments.get()
                 if assignment is None:
                     self.engine.close()
                     return None
-                self._beat(0.0)
+                self._heartbeat(0.0)
                 with job_log_context(assignment.log_context):
                     failure = self._paint(self.engine, assignment)
-                del assignment  # it holds images, and nothing may come after it for hours
+                del assignment  # it holds images, and the next one may be hours away
                 if failure is not None:
                     return failure
-                self.losses = 0
+                self.lost_engines = 0
         except StyledError as error:
             return error
-        # The one broad boundary of this thread: an engine never dies in silence.
-        except BaseException as error:  # the scheduler is told
+        # The outermost handler of this thread: every loss of an engine is reported.
+        except BaseException as error:  # returned, and posted as `EngineLost`
             log.exception("engine.crashed", engine=self._name)
             return UnexpectedError.of(error)
 
     def _paint(self, engine: Engine, assignment: Assignment) -> StyledError | None:
-        """Run a task to its end; return why the engine is lost by it, None if it is not."""
+        """Run a task to its end; return why the engine was lost, None if it was not."""
         files, task = self._files, assignment.task
         if have_changed(assignment.stamps):
-            self._post(EngineSaid(self._name, assignment.run, Stopped()))
+            self._post(EngineReported(self._name, assignment.run, Stopped()))
             return None
         height, width = task.content.shape[-2:]
         log.info("job.started", width=width, height=height, engine=self._name)
-        kept = files.load_painting(task, engine.info)
-        if kept is not None:
-            self._post(EngineSaid(self._name, assignment.run, kept))
+        saved_painting = files.load_painting(task, engine.info)
+        if saved_painting is not None:
+            self._post(EngineReported(self._name, assignment.run, saved_painting))
             return None
         writer = files.checkpoint_writer(task.job_id)
         checkpoint = files.open_checkpoint(task.job_id)
         if checkpoint is None:
-            files.drop_frames(task.job_id)  # of an attempt that left nothing to go on from
+            files.drop_frames(task.job_id)  # of an attempt that left no checkpoint
         try:
             for event in engine.run(task, checkpoint):
-                self._beat(0.0)
+                self._heartbeat(0.0)
                 match event:
                     case CheckpointPiece(data, is_last):
                         if writer.write(data, is_last=is_last):
@@ -251,7 +265,7 @@ class _Worker:
                     case Failed(DeviceLost() | EngineDied() as error):
                         return error
                     case _:
-                        self._post(EngineSaid(self._name, assignment.run, event))
+                        self._post(EngineReported(self._name, assignment.run, event))
         finally:
             writer.discard()
             if checkpoint is not None:

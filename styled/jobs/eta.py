@@ -1,9 +1,13 @@
-"""How long a painting will still take, from how long its steps have taken so far.
+"""Estimates the remaining time of a painting from the durations of its steps so far.
 
-Two things are not known beforehand. A step's time grows with its pixels, but not quite in
-proportion: small scales wait for Python and for the launching of kernels. And scales end
-early once they gain too little. Both are learnt from the scales that are done, and what one
-painting has taught is where the next one of its kind begins.
+Two quantities are not known beforehand:
+
+- The time of a step, which grows with the number of pixels, but less than proportionally: small
+  scales are limited by Python and kernel launches.
+- The number of steps: a scale ends early once its loss improves too little.
+
+Both are estimated from finished scales. The estimates of one painting are the initial values for
+the next one with the same `EtaKey`.
 """
 
 from __future__ import annotations
@@ -17,20 +21,21 @@ from styled.engine_api import PixelSize, Progress
 from styled.recipes import Recipe
 
 FEWEST_STEPS = 5
-"""So many steps of a scale tell how much size matters, at the least."""
+"""A scale must have more steps than this to be used for fitting step time against size."""
 
 EARLY_SHARE = 0.5
-"""Of the steps of `pyramid`'s scales, what three photographs took on the average."""
+"""Initial share of a scale's maximum steps that are taken: the average of three photographs with
+`pyramid`."""
 
 
 @dataclass(slots=True)
 class _Scale:
-    """What has been seen of one scale.
+    """Measurements of one scale.
 
     Attributes:
-        first_seconds: How long its first step took, which computes targets too.
-        step_seconds: How long its latest steps took; None before there are any.
-        share: Of the steps that it may take, those that it took; None while it goes on.
+        first_seconds: Duration of its first step, which also computes the targets.
+        step_seconds: Median duration of its latest steps; None before it is known.
+        share: Steps taken, as a share of the maximum; None until the scale is finished.
     """
 
     pixels: int
@@ -42,12 +47,13 @@ class _Scale:
 
 @dataclass(frozen=True, slots=True)
 class EtaHistory:
-    """What earlier paintings have taught.
+    """Estimates from earlier paintings.
 
     Attributes:
-        share: Of the steps that a scale may take, those that it takes; None: nobody knows.
-        fixed_pixels: How many pixels take as long as what a step costs regardless of its size.
-        seconds_per_pixel: Of one step at the last scale; None: nobody knows.
+        share: Steps that a scale takes, as a share of the maximum; None: unknown.
+        fixed_pixels: The part of a step's time that does not depend on its size, in pixels that
+            take as long.
+        seconds_per_pixel: Of one step at the last scale; None: unknown.
     """
 
     share: float | None = None
@@ -56,15 +62,17 @@ class EtaHistory:
 
     @classmethod
     def of(cls, recipe: Recipe) -> EtaHistory:
-        """Return what is to be expected of a recipe that has never been painted here."""
+        """Return the initial estimates for a recipe that has not been painted yet."""
         return cls(share=EARLY_SHARE if recipe.min_improvement else None)
 
 
-class Kind(NamedTuple):
-    """What paintings have in common that take about as long.
+class EtaKey(NamedTuple):
+    """Groups paintings that take about the same time.
 
     Attributes:
-        size: Twice the binary logarithm of the result's pixels, rounded.
+        recipe: The recipe's name.
+        device: The device's model.
+        size: Twice the binary logarithm of the result's number of pixels, rounded.
     """
 
     recipe: str
@@ -72,71 +80,75 @@ class Kind(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, recipe: Recipe, device: str, size: PixelSize) -> Kind:
-        """Return the kind of a painting of that size."""
+    def of(cls, recipe: Recipe, device: str, size: PixelSize) -> EtaKey:
+        """Return the key of a painting at that size."""
         return cls(recipe.name, device, round(2 * log2(prod(size))))
 
 
 class EtaHistories:
-    """What is known of each kind of painting."""
+    """The latest `EtaHistory` of each key."""
 
     def __init__(self) -> None:
-        """Know nothing."""
-        self._known: dict[Kind, EtaHistory] = {}
+        """Start empty."""
+        self._known: dict[EtaKey, EtaHistory] = {}
 
-    def find(self, recipe: Recipe, kind: Kind) -> EtaHistory:
-        """Return what is known of a kind, or of the nearest size of that recipe and device."""
-        same = [known for known in self._known if known[:2] == kind[:2]]
-        if not same:
+    def find(self, recipe: Recipe, key: EtaKey) -> EtaHistory:
+        """Return the history of a key, or of the nearest size with that recipe and device."""
+        candidates = [known for known in self._known if known[:2] == key[:2]]
+        if not candidates:
             return EtaHistory.of(recipe)
-        return self._known[min(same, key=lambda known: abs(known.size - kind.size))]
+        return self._known[min(candidates, key=lambda known: abs(known.size - key.size))]
 
-    def learn(self, kind: Kind, history: EtaHistory) -> None:
-        """Remember what a painting has taught."""
-        self._known[kind] = history
+    def learn(self, key: EtaKey, history: EtaHistory) -> None:
+        """Store the history of a finished painting."""
+        self._known[key] = history
 
 
 @dataclass(slots=True)
 class EtaEstimator:
-    """Watches one painting."""
+    """Estimates the remaining time of one painting."""
 
     history: EtaHistory = field(default_factory=EtaHistory)
     _scales: dict[int, _Scale] = field(default_factory=dict)
     _last: Progress | None = None
 
     def note(self, progress: Progress) -> None:
-        """Take in where it stands."""
+        """Record the progress after a step."""
         pixels = prod(progress.size)
-        seen = self._scales.get(progress.scale)
-        if seen is None or seen.pixels != pixels:  # memory may have made it smaller
-            seen = self._scales[progress.scale] = _Scale(pixels, progress.first_step_seconds)
-        seen.step_seconds = progress.step_seconds
-        seen.steps = progress.step
+        scale = self._scales.get(progress.scale)
+        if scale is None or scale.pixels != pixels:  # a memory shortage may have made it smaller
+            scale = self._scales[progress.scale] = _Scale(pixels, progress.first_step_seconds)
+        scale.step_seconds = progress.step_seconds
+        scale.steps = progress.step
         if progress.finished:
-            seen.share = progress.step / progress.steps
+            scale.share = progress.step / progress.steps
         self._last = progress
 
     def seconds_left(self) -> float | None:
-        """Return how long it will still take, None as long as nothing can be said."""
-        now = self._last
+        """Return the estimated remaining time; None while there is no basis for an estimate."""
+        last = self._last
         per_pixel = self._seconds_per_pixel()
-        if now is None or per_pixel is None:
+        if last is None or per_pixel is None:
             return None
         fixed, share = self._fixed_pixels(), self._share()
-        expected = share * now.steps
-        left = 0.0
-        if not now.finished:
-            # A scale that goes on for longer than expected may end at any step.
-            more = expected - now.step if now.step < expected else (now.steps - now.step) / 2
-            left = more * per_pixel * (prod(now.size) + fixed)
-        rest = zip(now.plan[now.scale :], now.budget[now.scale :], strict=True)
-        for size, steps in rest:
-            left += per_pixel * (prod(size) + fixed) * (share * steps - 1 + self._first_steps())
-        return left
+        expected = share * last.steps
+        seconds = 0.0
+        if not last.finished:
+            # A scale that takes more steps than expected may end at any step.
+            steps_left = (
+                expected - last.step if last.step < expected else (last.steps - last.step) / 2
+            )
+            seconds = steps_left * per_pixel * (prod(last.size) + fixed)
+        next_scales = zip(last.plan[last.scale :], last.budget[last.scale :], strict=True)
+        for size, steps in next_scales:
+            seconds += (
+                per_pixel * (prod(size) + fixed) * (share * steps - 1 + self._first_step_cost())
+            )
+        return seconds
 
     def learnt(self) -> EtaHistory:
-        """Return what this painting has taught, for the next one."""
-        if not any(seen.share is not None for seen in self._scales.values()):
+        """Return the estimates of this painting, for the next one."""
+        if not any(scale.share is not None for scale in self._scales.values()):
             return self.history
         return replace(
             self.history,
@@ -146,7 +158,7 @@ class EtaEstimator:
         )
 
     def _measured(self) -> list[_Scale]:
-        return [seen for seen in self._scales.values() if seen.step_seconds is not None]
+        return [scale for scale in self._scales.values() if scale.step_seconds is not None]
 
     def _seconds_per_pixel(self) -> float | None:
         measured = self._measured()
@@ -155,36 +167,37 @@ class EtaEstimator:
         latest = measured[-1]
         return (latest.step_seconds or 0.0) / (latest.pixels + self._fixed_pixels())
 
-    def _first_steps(self) -> float:
-        """Return how many usual steps a scale's first one takes as long as."""
+    def _first_step_cost(self) -> float:
+        """Return the duration of a scale's first step, in units of its later steps."""
         measured = self._measured()
         if not measured or not measured[-1].step_seconds:
             return 1.0
         return measured[-1].first_seconds / measured[-1].step_seconds
 
     def _share(self) -> float:
-        # The later scales say more: they are larger, and more alike.
+        # Later scales have more weight: they are larger, and more similar to each other.
         share = self.history.share
-        for _, seen in sorted(self._scales.items()):
-            if seen.share is not None:
-                share = seen.share if share is None else (share + seen.share) / 2
+        for _, scale in sorted(self._scales.items()):
+            if scale.share is not None:
+                share = scale.share if share is None else (share + scale.share) / 2
         return 1.0 if share is None else share
 
     def _fixed_pixels(self) -> float:
-        """Return where the line through the two largest scales seen meets zero seconds."""
+        """Return the fixed cost of a step in pixels, from the two largest scales measured."""
         measured = sorted(
-            (seen for seen in self._measured() if seen.steps > FEWEST_STEPS),
-            key=lambda seen: seen.pixels,
+            (scale for scale in self._measured() if scale.steps > FEWEST_STEPS),
+            key=lambda scale: scale.pixels,
         )
-        return _meets_zero(measured[-2:]) if len(measured) > 1 else self.history.fixed_pixels
+        return _zero_crossing(measured[-2:]) if len(measured) > 1 else self.history.fixed_pixels
 
 
-def _meets_zero(scales: Sequence[_Scale]) -> float:
+def _zero_crossing(scales: Sequence[_Scale]) -> float:
+    """Return how far below zero pixels the line of step time over pixels reaches zero seconds."""
     (small, small_seconds), (large, large_seconds) = (
         (scale.pixels, scale.step_seconds or 0.0) for scale in scales
     )
     slope = (large_seconds - small_seconds) / max(large - small, 1)
     if slope <= 0:
-        return float(large)  # noise: a step there seems to cost nothing but its start
-    # Limited, since a slope that is nearly none may be noise as well.
+        return float(large)  # noise: the time does not seem to depend on the size at all
+    # Limited, since a slope close to zero may be noise as well.
     return min(max(0.0, small_seconds / slope - small), 10.0 * large)

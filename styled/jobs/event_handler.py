@@ -1,4 +1,4 @@
-"""What becomes of the events of engines and of the I/O pool."""
+"""Dispatches the events of engines, of the I/O pool and of other threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Protocol
 from styled.config import Style
 from styled.engine_api import Degraded, EngineInfo, Failed, Painted, Progress, Stopped
 from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
-from styled.jobs.endings import Endings
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
     EngineLost,
     EngineReady,
-    EngineSaid,
+    EngineReported,
     EngineStalled,
     Event,
     PreviewSaved,
@@ -24,30 +23,31 @@ from styled.jobs.events import (
 from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoDone
 from styled.jobs.job import Phase
+from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.lifecycle import Lifecycle
+from styled.jobs.maintenance import Maintenance, is_unpublished
 from styled.jobs.pause import Pauses
 from styled.jobs.pending import Pending
 from styled.jobs.prepare_request import PrepareRequest
-from styled.jobs.requests import PublishRequest, WithdrawRequest
+from styled.jobs.requests import PublishRequest, UnpublishRequest
 from styled.jobs.running import RunningJob
-from styled.jobs.upkeep import Upkeep, is_withdrawn
 
 
 class EngineObserver(Protocol):
-    """Is told of engines."""
+    """Receives notifications about engines."""
 
     def engine_ready(self, name: str, info: EngineInfo) -> None:
-        """A slot has an engine."""
+        """Called when a slot has an engine."""
 
 
 class EventHandler:
-    """Leads each event to the job that it is about.
+    """Dispatches each event to the job or engine that it concerns.
 
     Attributes:
-        styles: As the last reload has made them.
+        styles: All styles by name, as of the last reload.
         is_stopping: Whether a stop was requested.
-        requests_open: How many requests the I/O pool has not done yet.
+        requests_open: Number of requests that the I/O pool has not finished.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class EventHandler:
         context: IoContext,
         engines: Engines,
         lifecycle: Lifecycle,
-        endings: Endings,
-        upkeep: Upkeep,
+        finisher: JobFinisher,
+        maintenance: Maintenance,
         pauses: Pauses,
         pending: Pending,
         observer: EngineObserver,
         styles: Mapping[str, Style],
     ) -> None:
-        """Tell these what has happened."""
+        """Dispatch events to these objects; start with `styles`."""
         self._context = context
         self._journal = context.journal
         self._observer = observer
@@ -72,16 +72,16 @@ class EventHandler:
         self._engines = engines
         self._lifecycle = lifecycle
         self._running = lifecycle.running
-        self._endings = endings
-        self._upkeep = upkeep
+        self._finisher = finisher
+        self._maintenance = maintenance
         self._pauses = pauses
         self._pending = pending
 
     def handle(self, event: Event) -> None:
-        """Take an event.
+        """Handle an event.
 
         Raises:
-            StyledError: this process can't go on.
+            StyledError: this process can't continue.
         """
         match event:
             case EngineReady(slot, info):
@@ -91,8 +91,8 @@ class EventHandler:
                 self._engine_lost(slot, error, retry_seconds)
             case EngineStalled(slot):
                 self._engine_stalled(slot)
-            case EngineSaid(slot, run, said):
-                self._engine_said(slot, run, said)
+            case EngineReported(slot, run, reported):
+                self._engine_reported(slot, run, reported)
             case IoDone():
                 self.requests_open -= 1
                 self._io_done(event)
@@ -108,82 +108,82 @@ class EventHandler:
                 self._stop()
 
     def _engine_ready(self, slot: str, info: EngineInfo) -> None:
-        """A slot has an engine."""
+        """Handle a new engine in a slot."""
         self._engines.ready(slot, info)
         self._note_engines()
 
-    def _engine_said(self, slot: str, run: int, said: object) -> None:
-        """An engine has reported something of what it paints."""
-        if isinstance(said, Painted | Stopped | Failed):
+    def _engine_reported(self, slot: str, run: int, event: object) -> None:
+        """Handle an event of the task that an engine runs."""
+        if isinstance(event, Painted | Stopped | Failed):
             self._engines.end(slot, run)
         running = self._running.of_run(run)
         if running is None:
-            return  # of an engine that was given up
+            return  # from an engine that was abandoned
         with job_log_context(log_context_of(running.job)):
-            match said:
+            match event:
                 case Progress():
-                    self._lifecycle.progressed(running, said)
+                    self._lifecycle.progressed(running, event)
                 case Degraded(degradations):
                     self._lifecycle.note_degraded(running, degradations)
                 case Painted():
-                    self._lifecycle.painted(running, said)
+                    self._lifecycle.painted(running, event)
                 case Stopped():
-                    self._endings.interrupted(running)
+                    self._finisher.interrupted(running)
                 case Failed(error):
-                    self._endings.failed(running, error)
+                    self._finisher.failed(running, error)
 
     def _engine_lost(self, slot: str, error: StyledError, retry_seconds: float | None) -> None:
-        """A slot has no engine any more.
+        """Handle the loss of a slot's engine.
 
         Raises:
-            StyledError: no other has one, and none is to come.
+            StyledError: no slot has an engine, and none will get one.
         """
         run = self._engines.lost(slot, error, retry_seconds)
         self._note_engines()
         if run is not None and (running := self._running.of_run(run)):
             with job_log_context(log_context_of(running.job)):
-                self._endings.engine_lost(running, error)
+                self._finisher.engine_lost(running, error)
         if self._engines.are_all_gone:
             self._flush()
             raise error
 
     def _engine_stalled(self, slot: str) -> None:
-        """An engine has given no sign of life for so long that it is given up, if it can be."""
+        """Abandon an engine that has sent no heartbeat for too long, if it can be replaced."""
         if self._engines.replace(slot):
             error = StyledError(f"the engine {slot} has given no sign of life for too long")
             self._engine_lost(slot, error, 0.0)
 
     def _io_done(self, event: IoDone) -> None:
-        """A request to the I/O pool is done.
+        """Handle a finished request to the I/O pool.
 
         Raises:
-            JournalDamaged: it has found that.
+            JournalDamaged: the request has found the journal damaged.
         """
         request = event.request
         if isinstance(event.error, JournalDamaged):
             raise event.error
-        if not isinstance(request, PrepareRequest | PublishRequest | WithdrawRequest):
-            self._upkeep.done(event)
+        if not isinstance(request, PrepareRequest | PublishRequest | UnpublishRequest):
+            self._maintenance.done(event)
             if event.error is None:
                 self._pauses.succeeded(request)
             return
         running = self._running.get(request.job.id)
         if running is None or running.request is not request:
-            return  # it was returned to the queue meanwhile
+            return  # the job was requeued in the meantime
         with job_log_context(log_context_of(running.job)):
             self._job_request_done(running, event)
 
     def _job_request_done(self, running: RunningJob, event: IoDone) -> None:
         request, error = event.request, event.error
         match request:
-            case WithdrawRequest():
-                if is_withdrawn(error):
+            case UnpublishRequest():
+                if is_unpublished(error):
                     self._pauses.succeeded(request)
-                    self._endings.withdrawn(running)
+                    self._finisher.unpublished(running)
                 elif error is not None:
-                    self._upkeep.try_again(request, error)
+                    self._maintenance.try_again(request, error)
             case _ if error is not None:
-                self._endings.failed(running, error)
+                self._finisher.failed(running, error)
             case PrepareRequest():
                 self._pauses.succeeded(request)
                 self._lifecycle.prepared(running, event.result)
@@ -192,11 +192,11 @@ class EventHandler:
                 self._lifecycle.published(running, request, event.result)
 
     def _drop_outdated(self) -> None:
-        """Begin anew with what has been prepared, but not yet painted, in a style that changed."""
+        """Requeue jobs that are preparing or ready and whose style has changed."""
         for running in self._running.in_phase(Phase.PREPARING, Phase.READY):
             if running.style != self.styles.get(running.job.style):
                 with job_log_context(log_context_of(running.job)):
-                    self._endings.interrupted(running)
+                    self._finisher.interrupted(running)
 
     def _stop(self) -> None:
         if self.is_stopping:
@@ -208,19 +208,19 @@ class EventHandler:
                 if running.phase is Phase.PAINTING and running.slot is not None:
                     self._engines.stop(running.slot, running.job.id)
                 else:
-                    self._endings.interrupted(running)
+                    self._finisher.interrupted(running)
         self._engines.close()
 
     def _flush(self) -> None:
-        """Write what is to be written, if that is possible: the loop ends here."""
+        """Write all pending changes if possible, because the loop ends here."""
         try:
             with self._journal.transaction():
                 for write in self._pending.writes:
                     write()
         except (ResourceUnavailable, JournalDamaged):
-            return  # the next start finds all as it is
+            return  # the next start recovers from the state in the journal
         self._pending.writes.clear()
 
     def _note_engines(self) -> None:
-        """Keep what engines there are, for `styled status`."""
+        """Record the engines in the journal, for `styled status`."""
         self._pending.write(self._journal.set_state, engines=self._engines.as_json())

@@ -1,4 +1,4 @@
-"""Everything that can happen to the queue. Only the scheduler's thread takes events from it."""
+"""The events of the scheduler's queue. Any thread may post them; only the scheduler takes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from styled.jobs.io_pool import IoDone
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """There may be something to do: photos were submitted."""
+    """Jobs may have been queued: run a turn of the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,19 @@ class StylesChanged:
 
 @dataclass(frozen=True, slots=True)
 class ServiceDegraded:
-    """What the service does without just now, besides what engines say."""
+    """The current degradations of the service have changed; those of engines are not included."""
 
     degradations: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Begin nothing new, and stop with a checkpoint what is being painted."""
+    """A stop was requested: start nothing new, and stop running tasks with a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineReady:
-    """A slot has an engine, and is free."""
+    """A slot has an engine, which is free."""
 
     slot: str
     info: EngineInfo
@@ -47,10 +47,10 @@ class EngineReady:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """A slot has no engine any more.
+    """A slot has lost its engine, or could not make one.
 
     Attributes:
-        retry_seconds: When the slot tries to get another one; None: it can't.
+        retry_seconds: Seconds until the slot tries to make another one; None: it can't.
     """
 
     slot: str
@@ -60,17 +60,17 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class EngineStalled:
-    """An engine has given no sign of life for so long that it is given up, if it can be."""
+    """An engine has sent no heartbeat for so long that it should be replaced if possible."""
 
     slot: str
 
 
 @dataclass(frozen=True, slots=True)
-class EngineSaid:
-    """An engine has reported something of what it paints.
+class EngineReported:
+    """An event of the task that an engine runs.
 
     Attributes:
-        run: The number of the assignment that it belongs to.
+        run: The number of the assignment.
     """
 
     slot: str
@@ -80,14 +80,14 @@ class EngineSaid:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A checkpoint of a job is on disk."""
+    """A checkpoint of a job was written to disk."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewSaved:
-    """A preview of a job is on disk."""
+    """A preview of a job was written to `path`."""
 
     job_id: str
     path: Path
@@ -101,7 +101,7 @@ Event = (
     | EngineReady
     | EngineLost
     | EngineStalled
-    | EngineSaid
+    | EngineReported
     | CheckpointSaved
     | PreviewSaved
     | IoDone

@@ -1,4 +1,4 @@
-"""What becomes of a job whose preparing, painting or publishing has failed: one table."""
+"""Maps the error of a failed job to what happens to the job and to the queue: one table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from styled.errors import (
     InputRejected,
     JournalDamaged,
     MemoryShortage,
-    PlaceRefused,
+    NameNotSupported,
     ResourceUnavailable,
     StyledError,
     StyleUnavailable,
@@ -22,26 +22,27 @@ from styled.errors import (
 from styled.jobs.job import WAITING, Job, Phase
 
 UNREADABLE_SECONDS = 5.0
-"""How long a job waits whose file can't be read just now."""
+"""Retry delay of a job whose file can't be read at the moment."""
 
-MENDED_SECONDS = 30.0
-"""How long a job waits whose style or folder can't be used just now: until somebody mends that."""
+CONFIGURATION_RETRY_SECONDS = 30.0
+"""Retry delay of a job whose style or folder can't be used until somebody fixes it."""
 
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
-"""How long a job waits after its first failure, or where there is not enough memory for it: twice
-as long after each further one, up to the longest. Others are done meanwhile."""
+"""Back-off of a job after a failure or a shortage of memory: doubles each time, up to the longest.
+Other jobs run in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """It is tried again.
+    """The job is retried.
 
     Attributes:
-        wait_seconds: Not before that.
-        failure: The class of the reason.
-        attempt_counts: False where the job is not to blame.
-        whole_style: All queued jobs of its style would fail in the same way: they wait as well.
+        wait_seconds: Minimum delay before the next attempt.
+        failure: The failure class.
+        attempt_counts: False if the job is not to blame: it gets its attempt back.
+        whole_style: Whether all queued jobs of its style wait too, since they would fail in the
+            same way.
     """
 
     wait_seconds: float
@@ -52,19 +53,19 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """It has ended; `failure` is the class of the reason."""
+    """The job is rejected; `failure` is the failure class."""
 
     failure: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """It is nobody's fault and would hit all others: the job is requeued, the queue pauses."""
+    """The job is requeued and the queue pauses: any other job would fail in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fatal:
-    """This process can't go on."""
+    """This process can't continue."""
 
 
 Decision = Requeue | Reject | Pause | Fatal
@@ -73,41 +74,41 @@ Decision = Requeue | Reject | Pause | Fatal
 def decide(
     error: StyledError, job: Job, phase: Phase, *, max_attempts: int, shortages: int = 0
 ) -> Decision:
-    """Return what becomes of a job.
+    """Return what happens to a job after an error.
 
     Args:
-        error: What has gone wrong.
-        job: Its `attempts` include the current one.
-        phase: In which it was.
-        max_attempts: After so many that count, it is rejected.
-        shortages: How often in a row it has lacked memory before.
+        error: Why it failed.
+        job: The job; its `attempts` include the current one.
+        phase: The job's phase when it failed.
+        max_attempts: Number of counted attempts after which it is rejected.
+        shortages: Number of consecutive memory shortages of this job before this one.
     """
     match error:
         case InputRejected():
             return Reject("input")
         case InputIncomplete():
-            return Reject("incomplete")  # intake has waited for the rest of it already
+            return Reject("incomplete")  # the intake has already waited for it to be completed
         case JournalDamaged():
             return Fatal()
         case EngineDied():
-            # It goes on from its checkpoint, on whichever engine is free.
+            # The job resumes from its checkpoint on any free engine.
             if job.attempts >= max_attempts:
                 return Reject("crash")
             return Requeue(0.0, "crash", attempt_counts=True)
         case StyleUnavailable():
-            return Requeue(MENDED_SECONDS, whole_style=True)
+            return Requeue(CONFIGURATION_RETRY_SECONDS, whole_style=True)
         case FolderNotWritable():
             again = job.failure == WAITING
-            return Requeue(LONGEST_RETRY_SECONDS if again else MENDED_SECONDS)
-        case PlaceRefused():
+            return Requeue(LONGEST_RETRY_SECONDS if again else CONFIGURATION_RETRY_SECONDS)
+        case NameNotSupported():
             return Requeue(LONGEST_RETRY_SECONDS)
         case MemoryShortage():
-            # Others may be smaller: only this one waits, ever longer.
+            # Other photos may be smaller: only this job waits, with a growing delay.
             return Requeue(retry_seconds(shortages))
         case InboxUnavailable():
             return Pause()
         case ResourceUnavailable():
-            # One file that can't be read must not stop all others.
+            # A single unreadable file must not stop all other jobs.
             return Requeue(UNREADABLE_SECONDS) if phase is Phase.PREPARING else Pause()
         case EngineFailure() | UnexpectedError():
             failure = "engine" if isinstance(error, EngineFailure) else "internal"
@@ -115,10 +116,10 @@ def decide(
                 return Reject(failure)
             return Requeue(retry_seconds(job.attempts - 1), failure, attempt_counts=True)
         case _:
-            # Such as a size that the output format can't hold: the next try would be the same.
+            # For instance a size that the output format can't hold: a retry would fail too.
             return Reject("configuration")
 
 
 def retry_seconds(failures_before: int) -> float:
-    """Return how long to wait after so many failures and one more."""
+    """Return the delay after a failure that follows `failures_before` others."""
     return float(min(FIRST_RETRY_SECONDS * 2 ** min(failures_before, 10), LONGEST_RETRY_SECONDS))

@@ -1,4 +1,4 @@
-"""Adds each published result and each rejected input to the gallery, once."""
+"""Adds each published result and each rejected input to the gallery once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import structlog
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import Beat, Gallery
+from styled.jobs.protocols import Gallery, Heartbeat
 
 log = structlog.get_logger()
 
 ENTRIES_AT_ONCE = 10
-PATIENCE_SECONDS = 600.0
-"""How long that may take where thumbnails have to be made of large pictures."""
+ADD_TIMEOUT_SECONDS = 600.0
+"""Heartbeat timeout for adding `ENTRIES_AT_ONCE` entries: making thumbnails may take long."""
 
 UPDATE_SECONDS = 2.0
-"""How long one update may take before other work gets its turn."""
+"""Time limit of one update, after which the thread is free for other requests."""
 
 RETRY_SECONDS = 60.0
+"""Minimum delay after a failed update."""
 
 
 class GalleryUpdater:
-    """Brings the gallery up to date. Nothing waits for it, and no job fails because of it."""
+    """Updates the gallery. Nothing waits for an update, and no job fails because of one."""
 
     def __init__(
         self,
@@ -36,7 +37,15 @@ class GalleryUpdater:
         inbox: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Add to `gallery` what `journal` knows to have ended."""
+        """Add finished jobs from `journal` to `gallery`.
+
+        Args:
+            journal: Of the daemon.
+            gallery: To update.
+            outbox: Folder of all results.
+            inbox: Where originals are that have not been moved.
+            clock: Monotonic, in seconds.
+        """
         self._journal = journal
         self._gallery = gallery
         self._outbox = outbox
@@ -45,27 +54,33 @@ class GalleryUpdater:
         self._not_before = 0.0
         self._trouble = ""
 
-    def update(self, beat: Beat = lambda rest_seconds: None) -> bool:
-        """Add what the gallery does not show yet, for a while; return whether there may be more.
+    def update(self, heartbeat: Heartbeat = lambda idle_for: None) -> bool:
+        """Add missing entries until `UPDATE_SECONDS` have passed.
+
+        Args:
+            heartbeat: Called before each batch.
+
+        Returns:
+            Whether there may be more entries to add now.
 
         Raises:
             ResourceUnavailable: the journal can't be used.
         """
-        begun = self._clock()
-        if begun < self._not_before:
+        started = self._clock()
+        if started < self._not_before:
             return False
-        while self._clock() - begun < UPDATE_SECONDS:
+        while self._clock() - started < UPDATE_SECONDS:
             jobs = self._journal.missing_from_gallery(ENTRIES_AT_ONCE)
             if not jobs:
                 return False
-            beat(PATIENCE_SECONDS)
+            heartbeat(ADD_TIMEOUT_SECONDS)
             try:
                 self._gallery.add([self._entry(job) for job in jobs])
             except (ResourceUnavailable, OSError) as error:
                 reason = error.message if isinstance(error, ResourceUnavailable) else str(error)
                 log.warning("gallery.failed", reason=reason)
                 return self._retry_later(reason)
-            # Whatever somebody has put into the outbox, the daemon goes on without the gallery.
+            # Any file may lie in the outbox; none of them may stop the daemon.
             except Exception as error:
                 log.exception("gallery.crashed")
                 return self._retry_later(f"{type(error).__name__}: {error}")

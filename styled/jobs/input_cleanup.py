@@ -1,4 +1,4 @@
-"""How an input leaves the inbox: once all of its jobs have ended, and not before."""
+"""Moves an input out of the inbox after all of its jobs have ended."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from styled.open_files import WriterCheck, Writers
 log = structlog.get_logger()
 
 STYLE_REMOVED = "style removed"
-"""The failure of a job that was cancelled because its style is no longer configured."""
+"""Failure class of a job that was cancelled because its style is no longer configured."""
 
 MOUNTS_SECONDS = 5.0
-"""How long it is remembered which file systems are local."""
+"""How long the list of local file systems is cached."""
 
 LOCKS = 16
-"""So many inputs may leave at the same time."""
+"""Maximum number of inputs that can be released at the same time."""
 
 
 class InputCleanup:
-    """Moves originals to where they belong once all jobs of an input have ended."""
+    """Archives, rejects, keeps or deletes an original once all jobs of the input have ended."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class InputCleanup:
         mounts: Mounts,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Work as `config.output.after_success` says."""
+        """Release inputs of `config.inbox` as `config.output.after_success` says."""
         self._inbox = config.inbox
         self._after_success = config.output.after_success
         self._journal = journal
@@ -53,23 +53,24 @@ class InputCleanup:
         self._mounts = mounts
         self._writer_guard = WriterGuard(config.intake.open_grace_seconds)
         self._now = now
-        # An input leaves once, though the jobs of two styles may end at the same moment.
+        # Jobs of the same input in two styles may end at the same moment: release it only once.
         self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def release_input(self, job: Job, *, again: bool = False) -> None:
-        """Move the original of `job` to where it belongs, if all jobs of that input have ended.
+        """Release the input of `job` if all jobs of that input have ended.
 
-        Every step may be repeated: after a crash between any two of them, call this again.
+        Its original goes to the archive or to `rejected`, is kept or is deleted. Every step is
+        idempotent: after a crash between any two steps, call this again.
 
         Args:
-            job: Has ended.
-            again: This may have been done before: what is kept is not read once more to see
-                whether it is still the same.
+            job: A job that has ended.
+            again: Whether this may be a repeated call. If so, and the original is kept in the
+                inbox, its content is not hashed again to check that it is unchanged.
 
         Raises:
-            InputStuck: it may not be moved, or somebody still writes to it.
-            FolderNotWritable, PlaceRefused: its own new place can't be had.
-            ResourceUnavailable: the new place is full, read-only or gone, or the inbox is.
+            InputStuck: the original may not be moved, or is still open for writing.
+            FolderNotWritable, NameNotSupported: this input's destination can't be used.
+            ResourceUnavailable: the destination or the inbox is full, read-only or gone.
         """
         with self._locks[hash(job.input) % LOCKS]:
             self._release(job, again=again)
@@ -79,93 +80,92 @@ class InputCleanup:
         if not siblings or any(sibling.state not in FINISHED for sibling in siblings):
             return
         done = [s for s in siblings if s.state is JobState.DONE]
-        # A photo that nobody wants painted goes where it can be had back from.
+        # A photo that was cancelled on request goes to `rejected`: `styled retry` brings it back.
         rejected = [s for s in siblings if s.state is JobState.REJECTED or s.failure == ON_REQUEST]
         source = self._inbox / job.input
         keep = self._after_success == "keep" and bool(done)
-        read = next((s.input_sha256 for s in siblings if s.input_sha256), None)
-        is_there = is_unchanged(self._inbox, job, None if keep and again else read)
-        if not is_there:
-            # Or all photos would be forgotten when their disk is not mounted.
+        known_sha256 = next((s.input_sha256 for s in siblings if s.input_sha256), None)
+        is_in_inbox = is_unchanged(self._inbox, job, None if keep and again else known_sha256)
+        if not is_in_inbox:
+            # Otherwise an unmounted disk would mark all its inputs as gone.
             self._mounts.require(self._inbox)
         if not done and not rejected:
-            # Cancelled because it is gone, or because its style is: then it is painted after
-            # all once that style is back.
-            if not is_there or any(s.failure == STYLE_REMOVED for s in siblings):
+            # Cancelled because the input is gone, or because its style is no longer configured.
+            # Marked as gone, the input becomes a new job if the style is configured again.
+            if not is_in_inbox or any(s.failure == STYLE_REMOVED for s in siblings):
                 self._journal.mark_input_gone(job)
             return
 
-        sha256 = sha256_of(source) if rejected and is_there else None
+        sha256 = sha256_of(source) if rejected and is_in_inbox else None
         archived = [
             sibling
             for sibling in done
-            if self._after_success == "archive" and (is_there or sibling.original)
+            if self._after_success == "archive" and (is_in_inbox or sibling.original)
         ]
-        places = {
-            sibling.id: self._place_for(sibling, source, is_there=is_there)
+        paths = {
+            sibling.id: self._path_for(sibling, source, is_in_inbox=is_in_inbox)
             for sibling in (*archived, *rejected)
         }
         stuck: InputStuck | None = None
         try:
-            if is_there and (places or not keep):
+            if is_in_inbox and (paths or not keep):
                 self._writer_guard.require_closed(source)
-            was_there = is_there and self._publisher.take_original(
-                source, list(places.values()), same_as=(job.size, job.mtime_ns), keep=keep
+            was_in_inbox = is_in_inbox and self._publisher.move_original(
+                source, list(paths.values()), same_as=(job.size, job.mtime_ns), keep=keep
             )
         except InputStuck as error:
-            # Why it was rejected is said all the same, where people look for that.
-            was_there, stuck = True, error
+            # The sidecar with the reason is published in `rejected` nevertheless.
+            was_in_inbox, stuck = True, error
         for sibling in rejected:
-            if stuck is not None and self._publisher.has_sidecar(places[sibling.id], sibling.id):
+            if stuck is not None and self._publisher.has_sidecar(paths[sibling.id], sibling.id):
                 continue  # from an earlier attempt
-            # Absent only after a crash that came after the move, or where it was taken away.
-            changed = not was_there and not places[sibling.id].exists()
+            # The input is missing from the inbox either because a process died after moving it,
+            # or because somebody removed or changed it: then it is not in `rejected` either.
+            changed = not was_in_inbox and not paths[sibling.id].exists()
             self._publisher.publish_sidecar(
-                places[sibling.id],
+                paths[sibling.id],
                 sidecar_of_rejection(
                     sibling,
-                    sha256 or sha256_of(places[sibling.id]),
+                    sha256 or sha256_of(paths[sibling.id]),
                     changed=changed,
                     now=self._now(),
                 ),
             )
         if stuck is not None:
             raise stuck
-        if not keep or not was_there:
+        if not keep or not was_in_inbox:
             self._journal.mark_input_gone(job)
         log.debug(
-            "input.released", path=readable(job.input), places=[str(p) for p in places.values()]
+            "input.released", path=readable(job.input), places=[str(p) for p in paths.values()]
         )
 
-    def _place_for(self, job: Job, source: Path, *, is_there: bool) -> Path:
-        """Return where the original of a job goes; the journal knows it from now on."""
+    def _path_for(self, job: Job, source: Path, *, is_in_inbox: bool) -> Path:
+        """Return the path that the original of a job moves to, and reserve it in the journal."""
         publisher = self._publisher
         root = publisher.archive if job.state is JobState.DONE else publisher.rejected
         reserved = Path(job.original) if job.original else None
-        if reserved is not None and not is_there:
-            return reserved  # where a dead process has already moved it
-        place = publisher.place_for_original(
-            root, f"{job.style}/{job.destination}", source, reserved
-        )
-        if place != reserved:
-            self._journal.reserve_original(job, place)
-        return place
+        if reserved is not None and not is_in_inbox:
+            return reserved  # a process died after moving it there
+        path = publisher.path_for_original(root, f"{job.style}/{job.destination}", source, reserved)
+        if path != reserved:
+            self._journal.reserve_original(job, path)
+        return path
 
 
 class WriterGuard:
-    """Keeps files from being moved away from under a program that still writes to them."""
+    """Prevents moving a file that a program on this machine still has open for writing."""
 
     def __init__(self, grace_seconds: float) -> None:
-        """Wait for a writer for so long after the last change of its file."""
+        """Wait for a writer for at most `grace_seconds` after the file's last change."""
         self._grace_seconds = grace_seconds
         self._check = WriterCheck()
         self._mounts_read_at = -math.inf
 
     def require_closed(self, source: Path) -> None:
-        """Do nothing, unless a program of this machine has the file open for writing.
+        """Check that no program on this machine has the file open for writing.
 
         Raises:
-            InputStuck: one has.
+            InputStuck: a program has, and the grace period has not ended.
         """
         now = time.monotonic()
         if now - self._mounts_read_at > MOUNTS_SECONDS:
@@ -186,13 +186,18 @@ class WriterGuard:
 
 
 def is_unchanged(inbox: Path, job: Job, input_sha256: str | None) -> bool:
-    """Tell whether the very file that `job` is about still lies in the inbox.
+    """Return whether the input of `job` is still in the inbox and unchanged.
 
-    Its bytes decide where they are known: a file may be rewritten and keep its size and
-    its date.
+    Size and modification time are compared, and the content if its hash is known: a file may be
+    rewritten with the same size and modification time.
+
+    Args:
+        inbox: The folder.
+        job: Identifies the input.
+        input_sha256: Of the content that was read; None: not known.
 
     Raises:
-        ResourceUnavailable: nobody can tell.
+        ResourceUnavailable: the file can't be checked.
     """
     source = inbox / job.input
     return (

@@ -1,4 +1,4 @@
-"""What requests to the I/O pool work with."""
+"""The objects that requests to the I/O pool use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from styled.mounts import Mounts
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Which finished jobs are remembered.
+    """How long finished jobs are kept in the journal.
 
     Attributes:
-        seconds: For how long.
-        jobs: How many at most.
+        seconds: Maximum age.
+        jobs: Maximum number.
     """
 
     seconds: float
@@ -31,14 +31,16 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class IoContext:
-    """The objects of one daemon, all of them safe to use from several threads.
+    """The objects of one daemon; all are thread-safe.
 
     Attributes:
-        gallery: Keeps thumbnails; None: there is no gallery.
-        gallery_updater: Likewise.
-        is_stopping: Set once long requests are to be broken off.
-        now: Unix time.
-        clock: Measures.
+        cleanup: Releases inputs from the inbox.
+        history: How long finished jobs are kept in the journal.
+        gallery: Stores thumbnails; None: there is no gallery.
+        gallery_updater: Adds entries to the gallery; None: there is no gallery.
+        is_stopping: When set, long requests return early.
+        now: Returns the Unix time.
+        clock: Returns monotonic time in seconds, to measure durations.
     """
 
     config: Config

@@ -1,7 +1,7 @@
-"""Threads for what is read, decoded, encoded and written beside painting.
+"""Threads that read, decode, encode and write files while engines paint.
 
-Each has one torch thread: two threads that both compute on all cores take turns at each small
-operation, and a step of the engine would take half as long again.
+Each uses one torch thread. With two OpenMP pools on the same cores, the threads take turns at each
+small operation, and a step of the engine takes half as long again.
 """
 
 from __future__ import annotations
@@ -17,40 +17,44 @@ import structlog
 
 from styled.errors import StyledError, UnexpectedError
 from styled.jobs.job_log import job_log_context
-from styled.jobs.protocols import Beat, Heartbeats
+from styled.jobs.protocols import Heartbeat, Heartbeats
 
 log = structlog.get_logger()
 
 
 class IoRequest(Protocol):
-    """Work for the pool, with all that it needs.
+    """A task for the pool, with everything that it needs.
 
     Attributes:
-        part: What the heartbeats call a thread that works on it, with the thread's number.
+        part: The thread's name in the heartbeats, to which the thread's number is appended.
     """
 
     part: ClassVar[str]
 
     @property
     def log_context(self) -> dict[str, str]:
-        """What each line of the log says about it."""
+        """Keys that are added to each log line."""
 
-    def run(self, beat: Beat) -> Any:
-        """Do it; raise StyledError where it can't be done.
+    def run(self, heartbeat: Heartbeat) -> Any:
+        """Execute the request.
 
         Args:
-            beat: To be called with how many seconds may pass until the next sign of life, where
-                that takes long.
+            heartbeat: If the request takes long, to be called with the maximum number of seconds
+                until the next call or the end.
+
+        Raises:
+            StyledError: the request has failed.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class IoDone:
-    """A request is done.
+    """A request has ended.
 
     Attributes:
-        result: What `run` has returned.
-        error: What it has raised instead.
+        request: The `IoRequest`.
+        result: The return value of `run`.
+        error: The exception that `run` has raised; None if it has returned.
     """
 
     request: Any
@@ -59,20 +63,20 @@ class IoDone:
 
 
 class IoPool(Protocol):
-    """Does requests; each ends in an `IoDone` event."""
+    """Executes requests, and posts an `IoDone` event for each."""
 
     def submit(self, request: IoRequest) -> None:
-        """Have a request done."""
+        """Queue a request."""
 
     def close(self) -> None:
-        """Begin nothing more, and wait for nothing."""
+        """Start no more requests; does not wait for running ones."""
 
 
 class ThreadIoPool:
-    """The pool of a daemon."""
+    """The daemon's pool: a `ThreadPoolExecutor`."""
 
     def __init__(self, threads: int, events: SimpleQueue[Any], heartbeats: Heartbeats) -> None:
-        """Work in so many threads; put the events into `events`."""
+        """Execute requests in `threads` threads, and post `IoDone` events to `events`."""
         self._events = events
         self._heartbeats = heartbeats
         self._executor = ThreadPoolExecutor(
@@ -80,48 +84,48 @@ class ThreadIoPool:
         )
 
     def submit(self, request: IoRequest) -> None:
-        """Have a request done by the first thread that is free."""
+        """Queue a request for the first free thread."""
         self._executor.submit(self._do, request)
 
     def close(self) -> None:
-        """Begin nothing more, and wait for nothing."""
+        """Drop queued requests; does not wait for running ones."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _do(self, request: IoRequest) -> None:
         part = f"{request.part}-{threading.current_thread().name.rpartition('_')[2]}"
 
-        def beat(rest_seconds: float) -> None:
-            self._heartbeats.beat(part, rest_seconds)
+        def heartbeat(idle_for: float) -> None:
+            self._heartbeats.beat(part, idle_for)
 
-        beat(0.0)
-        done = do(request, beat)
-        beat(math.inf)
+        heartbeat(0.0)
+        done = do(request, heartbeat)
+        heartbeat(math.inf)
         self._events.put(done)
 
 
 class InlineIoPool:
-    """Does each request at once, in the caller's thread: for tests of the same code path."""
+    """Executes each request at once in the caller's thread: for tests of the same code path."""
 
     def __init__(self, events: SimpleQueue[Any]) -> None:
-        """Put the events into `events`."""
+        """Post `IoDone` events to `events`."""
         self._events = events
 
     def submit(self, request: IoRequest) -> None:
-        """Do a request."""
-        self._events.put(do(request, lambda rest_seconds: None))
+        """Execute a request."""
+        self._events.put(do(request, lambda idle_for: None))
 
     def close(self) -> None:
-        """Do nothing: nothing is left to be done."""
+        """Do nothing: no request is queued."""
 
 
-def do(request: IoRequest, beat: Beat) -> IoDone:
-    """Do a request, and return what came of it."""
+def do(request: IoRequest, heartbeat: Heartbeat) -> IoDone:
+    """Execute a request; any exception is returned in `IoDone.error`."""
     with job_log_context(request.log_context):
         try:
-            return IoDone(request, request.run(beat))
+            return IoDone(request, request.run(heartbeat))
         except StyledError as error:
             return IoDone(request, error=error)
-        # Whatever an image provokes must end its job, not the daemon and all other jobs.
+        # An unexpected error, for instance in a decoder, must end one job, not the daemon.
         except Exception as error:
             log.exception("io.crashed")
             return IoDone(request, error=UnexpectedError.of(error))
@@ -130,5 +134,5 @@ def do(request: IoRequest, beat: Beat) -> IoDone:
 def _use_one_torch_thread() -> None:
     import torch
 
-    torch.get_num_threads()  # what is set before this first look does not last
+    torch.get_num_threads()  # the first call resets a number that was set before it
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A job: one photo to be painted in one style, and where it stands."""
+"""A job: one photo to be painted in one style, with its state and progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JobState(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a running job is; it goes through them in this order."""
+    """The phases of a running job, in order."""
 
     PREPARING = "preparing"
     READY = "ready"
@@ -30,15 +30,15 @@ class Phase(StrEnum):
 
 
 ON_REQUEST = "cancelled"
-"""The failure of a job that was cancelled because a person asked for it."""
+"""Failure class of a job that was cancelled on request."""
 
 
 WAITING = "waiting"
-"""The failure of a queued job that waits for something to be mended; no attempt is counted."""
+"""Failure class of a queued job that waits until a problem is fixed; no attempt is counted."""
 
 
 class Arrival(Protocol):
-    """A settled input, as intake hands it on."""
+    """A settled input, as submitted by the intake."""
 
     @property
     def path(self) -> str:
@@ -50,26 +50,26 @@ class Arrival(Protocol):
 
     @property
     def mtime_ns(self) -> int:
-        """When it was last written, in nanoseconds since the epoch."""
+        """Modification time in nanoseconds since the epoch."""
 
     @property
     def destinations(self) -> Mapping[str, str]:
-        """For each style that it is wanted in, the result's path below the style's folder."""
+        """For each style to paint it in, the result's path relative to the style's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """Where a running job stands, for a person to look at.
+    """Progress of a running job, for display.
 
     Attributes:
-        fraction: How much of it is done, in [0, 1].
-        scale: The present scale, counted from one, of `scales`.
-        width: Of the present scale, in pixels.
+        fraction: Share of the whole work that is done, in [0, 1].
+        scale: The current scale, counted from one, of `scales`.
+        width: Of the current scale, in pixels; `height` likewise.
         step: Steps done at this scale, of `steps` at most.
-        loss: The weighted total, of the image that the last step started from.
-        step_seconds: How long a step takes at this scale, None before it is known.
-        seconds_left: An estimate, None as long as there is no ground for one.
-        preview: A file with a small picture of how it looks, once there is one.
+        loss: Weighted total loss of the image that the last step started from.
+        step_seconds: Duration of a step at this scale; None before it is known.
+        seconds_left: Estimated remaining time; None while there is no basis for an estimate.
+        preview: Path of a small picture of the current image; None before there is one.
     """
 
     fraction: float
@@ -90,30 +90,30 @@ class Job:
     """One row of the journal.
 
     Attributes:
-        id: Unique for ever; it stands in the sidecar.
+        id: Unique for ever; also in the sidecar.
         input: Relative to the inbox; bytes that are not UTF-8 as surrogate escapes.
-        size: Of the input in bytes. With `mtime_ns` it identifies what was dropped.
-        mtime_ns: Of the input.
+        size: Of the input in bytes. With path and `mtime_ns` it identifies the input.
+        mtime_ns: Modification time of the input in nanoseconds since the epoch.
         style: The style's name.
-        destination: Where the result belongs, below the style's folder in the outbox.
-        attempts: How often it was begun, the present one included; stops do not count.
-        submitted_at: Unix time, as all other times here.
-        not_before: When a waiting job is next tried.
-        result: Where its result is or will be, below the outbox.
+        destination: Requested path of the result, relative to the style's folder in the outbox.
+        attempts: Number of counted attempts, including the current one; stops do not count.
+        submitted_at: Unix time, like all other times here.
+        not_before: Earliest time of the next attempt.
+        result: Path of the result, also if it is only reserved, relative to the outbox.
         result_sha256: Of the result's bytes, once they are known.
         input_sha256: Of the bytes that were read and painted, once there is a result.
-        original: Where its original is or will be: an absolute path.
+        original: Absolute path that the original was or will be moved to.
         reason: Why it waits, was rejected or was cancelled, in one sentence.
-        failure: The class of that reason, such as `input` or `engine`.
-        fraction: How much of it is done, in [0, 1].
-        progress: More about that, of a job that runs or did.
-        cancel_requested: Whether a person wants it to end.
-        phase: Where it is, as long as it runs.
-        engine: The name of the engine that paints it, or did last.
-        is_suspect: A process died while it worked on this job: it may be what has killed it, and
-            runs with nothing beside it.
-        degraded: In which ways the result is, or will be, less than what was asked for.
-        remedies: What can be done about `reason`.
+        failure: Failure class of that reason, such as `input` or `engine`.
+        fraction: Share of the work that is done, in [0, 1].
+        progress: Details, if it runs or has run.
+        cancel_requested: Whether cancelling was requested.
+        phase: Current phase of a running job.
+        engine: Name of the engine that paints it or was the last to paint it.
+        is_suspect: Whether a process died while this job was running. The job may be the cause,
+            so no other job runs beside it.
+        degraded: The degradations of the result.
+        remedies: What to do about `reason`.
     """
 
     id: str
@@ -146,16 +146,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """A job has just ended.
+    """The end of a job.
 
     Attributes:
-        state: How it ended.
-        failure: The class of the reason, where it was rejected or cancelled.
+        state: Its final state.
+        failure: Failure class, if it was rejected or cancelled.
         at: Unix time.
-        seconds: By phase: waited, prepare, optimise, publish. Empty unless it was painted.
-        steps: Of the optimisation.
-        peak_memory_bytes: While it was painted.
-        degraded: In which ways the result is less than what was asked for.
+        seconds: Durations of waited, prepare, optimise and publish. Empty unless it was painted.
+        steps: Optimisation steps.
+        peak_memory_bytes: The engine's peak memory while painting.
+        degraded: The degradations of the result.
     """
 
     job: Job
@@ -169,8 +169,8 @@ class JobFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """What a sidecar in the outbox says of a finished job.
+class ImportedJob:
+    """A finished job, as read from a sidecar in the outbox.
 
     Attributes:
         result: Relative to the outbox.

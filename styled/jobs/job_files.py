@@ -1,4 +1,4 @@
-"""Files of unfinished jobs, below the state folder: checkpoints, previews and frames."""
+"""Files of unfinished jobs in the state folder: checkpoints, paintings, previews and frames."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ FRAME_QUALITY = 90
 
 
 class JobFiles:
-    """Keeps what is known of jobs by their ids. None of it is needed: failures are only logged."""
+    """Stores files by job id. All of them are optional: failures to write are only logged."""
 
     def __init__(self, state: Path) -> None:
-        """Keep the files in folders below `state`."""
+        """Store the files in sub-folders of `state`."""
         self._checkpoints = state / "checkpoints"
         self._previews = state / "previews"
         self._frames = state / "frames"
@@ -42,13 +42,13 @@ class JobFiles:
     # Checkpoints
 
     def checkpoint_writer(self, job_id: str) -> CheckpointWriter:
-        """Return what takes the pieces of the job's checkpoints, one after the other."""
+        """Return a writer for the job's checkpoints."""
         return CheckpointWriter(self._checkpoint(job_id))
 
     def open_checkpoint(self, job_id: str) -> IO[bytes] | None:
-        """Open the job's last checkpoint, None where there is none."""
+        """Open the job's last checkpoint; return None if there is none."""
         try:
-            return open(self._checkpoint(job_id), "rb")  # for the caller to close
+            return open(self._checkpoint(job_id), "rb")  # closed by the caller
         except OSError:
             return None
 
@@ -58,12 +58,12 @@ class JobFiles:
     # Paintings that could not be published
 
     def save_painting(self, task: PaintTask, engine: EngineInfo, painted: Painted) -> None:
-        """Keep what was painted, so that it is not painted twice.
+        """Save a painting that could not be published, so that it is not painted again.
 
         Args:
-            task: What it is a result of.
-            engine: What painted it.
-            painted: The result.
+            task: The task that was painted.
+            engine: The engine that painted it.
+            painted: The painting.
         """
         import torch
 
@@ -73,18 +73,22 @@ class JobFiles:
         parts = {field.name: getattr(painted, field.name) for field in fields(painted)}
         parts["degradations"] = [asdict(one) for one in painted.degradations]
         parts["trace"] = [tuple(row) for row in painted.trace]
-        work = task_fingerprint(task, engine.weights_sha256), repr(engine)
-        content = {"work": work, "painted": parts}
+        fingerprint = task_fingerprint(task, engine.weights_sha256), repr(engine)
+        content = {"work": fingerprint, "painted": parts}
         try:
             make_folder(path.parent)
             writer = AtomicWriter(path)
-            torch.save(content, _Stream(writer))  # type: ignore[arg-type]  # it only writes
+            torch.save(content, _Stream(writer))  # type: ignore[arg-type]  # only written to
             writer.commit()
         except ResourceUnavailable as error:
-            log.warning("painting.not_kept", reason=error.message)
+            log.warning("painting.not_saved", reason=error.message)
 
     def load_painting(self, task: PaintTask, engine: EngineInfo) -> Painted | None:
-        """Return what was kept of this very task, painted by such an engine, if anything was."""
+        """Return the saved painting of a task, None if there is none.
+
+        A painting of a task with other inputs, or by an engine with another `EngineInfo`, is
+        ignored.
+        """
         path = self._painting(task.job_id)
         if not path.exists():
             return None
@@ -110,18 +114,21 @@ class JobFiles:
     # Previews
 
     def save_preview(self, job_id: str, image: Tensor) -> Path | None:
-        """Replace the job's preview; return where it is, None where it could not be written.
+        """Replace the job's preview.
 
         Args:
             image: 1x3xHxW, sRGB in [0, 1].
+
+        Returns:
+            Its path, None if it could not be written.
         """
         from styled import photos
 
         path = self._previews / f"{job_id}.jpg"
         try:
             make_folder(self._previews)
-            atomic_write(path, photos.encode(image, "jpeg", PREVIEW_QUALITY))
-        # An image may be full of NaNs, just before the guard rolls it back.
+            atomic_write(path, photos.encode_image(image, "jpeg", PREVIEW_QUALITY))
+        # The image may contain NaNs that the engine's guard has not rolled back yet.
         except (ResourceUnavailable, ValueError, RuntimeError, MemoryError) as error:
             log.debug("preview.failed", reason=str(error))
             return None
@@ -130,13 +137,13 @@ class JobFiles:
     # Frames
 
     def save_frame(self, job_id: str, number: int, image: Tensor) -> None:
-        """Keep a frame, numbered by its step; `image` as for a preview."""
+        """Save a frame; `number` is its step, `image` as for a preview."""
         from styled import photos
 
         path = self._frames / job_id / f"{number:05}.jpg"
         try:
             make_folder(path.parent)
-            atomic_write(path, photos.encode(image, "jpeg", FRAME_QUALITY))
+            atomic_write(path, photos.encode_image(image, "jpeg", FRAME_QUALITY))
         except (ResourceUnavailable, ValueError, RuntimeError, MemoryError) as error:
             log.warning("frame.failed", reason=str(error), path=readable(path))
 
@@ -145,10 +152,10 @@ class JobFiles:
         return sorted((self._frames / job_id).glob("*.jpg"))
 
     def drop_frames(self, job_id: str) -> None:
-        """Delete the job's frames: it begins anew."""
+        """Delete the job's frames, because it is painted from the start again."""
         shutil.rmtree(self._frames / job_id, ignore_errors=True)
 
-    # Both
+    # All files
 
     def drop(self, job_id: str) -> None:
         """Delete all files of a job that has ended."""
@@ -158,7 +165,7 @@ class JobFiles:
         self.drop_frames(job_id)
 
     def sweep(self, keep: Collection[str]) -> None:
-        """Delete the files of all jobs but those in `keep`, and all previews."""
+        """Delete the files of all jobs that are not in `keep`, and all previews."""
         for path in (*self._checkpoints.glob("*.ckpt"), *self._checkpoints.glob("*.painting")):
             if path.stem not in keep:
                 _delete(path)
@@ -171,9 +178,9 @@ class JobFiles:
 
 
 class CheckpointWriter:
-    """Writes checkpoints piece by piece; each replaces the one before once it is whole.
+    """Writes checkpoints piece by piece; each one atomically replaces the previous one.
 
-    A checkpoint that can't be written is logged and nothing else: it would only have saved time.
+    If a checkpoint can't be written, this is only logged: a checkpoint just saves time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -183,11 +190,11 @@ class CheckpointWriter:
         self._has_failed = False
 
     def write(self, piece: bytes, *, is_last: bool) -> bool:
-        """Take a piece; return whether a checkpoint has become whole by it."""
+        """Write a piece; return whether this has completed a checkpoint."""
         try:
             if not self._has_failed:
                 if self._writer is None:
-                    make_folder(self._path.parent)  # somebody may have tidied up
+                    make_folder(self._path.parent)  # somebody may have deleted it
                     self._writer = AtomicWriter(self._path)
                 self._writer.write(piece)
                 if is_last:
@@ -198,19 +205,19 @@ class CheckpointWriter:
             log.warning("checkpoint.failed", reason=error.message)
         if not is_last:
             return False
-        is_whole = not self._has_failed
+        is_complete = not self._has_failed
         self._writer, self._has_failed = None, False
-        return is_whole
+        return is_complete
 
     def discard(self) -> None:
-        """Give up what has been written since the last whole checkpoint."""
+        """Discard the pieces of an incomplete checkpoint."""
         if self._writer is not None:
             self._writer.discard()
             self._writer = None
 
 
 class _Stream:
-    """What `torch.save` writes to."""
+    """A write-only file object for `torch.save`."""
 
     def __init__(self, writer: AtomicWriter) -> None:
         self._writer = writer
@@ -227,5 +234,5 @@ def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        # It only takes up space, which is no reason to fail a job that is done.
-        log.warning("job_file.kept", path=readable(path), reason=error.strerror)
+        # The file only takes up space: no reason to fail a finished job.
+        log.warning("job_file.not_deleted", path=readable(path), reason=error.strerror)

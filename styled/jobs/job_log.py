@@ -1,4 +1,4 @@
-"""What the log says of jobs: which one a line belongs to, and each scale that is finished."""
+"""Log helpers: the keys that identify a job, and the end of each scale."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ log = structlog.get_logger()
 
 
 def log_context_of(job: Job) -> dict[str, str]:
-    """Return what names a job in the log."""
+    """Return the log keys that identify a job."""
     return {"job": job.id, "input": readable(job.input), "style": job.style}
 
 
 def job_log_context(context: Mapping[str, str]) -> AbstractContextManager[None]:
-    """Add this to every line that is logged in this thread while the context lasts."""
+    """Add these keys to every line that this thread logs within the context."""
     return structlog.contextvars.bound_contextvars(**context)
 
 
 def log_scale(progress: Progress) -> None:
-    """Log the end of a scale, so that a job that takes an hour can be followed."""
+    """Log the end of a scale, to show the progress of long jobs."""
     log.info(
         "scale.finished",
         scale=progress.scale,

@@ -1,7 +1,7 @@
 """The journal: every job and its state, in one SQLite file that survives a power cut.
 
-It is the only hand-off between arriving and working. Writes are durable when a method
-returns (WAL with full synchronisation), and every method is one transaction.
+The journal is the only hand-off between the intake and the scheduler. Every method is one
+transaction, and its writes are durable when it returns (WAL, `synchronous = FULL`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Self
 
 from styled.jobs.job import WAITING, Arrival, Job, JobState
-from styled.jobs.journal_notes import JournalNotes, text_in_journal, texts_as_json
 from styled.jobs.journal_queries import COLUMNS, LONGEST_WAIT_SECONDS, NEXT_TO_CLAIM, job_of
 from styled.jobs.journal_schema import open_database, open_existing_database
+from styled.jobs.journal_writes import JournalWrites, text_in_journal, texts_as_json
 
 
-class Journal(JournalNotes):
-    """All jobs. Safe to use from several threads; other processes may read along."""
+class Journal(JournalWrites):
+    """All jobs. Thread-safe; other processes may read the file at the same time."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the journal at `path`, making it where there is none.
+        """Open the journal at `path`, creating it if there is none.
 
         Raises:
             JournalDamaged, ResourceUnavailable: as `open_database`.
@@ -32,49 +32,54 @@ class Journal(JournalNotes):
 
     @classmethod
     def open_for_requests(cls, path: Path) -> Self:
-        """Open an existing journal, which a daemon may be using, to ask something of it.
+        """Open an existing journal, which a daemon may be using, to write requests to it.
 
         Raises:
             JournalDamaged, ResourceUnavailable: as `open_existing_database`.
         """
         return cls(open_existing_database(path, read_only=False))
 
-    # Arriving
+    # New jobs
 
     def submit(self, arrivals: Iterable[Arrival], now: float) -> int:
-        """Queue a job for each style of each arrival that is not known yet; return how many."""
+        """Queue a job for each style of each arrival that has none yet.
+
+        Returns:
+            The number of new jobs.
+        """
         with self.transaction() as cursor:
             cursor.executemany(_SUBMIT, _rows(arrivals, now))
             return max(cursor.rowcount, 0)
 
-    # Working
+    # Changes of state
 
     def recover(self, *, is_blameless: bool = False) -> list[Job]:
-        """Return to the queue what a dead process was working on; return those jobs.
+        """Requeue the jobs that a dead process was running, and return them.
 
-        Any of several may have killed it: all are suspects, and get their attempt back. One that
-        was alone keeps it, and is a suspect too.
+        All of them become suspects. If there are several, any of them may have killed the process,
+        so each gets its attempt back. The attempt of a job that was alone counts.
 
         Args:
-            is_blameless: The process is known to have died of something else.
+            is_blameless: Whether the process is known to have died of another cause: then no job
+                becomes a suspect, and each gets its attempt back.
         """
         with self.transaction() as cursor:
             interrupted = self._jobs("state = 'running'")
-            is_clear = len(interrupted) == 1 and not is_blameless
+            attempt_counts = len(interrupted) == 1 and not is_blameless
             cursor.execute(
                 "UPDATE jobs SET state = 'queued', phase = NULL, attempts = attempts - ?,"
                 " is_suspect = is_suspect OR ? WHERE state = 'running'",
-                (0 if is_clear else 1, not is_blameless),
+                (0 if attempt_counts else 1, not is_blameless),
             )
         return interrupted
 
     def claim(self, now: float, *, is_alone: bool = True) -> Job | None:
-        """Take the oldest job that is due, counting an attempt; None where nothing is due.
+        """Claim the oldest job that is due and count an attempt; return None if none is due.
 
         Args:
             now: Unix time.
-            is_alone: Whether nothing else is being done: else a suspect is not taken, nor is
-                anything that comes after it.
+            is_alone: Whether no other job is running. Otherwise neither a suspect nor any job
+                after it is claimed.
         """
         with self.transaction() as cursor:
             cursor.execute(
@@ -96,15 +101,16 @@ class Journal(JournalNotes):
         not_before: float = 0.0,
         attempt_counts: bool,
     ) -> None:
-        """Return a claimed job to the queue; one that has ended stays as it is.
+        """Return a claimed job to the queue; does nothing if it has ended.
 
         Args:
-            job: Claimed.
+            job: A claimed job.
             reason: Why it has to wait, in one sentence.
-            failure: The class of the reason.
-            remedies: What can be done about it.
-            not_before: When to try again.
-            attempt_counts: False where the job is not to blame: a stop, a full disk.
+            failure: The failure class.
+            remedies: What to do about it.
+            not_before: Unix time before which it is not claimed again.
+            attempt_counts: False if the job is not to blame (a stop, a full disk): it gets its
+                attempt back.
         """
         self._execute(
             "UPDATE jobs SET state = 'queued', phase = NULL, reason = ?, failure = ?, remedies = ?,"
@@ -122,7 +128,7 @@ class Journal(JournalNotes):
     def postpone_style(
         self, style: str, *, reason: str, remedies: Sequence[str], not_before: float
     ) -> None:
-        """Have all queued jobs of a style wait: one by one they would be claimed in vain."""
+        """Postpone all queued jobs of a style: each of them would fail in the same way."""
         self._execute(
             "UPDATE jobs SET reason = ?, failure = ?, remedies = ?, not_before = ?"
             " WHERE state = 'queued' AND style = ? AND NOT cancel_requested",
@@ -130,14 +136,14 @@ class Journal(JournalNotes):
         )
 
     def release_style(self, style: str) -> None:
-        """Have the jobs of a style tried at once that wait for something to be mended."""
+        """Retry the jobs of a style at once that wait until a problem is fixed."""
         self._execute(
             "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND style = ? AND failure = ?",
             (style, WAITING),
         )
 
     def request_cancel(self, job: Job) -> bool:
-        """Ask whoever works on the queue to cancel a job; return whether it has not ended yet."""
+        """Request that the daemon cancels a job; return False if the job has ended already."""
         with self.transaction() as cursor:
             cursor.execute(
                 "UPDATE jobs SET cancel_requested = 1"
@@ -174,11 +180,11 @@ class Journal(JournalNotes):
         )
 
     def prune(self, *, before: float, keep: int) -> int:
-        """Forget finished jobs whose input has left the inbox; return how many.
+        """Delete old finished jobs whose input has left the inbox; return how many.
 
         Args:
-            before: Unix time; what has ended earlier is forgotten.
-            keep: How many of the others are remembered, the latest ones.
+            before: Unix time; jobs that ended earlier are deleted.
+            keep: Maximum number of jobs that are kept; the oldest ones are deleted.
         """
         with self.transaction() as cursor:
             cursor.execute(

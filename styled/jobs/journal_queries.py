@@ -1,4 +1,4 @@
-"""Looking into the journal: what there is to do, what was done, and what runs."""
+"""Queries of the journal: queued, running and finished jobs, and the daemon's state."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from styled.jobs.job import WAITING, Job, JobProgress, JobState, Phase
 from styled.jobs.journal_schema import open_existing_database, sqlite_errors
 
 COLUMNS = ", ".join(field.name for field in fields(Job))
-_LAST_CHANGE = "coalesce(finished_at, started_at, submitted_at)"  # as the index has it
+_LAST_CHANGE = "coalesce(finished_at, started_at, submitted_at)"  # must match the index
 _PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
 
 PathColumn = Literal["input", "result", "original"]
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""No job is ever told to wait longer: if one seems to, the clock has been set back."""
+"""Upper limit of any retry delay: if a job seems to wait longer, the clock has been set back."""
 
 NEXT_TO_CLAIM = (
     "SELECT seq FROM jobs WHERE state = 'queued' AND NOT cancel_requested"
@@ -36,7 +36,7 @@ FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
 
 
 class JournalReader:
-    """All jobs, to look at. Safe to use from several threads."""
+    """Read access to all jobs. Thread-safe."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use `open_read_only` instead."""
@@ -58,22 +58,22 @@ class JournalReader:
             self._connection.close()
 
     def job(self, job_id: str) -> Job | None:
-        """Return a job by its id."""
-        found = self._jobs("id = ?", (job_id,))
-        return found[0] if found else None
+        """Return the job with this id, None if there is none."""
+        jobs = self._jobs("id = ?", (job_id,))
+        return jobs[0] if jobs else None
 
     def counts(self) -> dict[JobState, int]:
-        """Return how many jobs are in each state."""
+        """Return the number of jobs in each state; states without jobs are left out."""
         with self._reading() as cursor:
             rows = cursor.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         return {JobState(state): count for state, count in rows}
 
     def count(self, state: JobState) -> int:
-        """Return how many jobs are in one state."""
+        """Return the number of jobs in a state."""
         return int(self._row("SELECT count(*) FROM jobs WHERE state = ?", (state,)) or 0)
 
     def has_work(self) -> bool:
-        """Tell whether a job is queued that does not wait for something to be mended."""
+        """Return whether any queued job does not wait until a problem is fixed."""
         return bool(
             self._row(
                 "SELECT 1 FROM jobs WHERE state = 'queued'"
@@ -83,7 +83,7 @@ class JournalReader:
         )
 
     def unfinished_ids(self) -> set[str]:
-        """Return the ids of all jobs that are still to be done."""
+        """Return the ids of all queued and running jobs."""
         with self._reading() as cursor:
             rows = cursor.execute("SELECT id FROM jobs WHERE state IN ('queued', 'running')")
             return {job_id for (job_id,) in rows}
@@ -98,34 +98,34 @@ class JournalReader:
         """Return jobs in any of the states, in the order of the queue or the newest first.
 
         Args:
-            states: One at least.
-            limit: How many at most; -1: all.
-            newest_first: By when they ended, were begun or arrived.
-            style: Only those in this style.
+            states: At least one.
+            limit: Maximum number of jobs; -1: all.
+            newest_first: Sort by the time when they ended, else started, else were submitted.
+            style: Only jobs in this style.
         """
         order = f"{_LAST_CHANGE} DESC" if newest_first else "seq"
-        only = "" if style is None else " AND style = ?"
-        # An index has the jobs of one state in order. Of several states it takes the first few of
-        # each, in one statement: a job that passes from one to the other meanwhile is seen once.
-        of_a_state = f"SELECT seq FROM jobs WHERE state = ?{only} ORDER BY {order} LIMIT ?"
-        first_of_each = " UNION ALL ".join([f"SELECT seq FROM ({of_a_state})"] * len(states))
+        style_clause = "" if style is None else " AND style = ?"
+        # The index is sorted within one state, so the first `limit` jobs of each state are
+        # selected, all in one statement: a job whose state changes meanwhile is returned once.
+        one_state = f"SELECT seq FROM jobs WHERE state = ?{style_clause} ORDER BY {order} LIMIT ?"
+        all_states = " UNION ALL ".join([f"SELECT seq FROM ({one_state})"] * len(states))
         values = ((state, *(() if style is None else (style,)), limit) for state in states)
         return self._jobs(
-            f"seq IN ({first_of_each}) ORDER BY {order} LIMIT ?", (*chain(*values), limit)
+            f"seq IN ({all_states}) ORDER BY {order} LIMIT ?", (*chain(*values), limit)
         )
 
     def get_state(self) -> dict[str, str]:
-        """Return what `set_state` remembers."""
+        """Return the state of the daemon that `set_state` has stored."""
         with self._reading() as cursor:
             return dict(cursor.execute("SELECT key, value FROM daemon_state").fetchall())
 
     def next_to_claim(self, now: float) -> Job | None:
-        """Return the job that `Journal.claim` would take."""
-        found = self._jobs(f"seq = ({NEXT_TO_CLAIM})", (now, now + LONGEST_WAIT_SECONDS))
-        return found[0] if found else None
+        """Return the job that `Journal.claim` would claim, None if none is due."""
+        jobs = self._jobs(f"seq = ({NEXT_TO_CLAIM})", (now, now + LONGEST_WAIT_SECONDS))
+        return jobs[0] if jobs else None
 
     def next_due(self) -> float | None:
-        """Return when the next queued job may be claimed, or None where none is queued."""
+        """Return the Unix time when the next queued job is due, None if none is queued."""
         return self._row(
             "SELECT min(not_before) FROM jobs WHERE state = 'queued' AND NOT cancel_requested"
         )
@@ -135,22 +135,22 @@ class JournalReader:
         return self.jobs_of_file(job.input, job.size, job.mtime_ns)
 
     def jobs_of_file(self, path: str, size: int, mtime_ns: int) -> list[Job]:
-        """Return the jobs of a file that lies in the inbox now, the oldest first."""
+        """Return the jobs of a file that is in the inbox now, the oldest first."""
         return self._jobs(
             "in_inbox AND input = ? AND size = ? AND mtime_ns = ? ORDER BY seq",
             (os.fsencode(path), size, str(mtime_ns)),
         )
 
     def finished_in_inbox(self) -> list[Job]:
-        """Return one finished job for each input that should have left the inbox by now."""
+        """Return one finished job for each input in the inbox that may have to be released."""
         return self._jobs(
             "in_inbox AND state IN ('done', 'rejected', 'cancelled') GROUP BY input, size, mtime_ns"
         )
 
     def missing_from_gallery(self, limit: int) -> list[Job]:
-        """Return ended jobs that the gallery does not show yet, those that ended first first.
+        """Return ended jobs that the gallery does not show yet, in the order in which they ended.
 
-        What was rejected lies in its place once it has left the inbox.
+        Rejected inputs are included once they have left the inbox: then they are at `original`.
         """
         return self._jobs(
             "NOT in_gallery AND finished_at IS NOT NULL"
@@ -160,50 +160,50 @@ class JournalReader:
         )
 
     def waiting_by_style(self) -> dict[str, dict[JobState, int]]:
-        """Return, for each style that has any, how many jobs are queued and running."""
+        """Return the number of queued and running jobs of each style that has any."""
         with self._reading() as cursor:
             rows = cursor.execute(
                 "SELECT style, state, count(*) FROM jobs INDEXED BY jobs_waiting"
                 " WHERE state IN ('queued', 'running') GROUP BY style, state ORDER BY style"
             ).fetchall()
-        found: dict[str, dict[JobState, int]] = {}
+        counts: dict[str, dict[JobState, int]] = {}
         for style, state, count in rows:
-            found.setdefault(style, {})[JobState(state)] = count
-        return found
+            counts.setdefault(style, {})[JobState(state)] = count
+        return counts
 
     def oldest_waiting(self) -> float | None:
-        """Return when the oldest job that is still to be done was submitted."""
+        """Return when the oldest queued or running job was submitted, None if there is none."""
         return self._row(
             "SELECT submitted_at FROM jobs INDEXED BY jobs_oldest"
             " WHERE state IN ('queued', 'running') ORDER BY submitted_at LIMIT 1"
         )
 
     def last_finished(self, state: JobState) -> float | None:
-        """Return when the last job ended in `state`."""
-        found = self.in_state(state, limit=1, newest_first=True)
-        return found[0].finished_at if found else None
+        """Return when the last job in `state` ended, None if there is none."""
+        jobs = self.in_state(state, limit=1, newest_first=True)
+        return jobs[0].finished_at if jobs else None
 
     def place_in_queue(self, job: Job) -> int:
-        """Return how many jobs are before a queued one, by arrival."""
-        before = self._row(
+        """Return the number of queued and running jobs that were submitted before a queued one."""
+        jobs_before = self._row(
             "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
             " AND seq < (SELECT seq FROM jobs WHERE id = ?)",
             (job.id,),
         )
-        return int(before or 0)
+        return int(jobs_before or 0)
 
     def jobs_about(self, column: PathColumn, path: str) -> list[Job]:
-        """Return the jobs with this path in a column, the newest first."""
+        """Return the jobs that have this path in a column, the newest first."""
         return self._jobs(f"{column} = ? ORDER BY seq DESC", (os.fsencode(path),))
 
     def cancel_requests(self, limit: int = -1) -> list[Job]:
-        """Return jobs that are to be cancelled and have not ended, at most `limit` unless -1."""
+        """Return queued and running jobs with a cancel request, at most `limit`; -1: all."""
         return self._jobs(
             "cancel_requested AND state IN ('queued', 'running') ORDER BY seq LIMIT ?", (limit,)
         )
 
     def count_changes_by_others(self) -> int:
-        """Return a number that differs once another process has written to the journal."""
+        """Return a number that changes when another process writes to the journal."""
         return int(self._row("PRAGMA data_version") or 0)
 
     # SQLite
@@ -213,7 +213,7 @@ class JournalReader:
             rows = cursor.execute(f"SELECT {COLUMNS} FROM jobs WHERE {where}", values).fetchall()
         try:
             return [job_of(row) for row in rows]
-        except (ValueError, TypeError) as error:  # such as no number where there was one
+        except (ValueError, TypeError) as error:  # for instance text in place of a number
             raise JournalDamaged(
                 f"the journal is damaged: {error}",
                 "stop styled, move the journal away, and start it: it makes a new one of what "
@@ -232,6 +232,7 @@ class JournalReader:
 
 
 def job_of(row: tuple[object, ...]) -> Job:
+    """Return the job in a row with the columns `COLUMNS`."""
     values = {
         field.name: os.fsdecode(value)
         if field.name in _PATH_COLUMNS and isinstance(value, bytes)
@@ -244,13 +245,13 @@ def job_of(row: tuple[object, ...]) -> Job:
     values["cancel_requested"] = bool(values["cancel_requested"])
     values["phase"] = None if values["phase"] is None else Phase(str(values["phase"]))
     values["is_suspect"] = bool(values["is_suspect"])
-    values["degraded"] = tuple(Degradation(**one) for one in json.loads(str(values["degraded"])))
+    values["degraded"] = tuple(Degradation(**item) for item in json.loads(str(values["degraded"])))
     values["remedies"] = tuple(json.loads(str(values["remedies"])))
     return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order
 
 
 def _progress(text: object) -> JobProgress | None:
-    """Return progress as it was noted, None where it was by another version."""
+    """Parse the progress column; return None if another version of styled has written it."""
     if text is None:
         return None
     with suppress(ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The journal's SQLite file: its schema, opening it, and SQLite's errors in our words."""
+"""The journal's SQLite file: schema, opening, and conversion of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from styled.errors import DiskTrouble, JournalDamaged, NoJournal, ResourceUnavailable
-from styled.ownership import give_to_owner_of
+from styled.errors import DiskFailure, JournalDamaged, NoJournal, ResourceUnavailable
+from styled.ownership import chown_to_owner_of
 
 SCHEMA_VERSION = 1
 
@@ -59,14 +59,15 @@ CREATE TABLE daemon_state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 LONGEST_LOG_BYTES = 8 * 1024**2
-"""To which the write-ahead log shrinks again after a hundred thousand jobs have come at once."""
+"""Size to which the write-ahead log is truncated after it has grown, for instance because a hundred
+thousand jobs were submitted at once."""
 
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the file at `path`, creating it if there is none.
 
     Raises:
-        JournalDamaged: it is no database, or a damaged one.
+        JournalDamaged: the file is not a database, or is damaged.
         ResourceUnavailable: it can't be opened or written, or is of a newer version.
     """
     with sqlite_errors(path), ExitStack() as on_failure:
@@ -77,7 +78,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG_BYTES}")
-        # Members of a group may look; writing is for whom it belongs to.
+        # Group members and others may read the file; only the owner may write it.
         path.chmod(path.stat().st_mode & 0o755)
         version = _version(connection)
         if version > SCHEMA_VERSION:
@@ -96,23 +97,23 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file where there is none: SQLite's other files get the owner that this one has."""
-    with suppress(OSError):  # SQLite will say what is wrong
+    """Create the file if it is missing: SQLite gives its other files the owner of this one."""
+    with suppress(OSError):  # SQLite will report the error
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            give_to_owner_of(path.parent, descriptor)
+            chown_to_owner_of(path.parent, descriptor)
         finally:
             os.close(descriptor)
 
 
 def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a file that a daemon has made, and may be using now.
+    """Open a file that a daemon has created and may be using now.
 
     Raises:
-        JournalDamaged: it is no database, or a damaged one.
-        NoJournal: there is none.
-        ResourceUnavailable: it can't be read or, unless it is for looking only, written; or
-            it is of another version.
+        JournalDamaged: the file is not a database, or is damaged.
+        NoJournal: there is no such file.
+        ResourceUnavailable: it can't be read (or written, unless `read_only`), or is of another
+            version.
     """
     try:
         path.stat()
@@ -123,11 +124,11 @@ def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection
             f"the journal {path} can't be looked at: {error.strerror}",
             "ask as the user that styled runs as (sudo -u styled ...), or as root",
         ) from error
-    # Without a write-ahead log nobody is writing, and SQLite has to be told so: else it
-    # wants to make one, which a user who may only read is not allowed to.
+    # If there is no write-ahead log, no process is writing. Without `immutable=1` SQLite would
+    # then create one, which a user with read permission only may not.
     log_file = path.with_name(f"{path.name}-wal")
-    looking = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
-    mode = looking if read_only else "mode=rw"
+    read_mode = "mode=ro" if log_file.exists() else "mode=ro&immutable=1"
+    mode = read_mode if read_only else "mode=rw"
     with sqlite_errors(path), ExitStack() as on_failure:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None
@@ -147,7 +148,7 @@ def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged journal another name, where nobody but a person looks at it.
+    """Rename a damaged journal, so that it is kept but no longer used; return the new path.
 
     Raises:
         ResourceUnavailable: it can't be renamed.
@@ -157,7 +158,7 @@ def set_aside(path: Path) -> Path:
         number += 1
     try:
         path.rename(aside)
-        for suffix in ("-wal", "-shm"):  # what they hold belongs to that file alone
+        for suffix in ("-wal", "-shm"):  # they belong to this file
             with suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     except OSError as error:
@@ -168,33 +169,33 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-_OF_A_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY})
+_DISK_ERRORS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY})
 
 
 @contextmanager
 def sqlite_errors(path: Path | None = None) -> Iterator[None]:
-    """Turn SQLite's errors into ours.
+    """Convert SQLite's exceptions to styled's.
 
     Raises:
-        JournalDamaged: for a file that is no database, or a damaged one.
-        ResourceUnavailable: for everything else, such as a full disk.
+        JournalDamaged: the file is not a database, or is damaged.
+        ResourceUnavailable: any other error, such as a full disk.
     """
     where = f" {path}" if path else ""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        # The low byte is the kind of error, the rest its details.
+        # The low byte is the primary error code; the other bytes are details.
         if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (
             sqlite3.SQLITE_CORRUPT,
             sqlite3.SQLITE_NOTADB,
         ):
             raise _damaged(where, str(error)) from error
-        is_disk = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _OF_A_DISK
-        raise (DiskTrouble if is_disk else ResourceUnavailable)(
+        is_disk = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DISK_ERRORS
+        raise (DiskFailure if is_disk else ResourceUnavailable)(
             f"the journal{where} can't be used: {error}",
             "check free space and permissions of the state folder",
         ) from error
-    except UnicodeDecodeError as error:  # damage in a text, which Python tells in its own way
+    except UnicodeDecodeError as error:  # raised by Python for a damaged text
         raise _damaged(where, str(error)) from error
 
 

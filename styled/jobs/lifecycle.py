@@ -1,7 +1,7 @@
-"""The life of jobs: what each event makes of them.
+"""Moves running jobs from phase to phase, from claim to publication.
 
-Nothing is written, begun or handed on here. All that is collected, for the scheduler to make
-durable at the end of its turn and then to send out.
+Nothing is written or started here. Journal writes, requests and assignments are added to `Pending`;
+the scheduler commits the writes at the end of its turn and then sends out the rest.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted, Progress
 from styled.errors import StyledError
 from styled.files import readable
-from styled.jobs.endings import Endings
 from styled.jobs.engine_slot import Assignment
-from styled.jobs.eta import EtaEstimator, EtaHistories, Kind
+from styled.jobs.eta import EtaEstimator, EtaHistories, EtaKey
 from styled.jobs.input_cleanup import STYLE_REMOVED
 from styled.jobs.io_context import IoContext
 from styled.jobs.job import Job, JobProgress, JobState, Phase
+from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of, log_scale
 from styled.jobs.pending import Pending
 from styled.jobs.prepare_request import (
@@ -32,34 +32,34 @@ from styled.jobs.prepare_request import (
     PrepareRequest,
     PrepareResult,
     Ready,
-    TooLargeBeside,
+    TooLargeToShare,
 )
 from styled.jobs.publication import Publication, Published
 from styled.jobs.requests import PublishRequest
-from styled.jobs.running import Ending, RunningJob, RunningJobs
+from styled.jobs.running import EndReason, RunningJob, RunningJobs
 
 log = structlog.get_logger()
 
 PREVIEW_SECONDS = 5.0
-"""How often a running job's preview is made."""
+"""Minimum interval between previews of a running job."""
 
 
 class Lifecycle:
-    """All running jobs, from their claim until they are published.
+    """Applies events to running jobs, from claim to publication.
 
     Attributes:
-        running: The jobs.
-        service_degraded: What the service does without just now.
+        running: All running jobs.
+        service_degraded: The current degradations of the service, without those of engines.
     """
 
     def __init__(
-        self, context: IoContext, running: RunningJobs, pending: Pending, endings: Endings
+        self, context: IoContext, running: RunningJobs, pending: Pending, finisher: JobFinisher
     ) -> None:
-        """Add to `pending` what follows, and leave to `endings` how jobs end."""
+        """Add writes, requests and assignments to `pending`; end jobs through `finisher`."""
         self._context = context
         self._journal = context.journal
         self._pending = pending
-        self._endings = endings
+        self._finisher = finisher
         self._histories = EtaHistories()
         self._runs = count(1)
         self.running = running
@@ -68,40 +68,46 @@ class Lifecycle:
     # Preparing
 
     def begin(self, job: Job, style: Style | None) -> None:
-        """Begin with a job that has just been claimed."""
+        """Start to prepare a job that was just claimed.
+
+        Args:
+            job: The job.
+            style: Its style; None: no longer configured.
+        """
         with job_log_context(log_context_of(job)):
             log.info("job.claimed", attempt=job.attempts)
-        is_beside = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))
+        is_concurrent = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))
         running = RunningJob(job, style, is_alone=job.is_suspect)
         running.prepare_since = self._context.clock()
         self.running.add(running)
-        # It may have died of its very last step: before anything is held against it, look.
+        # A process may have died just after publishing, in the last attempt: without a style, the
+        # request only checks for a published result, and the job is rejected if there is none.
         if job.attempts > self._context.config.queue.max_attempts:
             style = None
-        self._request(running, PrepareRequest(job, self._context, style, is_beside))
+        self._request(running, PrepareRequest(job, self._context, style, is_concurrent))
 
     def prepare_deferred(self, running: RunningJob) -> None:
-        """Prepare a job that is too large to be prepared beside others, now that it is alone."""
+        """Prepare a job that is too large to run beside others, now that no other is active."""
         running.is_deferred = False
         self._request(
-            running, PrepareRequest(running.job, self._context, running.style, is_beside=False)
+            running, PrepareRequest(running.job, self._context, running.style, is_concurrent=False)
         )
 
     def prepared(self, running: RunningJob, result: PrepareResult) -> None:
-        """Take what has become of preparing a job."""
+        """Handle the result of a job's `PrepareRequest`."""
         job = running.job
         match result:
             case AlreadyPublished():
-                self._endings.finish(running, JobState.DONE)
+                self._finisher.finish(running, JobState.DONE)
                 log.info("job.found_published", result=readable(job.result or ""),
                          attempts=job.attempts)  # fmt: skip
             case _ if running.is_cancelled:
-                self._endings.cancel(running)
+                self._finisher.cancel(running)
             case NotPublished():
                 self._cannot_begin(running)
             case InputGone(reason):
-                self._endings.end(running, Ending(JobState.CANCELLED, reason))
-            case TooLargeBeside():
+                self._finisher.end(running, EndReason(JobState.CANCELLED, reason))
+            case TooLargeToShare():
                 running.is_deferred = True
             case Ready(prepared, degraded, publishes_alone, stamps):
                 running.prepared, running.publishes_alone = prepared, publishes_alone
@@ -114,11 +120,13 @@ class Lifecycle:
         if running.style is None:
             reason = f'the style "{job.style}" is no longer configured'
             remedy = "configure it again, and the photo is painted in it"
-            self._endings.end(running, Ending(JobState.CANCELLED, reason, STYLE_REMOVED, (remedy,)))
+            self._finisher.end(
+                running, EndReason(JobState.CANCELLED, reason, STYLE_REMOVED, (remedy,))
+            )
             return
         begun = job.attempts - 1
         running.job = replace(job, attempts=begun)  # this attempt ends before it begins
-        self._endings.reject(
+        self._finisher.reject(
             running,
             StyledError(
                 f"the program died while it worked on this, which was begun "
@@ -131,9 +139,9 @@ class Lifecycle:
     # Painting
 
     def assign(self, running: RunningJob, slot: str, info: EngineInfo) -> int:
-        """Have a slot paint a prepared job; return the number of the assignment."""
+        """Assign a prepared job to a slot; return the number of the assignment."""
         prepared, config = running.prepared, self._context.config
-        assert prepared is not None, "only what is ready is painted"
+        assert prepared is not None, "only jobs that are ready are assigned"
         running.slot, running.engine, running.run = slot, info, next(self._runs)
         self.running.note_run(running)
         running.paint_since = self._context.clock()
@@ -151,7 +159,12 @@ class Lifecycle:
         return running.run
 
     def note_degraded(self, running: RunningJob, painting: tuple[Degradation, ...] = ()) -> None:
-        """Remember in which ways a job's result will be less than what was asked for."""
+        """Collect a job's degradations and store them if they have changed.
+
+        Args:
+            running: The job.
+            painting: All degradations that its engine has reported for this task.
+        """
         known = running.degradations
         if running.engine is not None:
             known.note("service", (*running.engine.degraded, *self.service_degraded))
@@ -161,15 +174,15 @@ class Lifecycle:
             self._pending.write(self._journal.set_degraded, running.job, known.all())
 
     def progressed(self, running: RunningJob, progress: Progress) -> None:
-        """Take where a painting stands."""
+        """Handle the progress of a painting."""
         if progress.finished:
             log_scale(progress)
-        if running.eta is None or running.eta_kind is None:
+        if running.eta is None or running.eta_key is None:
             assert running.prepared is not None, "it is painted"
             assert running.engine is not None, "likewise"
             recipe, device = running.prepared.recipe, running.engine.device_model
-            running.eta_kind = Kind.of(recipe, device, progress.plan[-1])
-            running.eta = EtaEstimator(self._histories.find(recipe, running.eta_kind))
+            running.eta_key = EtaKey.of(recipe, device, progress.plan[-1])
+            running.eta = EtaEstimator(self._histories.find(recipe, running.eta_key))
         running.eta.note(progress)
         running.progress = JobProgress(
             fraction=progress.fraction,
@@ -187,19 +200,19 @@ class Lifecycle:
         self._pending.write(self._journal.update_progress, running.job, running.progress)
 
     def previewed(self, running: RunningJob, path: Path) -> None:
-        """Take where the preview of a painting is."""
+        """Handle a new preview; only the first one is written to the journal at once."""
         is_new, running.preview = running.preview is None, readable(path)
         if is_new and running.progress is not None:
             running.progress = replace(running.progress, preview=running.preview)
             self._pending.write(self._journal.update_progress, running.job, running.progress)
 
     def painted(self, running: RunningJob, painted: Painted) -> None:
-        """Have a finished painting published."""
+        """Request the publication of a finished painting."""
         if running.is_cancelled:
-            self._endings.cancel(running)
+            self._finisher.cancel(running)
             return
-        if running.eta is not None and running.eta_kind is not None:
-            self._histories.learn(running.eta_kind, running.eta.learnt())
+        if running.eta is not None and running.eta_key is not None:
+            self._histories.learn(running.eta_key, running.eta.learnt())
         self.note_degraded(running, painted.degradations)
         assert running.prepared is not None, "it was painted"
         assert running.engine is not None, "likewise"
@@ -216,10 +229,10 @@ class Lifecycle:
         self._set_phase(running, Phase.PUBLISHING)
 
     def published(self, running: RunningJob, request: PublishRequest, published: Published) -> None:
-        """A job is done."""
+        """Handle the result of a job's `PublishRequest`: the job is done."""
         painted, job = request.publication.painted, running.job
         seconds = published.timing.model_dump()
-        self._endings.finish(
+        self._finisher.finish(
             running, JobState.DONE, seconds=seconds, steps=painted.steps,
             peak_memory_bytes=painted.peak_memory_bytes, degraded=published.degraded,
         )  # fmt: skip

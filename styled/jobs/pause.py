@@ -1,4 +1,4 @@
-"""A pause of the queue: a deadline, twice as far away after each failure in a row."""
+"""Pauses of the queue with exponential back-off; a pause is a deadline, not a sleep."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ class Pauses:
     """Whether the queue is paused, until when, and why.
 
     Attributes:
-        reason: Of the last pause, as long as nothing has succeeded since.
+        reason: Of the last pause; None once the operations that had failed have succeeded.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Not paused."""
+        """Start without a pause.
+
+        Args:
+            clock: Monotonic, in seconds.
+        """
         self._clock = clock
         self._until = clock()
         self._next_seconds = FIRST_PAUSE_SECONDS
@@ -31,24 +35,25 @@ class Pauses:
 
     @property
     def is_paused(self) -> bool:
-        """Whether nothing new is to be begun."""
+        """Whether nothing new may be started."""
         return self._clock() < self._until
 
     @property
     def until(self) -> float:
-        """When it ends, by the clock that measures."""
+        """When the pause ends, in seconds of the clock."""
         return self._until
 
     def pause(self, error: StyledError, cause: object) -> None:
-        """Pause because of an error that would hit any job; ever longer in a row.
+        """Pause because of an error that would affect any job; consecutive pauses get longer.
 
         Args:
-            error: What has happened.
-            cause: What has failed: a success of something else of its type ends the trouble.
+            error: The error.
+            cause: The request or object that has failed. The trouble is over when one of the same
+                type has succeeded.
         """
         self._causes.add(type(cause))
         if self.is_paused:
-            return  # several jobs met the same trouble
+            return  # several jobs have failed for the same reason
         log.error(
             "queue.paused", reason=error.message, remedies=list(error.remedies),
             retry_seconds=self._next_seconds,
@@ -57,15 +62,15 @@ class Pauses:
         self._until = self._clock() + self._next_seconds
         self._next_seconds = min(2 * self._next_seconds, LONGEST_PAUSE_SECONDS)
 
-    def succeeded(self, what: object) -> None:
-        """Something has succeeded: if it was the last that had failed, the trouble is over."""
-        if type(what) in self._causes:
-            self._causes.discard(type(what))
+    def succeeded(self, cause: object) -> None:
+        """Remove a type of cause that has succeeded; resume if no other type is left."""
+        if type(cause) in self._causes:
+            self._causes.discard(type(cause))
             if not self._causes:
                 self.resume()
 
     def resume(self) -> None:
-        """The trouble is over."""
+        """End the pause and reset the back-off."""
         if self.reason is not None:
             log.info("queue.resumed")
         self.reason = None

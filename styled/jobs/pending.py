@@ -1,4 +1,4 @@
-"""What one turn of the scheduler's loop has decided, until it is durable and then sent out."""
+"""Collects the decisions of one turn of the scheduler's loop until they are committed and sent."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from styled.jobs.engine_slot import Assignment
 from styled.jobs.job import JobFinished
 from styled.jobs.prepare_request import PrepareRequest
 from styled.jobs.requests import (
+    CleanupRequest,
     GalleryRequest,
     PublishRequest,
     ReleaseRequest,
-    TidyRequest,
-    WithdrawRequest,
+    UnpublishRequest,
 )
 
 Request = (
-    PrepareRequest | PublishRequest | WithdrawRequest | ReleaseRequest | TidyRequest
+    PrepareRequest | PublishRequest | UnpublishRequest | ReleaseRequest | CleanupRequest
     | GalleryRequest
 )  # fmt: skip
 
 
 @dataclass(slots=True)
 class Pending:
-    """What is to be done at the end of the turn.
+    """Writes, requests and assignments for the end of the turn.
 
     Attributes:
-        writes: Into the journal, in this order, in one transaction. Where that fails they stay
-            for the next turn, and all else with them.
-        requests: For the I/O pool.
-        assignments: For engine slots, by name.
-        finished: Jobs that have ended.
+        writes: Journal writes, executed in this order in one transaction. If it fails, they and
+            everything else here stay for the next turn.
+        requests: For the I/O pool; sent after the commit, like all below.
+        assignments: For engine slots: the name of the slot and the assignment.
+        finished: Jobs that have ended, for the observer.
     """
 
     writes: list[Callable[[], object]] = field(default_factory=list)
@@ -41,5 +41,5 @@ class Pending:
     finished: list[JobFinished] = field(default_factory=list)
 
     def write(self, method: Callable[..., object], *args: object, **kwargs: object) -> None:
-        """Have a method of the journal called in the turn's transaction."""
+        """Add a call of a journal method to the turn's transaction."""
         self.writes.append(partial(method, *args, **kwargs))

@@ -1,5 +1,7 @@
-"""How many photos are prepared while others are painted, how large they may be, and whether they
-are still what was prepared when their turn comes."""
+"""Limits for preparing photos while others are painted: how many and how large.
+
+Also detects whether the files of a prepared photo have changed before it is painted.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +12,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SHARE_OF_FREE = 0.1
-"""How much of the free memory one photo may take while others are painted."""
+"""Share of the free memory that one photo may use while other photos are painted."""
 
 READING_BYTES_PER_PIXEL = 20
-"""What a photo takes while it is read; one with 16 bits and opacity up to four times that."""
+"""Memory for reading a photo; one with 16 bits and opacity needs up to four times that."""
 
 PUBLISHING_BYTES_PER_PIXEL = 40
-"""What a result takes while it is published, with the photo that it was made of."""
+"""Memory for publishing a result, including the photo that it was made of."""
 
 
 def may_claim(*, engines: int, free: int, waiting: int) -> bool:
-    """Tell whether another job may be claimed: just early enough that no engine has to wait.
+    """Return whether another job may be claimed: just early enough that no engine has to wait.
 
     Args:
-        engines: How many there are.
-        free: Those with nothing to do.
-        waiting: Jobs that are being prepared, or are prepared and not yet painted.
+        engines: Number of engines.
+        free: Number of free engines.
+        waiting: Number of jobs that are being prepared or are ready to be painted.
     """
     return engines > 0 and waiting < engines + (1 if free else 0)
 
 
-def pixels_beside(bytes_per_pixel: int) -> int:
-    """Return how many pixels may be worked on while others are painted, which need memory too."""
+def max_concurrent_pixels(bytes_per_pixel: int) -> int:
+    """Return how many pixels a photo may have while others are painted, which need memory too."""
     import torch
 
     from styled.engine.memory import free_bytes
@@ -41,27 +43,28 @@ def pixels_beside(bytes_per_pixel: int) -> int:
 
 
 Stamps = tuple[tuple[Path, tuple[int, int, int, int] | None], ...]
-"""Files, each with its size, mtime_ns, ctime_ns and number; None: it is no regular file."""
+"""Files, each with its size, mtime_ns, ctime_ns and inode; None: it is not a regular file."""
 
 
 def stamps_of(paths: Iterable[Path]) -> Stamps:
-    """Return what changes with the content of files.
+    """Return values from which `have_changed` detects a change of the files' content.
 
-    Whoever writes to a file may keep its size and put its date back, but no one sets its ctime.
+    A program that writes to a file may keep its size and restore its modification time, but it
+    can't set the ctime.
     """
     return tuple((path, _stamp(path)) for path in paths)
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:
     try:
-        found = os.stat(path, follow_symlinks=False)
+        info = os.stat(path, follow_symlinks=False)
     except OSError:
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(info.st_mode):
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
 
 
 def have_changed(stamps: Stamps) -> bool:
-    """Tell whether any of the files is not what it was."""
+    """Return whether any of the files has changed since `stamps_of`."""
     return any(_stamp(path) != stamp for path, stamp in stamps)

@@ -1,4 +1,4 @@
-"""From a photo's bytes to what an engine needs: `prepare` is a pure function of data."""
+"""Decodes a photo and its style images to an engine's tensors; `prepare` is a pure function."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class StyleInput:
-    """One of a style's image files, as it was read.
+    """One of a style's image files, not decoded yet.
 
     Attributes:
         path: For messages and sidecars.
-        data: Its bytes, or why it can't be read: the photo is judged first.
+        data: Its bytes, or the error while reading it. `prepare` raises that error only after the
+            photo was decoded, since errors of the photo take precedence.
     """
 
     path: Path
@@ -50,7 +51,7 @@ class StyleInput:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The bytes of a photo and of its style's images."""
+    """The bytes of a photo and of its style images."""
 
     photo: bytes
     styles: tuple[StyleInput, ...]
@@ -61,8 +62,8 @@ class ReadFile:
     """A decoded image file.
 
     Attributes:
-        sha256: Of its bytes.
-        bytes: How many.
+        sha256: Of the file.
+        bytes: Size of the file.
     """
 
     photo: photos.Photo
@@ -72,10 +73,12 @@ class ReadFile:
 
 @dataclass(frozen=True, slots=True)
 class StylePicture:
-    """One of a style's images, ready for the engine.
+    """One of a style's images, decoded and resized for the engine.
 
     Attributes:
+        sha256: Of the file.
         image: 1x3xHxW float32, sRGB in [0, 1].
+        degraded: Degradations of decoding it.
     """
 
     path: Path
@@ -92,8 +95,8 @@ class Prepared:
     Attributes:
         content: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW with opacity, at the size of the
             result.
-        painted_size: At which it is painted, where that is less.
-        result_size: That the result is brought to, where that is another size than the content's.
+        painted_size: Size at which it is painted, if smaller than the content.
+        result_size: Size to which the result is resized; None: it is not resized.
     """
 
     read: ReadFile
@@ -105,12 +108,12 @@ class Prepared:
 
     @property
     def pixels(self) -> int:
-        """Of the content or of the result, whichever has more."""
+        """Number of pixels of the content or of the result, whichever has more."""
         height, width = self.content.shape[-2:]
         return int(max(width * height, prod(self.result_size or (0, 0))))
 
     def task(self, job_id: str) -> PaintTask:
-        """Return what an engine has to paint, at the task's default cadences."""
+        """Return the engine's task, with the default intervals of checkpoints and previews."""
         return PaintTask(
             job_id,
             self.content,
@@ -125,7 +128,7 @@ def read_inputs(photo_path: Path, style: Style) -> Inputs:
 
     Raises:
         FileNotFoundError: the photo is gone.
-        InputRejected, InputIncomplete: the photo is no regular file, or empty.
+        InputRejected, InputIncomplete: the photo is not a regular file, or is empty.
         MemoryShortage, ResourceUnavailable: the photo can't be read now.
     """
     with photos.memory_shortage_at("read the photo and its style"):
@@ -150,29 +153,31 @@ def prepare(
     Args:
         inputs: From `read_inputs`.
         recipe: Of the style.
-        max_pixels: Of an image file; more are refused.
-        at_own_size: Whether the result is to be as large as the photo.
+        max_pixels: Maximum number of pixels of an image file.
+        at_own_size: Whether the result gets the size of the photo.
 
     Raises:
-        InputRejected: the photo can't be done, ever; TooManyPixels: because of `max_pixels`.
+        InputRejected: the photo can never be painted; TooManyPixels: because of `max_pixels`.
         InputIncomplete: the photo ends too early.
         StyleUnavailable: a style image is missing or can't be used.
-        MemoryShortage: there is not enough memory for it now.
+        MemoryShortage: there is not enough memory now.
     """
     with photos.memory_shortage_at("read the photo and its style"):
         read = decode(inputs.photo, max_pixels=max_pixels)
-        own = PixelSize(read.photo.width, read.photo.height)
-        painted = size = PixelSize(*working_size(recipe.size, *own))
-        is_detailed = at_own_size and recipe.detail_steps > 0 and prod(own) > prod(painted)
+        photo_size = PixelSize(read.photo.width, read.photo.height)
+        painted_size = size = PixelSize(*working_size(recipe.size, *photo_size))
+        is_detailed = (
+            at_own_size and recipe.detail_steps > 0 and prod(photo_size) > prod(painted_size)
+        )
         if is_detailed:
-            size = own
+            size = photo_size
         return Prepared(
             read,
             content=read.photo.tensor(*size, recipe.resample),
             styles=tuple(_style_picture(s, recipe, size, max_pixels) for s in inputs.styles),
             recipe=recipe,
-            painted_size=painted if is_detailed else None,
-            result_size=own if at_own_size else None,
+            painted_size=painted_size if is_detailed else None,
+            result_size=photo_size if at_own_size else None,
         )
 
 
@@ -182,7 +187,7 @@ def decode(data: bytes, *, max_pixels: int) -> ReadFile:
     Raises:
         InputRejected, InputIncomplete, MemoryShortage: as `prepare`.
     """
-    photo = photos.decode(data, max_pixels=max_pixels)
+    photo = photos.decode_photo(data, max_pixels=max_pixels)
     return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -194,11 +199,11 @@ def _style_picture(
     try:
         read = decode(style.data, max_pixels=max_pixels)
         photo = read.photo
-        size = style_picture_size(recipe, content, (photo.width, photo.height))
+        size = style_picture_size(recipe, content, PixelSize(photo.width, photo.height))
     except MemoryShortage:
         raise
     except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
-        # The photo is not to blame for its style, nor are other styles.
+        # An error of the style image must not reject the photo; other styles are not affected.
         raise _unusable(style.path, error) from error
     image = photo.tensor(*size, recipe.resample)
     return StylePicture(style.path, read.sha256, style.weight, image, photo.degraded)
@@ -218,10 +223,10 @@ def _unusable(path: Path, error: StyledError) -> StyleUnavailable:
 
 
 def require_style(style: Style) -> None:
-    """Do nothing if all images of a style are there; it takes no time to ask.
+    """Check that all image files of a style exist, without reading them.
 
     Raises:
-        StyleUnavailable: one is not.
+        StyleUnavailable: one is missing.
     """
     for image in style.images:
         if not os.path.exists(image.path):
@@ -229,7 +234,7 @@ def require_style(style: Style) -> None:
 
 
 def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
-    """Return what is wrong with a style's images, in words; nothing if all is well."""
+    """Decode a style's images; return one message per image that can't be used."""
     problems = []
     for image in style.images:
         try:
@@ -242,13 +247,13 @@ def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
 
 
 def result_name(destination: str, configured_format: str, read: ReadFile) -> tuple[str, str]:
-    """Return the result's path below the style's folder, and its format.
+    """Return the result's path relative to the style's folder, and its format.
 
-    A suffix that says what the file is stays as it is; any other is replaced.
+    The suffix is kept if it is one of the format's usual suffixes, and replaced otherwise.
     """
     result_format, suffix = photos.output_format(configured_format, read.photo.format)
     path = PurePosixPath(destination)
-    stem, current = os.path.splitext(path.name)
-    if current.lower() not in _SUFFIXES.get(result_format, {suffix}):
+    stem, current_suffix = os.path.splitext(path.name)
+    if current_suffix.lower() not in _SUFFIXES.get(result_format, {suffix}):
         path = path.with_name(stem + suffix)
     return str(path), result_format

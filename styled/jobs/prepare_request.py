@@ -1,4 +1,4 @@
-"""The request that brings a claimed job to the point where an engine can take it."""
+"""The request that prepares a claimed job for an engine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
     Stamps,
-    pixels_beside,
+    max_concurrent_pixels,
     stamps_of,
 )
-from styled.jobs.protocols import Beat
+from styled.jobs.protocols import Heartbeat
 from styled.jobs.requests import JobRequest
 
-if TYPE_CHECKING:  # it imports torch, and what the scheduler's thread imports must not
+if TYPE_CHECKING:  # it imports torch, which the scheduler's modules must not
     from styled.jobs.prepare import Prepared
 
 PREPARE_PART = "prepare"
@@ -36,12 +36,13 @@ PREPARE_PART = "prepare"
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A photo is prepared.
+    """The photo is prepared.
 
     Attributes:
-        degraded: What of the photo and of the style's images can't be used as it is.
-        publishes_alone: Its result is too large to be published while another is painted.
-        stamps: Of the photo and the style's images, from before they were read.
+        degraded: Degradations of the photo and of the style images.
+        publishes_alone: Whether the result is too large to be published while another job is
+            painted.
+        stamps: Of the photo and the style images, taken before they were read.
     """
 
     prepared: Prepared
@@ -52,49 +53,49 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyPublished:
-    """The job's result is in the outbox: an earlier process died just after publishing it."""
+    """The result is in the outbox already: a process died just after publishing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotPublished:
-    """It is not, and nothing else was asked for."""
+    """The result is not in the outbox; the request had no style, so nothing was prepared."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputGone:
-    """The input is not what was dropped any more; `reason` says it in a sentence."""
+    """The input was removed, replaced or changed; `reason` says so in a sentence."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class TooLargeBeside:
-    """The photo takes more memory than there is while others are worked on."""
+class TooLargeToShare:
+    """The photo is too large to be prepared while other jobs are active."""
 
 
-PrepareResult = Ready | AlreadyPublished | NotPublished | InputGone | TooLargeBeside
+PrepareResult = Ready | AlreadyPublished | NotPublished | InputGone | TooLargeToShare
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareRequest(JobRequest):
-    """Look for a finished result; then read the photo and its style, and decode them.
+    """Check for a published result; if there is none, read and decode the photo and its style.
 
     Attributes:
-        style: None: only look for a result.
-        is_beside: Whether others are worked on meanwhile: then it may take a part of the free
-            memory only.
+        style: None: only check for a published result.
+        is_concurrent: Whether other jobs are active at the same time. Then the photo may use only
+            a part of the free memory.
     """
 
     part: ClassVar[str] = PREPARE_PART
 
     style: Style | None
-    is_beside: bool
+    is_concurrent: bool
 
-    def run(self, beat: Beat) -> PrepareResult:
-        """Do it.
+    def run(self, heartbeat: Heartbeat) -> PrepareResult:
+        """Execute the request.
 
         Raises:
-            StyledError: as `read_inputs`, `prepare` and `require_room`.
+            StyledError: as `read_inputs`, `prepare` and `require_publishable`.
         """
         job, context = self.job, self.context
         if job.result is not None and context.publisher.is_published(
@@ -117,13 +118,13 @@ class PrepareRequest(JobRequest):
                 raise InboxUnavailable(error.message, *error.remedies) from error
             return InputGone("the input was removed before its turn")
         except StyledError as error:
-            if self.is_beside and _is_for_lack_of_memory(error):
-                return TooLargeBeside()
+            if self.is_concurrent and _is_for_lack_of_memory(error):
+                return TooLargeToShare()
             raise
 
     def _prepare(self, style: Style) -> PrepareResult:
         from styled.jobs.prepare import prepare, read_inputs, require_style
-        from styled.jobs.publish import require_room
+        from styled.jobs.publish import require_publishable
         from styled.jobs.sidecars import degradations_of_inputs
 
         job, context, config = self.job, self.context, self.context.config
@@ -131,25 +132,26 @@ class PrepareRequest(JobRequest):
         if not lies_in(config.inbox, job.input):
             raise FileNotFoundError(job.input)
         if job.failure == WAITING:
-            # For its style or its folder, and many may: they are not all read each time.
+            # It waits for its style or its folder, and many other jobs may too: check these first,
+            # so that not all photos are read at each retry.
             require_style(style)
             publisher = context.publisher
             publisher.require_writable(publisher.outbox, f"{job.style}/{job.destination}")
-        found = identity(source)
-        if found is None:
+        current = identity(source)
+        if current is None:
             raise FileNotFoundError(job.input)
-        if found != (job.size, job.mtime_ns):
+        if current != (job.size, job.mtime_ns):
             return InputGone("the input was replaced by another file before its turn")
         stamps = stamps_of([source, *(image.path for image in style.images)])
         limit = config.intake.max_pixels
-        if self.is_beside:
-            limit = min(limit, pixels_beside(READING_BYTES_PER_PIXEL))
+        if self.is_concurrent:
+            limit = min(limit, max_concurrent_pixels(READING_BYTES_PER_PIXEL))
         prepared = prepare(
             read_inputs(source, style), style.recipe, max_pixels=limit,
             at_own_size=config.output.size == "input",
         )  # fmt: skip
-        require_room(job, prepared, context)
-        is_large = prepared.pixels > pixels_beside(PUBLISHING_BYTES_PER_PIXEL)
+        require_publishable(job, prepared, context)
+        is_large = prepared.pixels > max_concurrent_pixels(PUBLISHING_BYTES_PER_PIXEL)
         return Ready(prepared, degradations_of_inputs(prepared), is_large, stamps)
 
 

@@ -1,4 +1,4 @@
-"""What the queue needs from its siblings, delivery and ops."""
+"""The interfaces that the job queue needs from `styled.delivery` and `styled.ops`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from styled.sidecar import Sidecar
 if TYPE_CHECKING:
     from torch import Tensor
 
-Beat = Callable[[float], None]
-"""Called as a sign of life, with how many seconds may pass until the next."""
+Heartbeat = Callable[[float], None]
+"""Sends a heartbeat; called with the maximum number of seconds until the next one."""
 
 
 class Heartbeats(Protocol):
-    """Remembers signs of life; see `styled.ops.pulse.Pulse`."""
+    """Records heartbeats; see `styled.ops.heartbeats.Heartbeats`."""
 
-    def beat(self, part: str, rest_seconds: float = 0.0) -> None:
-        """Give a sign of life of `part`, which may rest for so long."""
+    def beat(self, part: str, idle_for: float = 0.0) -> None:
+        """Record a heartbeat of `part`; the next is due in `idle_for` seconds."""
 
 
 class Publisher(Protocol):
@@ -27,59 +27,59 @@ class Publisher(Protocol):
 
     @property
     def outbox(self) -> Path:
-        """Where results go."""
+        """Folder of results."""
 
     @property
     def rejected(self) -> Path:
-        """Where inputs go that can't be done."""
+        """Folder of rejected inputs."""
 
     @property
     def archive(self) -> Path:
-        """Where the originals of finished jobs go."""
+        """Folder of the originals of finished jobs."""
 
-    def place_for(self, root: Path, relative: str, *, sidecar: bool) -> Path:
-        """Return a free path below `root`."""
+    def free_path(self, root: Path, relative: str, *, sidecar: bool) -> Path:
+        """Return a free path below `root` and reserve it."""
 
-    def place_for_original(
+    def path_for_original(
         self, root: Path, relative: str, source: Path, reserved: Path | None
     ) -> Path:
-        """Return where an original goes."""
+        """Return the path that an original is moved to."""
 
     def require_writable(self, root: Path, relative: str) -> None:
-        """Raise FolderNotWritable where `relative` can't be written below `root`."""
+        """Raise FolderNotWritable if `relative` can't be written below `root`."""
 
     def publish_result(self, path: Path, data: bytes) -> None:
         """Write a result."""
 
     def publish_sidecar(self, path: Path, sidecar: Sidecar) -> None:
-        """Write a sidecar, which makes the result count."""
+        """Write a sidecar, which marks the result as published."""
 
-    def withdraw(self, path: Path, job_id: str, sha256: str | None) -> None:
-        """Take back a result of this job that has no sidecar yet."""
+    def unpublish(self, path: Path, job_id: str, sha256: str | None) -> None:
+        """Delete a result of this job that has no sidecar yet."""
 
     def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
-        """Copy a job's frames beside its result; return their folder."""
+        """Copy a job's frames to a folder beside its result; return the folder."""
 
     def is_published(self, path: Path, job_id: str) -> bool:
-        """Tell whether `path` is complete and made by this job."""
+        """Return whether `path` exists with a sidecar of this job."""
 
     def has_sidecar(self, path: Path, job_id: str) -> bool:
-        """Tell whether this job's sidecar lies beside `path`."""
+        """Return whether the sidecar beside `path` is of this job."""
 
-    def may_replace(self, path: Path, job_id: str, sha256: str | None) -> bool:
-        """Tell whether a reserved name is still the job's own."""
+    def is_own_reservation(self, path: Path, job_id: str, sha256: str | None) -> bool:
+        """Return whether a path that this job has reserved is still free or its own."""
 
-    def take_original(
+    def move_original(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
-        """Put an input where it belongs now, and out of the inbox unless it is kept."""
+        """Copy or move an input to its destinations; it leaves the inbox unless `keep` is set."""
 
 
 class Gallery(Protocol):
-    """Shows results to people; see `styled.delivery.gallery.Gallery`."""
+    """The HTML gallery of results; see `styled.delivery.gallery.Gallery`."""
 
-    def keep_pictures(self, job_id: str, before: Tensor, after: Tensor) -> None:
-        """Keep small pictures of a photo and its painting."""
+    def write_thumbs(self, job_id: str, before: Tensor, after: Tensor) -> None:
+        """Write thumbnails of a photo and its painting."""
 
-    def add(self, pieces: Sequence[tuple[Path, Path | None]]) -> None:
-        """Show what has a sidecar: results and rejected inputs, with their originals."""
+    def add(self, entries: Sequence[tuple[Path, Path | None]]) -> None:
+        """Add results and rejected inputs that have a sidecar, with their originals."""

@@ -1,4 +1,4 @@
-"""What is handed on when a painting is to be published, and when it has been."""
+"""Input and result of publishing a painting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted
 from styled.jobs.job import Job
-from styled.sidecar import ResultFacts, TimingFacts
+from styled.sidecar import ResultInfo, TimingInfo
 
 if TYPE_CHECKING:  # it imports torch
     from styled.jobs.prepare import Prepared
@@ -19,10 +19,10 @@ class Publication:
     """A painting that is to be published.
 
     Attributes:
-        engine: What painted it.
-        degraded: In which ways it is less than what was asked for, before it is encoded.
-        prepare_seconds: How long it took to prepare it.
-        optimise_seconds: How long it took to paint it.
+        engine: The engine that painted it.
+        degraded: All degradations before encoding.
+        prepare_seconds: Duration of preparing it.
+        optimise_seconds: Duration of painting it.
     """
 
     job: Job
@@ -36,14 +36,14 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A result that is published.
+    """A published result.
 
     Attributes:
-        changed: Whether the photo in the inbox was changed or removed meanwhile.
-        degraded: In which ways the result is less than what was asked for, all in all.
+        changed: Whether the photo in the inbox was changed or removed after it was read.
+        degraded: All degradations of the result, including those of encoding.
     """
 
-    result: ResultFacts
-    timing: TimingFacts
+    result: ResultInfo
+    timing: TimingInfo
     changed: bool
     degraded: tuple[Degradation, ...]

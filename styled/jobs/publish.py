@@ -1,4 +1,4 @@
-"""From a painting to a published result: `encode` is a pure function, `publish` writes files."""
+"""Encodes a painting and publishes it: `encode` is a pure function, `publish` writes files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from styled.jobs.job import Job
 from styled.jobs.prepare import Prepared, result_name
 from styled.jobs.publication import Publication, Published
 from styled.jobs.sidecars import sidecar_of_result
-from styled.sidecar import ResultFacts, TimingFacts
+from styled.sidecar import ResultInfo, TimingInfo
 
 if TYPE_CHECKING:
     from styled.jobs.io_context import IoContext
@@ -31,12 +31,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A file that is ready to be published.
+    """An encoded result that is ready to be published.
 
     Attributes:
-        image: What is in it: 1x3xHxW, sRGB in [0, 1].
-        data: Its bytes.
-        degraded: What the photo had and the file has not.
+        image: The image in the file: 1x3xHxW, sRGB in [0, 1].
+        data: The bytes of the file.
+        bits: Bits per channel: 8 or 16.
+        color: Colour space that the file declares; None: it declares none.
+        painted_size: Size at which it was painted, before details were added and it was resized.
+        degraded: Properties of the photo that the file does not have.
     """
 
     image: Tensor
@@ -49,11 +52,11 @@ class Encoded:
     detail_steps: int
     degraded: tuple[Degradation, ...]
 
-    def facts(self, path: str, frames: str | None = None) -> ResultFacts:
-        """Describe it, once it is known where it lies."""
+    def result_info(self, path: str, frames: str | None = None) -> ResultInfo:
+        """Return the sidecar's entry for this file; `path` and `frames` are its published paths."""
         height, width = self.image.shape[-2:]
-        was_painted_so = self.painted_size == (width, height)
-        return ResultFacts(
+        has_painted_size = self.painted_size == (width, height)
+        return ResultInfo(
             path=path,
             sha256=self.sha256,
             width=width,
@@ -61,50 +64,51 @@ class Encoded:
             format=self.format,
             bits=self.bits,
             color=self.color,
-            painted_width=None if was_painted_so else self.painted_size.width,
-            painted_height=None if was_painted_so else self.painted_size.height,
+            painted_width=None if has_painted_size else self.painted_size.width,
+            painted_height=None if has_painted_size else self.painted_size.height,
             detail_steps=self.detail_steps,
             frames=frames,
         )
 
 
 def encode(prepared: Prepared, painted: Painted, format: str, output: OutputConfig) -> Encoded:
-    """Bring a painting to its size and into a file. A pure function, as `prepare` is.
+    """Resize a painting to the result's size and encode it. A pure function, as `prepare` is.
 
     Raises:
-        ConfigError: it is larger than the format can hold.
-        MemoryShortage: there is not enough memory for that now.
+        ConfigError: the image is larger than the format can hold.
+        MemoryShortage: there is not enough memory now.
     """
     with photos.memory_shortage_at("bring the result into its file"):
         image = painted.image
         height, width = image.shape[-2:]
-        # It may have become smaller for lack of memory before it came to its details.
+        # Without detail steps, the image's own size is the painted size: a memory shortage may
+        # have made it smaller.
         painted_size = prepared.painted_size if painted.detail_steps else None
         if prepared.result_size is not None:
             image = resize(image, *prepared.result_size)
         if output.grayscale == "keep" and prepared.read.photo.is_gray:
-            image = photos.in_gray(image)
-        how = photos.Finish(
+            image = photos.to_grayscale(image)
+        options = photos.ExportOptions(
             output.quality, output.metadata, output.color, output.grayscale, output.bits
         )
-        done = photos.finish(image, prepared.read.photo, format, how)
+        exported = photos.export_image(image, prepared.read.photo, format, options)
         return Encoded(
             image,
-            done.data,
-            hashlib.sha256(done.data).hexdigest(),
+            exported.data,
+            hashlib.sha256(exported.data).hexdigest(),
             format,
-            done.bits,
-            done.icc,
+            exported.bits,
+            exported.icc,
             painted_size or PixelSize(width, height),
             painted.detail_steps,
-            done.degraded,
+            exported.degraded,
         )
 
 
 def publish(publication: Publication, context: IoContext) -> Published:
-    """Encode a painting, publish the result, and then its sidecar.
+    """Encode a painting and publish the result, then its sidecar.
 
-    Its name is in the journal before anything of it is in the outbox.
+    The result's path is written to the journal before any file appears in the outbox.
 
     Raises:
         ResourceUnavailable: the outbox is full, read-only or gone.
@@ -114,8 +118,8 @@ def publish(publication: Publication, context: IoContext) -> Published:
     job, prepared, painted = publication.job, publication.prepared, publication.painted
     name, format = result_name(job.destination, context.config.output.format, prepared.read)
     encoded = encode(prepared, painted, format, context.config.output)
-    for lost in encoded.degraded:
-        log.warning("job.degraded", kind=lost.kind, reason=lost.message)
+    for degradation in encoded.degraded:
+        log.warning("job.degraded", kind=degradation.kind, reason=degradation.message)
     degraded = tuple(dict.fromkeys((*publication.degraded, *encoded.degraded)))
 
     publisher = context.publisher
@@ -129,10 +133,10 @@ def publish(publication: Publication, context: IoContext) -> Published:
     _keep_thumbnails(publication, encoded, context)
 
     now = context.now()
-    facts = encoded.facts(
+    result_info = encoded.result_info(
         _relative(path, context), None if folder is None else _relative(folder, context)
     )
-    timing = TimingFacts(
+    timing = TimingInfo(
         waited=max(0.0, (job.started_at or now) - job.submitted_at),
         prepare=publication.prepare_seconds,
         optimise=publication.optimise_seconds,
@@ -140,34 +144,34 @@ def publish(publication: Publication, context: IoContext) -> Published:
     )
     changed = _has_changed(job, prepared.read.sha256, context)
     sidecar = sidecar_of_result(
-        job, prepared, painted, publication.engine, facts, timing, degraded=degraded,
+        job, prepared, painted, publication.engine, result_info, timing, degraded=degraded,
         changed=changed, now=now,
     )  # fmt: skip
     publisher.publish_sidecar(path, sidecar)
-    return Published(facts, timing, changed, degraded)
+    return Published(result_info, timing, changed, degraded)
 
 
-def require_room(job: Job, prepared: Prepared, context: IoContext) -> None:
-    """Do nothing if a result of this size could be published: better asked before painting.
+def require_publishable(job: Job, prepared: Prepared, context: IoContext) -> None:
+    """Check, before painting, that a result of this size can be published.
 
     Raises:
-        ConfigError: the output format can't hold it.
-        FolderNotWritable: its folder may not be written.
+        ConfigError: the output format can't hold an image of this size.
+        FolderNotWritable: the result's folder may not be written.
     """
     name, format = result_name(job.destination, context.config.output.format, prepared.read)
     height, width = prepared.content.shape[-2:]
-    photos.require_room(format, *(prepared.result_size or (width, height)))
+    photos.require_encodable(format, *(prepared.result_size or (width, height)))
     context.publisher.require_writable(context.publisher.outbox, f"{job.style}/{name}")
 
 
 def _reserved_path(job: Job, relative: str, context: IoContext) -> Path:
-    """Return the result's path: the one of an earlier attempt, unless it has been taken."""
+    """Return the result's path: that of an earlier attempt unless another file has taken it."""
     publisher = context.publisher
     if job.result is not None:
         path = publisher.outbox / job.result
-        if publisher.may_replace(path, job.id, job.result_sha256):
+        if publisher.is_own_reservation(path, job.id, job.result_sha256):
             return path
-    return publisher.place_for(publisher.outbox, relative, sidecar=True)
+    return publisher.free_path(publisher.outbox, relative, sidecar=True)
 
 
 def _relative(path: Path, context: IoContext) -> str:
@@ -175,13 +179,13 @@ def _relative(path: Path, context: IoContext) -> str:
 
 
 def _keep_thumbnails(publication: Publication, encoded: Encoded, context: IoContext) -> None:
-    """Keep small images for the gallery while the large ones are in memory."""
+    """Write thumbnails for the gallery while the large images are in memory."""
     if context.gallery is None:
         return
-    # They can be made of the files as well, and will be where this fails: for lack of memory,
-    # say. Nothing that is half published may stay so for want of a thumbnail.
+    # If this fails, for instance for lack of memory, the gallery makes them from the files later.
+    # A missing thumbnail must not stop the publication halfway.
     try:
-        context.gallery.keep_pictures(
+        context.gallery.write_thumbs(
             publication.job.id, publication.prepared.content, encoded.image
         )
     except (ResourceUnavailable, RuntimeError, MemoryError, ValueError) as error:
@@ -194,5 +198,5 @@ def _has_changed(job: Job, input_sha256: str, context: IoContext) -> bool:
     try:
         context.mounts.require(context.config.inbox)
     except ResourceUnavailable:
-        return False  # the whole inbox is missing, which says nothing about this photo
+        return False  # the whole inbox is missing: unknown whether this photo has changed
     return True

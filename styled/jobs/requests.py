@@ -1,19 +1,19 @@
-"""What the queue has done by the I/O pool: each request has all that it needs."""
+"""The requests that the scheduler makes to the I/O pool; each holds everything that it needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from styled.errors import FolderNotWritable, InputStuck, PlaceRefused
+from styled.errors import FolderNotWritable, InputStuck, NameNotSupported
 from styled.jobs.io_context import IoContext
 from styled.jobs.job import Job
 from styled.jobs.job_log import log_context_of
-from styled.jobs.protocols import Beat
+from styled.jobs.protocols import Heartbeat
 from styled.jobs.publication import Publication, Published
 
 ENCODED_PIXELS_PER_SECOND = 100_000
-"""How fast a result is encoded, at the least. HEIC makes 280,000 on a slow core."""
+"""Minimum speed of encoding, for the heartbeat. HEIC reaches 280,000 on a slow core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class JobRequest:
 
     @property
     def log_context(self) -> dict[str, str]:
-        """What each line of the log says about it."""
+        """Keys that are added to each log line."""
         return log_context_of(self.job)
 
 
@@ -37,8 +37,8 @@ class PublishRequest(JobRequest):
 
     publication: Publication
 
-    def run(self, beat: Beat) -> Published:
-        """Do it; what can't be published just now is kept, so that it is not painted twice.
+    def run(self, heartbeat: Heartbeat) -> Published:
+        """Execute the request; on failure save the painting, so that it is not painted again.
 
         Raises:
             StyledError: as `publish`.
@@ -46,7 +46,7 @@ class PublishRequest(JobRequest):
         from styled.jobs.publish import publish
 
         publication = self.publication
-        beat(publication.prepared.pixels / ENCODED_PIXELS_PER_SECOND)
+        heartbeat(publication.prepared.pixels / ENCODED_PIXELS_PER_SECOND)
         try:
             return publish(publication, self.context)
         except Exception:
@@ -56,31 +56,31 @@ class PublishRequest(JobRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class WithdrawRequest(JobRequest):
-    """Take back what lies in the outbox of a job that ends without a result."""
+class UnpublishRequest(JobRequest):
+    """Remove from the outbox the unfinished result of a job that ends without one."""
 
     part: ClassVar[str] = "cleanup"
 
-    def run(self, beat: Beat) -> None:
-        """Do it.
+    def run(self, heartbeat: Heartbeat) -> None:
+        """Execute the request.
 
         Raises:
             ResourceUnavailable: the outbox is read-only or gone.
         """
         publisher = self.context.publisher
-        # As the journal has it: the name was perhaps chosen after the job was claimed.
+        # Read the job again: its result's path may have been reserved after it was claimed.
         job = self.context.journal.job(self.job.id) or self.job
         if job.result is not None:
-            publisher.withdraw(publisher.outbox / job.result, job.id, job.result_sha256)
+            publisher.unpublish(publisher.outbox / job.result, job.id, job.result_sha256)
 
 
-Stuck = InputStuck | PlaceRefused | FolderNotWritable
-"""Only one input can't leave the inbox; it is tried again now and then."""
+Stuck = InputStuck | NameNotSupported | FolderNotWritable
+"""Errors that keep a single input in the inbox; its release is retried now and then."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest(JobRequest):
-    """Delete the files of a job that has ended, and let its input leave the inbox.
+    """Delete the files of a job that has ended, and release its input from the inbox.
 
     Attributes:
         again: As in `InputCleanup.release_input`.
@@ -90,20 +90,20 @@ class ReleaseRequest(JobRequest):
 
     again: bool = False
 
-    def run(self, beat: Beat) -> None:
-        """Do it.
+    def run(self, heartbeat: Heartbeat) -> None:
+        """Execute the request.
 
         Raises:
-            Stuck: only this input can't leave.
-            ResourceUnavailable: its new place is full, read-only or gone.
+            Stuck: only this input can't be released.
+            ResourceUnavailable: its destination is full, read-only or gone.
         """
         self.context.files.drop(self.job.id)
         self.context.cleanup.release_input(self.job, again=self.again)
 
 
 @dataclass(frozen=True, slots=True)
-class TidyRequest:
-    """Let all inputs leave the inbox whose jobs have ended, and forget what ended long ago."""
+class CleanupRequest:
+    """Release all inputs whose jobs have ended, and prune old jobs from the journal."""
 
     part: ClassVar[str] = "cleanup"
 
@@ -111,27 +111,27 @@ class TidyRequest:
 
     @property
     def log_context(self) -> dict[str, str]:
-        """Nothing: it is about many jobs."""
+        """Empty, since it concerns many jobs."""
         return {}
 
-    def run(self, beat: Beat) -> tuple[int, list[tuple[Job, Stuck]]]:
-        """Do it.
+    def run(self, heartbeat: Heartbeat) -> tuple[int, list[tuple[Job, Stuck]]]:
+        """Execute the request.
 
         Returns:
-            How many jobs were forgotten, and the inputs that can't leave.
+            The number of pruned jobs, and the jobs whose input can't be released.
 
         Raises:
-            ResourceUnavailable: the journal, the inbox or a place for inputs can't be used.
+            ResourceUnavailable: the journal, the inbox or a destination can't be used.
         """
         context = self.context
         stuck: list[tuple[Job, Stuck]] = []
         for job in context.journal.finished_in_inbox():
             if context.is_stopping.is_set():
                 return 0, stuck
-            beat(0.0)
+            heartbeat(0.0)
             try:
                 context.cleanup.release_input(job, again=True)
-            except (InputStuck, PlaceRefused, FolderNotWritable) as error:
+            except (InputStuck, NameNotSupported, FolderNotWritable) as error:
                 stuck.append((job, error))
         before = context.now() - context.history.seconds
         return context.journal.prune(before=before, keep=context.history.jobs), stuck
@@ -139,7 +139,7 @@ class TidyRequest:
 
 @dataclass(frozen=True, slots=True)
 class GalleryRequest:
-    """Add to the gallery what has ended."""
+    """Add finished jobs to the gallery."""
 
     part: ClassVar[str] = "gallery"
 
@@ -147,14 +147,14 @@ class GalleryRequest:
 
     @property
     def log_context(self) -> dict[str, str]:
-        """Nothing: it is about many jobs."""
+        """Empty, since it concerns many jobs."""
         return {}
 
-    def run(self, beat: Beat) -> bool:
-        """Do it for a while; return whether there may be more.
+    def run(self, heartbeat: Heartbeat) -> bool:
+        """Update the gallery for a limited time; return whether there may be more to add.
 
         Raises:
             ResourceUnavailable: the journal can't be used.
         """
         updater = self.context.gallery_updater
-        return updater is not None and updater.update(beat)
+        return updater is not None and updater.update(heartbeat)

@@ -1,8 +1,8 @@
 """The scheduler: one loop over one queue of events, which drives any number of engines.
 
-Everything that happens is an event. Only this thread changes a job's state, and it waits nowhere
-but at the queue: what takes time is done by the engines' slots and by the I/O pool. All journal
-writes of one turn of the loop are one transaction; what follows from them is sent out after it.
+Everything that happens is an event. Only this thread changes a job's state, and it waits only at
+the queue: slow work is done by the engine slots and the I/O pool. All journal writes of one turn of
+the loop are one transaction. Requests and assignments are sent out after the commit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import structlog
 from styled.config import Style
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.files import readable
-from styled.jobs.assigning import Assigning
-from styled.jobs.cancelling import Cancelling
-from styled.jobs.claims import Claims
-from styled.jobs.endings import Endings, JobObserver
+from styled.jobs.assigner import Assigner
+from styled.jobs.canceller import Canceller
+from styled.jobs.claimer import Claimer
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
 from styled.jobs.event_handler import EngineObserver, EventHandler
@@ -30,44 +29,45 @@ from styled.jobs.events import (
 )
 from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoPool
+from styled.jobs.job_finisher import JobFinisher, JobObserver
 from styled.jobs.lifecycle import Lifecycle
+from styled.jobs.maintenance import Maintenance
 from styled.jobs.pause import Pauses
 from styled.jobs.pending import Pending
 from styled.jobs.protocols import Heartbeats
 from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot, snapshot_of
-from styled.jobs.upkeep import Upkeep
 
 log = structlog.get_logger()
 
 EVENTS_AT_ONCE = 500
-"""How many events one turn of the loop handles at the most."""
+"""Maximum number of events that one turn of the loop handles."""
 
 IDLE_SECONDS = 60.0
-"""How long the loop waits at the most; events wake it at once."""
+"""Maximum time that the loop waits; events wake it at once."""
 
 STOPPING_SECONDS = 1.0
-"""How long it waits while it is stopping: for the last of what was begun."""
+"""Maximum time that the loop waits while it is stopping, for running work to end."""
 
 SNAPSHOT_SECONDS = 2.0
-"""How often the snapshot is taken anew, at the most."""
+"""Minimum interval between snapshots."""
 
 PART = "scheduler"
-"""What the heartbeats call it."""
+"""The scheduler's name in the heartbeats."""
 
 
 class SchedulerObserver(JobObserver, EngineObserver, Protocol):
-    """Is told what happens."""
+    """Receives notifications about jobs and engines."""
 
 
 class Scheduler:
-    """Works through the queue until it is told to stop.
+    """Processes the queue until a stop is requested.
 
     Attributes:
-        snapshot: How the queue stands; replaced by the loop, read by any thread.
+        snapshot: State of the queue and its engines; replaced by the loop, read by any thread.
         pauses: Whether the queue is paused.
-        upkeep: Knows which inputs can't leave the inbox.
-        endings: Knows how many jobs were rejected.
+        maintenance: Has the inputs that can't leave the inbox.
+        finisher: Has the number of rejected jobs.
     """
 
     def __init__(
@@ -80,7 +80,17 @@ class Scheduler:
         observer: SchedulerObserver,
         heartbeats: Heartbeats,
     ) -> None:
-        """Take `events`, which the slots and the pool put there too."""
+        """Create a scheduler; it does nothing before `recover` or `run`.
+
+        Args:
+            context: What the requests to the pool use.
+            slots: The engine slots, not started yet.
+            pool: Executes requests.
+            events: The queue; the slots, the pool and other threads post events to it.
+            styles: All styles by name.
+            observer: Receives notifications about jobs and engines.
+            heartbeats: Receives the loop's heartbeats.
+        """
         self._context = context
         self._journal = context.journal
         self._engines = Engines(slots)
@@ -91,27 +101,27 @@ class Scheduler:
         self.pauses = Pauses(context.clock)
         self._pending = Pending()
         self._running = RunningJobs()
-        self.upkeep = Upkeep(context, self._pending, self.pauses)
-        self.endings = Endings(context, self._running, self._pending, self.pauses, observer)
-        self._lifecycle = Lifecycle(context, self._running, self._pending, self.endings)
-        self._claims = Claims(context, self._running, self._engines, self.pauses)
-        self._cancelling = Cancelling(
-            context, self._running, self._engines, self.endings, self.pauses
+        self.maintenance = Maintenance(context, self._pending, self.pauses)
+        self.finisher = JobFinisher(context, self._running, self._pending, self.pauses, observer)
+        self._lifecycle = Lifecycle(context, self._running, self._pending, self.finisher)
+        self._claimer = Claimer(context, self._running, self._engines, self.pauses)
+        self._canceller = Canceller(
+            context, self._running, self._engines, self.finisher, self.pauses
         )
-        self._assigning = Assigning(self._running, self._engines, self._lifecycle)
+        self._assigner = Assigner(self._running, self._engines, self._lifecycle)
         self._handler = EventHandler(
-            context, self._engines, self._lifecycle, self.endings, self.upkeep, self.pauses,
+            context, self._engines, self._lifecycle, self.finisher, self.maintenance, self.pauses,
             self._pending, observer, styles,
         )  # fmt: skip
         self._snapshot_at = -math.inf
-        self._shown_state = "running"
+        self._reported_state = "running"
         self._is_changed = True
         self._is_journal_failing = False
         self._has_given_up = False
         self.snapshot = QueueSnapshot(self._engines.snapshot(self._running))
 
     def recover(self, *, is_blameless: bool = False) -> None:
-        """Take up what an earlier process left behind; see `Journal.recover`.
+        """Requeue the jobs of a dead process and delete outdated files; see `Journal.recover`.
 
         Raises:
             ResourceUnavailable: the journal can't be written.
@@ -125,10 +135,10 @@ class Scheduler:
         self._engines.start()
 
     def run(self) -> None:
-        """Work until a stop was requested and nothing is left to wait for.
+        """Run the loop until a stop was requested and all running work has ended.
 
         Raises:
-            StyledError: the journal is damaged, or there is no engine, and none to come.
+            StyledError: the journal is damaged, or all engines are lost and can't be replaced.
         """
         self.start()
         try:
@@ -141,27 +151,27 @@ class Scheduler:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has stopped."""
+        """Whether a stop was requested, and all running work has ended or the journal failed."""
         is_empty = not len(self._running) and not self.is_busy and not self._pending.writes
         return self._handler.is_stopping and (self._has_given_up or is_empty)
 
     @property
     def is_busy(self) -> bool:
-        """Whether an engine or the I/O pool is at work, which ends in an event."""
+        """Whether an engine or the I/O pool is working, so that another event will come."""
         return bool(self._handler.requests_open) or self._engines.is_busy
 
     @property
     def is_painting(self) -> bool:
-        """Whether an engine is at work."""
+        """Whether an engine is painting."""
         return self._engines.is_busy
 
     @property
     def has_something_due(self) -> bool:
-        """Whether another turn would do something, though no event has come."""
+        """Whether another turn has work to do without any event."""
         return self.seconds_to_wait() == 0.0
 
     def turn(self, events: Sequence[Event]) -> None:
-        """Handle some events, decide what follows, and make it durable before it is begun.
+        """Handle events, commit the resulting decisions to the journal, then start the work.
 
         Raises:
             StyledError: as `run`.
@@ -171,20 +181,20 @@ class Scheduler:
         if not self._handler.is_stopping:
             self._advance()
         elif not len(self._running) and not self.is_busy:
-            self.upkeep.finish()
+            self.maintenance.finish()
         self._is_changed |= bool(events or self._pending.writes)
-        if self._is_changed or self._claims.seconds_until_due == 0.0:
+        if self._is_changed or self._claimer.seconds_until_due == 0.0:
             try:
                 with self._journal.transaction():
                     for write in self._pending.writes:
                         write()
-                    claimed = [] if self._handler.is_stopping else self._claims.claim()
+                    claimed = [] if self._handler.is_stopping else self._claimer.claim()
             except ResourceUnavailable as error:
                 self.pauses.pause(error, self._journal)
-                self._claims.wait_for_the_pause()
+                self._claimer.defer_until_pause_ends()
                 self._is_journal_failing = True
-                self._has_given_up = self._handler.is_stopping  # the next start finds all as it is
-                return  # what was to be written is still there
+                self._has_given_up = self._handler.is_stopping  # the next start recovers
+                return  # the pending writes are kept for the next turn
             self._is_journal_failing = False
             self.pauses.succeeded(self._journal)
             self._pending.writes.clear()
@@ -192,12 +202,12 @@ class Scheduler:
                 self._lifecycle.begin(job, self._handler.styles.get(job.style))
             is_empty = not len(self._running) and not self._pending.requests
             if is_empty and not self._handler.requests_open and not self.pauses.is_paused:
-                self.pauses.resume()  # nothing is left that could tell
+                self.pauses.resume()  # no work is left whose success would end the pause
         self._send()
-        self._show()
+        self._report_state()
 
     def _send(self) -> None:
-        """Hand on what the turn has decided, now that it is durable."""
+        """Send out the turn's assignments, requests and notifications, after the commit."""
         pending = self._pending
         requests, pending.requests = pending.requests, []
         assignments, pending.assignments = pending.assignments, []
@@ -207,12 +217,12 @@ class Scheduler:
         for request in requests:
             self._handler.requests_open += 1
             self._pool.submit(request)
-        for one in finished:
-            self._observer.job_finished(one)
-            self.upkeep.job_finished()
+        for job_finished in finished:
+            self._observer.job_finished(job_finished)
+            self.maintenance.job_finished()
 
     def _next_events(self) -> list[Event]:
-        """Wait for an event or for the next deadline; return all events that are there."""
+        """Wait for an event or the next deadline; return the events that are in the queue."""
         seconds = self.seconds_to_wait()
         self._heartbeats.beat(PART, seconds)
         events: list[Event] = []
@@ -226,32 +236,32 @@ class Scheduler:
         return events
 
     def seconds_to_wait(self) -> float:
-        """Return how long nothing happens unless an event comes."""
+        """Return the time until the next deadline, 0.0 if there is work to do now."""
         clock, is_paused = self._context.clock(), self.pauses.is_paused
         if self._pending.writes and not (is_paused and self._is_journal_failing):
             return 0.0
         if self._handler.is_stopping:
             return STOPPING_SECONDS
-        deadlines = [clock + IDLE_SECONDS, self._cancelling.next_at]
-        deadlines.append(self.pauses.until if is_paused else self.upkeep.next_at)
-        deadlines.append(clock + self._claims.seconds_until_due)
+        deadlines = [clock + IDLE_SECONDS, self._canceller.next_at]
+        deadlines.append(self.pauses.until if is_paused else self.maintenance.next_at)
+        deadlines.append(clock + self._claimer.seconds_until_due)
         return max(0.0, min(deadlines) - clock)
 
     def _advance(self) -> None:
-        self._cancelling.poll()
+        self._canceller.poll()
         if not self.pauses.is_paused:
-            self._assigning.prepare_deferred()
-            self._assigning.assign()
-        self.upkeep.request_what_is_due()
+            self._assigner.prepare_deferred()
+            self._assigner.assign()
+        self.maintenance.request_due_work()
 
-    # What it shows
+    # Reporting
 
-    def _show(self) -> None:
-        """Take a snapshot, if the last one is old, and note in the journal whether it is paused."""
+    def _report_state(self) -> None:
+        """Take a snapshot if the last one is old; write to the journal whether it is paused."""
         clock = self._context.clock()
         state = "running" if self.pauses.reason is None else f"paused: {self.pauses.reason}"
-        if state != self._shown_state:
-            self._shown_state = state
+        if state != self._reported_state:
+            self._reported_state = state
             self._pending.write(self._journal.set_state, state=state)
         elif not self._is_changed or clock - self._snapshot_at < SNAPSHOT_SECONDS:
             return

@@ -1,4 +1,4 @@
-"""Builds the sidecar of a job that has ended."""
+"""Builds the sidecar of a finished or rejected job."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from styled.engine_api import EngineInfo, Painted, TraceRow
 from styled.jobs.job import Job
 from styled.recipes import Recipe
 from styled.sidecar import (
-    EngineFacts,
-    InputFacts,
-    JobFacts,
+    EngineRun,
+    InputInfo,
+    JobInfo,
     Losses,
-    LossFacts,
+    LossInfo,
     Rejection,
-    ResultFacts,
+    ResultInfo,
     Sidecar,
-    StyleFacts,
-    StyleImageFacts,
-    TimingFacts,
+    StyleImageInfo,
+    StyleInfo,
+    TimingInfo,
     utc,
 )
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from styled.jobs.prepare import Prepared
 
 
-def input_facts(prepared: Prepared, path: str, *, changed: bool) -> InputFacts:
-    """Describe the photo."""
+def input_info(prepared: Prepared, path: str, *, changed: bool) -> InputInfo:
+    """Return the sidecar's entry for the photo."""
     photo = prepared.read.photo
-    return InputFacts(
+    return InputInfo(
         path=path,
         sha256=prepared.read.sha256,
         bytes=prepared.read.bytes,
@@ -49,18 +49,18 @@ def input_facts(prepared: Prepared, path: str, *, changed: bool) -> InputFacts:
     )
 
 
-def style_facts(prepared: Prepared, name: str) -> StyleFacts:
-    """Describe the style."""
+def style_info(prepared: Prepared, name: str) -> StyleInfo:
+    """Return the sidecar's entry for the style."""
     images = tuple(
-        StyleImageFacts(path=str(style.path), sha256=style.sha256, weight=style.weight)
+        StyleImageInfo(path=str(style.path), sha256=style.sha256, weight=style.weight)
         for style in prepared.styles
     )
-    return StyleFacts(name=name, images=images)
+    return StyleInfo(name=name, images=images)
 
 
-def engine_facts(info: EngineInfo, recipe: Recipe, painted: Painted) -> EngineFacts:
-    """Describe the engine."""
-    return EngineFacts(
+def engine_run(info: EngineInfo, recipe: Recipe, painted: Painted) -> EngineRun:
+    """Return the sidecar's entry for the engine."""
+    return EngineRun(
         weights_source=info.weights_source,
         weights_sha256=info.weights_sha256,
         device=info.device,
@@ -76,16 +76,16 @@ def engine_facts(info: EngineInfo, recipe: Recipe, painted: Painted) -> EngineFa
     )
 
 
-def recipe_facts(recipe: Recipe) -> dict[str, JsonValue]:
-    """Describe the recipe, with every field resolved."""
-    facts: dict[str, JsonValue] = json.loads(json.dumps(asdict(recipe)))
-    return facts
+def recipe_fields(recipe: Recipe) -> dict[str, JsonValue]:
+    """Return all fields of the recipe, as JSON values."""
+    resolved: dict[str, JsonValue] = json.loads(json.dumps(asdict(recipe)))
+    return resolved
 
 
-def loss_facts(trace: Sequence[TraceRow]) -> LossFacts:
-    """Describe how the optimisation went."""
+def loss_info(trace: Sequence[TraceRow]) -> LossInfo:
+    """Return the sidecar's entry for the losses."""
     first, last = trace[0], trace[-1]
-    return LossFacts(first=_losses(first), last=_losses(last), trace=tuple(trace))
+    return LossInfo(first=_losses(first), last=_losses(last), trace=tuple(trace))
 
 
 def _losses(row: TraceRow) -> Losses:
@@ -93,7 +93,7 @@ def _losses(row: TraceRow) -> Losses:
 
 
 def degradations_of_inputs(prepared: Prepared) -> tuple[Degradation, ...]:
-    """Return what of the photo and of the style's pictures can't be used as it is."""
+    """Return the degradations of decoding the photo and the style images."""
     of_styles = [
         replace(degradation, message=f"style {style.path.name}: {degradation.message}")
         for style in prepared.styles
@@ -107,8 +107,8 @@ def sidecar_of_result(
     prepared: Prepared,
     painted: Painted,
     info: EngineInfo,
-    result: ResultFacts,
-    timing: TimingFacts,
+    result: ResultInfo,
+    timing: TimingInfo,
     *,
     degraded: Sequence[Degradation],
     changed: bool,
@@ -116,13 +116,13 @@ def sidecar_of_result(
 ) -> Sidecar:
     """Return the sidecar of a finished job."""
     return Sidecar(
-        job=_job_facts(job, painted.resumed, now),
-        input=input_facts(prepared, job.input, changed=changed),
-        style=style_facts(prepared, job.style),
-        recipe=recipe_facts(prepared.recipe),
-        engine=engine_facts(info, prepared.recipe, painted),
+        job=_job_info(job, painted.resumed, now),
+        input=input_info(prepared, job.input, changed=changed),
+        style=style_info(prepared, job.style),
+        recipe=recipe_fields(prepared.recipe),
+        engine=engine_run(info, prepared.recipe, painted),
         result=result,
-        losses=loss_facts(painted.trace),
+        losses=loss_info(painted.trace),
         timing=timing,
         degraded=tuple(degraded),
     )
@@ -131,9 +131,9 @@ def sidecar_of_result(
 def sidecar_of_rejection(job: Job, sha256: str | None, *, changed: bool, now: float) -> Sidecar:
     """Return the sidecar of a rejected input."""
     return Sidecar(
-        job=_job_facts(job, False, job.finished_at or now),
-        input=InputFacts(path=job.input, sha256=sha256, bytes=job.size, changed=changed),
-        style=StyleFacts(name=job.style, images=()),
+        job=_job_info(job, False, job.finished_at or now),
+        input=InputInfo(path=job.input, sha256=sha256, bytes=job.size, changed=changed),
+        style=StyleInfo(name=job.style, images=()),
         rejected=Rejection(
             reason=job.reason or "unknown",
             failure=job.failure or "unknown",
@@ -143,8 +143,8 @@ def sidecar_of_rejection(job: Job, sha256: str | None, *, changed: bool, now: fl
     )
 
 
-def _job_facts(job: Job, resumed: bool, finished_at: float) -> JobFacts:
-    return JobFacts(
+def _job_info(job: Job, resumed: bool, finished_at: float) -> JobInfo:
+    return JobInfo(
         id=job.id,
         attempts=job.attempts,
         resumed=resumed,

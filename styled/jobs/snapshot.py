@@ -1,4 +1,4 @@
-"""How the queue stands at one moment, for whoever watches over the daemon: plain data."""
+"""A snapshot of the queue and its engines, for the health monitor: plain data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ class EngineSnapshot:
     """One engine.
 
     Attributes:
-        device: Where it computes; None while it is gone.
-        trouble: Why it is gone, in words.
-        job: What it paints.
-        degraded: In which ways it is less than what was asked for.
+        name: Of its slot.
+        device: As torch names it; None while the engine is lost.
+        degraded: The degradations of the engine.
+        trouble: Error message, if the engine was lost.
+        job: The job that it paints.
+        progress: Of that job.
     """
 
     name: str
@@ -34,11 +36,12 @@ class QueueSnapshot:
     """The queue and its engines.
 
     Attributes:
-        paused: Why the queue is paused, in words; None: it is not.
-        jobs: Style -> state -> how many are still to be done.
-        oldest_submitted_at: Unix time; None where nothing is to be done.
-        last_success_at: Unix time of the last job that was done.
-        degraded: What the service does without, besides what engines say.
+        paused: Why the queue is paused; None: it is not.
+        jobs: Style -> state -> number of queued or running jobs.
+        oldest_submitted_at: Unix time when the oldest queued or running job was submitted; None if
+            there is none.
+        last_success_at: Unix time when the last job was done; None if there is none.
+        degraded: The degradations of the service, without those of engines.
     """
 
     engines: tuple[EngineSnapshot, ...] = ()
@@ -49,7 +52,7 @@ class QueueSnapshot:
     degraded: tuple[Degradation, ...] = ()
 
     def count(self, state: JobState) -> int:
-        """Return how many jobs are in a state."""
+        """Return the number of jobs in a state, over all styles."""
         return sum(counts.get(state, 0) for counts in self.jobs.values())
 
 
@@ -59,7 +62,7 @@ def snapshot_of(
     paused: str | None,
     degraded: tuple[Degradation, ...],
 ) -> QueueSnapshot:
-    """Return how the queue stands; see `QueueSnapshot`.
+    """Return a snapshot of the queue, with counts and times from the journal.
 
     Raises:
         ResourceUnavailable, JournalDamaged: the journal can't be read.

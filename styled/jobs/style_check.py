@@ -1,4 +1,4 @@
-"""Which styles can't be used just now: their photos wait, and other styles go on."""
+"""Checks which styles can't be used at the moment: their jobs wait, other styles continue."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from pathlib import Path
 
 import structlog
 
-from styled.config import Style
-from styled.errors import StyleUnavailable
+from styled.config import Config, Style
+from styled.errors import ConfigError, StyleUnavailable
 from styled.jobs.prepare import check_style, require_style
 
 log = structlog.get_logger()
 
 
 class StyleCheck:
-    """Remembers which styles are in trouble.
+    """Checks styles repeatedly, and caches which of them can be used.
 
     Attributes:
-        troubles: By the name of the style: what is wrong with its images.
+        troubles: Maps the name of each unusable style to what is wrong with its images.
     """
 
     def __init__(self, max_pixels: int) -> None:
-        """Refuse images of more than `max_pixels`."""
+        """Treat images with more than `max_pixels` as unusable."""
         self._max_pixels = max_pixels
         self._known_good: dict[str, Style] = {}
         self._known_bad: dict[str, tuple[Style, list[tuple[int, int] | None]]] = {}
         self.troubles: dict[str, str] = {}
 
     def check(self, styles: Mapping[str, Style]) -> bool:
-        """Look at all styles; return whether the troubles are other than before.
+        """Check all styles; return whether `troubles` has changed.
 
-        Images are decoded once; after that it is asked whether they are there.
+        Images are decoded once; later checks only test whether they exist.
         """
         before = self.troubles
         self.troubles = {}
@@ -43,7 +43,9 @@ class StyleCheck:
                     log.error("style.unavailable", style=name, reason=trouble)
             elif name in before:
                 log.info("style.recovered", style=name)
-        self._known_good = {name: one for name, one in self._known_good.items() if name in styles}
+        self._known_good = {
+            name: style for name, style in self._known_good.items() if name in styles
+        }
         return before != self.troubles
 
     def _trouble_of(self, name: str, style: Style, before: str | None) -> str | None:
@@ -54,21 +56,41 @@ class StyleCheck:
                 del self._known_good[name]
                 return error.message
             return None
-        seen = style, [_stamp(image.path) for image in style.images]
-        if before is not None and self._known_bad.get(name) == seen:
-            return before  # nothing has changed: no reason to decode it again
+        state = style, [_stamp(image.path) for image in style.images]
+        if before is not None and self._known_bad.get(name) == state:
+            return before  # nothing has changed: do not decode the images again
         problems = check_style(style, max_pixels=self._max_pixels)
         if problems:
-            self._known_bad[name] = seen
+            self._known_bad[name] = state
             return "; ".join(problems)
         self._known_bad.pop(name, None)
         self._known_good[name] = style
         return None
 
 
+def check_styles(config: Config, known: Mapping[str, Style] | None = None) -> None:
+    """Decode the images of all styles.
+
+    Args:
+        config: The configuration with the styles.
+        known: Styles that were checked before; unchanged ones are skipped.
+
+    Raises:
+        ConfigError: at least one image can't be used; the message lists all of them.
+    """
+    problems = [
+        f"styles.{name}: {problem}"
+        for name, style in config.styles.items()
+        if known is None or known.get(name) != style
+        for problem in check_style(style, max_pixels=config.intake.max_pixels)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns

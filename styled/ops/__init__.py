@@ -1,1 +1,1 @@
-"""What can be seen of the daemon from outside: logs and the lock that names its owner."""
+"""Operations: logs, metrics, systemd, heartbeats, disk space, the instance lock, and checks."""

@@ -1,4 +1,4 @@
-"""What in a machine may hinder a folder watcher: limits, room, permissions, network drives."""
+"""Checks of the machine for `styled doctor`: permissions, mounts, disk space, inotify limits."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from typing import Literal
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import readable
 from styled.mounts import Mounts, mount_of
-from styled.ops.words import size, some
+from styled.ops.humanize import size, some
 
-SCARCE_BYTES, LITTLE_BYTES = 100e6, 2e9
-"""Room on a disk: with less than the first nothing goes on, with the second not for long."""
+FAIL_BELOW_BYTES, WARN_BELOW_BYTES = 100e6, 2e9
+"""Free disk space below which a check fails, and below which it warns."""
 
-SCARCE_SHARE = 0.02
-"""Of the files that a disk may hold, so many should still be free."""
+MIN_FREE_INODES = 0.02
+"""A check warns if less than this share of a disk's inodes is free."""
 
-MOST_FOLDERS, MOST_NAMED = 5000, 5
-"""How many folders are looked at, and how many of those that are wrong are named."""
+MAX_FOLDERS, MAX_NAMED = 5000, 5
+"""Maximum number of folders that are checked, and of wrong ones that are named."""
 
 INOTIFY = Path("/proc/sys/fs/inotify")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Raises:
-        ValueError: there is something to mend, and nothing is said of how.
+        ValueError: the level is not `ok` and there are no remedies.
 
     Attributes:
-        level: `ok`, `warn` where it will hinder some day, `fail` where it hinders now.
-        about: In a word or two.
-        words: What was found, in a sentence.
+        level: `ok`, `warn` for a future problem, `fail` for a current one.
+        about: The subject, in one or two words.
+        words: The result, in one sentence.
         remedies: What to do about it.
-        exit_code: Of `styled doctor`, where this is what fails first.
+        exit_code: The exit code of `styled doctor` if this is the first failure.
     """
 
     level: Literal["ok", "warn", "fail"]
@@ -56,9 +56,9 @@ class Finding:
             raise ValueError(f"no remedy is given for {self.about}: {self.words}")
 
 
-def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
+def check_permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
     """Check that `user` may write to each folder, or make it where it is missing."""
-    name = _name(user)
+    name = _user_name(user)
     if os.geteuid() not in (0, user):
         yield Finding(
             "warn", "permissions", f"only root or {name} can tell whether {name} may write",
@@ -67,20 +67,20 @@ def permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:
         return
     try:
         with _as_user(user):
-            wrong = list(_wrong(folders, name))  # all of it, before being oneself again
+            wrong = list(_folder_problems(folders, name))  # a list: all checks run as `user`
     except PermissionError as error:
         wrong = [
             Finding(
                 "warn",
                 "permissions",
-                f"nobody can tell whether {name} may write: {error}",
+                f"it can't be checked whether {name} may write: {error}",
                 (f"ask as that user: sudo -u {name} styled doctor",),
             )
         ]
     yield from wrong or [Finding("ok", "permissions", f"{name} may write to all folders")]
 
 
-def _wrong(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
+def _folder_problems(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
     for folder_name, folder in folders.items():
         existing = next(f for f in (folder, *folder.parents) if os.path.lexists(f))
         may_read = os.access(existing, os.R_OK | os.X_OK, effective_ids=True)
@@ -103,18 +103,18 @@ def _wrong(folders: Mapping[str, Path], name: str) -> Iterator[Finding]:
                 ("move it away, or name another folder in the configuration",),
             )  # fmt: skip
         elif existing == folder and folder_name != "state":
-            yield from _wrong_below(folder_name, folder, name)
+            yield from _subfolder_problems(folder_name, folder, name)
 
 
-def _wrong_below(folder_name: str, top: Path, name: str) -> Iterator[Finding]:
-    """Check the folders below one of styled's: the first few that are wrong are named."""
+def _subfolder_problems(folder_name: str, top: Path, name: str) -> Iterator[Finding]:
+    """Check the sub-folders of a folder; the first `MAX_NAMED` wrong ones are named."""
     wrong = []
-    for folder, folders, _ in islice(os.walk(top), MOST_FOLDERS):
+    for folder, folders, _ in islice(os.walk(top), MAX_FOLDERS):
         for path in (os.path.join(folder, one) for one in folders):
             may_change = os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
-            if not may_change or (folder_name == "inbox" and _keeps_others_out(path)):
+            if not may_change or (folder_name == "inbox" and _is_sticky_for_others(path)):
                 wrong.append(path)
-    for path in wrong[:MOST_NAMED]:
+    for path in wrong[:MAX_NAMED]:
         what = (
             "its photos can't be read or can't leave"
             if folder_name == "inbox"
@@ -125,34 +125,34 @@ def _wrong_below(folder_name: str, top: Path, name: str) -> Iterator[Finding]:
             (f"give it to {name}: chown {name} {readable(path)}",
              "or, if it is sticky, chmod -t it"),
         )  # fmt: skip
-    if len(wrong) > MOST_NAMED:
+    if len(wrong) > MAX_NAMED:
         yield Finding(
-            "warn", folder_name, f"so it is with {some(len(wrong) - MOST_NAMED, 'more folder')}",
+            "warn", folder_name, f"the same for {some(len(wrong) - MAX_NAMED, 'more folder')}",
             (f"give all of it to {name}: chown -R {name} {top}",),
         )  # fmt: skip
 
 
-def _keeps_others_out(folder: str) -> bool:
-    """Tell whether only the owners of files may take them out of a folder, and we own it not."""
-    found = os.stat(folder)
-    return bool(found.st_mode & stat.S_ISVTX) and found.st_uid != os.geteuid() != 0
+def _is_sticky_for_others(folder: str) -> bool:
+    """Return whether a folder is sticky and of another user: only owners may then remove files."""
+    info = os.stat(folder)
+    return bool(info.st_mode & stat.S_ISVTX) and info.st_uid != os.geteuid() != 0
 
 
 @contextmanager
 def _as_user(user: int) -> Iterator[None]:
-    """Ask as another user whether something is allowed; only root can."""
+    """Run as another user while the context lasts; only root can."""
     if user == os.geteuid():
         yield
         return
     groups, group = os.getgroups(), os.getegid()
     try:
         entry = pwd.getpwuid(user)
-        theirs, their_groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
-    except KeyError:  # its account is gone, or was never made, as in a container
-        theirs, their_groups = user, []
+        user_group, user_groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError:  # it has no account, as in a container
+        user_group, user_groups = user, []
     try:
-        os.setgroups(their_groups)
-        os.setegid(theirs)
+        os.setgroups(user_groups)
+        os.setegid(user_group)
         os.seteuid(user)
         yield
     finally:
@@ -162,60 +162,60 @@ def _as_user(user: int) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _name(user: int) -> str:
+def _user_name(user: int) -> str:
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return str(user)
 
 
-def mounted(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
-    """Check that each folder is on the disk that it was on before."""
-    mounts = Mounts(state / "mounts.json", lambda record, data: None)
-    are_right = True
+def check_mounts(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
+    """Check that each folder is on the same disk as before, and whether the inbox is remote."""
+    mounts = Mounts(state / "mounts.json", read_only=True)
+    all_mounted = True
     for name, folder in folders.items():
         try:
             mounts.require_mounted(folder)
         except NotMounted as error:
-            are_right = False
+            all_mounted = False
             yield Finding("fail", name, error.message, error.remedies, exit_code=75)
         except ResourceUnavailable as error:
-            are_right = False
+            all_mounted = False
             yield Finding("warn", name, error.message, error.remedies)
     inbox = mount_of(folders["inbox"])
     if inbox is not None and inbox.is_remote:
         yield Finding(
-            "warn", "inbox", f"it is on a network drive ({inbox.kind}), which does not tell of new "
-            "files: it is looked at every second",
+            "warn", "inbox", f"it is on a network drive ({inbox.kind}), which sends no events for "
+            "new files: it is polled every second",
             ("to accept that: intake.mode: polling",),
         )  # fmt: skip
-    if are_right:
+    if all_mounted:
         yield Finding("ok", "disks", "all are mounted that were mounted before")
 
 
-def writers(inbox: Path, user: int, process: int | None) -> Iterator[Finding]:
-    """Check that the kernel tells the daemon whether a file in the inbox is open for writing.
+def check_open_files(inbox: Path, user: int, process: int | None) -> Iterator[Finding]:
+    """Check that the daemon can detect whether a file in the inbox is open for writing.
 
     Args:
-        inbox: Where files arrive.
-        user: Whom the daemon runs as.
-        process: Its number, None where it is not running.
+        inbox: The inbox.
+        user: The user id that the daemon runs as.
+        process: Its process id, None if it is not running.
     """
     mount = mount_of(inbox)
     if mount is None or mount.is_remote:
         yield Finding(
-            "warn", "uploads", "nobody can tell whether a file on a network drive is still open "
-            "for writing: unfinished ones are known by their content alone",
+            "warn", "uploads", "it can't be detected whether a file on a network drive is still "
+            "open for writing: unfinished files are detected by their content only",
             ("have uploads come under a temporary name (photo.jpg.part), and be renamed at the end",
              "or raise intake.settle_seconds above the longest pause of an upload"),
         )  # fmt: skip
         return
     owners = _owners_in(inbox) - {user}
     if owners and user != 0 and not _has_cap_lease(process):
-        names = ", ".join(sorted(map(_name, owners)))
+        names = ", ".join(sorted(map(_user_name, owners)))
         yield Finding(
-            "warn", "uploads", f"whether files of {names} are still open for writing can't be told "
-            f"by {_name(user)}: unfinished ones are known by their content alone",
+            "warn", "uploads", f"{_user_name(user)} can't detect whether files of {names} are "
+            "still open for writing: unfinished files are detected by their content only",
             ("give the daemon the capability CAP_LEASE, as the service has it "
              "(AmbientCapabilities=CAP_LEASE)",),
         )  # fmt: skip
@@ -224,7 +224,7 @@ def writers(inbox: Path, user: int, process: int | None) -> Iterator[Finding]:
 
 
 def _owners_in(inbox: Path) -> set[int]:
-    """Return whose folders and files lie in the inbox; of many files, the first ones count."""
+    """Return the user ids of folders and files in the inbox; of many, only the first are read."""
     owners: set[int] = set()
     for folder, _, names in islice(os.walk(inbox), 100):
         for name in (".", *names[:100]):
@@ -234,7 +234,7 @@ def _owners_in(inbox: Path) -> set[int]:
 
 
 def _has_cap_lease(process: int | None) -> bool:
-    """Tell whether a running daemon has the capability, as far as the system tells."""
+    """Return whether a running daemon has CAP_LEASE; False if that can't be read."""
     if process is None:
         return False
     with suppress(OSError, ValueError):
@@ -247,56 +247,56 @@ def _has_cap_lease(process: int | None) -> bool:
 _CAP_LEASE = 28  # linux/capability.h
 
 
-def room(folders: Mapping[str, Path]) -> Iterator[Finding]:
-    """Check how much room there is, on each disk once."""
+def check_disk_space(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    """Check the free space and inodes of each disk once."""
     seen: dict[int, list[str]] = {}
     for name, folder in folders.items():
-        with suppress(OSError):  # it is missing, or hidden, which others say
+        with suppress(OSError):  # it is missing or can't be read, which other checks report
             seen.setdefault(os.stat(folder).st_dev, []).append(name)
     for names in seen.values():
         folder = folders[names[0]]
         free, about = shutil.disk_usage(folder).free, ", ".join(names)
-        files = os.statvfs(folder)
-        words, files_left = f"{size(free)} free", some(files.f_favail, "file")
-        if free < LITTLE_BYTES:
+        inodes = os.statvfs(folder)
+        text, files_left = f"{size(free)} free", some(inodes.f_favail, "file")
+        if free < WARN_BELOW_BYTES:
             yield Finding(
-                "fail" if free < SCARCE_BYTES else "warn", about, words,
+                "fail" if free < FAIL_BELOW_BYTES else "warn", about, text,
                 ("free some space: originals in the archive are the first to think of",),
             )  # fmt: skip
-        elif files.f_favail < SCARCE_SHARE * files.f_files:
+        elif inodes.f_favail < MIN_FREE_INODES * inodes.f_files:
             yield Finding(
-                "warn" if files.f_favail else "fail", about,
-                f"{words}, but room for {files_left} only",
+                "warn" if inodes.f_favail else "fail", about,
+                f"{text}, but room for {files_left} only",
                 ("delete small files, or use another file system",),
             )  # fmt: skip
         else:
-            yield Finding("ok", about, words)
+            yield Finding("ok", about, text)
 
 
-def watches(inbox: Path, limits: Path = INOTIFY) -> Iterator[Finding]:
-    """Check that the kernel will watch as many folders as there are in the inbox."""
+def check_inotify(inbox: Path, limits: Path = INOTIFY) -> Iterator[Finding]:
+    """Check that the inotify limits suffice for all folders of the inbox."""
     try:
-        most = int((limits / "max_user_watches").read_text())
-        instances = int((limits / "max_user_instances").read_text())
+        max_watches = int((limits / "max_user_watches").read_text())
+        max_instances = int((limits / "max_user_instances").read_text())
     except (OSError, ValueError):
         yield Finding(
-            "warn", "inotify", "its limits can't be read; where it does not work, the inbox is "
-            "looked at every second",
+            "warn", "inotify", "its limits can't be read; if it does not work, the inbox is "
+            "polled every second",
             ("to accept that: intake.mode: polling; the limits are those of /proc/sys/fs/inotify",),
         )  # fmt: skip
         return
     folders = sum(1 for _ in os.walk(inbox))
-    words = f"{some(folders, 'folder')} to watch, of at most {most:,} for each user"
-    if folders > most / 2:
+    text = f"{some(folders, 'folder')} to watch, of at most {max_watches:,} for each user"
+    if folders > max_watches / 2:
         yield Finding(
-            "fail" if folders > most else "warn", "inotify", words,
+            "fail" if folders > max_watches else "warn", "inotify", text,
             (f"raise it: sysctl fs.inotify.max_user_watches={max(4 * folders, 524288)}, and in "
              "/etc/sysctl.d to keep it", "or set intake.mode: polling"),
         )  # fmt: skip
-    elif instances < 16:
+    elif max_instances < 16:
         yield Finding(
-            "warn", "inotify", f"only {instances} programs of a user may watch folders",
+            "warn", "inotify", f"only {max_instances} programs of a user may watch folders",
             ("raise it: sysctl fs.inotify.max_user_instances=128",),
         )  # fmt: skip
     else:
-        yield Finding("ok", "inotify", words)
+        yield Finding("ok", "inotify", text)

@@ -1,4 +1,4 @@
-"""One instance for each state folder: a lock that dies with its process."""
+"""Ensures one daemon for each state folder, by a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ import time
 from pathlib import Path
 
 from styled.errors import InUse, ResourceUnavailable
-from styled.ownership import give_to_owner_of
+from styled.ownership import chown_to_owner_of
 
 LOCK_ATTEMPTS = 5
 LOCK_RETRY_SECONDS = 0.02
 
 
 class InstanceLock:
-    """An advisory lock on a file that names its owner.
+    """An advisory lock (flock) on a file that holds its owner's process id.
 
-    The kernel releases it when the process ends, however it ends, so that a crash leaves
-    nothing behind that would have to be cleaned up.
+    The kernel releases it when the process ends for any reason, so a crash leaves no stale lock.
     """
 
     def __init__(self, path: Path) -> None:
-        """Lock the file at `path` once acquired."""
+        """Use the file at `path`; it is locked by `acquire`."""
         self._path = path
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            InUse: another process has it.
+            InUse: another process holds it.
             ResourceUnavailable: the file can't be made.
         """
         try:
@@ -49,22 +48,22 @@ class InstanceLock:
                 f"another styled (process {owner}) already works on {self._path.parent}",
                 "stop that one first, or give this one a configuration with other folders",
             ) from error
-        give_to_owner_of(self._path.parent, descriptor)
+        chown_to_owner_of(self._path.parent, descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock; does nothing if it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def owner(self) -> int | None:
-        """Return the process that holds the lock now, None if nobody does.
+        """Return the id of the process that holds the lock now, None if it is free.
 
         Raises:
-            ResourceUnavailable: nobody can tell, for instance because of a permission.
+            ResourceUnavailable: the file can't be read, for instance because of a permission.
         """
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -72,7 +71,7 @@ class InstanceLock:
             return None
         except OSError as error:
             raise ResourceUnavailable(
-                f"nobody can tell whether styled is running: {self._path} can't be read: "
+                f"it is unknown whether styled is running: {self._path} can't be read: "
                 f"{error.strerror}",
                 "ask as the user that styled runs as (sudo -u styled ...), or as root",
             ) from error
@@ -89,7 +88,7 @@ class InstanceLock:
 def _lock_exclusively(descriptor: int) -> None:
     """Lock an open file, or raise the OSError of the last of a few attempts.
 
-    Whoever asks for the owner at this very moment holds a shared lock, for microseconds.
+    It is retried because `owner()` of another process holds a shared lock for microseconds.
     """
     for attempt in range(LOCK_ATTEMPTS):
         try:

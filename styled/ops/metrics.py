@@ -1,6 +1,6 @@
-"""Metrics in Prometheus's form: as a file for node_exporter, and over HTTP when asked.
+"""Prometheus metrics: as a file for node_exporter, and over HTTP if configured.
 
-Names and units follow Prometheus's conventions: base units, `_total` for what only grows.
+Names and units follow Prometheus's conventions: base units, `_total` for counters.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from styled.errors import JournalDamaged, ResourceUnavailable
-from styled.ops.lines import printable
+from styled.ops.humanize import printable
 
 LOOPBACK = "127.0.0.1"
-"""Metrics are for this machine: whoever wants them elsewhere has a proxy that asks who is there."""
+"""Metrics are served to this machine only. For others, put an authenticating proxy in front."""
 
 # Painting takes from seconds, on a GPU, to hours, at print size on a CPU.
 _PHASE_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 4 * 3600, 24 * 3600)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How things stand at one moment.
+class MetricsSnapshot:
+    """The state of the daemon at one moment.
 
     Attributes:
-        jobs: Style -> state -> how many are still to be done.
-        oldest_submitted_at: Unix time; None where nothing is to be done.
-        last_success_at: Unix time of the last job that was done.
+        jobs: Style -> state -> number of unfinished jobs.
+        oldest_submitted_at: Unix time of the oldest unfinished job; None without one.
+        last_success_at: Unix time at which the last job succeeded.
         paused: Whether the queue waits for a disk, a folder or a permission.
-        degraded: What the service does without, in words.
-        silent: The parts that have got stuck.
-        steps_per_second: Of the jobs that are painted, by engine.
-        engines: Whether each engine is there.
-        free_bytes: Folder's name in the configuration -> what is free on its disk.
+        degraded: Messages of the service's current degradations.
+        stalled: Parts of the daemon that make no progress.
+        steps_per_second: Engine -> speed of the job that it paints.
+        engines: Engine -> whether it is available.
+        free_bytes: Folder's name in the configuration -> free bytes on its disk.
     """
 
     jobs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -57,39 +57,39 @@ class Standing:
     last_success_at: float | None = None
     paused: bool = False
     degraded: Sequence[str] = ()
-    silent: Sequence[str] = ()
+    stalled: Sequence[str] = ()
     steps_per_second: Mapping[str, float] = field(default_factory=dict)
     engines: Mapping[str, bool] = field(default_factory=dict)
     free_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Metrics:
-    """All that is measured, in a registry of its own.
+    """All metrics of a daemon, in a registry of its own.
 
     Attributes:
-        events: How often something was counted or noted.
+        events: Number of updates so far, snapshot excluded; a change means that there is news.
     """
 
     def __init__(
         self,
-        standing: Callable[[], Standing],
+        snapshot: Callable[[], MetricsSnapshot],
         styles: Iterable[str],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Measure; `standing` is asked whenever somebody looks, from any thread.
+        """Create all metrics.
 
         Args:
-            standing: May raise ResourceUnavailable or JournalDamaged: then what it would say
-                is left out.
-            styles: Those that are configured: their queues are shown when empty too.
+            snapshot: Called at each collection, from any thread. If it raises
+                ResourceUnavailable or JournalDamaged, the gauges made from it are omitted.
+            styles: The configured styles: their queues are shown even if they are empty.
             now: Unix time.
         """
-        # They double the number of lines, and nobody plots them.
+        # `_created` series double the number of lines and are of no use.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
         self._server: tuple[WSGIServer, Thread] | None = None
         self.events = 0
         registry = self._registry = CollectorRegistry(auto_describe=True)
-        registry.register(_StandingCollector(standing, tuple(styles), now))
+        registry.register(_SnapshotCollector(snapshot, tuple(styles), now))
         ProcessCollector(namespace="styled", registry=registry)
         self._info = Gauge(
             "styled_info", "What is running: always 1.", ["version", "device", "weights"],
@@ -99,11 +99,11 @@ class Metrics:
             "styled_ready_timestamp_seconds", "When the daemon became ready.", registry=registry
         )
         self._finished = Counter(
-            "styled_jobs_finished_total", "Jobs that have ended, by how and why.",
+            "styled_jobs_finished_total", "Jobs that have ended, by outcome and kind of failure.",
             ["outcome", "failure"], registry=registry,
         )  # fmt: skip
         self._failed_attempts = Counter(
-            "styled_attempts_failed_total", "Attempts that failed and will be made again.",
+            "styled_attempts_failed_total", "Attempts that failed and will be retried.",
             ["failure"], registry=registry,
         )  # fmt: skip
         self._phases = Histogram(
@@ -114,18 +114,19 @@ class Metrics:
             "styled_steps_total", "Optimisation steps of painted jobs.", registry=registry
         )
         self._degraded = Counter(
-            "styled_jobs_degraded_total", "Results that are less than what was asked for.",
+            "styled_jobs_degraded_total", "Results that are degraded.",
             registry=registry,
         )  # fmt: skip
         self._peak = Gauge(
-            "styled_job_peak_memory_bytes", "Most memory that the last painted job has used.",
+            "styled_job_peak_memory_bytes", "Peak memory of the last painted job.",
             registry=registry,
         )  # fmt: skip
         for outcome, failure in (("done", ""), ("rejected", "input"), ("rejected", "engine")):
-            self._finished.labels(outcome, failure)  # so that the first one is an increase
+            # Start at 0: Prometheus sees no increase in a series that first appears with 1.
+            self._finished.labels(outcome, failure)
 
     def note_ready(self, version: str, device: str, weights: str, now: float) -> None:
-        """Note what is running from now on."""
+        """Record what is running since `now` (Unix time)."""
         self._info.labels(version, device, printable(weights)).set(1)
         self._started.set(now)
         self.events += 1
@@ -140,7 +141,16 @@ class Metrics:
         *,
         degraded: bool,
     ) -> None:
-        """Count a job that has ended; the latter four are those of a painted one."""
+        """Count a job that has ended.
+
+        Args:
+            outcome: For instance `done` or `rejected`.
+            failure: The kind of failure, None without one.
+            seconds: Phase -> its duration; empty if the job was not painted.
+            steps: Optimisation steps; 0 if it was not painted.
+            peak_memory_bytes: 0 if it was not painted.
+            degraded: Whether the result is degraded.
+        """
         self._finished.labels(outcome, failure or "").inc()
         for phase, spent in seconds.items():
             self._phases.labels(phase).observe(spent)
@@ -152,16 +162,16 @@ class Metrics:
         self.events += 1
 
     def count_failed_attempt(self, failure: str) -> None:
-        """Count an attempt that will be made again."""
+        """Count a failed attempt of a job that will be retried."""
         self._failed_attempts.labels(failure).inc()
         self.events += 1
 
     def text(self) -> bytes:
-        """Return all of it as Prometheus reads it."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def serve(self, port: int) -> None:
-        """Serve it on the loopback interface until `close`.
+        """Serve the metrics over HTTP on the loopback interface until `close`.
 
         Raises:
             ResourceUnavailable: the port is taken, or may not be used.
@@ -185,80 +195,83 @@ class Metrics:
             thread.join()
 
 
-class _StandingCollector(Collector):
-    """Asks how things stand whenever somebody looks."""
+class _SnapshotCollector(Collector):
+    """Takes a snapshot at each collection and yields it as gauges."""
 
     def __init__(
-        self, standing: Callable[[], Standing], styles: Sequence[str], now: Callable[[], float]
+        self,
+        snapshot: Callable[[], MetricsSnapshot],
+        styles: Sequence[str],
+        now: Callable[[], float],
     ) -> None:
-        self._standing = standing
+        self._metrics_snapshot = snapshot
         self._styles = styles
         self._now = now
 
     def describe(self) -> Iterable[Metric]:
-        return []  # else it would be asked before there is anything to say
+        return []  # otherwise `collect` is called at registration, before there is a snapshot
 
     def collect(self) -> Iterable[Metric]:
         with suppress(ResourceUnavailable, JournalDamaged):
-            yield from self._of(self._standing())
+            yield from self._families(self._metrics_snapshot())
 
-    def _of(self, standing: Standing) -> Iterable[Metric]:
+    def _families(self, snapshot: MetricsSnapshot) -> Iterable[Metric]:
         queue = GaugeMetricFamily(
-            "styled_queue_jobs", "Jobs that are still to be done.", labels=["style", "state"]
+            "styled_queue_jobs", "Jobs that are queued or running.", labels=["style", "state"]
         )
-        for style in dict.fromkeys((*self._styles, *standing.jobs)):
+        for style in dict.fromkeys((*self._styles, *snapshot.jobs)):
             for state in ("queued", "running"):
-                queue.add_metric([style, state], standing.jobs.get(style, {}).get(state, 0))
+                queue.add_metric([style, state], snapshot.jobs.get(style, {}).get(state, 0))
         yield queue
-        now, oldest = self._now(), standing.oldest_submitted_at
+        now, oldest = self._now(), snapshot.oldest_submitted_at
         yield _gauge(
             "styled_queue_oldest_age_seconds",
-            "How long the oldest of these has been waiting; 0 where there is none.",
+            "Age of the oldest job that is queued or running; 0 without one.",
             0.0 if oldest is None else max(0.0, now - oldest),
         )
-        yield _gauge("styled_alive_timestamp_seconds", "When these figures were taken.", now)
-        if standing.last_success_at is not None:
+        yield _gauge("styled_alive_timestamp_seconds", "When these metrics were collected.", now)
+        if snapshot.last_success_at is not None:
             yield _gauge(
                 "styled_last_success_timestamp_seconds",
                 "When the last picture was finished.",
-                standing.last_success_at,
+                snapshot.last_success_at,
             )
         yield _gauge(
             "styled_queue_paused",
             "1 while the queue waits for a disk, a folder or a permission.",
-            standing.paused,
+            snapshot.paused,
         )
         speed = GaugeMetricFamily(
             "styled_steps_per_second",
             "Speed of each job that is painted, at its current scale.",
             labels=["engine"],
         )
-        for engine, steps_per_second in standing.steps_per_second.items():
+        for engine, steps_per_second in snapshot.steps_per_second.items():
             speed.add_metric([engine], steps_per_second)
         yield speed
         up = GaugeMetricFamily(
-            "styled_engine_up", "1 for each engine that is there, 0 for one that is gone.",
+            "styled_engine_up", "1 for each engine that is available, else 0.",
             labels=["engine"],
         )  # fmt: skip
-        for engine, is_up in standing.engines.items():
+        for engine, is_up in snapshot.engines.items():
             up.add_metric([engine], is_up)
         yield up
         degraded = GaugeMetricFamily(
-            "styled_degraded", "1 for each thing that the service does without.", labels=["reason"]
+            "styled_degraded", "1 for each current degradation of the service.", labels=["reason"]
         )
-        for reason in dict.fromkeys(standing.degraded):
+        for reason in dict.fromkeys(snapshot.degraded):
             degraded.add_metric([printable(reason)], 1)
         yield degraded
-        stuck = GaugeMetricFamily(
-            "styled_stuck", "1 for each part that gives no sign of life.", labels=["part"]
+        stalled = GaugeMetricFamily(
+            "styled_stalled", "1 for each part that makes no progress.", labels=["part"]
         )
-        for part in standing.silent:
-            stuck.add_metric([part], 1)
-        yield stuck
+        for part in snapshot.stalled:
+            stalled.add_metric([part], 1)
+        yield stalled
         free = GaugeMetricFamily(
-            "styled_disk_free_bytes", "Room on the disk of each folder.", labels=["folder"]
+            "styled_disk_free_bytes", "Free space on the disk of each folder.", labels=["folder"]
         )
-        for folder, bytes_ in standing.free_bytes.items():
+        for folder, bytes_ in snapshot.free_bytes.items():
             free.add_metric([folder], bytes_)
         yield free
 

@@ -1,4 +1,4 @@
-"""The file that node_exporter reads: written when there is news, and seldom otherwise."""
+"""The metrics file for node_exporter: written on changes, and rarely otherwise."""
 
 from __future__ import annotations
 
@@ -6,44 +6,40 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from styled.atomic import atomic_write
+
 LONGEST_SECONDS = 600.0
-"""How old the file gets at most. The example alert StyledDown goes by it."""
+"""Maximum age of the file. The example alert StyledDown depends on it."""
 
 
 class MetricsFile:
-    """Writes metrics to a file when what matters has changed, and every `LONGEST_SECONDS`.
+    """Writes metrics to a file when relevant values have changed, and every `LONGEST_SECONDS`.
 
-    A disk that is written to every minute never rests, and a memory card wears out.
+    Writing every minute would keep a disk from spinning down and wear out a memory card.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        write: Callable[[Path, bytes], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Write to `path` by `write`, which replaces the whole file; measure by `clock`."""
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Write to `path`; measure time by `clock`."""
         self._path = path
-        self._write = write
         self._clock = clock
         self._written_at: float | None = None
         self._written: object = None
 
-    def update(self, what_matters: object, text: Callable[[], bytes]) -> bool:
-        """Write the file if there is a reason; return whether there was one.
+    def is_due(self, relevant: object) -> bool:
+        """Tell whether the file is too old, or was written with other relevant values.
 
         Args:
-            what_matters: Compared with that of the last time. Whatever changes by itself, such
-                as the time, should not be part of it.
-            text: Returns the whole content; called only where it is to be written.
+            relevant: What to compare. It should not contain values that change all the time,
+                such as clocks.
+        """
+        is_old = self._written_at is None or self._clock() - self._written_at >= LONGEST_SECONDS
+        return is_old or relevant != self._written
+
+    def write(self, relevant: object, text: bytes) -> None:
+        """Replace the file by `text`, whose relevant values are `relevant`.
 
         Raises:
-            whatever `write` and `text` raise; the next call tries again.
+            ResourceUnavailable: it can't be written; it remains due.
         """
-        now = self._clock()
-        is_fresh = self._written_at is not None and now - self._written_at < LONGEST_SECONDS
-        if is_fresh and what_matters == self._written:
-            return False
-        self._write(self._path, text())
-        self._written_at, self._written = now, what_matters
-        return True
+        atomic_write(self._path, text)
+        self._written_at, self._written = self._clock(), relevant

@@ -1,29 +1,37 @@
-"""Files to tensors and back: what stands between a photographer's disk and the engine.
+"""Conversion between image files and tensors.
 
-`read_bytes` and `decode` turn a file into a `Photo`: upright, RGB, 8 bit, sRGB. Its
-`tensor` is what the engine paints on (1x3xHxW float32, sRGB in [0,1]); `encode` turns the
-engine's result into the bytes of a file.
+`read_bytes` and `decode_photo` turn a file into a `Photo`: upright, RGB, 8 bit, sRGB. Its
+`tensor` is the engine's input (1x3xHxW float32, sRGB in [0, 1]). `export_image` turns the
+engine's result into the bytes of a file with the photo's properties; `encode_image` does so
+for a tensor that belongs to no photo.
 """
 
-from styled.photos.finishing import Finish, Finished, encode, finish, in_gray, output_format
-from styled.photos.opening import read_bytes
+from styled.photos.decode import DEFAULT_MAX_PIXELS, MIN_EDGE_PX, decode_photo
+from styled.photos.encode import require_encodable
+from styled.photos.export import (
+    ExportedImage,
+    ExportOptions,
+    encode_image,
+    export_image,
+    output_format,
+    to_grayscale,
+)
+from styled.photos.files import read_bytes
 from styled.photos.photo import Photo
-from styled.photos.reading import DEFAULT_MAX_PIXELS, MIN_EDGE_PX, decode
-from styled.photos.saving import require_room
 from styled.photos.shortage import memory_shortage_at
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "MIN_EDGE_PX",
-    "Finish",
-    "Finished",
+    "ExportOptions",
+    "ExportedImage",
     "Photo",
-    "decode",
-    "encode",
-    "finish",
-    "in_gray",
+    "decode_photo",
+    "encode_image",
+    "export_image",
     "memory_shortage_at",
     "output_format",
     "read_bytes",
-    "require_room",
+    "require_encodable",
+    "to_grayscale",
 ]

@@ -1,4 +1,4 @@
-"""HEIC, the photos of telephones: read and written by pillow-heif where that is installed."""
+"""HEIC, the photo format of phones: read and written by pillow-heif, if that is installed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from io import BytesIO
 from PIL import ImageFile
 
 from styled.errors import ConfigError, InputRejected
-from styled.photos.picture import Picture
+from styled.photos.output_image import OutputImage
 
 try:
     import pillow_heif
     from pillow_heif.as_plugin import HeifImageFile
 except ImportError:
-    pillow_heif = None  # type: ignore[assignment]  # which is asked for below
+    pillow_heif = None  # type: ignore[assignment]  # checked below
 
-_ABSENT = "the package pillow-heif is not installed"
+_NOT_INSTALLED = "the package pillow-heif is not installed"
 
 
 def open_heic(file: BytesIO) -> ImageFile.ImageFile:
@@ -26,15 +26,15 @@ def open_heic(file: BytesIO) -> ImageFile.ImageFile:
     """
     if pillow_heif is None:
         raise InputRejected(
-            f"HEIC pictures can't be read here: {_ABSENT}",
+            f"HEIC pictures can't be read here: {_NOT_INSTALLED}",
             "pip install 'styled[heif]', restart styled, and drop the photo once more.",
             "Or save the photo as a JPEG.",
         )
-    image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]  # it has no types
+    image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]  # untyped package
     return image
 
 
-def save_heic(picture: Picture, quality: int) -> bytes:
+def save_heic(picture: OutputImage, quality: int) -> bytes:
     """Return the bytes of a HEIC file.
 
     Raises:
@@ -42,13 +42,13 @@ def save_heic(picture: Picture, quality: int) -> bytes:
     """
     if pillow_heif is None:
         raise ConfigError(
-            f"HEIC pictures can't be written here: {_ABSENT}", "pip install 'styled[heif]'"
+            f"HEIC pictures can't be written here: {_NOT_INSTALLED}", "pip install 'styled[heif]'"
         )
     file = BytesIO()
     heif = pillow_heif.from_pillow(picture.image())
-    described = {key: value for key, value in picture.described().items() if key != "dpi"}
-    icc = described.pop("icc_profile", None)
+    options = {key: value for key, value in picture.save_options().items() if key != "dpi"}
+    icc = options.pop("icc_profile", None)
     if icc is not None:
         heif[0].info["icc_profile"] = icc
-    heif.save(file, quality=quality, chroma=444, **described)
+    heif.save(file, quality=quality, chroma=444, **options)
     return file.getvalue()

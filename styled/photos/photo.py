@@ -1,4 +1,4 @@
-"""A decoded picture, and the numbers that the engine gets of it."""
+"""A decoded photo, and its conversion to a tensor."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from styled.degradation import Degradation
-from styled.photos.depth import Levels
 from styled.photos.metadata import Metadata
+from styled.photos.sixteen_bit import Levels
 from styled.recipes import Resample
 
 Floats = NDArray[np.float32]
 
-_FAINT = 1 / 1024
-"""An opacity below which resampling leaves nothing of a colour, and nobody sees it."""
+_MIN_OPACITY = 1 / 1024
+"""Colours of lower opacity are replaced: they are invisible, and resampling destroys them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A decoded picture and what its file said about it.
+    """A decoded image, and the properties of its file.
 
     Attributes:
-        image: Upright, mode RGB, sRGB, 8 bit. Where `alpha` is 0 its colours mean nothing.
+        image: Upright, mode RGB, sRGB, 8 bit. Where `alpha` is 0 its colours are meaningless.
         format: jpeg, png, tiff, webp, bmp, gif, avif or heic.
-        width: Upright, in pixels.
-        height: Likewise.
-        orientation: EXIF orientation as found, 1..8.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
+        orientation: EXIF orientation of the file, 1..8.
         icc: The name of the embedded colour profile.
-        degraded: What was lost on the way.
-        alpha: How opaque each pixel is, mode L; None: all of it is.
-        deep: The same in 16 bits where the file has them: HxWx3, with alpha HxWx4.
-        is_gray: Whether the file has lightness alone.
-        profile: The embedded profile, where the colours have been converted by it.
-        metadata: What the file says about the photo besides its pixels.
+        degraded: What was lost in decoding.
+        alpha: Opacity of each pixel, mode L; None: all are opaque.
+        deep: The same image in 16 bits, if the file has them: HxWx3, with alpha HxWx4.
+        is_gray: Whether the file has grey levels only.
+        profile: The embedded profile, if the colours were converted by it.
+        metadata: EXIF, XMP, IPTC and resolution of the file.
     """
 
     image: Image.Image
@@ -55,99 +55,104 @@ class Photo:
 
     @property
     def bits(self) -> int:
-        """Of each number in the file that are made use of: 8 or 16."""
+        """Bits per channel that are used: 8 or 16."""
         return 8 if self.deep is None else 16
 
     def tensor(self, width: int, height: int, resample: Resample = "lanczos") -> torch.Tensor:
-        """Return the picture at `width` x `height` pixels: 1x3xHxW float32, sRGB in [0,1].
+        """Return the image at `width` x `height` pixels: 1x3xHxW float32, sRGB in [0, 1].
 
-        Of a picture with transparent pixels it is 1x4xHxW, the last being opacity; fully
-        transparent pixels then have the colours of what is around them.
+        If it has transparent pixels: 1x4xHxW, whose last channel is opacity. Fully transparent
+        pixels then have the colours of the pixels around them.
 
-        `bilinear` is what torchvision's Resize does to a Pillow image, to the last bit.
+        `bilinear` gives the same bits as torchvision's Resize of a Pillow image.
 
-        Raises ValueError if a side is below 1.
+        Raises:
+            ValueError: A side is below 1.
         """
         if min(width, height) < 1:
             raise ValueError(f"a tensor of {width} x {height} pixels is not possible")
         if self.deep is not None:
-            pixels = _as_tensor(_resized_finely(self.deep, (width, height), resample))
+            pixels = _to_tensor(_resize_in_float32(self.deep, (width, height), resample))
         elif self.alpha is not None:
-            # Pillow weighs colours by opacity too, but rounds, which leaves little of the faint.
+            # Pillow weights colours by opacity too, but rounds to 8 bits, which spoils colours of
+            # low opacity.
             levels = np.dstack([np.asarray(self.image), np.asarray(self.alpha)])
-            pixels = _as_tensor(_resized_finely(levels, (width, height), resample))
+            pixels = _to_tensor(_resize_in_float32(levels, (width, height), resample))
         else:
-            resized = _resized(self.image, (width, height), resample)
-            pixels = _as_tensor(np.array(resized)).to(torch.float32).div_(255)
-        return _with_colours_everywhere(pixels) if pixels.shape[1] == 4 else pixels
+            resized = _resize(self.image, (width, height), resample)
+            pixels = _to_tensor(np.array(resized)).to(torch.float32).div_(255)
+        return _fill_transparent_colors(pixels) if pixels.shape[1] == 4 else pixels
 
     def opacity(self, width: int, height: int) -> Floats | None:
-        """Return HxW in [0, 1] at `width` x `height` pixels, None if all of it is opaque."""
+        """Return opacity at `width` x `height` pixels: HxW in [0, 1]; None if all of it is 1."""
         if self.alpha is None:
             return None
         if self.deep is not None and self.deep.shape[2] == 4:
             plane = Image.fromarray(self.deep[..., 3].astype(np.float32) / 65535)
         else:
             plane = Image.fromarray(np.asarray(self.alpha, dtype=np.float32) / 255)
-        return np.asarray(_resized(plane, (width, height), "lanczos")).clip(0, 1)
+        return np.asarray(_resize(plane, (width, height), "lanczos")).clip(0, 1)
 
 
-def _as_tensor(pixels: NDArray[np.generic]) -> torch.Tensor:
+def _to_tensor(pixels: NDArray[np.generic]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
 
 
-def _resized(image: Image.Image, size: tuple[int, int], resample: Resample) -> Image.Image:
+def _resize(image: Image.Image, size: tuple[int, int], resample: Resample) -> Image.Image:
     if size == image.size:
         return image
     if resample == "bilinear":
         return image.resize(size, Image.Resampling.BILINEAR)
     if size[0] < image.width or size[1] < image.height:
-        # A gap of 3 makes box averages do the coarse part of a large reduction, which
-        # is several times faster and can't be told apart.
+        # With a gap of 3 the coarse part of a large reduction is done by box averages, which is
+        # several times faster, without a visible difference.
         return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return image.resize(size, Image.Resampling.BICUBIC)  # Lanczos would ring when enlarging
+    return image.resize(size, Image.Resampling.BICUBIC)  # Lanczos rings when enlarging
 
 
-def _resized_finely(
+def _resize_in_float32(
     levels: Levels | NDArray[np.uint8], size: tuple[int, int], resample: Resample
 ) -> Floats:
-    """Return HxWxC in [0, 1]; each channel goes through Pillow in floating point."""
-    channels, top = levels.shape[2], np.float32(np.iinfo(levels.dtype).max)
+    """Resize HxWxC levels to float32 in [0, 1], by Pillow, each channel in floating point."""
+    channels, max_level = levels.shape[2], np.float32(np.iinfo(levels.dtype).max)
     result = np.empty((size[1], size[0], channels), dtype=np.float32)
-    opacity = levels[..., 3].astype(np.float32) / top if channels == 4 else None
+    opacity = levels[..., 3].astype(np.float32) / max_level if channels == 4 else None
     if opacity is not None:
-        result[..., 3] = np.asarray(_resized(Image.fromarray(opacity), size, resample))
+        result[..., 3] = np.asarray(_resize(Image.fromarray(opacity), size, resample))
     for channel in range(3):
-        plane = levels[..., channel].astype(np.float32) / top
+        plane = levels[..., channel].astype(np.float32) / max_level
         if opacity is not None:
             plane *= opacity
-        result[..., channel] = np.asarray(_resized(Image.fromarray(plane), size, resample))
+        result[..., channel] = np.asarray(_resize(Image.fromarray(plane), size, resample))
         if opacity is not None:
             result[..., channel] /= np.maximum(result[..., 3], 1e-6)
     return result.clip(0, 1, out=result)
 
 
-def _with_colours_everywhere(pixels: torch.Tensor) -> torch.Tensor:
-    """Give the all but transparent pixels of 1x4xHxW the colours nearest to them, smoothly.
+def _fill_transparent_colors(pixels: torch.Tensor) -> torch.Tensor:
+    """Fill pixels of 1x4xHxW below `_MIN_OPACITY` smoothly with the nearest visible colours.
 
-    What lies there in a file is anybody's guess, and the network sees beyond edges. Colours
-    are averaged over squares of 2, 4, 8... pixels, weighted by opacity, until all squares
-    have some; a pixel takes those of the smallest.
+    The colours that a file has there are arbitrary, and the network's receptive fields reach
+    across the edges of opaque areas. Colours are averaged over squares of 2, 4, 8... pixels,
+    weighted by opacity, until each square has a colour; a pixel gets the colour of the smallest
+    square that has one.
     """
     opacity = pixels[:, 3:]
-    seen = torch.where(opacity > _FAINT, opacity, 0)
-    if bool((seen > 0).all()):
+    weight = torch.where(opacity > _MIN_OPACITY, opacity, 0)
+    if bool((weight > 0).all()):
         return pixels
-    ladder = [torch.cat([pixels[:, :3] * seen, seen], dim=1)]
-    while min(ladder[-1].shape[-2:]) > 1 and not bool((ladder[-1][:, 3:] > 0).all()):
-        ladder.append(F.avg_pool2d(ladder[-1], 2, ceil_mode=True, count_include_pad=False))
-    weighted = ladder[-1]
+    pyramid = [torch.cat([pixels[:, :3] * weight, weight], dim=1)]
+    while min(pyramid[-1].shape[-2:]) > 1 and not bool((pyramid[-1][:, 3:] > 0).all()):
+        pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True, count_include_pad=False))
+    weighted = pyramid[-1]
     total = weighted[:, 3:].sum().clamp(min=1e-9)
     mean = (weighted[:, :3].sum(dim=(2, 3)) / total)[..., None, None]
-    colours = mean.expand(-1, -1, *weighted.shape[-2:])
-    for weighted in reversed(ladder):
-        colours = F.interpolate(colours, weighted.shape[-2:], mode="bilinear", align_corners=False)
-        known = weighted[:, 3:]
-        colours = torch.where(known > 0, weighted[:, :3] / known.clamp(min=1e-9), colours)
-    colours = torch.where(seen > 0, pixels[:, :3], colours)
-    return torch.cat([colours, opacity], dim=1)
+    colors = mean.expand(-1, -1, *weighted.shape[-2:])
+    for weighted in reversed(pyramid):
+        colors = F.interpolate(colors, weighted.shape[-2:], mode="bilinear", align_corners=False)
+        mean_opacity = weighted[:, 3:]
+        colors = torch.where(
+            mean_opacity > 0, weighted[:, :3] / mean_opacity.clamp(min=1e-9), colors
+        )
+    colors = torch.where(weight > 0, pixels[:, :3], colors)
+    return torch.cat([colors, opacity], dim=1)

@@ -1,4 +1,4 @@
-"""PNG, in 16 bits too: Pillow writes no more than 8 of each colour."""
+"""Writes PNG, also with 16-bit colours: Pillow writes no more than 8 bits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from styled.photos.metadata import as_png_text
-from styled.photos.picture import Levels, Picture
+from styled.photos.output_image import Levels, OutputImage
 
 _BAND_BYTES = 1 << 20
 _COMPRESSION_LEVEL = 6
 
 
-def save_png(picture: Picture) -> bytes:
-    """Have Pillow write all but the pixels, and those too where they have 8 bits."""
-    options = replace(picture, xmp=b"").described()
+def save_png(picture: OutputImage) -> bytes:
+    """Return the bytes of a PNG. Pillow writes all of it but 16-bit pixels."""
+    options = replace(picture, xmp=b"").save_options()
     if picture.xmp or picture.iptc:
         texts = PngImagePlugin.PngInfo()
         if picture.xmp:
@@ -29,27 +29,27 @@ def save_png(picture: Picture) -> bytes:
             texts.add_text(*as_png_text(picture.iptc), zip=True)
         options["pnginfo"] = texts
     file = BytesIO()
-    if not picture.is_deep:
+    if not picture.is_sixteen_bit:
         picture.image().save(file, "PNG", **options)
         return file.getvalue()
     Image.new(picture.mode, (1, 1)).save(file, "PNG", **options)
-    return _with_pixels(file.getvalue(), picture.levels)
+    return _replace_pixels(file.getvalue(), picture.levels)
 
 
-_PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
+_PNG_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels
 _PNG_FILTERS = (1, 2, 4)  # Sub, Up, Paeth: PNG, third edition, section 9.2
 
 
-def _with_pixels(shell: bytes, levels: Levels) -> bytes:
-    """Return a PNG of one pixel with another size and 16-bit pixels."""
+def _replace_pixels(template: bytes, levels: Levels) -> bytes:
+    """Return the PNG `template` with its size and its pixels replaced by those of 16-bit levels."""
     height, width, channels = levels.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOR_TYPES[channels], 0, 0, 0)
     out = BytesIO()
-    out.write(shell[:8])
+    out.write(template[:8])
     position = 8
-    while position < len(shell):
-        length, kind = struct.unpack_from(">I4s", shell, position)
-        body = shell[position + 8 : position + 8 + length]
+    while position < len(template):
+        length, kind = struct.unpack_from(">I4s", template, position)
+        body = template[position + 8 : position + 8 + length]
         position += 12 + length
         if kind == b"IDAT":
             _write_pixels(out, levels)
@@ -67,30 +67,32 @@ def _write_pixels(out: BytesIO, levels: Levels) -> None:
     for top in range(0, height, rows):
         band = levels[top : top + rows].astype(">u2").view(np.uint8)
         band = band.reshape(len(band), width * pixel_bytes)
-        filtered = _filtered(band, np.concatenate([above, band[:-1]]), pixel_bytes)
+        filtered = _filter_rows(band, np.concatenate([above, band[:-1]]), pixel_bytes)
         above = band[-1:]
         if packed := compressor.compress(filtered):
             _write_chunk(out, b"IDAT", packed)
     _write_chunk(out, b"IDAT", compressor.flush())
 
 
-def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> bytes:
-    """Return each row by the filter that leaves the smallest differences, after its number."""
-    left, corner = np.zeros_like(rows), np.zeros_like(rows)
-    left[:, pixel_bytes:], corner[:, pixel_bytes:] = (
+def _filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8], pixel_bytes: int) -> bytes:
+    """Filter each row by the filter with the smallest differences; its number precedes the row."""
+    left, upper_left = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, pixel_bytes:], upper_left[:, pixel_bytes:] = (
         rows[:, :-pixel_bytes],
         above[:, :-pixel_bytes],
     )
-    a, b, c = left.astype(np.int16), above.astype(np.int16), corner.astype(np.int16)
+    a, b, c = left.astype(np.int16), above.astype(np.int16), upper_left.astype(np.int16)
     estimate = a + b - c
     to_a, to_b, to_c = np.abs(estimate - a), np.abs(estimate - b), np.abs(estimate - c)
-    nearest = np.where((to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, above, corner))
-    choices = np.stack([rows - left, rows - above, rows - nearest])
-    costs = np.abs(choices.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64)
+    nearest = np.where(
+        (to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, above, upper_left)
+    )
+    candidates = np.stack([rows - left, rows - above, rows - nearest])
+    costs = np.abs(candidates.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64)
     best = costs.argmin(axis=0)
-    chosen = choices[best, np.arange(len(rows))]
-    numbers = np.array(_PNG_FILTERS, dtype=np.uint8)[best]
-    return np.concatenate([numbers[:, None], chosen], axis=1).tobytes()
+    chosen = candidates[best, np.arange(len(rows))]
+    filter_types = np.array(_PNG_FILTERS, dtype=np.uint8)[best]
+    return np.concatenate([filter_types[:, None], chosen], axis=1).tobytes()
 
 
 def _write_chunk(out: BytesIO, kind: bytes, body: bytes) -> None:

@@ -1,9 +1,9 @@
-"""ICC profiles in more than 8 bits: what Pillow's colour management can't do.
+"""Applies ICC profiles in more than 8 bits, which Pillow's colour management can't.
 
-Nearly every profile that photographers work in (sRGB, Adobe RGB, Display P3, ProPhoto) is a
-matrix between linear light and one curve for each channel, and those of grey pictures are a
-curve alone. Such a profile is a few numbers, and is applied here in floating point. Profiles
-made of tables are left to Pillow, at 8 bits.
+Nearly every profile that photographers work in (sRGB, Adobe RGB, Display P3, ProPhoto) consists
+of one curve for each channel, to linear light, and a matrix; those of grey images are a curve
+alone. Such profiles are applied here in floating point. Profiles made of tables are left to
+Pillow, in 8 bits.
 
 Source: ICC.1:2022, sections 7 (file), 9.2 (tags), 10.6 curveType, 10.18 parametricCurveType,
 10.31 XYZType, and F.3 (the three-component matrix-based model).
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 _GRID = 16384
-"""Points of a curve between which is interpolated; most profiles give a formula or 1024 points."""
+"""Points of a curve, interpolated in between; most profiles give a formula or 1024 points."""
 
-_MOST_POINTS = 65536
-_LIKE = 0.002
+_MAX_POINTS = 65536
+_TOLERANCE = 0.002
 _LUT_TAGS = (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1")
 _IDENTITY = np.linspace(0, 1, _GRID)
 _BAND_PIXELS = 1 << 20
@@ -36,7 +36,7 @@ class Profile:
     """A colour space of one or three channels.
 
     Attributes:
-        curves: For each channel its linear light, at `_GRID` evenly spaced levels.
+        curves: For each channel, linear light at `_GRID` evenly spaced levels.
         matrix: 3x3, from linear light to XYZ under D50; None for grey, which has Y alone.
     """
 
@@ -45,7 +45,7 @@ class Profile:
 
     @classmethod
     def parse(cls, icc: bytes) -> Self | None:
-        """Return the profile in `icc`, None where it is damaged or made of tables."""
+        """Return the profile in `icc`, None if it is damaged, of tables or of another space."""
         try:
             tags = _tags(icc)
             if any(tag in tags for tag in _LUT_TAGS) or icc[20:24] != b"XYZ ":
@@ -64,34 +64,34 @@ class Profile:
 
     @property
     def is_gray(self) -> bool:
-        """Whether it is for pictures of one channel."""
+        """Whether it is for images of one channel."""
         return self.matrix is None
 
     def is_like(self, other: Profile) -> bool:
-        """Whether both are the same but for how exactly they were written down."""
+        """Return whether both are the same RGB colour space, but for rounding in their files."""
         if self.matrix is None or other.matrix is None or len(self.curves) != len(other.curves):
             return False
         mine, others = (self.matrix, *self.curves), (other.matrix, *other.curves)
-        return all(np.abs(a - b).max() < _LIKE for a, b in zip(mine, others, strict=True))
+        return all(np.abs(a - b).max() < _TOLERANCE for a, b in zip(mine, others, strict=True))
 
 
 def convert(levels: Floats, source: Profile, target: Profile) -> Floats:
-    """Bring levels in [0, 1] from one profile to another; what lies outside is cut off.
+    """Convert levels in [0, 1] from one profile to another, clamped to [0, 1].
 
-    That is the relative colorimetric intent of matrix profiles, whose black is black.
+    This is the relative colorimetric intent for matrix profiles, whose black point is 0.
 
     Args:
         levels: HxWxC for the C channels of `source`: 3, or 1 for grey.
-        source: What they are in.
-        target: What is wanted, of as many channels.
+        source: The profile of the levels.
+        target: The profile to convert to, with the same number of channels.
 
     Raises:
-        ValueError: one is for grey and the other is not.
+        ValueError: One profile is for grey and the other is not.
     """
     if source.is_gray != target.is_gray:
         raise ValueError("grey and colours can't be converted into one another")
     if source.matrix is not None and target.matrix is not None:
-        mixing = np.linalg.solve(target.matrix, source.matrix).astype(np.float32)
+        source_to_target = np.linalg.solve(target.matrix, source.matrix).astype(np.float32)
     result = np.empty_like(levels)
     rows = max(1, _BAND_PIXELS // levels.shape[1])
     for top in range(0, len(levels), rows):
@@ -101,7 +101,7 @@ def convert(levels: Floats, source: Profile, target: Profile) -> Floats:
             axis=-1,
         ).astype(np.float32)
         if not source.is_gray:
-            linear = linear @ mixing.T
+            linear = linear @ source_to_target.T
         for c, curve in enumerate(target.curves):
             result[top : top + rows, :, c] = np.interp(linear[..., c], curve, _IDENTITY)
     return result
@@ -109,11 +109,11 @@ def convert(levels: Floats, source: Profile, target: Profile) -> Floats:
 
 def _tags(icc: bytes) -> dict[bytes, bytes]:
     (count,) = struct.unpack_from(">I", icc, 128)
-    found = {}
+    tags = {}
     for index in range(min(count, 200)):
         name, offset, size = struct.unpack_from(">4sII", icc, 132 + 12 * index)
-        found[name] = icc[offset : offset + size]
-    return found
+        tags[name] = icc[offset : offset + size]
+    return tags
 
 
 def _xyz(tag: bytes) -> NDArray[np.float64]:
@@ -122,9 +122,9 @@ def _xyz(tag: bytes) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _curve(tag: bytes) -> NDArray[np.float64]:
-    """Return a curve at `_GRID` levels; it rises, so that it can be inverted.
+    """Return a curve at `_GRID` levels; it never falls, so that it can be inverted.
 
-    Most photos have one of a few profiles, and a curve takes half a millisecond.
+    Cached: most photos have one of a few profiles, and a curve takes half a millisecond.
     """
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)
@@ -135,7 +135,7 @@ def _curve(tag: bytes) -> NDArray[np.float64]:
             if gamma == 0:
                 raise ValueError("a curve that does not rise")
             return np.asarray(_IDENTITY ** (gamma / 256))
-        if count > _MOST_POINTS:
+        if count > _MAX_POINTS:
             raise ValueError("a curve of too many points")
         points = np.array(struct.unpack_from(f">{count}H", tag, 12)) / 65535
         curve = np.interp(_IDENTITY, np.linspace(0, 1, count), points)
@@ -149,7 +149,7 @@ def _curve(tag: bytes) -> NDArray[np.float64]:
 
 
 def _parametric(tag: bytes) -> NDArray[np.float64]:
-    """Return Y of X, section 10.18, table 68: a power, with a straight piece near black."""
+    """Return Y of X, section 10.18, table 68: a power law with a linear segment near black."""
     (kind,) = struct.unpack_from(">H", tag, 8)
     counts = (1, 3, 4, 5, 7)
     values = [v / 65536 for v in struct.unpack_from(f">{counts[kind]}i", tag, 12)]

@@ -1,4 +1,4 @@
-"""Lack of memory, which Pillow, its libraries, numpy and torch each tell in their own words."""
+"""Detects lack of memory, which Pillow, its libraries, numpy and torch each report differently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REMEDIES = (
     "Or save the picture smaller; `intake.max_pixels` is the most that is read at all.",
 )
 
-_SIGNS = (
+_MESSAGES = (
     "out of memory",  # Pillow's codecs, libavif, and torch on GPUs
     "not enough memory",  # torch on CPUs
     "can't allocate memory",
@@ -23,20 +23,20 @@ _SIGNS = (
     "bad_alloc",
 )
 
-# libheif names the limits that it sets for hostile files an error of memory, too.
-_OF_A_FILE = "security limit"
+# libheif also reports as a memory error that a hostile file exceeds its security limits.
+_FILE_LIMIT_MESSAGE = "security limit"
 
 
 def is_memory_shortage(error: BaseException) -> bool:
     """Return whether an error says that memory could not be allocated."""
     text = str(error).lower()
-    if _OF_A_FILE in text:
+    if _FILE_LIMIT_MESSAGE in text:
         return False
-    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS)
+    return isinstance(error, MemoryError) or any(message in text for message in _MESSAGES)
 
 
 def can_be_allocated(size: int) -> bool:
-    """Return whether so many bytes can be had at once now; none of them is touched."""
+    """Return whether `size` bytes can be allocated at once now, without touching them."""
     try:
         mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except (OSError, MemoryError):
@@ -46,12 +46,12 @@ def can_be_allocated(size: int) -> bool:
 
 @contextmanager
 def memory_shortage_at(doing: str, needed_bytes: int = 0) -> Iterator[None]:
-    """Raise a `MemoryShortage` for every error in the context that means lack of memory.
+    """Raise `MemoryShortage` for every exception in the context that means lack of memory.
 
     Args:
-        doing: What fails by it, such as "read the photo".
-        needed_bytes: What it takes. Several decoders do not say why they failed: where so much
-            memory can't be had, that was it.
+        doing: What fails, for the message, such as "read the photo".
+        needed_bytes: Memory that it takes. Several decoders do not say why they failed: if this
+            much memory can't be allocated, lack of memory is taken for the cause.
     """
     try:
         yield

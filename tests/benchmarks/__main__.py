@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: prints tables; no part of the test suite."""
+"""`python -m tests.benchmarks`: runs benchmarks and prints tables; not part of the tests."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    """Run the benchmarks that are asked for."""
+    """Run the selected benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--only", default=list(BENCHMARKS), nargs="+", choices=BENCHMARKS)
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--sizes", default=[128], nargs="+", type=int, help="long edges, in px")
     parser.add_argument("--paintings", default=[], nargs="*", type=Path, help="style images")
-    words = parser.parse_args()
-    for name in words.only:
-        BENCHMARKS[name](words.device, words.sizes, words.paintings)
+    args = parser.parse_args()
+    for name in args.only:
+        BENCHMARKS[name](args.device, args.sizes, args.paintings)
 
 
 main()

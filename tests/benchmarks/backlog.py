@@ -1,10 +1,10 @@
-"""What a hundred thousand photos that come at once ask of intake, journal and status.
+"""Time that intake, journal and status take with a backlog of 100,000 photos.
 
-The stages are the daemon's own. Baselines, on the same files and the same disk: for a look at the
-inbox, to list and stat everything and no more; for a claim, one bare durable commit, an update of
-one row under the journal's pragmas; for `styled status`, an interpreter that does nothing. A first
-look finds nothing settled, the second hands everything to the journal; the wait between them is
-not counted. A size other than the default is how many photos there are to be.
+It uses the daemon's own objects. Baselines, on the same files and the same disk: for a scan of the
+inbox, only listing all files and calling stat on them; for a claim, one bare durable commit that
+updates one row with the journal's pragmas; for `styled status`, an interpreter that does nothing.
+The first scan finds no settled file, the second submits all files to the journal; the wait between
+them is not counted. A value of `--sizes` other than the default is the number of photos.
 """
 
 from __future__ import annotations
@@ -19,33 +19,36 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median, quantiles
 
 import torch
 
-from styled.config import load_config
+from styled.app import InboxHost, build_intake, open_journal, pairing_of
+from styled.config import Config, load_config
+from styled.intake.inbox_folders import InboxFolders
 from styled.intake.intake import Intake
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
+from styled.mounts import Mounts
+from styled.ops.heartbeats import Heartbeats
 from styled.ops.logs import configure_logs
-from styled.ops.pulse import Pulse
-from styled.stages import Stages
-from tests.studio import Studio, make_studio
+from tests.daemon_harness import DaemonHarness, make_harness
 
 PHOTOS, PHOTOS_IN_A_FOLDER = 100_000, 1000
 DEFAULT_SIZES = [128]
-CLAIMS, ANSWERS = 1000, 7
+CLAIMS, REPEATS = 1000, 7
 SHARE_DONE = 0.1
-PAGES_TO_CHECKPOINT = 1000  # after so many SQLite begins its log anew
+PAGES_TO_CHECKPOINT = 1000  # after this many pages SQLite restarts its WAL
 
-LOOK_GOAL, CLAIM_GOAL, STATUS_GOAL = 10.0, 0.001, 0.3  # seconds
+SCAN_GOAL, CLAIM_GOAL, STATUS_GOAL = 10.0, 0.001, 0.3  # seconds
 
 
-def _seconds(do: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    do()
-    return time.perf_counter() - begun
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def _row(
@@ -65,7 +68,7 @@ def _walk(folder: str) -> int:
         return sum(_walk(e.path) if e.is_dir() else bool(e.stat().st_size) for e in entries)
 
 
-def _drop(inbox: Path, count: int) -> None:
+def _fill_inbox(inbox: Path, count: int) -> None:
     for number in range(count):
         folder = inbox / "swirls" / f"{number // PHOTOS_IN_A_FOLDER:03}"
         if number % PHOTOS_IN_A_FOLDER == 0:
@@ -75,7 +78,7 @@ def _drop(inbox: Path, count: int) -> None:
 
 
 def _bare_database(path: Path) -> sqlite3.Connection:
-    """Return one that has been written to for a while: a log that grows takes longer to sync."""
+    """Return a database whose WAL has reached its full size: a growing WAL syncs more slowly."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -92,20 +95,20 @@ def _bare_commit(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-def _arrive(intake: Intake, stages: Stages, settle_seconds: float, walked: float) -> None:
-    """Look until everything is in the journal, and once more."""
-    first = _seconds(intake.look)
+def _time_scans(intake: Intake, config: Config, settle_seconds: float, walk_seconds: float) -> None:
+    """Scan until everything is in the journal, and once more."""
+    first = _seconds(intake.scan_once)
     time.sleep(settle_seconds)
-    second = _seconds(intake.look)
-    _row("the first look at the inbox", [first], walked)
-    _row("the second, with all handed to the journal", [second], walked)
-    _row("from the inbox to the journal", [first + second], walked, LOOK_GOAL)
-    intake.look_at_everything_again(stages.pairing())
-    _row("a look at everything, all of it known", [_seconds(intake.look)], walked)
+    second = _seconds(intake.scan_once)
+    _row("the first scan of the inbox", [first], walk_seconds)
+    _row("the second, which submits all files", [second], walk_seconds)
+    _row("from the inbox to the journal", [first + second], walk_seconds, SCAN_GOAL)
+    intake.set_pairing(pairing_of(config))
+    _row("a scan of all files, all of them known", [_seconds(intake.scan_once)], walk_seconds)
 
 
-def _claim(journal: Journal, folder: Path) -> None:
-    """Claim and commit in turn."""
+def _time_claims(journal: Journal, folder: Path) -> None:
+    """Time claims and bare commits, alternating."""
     claims, commits = [], []
     with closing(_bare_database(folder / "bare.sqlite3")) as bare:
         for _ in range(min(CLAIMS, journal.count(JobState.QUEUED))):
@@ -116,17 +119,17 @@ def _claim(journal: Journal, folder: Path) -> None:
     journal.recover(is_blameless=True)
 
 
-def _answer(words: Sequence[str]) -> None:
-    subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+def _run_command(args: Sequence[str]) -> None:
+    subprocess.run(args, stdout=subprocess.DEVNULL, check=True)
 
 
-def _ask(studio: Studio, journal: Path) -> None:
-    """Ask for the status as a person does, and then for each of its parts."""
-    nothing = [sys.executable, "-c", "pass"]
+def _time_status(harness: DaemonHarness, journal: Path) -> None:
+    """Time the command `styled status`, and each of its journal queries."""
+    idle_command = [sys.executable, "-c", "pass"]
     passes, statuses = [], []
-    for _ in range(ANSWERS):
-        passes.append(_seconds(partial(_answer, nothing)))
-        statuses.append(_seconds(partial(_answer, studio.command("status"))))
+    for _ in range(REPEATS):
+        passes.append(_seconds(partial(_run_command, idle_command)))
+        statuses.append(_seconds(partial(_run_command, harness.command("status"))))
     _row("python -c pass", passes)
     _row("styled status", statuses, median(passes), STATUS_GOAL)
     ended = JobState.DONE, JobState.REJECTED, JobState.CANCELLED
@@ -140,38 +143,43 @@ def _ask(studio: Studio, journal: Path) -> None:
             ),
         }  # fmt: skip
         for name, part in parts.items():
-            _row(f"  of which {name}", [_seconds(part) for _ in range(ANSWERS)])
+            _row(f"  of which {name}", [_seconds(part) for _ in range(REPEATS)])
+
+
+def host_of(config: Config, journal: Journal) -> InboxHost:
+    mounts = Mounts(config.state / "mounts.json")
+    folders = InboxFolders(config.inbox, mounts)
+    return InboxHost(config, journal, mounts, folders, SimpleQueue(), None, Heartbeats())  # type: ignore[arg-type]  # no events are read
 
 
 def _measure(folder: Path, count: int) -> None:
-    studio = make_studio(folder / "studio")
-    config = load_config(studio.config)
+    harness = make_harness(folder / "harness")
+    config = load_config(harness.config)
     config.state.mkdir()
-    stages = Stages(config, Pulse())
-    with closing(stages.open_journal(lambda: None)) as journal:
-        _drop(config.inbox, count)
-        walked = [_seconds(lambda: _walk(str(config.inbox))) for _ in range(3)]
-        _row("to list and stat all files, and no more", walked)
-        intake = stages.make_intake(journal, lambda inputs: journal.submit(inputs, time.time()))
-        _arrive(intake, stages, config.intake.settle_seconds, median(walked))
+    with closing(open_journal(config)) as journal:
+        _fill_inbox(config.inbox, count)
+        walk_seconds = [_seconds(lambda: _walk(str(config.inbox))) for _ in range(3)]
+        _row("to list and stat all files, and no more", walk_seconds)
+        intake = build_intake(config, host_of(config, journal))
+        _time_scans(intake, config, config.intake.settle_seconds, median(walk_seconds))
         assert journal.counts() == {JobState.QUEUED: count}
-        _claim(journal, folder)
+        _time_claims(journal, folder)
     path = config.state / "journal.sqlite3"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
             "UPDATE jobs SET state = 'done', finished_at = submitted_at, result = input"
             " WHERE seq <= ?", (int(count * SHARE_DONE),)
         )  # fmt: skip
-    _ask(studio, path)
+    _time_status(harness, path)
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print a row for each thing that is asked; the ratio is to its baseline."""
+    """Print a row for each operation; the ratio is to its baseline."""
     configure_logs(level="error")
     for count in [PHOTOS] if list(sizes) == DEFAULT_SIZES else sizes:
         print(f"a backlog of {count:,} photos; torch {torch.__version__}, {device}, "
               f"{os.cpu_count()} CPUs")  # fmt: skip
         print(f"{'ms':<44}{'median':>12}{'p99':>10}{'ratio':>9}{'goal':>9}{'reached':>9}")
-        # Here, and not in what may be a disk of memory.
+        # In the working directory: the default folder may be a tmpfs.
         with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".backlog-") as folder:
             _measure(Path(folder), count)

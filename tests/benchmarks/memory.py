@@ -1,10 +1,10 @@
-"""What a step takes over what it needs, and how a daemon grows over hundreds of jobs.
+"""Memory of a step relative to its minimum, and growth of a daemon over hundreds of jobs.
 
-A step, in a process of its own: the growth of the process from before the picture was begun to its
-peak, once the optimiser's history is full. The baseline is what has to be kept, see `need`. The
-daemon is `styled once`, on photos that are all of one size and on photos of which no two are; its
-baseline is what it had after the first jobs. Sizes are those of the step; the default stands for
-512. A GPU's memory is meant where the device is one, but a daemon's growth is always the process's.
+A step, in a process of its own: the growth of the process from before the picture to its peak, once
+the optimiser's history is full. The baseline is the minimum, see `need`. The daemon is `styled
+once`, on photos of one size and on photos of all different sizes; its baseline is its memory after
+the first jobs. `--sizes` are those of the step; the default stands for 512. On a GPU a step's
+memory is the device's, but a daemon's growth is always that of the process.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from statistics import median
 import torch
 
 from styled.engine.memory import (
-    give_back,
-    keep_freed_memory,
+    configure_allocator,
+    empty_cache,
     peak_bytes,
     reset_peak,
     used_bytes,
@@ -36,11 +36,11 @@ from styled.engine.vgg import Vgg19, channels_of, needed_slice
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, Recipe
 from tests.benchmarks.pictures import pairs
-from tests.studio import PYRAMID as CONFIGURATION
-from tests.studio import make_studio
+from tests.daemon_harness import PYRAMID as CONFIGURATION
+from tests.daemon_harness import make_harness
 
 DEFAULT_SIZES, SIZES = [128], [512]
-STEPS = PYRAMID.optimizer.history + 3  # the history is full from the second last on
+STEPS = PYRAMID.optimizer.history + 3  # the history is full from the second last step on
 PROCESSES = 3
 GOAL = 1.2
 
@@ -48,39 +48,39 @@ JOBS, FIRST_JOBS, SAMPLES = 200, 50, 10
 
 
 def need(recipe: Recipe, width: int, height: int, dtype: torch.dtype) -> dict[str, int]:
-    """Return the bytes that a step of L-BFGS can't do without, by what they are for.
+    """Return the minimum bytes of a step of L-BFGS, by purpose.
 
-    A way back that computes nothing twice wants each activation as its ReLU has left it, and each
-    pooled one; it has two gradients of the widest layer at a time, one that comes and one that
-    goes. The optimiser has two images for each pair of its history, and four besides: the present
-    one, the best, that of the last step, and the gradient there. What libraries use for a moment,
-    the places of maxima (two bits each would do), the photo and the style are not in it.
+    A backward pass without recomputation needs the output of each ReLU and of each pooling layer,
+    and two gradients of the widest layer at a time, by its output and by its input. The optimiser
+    has two images for each pair of its history, and four more: the current one, the best, that of
+    the last step, and its gradient. Not included: temporary memory of libraries, the indices of
+    max pooling (for which two bits each would be enough), the photo and the style.
     """
 
-    def numbers(layer: str) -> int:
+    def numel(layer: str) -> int:
         stride = stride_of(layer)
         return channels_of(layer) * (height // stride) * (width // stride)
 
     layers = needed_slice({**recipe.content_layers, **recipe.style_layers})
     convolutions = [name for name in layers if name.startswith("conv")]
     return {
-        "activations": dtype.itemsize * sum(map(numbers, convolutions)),
-        "pooled": dtype.itemsize * sum(numbers(name) for name in layers if name.startswith("pool")),
-        "gradients": dtype.itemsize * 2 * max(map(numbers, convolutions)),
+        "activations": dtype.itemsize * sum(map(numel, convolutions)),
+        "pooled": dtype.itemsize * sum(numel(name) for name in layers if name.startswith("pool")),
+        "gradients": dtype.itemsize * 2 * max(map(numel, convolutions)),
         "images": 4 * 3 * width * height * (2 * recipe.optimizer.history + 4),
     }
 
 
 def probe(device: torch.device, size: int) -> dict[str, int]:
-    """Return `need` of a picture, and what it has `taken`. To be called in a fresh process."""
-    keep_freed_memory()
+    """Return the result of `need` and the measured bytes, `taken`. Call it in a new process."""
+    configure_allocator()
     network = Vgg19(untrained(), device)
     recipe = replace(PYRAMID, scales=None, steps=STEPS, min_improvement=0.0)
     (pair,) = islice(pairs(size, []), 1, 2)
     (small,) = islice(pairs(64, []), 1, 2)
     for _ in stylize(network, small.photo, [(small.painting, 1.0)], recipe):
-        pass  # what is loaded on demand is loaded now
-    give_back(device)
+        pass  # load everything that is loaded on demand
+    empty_cache(device)
     before = used_bytes(device)
     reset_peak(device)
     height, width = pair.photo.shape[-2:]
@@ -93,13 +93,13 @@ def probe(device: torch.device, size: int) -> dict[str, int]:
 
 def _step(device: torch.device, size: int) -> None:
     command = [sys.executable, "-m", "tests.benchmarks.memory", str(device), str(size)]
-    found: list[dict[str, int]] = [
+    results: list[dict[str, int]] = [
         json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         for _ in range(PROCESSES)
     ]
-    taken = median(one.pop("taken") for one in found)
-    needed = sum(found[0].values())
-    parts = "".join(f"{part / 2**20:>13.1f}" for part in found[0].values())
+    taken = median(result.pop("taken") for result in results)
+    needed = sum(results[0].values())
+    parts = "".join(f"{part / 2**20:>13.1f}" for part in results[0].values())
     print(f"{size:<8}{parts}{needed / 2**20:>10.1f}{taken / 2**20:>10.1f}"
           f"{taken / needed:>8.2f}{GOAL:>7}{'yes' if taken / needed <= GOAL else 'NO':>9}",
           flush=True)  # fmt: skip
@@ -110,17 +110,19 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _daemon(device: torch.device, name: str, edges: Sequence[int]) -> None:
-    """Paint photos of these edges, one after the other, and print how the process has grown."""
+    """Paint photos with these edges one after the other, and print the growth of the process."""
     configuration = CONFIGURATION.replace(
-        "size: {long_edge: 96}, steps: 3, scales: {start_px: 64}", "steps: 2, scales: null"
+        "steps: 3\n      scales: {start_px: 64}", "steps: 2\n      scales: null"
     ).replace("device: cpu", f"device: {device}")
     assert "steps: 2" in configuration
     with tempfile.TemporaryDirectory() as folder:
-        studio = make_studio(Path(folder, "studio"), configuration)
+        harness = make_harness(Path(folder, "harness"), configuration)
         for number, edge in enumerate(edges):
-            studio.drop(f"swirls/{number:04}.jpg", size=(200, edge))
+            harness.drop(f"swirls/{number:04}.jpg", size=(200, edge))
         resident: list[int] = []
-        with subprocess.Popen(studio.command("once"), stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            harness.command("once"), stderr=subprocess.PIPE, text=True
+        ) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if json.loads(line)["event"] == "job.published":
@@ -134,7 +136,7 @@ def _daemon(device: torch.device, name: str, edges: Sequence[int]) -> None:
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print what a step takes and needs, and then what a daemon has after many jobs."""
+    """Print the memory of a step and its minimum, and then a daemon's memory after many jobs."""
     print(f"MiB of a step of pyramid; torch {torch.__version__}, {device}, {os.cpu_count()} CPUs, "
           f"untrained network, median of {PROCESSES} processes")  # fmt: skip
     print(f"{'size':<8}{'activations':>13}{'pooled':>13}{'gradients':>13}{'images':>13}"
@@ -145,7 +147,7 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
     print(f"{'photos':<30}{'jobs':>8}{f'after {FIRST_JOBS}':>14}{'at the end':>12}"
           f"{'growth':>12}{'KiB a job':>14}")  # fmt: skip
     _daemon(device, "all of one size", [150] * JOBS)
-    # Small and large ones in turn: those at the end are no larger than those at the start.
+    # Small and large photos in turn, so that the last ones are no larger than the first ones.
     _daemon(device, "no two of one size", [100 + 77 * number % JOBS for number in range(JOBS)])
 
 

@@ -1,8 +1,8 @@
-"""Which optimiser brings the objective of `pyramid` lowest in the same time.
+"""The lowest objective of `pyramid` that each optimiser reaches in equal time.
 
-Each contender works on the same objective, at one scale, for as long as L-BFGS takes for
-its steps; the baseline is Adam at a rate of 0.02 with betas of 0.9 and 0.99, as the best
-public code has it. Contenders run in turn, and each time counts its own evaluations.
+Each contender minimises the same objective, at one scale, for as long as L-BFGS needs for its
+steps; the baseline is Adam with a learning rate of 0.02 and betas of 0.9 and 0.99, as in the best
+public code. Contenders run one after the other, and the time includes their evaluations.
 """
 
 from __future__ import annotations
@@ -16,33 +16,35 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from styled.engine.memory import keep_freed_memory
+from styled.engine.memory import configure_allocator
 from styled.engine.objective import Objective, style_targets
 from styled.engine.optimizers import make_optimizer
-from styled.engine.stage import valid_colors
+from styled.engine.scale_run import valid_colors
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
-from styled.recipes import PYRAMID, Optimizer
+from styled.recipes import PYRAMID, OptimizerSettings
 from tests.benchmarks.pictures import pairs
 
 STEPS = 40
 
 BASELINE = "adam 0.02"
 CONTENDERS = {
-    BASELINE: Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
-    "adam 0.05": Optimizer(name="adam", learning_rate=0.05, betas=(0.9, 0.99)),
+    BASELINE: OptimizerSettings(name="adam", learning_rate=0.02, betas=(0.9, 0.99)),
+    "adam 0.05": OptimizerSettings(name="adam", learning_rate=0.05, betas=(0.9, 0.99)),
     "lbfgs 5": replace(PYRAMID.optimizer, history=5),
     "lbfgs 10": replace(PYRAMID.optimizer, history=10),
     "lbfgs 20": replace(PYRAMID.optimizer, history=20),
-    "unguarded 20": Optimizer(history=20),  # without a reach
+    "unguarded 20": OptimizerSettings(history=20),  # without a trust radius
 }
 
 
-def lowest(objective: Objective, start: Tensor, optimizer: Optimizer, seconds: float) -> float:
-    """Return the lowest total that is reached in so many seconds (or `STEPS`, if 0)."""
+def lowest(
+    objective: Objective, start: Tensor, optimizer: OptimizerSettings, seconds: float
+) -> float:
+    """Return the lowest total reached within `seconds`, or within `STEPS` steps if it is 0."""
     image, updates = start.clone(), make_optimizer(optimizer, valid_colors(PYRAMID, start.device))
-    begun, best, steps = time.perf_counter(), float("inf"), 0
-    while time.perf_counter() - begun < seconds if seconds else steps < STEPS:
+    started_at, best, steps = time.perf_counter(), float("inf"), 0
+    while time.perf_counter() - started_at < seconds if seconds else steps < STEPS:
         losses, gradient = objective.evaluate(image)
         best = min(best, losses.total)
         updates.update(image, gradient, losses.total)
@@ -51,8 +53,8 @@ def lowest(objective: Objective, start: Tensor, optimizer: Optimizer, seconds: f
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print a table of the lowest totals, and how they compare with the baseline's."""
-    keep_freed_memory()
+    """Print a table of the lowest totals, and the medians of their ratios to the baseline."""
+    configure_allocator()
     network = Vgg19(untrained(), device)
     print(f"lowest objective in the time of {STEPS} steps of L-BFGS; torch {torch.__version__}, "
           f"{device}, untrained network")  # fmt: skip
@@ -63,14 +65,14 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
             photo, painting = pair.photo.to(device), pair.painting.to(device)
             targets = style_targets(network, PYRAMID, [(painting, 1.0)])
             objective = Objective(network, replace(PYRAMID), photo, targets)
-            objective.evaluate(photo)  # the first evaluation is slower than all others
-            begun = time.perf_counter()
+            objective.evaluate(photo)  # the first evaluation is slower
+            started_at = time.perf_counter()
             lowest(objective, photo, CONTENDERS["lbfgs 20"], 0)
-            seconds = time.perf_counter() - begun
-            found = {n: lowest(objective, photo, o, seconds) for n, o in CONTENDERS.items()}
-            for name, total in found.items():
-                ratios[name].append(total / found[BASELINE])
+            seconds = time.perf_counter() - started_at
+            totals = {n: lowest(objective, photo, o, seconds) for n, o in CONTENDERS.items()}
+            for name, total in totals.items():
+                ratios[name].append(total / totals[BASELINE])
             print(f"{pair.name:<16}{seconds:>9.1f}"
-                  + "".join(f"{total:>14.6f}" for total in found.values()), flush=True)  # fmt: skip
+                  + "".join(f"{t:>14.6f}" for t in totals.values()), flush=True)  # fmt: skip
     medians = "".join(f"{statistics.median(r):>14.3f}" for r in ratios.values())
     print(f"{'ratio (median)':<25}{medians}")

@@ -25,7 +25,7 @@ class Pair:
 
 
 def pairs(size: int, paintings: Sequence[Path]) -> Iterator[Pair]:
-    """Yield four photos, three of them real, each with a painting, all of a long edge of `size`."""
+    """Yield four photos, three of them real, each with a painting, with long edges of `size`."""
     styles = [Image.open(path).convert("RGB") for path in paintings] or [draw_painting()]
     photos = {name: Image.fromarray(getattr(skimage.data, name)()) for name in
               ("astronaut", "coffee", "chelsea")} | {"lighthouse": draw_photo()}  # fmt: skip

@@ -1,10 +1,10 @@
-"""What a user would run instead of `pyramid`: a plain loop, as the best public code has it.
+"""The baseline for `pyramid`: a plain optimisation loop, as in the best public code.
 
 After K. Crowson's style-transfer-pytorch (2021): the same objective; Adam at a rate of 0.02 with
 betas of 0.9 and 0.99, whose moments are carried from scale to scale; iterates averaged with a
-decay of 0.99; 1000 iterations at the first scale and 500 at each next; matrix roots by twelve
-rounds of Newton and Schulz, and as many of an iterative solution of Lyapunov's equation on the
-way back. All in float32, with torch's autograd doing what it does by itself.
+decay of 0.99; 1000 iterations at the first scale and 500 at each further one; matrix roots by
+twelve Newton-Schulz iterations, and in the backward pass twelve of an iterative solution of the
+Lyapunov equation. All in float32, with torch's autograd.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from styled.engine.scales import plan_scales, resize, style_picture_size
+from styled.engine.scales import pixel_size, plan_scales, resize, style_picture_size
 from styled.engine.vgg import Vgg19, normalize
+from styled.engine_api import PixelSize
 from styled.recipes import PYRAMID
 
 FIRST_ITERATIONS, ITERATIONS = 1000, 500
@@ -28,11 +29,11 @@ ROUNDS = 12
 RIDGE = 1e-4
 
 Gaussian = tuple[Tensor, Tensor]
-"""Mean and covariance of a layer."""
+"""Mean and covariance of a layer's features."""
 
 
 class _Root(Function):
-    """The square root of a symmetric positive definite matrix, by matrix products alone."""
+    """The square root of a symmetric positive definite matrix, using only matrix products."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, matrix: Tensor) -> Tensor:
@@ -40,8 +41,8 @@ class _Root(Function):
         norm = matrix.norm()
         root, inverse = matrix / norm, three / 3
         for _ in range(ROUNDS):
-            turn = (three - inverse @ root) / 2
-            root, inverse = root @ turn, turn @ inverse
+            update = (three - inverse @ root) / 2
+            root, inverse = root @ update, update @ inverse
         root = root * norm.sqrt()
         ctx.save_for_backward(root)
         return cast(Tensor, root)
@@ -51,12 +52,12 @@ class _Root(Function):
         (root,) = ctx.saved_tensors  # type: ignore[attr-defined]  # absent from torch's stub
         three = 3 * torch.eye(len(root), device=root.device)
         norm = root.norm()
-        root, slope = root / norm, upstream / norm
+        root, grad = root / norm, upstream / norm
         for _ in range(ROUNDS):
             square = root @ root
-            slope = (slope @ (three - square) - root.T @ (root.T @ slope - slope @ root)) / 2
+            grad = (grad @ (three - square) - root.T @ (root.T @ grad - grad @ root)) / 2
             root = root @ (three - square) / 2
-        return cast(Tensor, slope / 2)
+        return cast(Tensor, grad / 2)
 
 
 def _gaussian(features: Tensor) -> Gaussian:
@@ -88,7 +89,7 @@ def _features(network: Vgg19, image: Tensor) -> Mapping[str, Tensor]:
 
 
 def paint(network: Vgg19, photo: Tensor, painting: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Paint 1x3xHxW `photo`; yield how many iterations are done, and the image, after each."""
+    """Paint 1x3xHxW `photo`; after each iteration yield their number and the image."""
     height, width = photo.shape[-2:]
     image: Tensor | None = None
     first: Tensor | None = None
@@ -96,13 +97,13 @@ def paint(network: Vgg19, photo: Tensor, painting: Tensor) -> Iterator[tuple[int
     count = 0
     for index, (w, h) in enumerate(plan_scales(PYRAMID.scales, width, height)):
         content = resize(photo, w, h)
-        style_size = style_picture_size(PYRAMID, (w, h), (painting.shape[3], painting.shape[2]))
+        style_size = style_picture_size(PYRAMID, PixelSize(w, h), pixel_size(painting))
         with torch.no_grad():
             content_target = {
                 name: _features(network, content)[name] for name in PYRAMID.content_layers
             }
-            found = _features(network, resize(painting, *style_size))
-            styles = {name: _gaussian(found[name]) for name in PYRAMID.style_layers}
+            style_features = _features(network, resize(painting, *style_size))
+            styles = {name: _gaussian(style_features[name]) for name in PYRAMID.style_layers}
             roots = {name: _Root.apply(covariance) for name, (_, covariance) in styles.items()}
         image = content.clone() if image is None else resize(image, w, h).clamp(0, 1)
         image.requires_grad_()

@@ -1,8 +1,8 @@
-"""The queue by itself: jobs a second with 1 to 256 engines that do nothing but take 20 ms each.
+"""Throughput of the queue, in jobs per second, with 1 to 256 engines that only sleep for 20 ms.
 
-All else is real: the scheduler, the journal with `synchronous=FULL`, threads that decode photos of
-64 x 48 pixels and encode results, files that are durable before they count. There is no gallery.
-Two baselines: what the engines would do if nothing else took time, and one thread that reads,
+Everything else is real: the scheduler, the journal with `synchronous=FULL`, threads that decode
+photos of 64 x 48 pixels and encode results, and durable file operations. There is no gallery.
+Two baselines: the rate of the engines if nothing else took time, and one thread that reads,
 decodes, encodes and publishes such photos one after the other, without a queue or a journal.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median
 from typing import IO, TextIO
 
@@ -25,17 +26,18 @@ import structlog
 import torch
 from PIL import Image
 
+from styled.app import build_scheduler
 from styled.atomic import atomic_write, make_folder
 from styled.config import Config, OutputConfig, load_config
 from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineEvent, EngineInfo, Painted, PaintTask, TraceRow
-from styled.jobs.events import StopRequested
+from styled.jobs.events import Event, StopRequested
 from styled.jobs.job import JobFinished
 from styled.jobs.journal import Journal
 from styled.jobs.prepare import prepare, read_inputs
 from styled.jobs.publish import encode
-from styled.ops.pulse import Pulse
-from styled.stages import Stages
+from styled.mounts import Mounts
+from styled.ops.heartbeats import Heartbeats
 
 PAINT_SECONDS = 0.02
 ENGINES = (1, 8, 64, 256)
@@ -50,7 +52,7 @@ output: {gallery: false}
 
 
 class Sleeping:
-    """Takes its time, and gives the photo back."""
+    """An engine that sleeps for `PAINT_SECONDS` and returns the photo."""
 
     info = EngineInfo("untrained", "0" * 64, "cpu", "none", "float32", torch.__version__, 1)
     ops_done = 0
@@ -81,10 +83,10 @@ class Arrival:
 
 
 class Watcher:
-    """Knows when enough jobs have ended."""
+    """Sets `is_done` when the expected number of jobs has finished."""
 
-    def __init__(self, wanted: int) -> None:
-        self._left = wanted
+    def __init__(self, expected: int) -> None:
+        self._remaining = expected
         self.is_done = threading.Event()
 
     def engine_ready(self, name: str, info: EngineInfo) -> None:
@@ -95,20 +97,20 @@ class Watcher:
 
     def job_finished(self, finished: JobFinished) -> None:
         assert finished.state == "done", finished
-        self._left -= 1
-        if not self._left:
+        self._remaining -= 1
+        if not self._remaining:
             self.is_done.set()
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
     """Measure, and print a table."""
-    with open(os.devnull, "w") as nowhere:
-        _log_to(nowhere)
+    with open(os.devnull, "w") as devnull:
+        _log_to(devnull)
         _run()
 
 
 def _log_to(stream: TextIO) -> None:
-    """Have the log written as a daemon writes it, where nobody reads it."""
+    """Write the log to `stream` in the daemon's format."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         processors=[
@@ -149,7 +151,7 @@ def _photos(folder: Path, count: int) -> Config:
 
 
 def _queue(engines: int, jobs: int) -> tuple[float, float]:
-    """Return jobs a second, and seconds of CPU for each."""
+    """Return jobs per second, and CPU seconds per job."""
     with tempfile.TemporaryDirectory() as base:
         config = _photos(Path(base), jobs)
         make_folder(config.state / "checkpoints")
@@ -161,41 +163,43 @@ def _queue(engines: int, jobs: int) -> tuple[float, float]:
             [Arrival(name, f.st_size, f.st_mtime_ns, {"oil": name}) for name, f in found], 1.0
         )
         watcher = Watcher(jobs)
-        stages = Stages(config, Pulse())
-        scheduler, _ = stages.make_scheduler(
-            journal, publisher, [Sleeping() for _ in range(engines)], observer=watcher
+        events: SimpleQueue[Event] = SimpleQueue()
+        mounts = Mounts(config.state / "mounts.json")
+        factories = [Sleeping() for _ in range(engines)]
+        scheduler, _ = build_scheduler(
+            config, journal, publisher, mounts, factories, events, watcher, Heartbeats()
         )
-        begun, cpu = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         thread = threading.Thread(target=scheduler.run)
         thread.start()
         watcher.is_done.wait()
-        seconds, spent = time.perf_counter() - begun, time.process_time() - cpu
-        stages.events.put(StopRequested())
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        events.put(StopRequested())
         thread.join()
         journal.close()
-        return jobs / seconds, spent / jobs
+        return jobs / seconds, cpu_seconds / jobs
 
 
 def _one_thread(jobs: int = 100) -> float:
-    """Return how many photos a second one thread reads, encodes and publishes."""
+    """Return the photos per second that one thread reads, encodes and publishes."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as base:
         config = _photos(Path(base), jobs)
         publisher = Publisher(config.outbox, config.rejected, config.archive)
         publisher.prepare()
         style = config.styles["oil"]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for number in range(jobs):
             path = config.inbox / f"{number}.jpg"
             prepared = prepare(read_inputs(path, style), style.recipe, max_pixels=10**6)
             painted = Painted(prepared.content, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
             encoded = encode(prepared, painted, "jpeg", OutputConfig())
-            place = publisher.place_for(config.outbox, f"oil/{path.name}", sidecar=True)
+            place = publisher.free_path(config.outbox, f"oil/{path.name}", sidecar=True)
             publisher.publish_result(place, encoded.data)
             atomic_write(place.with_name(f"{place.name}.json"), b"{}")
             found = path.stat()
-            archived = publisher.place_for(config.archive, f"oil/{path.name}", sidecar=False)
-            publisher.take_original(
+            archived = publisher.free_path(config.archive, f"oil/{path.name}", sidecar=False)
+            publisher.move_original(
                 path, [archived], same_as=(found.st_size, found.st_mtime_ns), keep=False
             )
-        return jobs / (time.perf_counter() - begun)
+        return jobs / (time.perf_counter() - start)

@@ -1,10 +1,10 @@
-"""How near a step of `pyramid` comes to the limit of the machine.
+"""Time of a step of `pyramid` relative to the machine's peak rate.
 
-The limit is the rate of a large matrix product in the same precision, which is all that the
-convolutions of the needed slice are, there and back to the image. Three things are timed in turn:
-the product; a bare loop, which is the network alone, there and back; and a step, which is loss,
-gradient and update. What a step takes beyond the bare loop goes into statistics, matrix roots,
-total variation and the optimiser.
+The peak rate is that of a large matrix product in the same precision, because the convolutions of
+the needed layers, forward and backward, are equivalent to matrix products. Three things are timed
+in turn: the product; a bare loop, which is only the network's forward and backward pass; and a
+step, which is loss, gradient and update. The time of a step beyond the bare loop is that of
+statistics, matrix roots, total variation and the optimiser.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from pathlib import Path
 
 import torch
 
-from styled.engine.memory import EVERY_BLOCK, SMALL_BLOCKS, keep_freed_memory
-from styled.engine.objective import Objective, layer_features, style_targets, workplace_for
+from styled.engine.memory import (
+    MMAP_THRESHOLD_WITH_ARENA,
+    MMAP_THRESHOLD_WITHOUT_ARENA,
+    configure_allocator,
+)
+from styled.engine.objective import Objective, arena_for, layer_features, style_targets
 from styled.engine.optimizers import make_optimizer
-from styled.engine.stage import valid_colors
+from styled.engine.scale_run import valid_colors
 from styled.engine.tiling import tiles
 from styled.engine.vgg import Vgg19, block_of, convolution_shapes, needed_slice
 from styled.engine.weights import untrained
@@ -32,7 +36,7 @@ LAYERS = {**PYRAMID.content_layers, **PYRAMID.style_layers}
 
 
 def operations(height: int, width: int) -> float:
-    """Return the floating-point operations of the needed slice, there and back to the image."""
+    """Return the FLOPs of the needed layers, forward and backward to the image."""
     total = 0
     for name in needed_slice(LAYERS):
         if name.startswith("conv"):
@@ -43,14 +47,16 @@ def operations(height: int, width: int) -> float:
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print rates and shares; both precisions, medians of turns taken one after the other."""
+    """Print rates and shares of the peak rate for both precisions, medians of `ROUNDS`."""
     print(f"a step against a matrix product; torch {torch.__version__}, {device}, "
           f"{torch.get_num_threads()} threads, medians of {ROUNDS}")  # fmt: skip
     print(f"{'precision':<10}{'size':<12}{'product':>13}{'bare loop':>11}{'share':>7}"
           f"{'step':>10}{'share':>7}{'beyond':>8}")  # fmt: skip
     for dtype in (torch.float32, torch.bfloat16):
         network = Vgg19(untrained(), device, dtype)
-        keep_freed_memory(SMALL_BLOCKS if network.has_own_layers else EVERY_BLOCK)
+        configure_allocator(
+            MMAP_THRESHOLD_WITH_ARENA if network.uses_cpu_backend else MMAP_THRESHOLD_WITHOUT_ARENA
+        )
         for size in sizes:
             pair = next(iter(pairs(size, paintings)))
             photo, painting = pair.photo.to(device), pair.painting.to(device)
@@ -64,14 +70,14 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
     objective = Objective(network, PYRAMID, photo, targets)
     optimizer = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, photo.device))
     image = photo.clone()
-    workplace = workplace_for(network, LAYERS, tiles(photo.shape[2], photo.shape[3], None, LAYERS))
+    arena = arena_for(network, LAYERS, tiles(photo.shape[2], photo.shape[3], None, LAYERS))
 
     def product() -> None:
-        factor @ factor  # its time is the point
+        factor @ factor  # only its time matters
 
     def bare() -> None:
         pixels = image.detach().requires_grad_()
-        features = layer_features(network, PYRAMID, pixels, LAYERS, workplace)
+        features = layer_features(network, PYRAMID, pixels, LAYERS, arena)
         torch.autograd.grad(list(features.values()), pixels, list(features.values()))
 
     def step() -> None:
@@ -79,18 +85,20 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
         optimizer.update(image, gradient, losses.on_device[0])
 
     seconds: dict[Callable[[], None], list[float]] = {product: [], bare: [], step: []}
-    for turn in range(ROUNDS + 2):
-        for work, found in seconds.items():
-            begun = time.perf_counter()
-            work()
+    for round_index in range(ROUNDS + 2):
+        for function, times in seconds.items():
+            start = time.perf_counter()
+            function()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if turn >= 2:  # the first ones pay for what is loaded on demand
-                found.append(time.perf_counter() - begun)
+            if round_index >= 2:  # the first ones include code loaded on demand
+                times.append(time.perf_counter() - start)
     height, width = photo.shape[-2:]
-    of_product, of_bare, of_step = (statistics.median(found) for found in seconds.values())
-    rate, needed = 2.0 * edge**3 / of_product, operations(height, width)
+    product_seconds, bare_seconds, step_seconds = (
+        statistics.median(times) for times in seconds.values()
+    )
+    rate, needed = 2.0 * edge**3 / product_seconds, operations(height, width)
     print(f"{str(network.dtype).removeprefix('torch.'):<10}{f'{width} x {height}':<12}"
-          f"{rate / 1e9:>8.0f} GF/s{of_bare:>9.3f} s{needed / of_bare / rate:>7.2f}"
-          f"{of_step:>8.3f} s{needed / of_step / rate:>7.2f}{1 - of_bare / of_step:>8.0%}",
-          flush=True)  # fmt: skip
+          f"{rate / 1e9:>8.0f} GF/s{bare_seconds:>9.3f} s{needed / bare_seconds / rate:>7.2f}"
+          f"{step_seconds:>8.3f} s{needed / step_seconds / rate:>7.2f}"
+          f"{1 - bare_seconds / step_seconds:>8.0%}", flush=True)  # fmt: skip

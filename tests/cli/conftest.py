@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""Fixtures shared by the tests of the command line."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty current folder, away from any configuration of this machine."""
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to an empty folder and return it; hide all configurations of this machine."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(
-        "styled.cli.working_folder.OF_THE_SERVICE", tmp_path / "etc/styled/config.yaml"
-    )
+    monkeypatch.setattr("styled.cli.find_config.SYSTEM_CONFIG", tmp_path / "etc/styled/config.yaml")
     monkeypatch.setenv("COLUMNS", "200")
-    # Drawing a large picture takes seconds, and nothing here looks at it.
+    # Drawing a large picture takes seconds, and these tests do not need one.
     monkeypatch.setattr("styled.cli.init.FIRST_STYLE_SIZE", (64, 48))
     return folder
 
 
 @pytest.fixture
-def run(here: Path) -> Run:
-    """Return a function that runs `styled` with arguments; `output` holds all that it says."""
+def run(cwd: Path) -> Run:
+    """Return a function that runs `styled` with arguments; `output` has stdout and stderr."""
 
     def run_styled(*arguments: str | Path) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -47,19 +45,19 @@ def run(here: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def untrained_network() -> Convolutions:
-    """Return the untrained network, which takes seconds to make."""
+    """Return the untrained network; it is created only once, because that takes seconds."""
     return untrained()
 
 
 @pytest.fixture
-def _network_at_hand(monkeypatch: pytest.MonkeyPatch, untrained_network: Convolutions) -> None:
+def _cached_network(monkeypatch: pytest.MonkeyPatch, untrained_network: Convolutions) -> None:
     monkeypatch.setattr("styled.engine.weights.untrained", lambda: untrained_network)
-    monkeypatch.setattr("styled.engine.local.WARM_UP", SHALLOW)
+    monkeypatch.setattr("styled.engine.local_engine.WARM_UP", SHALLOW)
 
 
-def draw(path: Path, colour: str = "teal", size: tuple[int, int] = (64, 48)) -> Path:
-    """Write a picture with something in it."""
-    image = Image.new("RGB", size, colour)
+def draw(path: Path, color: str = "teal", size: tuple[int, int] = (64, 48)) -> Path:
+    """Write a picture with two colours."""
+    image = Image.new("RGB", size, color)
     image.paste("gold", (4, 4, size[0] // 2, size[1] // 2))
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)

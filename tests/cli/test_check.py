@@ -1,4 +1,4 @@
-"""`styled check`: every problem at once, and the code of the first."""
+"""Tests of `styled check`: it reports all problems, and its exit code is that of the first."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from styled.cli.init import init_folder
 from tests.cli.conftest import Run
 
 
-@pytest.mark.usefixtures("_network_at_hand")
-def test_a_good_folder_passes(run: Run, here: Path) -> None:
-    """With everything right each check says so, and the code is 0."""
-    init_folder(here, weights="untrained")
+@pytest.mark.usefixtures("_cached_network")
+def test_a_good_folder_passes(run: Run, cwd: Path) -> None:
+    """Without problems each check prints one line, and the exit code is 0."""
+    init_folder(cwd, weights="untrained")
     result = run("check")
     assert result.exit_code == 0, result.output
     starts = [line.split(":")[0] for line in result.output.splitlines()]
@@ -24,16 +24,16 @@ def test_a_good_folder_passes(run: Run, here: Path) -> None:
         "ok  weights",
         "ok  device",
     ]
-    assert sorted(path.name for path in here.iterdir()) == [
+    assert sorted(path.name for path in cwd.iterdir()) == [
         "config.yaml", "inbox", "outbox", "styles",
     ]  # fmt: skip
 
 
-def test_all_problems_appear_at_once_and_the_first_decides(run: Run, here: Path) -> None:
-    """A broken style, folder and network are told together; the rest is still checked."""
-    init_folder(here, weights="missing.pth")
-    (here / "styles/red-trees.png").write_bytes(b"no picture")
-    (here / "archive").write_text("a file")
+def test_all_problems_appear_at_once_and_the_first_decides(run: Run, cwd: Path) -> None:
+    """A broken style, folder and network are all reported; the other checks still run."""
+    init_folder(cwd, weights="missing.pth")
+    (cwd / "styles/red-trees.png").write_bytes(b"no picture")
+    (cwd / "archive").write_text("a file")
     result = run("check")
     assert result.exit_code == 78
     assert "styles.red-trees:" in result.output
@@ -42,25 +42,25 @@ def test_all_problems_appear_at_once_and_the_first_decides(run: Run, here: Path)
     assert "ok  device" in result.output
 
 
-def test_a_missing_network_is_69_and_fetches_nothing(run: Run, here: Path) -> None:
-    """Checking is no reason for a download of half a gigabyte."""
-    init_folder(here)
+def test_a_missing_network_is_69_and_fetches_nothing(run: Run, cwd: Path) -> None:
+    """A check does not download the network."""
+    init_folder(cwd)
     result = run("check")
     assert result.exit_code == 69
     assert "pretrained network is not on this machine" in result.output
     assert "untrained" in result.output
 
 
-def test_a_wrong_configuration_is_78(run: Run, here: Path) -> None:
-    """A configuration that can't be read ends the check with file, line and key."""
-    (here / "config.yaml").write_text("output: {quality: high}\n")
+def test_a_wrong_configuration_is_78(run: Run, cwd: Path) -> None:
+    """An invalid configuration ends the check with an error with file, line and key."""
+    (cwd / "config.yaml").write_text("output: {quality: high}\n")
     result = run("check")
     assert result.exit_code == 78
     assert "config.yaml:1: output.quality:" in result.output
 
 
-def test_a_missing_configuration_is_78(run: Run, here: Path) -> None:
-    """Without any configuration the error names where one is looked for."""
+def test_a_missing_configuration_is_78(run: Run, cwd: Path) -> None:
+    """Without a configuration the error lists the paths that were searched."""
     result = run("check")
     assert result.exit_code == 78
     assert "config.yaml" in result.output

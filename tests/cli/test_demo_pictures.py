@@ -1,4 +1,4 @@
-"""The pictures `styled demo` draws for itself."""
+"""Tests of the pictures that `styled demo` draws."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ PATCH_PX = 12  # about the size of a brush stroke at the default size
 
 
 def brightness(picture: Image.Image) -> NDArray[np.float64]:
-    """HxW float64 in [0, 1]."""
+    """Return the luminance, HxW float64 in [0, 1]."""
     return np.asarray(picture.convert("L"), np.float64) / 255
 
 
 def patch_gradients(picture: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
-    """Gradient energy of each patch, and the part of it that points one way (as a double angle)."""
+    """Return the gradient energy of each patch, and the sum of its squared complex gradients.
+
+    The magnitude of the sum is the energy along the dominant direction, its angle twice that of the
+    direction.
+    """
     light = brightness(picture)
     down, right = np.gradient(light)
     gradient: NDArray[np.complex128] = np.asarray(right) + 1j * np.asarray(down)
@@ -40,7 +44,7 @@ def patch_gradients(picture: Image.Image) -> tuple[NDArray[np.float64], NDArray[
 
 
 def coherence(picture: Image.Image) -> float:
-    """1 where every gradient of a patch lies along one line, near 0 where they point anywhere."""
+    """Return 1 if all gradients of each patch are parallel, near 0 if directions are random."""
     energy, along = patch_gradients(picture)
     return float(np.mean(abs(along) / energy))
 
@@ -56,7 +60,7 @@ def photo() -> Image.Image:
 
 
 def test_default_size(photo: Image.Image, painting: Image.Image) -> None:
-    """Both pictures are 480 x 360 RGB when no size is asked for."""
+    """By default both pictures are 480 x 360 RGB."""
     assert (photo.size, photo.mode) == ((480, 360), "RGB")
     assert (painting.size, painting.mode) == ((480, 360), "RGB")
 
@@ -64,7 +68,7 @@ def test_default_size(photo: Image.Image, painting: Image.Image) -> None:
 @both_pictures
 @pytest.mark.parametrize("size", [(160, 120), (121, 161), (64, 48)])
 def test_asked_size(draw: Draw, size: tuple[int, int]) -> None:
-    """Any size can be asked for, upright and odd ones too."""
+    """Any size is supported, including portrait format and odd numbers."""
     picture = draw(*size)
     assert picture.size == size
     assert picture.mode == "RGB"
@@ -84,23 +88,23 @@ def test_same_scene_at_every_size(photo: Image.Image) -> None:
 
 @both_pictures
 def test_tonal_range(draw: Draw) -> None:
-    """Tones run from deep shadow to bright light, with few pixels lost at either end."""
-    tones = brightness(draw(*SMALL))
-    low, high = np.percentile(tones, (1, 99))
+    """The pictures use the full tonal range, with few clipped pixels."""
+    luminances = brightness(draw(*SMALL))
+    low, high = np.percentile(luminances, (1, 99))
     assert low < 0.15
     assert high > 0.75
-    assert np.std(tones) > 0.15
-    assert np.mean((tones < 0.01) | (tones > 0.99)) < 0.03
+    assert np.std(luminances) > 0.15
+    assert np.mean((luminances < 0.01) | (luminances > 0.99)) < 0.03
 
 
 def test_photo_structure(photo: Image.Image) -> None:
-    """The photo's large shapes carry most of its contrast, so a stylised one stays readable."""
+    """Most of the photo's contrast is in large shapes, which remain visible when stylised."""
     large_shapes = brightness(photo.resize((24, 18), Image.Resampling.BOX))
     assert np.std(large_shapes) > 0.75 * np.std(brightness(photo))
 
 
 def test_painting_colours(painting: Image.Image) -> None:
-    """The painting has blues, ochres and crimsons, each over a visible share of the canvas."""
+    """Blue, ochre and crimson each cover a visible part of the painting."""
     red, green, blue = np.moveaxis(np.asarray(painting, np.float64) / 255, -1, 0)
     assert np.mean(blue > red + 0.15) > 0.25
     assert np.mean((red > blue + 0.25) & (green > 0.6 * red)) > 0.12
@@ -108,14 +112,14 @@ def test_painting_colours(painting: Image.Image) -> None:
 
 
 def test_painting_is_textured_everywhere(painting: Image.Image, photo: Image.Image) -> None:
-    """Brush strokes cover the canvas: no patch is flat, and a photo has far less relief."""
+    """No patch of the painting is flat, and the photo has far less texture."""
     energy, _ = patch_gradients(painting)
     assert np.percentile(energy, 1) / PATCH_PX**2 > 5e-4
     assert np.median(energy) > 3 * np.median(patch_gradients(photo)[0])
 
 
 def test_painting_strokes_have_a_direction(painting: Image.Image) -> None:
-    """Within a patch the strokes run side by side, unlike the same pixels in random order."""
+    """Strokes within a patch are parallel, unlike the same pixels in random order."""
     pixels = np.asarray(painting).reshape(-1, 3)
     shuffled = np.random.default_rng(0).permutation(pixels).reshape(360, 480, 3)
     assert coherence(painting) > 0.5
@@ -123,7 +127,7 @@ def test_painting_strokes_have_a_direction(painting: Image.Image) -> None:
 
 
 def test_painting_strokes_turn(painting: Image.Image) -> None:
-    """Across the canvas the strokes run in every direction: no quarter of them is missing."""
+    """Over the whole painting the strokes have all directions: each quarter is represented."""
     _, along = patch_gradients(painting)
     share, _ = np.histogram(np.angle(along), bins=4, range=(-np.pi, np.pi))
     assert share.min() > 0.08 * share.sum()

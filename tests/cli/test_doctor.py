@@ -1,4 +1,4 @@
-"""`styled doctor`: all that may go wrong on this machine, in an order, with remedies."""
+"""Tests of `styled doctor`: it reports the problems of a machine in order, with remedies."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from styled.errors import DeviceError, WeightsError
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
-from styled.ops.stuck_record import StuckRecord
+from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped
 
-Told = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 @dataclass
 class Machine:
-    """What the checks find that come from torch; by default all of the best."""
+    """The results of the checks that use torch; without problems by default."""
 
     device: Device = field(default_factory=lambda: Device(torch.device("cpu"), "NVIDIA H200"))
     free_bytes: float | None = 8e9
@@ -41,13 +41,13 @@ class Machine:
 
 
 @pytest.fixture
-def machine(here: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Return a good machine with a working folder, in which styled has never run.
+def machine(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Return a machine without problems, with a working folder in which styled has never run.
 
-    Loading a network takes seconds, and so does trying a device.
+    Loading a network and testing a device take seconds, so both are replaced.
     """
-    init_folder(here)
-    network = here.parent / "torch/hub/checkpoints/vgg19-dcbb9e9d.pth"
+    init_folder(cwd)
+    network = cwd.parent / "torch/hub/checkpoints/vgg19-dcbb9e9d.pth"
     network.parent.mkdir(parents=True)
     network.touch()
     machine = Machine()
@@ -64,52 +64,56 @@ def machine(here: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture
-def journal(here: Path, machine: Machine) -> Iterator[Journal]:
-    """Return the journal of a daemon that has run here."""
-    (here / "state").mkdir()
-    journal = Journal.open(here / "state/journal.sqlite3")
+def journal(cwd: Path, machine: Machine) -> Iterator[Journal]:
+    """Return the journal of a daemon that has run in the working folder."""
+    (cwd / "state").mkdir()
+    journal = Journal.open(cwd / "state/journal.sqlite3")
     journal.set_state(state="running", version=__version__)
     yield journal
     journal.close()
 
 
 @pytest.fixture
-def daemon(here: Path, journal: Journal) -> Iterator[int]:
+def daemon(cwd: Path, journal: Journal) -> Iterator[int]:
     """Hold the lock as a running daemon does; return its process id."""
-    lock = InstanceLock(here / "state/lock")
+    lock = InstanceLock(cwd / "state/lock")
     lock.acquire()
     yield os.getpid()
     lock.release()
 
 
-def findings(run: Run, *, exit_code: int = 0) -> list[Told]:
-    """Return all findings, as programs are told them."""
+def run_doctor(run: Run, *, exit_code: int = 0) -> list[JsonObject]:
+    """Return all findings of `styled doctor --json`."""
     result = run("doctor", "--json")
     assert result.exit_code == exit_code, result.output
-    told: list[Told] = json.loads(result.stdout)
+    findings: list[JsonObject] = json.loads(result.stdout)
     assert all(
-        set(finding) == {"level", "about", "words", "remedies", "exit_code"} for finding in told
+        set(finding) == {"level", "about", "words", "remedies", "exit_code"} for finding in findings
     )
-    return told
+    return findings
 
 
-def about(told: list[Told], what: str) -> list[tuple[str, str]]:
-    """Return level and words of the findings about something."""
-    return [(finding["level"], finding["words"]) for finding in told if finding["about"] == what]
+def about(findings: list[JsonObject], subject: str) -> list[tuple[str, str]]:
+    """Return level and text of the findings about a subject."""
+    return [
+        (finding["level"], finding["words"]) for finding in findings if finding["about"] == subject
+    ]
 
 
-def remedies(told: list[Told], what: str) -> str:
-    """Return all remedies of the findings about something."""
-    return "\n".join("\n".join(one["remedies"]) for one in told if one["about"] == what)
+def remedies(findings: list[JsonObject], subject: str) -> str:
+    """Return all remedies of the findings about a subject, one per line."""
+    return "\n".join(
+        "\n".join(finding["remedies"]) for finding in findings if finding["about"] == subject
+    )
 
 
-# The whole
+# All checks
 
 
 @pytest.mark.usefixtures("daemon")
-def test_where_all_is_well_that_is_said(run: Run, here: Path) -> None:
-    """Every check says in its line that it is right, and the code is 0."""
-    before = sorted(path.name for path in here.rglob("*"))
+def test_where_all_is_well_that_is_said(run: Run, cwd: Path) -> None:
+    """Without problems each check prints one line, and the exit code is 0."""
+    before = sorted(path.name for path in cwd.rglob("*"))
     result = run("doctor")
     assert result.exit_code == 0, result.output
     *lines, last = result.output.splitlines()
@@ -121,36 +125,36 @@ def test_where_all_is_well_that_is_said(run: Run, here: Path) -> None:
     assert last == "all is well"
     assert f"styled {__version__}, Python 3." in result.output
     assert "config.yaml: 1 style\n" in result.output
-    assert sorted(path.name for path in here.rglob("*")) == before
+    assert sorted(path.name for path in cwd.rglob("*")) == before
 
 
 @pytest.mark.usefixtures("machine")
-def test_before_the_first_start_only_the_daemon_is_missing(run: Run, here: Path) -> None:
-    """Nothing is made by looking; a warning is no failure."""
+def test_before_the_first_start_only_the_daemon_is_missing(run: Run, cwd: Path) -> None:
+    """The checks create no files; a warning is not a failure."""
     result = run("doctor")
     assert result.exit_code == 0, result.output
     assert "\nwarn  daemon: it is not running on these folders\n" in result.output
     assert "\n      - start it: styled run, or systemctl start styled\n" in result.output
     assert "\nok    journal: there is none yet; the first start makes it\n" in result.output
     assert result.output.endswith("\n0 failures, 1 warning\n")
-    assert sorted(path.name for path in here.iterdir()) == [
+    assert sorted(path.name for path in cwd.iterdir()) == [
         "config.yaml", "inbox", "outbox", "styles",
     ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("daemon")
 def test_all_failures_appear_and_the_first_decides(
-    run: Run, here: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    run: Run, cwd: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken style, network and device are all told; the exit code is that of the style."""
+    """A broken style, network and device are all reported; the exit code is that of the style."""
 
-    def broken(*words: object) -> None:
+    def broken(*args: object) -> None:
         raise DeviceError("the device is gone", "plug it in")
 
-    def missing(*words: object) -> None:
+    def missing(*args: object) -> None:
         raise WeightsError("the file is gone", "fetch it")
 
-    (here / "styles/red-trees.png").write_bytes(b"no picture")
+    (cwd / "styles/red-trees.png").write_bytes(b"no picture")
     monkeypatch.setattr("styled.engine.weights.load_weights", missing)
     monkeypatch.setattr("styled.engine.device.choose_device", broken)
     result = run("doctor")
@@ -162,23 +166,29 @@ def test_all_failures_appear_and_the_first_decides(
         r"3 failures, 0 warnings",
     ):  # fmt: skip
         assert re.search(rf"\n{line}\n", result.output), line
-    codes = [told["exit_code"] for told in findings(run, exit_code=78) if told["level"] == "fail"]
+    codes = [
+        finding["exit_code"]
+        for finding in run_doctor(run, exit_code=78)
+        if finding["level"] == "fail"
+    ]
     assert codes == [78, 69, 69]
 
 
 @pytest.mark.usefixtures("daemon")
 def test_programs_are_told_the_same(run: Run) -> None:
-    """One array; the findings are those that people see."""
-    told = findings(run)
+    """`--json` prints an array with the same findings as the text output."""
+    findings = run_doctor(run)
     lines = run("doctor").output.splitlines()[:-1]
-    assert [f"{one['level']:4}  {one['about']}: {one['words']}" for one in told] == lines
+    assert [
+        f"{finding['level']:4}  {finding['about']}: {finding['words']}" for finding in findings
+    ] == lines
 
 
-@pytest.mark.usefixtures("here")
-def test_without_a_configuration_there_is_nothing_to_examine(run: Run, here: Path) -> None:
-    """78, and what is wrong with it."""
+@pytest.mark.usefixtures("cwd")
+def test_without_a_configuration_there_is_nothing_to_examine(run: Run, cwd: Path) -> None:
+    """A missing or invalid configuration gives exit code 78 and the error."""
     assert run("doctor").exit_code == 78
-    (here / "config.yaml").write_text("output: {quality: high}\n")
+    (cwd / "config.yaml").write_text("output: {quality: high}\n")
     result = run("doctor", "--json")
     assert result.exit_code == 78
     assert "config.yaml:1: output.quality:" in result.output
@@ -186,184 +196,182 @@ def test_without_a_configuration_there_is_nothing_to_examine(run: Run, here: Pat
 
 @pytest.mark.usefixtures("machine")
 def test_paths_and_words_cannot_move_the_cursor(
-    run: Run, here: Path, journal: Journal, daemon: int
+    run: Run, cwd: Path, journal: Journal, daemon: int
 ) -> None:
-    """What was called so by strangers is escaped, and no markup; a line stays a line."""
+    """Untrusted text is escaped and not interpreted as markup; each finding is a single line."""
     journal.set_state(inbox_trouble="at \x1b[2J[bold]x\ny")
-    said = run("doctor").output
-    assert "\nfail  daemon: at \\x1b[2J[bold]x y\n" in said
-    assert "\x1b" not in said
+    output = run("doctor").output
+    assert "\nfail  daemon: at \\x1b[2J[bold]x y\n" in output
+    assert "\x1b" not in output
 
 
 # The daemon
 
 
 def test_a_running_daemon_is_named(run: Run, daemon: int) -> None:
-    """With its process and its state."""
-    told = findings(run)
-    assert about(told, "daemon") == [("ok", f"running as process {daemon}: running")]
+    """The finding has the process id and the state of the daemon."""
+    findings = run_doctor(run)
+    assert about(findings, "daemon") == [("ok", f"running as process {daemon}: running")]
 
 
 @pytest.mark.usefixtures("daemon")
 def test_a_daemon_of_another_version_is_a_warning(run: Run, journal: Journal) -> None:
-    """After an update it has to be restarted."""
+    """A daemon of another version is a warning, with a restart as the remedy."""
     journal.set_state(version="9.9")
-    told = findings(run)
-    assert ("warn", f"it is styled 9.9, this is {__version__}") in about(told, "daemon")
-    assert "restart it" in remedies(told, "daemon")
+    findings = run_doctor(run)
+    assert ("warn", f"it is styled 9.9, this is {__version__}") in about(findings, "daemon")
+    assert "restart it" in remedies(findings, "daemon")
 
 
 @pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize("name", ["inbox_trouble", "metrics_trouble"])
 def test_its_troubles_are_failures(run: Run, journal: Journal, name: str) -> None:
-    """They are temporary ones: 75."""
+    """Troubles of the daemon are failures with exit code 75."""
     journal.set_state(**{name: "it is in trouble"})
-    told = findings(run, exit_code=75)
-    assert about(told, "daemon")[1:] == [("fail", "it is in trouble")]
+    findings = run_doctor(run, exit_code=75)
+    assert about(findings, "daemon")[1:] == [("fail", "it is in trouble")]
     journal.set_state(**{name: ""})
-    assert len(about(findings(run), "daemon")) == 1
+    assert len(about(run_doctor(run), "daemon")) == 1
 
 
 @pytest.mark.usefixtures("daemon", "journal")
-def test_what_is_stuck_is_a_failure(run: Run, here: Path) -> None:
-    """The journal may be what hangs, so that a file says it."""
-    StuckRecord("it is in trouble", ("engine-0",)).save(here / "state")
-    told = findings(run, exit_code=75)
-    assert about(told, "daemon")[1:] == [("fail", "it is in trouble")]
+def test_what_is_stuck_is_a_failure(run: Run, cwd: Path) -> None:
+    """A stall is read from a file, because the journal may be what hangs."""
+    StallRecord("it is in trouble", ("engine-0",)).save(cwd / "state")
+    findings = run_doctor(run, exit_code=75)
+    assert about(findings, "daemon")[1:] == [("fail", "it is in trouble")]
 
 
 @pytest.mark.usefixtures("daemon")
 def test_a_paused_queue_is_a_failure(run: Run, journal: Journal) -> None:
-    """Whatever it waits for is named, and that no more is to be done."""
+    """The finding has the reason; its remedy says that work continues automatically."""
     journal.set_state(state="paused: the outbox is full")
-    told = findings(run, exit_code=73)
-    assert about(told, "queue") == [("fail", "paused: the outbox is full")]
-    assert "by itself" in remedies(told, "queue")
+    findings = run_doctor(run, exit_code=73)
+    assert about(findings, "queue") == [("fail", "paused: the outbox is full")]
+    assert "by itself" in remedies(findings, "queue")
 
 
 @pytest.mark.usefixtures("daemon")
 def test_what_it_does_without_is_a_warning(run: Run, journal: Journal) -> None:
-    """The notes of engine and intake, each by itself."""
+    """Each degradation of the engine and of the intake is a separate warning."""
     of_engine = [{"kind": "device", "message": "a"}, {"kind": "weights", "message": "b"}]
     of_intake = [{"kind": "polling", "message": "c"}]
     journal.set_state(degraded=json.dumps(of_engine), degraded_intake=json.dumps(of_intake))
-    told = findings(run)
-    assert about(told, "degraded") == [("warn", "a"), ("warn", "b"), ("warn", "c")]
-    said = remedies(told, "degraded")
-    assert all(key in said for key in ("engine.device", "engine.weights", "intake.mode"))
+    findings = run_doctor(run)
+    assert about(findings, "degraded") == [("warn", "a"), ("warn", "b"), ("warn", "c")]
+    output = remedies(findings, "degraded")
+    assert all(key in output for key in ("engine.device", "engine.weights", "intake.mode"))
 
 
 def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journal) -> None:
-    """That it is not running is all there is to say of it."""
+    """If the daemon is not running, its stored state is ignored."""
     journal.set_state(
         inbox_trouble="it is away", state="paused: full", version="9.9",
         degraded=json.dumps([{"kind": "device", "message": "a"}]),
     )  # fmt: skip
-    told = findings(run)
-    assert [one["about"] for one in told if one["level"] != "ok"] == ["daemon"]
-    assert about(told, "daemon") == [("warn", "it is not running on these folders")]
+    findings = run_doctor(run)
+    assert [finding["about"] for finding in findings if finding["level"] != "ok"] == ["daemon"]
+    assert about(findings, "daemon") == [("warn", "it is not running on these folders")]
 
 
 # The journal
 
 
 def test_a_sound_journal_tells_its_size_and_what_waits(run: Run, journal: Journal) -> None:
-    """Jobs that have ended do not wait."""
+    """The finding has the size of the journal and the number of waiting jobs."""
     names = ("a.jpg", "b.jpg", "c.jpg")
     journal.submit([Dropped(name, 1, 2, {"oil": name}) for name in names], time.time())
     job = journal.claim(time.time())
     assert job is not None
     journal.finish(job, JobState.DONE, time.time())
-    ((level, words),) = about(findings(run), "journal")
+    ((level, text),) = about(run_doctor(run), "journal")
     assert level == "ok"
-    assert re.fullmatch(r"\d.* [kM]?B|\d.*B, sound; 2 jobs waiting", words)
+    assert re.fullmatch(r"\d.* [kM]?B|\d.*B, sound; 2 jobs waiting", text)
 
 
 @pytest.mark.parametrize(("hours", "level"), [(23.9, "ok"), (24.1, "warn")])
 def test_a_job_that_waits_for_a_day_is_a_warning(
     run: Run, journal: Journal, hours: float, level: str
 ) -> None:
-    """The oldest counts, and that it may wait for something is the hint."""
+    """The warning has the age of the oldest job and refers to `styled jobs`."""
     since = time.time() - hours * 3600
     journal.submit([Dropped("a.jpg", 1, 2, {"oil": "a.jpg"})], since)
     journal.submit([Dropped("b.jpg", 1, 2, {"oil": "b.jpg"})], time.time())
-    told = findings(run)
-    ((found, words),) = about(told, "journal")
-    assert found == level
+    findings = run_doctor(run)
+    ((actual_level, text),) = about(findings, "journal")
+    assert actual_level == level
     if level == "warn":
-        assert words.endswith("2 jobs waiting, the oldest for 1 d")
-        assert "styled jobs" in remedies(told, "journal")
+        assert text.endswith("2 jobs waiting, the oldest for 1 d")
+        assert "styled jobs" in remedies(findings, "journal")
 
 
 @pytest.mark.parametrize("damage", ["garbage", "page"])
-def test_a_damaged_journal_is_a_failure(
-    run: Run, here: Path, journal: Journal, damage: str
-) -> None:
-    """Whether it is no database at all or one page of it is wrong: 75, and it mends itself."""
+def test_a_damaged_journal_is_a_failure(run: Run, cwd: Path, journal: Journal, damage: str) -> None:
+    """A file that is not a database, or has a damaged page, gives exit code 75 and a remedy."""
     names = [f"{number:09}.jpg" for number in range(999)]
     journal.submit([Dropped(name, 1, 2, {"oil": name}) for name in names], 5.0)
     journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     journal.close()
-    path = here / "state/journal.sqlite3"
+    path = cwd / "state/journal.sqlite3"
     content = bytearray(path.read_bytes())
     begin = 0 if damage == "garbage" else len(content) // 8192 * 4096
     content[begin : begin + 4096] = b"\xff" * 4096
     path.write_bytes(content)
-    told = findings(run, exit_code=75)
-    ((level, words),) = about(told, "journal")
+    findings = run_doctor(run, exit_code=75)
+    ((level, text),) = about(findings, "journal")
     assert level == "fail"
-    assert "journal.sqlite3 is damaged: " in words
-    assert remedies(told, "journal")
+    assert "journal.sqlite3 is damaged: " in text
+    assert remedies(findings, "journal")
 
 
 def test_a_journal_of_another_version_is_a_failure(run: Run, journal: Journal) -> None:
-    """With the remedy that the journal itself tells."""
+    """A journal of a newer version is a failure with its remedy."""
     journal._connection.execute("PRAGMA user_version = 99")
-    told = findings(run, exit_code=75)
-    ((level, words),) = about(told, "journal")
+    findings = run_doctor(run, exit_code=75)
+    ((level, text),) = about(findings, "journal")
     assert level == "fail"
-    assert "another version of styled" in words
-    assert remedies(told, "journal") == "use the version that the daemon has"
+    assert "another version of styled" in text
+    assert remedies(findings, "journal") == "use the version that the daemon has"
 
 
 # Styles, network, device
 
 
 @pytest.mark.usefixtures("daemon")
-def test_without_styles_nothing_is_ever_painted(run: Run, here: Path) -> None:
-    """That is a failure of the configuration."""
-    (here / "config.yaml").write_text("{}")
-    told = findings(run, exit_code=78)
-    assert about(told, "styles") == [("fail", "there is none, so nothing is ever painted")]
-    assert "styles:" in remedies(told, "styles")
+def test_without_styles_nothing_is_ever_painted(run: Run, cwd: Path) -> None:
+    """A configuration without styles gives exit code 78."""
+    (cwd / "config.yaml").write_text("{}")
+    findings = run_doctor(run, exit_code=78)
+    assert about(findings, "styles") == [("fail", "there is none, so nothing is ever painted")]
+    assert "styles:" in remedies(findings, "styles")
 
 
 @pytest.mark.usefixtures("daemon")
-def test_a_missing_network_is_not_fetched(run: Run, here: Path) -> None:
-    """Half a gigabyte is nobody's idea of looking: 69, with the ways out."""
-    (here.parent / "torch/hub/checkpoints/vgg19-dcbb9e9d.pth").unlink()
-    told = findings(run, exit_code=69)
-    ((level, words),) = about(told, "weights")
+def test_a_missing_network_is_not_fetched(run: Run, cwd: Path) -> None:
+    """A missing network is not downloaded: exit code 69, with all remedies."""
+    (cwd.parent / "torch/hub/checkpoints/vgg19-dcbb9e9d.pth").unlink()
+    findings = run_doctor(run, exit_code=69)
+    ((level, text),) = about(findings, "weights")
     assert level == "fail"
-    assert "vgg19-dcbb9e9d.pth" in words
-    assert "styled weights fetch" in remedies(told, "weights")
-    assert "untrained" in remedies(told, "weights")
+    assert "vgg19-dcbb9e9d.pth" in text
+    assert "styled weights fetch" in remedies(findings, "weights")
+    assert "untrained" in remedies(findings, "weights")
 
 
 @pytest.mark.usefixtures("daemon")
 def test_the_network_is_told_with_its_digest(run: Run, machine: Machine) -> None:
-    """The untrained one is a warning, because something better can be had."""
-    assert about(findings(run), "weights") == [("ok", "imagenet, sha256 abababababab...")]
+    """The finding has the digest; untrained weights are a warning, as better ones exist."""
+    assert about(run_doctor(run), "weights") == [("ok", "imagenet, sha256 abababababab...")]
     machine.source = "untrained"
-    ((level, words),) = about(told := findings(run), "weights")
+    ((level, text),) = about(findings := run_doctor(run), "weights")
     assert level == "warn"
-    assert words.startswith("untrained, sha256 abababababab...: pictures are plainer")
-    assert "imagenet" in remedies(told, "weights")
+    assert text.startswith("untrained, sha256 abababababab...: pictures are plainer")
+    assert "imagenet" in remedies(findings, "weights")
 
 
 @pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize(
-    ("free", "level", "words"),
+    ("free", "level", "text"),
     [
         (8e9, "ok", ", 8 GB of memory free"),
         (2e9, "ok", ", 2 GB of memory free"),
@@ -372,51 +380,51 @@ def test_the_network_is_told_with_its_digest(run: Run, machine: Machine) -> None
     ],
 )
 def test_the_device_is_told_with_its_memory(
-    run: Run, machine: Machine, free: float | None, level: str, words: str
+    run: Run, machine: Machine, free: float | None, level: str, text: str
 ) -> None:
-    """Little of it is a warning; not knowing is none."""
+    """Little free memory is a warning; unknown free memory is not."""
     machine.free_bytes = free
-    told = findings(run)
-    assert about(told, "device") == [(level, f"NVIDIA H200, torch {torch.__version__}{words}")]
-    assert ("tiles" in remedies(told, "device")) == (level == "warn")
+    findings = run_doctor(run)
+    assert about(findings, "device") == [(level, f"NVIDIA H200, torch {torch.__version__}{text}")]
+    assert ("tiles" in remedies(findings, "device")) == (level == "warn")
 
 
 @pytest.mark.usefixtures("daemon")
 def test_a_device_that_was_not_hoped_for_is_a_warning(run: Run, machine: Machine) -> None:
-    """With a reason why, and one guess at what to do."""
+    """A fallback device is a warning with the reason and one remedy."""
     degradation = Degradation("device", "no GPU was found")
     machine.device = Device(torch.device("cpu"), "cpu", degradation)
-    told = findings(run)
-    ((level, words),) = about(told, "device")
+    findings = run_doctor(run)
+    ((level, text),) = about(findings, "device")
     assert level == "warn"
-    assert words.endswith(" (no GPU was found)")
-    assert len(remedies(told, "device").splitlines()) == 1
+    assert text.endswith(" (no GPU was found)")
+    assert len(remedies(findings, "device").splitlines()) == 1
 
 
-# The machine itself; styled/ops/doctor.py has tests of its own
-
-
-@pytest.mark.usefixtures("daemon")
-def test_a_folder_that_cannot_be_is_a_failure(run: Run, here: Path) -> None:
-    """A file is in its place: 73, naming it."""
-    (here / "archive").write_text("a file")
-    told = findings(run, exit_code=73)
-    assert [one["about"] for one in told if one["level"] == "fail"] == ["archive"]
-    assert str(here / "archive") in about(told, "archive")[0][1]
+# The machine itself; tests/ops tests the details of styled/ops/doctor.py
 
 
 @pytest.mark.usefixtures("daemon")
-def test_a_disk_that_is_missing_is_a_failure(run: Run, here: Path) -> None:
-    """It comes back by itself, or by mounting it: 75."""
-    home = {"point": str(here), "source": "nas:/photos", "inode": 1}
-    record = json.dumps({str(here / "inbox"): home})
-    (here / "state/mounts.json").write_text(record)
-    told = findings(run, exit_code=75)
-    ((level, words),) = about(told, "inbox")
+def test_a_folder_that_cannot_be_is_a_failure(run: Run, cwd: Path) -> None:
+    """A file in place of a folder gives exit code 73, with its path."""
+    (cwd / "archive").write_text("a file")
+    findings = run_doctor(run, exit_code=73)
+    assert [finding["about"] for finding in findings if finding["level"] == "fail"] == ["archive"]
+    assert str(cwd / "archive") in about(findings, "archive")[0][1]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_disk_that_is_missing_is_a_failure(run: Run, cwd: Path) -> None:
+    """A disk that is not mounted gives exit code 75."""
+    mount = {"point": str(cwd), "source": "nas:/photos", "inode": 1}
+    record = json.dumps({str(cwd / "inbox"): mount})
+    (cwd / "state/mounts.json").write_text(record)
+    findings = run_doctor(run, exit_code=75)
+    ((level, text),) = about(findings, "inbox")
     assert level == "fail"
-    assert "nothing is mounted now" in words
-    assert remedies(told, "inbox").startswith(f"mount {here}; ")
-    assert (here / "state/mounts.json").read_text() == record
+    assert "nothing is mounted now" in text
+    assert remedies(findings, "inbox").startswith(f"mount {cwd}; ")
+    assert (cwd / "state/mounts.json").read_text() == record
 
 
 @pytest.mark.usefixtures("daemon")
@@ -426,11 +434,11 @@ def test_a_disk_that_is_missing_is_a_failure(run: Run, here: Path) -> None:
 def test_a_disk_that_is_full_is_a_failure(
     run: Run, monkeypatch: pytest.MonkeyPatch, free: float, level: str, exit_code: int
 ) -> None:
-    """One that will be soon is a warning."""
+    """A full disk is a failure; a disk with little free space is a warning."""
     monkeypatch.setattr(
         "styled.ops.doctor.shutil",
         SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=free, total=9e12)),
     )
-    ((found, words),) = about(findings(run, exit_code=exit_code), "inbox, outbox, state")
-    assert found == level
-    assert words.endswith("B free")
+    ((actual_level, text),) = about(run_doctor(run, exit_code=exit_code), "inbox, outbox, state")
+    assert actual_level == level
+    assert text.endswith("B free")

@@ -1,4 +1,4 @@
-"""`styled gallery`: the page made anew, and what can be in its way."""
+"""Tests of `styled gallery`: rebuilding the page, and failures."""
 
 from __future__ import annotations
 
@@ -9,41 +9,46 @@ from pathlib import Path
 import pytest
 
 from styled.cli.init import init_folder
-from styled.sidecar import InputFacts, JobFacts, Rejection, ResultFacts, Sidecar
+from styled.sidecar import InputInfo, JobInfo, Rejection, ResultInfo, Sidecar
 from tests.cli.conftest import Run, draw
 
 
 @pytest.fixture
-def outbox(here: Path) -> Path:
-    """Return the outbox of a working folder, with two results; one input was rejected."""
-    init_folder(here)
+def outbox(cwd: Path) -> Path:
+    """Return the outbox of a working folder with two results and one rejected input."""
+    init_folder(cwd)
     for number, name in enumerate(("a.png", os.fsdecode(b"caf\xe9\x1b[2J.png"))):
-        path = draw(here / "outbox/oil" / name)
-        publish(path, f"{number}", result=ResultFacts(
+        path = draw(cwd / "outbox/oil" / name)
+        publish(path, f"{number}", result=ResultInfo(
             path=f"oil/{name}", sha256="0" * 64, width=64, height=48, format="png"))  # fmt: skip
-    broken = here / "rejected/oil/broken.jpg"
+    broken = cwd / "rejected/oil/broken.jpg"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"broken")
     publish(broken, "9", rejected=Rejection(reason="it is no picture", failure="input"))
-    return here / "outbox"
+    return cwd / "outbox"
 
 
 def publish(
-    path: Path, job_id: str, result: ResultFacts | None = None, rejected: Rejection | None = None
+    path: Path, job_id: str, result: ResultInfo | None = None, rejected: Rejection | None = None
 ) -> None:
-    """Write a sidecar."""
-    when = datetime(2026, 1, 1, tzinfo=UTC)
-    job = JobFacts(
-        id=job_id, attempts=1, resumed=False, submitted_at=when, started_at=when, finished_at=when
+    """Write the sidecar of a file."""
+    timestamp = datetime(2026, 1, 1, tzinfo=UTC)
+    job = JobInfo(
+        id=job_id,
+        attempts=1,
+        resumed=False,
+        submitted_at=timestamp,
+        started_at=timestamp,
+        finished_at=timestamp,
     )
-    facts = Sidecar(
-        job=job, input=InputFacts(path=path.name, bytes=6), result=result, rejected=rejected
+    sidecar = Sidecar(
+        job=job, input=InputInfo(path=path.name, bytes=6), result=result, rejected=rejected
     )
-    path.with_name(f"{path.name}.json").write_bytes(facts.to_json())
+    path.with_name(f"{path.name}.json").write_bytes(sidecar.to_json())
 
 
 def test_the_page_is_made_of_all_that_there_is(run: Run, outbox: Path) -> None:
-    """It says where the page is and how much it shows, and may be said again."""
+    """The command prints the path and the number of entries, and can be repeated."""
     for _ in range(2):
         result = run("gallery")
         assert result.exit_code == 0, result.output
@@ -55,35 +60,35 @@ def test_the_page_is_made_of_all_that_there_is(run: Run, outbox: Path) -> None:
 def test_the_configuration_can_be_named(
     run: Run, outbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From anywhere."""
+    """With `-c` the command works in any folder."""
     monkeypatch.chdir(tmp_path)
     assert run("gallery", "-c", outbox.parent / "config.yaml").exit_code == 0
     assert (outbox / "gallery.html").exists()
 
 
-def test_an_empty_outbox_has_an_empty_page(run: Run, here: Path) -> None:
-    """As it has from the first result on."""
-    init_folder(here)
-    (here / "outbox").mkdir(exist_ok=True)
+def test_an_empty_outbox_has_an_empty_page(run: Run, cwd: Path) -> None:
+    """A gallery without entries can be built."""
+    init_folder(cwd)
+    (cwd / "outbox").mkdir(exist_ok=True)
     result = run("gallery")
     assert result.exit_code == 0, result.output
     assert "(0 paintings, 0 rejected)" in result.output
 
 
-def test_without_an_outbox_there_is_nothing_to_show(run: Run, here: Path) -> None:
-    """The disk may be missing, so no folder is made in its place."""
-    init_folder(here)
-    for folder in (here / "outbox",):
+def test_without_an_outbox_there_is_nothing_to_show(run: Run, cwd: Path) -> None:
+    """A missing outbox is not created, because its disk may not be mounted."""
+    init_folder(cwd)
+    for folder in (cwd / "outbox",):
         if folder.exists():
             folder.rmdir()
     result = run("gallery")
     assert result.exit_code == 73
     assert "outbox can't be read" in result.output
-    assert not (here / "outbox").exists()
+    assert not (cwd / "outbox").exists()
 
 
 def test_the_page_of_somebody_else_is_left_alone(run: Run, outbox: Path) -> None:
-    """What to do about it is told."""
+    """A page that styled has not made is kept; the error has a remedy."""
     (outbox / "gallery.html").write_text("mine")
     result = run("gallery")
     assert result.exit_code == 73
@@ -93,13 +98,13 @@ def test_the_page_of_somebody_else_is_left_alone(run: Run, outbox: Path) -> None
 
 
 def test_without_a_configuration_it_is_78(run: Run) -> None:
-    """Nobody knows where the outbox is."""
+    """Without a configuration the exit code is 78."""
     assert run("gallery").exit_code == 78
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_makes_belongs_to_whom_the_outbox_does(run: Run, outbox: Path) -> None:
-    """Or the daemon, who is another user, could not go on with the page."""
+    """Files made by root belong to the owner of the outbox, so that the daemon can update them."""
     os.chown(outbox, 4711, 4712)
     assert run("gallery").exit_code == 0
     files = [outbox / "gallery.html", *(outbox / "gallery_files").rglob("*")]

@@ -1,4 +1,4 @@
-"""`styled jobs` and `styled cancel`: the queue in detail, and taking something out of it."""
+"""Tests of `styled jobs` and `styled cancel`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped, progress
 
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
-SHOWN = "caf\\xe9\\x1b[2J[bold].jpg"
+ESCAPED = "caf\\xe9\\x1b[2J[bold].jpg"
 
 NAMES = ("done.jpg", HOSTILE, "cancelled.jpg", "running.jpg", "both.jpg", "trip/last.jpg")
 
 
 @pytest.fixture
-def journal(here: Path) -> Iterator[Journal]:
-    """A journal with a job in each state; `both.jpg` waits for two styles."""
-    init_folder(here)
-    (here / "state").mkdir()
-    journal = Journal.open(here / "state/journal.sqlite3")
+def journal(cwd: Path) -> Iterator[Journal]:
+    """Return a journal with a job in each state; `both.jpg` is queued for two styles."""
+    init_folder(cwd)
+    (cwd / "state").mkdir()
+    journal = Journal.open(cwd / "state/journal.sqlite3")
     for name in NAMES:
-        wanted = {"oil": name, "ink": name} if name == "both.jpg" else {"oil": name}
-        journal.submit([Dropped(name, 1, 2, wanted)], 5.0)
+        destinations = {"oil": name, "ink": name} if name == "both.jpg" else {"oil": name}
+        journal.submit([Dropped(name, 1, 2, destinations)], 5.0)
     for number, state in enumerate((JobState.DONE, JobState.REJECTED, JobState.CANCELLED)):
         job = journal.claim(10.0)
         assert job is not None
@@ -50,14 +50,14 @@ def journal(here: Path) -> Iterator[Journal]:
 
 
 def job_about(journal: Journal, name: str, style: str = "oil") -> Job:
-    """Return the job of an input in a style."""
+    """Return the job of an input and a style."""
     (job,) = [job for job in journal.jobs_about("input", name) if job.style == style]
     return job
 
 
-def listed(run: Run, *words: str) -> list[tuple[str, str, str]]:
-    """Return input, style and state of the jobs that `styled jobs --json` prints."""
-    result = run("jobs", "--json", *words)
+def list_jobs(run: Run, *args: str) -> list[tuple[str, str, str]]:
+    """Return input, style and state of the jobs printed by `styled jobs --json`."""
+    result = run("jobs", "--json", *args)
     assert result.exit_code == 0, result.output
     return [(job["input"], job["style"], job["state"]) for job in json.loads(result.stdout)]
 
@@ -77,13 +77,13 @@ ENDED = [
 
 @pytest.mark.usefixtures("journal")
 def test_what_is_to_be_done_comes_first(run: Run) -> None:
-    """In the order of the queue; then what has ended, the latest first."""
-    assert listed(run) == UNFINISHED + ENDED
+    """Unfinished jobs come first, in queue order; then finished jobs, the latest first."""
+    assert list_jobs(run) == UNFINISHED + ENDED
 
 
 @pytest.mark.usefixtures("journal")
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("args", "expected"),
     [
         ("--state queued", UNFINISHED[1:]),
         ("--state done --state rejected", ENDED[1:]),
@@ -96,15 +96,15 @@ def test_what_is_to_be_done_comes_first(run: Run) -> None:
     ],
 )
 def test_states_styles_and_how_many_can_be_chosen(
-    run: Run, words: str, expected: list[tuple[str, str, str]]
+    run: Run, args: str, expected: list[tuple[str, str, str]]
 ) -> None:
-    """The limit is one of each kind, and counts only what was chosen."""
-    assert listed(run, *words.split()) == expected
+    """The limit applies separately to unfinished and finished jobs, after filtering."""
+    assert list_jobs(run, *args.split()) == expected
 
 
 @pytest.mark.usefixtures("daemon")
 def test_programs_are_told_all_of_a_job(run: Run, journal: Journal) -> None:
-    """The objects are those of `styled status --json`."""
+    """`styled jobs --json` prints the same objects as `styled status --json`."""
     running = json.loads(run("jobs", "--json").stdout)[0]
     assert running == json.loads(run("status", "--json").stdout)["current"][0]
     assert running["id"] == job_about(journal, "running.jpg").id
@@ -112,33 +112,33 @@ def test_programs_are_told_all_of_a_job(run: Run, journal: Journal) -> None:
 
 
 def test_people_are_shown_a_table_with_ids(run: Run, journal: Journal) -> None:
-    """A line for each job, with the first line of its reason; names are escaped."""
-    said = run("jobs").output
+    """The table has one line per job, with the first line of its reason; names are escaped."""
+    output = run("jobs").output
     for name, style, state in UNFINISHED[1:]:
         job = job_about(journal, name, style)
-        assert re.search(rf"{job.id} +{name} +{style} +{state} +for ", said)
-    assert re.search(rf"{job_about(journal, 'running.jpg').id} +running.jpg +oil +42% ", said)
+        assert re.search(rf"{job.id} +{name} +{style} +{state} +for ", output)
+    assert re.search(rf"{job_about(journal, 'running.jpg').id} +running.jpg +oil +42% ", output)
     hostile = job_about(journal, HOSTILE).id
     assert re.search(
-        rf"{hostile} +{re.escape(SHOWN)} +oil +rejected +[^ ].* ago +because of 1 *\n", said
+        rf"{hostile} +{re.escape(ESCAPED)} +oil +rejected +[^ ].* ago +because of 1 *\n", output
     )
-    assert "so it is" not in said
-    assert "\x1b" not in said
-    assert len(said.splitlines()) == 1 + len(UNFINISHED) + len(ENDED)
+    assert "so it is" not in output
+    assert "\x1b" not in output
+    assert len(output.splitlines()) == 1 + len(UNFINISHED) + len(ENDED)
 
 
 @pytest.mark.usefixtures("journal")
 def test_where_there_are_none_that_is_said(run: Run) -> None:
-    """An empty table would look like a mistake; programs get an empty list."""
+    """Without matching jobs a message is printed; with `--json`, an empty list."""
     assert run("jobs", "--style", "chalk").output == "no such jobs\n"
     assert json.loads(run("jobs", "--style", "chalk", "--json").stdout) == []
 
 
 @pytest.mark.usefixtures("journal")
-@pytest.mark.parametrize("words", ["--state bogus", "--limit 0", "-n many", "extra"])
-def test_wrong_words_are_wrong_usage(run: Run, words: str) -> None:
-    """Two, and what would be right."""
-    result = run("jobs", *words.split())
+@pytest.mark.parametrize("args", ["--state bogus", "--limit 0", "-n many", "extra"])
+def test_wrong_words_are_wrong_usage(run: Run, args: str) -> None:
+    """Invalid arguments exit with 2 and an error message."""
+    result = run("jobs", *args.split())
     assert result.exit_code == 2
     assert "Error" in result.output
 
@@ -146,40 +146,43 @@ def test_wrong_words_are_wrong_usage(run: Run, words: str) -> None:
 def test_an_id_can_be_copied_from_a_narrow_terminal(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is what `styled cancel` wants to be told, so it is never cut."""
+    """The id is not truncated, because `styled cancel` needs it."""
     monkeypatch.setenv("COLUMNS", "40")
-    said = run("jobs").output
-    assert job_about(journal, "both.jpg").id in said
-    assert max(map(len, said.splitlines())) <= 40
+    output = run("jobs").output
+    assert job_about(journal, "both.jpg").id in output
+    assert max(map(len, output.splitlines())) <= 40
 
 
 @pytest.mark.parametrize("command", ["jobs", "cancel --all", "cancel 0123"])
-def test_without_a_journal_the_remedy_is_told(run: Run, here: Path, command: str) -> None:
-    """Where the daemon has never run there are no jobs, and nothing is made."""
-    init_folder(here)
+def test_without_a_journal_the_remedy_is_told(run: Run, cwd: Path, command: str) -> None:
+    """If the daemon has never run, there is an error with a remedy, and nothing is created."""
+    init_folder(cwd)
     result = run(*command.split())
     assert result.exit_code == 73
     assert "there is no journal" in result.output
     assert "styled run" in result.output
-    assert not (here / "state").exists()
+    assert not (cwd / "state").exists()
 
 
 @pytest.mark.parametrize("command", ["jobs", "jobs --json", "cancel --all"])
-def test_a_damaged_journal_is_told_in_words(run: Run, here: Path, command: str) -> None:
-    """Damage is no traceback."""
-    init_folder(here)
-    (here / "state").mkdir()
-    (here / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
+def test_a_damaged_journal_is_told_in_words(run: Run, cwd: Path, command: str) -> None:
+    """A damaged journal gives an error message and no traceback."""
+    init_folder(cwd)
+    (cwd / "state").mkdir()
+    (cwd / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
     result = run(*command.split())
     assert result.exit_code == 75
     assert "is damaged" in result.output
 
 
-# Cancelling, while the daemon is running
+# Cancelling while the daemon is running
 
 
-class Daemon:
-    """Plays a daemon: it does something each time that `styled cancel` waits for it."""
+class FakeDaemon:
+    """A fake daemon that calls `on_wait` each time that `styled cancel` sleeps.
+
+    It replaces the module `time` of `styled.cli.jobs`.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -196,7 +199,7 @@ class Daemon:
         return self.now
 
     def cancel_all(self) -> None:
-        """Do what it is asked for."""
+        """Cancel all jobs whose cancellation was requested."""
         for job in self.journal.cancel_requests():
             self.end(job, JobState.CANCELLED)
 
@@ -205,33 +208,33 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(here: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+def daemon(cwd: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaemon]:
     """Hold the lock, as a running daemon does."""
-    played = Daemon(journal)
-    monkeypatch.setattr("styled.cli.jobs.time", played)
-    lock = InstanceLock(here / "state/lock")
+    fake_daemon = FakeDaemon(journal)
+    monkeypatch.setattr("styled.cli.jobs.time", fake_daemon)
+    lock = InstanceLock(cwd / "state/lock")
     lock.acquire()
-    yield played
+    yield fake_daemon
     lock.release()
 
 
 def states(journal: Journal) -> dict[str, str]:
-    """Return the state of each job by input and style."""
+    """Return "input style" -> state of each job."""
     jobs = journal.in_state(*JobState, limit=-1)
     return {f"{job.input} {job.style}": str(job.state) for job in jobs}
 
 
 def changed_by(journal: Journal, act: Callable[[], object]) -> set[str]:
-    """Return whose state is another afterwards, or who is to be cancelled."""
+    """Call `act`; return the jobs whose state has changed or whose cancellation is requested."""
     before = states(journal)
     act()
     after = states(journal)
-    wanted = {f"{job.input} {job.style}" for job in journal.cancel_requests()}
-    return {name for name in after if after[name] != before[name]} | wanted
+    requested = {f"{job.input} {job.style}" for job in journal.cancel_requests()}
+    return {name for name in after if after[name] != before[name]} | requested
 
 
-def test_a_job_is_named_by_its_id(run: Run, journal: Journal, daemon: Daemon) -> None:
-    """It is waited for, said what became of it, and no other is touched."""
+def test_a_job_is_named_by_its_id(run: Run, journal: Journal, daemon: FakeDaemon) -> None:
+    """Only the job with this id is cancelled; the command waits and prints the outcome."""
     job = job_about(journal, "both.jpg", "ink")
     assert changed_by(journal, lambda: run("cancel", job.id)) == {"both.jpg ink"}
     assert states(journal)["both.jpg ink"] == "cancelled"
@@ -242,13 +245,13 @@ def test_a_job_is_named_by_its_id(run: Run, journal: Journal, daemon: Daemon) ->
 
 @pytest.mark.usefixtures("daemon")
 @pytest.mark.parametrize(
-    "word", ["both.jpg", "inbox/both.jpg", "{here}/inbox/both.jpg", "./inbox/../inbox/both.jpg"]
+    "arg", ["both.jpg", "inbox/both.jpg", "{cwd}/inbox/both.jpg", "./inbox/../inbox/both.jpg"]
 )
 def test_a_photo_is_named_by_any_of_its_paths(
-    run: Run, here: Path, journal: Journal, word: str
+    run: Run, cwd: Path, journal: Journal, arg: str
 ) -> None:
-    """From here, below the inbox, or from the root: all of its jobs end."""
-    result = run("cancel", word.format(here=here))
+    """A path relative to the current folder or the inbox, or absolute, cancels all its jobs."""
+    result = run("cancel", arg.format(cwd=cwd))
     assert result.exit_code == 0
     assert sorted(result.output.splitlines()) == [
         "cancelled: both.jpg in ink", "cancelled: both.jpg in oil",
@@ -259,28 +262,28 @@ def test_a_photo_is_named_by_any_of_its_paths(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_a_link_to_the_inbox_is_the_inbox(run: Run, here: Path, journal: Journal) -> None:
-    """The way to it does not matter."""
-    (here / "drop").symlink_to(here / "inbox")
-    (here / "inbox/trip").mkdir()
+def test_a_link_to_the_inbox_is_the_inbox(run: Run, cwd: Path, journal: Journal) -> None:
+    """A path through a symbolic link to the inbox works."""
+    (cwd / "drop").symlink_to(cwd / "inbox")
+    (cwd / "inbox/trip").mkdir()
     result = run("cancel", "drop/trip/last.jpg")
     assert result.output == "cancelled: trip/last.jpg in oil\n"
 
 
 @pytest.mark.usefixtures("daemon")
 def test_only_what_is_still_to_be_done_is_meant_by_a_path(run: Run, journal: Journal) -> None:
-    """The same photo may have been painted before."""
+    """A path selects only the unfinished jobs if a photo of that name was painted before."""
     journal.submit([Dropped("done.jpg", 3, 4, {"oil": "done.jpg"})], 6.0)
     assert run("cancel", "done.jpg").output == "cancelled: done.jpg in oil\n"
-    kinds = [str(job.state) for job in journal.jobs_about("input", "done.jpg")]
-    assert kinds == ["cancelled", "done"]
+    job_states = [str(job.state) for job in journal.jobs_about("input", "done.jpg")]
+    assert job_states == ["cancelled", "done"]
 
 
 @pytest.mark.usefixtures("daemon")
 def test_several_may_be_named_and_some_of_them_twice(run: Run, journal: Journal) -> None:
-    """Each is cancelled, and told, once."""
-    words = (job_about(journal, "both.jpg").id, "both.jpg", "trip/last.jpg", "trip/last.jpg")
-    assert sorted(run("cancel", *words).output.splitlines()) == [
+    """Each job is cancelled and printed once, even if it is named twice."""
+    args = (job_about(journal, "both.jpg").id, "both.jpg", "trip/last.jpg", "trip/last.jpg")
+    assert sorted(run("cancel", *args).output.splitlines()) == [
         "cancelled: both.jpg in ink", "cancelled: both.jpg in oil",
         "cancelled: trip/last.jpg in oil",
     ]  # fmt: skip
@@ -288,7 +291,7 @@ def test_several_may_be_named_and_some_of_them_twice(run: Run, journal: Journal)
 
 @pytest.mark.usefixtures("daemon")
 def test_all_means_all_that_is_still_to_be_done(run: Run, journal: Journal) -> None:
-    """The running job too; and then there is nothing more."""
+    """`--all` cancels all queued and running jobs; a second time there is nothing to cancel."""
     result = run("cancel", "--all")
     assert result.exit_code == 0
     assert result.output.splitlines() == [f"cancelled: {name} in {s}" for name, s, _ in UNFINISHED]
@@ -298,34 +301,36 @@ def test_all_means_all_that_is_still_to_be_done(run: Run, journal: Journal) -> N
 
 @pytest.mark.usefixtures("daemon")
 def test_names_are_escaped_and_no_markup(run: Run, journal: Journal) -> None:
-    """What strangers called their files can be named, and is shown as it is."""
+    """Hostile names work as arguments, and are escaped and not interpreted as markup."""
     journal.submit([Dropped(HOSTILE, 3, 4, {"oil": HOSTILE})], 6.0)
-    assert run("cancel", HOSTILE).output == f"cancelled: {SHOWN} in oil\n"
+    assert run("cancel", HOSTILE).output == f"cancelled: {ESCAPED} in oil\n"
 
 
 def test_a_step_may_take_longer_than_one_cares_to_wait(
-    run: Run, journal: Journal, daemon: Daemon
+    run: Run, journal: Journal, daemon: FakeDaemon
 ) -> None:
-    """After a while it is said what will happen, and the wish is left behind."""
+    """After the timeout the pending cancellation is reported, and the request remains."""
     daemon.on_wait = lambda: None
     result = run("cancel", "running.jpg")
     assert result.exit_code == 0
-    assert result.output == "will be cancelled once the present step ends: running.jpg in oil\n"
+    assert result.output == "will be cancelled once the current step ends: running.jpg in oil\n"
     assert sum(daemon.waits) == pytest.approx(CANCEL_SECONDS, abs=0.5)
     assert [job.input for job in journal.cancel_requests()] == ["running.jpg"]
 
 
 @pytest.mark.parametrize("state", [JobState.DONE, JobState.REJECTED])
-def test_it_may_be_too_late(run: Run, journal: Journal, daemon: Daemon, state: JobState) -> None:
-    """What ends by itself in the meantime is not said to be cancelled."""
+def test_it_may_be_too_late(
+    run: Run, journal: Journal, daemon: FakeDaemon, state: JobState
+) -> None:
+    """A job that finishes before it is cancelled is reported as too late."""
     daemon.on_wait = lambda: daemon.end(job_about(journal, "running.jpg"), state)
     result = run("cancel", "running.jpg")
     assert result.exit_code == 0
     assert result.output == f"too late, it is {state} already: running.jpg in oil\n"
 
 
-def test_what_has_ended_stays_as_it_is(run: Run, journal: Journal, daemon: Daemon) -> None:
-    """By its id one learns that it has ended; nothing is waited for."""
+def test_what_has_ended_stays_as_it_is(run: Run, journal: Journal, daemon: FakeDaemon) -> None:
+    """Finished jobs are not changed; the command reports their state without waiting."""
     for name in ("done.jpg", HOSTILE, "cancelled.jpg"):
         job = job_about(journal, name)
         result = run("cancel", job.id)
@@ -337,13 +342,13 @@ def test_what_has_ended_stays_as_it_is(run: Run, journal: Journal, daemon: Daemo
     assert daemon.waits == []
 
 
-# Cancelling, while it is not
+# Cancelling while the daemon is not running
 
 
 def test_without_a_daemon_the_wish_waits(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is fulfilled at the next start; nobody is waited for until then."""
+    """Without a daemon the request is stored for the next start, and the command does not wait."""
     clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda seconds: pytest.fail("it waits"))
     monkeypatch.setattr("styled.cli.jobs.time", clock)
     result = run("cancel", "trip/last.jpg")
@@ -354,19 +359,20 @@ def test_without_a_daemon_the_wish_waits(
     assert states(journal)["trip/last.jpg oil"] == "queued"
 
 
-# What can't be meant
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
-    "word",
+    "arg",
     ["nothing.jpg", "0123456789ab", "config.yaml", "inbox", "", "..",
      "../both.jpg", "/both.jpg", "\x1b[2J"],
 )  # fmt: skip
-def test_what_is_not_in_the_queue_is_refused_in_words(
-    run: Run, journal: Journal, word: str
-) -> None:
-    """Wrong usage, with the ways to name a job; nobody else's file of that name is meant."""
-    result = run("cancel", word)
+def test_what_is_not_in_the_queue_is_refused_in_words(run: Run, journal: Journal, arg: str) -> None:
+    """Arguments that are no job id and no photo in the inbox are a usage error with a hint.
+
+    A file of the same name outside the inbox does not count.
+    """
+    result = run("cancel", arg)
     assert result.exit_code == 2
     assert "is not in the queue" in result.output
     assert "styled jobs lists them" in result.output
@@ -375,16 +381,16 @@ def test_what_is_not_in_the_queue_is_refused_in_words(
 
 
 def test_one_wrong_word_cancels_nothing(run: Run, journal: Journal) -> None:
-    """All are looked up before the first is cancelled."""
+    """All arguments are resolved before the first job is cancelled."""
     result = run("cancel", "both.jpg", "nothing.jpg")
     assert result.exit_code == 2
     assert journal.cancel_requests() == []
 
 
-@pytest.mark.parametrize("words", ["", "--all both.jpg"])
-def test_it_has_to_be_told_what(run: Run, journal: Journal, words: str) -> None:
-    """Neither nothing nor both."""
-    result = run("cancel", *words.split())
+@pytest.mark.parametrize("args", ["", "--all both.jpg"])
+def test_it_has_to_be_told_what(run: Run, journal: Journal, args: str) -> None:
+    """Either arguments or `--all` must be given, not both."""
+    result = run("cancel", *args.split())
     assert result.exit_code == 2
     assert "--all" in result.output
     assert journal.cancel_requests() == []

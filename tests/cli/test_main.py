@@ -1,4 +1,4 @@
-"""The program as it is started: quick where it need not compute, exact in its codes."""
+"""Tests of the program in its own process: imports of torch, exit codes, output."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from styled import __version__
 from styled.cli.init import init_folder
 from styled.jobs.journal import Journal
 
-# Runs the command line and then tells on standard error whether torch was loaded.
-WITNESS = """
+# Runs the command line, then prints to standard error whether torch was imported.
+SCRIPT = """
 import sys
 from styled.cli.main import app
 try:
@@ -23,18 +23,18 @@ finally:
 """
 
 
-def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_styled(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITNESS, *arguments],
+        [sys.executable, "-W", "error", "-c", SCRIPT, *arguments],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
 
 @pytest.fixture
-def _journal(here: Path) -> None:
-    init_folder(here)
-    (here / "state").mkdir()
-    Journal.open(here / "state/journal.sqlite3").close()
+def _journal(cwd: Path) -> None:
+    init_folder(cwd)
+    (cwd / "state").mkdir()
+    Journal.open(cwd / "state/journal.sqlite3").close()
 
 
 @pytest.mark.usefixtures("_journal")
@@ -45,46 +45,46 @@ def _journal(here: Path) -> None:
      "config show", "retry --all"],
 )  # fmt: skip
 def test_looking_never_loads_torch(arguments: str) -> None:
-    """Commands that only look at things answer at once, because torch stays out."""
-    ran = start(*arguments.split())
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == "LIGHT\n"
-    assert ran.stdout.strip()
+    """Commands that compute nothing do not import torch, which takes seconds."""
+    result = run_styled(*arguments.split())
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "LIGHT\n"
+    assert result.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["status_view", "jobs", "explain", "retry", "working_folder"])
+@pytest.mark.parametrize("module", ["status_view", "jobs", "explain", "retry", "find_config"])
 def test_what_looks_never_imports_torch(module: str) -> None:
-    """However one comes to these modules."""
+    """Importing one of these modules directly does not import torch either."""
     code = f"import styled.cli.{module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("cwd")
 @pytest.mark.parametrize(
     "arguments",
     ["bogus", "status --bogus", "stylize", "stylize a.jpg", "init", "run -c", "config bogus",
      "jobs --state bogus", "explain"],
 )  # fmt: skip
 def test_wrong_usage_is_two(arguments: str) -> None:
-    """A command line that makes no sense exits with 2, says why, and loads nothing."""
-    ran = start(*arguments.split())
-    assert ran.returncode == 2
-    assert "Usage" in ran.stderr or "Error" in ran.stderr
-    assert ran.stderr.endswith("LIGHT\n")
-    assert ran.stdout == ""
+    """An invalid command line exits with 2 and a message, without importing torch."""
+    result = run_styled(*arguments.split())
+    assert result.returncode == 2
+    assert "Usage" in result.stderr or "Error" in result.stderr
+    assert result.stderr.endswith("LIGHT\n")
+    assert result.stdout == ""
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("cwd")
 def test_the_version_is_told() -> None:
     """`--version` prints the package's version."""
-    assert start("--version").stdout == f"styled {__version__}\n"
+    assert run_styled("--version").stdout == f"styled {__version__}\n"
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("cwd")
 def test_the_package_is_a_program_too() -> None:
-    """`python -m styled` is the same program."""
-    ran = subprocess.run(
+    """`python -m styled` runs the same program."""
+    result = subprocess.run(
         [sys.executable, "-m", "styled", "status"], capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 78
-    assert "Traceback" not in ran.stderr
+    assert result.returncode == 78
+    assert "Traceback" not in result.stderr

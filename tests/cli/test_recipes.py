@@ -1,4 +1,4 @@
-"""`styled recipes` and `styled config`."""
+"""Tests of `styled recipes` and `styled config`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cli.conftest import Run
 
 
 def test_all_recipes_are_listed(run: Run) -> None:
-    """Each recipe has a row, and one of them is the default."""
+    """Each recipe has a row, and one of them is marked as the default."""
     result = run("recipes")
     assert result.exit_code == 0
     rows = [line.split()[0] for line in result.output.splitlines()[1:] if line.strip()]
@@ -27,7 +27,7 @@ def test_all_recipes_are_listed(run: Run) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_a_recipe_is_shown_with_every_value(run: Run, recipe: Recipe) -> None:
-    """What is shown is YAML with every field, as `--set` takes them."""
+    """The output is YAML with all fields, whose names and values are valid for `--set`."""
     shown = yaml.safe_load(run("recipes", recipe.name).output)
     assert set(shown) == set(Recipe.__slots__)
     assert shown["name"] == recipe.name
@@ -36,25 +36,25 @@ def test_a_recipe_is_shown_with_every_value(run: Run, recipe: Recipe) -> None:
 
 
 def test_an_unknown_recipe_is_78(run: Run) -> None:
-    """A typo is told, with the nearest name."""
+    """The error for a typo suggests the closest name."""
     result = run("recipes", "pyramyd")
     assert result.exit_code == 78
     assert "pyramyd" in result.output
     assert "pyramid" in result.output
 
 
-def test_the_schema_describes_the_configuration_that_init_writes(run: Run, here: Path) -> None:
-    """`config schema` prints a JSON Schema that a real configuration satisfies."""
+def test_the_schema_describes_the_configuration_that_init_writes(run: Run, cwd: Path) -> None:
+    """The configuration of `styled init` is valid according to `styled config schema`."""
     schema = json.loads(run("config", "schema").output)
-    config = yaml.safe_load(init_folder(here).config.read_text())
+    config = yaml.safe_load(init_folder(cwd).config.read_text())
     jsonschema.validate(config, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"inbocks": "a"}, schema)
 
 
-def test_the_resolved_configuration_is_shown(run: Run, here: Path) -> None:
-    """`config show` prints YAML in which every value has been filled in."""
-    init_folder(here)
+def test_the_resolved_configuration_is_shown(run: Run, cwd: Path) -> None:
+    """`config show` prints YAML with the values of all settings."""
+    init_folder(cwd)
     shown = yaml.safe_load(run("config", "show").output)
     assert shown["styles"]["red-trees"]["recipe"]["size"]["long_edge"] == 512
     assert shown["queue"]["max_attempts"] == 3

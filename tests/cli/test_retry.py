@@ -1,4 +1,4 @@
-"""`styled retry`: rejected photos come back into the inbox, and nothing else does."""
+"""Tests of `styled retry`: only rejected photos are moved back into the inbox."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from styled.atomic import sync_folder
 from styled.cli.init import init_folder
-from styled.delivery import restoring
-from styled.delivery.names import free_place
+from styled.delivery import requeue
+from styled.delivery.names import unused_path
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
-from styled.sidecar import InputFacts, JobFacts, Rejection, Sidecar
+from styled.sidecar import InputInfo, JobInfo, Rejection, Sidecar
 from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped
 
@@ -23,70 +23,70 @@ HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
 
 
 @pytest.fixture
-def rejected(here: Path) -> Path:
-    """Return a working folder's folder of rejected inputs, with three of them."""
-    init_folder(here)
-    config = (here / "config.yaml").read_text()
+def rejected(cwd: Path) -> Path:
+    """Return the folder of rejected inputs of a working folder, with three inputs."""
+    init_folder(cwd)
+    config = (cwd / "config.yaml").read_text()
     assert "styles:" in config
-    folder = here / "rejected"
-    style = style_of(here)
+    folder = cwd / "rejected"
+    style = style_of(cwd)
     for name in (f"{style}/a.jpg", f"{style}/trip/b.jpg", f"{style}/{HOSTILE}"):
         reject(folder / name, "4a")
     return folder
 
 
-def style_of(here: Path) -> str:
-    """Return the style that `styled init` has made."""
-    (image,) = (here / "styles").iterdir()
+def style_of(cwd: Path) -> str:
+    """Return the name of the style that `styled init` has created."""
+    (image,) = (cwd / "styles").iterdir()
     return image.stem
 
 
 def reject(path: Path, job_id: str) -> None:
-    """Make a rejected input with its sidecar."""
+    """Write a rejected input with its sidecar."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"photo")
     path.with_name(path.name + ".json").write_text(json.dumps({"job": {"id": job_id}}))
 
 
 def files(folder: Path) -> list[str]:
-    """Return all files below a folder."""
+    """Return the relative paths of all files below a folder."""
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("word", ["rejected/{}/a.jpg", "{}/a.jpg", "rejected/{}/a.jpg.json"])
+@pytest.mark.parametrize("arg", ["rejected/{}/a.jpg", "{}/a.jpg", "rejected/{}/a.jpg.json"])
 def test_a_photo_is_named_by_any_of_its_paths(
-    run: Run, here: Path, rejected: Path, word: str
+    run: Run, cwd: Path, rejected: Path, arg: str
 ) -> None:
-    """From here, below the folder of rejected inputs, or by the file with the reason."""
-    style = style_of(here)
-    result = run("retry", word.format(style))
+    """A path is relative to the current or the rejected folder, and may be that of the sidecar."""
+    style = style_of(cwd)
+    result = run("retry", arg.format(style))
     assert result.exit_code == 0, result.output
-    assert files(here / "inbox") == [f"{style}/a.jpg"]
+    assert files(cwd / "inbox") == [f"{style}/a.jpg"]
     assert f"{style}/a.jpg" not in files(rejected)
     assert f"{style}/a.jpg.json" not in files(rejected)
     assert len(files(rejected)) == 4
     assert f"inbox/{style}/a.jpg" in result.output
 
 
-def test_a_photo_is_named_by_its_job(run: Run, here: Path, rejected: Path) -> None:
-    """The journal knows where it put the original; another one under that name is not meant."""
-    style = style_of(here)
-    job_id = ended_job(here, rejected / style / "trip/b.jpg", JobState.REJECTED)
+def test_a_photo_is_named_by_its_job(run: Run, cwd: Path, rejected: Path) -> None:
+    """A job id selects the job's original, but not another photo at the same path."""
+    style = style_of(cwd)
+    job_id = make_finished_job(cwd, rejected / style / "trip/b.jpg", JobState.REJECTED)
     assert run("retry", job_id).exit_code == 2
     sidecar = rejected / style / "trip/b.jpg.json"
     content = json.loads(sidecar.read_text())
     sidecar.write_text(json.dumps({**content, "job": {**content["job"], "id": job_id}}))
     assert run("retry", job_id).exit_code == 0
-    assert files(here / "inbox") == [f"{style}/trip/b.jpg"]
+    assert files(cwd / "inbox") == [f"{style}/trip/b.jpg"]
 
 
-def ended_job(
-    here: Path, original: Path | None, state: JobState, failure: str | None = None
+def make_finished_job(
+    cwd: Path, original: Path | None, state: JobState, failure: str | None = None
 ) -> str:
-    """Enter a job that has ended into the journal; return its id."""
-    (here / "state").mkdir(exist_ok=True)
-    journal = Journal.open(here / "state/journal.sqlite3")
-    style = style_of(here)
+    """Add a finished job to the journal; return its id."""
+    (cwd / "state").mkdir(exist_ok=True)
+    journal = Journal.open(cwd / "state/journal.sqlite3")
+    style = style_of(cwd)
     journal.submit([Dropped("b.jpg", 1, 2, {style: "b.jpg"})], 5.0)
     job = journal.claim(6.0)
     assert job is not None
@@ -97,186 +97,191 @@ def ended_job(
     return job.id
 
 
-def cancelled(here: Path) -> tuple[str, Path]:
-    """Make a photo that was cancelled on request; return its job's id and where it lies."""
-    place = here / "rejected" / style_of(here) / "b.jpg"
-    job_id = ended_job(here, place, JobState.CANCELLED, "cancelled")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(b"photo")
-    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+def make_cancelled(cwd: Path) -> tuple[str, Path]:
+    """Create a photo whose job was cancelled on request; return the job's id and its path."""
+    path = cwd / "rejected" / style_of(cwd) / "b.jpg"
+    job_id = make_finished_job(cwd, path, JobState.CANCELLED, "cancelled")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"photo")
+    timestamp = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     sidecar = Sidecar(
-        job=JobFacts(
-            id=job_id, attempts=0, resumed=False, submitted_at=at, started_at=at, finished_at=at
+        job=JobInfo(
+            id=job_id,
+            attempts=0,
+            resumed=False,
+            submitted_at=timestamp,
+            started_at=timestamp,
+            finished_at=timestamp,
         ),
-        input=InputFacts(path="b.jpg", bytes=5),
+        input=InputInfo(path="b.jpg", bytes=5),
         rejected=Rejection(reason="cancelled on request", failure="cancelled"),
     )
-    place.with_name("b.jpg.json").write_bytes(sidecar.to_json())
-    return job_id, place
+    path.with_name("b.jpg.json").write_bytes(sidecar.to_json())
+    return job_id, path
 
 
-@pytest.mark.parametrize("word", ["{id}", "{place}", "{place}.json", "{style}/b.jpg", "--all"])
-def test_what_was_cancelled_comes_back(run: Run, here: Path, word: str) -> None:
-    """Whoever cancels a job may think better of it; it is named as any rejected photo is."""
-    init_folder(here)
-    job_id, place = cancelled(here)
-    style = style_of(here)
-    result = run("retry", word.format(id=job_id, place=place, style=style))
+@pytest.mark.parametrize("arg", ["{id}", "{path}", "{path}.json", "{style}/b.jpg", "--all"])
+def test_what_was_cancelled_comes_back(run: Run, cwd: Path, arg: str) -> None:
+    """Photos of cancelled jobs can be retried like rejected ones."""
+    init_folder(cwd)
+    job_id, path = make_cancelled(cwd)
+    style = style_of(cwd)
+    result = run("retry", arg.format(id=job_id, path=path, style=style))
     assert result.exit_code == 0, result.output
-    assert files(here / "inbox") == [f"{style}/b.jpg"]
-    assert (here / "inbox" / style / "b.jpg").read_bytes() == b"photo"
-    assert files(here / "rejected") == []
+    assert files(cwd / "inbox") == [f"{style}/b.jpg"]
+    assert (cwd / "inbox" / style / "b.jpg").read_bytes() == b"photo"
+    assert files(cwd / "rejected") == []
 
 
-def test_it_comes_back_once(run: Run, here: Path) -> None:
-    """Its job is no name for it any more; no other photo is taken for it."""
-    init_folder(here)
-    job_id, _ = cancelled(here)
+def test_it_comes_back_once(run: Run, cwd: Path) -> None:
+    """A job id can be retried only once."""
+    init_folder(cwd)
+    job_id, _ = make_cancelled(cwd)
     assert run("retry", job_id).exit_code == 0
     result = run("retry", job_id)
     assert result.exit_code == 2
     assert "is no rejected photo" in result.output
-    assert files(here / "inbox") == [f"{style_of(here)}/b.jpg"]
+    assert files(cwd / "inbox") == [f"{style_of(cwd)}/b.jpg"]
 
 
-def test_a_cancelled_job_without_a_photo_is_refused(run: Run, here: Path) -> None:
-    """Its input was removed or replaced, and nobody has it."""
-    init_folder(here)
-    result = run("retry", ended_job(here, None, JobState.CANCELLED))
+def test_a_cancelled_job_without_a_photo_is_refused(run: Run, cwd: Path) -> None:
+    """A job whose input was removed or replaced has no photo to retry."""
+    init_folder(cwd)
+    result = run("retry", make_finished_job(cwd, None, JobState.CANCELLED))
     assert result.exit_code == 2
     assert "is no rejected photo" in result.output
 
 
-def test_a_finished_job_is_refused(run: Run, here: Path) -> None:
-    """Its original is safe in the archive, and stays there."""
-    init_folder(here)
-    original = here / "archive" / style_of(here) / "b.jpg"
+def test_a_finished_job_is_refused(run: Run, cwd: Path) -> None:
+    """The original of a finished job stays in the archive."""
+    init_folder(cwd)
+    original = cwd / "archive" / style_of(cwd) / "b.jpg"
     reject(original, "4a")
-    assert run("retry", ended_job(here, original, JobState.DONE)).exit_code == 2
+    assert run("retry", make_finished_job(cwd, original, JobState.DONE)).exit_code == 2
     assert original.exists()
-    assert files(here / "inbox") == []
+    assert files(cwd / "inbox") == []
 
 
-def test_all_means_all(run: Run, here: Path, rejected: Path) -> None:
-    """Hostile names are escaped where they are shown; what is of no configured style stays."""
-    style = style_of(here)
+def test_all_means_all(run: Run, cwd: Path, rejected: Path) -> None:
+    """`--all` moves all rejected photos of configured styles; hostile names are escaped."""
+    style = style_of(cwd)
     reject(rejected / "gone" / "c.jpg", "4b")
     (rejected / style / "stray.txt").write_text("no sidecar")
     result = run("retry", "--all")
     assert result.exit_code == 0, result.output
-    assert len(files(here / "inbox")) == 3
+    assert len(files(cwd / "inbox")) == 3
     assert files(rejected) == ["gone/c.jpg", "gone/c.jpg.json", f"{style}/stray.txt"]
     assert "\x1b[2J" not in result.output
     assert run("retry", "--all").output == "nothing was rejected\n"
 
 
-def test_a_name_that_is_taken_is_left_alone(run: Run, here: Path, rejected: Path) -> None:
-    """The photo gets a number; neither file is lost."""
-    style = style_of(here)
-    (here / "inbox" / style).mkdir(parents=True, exist_ok=True)
-    (here / "inbox" / style / "a.jpg").write_bytes(b"another")
+def test_a_name_that_is_taken_is_left_alone(run: Run, cwd: Path, rejected: Path) -> None:
+    """If the name exists in the inbox, the photo gets a number, and both files are kept."""
+    style = style_of(cwd)
+    (cwd / "inbox" / style).mkdir(parents=True, exist_ok=True)
+    (cwd / "inbox" / style / "a.jpg").write_bytes(b"another")
     assert run("retry", f"{style}/a.jpg").exit_code == 0
-    assert files(here / "inbox") == [f"{style}/a-2.jpg", f"{style}/a.jpg"]
-    assert (here / "inbox" / style / "a.jpg").read_bytes() == b"another"
+    assert files(cwd / "inbox") == [f"{style}/a-2.jpg", f"{style}/a.jpg"]
+    assert (cwd / "inbox" / style / "a.jpg").read_bytes() == b"another"
 
 
-@pytest.mark.parametrize("word", ["nothing.jpg", "config.yaml", "../elsewhere.jpg", "0123456789ab"])
+@pytest.mark.parametrize("arg", ["nothing.jpg", "config.yaml", "../elsewhere.jpg", "0123456789ab"])
 @pytest.mark.usefixtures("rejected")
-def test_what_was_not_rejected_is_refused_in_words(run: Run, here: Path, word: str) -> None:
-    """No file outside of the folder of rejected inputs is ever moved."""
-    reject(here.parent / "elsewhere.jpg", "4a")
-    result = run("retry", word)
+def test_what_was_not_rejected_is_refused_in_words(run: Run, cwd: Path, arg: str) -> None:
+    """Files outside the folder of rejected inputs are never moved."""
+    reject(cwd.parent / "elsewhere.jpg", "4a")
+    result = run("retry", arg)
     assert result.exit_code == 2
     assert "is no rejected photo" in result.output
-    assert files(here / "inbox") == []
+    assert files(cwd / "inbox") == []
 
 
-def test_one_wrong_word_moves_nothing(run: Run, here: Path, rejected: Path) -> None:
-    """All are looked at before the first is moved."""
-    result = run("retry", f"{style_of(here)}/a.jpg", "nothing.jpg")
+def test_one_wrong_word_moves_nothing(run: Run, cwd: Path, rejected: Path) -> None:
+    """All arguments are checked before the first photo is moved."""
+    result = run("retry", f"{style_of(cwd)}/a.jpg", "nothing.jpg")
     assert result.exit_code == 2
-    assert files(here / "inbox") == []
+    assert files(cwd / "inbox") == []
     assert len(files(rejected)) == 6
 
 
-def test_a_style_that_is_gone_is_said_to_be(run: Run, here: Path, rejected: Path) -> None:
-    """In the inbox the photo would be painted in some other style, without a word."""
+def test_a_style_that_is_gone_is_said_to_be(run: Run, cwd: Path, rejected: Path) -> None:
+    """A photo of a removed style is refused: it would be painted in another style."""
     reject(rejected / "gone" / "c.jpg", "4b")
     result = run("retry", "gone/c.jpg")
     assert result.exit_code == 2
     assert "no longer configured" in result.output
-    assert files(here / "inbox") == []
+    assert files(cwd / "inbox") == []
 
 
 @pytest.mark.usefixtures("rejected")
 def test_it_has_to_be_told_what(run: Run) -> None:
-    """Neither nothing nor both."""
+    """Either arguments or `--all` must be given, not both."""
     assert run("retry").exit_code == 2
     assert run("retry", "--all", "a.jpg").exit_code == 2
 
 
 def test_nothing_is_put_where_the_disk_of_the_inbox_is_missing(
-    run: Run, here: Path, rejected: Path
+    run: Run, cwd: Path, rejected: Path
 ) -> None:
-    """Below a bare mount point nobody would ever find it again."""
-    (here / "state").mkdir()
-    home = {"point": str(here), "source": "nas:/photos", "inode": 1}
-    record = json.dumps({str(here / "inbox"): home})
-    (here / "state/mounts.json").write_text(record)
+    """Nothing is moved to the empty mount point of an inbox that is not mounted."""
+    (cwd / "state").mkdir()
+    mount = {"point": str(cwd), "source": "nas:/photos", "inode": 1}
+    record = json.dumps({str(cwd / "inbox"): mount})
+    (cwd / "state/mounts.json").write_text(record)
     result = run("retry", "--all")
     assert result.exit_code == 75
     assert "nothing is mounted now" in " ".join(result.output.split())
-    assert files(here / "inbox") == []
+    assert files(cwd / "inbox") == []
     assert len(files(rejected)) == 6
-    assert (here / "state/mounts.json").read_text() == record
+    assert (cwd / "state/mounts.json").read_text() == record
 
 
 def test_an_upload_that_takes_the_name_at_the_last_moment_is_not_replaced(
-    run: Run, here: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, cwd: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strangers write to the inbox too: the next free name is taken."""
-    style = style_of(here)
+    """If an upload takes the name at the last moment, the next free name is used."""
+    style = style_of(cwd)
 
     def take_then_answer(folder: Path, name: str, *, sidecar: bool) -> Path:
-        place = free_place(folder, name, sidecar=sidecar)
-        if place.name == "a.jpg":
-            place.write_bytes(b"upload")
-        return place
+        path = unused_path(folder, name, sidecar=sidecar)
+        if path.name == "a.jpg":
+            path.write_bytes(b"upload")
+        return path
 
-    monkeypatch.setattr(restoring, "free_place", take_then_answer)
+    monkeypatch.setattr(requeue, "unused_path", take_then_answer)
     assert run("retry", f"{style}/a.jpg").exit_code == 0
-    assert (here / "inbox" / style / "a.jpg").read_bytes() == b"upload"
-    assert (here / "inbox" / style / "a-2.jpg").read_bytes() == b"photo"
+    assert (cwd / "inbox" / style / "a.jpg").read_bytes() == b"upload"
+    assert (cwd / "inbox" / style / "a-2.jpg").read_bytes() == b"photo"
     assert f"{style}/a.jpg" not in files(rejected)
 
 
-def test_a_sidecar_in_the_inbox_is_in_nobodys_way(run: Run, here: Path, rejected: Path) -> None:
-    """Photos have none there: only the photo's own name has to be free."""
-    style = style_of(here)
-    (here / "inbox" / style).mkdir(parents=True, exist_ok=True)
-    (here / "inbox" / style / "a.jpg.json").write_text("{}")
+def test_a_sidecar_in_the_inbox_is_in_nobodys_way(run: Run, cwd: Path, rejected: Path) -> None:
+    """In the inbox only the name of the photo must be free, not that of a sidecar."""
+    style = style_of(cwd)
+    (cwd / "inbox" / style).mkdir(parents=True, exist_ok=True)
+    (cwd / "inbox" / style / "a.jpg.json").write_text("{}")
     assert run("retry", f"{style}/a.jpg").exit_code == 0
-    assert (here / "inbox" / style / "a.jpg").read_bytes() == b"photo"
+    assert (cwd / "inbox" / style / "a.jpg").read_bytes() == b"photo"
 
 
 def test_a_photo_is_safe_in_the_inbox_before_it_leaves_the_rejected(
-    run: Run, here: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, cwd: Path, rejected: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a power cut it lies in one of them: its new name is on disk before the old one goes."""
-    style = style_of(here)
+    """The new directory entry is synced before the old one is removed, for power failures."""
+    style = style_of(cwd)
     photo = rejected / style / "a.jpg"
     calls: list[str] = []
     unlink = Path.unlink
 
     def syncing(folder: Path) -> None:
-        calls.append(f"sync {folder.relative_to(here)}")
+        calls.append(f"sync {folder.relative_to(cwd)}")
         sync_folder(folder)
 
     def unlinking(path: Path, missing_ok: bool = False) -> None:
         calls.append(f"unlink {path.name}")
         unlink(path, missing_ok)
 
-    monkeypatch.setattr(restoring, "sync_folder", syncing)
+    monkeypatch.setattr(requeue, "sync_folder", syncing)
     monkeypatch.setattr(Path, "unlink", unlinking)
     assert run("retry", f"{style}/a.jpg").exit_code == 0
     assert not photo.exists()
@@ -286,13 +291,13 @@ def test_a_photo_is_safe_in_the_inbox_before_it_leaves_the_rejected(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to others")
 def test_what_root_puts_back_can_be_taken_by_the_daemon(
-    run: Run, here: Path, rejected: Path
+    run: Run, cwd: Path, rejected: Path
 ) -> None:
-    """Folders that are made on the way belong to whom the inbox does."""
-    inbox = here / "inbox"
-    for folder in (inbox, inbox / style_of(here)):
+    """Folders that root creates in the inbox belong to the owner of the inbox."""
+    inbox = cwd / "inbox"
+    for folder in (inbox, inbox / style_of(cwd)):
         folder.mkdir(exist_ok=True)
         os.chown(folder, 65534, 65534)
-    assert run("retry", f"{style_of(here)}/trip/b.jpg").exit_code == 0
-    facts = (inbox / style_of(here) / "trip").stat()
-    assert (facts.st_uid, facts.st_gid) == (65534, 65534)
+    assert run("retry", f"{style_of(cwd)}/trip/b.jpg").exit_code == 0
+    stat = (inbox / style_of(cwd) / "trip").stat()
+    assert (stat.st_uid, stat.st_gid) == (65534, 65534)

@@ -1,4 +1,4 @@
-"""`styled status`: what the journal and the lock tell."""
+"""Tests of `styled status`, which reads the journal and the lock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from styled.cli.init import init_folder
 from styled.jobs.job import JobState, Phase
 from styled.jobs.journal import Journal
 from styled.ops.lock import InstanceLock
-from styled.ops.stuck_record import StuckRecord
+from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
 from tests.jobs.conftest import Dropped, progress
 
@@ -32,11 +32,11 @@ UNTRAINED = {"kind": "weights", "message": "the network is untrained"}
 
 
 @pytest.fixture
-def journal(here: Path) -> Iterator[Journal]:
-    """A journal with a done, a rejected, a running and a waiting job."""
-    init_folder(here)
-    (here / "state").mkdir()
-    journal = Journal.open(here / "state/journal.sqlite3")
+def journal(cwd: Path) -> Iterator[Journal]:
+    """Return a journal with a done, a rejected, a running and a queued job."""
+    init_folder(cwd)
+    (cwd / "state").mkdir()
+    journal = Journal.open(cwd / "state/journal.sqlite3")
     names = ("done.jpg", HOSTILE, "running.jpg", "waiting.jpg")
     journal.submit([Dropped(name, 1, 2, {"oil": name}) for name in names], 5.0)
     for number, state in enumerate((JobState.DONE, JobState.REJECTED)):
@@ -63,16 +63,16 @@ def journal(here: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def daemon(here: Path, journal: Journal) -> Iterator[int]:
+def daemon(cwd: Path, journal: Journal) -> Iterator[int]:
     """Hold the lock as a running daemon does; return its process id."""
-    lock = InstanceLock(here / "state/lock")
+    lock = InstanceLock(cwd / "state/lock")
     lock.acquire()
     yield os.getpid()
     lock.release()
 
 
 def test_status_for_programs_tells_all(run: Run, daemon: int) -> None:
-    """`--json` is one object with the queue, the current job, what is degraded and the results."""
+    """`--json` prints one object with the queue, the current job, degradations and results."""
     result = run("status", "--json")
     assert result.exit_code == 0
     status = json.loads(result.stdout)
@@ -91,66 +91,66 @@ def test_status_for_programs_tells_all(run: Run, daemon: int) -> None:
 
 def test_status_for_people_shows_the_same(run: Run, daemon: int) -> None:
     """The table shows states, progress and the first line of each reason."""
-    said = run("status").output
-    assert f"styled is paused: the outbox is full (process {daemon})" in said
-    assert "on cpu, weights untrained" in said
-    assert "degraded: the network is untrained" in said
-    assert "1 queued, 1 running, 1 done, 1 rejected, 0 cancelled" in said
-    assert re.search(r"\nnow  running.jpg in oil\n .* 42%\n", said)
-    rows = [tuple(line.split()) for line in said.splitlines()]
+    output = run("status").output
+    assert f"styled is paused: the outbox is full (process {daemon})" in output
+    assert "on cpu, weights untrained" in output
+    assert "degraded: the network is untrained" in output
+    assert "1 queued, 1 running, 1 done, 1 rejected, 0 cancelled" in output
+    assert re.search(r"\nnow  running.jpg in oil\n .* 42%\n", output)
+    rows = [tuple(line.split()) for line in output.splitlines()]
     assert ("waiting.jpg", "oil", "queued", "for") in [row[:4] for row in rows]
     assert ("done.jpg", "oil", "done") in [row[:3] for row in rows if "oil/done.jpg" in row]
-    assert re.search(r" rejected +\d+ d( \d+ h)? ago +not a picture *\n", said)
-    assert "send another" not in said
+    assert re.search(r" rejected +\d+ d( \d+ h)? ago +not a picture *\n", output)
+    assert "send another" not in output
 
 
 def test_names_cannot_move_the_cursor_or_be_markup(run: Run, daemon: int) -> None:
-    """What strangers called their files is shown as it is, escaped."""
-    said = run("status").output
-    assert "\x1b" not in said
-    assert "caf\\xe9\\x1b[2J[bold].jpg" in said
+    """Hostile file names are escaped and not interpreted as markup."""
+    output = run("status").output
+    assert "\x1b" not in output
+    assert "caf\\xe9\\x1b[2J[bold].jpg" in output
 
 
 def test_a_stopped_or_dead_daemon_is_not_running(run: Run, journal: Journal) -> None:
-    """Without a holder of the lock nothing runs, whatever the journal says."""
+    """If no process holds the lock, the daemon is not running, whatever the journal says."""
     status = json.loads(run("status", "--json").stdout)
     assert (status["running"], status["pid"], status["state"]) == (False, None, "not running")
     assert "styled is not running" in run("status").output
 
 
-def test_without_a_journal_the_remedy_is_told(run: Run, here: Path) -> None:
-    """Where the daemon has never run there is nothing to show, and nothing is made."""
-    init_folder(here)
+def test_without_a_journal_the_remedy_is_told(run: Run, cwd: Path) -> None:
+    """If the daemon has never run, there is an error with a remedy, and nothing is created."""
+    init_folder(cwd)
     result = run("status")
     assert result.exit_code == 73
     assert "there is no journal" in result.output
     assert "styled run" in result.output
-    assert not (here / "state").exists()
+    assert not (cwd / "state").exists()
 
 
-def test_a_damaged_journal_is_told_in_words(run: Run, here: Path) -> None:
-    """Damage is no traceback."""
-    init_folder(here)
-    (here / "state").mkdir()
-    (here / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
+def test_a_damaged_journal_is_told_in_words(run: Run, cwd: Path) -> None:
+    """A damaged journal gives an error message and no traceback."""
+    init_folder(cwd)
+    (cwd / "state").mkdir()
+    (cwd / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
     result = run("status", "--json")
     assert result.exit_code == 75
     assert "is damaged" in result.output
 
 
-# Where the current job stands
+# Progress of the current job
 
 
-def note(journal: Journal, **changes: object) -> None:
-    """Note other progress of the running job."""
+def update_progress(journal: Journal, **changes: object) -> None:
+    """Change the progress of the running job."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
-    journal.update_progress(job, replace(progress(0.42), **changes))  # type: ignore[arg-type]  # whatever the test wants
+    journal.update_progress(job, replace(progress(0.42), **changes))  # type: ignore[arg-type]  # any fields
 
 
 @pytest.mark.usefixtures("daemon")
 def test_programs_are_told_where_the_current_job_stands(run: Run, journal: Journal) -> None:
-    """Scale, step, loss, time and preview are fields of their own; only a running job has them."""
-    note(journal, seconds_left=75.0, preview="/state/previews/1.jpg")
+    """A running job has separate fields for scale, step, loss, time and preview."""
+    update_progress(journal, seconds_left=75.0, preview="/state/previews/1.jpg")
     status = json.loads(run("status", "--json").stdout)
     (current,) = status["current"]
     assert current["progress"] == {
@@ -163,7 +163,7 @@ def test_programs_are_told_where_the_current_job_stands(run: Run, journal: Journ
 
 @pytest.mark.usefixtures("daemon")
 def test_progress_of_an_earlier_attempt_is_not_shown(run: Run, journal: Journal) -> None:
-    """A job that was put back waits, however far it had come."""
+    """A job that was requeued has no progress."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
     journal.requeue(job, reason="a bad day", attempt_counts=True)
     status = json.loads(run("status", "--json").stdout)
@@ -173,32 +173,32 @@ def test_progress_of_an_earlier_attempt_is_not_shown(run: Run, journal: Journal)
 
 @pytest.mark.usefixtures("daemon")
 def test_people_are_told_where_the_current_job_stands(run: Run, journal: Journal) -> None:
-    """The same in words; what is not known yet is left out, not guessed."""
-    note(journal, seconds_left=75.0, preview="/state/previews/\x1b[1mx.jpg")
-    said = run("status").output
-    assert "now  running.jpg in oil\n" in said
-    assert re.search(r" 42%, about 1 min 15 s left\n", said)
+    """The text output has the same values; unknown ones are left out."""
+    update_progress(journal, seconds_left=75.0, preview="/state/previews/\x1b[1mx.jpg")
+    output = run("status").output
+    assert "now  running.jpg in oil\n" in output
+    assert re.search(r" 42%, about 1 min 15 s left\n", output)
     assert (
-        "scale 2 of 3, 64 x 48 pixels; step 4 of at most 10, 0.25 s each; loss 0.5\n" in said
+        "scale 2 of 3, 64 x 48 pixels; step 4 of at most 10, 0.25 s each; loss 0.5\n" in output
     )  # fmt: skip
-    assert "preview: /state/previews/\\x1b[1mx.jpg\n" in said
-    note(journal, step_seconds=None)
-    said = run("status").output
-    assert re.search(r" 42%\n", said)
-    assert "step 4 of at most 10; loss 0.5\n" in said
-    assert "left" not in said
-    assert "preview" not in said
+    assert "preview: /state/previews/\\x1b[1mx.jpg\n" in output
+    update_progress(journal, step_seconds=None)
+    output = run("status").output
+    assert re.search(r" 42%\n", output)
+    assert "step 4 of at most 10; loss 0.5\n" in output
+    assert "left" not in output
+    assert "preview" not in output
 
 
 @pytest.mark.usefixtures("daemon")
 def test_what_is_to_be_cancelled_is_said_to_be(run: Run, journal: Journal) -> None:
-    """Between the wish and its fulfilment both the current and a waiting job say so."""
+    """A pending cancellation is shown for the current job and for waiting jobs."""
     assert "being cancelled" not in run("status").output
     for job in journal.in_state(JobState.RUNNING, JobState.QUEUED, limit=-1):
         journal.request_cancel(job)
-    said = run("status").output
-    assert re.search(r" 42%, being cancelled\n", said)
-    assert "queued, being cancelled" in said
+    output = run("status").output
+    assert re.search(r" 42%, being cancelled\n", output)
+    assert "queued, being cancelled" in output
     status = json.loads(run("status", "--json").stdout)
     assert [job["cancel_requested"] for job in (*status["current"], *status["waiting"])] == [
         True
@@ -207,32 +207,32 @@ def test_what_is_to_be_cancelled_is_said_to_be(run: Run, journal: Journal) -> No
 
 @pytest.mark.usefixtures("daemon")
 def test_a_job_that_is_tried_again_later_says_when(run: Run, journal: Journal) -> None:
-    """It shows why it waits, and how long still."""
+    """A job that is retried later shows the reason and the remaining time."""
     (job,) = journal.in_state(JobState.RUNNING, limit=1)
     journal.requeue(
         job, reason="it diverged", remedies=["lower the rate"], not_before=time.time() + 1800.4,
         attempt_counts=True,
     )  # fmt: skip
-    said = run("status").output
-    assert re.search(r"running.jpg +oil +queued +in (30 min|29 min 5\d s) +it diverged *\n", said)
+    output = run("status").output
+    assert re.search(r"running.jpg +oil +queued +in (30 min|29 min 5\d s) +it diverged *\n", output)
     waiting = next(
-        one for one in json.loads(run("status", "--json").stdout)["waiting"] if one["reason"]
+        item for item in json.loads(run("status", "--json").stdout)["waiting"] if item["reason"]
     )
     assert (waiting["reason"], waiting["remedies"]) == ("it diverged", ["lower the rate"])
 
 
 def test_a_dead_daemon_does_not_paint(run: Run, journal: Journal) -> None:
-    """After a kill -9 nothing gets on, and nobody knows when it will be done."""
-    note(journal, seconds_left=75.0)
+    """After a kill -9 of the daemon no remaining time is shown."""
+    update_progress(journal, seconds_left=75.0)
     assert "left" not in run("status").output
 
 
-# The queue, and what has ended
+# The queue and finished jobs
 
 
 @pytest.mark.usefixtures("daemon")
 def test_the_queue_is_told_for_each_style(run: Run, journal: Journal) -> None:
-    """Queued and running jobs by style; people see it where there are several styles."""
+    """Queued and running jobs are counted by style; the text has them if there are several."""
     assert "queue:" not in run("status").output
     journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(3)], 6.0)
     status = json.loads(run("status", "--json").stdout)
@@ -244,14 +244,14 @@ def test_the_queue_is_told_for_each_style(run: Run, journal: Journal) -> None:
 
 
 def test_the_queue_is_told_while_nothing_runs(run: Run, journal: Journal) -> None:
-    """What waits is known without a daemon."""
+    """The queue is shown without a running daemon."""
     status = json.loads(run("status", "--json").stdout)
     assert status["queue"] == [{"style": "oil", "queued": 1, "running": 1}]
 
 
 @pytest.mark.usefixtures("daemon")
 def test_rejections_stay_in_sight(run: Run, journal: Journal) -> None:
-    """The latest are shown even if many others were done since; but none of them twice."""
+    """The latest rejections are shown even after many other jobs, and only once each."""
     assert run("status").output.count("not a picture") == 1
     journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(6)], 6.0)
     for number in range(7):
@@ -261,13 +261,13 @@ def test_rejections_stay_in_sight(run: Run, journal: Journal) -> None:
     status = json.loads(run("status", "--json").stdout)
     assert {job["state"] for job in status["last"]} == {"done"}
     assert [job["reason"] for job in status["rejections"]] == ["not a picture"]
-    said = run("status").output
-    assert re.search(r"\nrejected +style", said)
-    assert said.count("not a picture") == 1
+    output = run("status").output
+    assert re.search(r"\nrejected +style", output)
+    assert output.count("not a picture") == 1
 
 
 def test_only_the_latest_rejections_are_told(run: Run, journal: Journal) -> None:
-    """A folder full of damaged files does not fill the screen."""
+    """The number of rejections that are shown is limited."""
     journal.submit([Dropped(f"{n}.txt", 1, 2, {"ink": f"{n}.txt"}) for n in range(9)], 6.0)
     while (job := journal.claim(60.0)) is not None:
         journal.finish(job, JobState.REJECTED, 60.0 + int(job.submitted_at), reason=job.input)
@@ -281,7 +281,7 @@ def test_only_the_latest_rejections_are_told(run: Run, journal: Journal) -> None
 
 @pytest.mark.usefixtures("daemon")
 def test_how_long_it_has_been_running_is_told(run: Run, journal: Journal) -> None:
-    """As a date for programs, as a duration for people."""
+    """The start time is a date in JSON and a duration in the text."""
     journal.set_state(started_at="1000.5")
     assert json.loads(run("status", "--json").stdout)["started_at"] == "1970-01-01T00:16:40.500000Z"
     journal.set_state(started_at=str(time.time() - 3 * 3600 - 125))
@@ -289,7 +289,7 @@ def test_how_long_it_has_been_running_is_told(run: Run, journal: Journal) -> Non
 
 
 def test_a_daemon_that_is_gone_started_at_no_time(run: Run, journal: Journal) -> None:
-    """What the dead one has left in the journal does not count."""
+    """The stored state of a daemon that is not running is ignored."""
     journal.set_state(started_at="1000.5", inbox_trouble="it is away")
     status = json.loads(run("status", "--json").stdout)
     assert (status["started_at"], status["troubles"]) == (None, [])
@@ -297,13 +297,13 @@ def test_a_daemon_that_is_gone_started_at_no_time(run: Run, journal: Journal) ->
 
 
 @pytest.mark.usefixtures("daemon")
-def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal, here: Path) -> None:
-    """All of them, the gravest first, on lines of their own; an empty one is none."""
+def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal, cwd: Path) -> None:
+    """Each trouble has a line, the most serious one first; empty ones are left out."""
     assert json.loads(run("status", "--json").stdout)["troubles"] == []
     journal.set_state(
         metrics_trouble="metrics.prom can't be written", inbox_trouble="the inbox is\x1b gone"
     )
-    StuckRecord("the queue has not advanced for 9 min", ("scheduler",)).save(here / "state")
+    StallRecord("the queue has not advanced for 9 min", ("scheduler",)).save(cwd / "state")
     troubles = json.loads(run("status", "--json").stdout)["troubles"]
     assert troubles == [
         "the queue has not advanced for 9 min", "the inbox is\x1b gone",
@@ -314,13 +314,13 @@ def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal, 
         "metrics.prom can't be written\n" in run("status").output
     )
     journal.set_state(inbox_trouble="", metrics_trouble="")
-    StuckRecord().save(here / "state")
+    StallRecord().save(cwd / "state")
     assert json.loads(run("status", "--json").stdout)["troubles"] == []
 
 
 @pytest.mark.usefixtures("daemon")
 def test_what_the_intake_does_without_is_degraded_too(run: Run, journal: Journal) -> None:
-    """The notes of engine and intake stand side by side."""
+    """Degradations of the engine and of the intake are in one list."""
     polled = {"kind": "polling", "message": "the inbox is polled every 1 s"}
     journal.set_state(degraded_intake=json.dumps([polled]))
     status = json.loads(run("status", "--json").stdout)
@@ -331,22 +331,22 @@ def test_what_the_intake_does_without_is_degraded_too(run: Run, journal: Journal
 # Disks
 
 
-def test_a_disk_is_told_once_with_all_its_folders(run: Run, here: Path, journal: Journal) -> None:
-    """Folders that are not there yet are left out; sizes are in bytes."""
+def test_a_disk_is_told_once_with_all_its_folders(run: Run, cwd: Path, journal: Journal) -> None:
+    """A disk is listed once with its existing folders; sizes are in bytes."""
     (disk,) = json.loads(run("status", "--json").stdout)["disks"]
     assert disk["folders"] == ["inbox", "outbox", "state"]
-    assert disk["path"] == str(here / "inbox")
-    assert disk["total"] == shutil.disk_usage(here).total
+    assert disk["path"] == str(cwd / "inbox")
+    assert disk["total"] == shutil.disk_usage(cwd).total
     assert 0 < disk["free"] < disk["total"]
     assert re.search(r"\d [kMGT]B free for inbox, outbox, state\n", run("status").output)
 
 
 @pytest.mark.usefixtures("journal")
 def test_each_disk_has_a_line_of_its_own(
-    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, cwd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders may lie on several, and each may be the one that is full."""
-    elsewhere = here / "outbox"
+    """If folders are on several disks, each disk has a line."""
+    elsewhere = cwd / "outbox"
 
     def stat(path: Path) -> object:
         return SimpleNamespace(st_dev=-1) if path == elsewhere else os.stat(path)
@@ -354,33 +354,33 @@ def test_each_disk_has_a_line_of_its_own(
     def usage(path: object) -> object:
         return SimpleNamespace(free=5e8 if path == elsewhere else 4.2e12, total=9e12)
 
-    monkeypatch.setattr("styled.ops.room.os", SimpleNamespace(stat=stat))
-    monkeypatch.setattr("styled.ops.room.shutil", SimpleNamespace(disk_usage=usage))
-    said = run("status").output
-    assert "\n4.2 TB free for inbox, state\n500 MB free for outbox\n" in said
+    monkeypatch.setattr("styled.ops.disk_space.os", SimpleNamespace(stat=stat))
+    monkeypatch.setattr("styled.ops.disk_space.shutil", SimpleNamespace(disk_usage=usage))
+    output = run("status").output
+    assert "\n4.2 TB free for inbox, state\n500 MB free for outbox\n" in output
 
 
-# Watching
+# `--follow`
 
 
 @pytest.fixture
 def steady_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the room on the disk not change while one looks."""
+    """Keep the free disk space constant."""
     monkeypatch.setattr(
-        "styled.ops.room.shutil",
+        "styled.ops.disk_space.shutil",
         SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=10**12, total=10**13)),
     )
 
 
-def each_second(monkeypatch: pytest.MonkeyPatch, *happenings: Callable[[], object]) -> list[float]:
-    """Let something happen each time that one waits, then Ctrl-C; return what was waited."""
+def on_each_sleep(monkeypatch: pytest.MonkeyPatch, *actions: Callable[[], object]) -> list[float]:
+    """Call one action at each sleep, then raise KeyboardInterrupt; return the sleep durations."""
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
-        if len(waits) > len(happenings):
+        if len(waits) > len(actions):
             raise KeyboardInterrupt
-        happenings[len(waits) - 1]()
+        actions[len(waits) - 1]()
 
     monkeypatch.setattr("styled.cli.status_view.time", SimpleNamespace(sleep=sleep))
     return waits
@@ -390,18 +390,18 @@ def each_second(monkeypatch: pytest.MonkeyPatch, *happenings: Callable[[], objec
 def test_programs_are_told_of_each_change(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--follow --json` prints an object for each line, but none where nothing has changed."""
-    waits = each_second(
+    """`--follow --json` prints one object per line whenever the status has changed."""
+    waits = on_each_sleep(
         monkeypatch,
         lambda: None,
-        lambda: note(journal, step=5),
+        lambda: update_progress(journal, step=5),
         lambda: None,
         lambda: journal.set_state(state="running"),
     )
     result = run("status", "--follow", "--json")
     assert result.exit_code == 0
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(one["state"], one["current"][0]["progress"]["step"]) for one in told] == [
+    statuses = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(item["state"], item["current"][0]["progress"]["step"]) for item in statuses] == [
         ("paused: the outbox is full", 4), ("paused: the outbox is full", 5), ("running", 5),
     ]  # fmt: skip
     assert waits == [1.0] * 5
@@ -411,8 +411,8 @@ def test_programs_are_told_of_each_change(
 def test_following_into_a_file_prints_the_whole_again(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a terminal nothing moves the cursor."""
-    each_second(monkeypatch, lambda: note(journal, step=5))
+    """Without a terminal the full status is printed again, without control sequences."""
+    on_each_sleep(monkeypatch, lambda: update_progress(journal, step=5))
     result = run("status", "--follow")
     assert result.exit_code == 0
     assert result.output.count("styled is paused: the outbox is full") == 2
@@ -424,12 +424,16 @@ def test_following_into_a_file_prints_the_whole_again(
 def test_following_on_a_terminal_shows_it_anew(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is drawn over what was there; Ctrl-C ends it with 0, and with the cursor to be seen."""
+    """The status is redrawn in place; Ctrl-C exits with 0 and shows the cursor again."""
     screen = io.StringIO()
     monkeypatch.setattr(
         status_view, "console", Console(file=screen, force_terminal=True, width=100, height=50)
     )
-    each_second(monkeypatch, lambda: note(journal, step=5), lambda: note(journal, step=6))
+    on_each_sleep(
+        monkeypatch,
+        lambda: update_progress(journal, step=5),
+        lambda: update_progress(journal, step=6),
+    )
     assert run("status", "--follow").exit_code == 0
     steps = re.findall(r"step (\d) of", screen.getvalue())
     assert list(dict.fromkeys(steps)) == ["4", "5", "6"]
@@ -442,32 +446,36 @@ def test_following_on_a_terminal_shows_it_anew(
 def test_following_on_a_simple_terminal_prints_the_whole_again(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the cursor can't be moved it is as in a file."""
+    """On a terminal that can't move the cursor the full status is printed again."""
     screen = io.StringIO()
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(
         status_view, "console", Console(file=screen, force_terminal=True, width=100, height=50)
     )
-    each_second(monkeypatch, lambda: note(journal, step=5), lambda: note(journal, step=6))
+    on_each_sleep(
+        monkeypatch,
+        lambda: update_progress(journal, step=5),
+        lambda: update_progress(journal, step=6),
+    )
     assert run("status", "--follow").exit_code == 0
     assert re.findall(r"step (\d) of", screen.getvalue()) == ["4", "5", "6"]
 
 
 @pytest.mark.usefixtures("steady_disk")
 def test_following_outlives_the_daemon(
-    run: Run, here: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    run: Run, cwd: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it is stopped and started again is seen like anything else."""
-    lock = InstanceLock(here / "state/lock")
-    each_second(monkeypatch, lock.acquire, lock.release)
+    """Stopping and starting the daemon is shown like other changes."""
+    lock = InstanceLock(cwd / "state/lock")
+    on_each_sleep(monkeypatch, lock.acquire, lock.release)
     result = run("status", "--follow", "--json")
     states = [json.loads(line)["state"] for line in result.stdout.splitlines()]
     assert states == ["not running", "paused: the outbox is full", "not running"]
 
 
-def test_following_what_is_not_there_tells_the_remedy(run: Run, here: Path) -> None:
-    """It does not wait for ever for a journal that may be somewhere else."""
-    init_folder(here)
+def test_following_what_is_not_there_tells_the_remedy(run: Run, cwd: Path) -> None:
+    """Without a journal `--follow` exits with an error instead of waiting."""
+    init_folder(cwd)
     result = run("status", "--follow")
     assert result.exit_code == 73
     assert "there is no journal" in result.output
@@ -487,7 +495,7 @@ STUCK = [{"path": "a\udcff.jpg", "reason": "a.jpg can't be moved", "remedies": [
 
 @pytest.mark.usefixtures("daemon")
 def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) -> None:
-    """Files still arriving, folders that are closed or misspelled, photos that are stuck."""
+    """Unfinished files, unreadable and misspelled folders, and stuck photos are shown."""
     journal.set_state(
         inbox_report=json.dumps(INBOX), stuck_inputs=json.dumps(STUCK), stuck_count="7",
         style_troubles=json.dumps({"oil": "styles/oil.png does not exist"}),
@@ -496,17 +504,17 @@ def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) ->
     status = json.loads(run("status", "--json").stdout)
     assert [file["path"] for file in status["unfinished"]] == ["slow.jpg", "cut.jpg"]
     assert status["unfinished"][1]["until"] == "2096-10-02T07:06:40Z"
-    assert [(one["path"], one["reason"]) for one in status["unreadable"]] == [
+    assert [(item["path"], item["reason"]) for item in status["unreadable"]] == [
         ("private", "can't be looked into: Permission denied")
     ]
-    assert [one["path"] for one in status["misspelled"]] == ["Oil"]
+    assert [item["path"] for item in status["misspelled"]] == ["Oil"]
     assert (status["stuck"][0]["path"], status["stuck_count"]) == ("a\\xff.jpg", 7)
     assert status["troubles"] == [
         "a reload has changed nothing: it is empty",
         "photos of the style oil wait: styles/oil.png does not exist",
     ]
-    said = " ".join(run("status").output.split())
-    for words in (
+    output = " ".join(run("status").output.split())
+    for text in (
         "private: can't be looked into: Permission denied",
         'Oil: is not the folder of "oil"',
         "a\\xff.jpg: a.jpg can't be moved - chmod -t it",
@@ -515,12 +523,12 @@ def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) ->
         "still arriving: cut.jpg ends too early; judged as it is in",
         "photos of the style oil wait: styles/oil.png does not exist",
     ):
-        assert words in said
+        assert text in output
 
 
 @pytest.mark.usefixtures("daemon")
 def test_many_engines_are_told_apart(run: Run, journal: Journal) -> None:
-    """What each paints, what is prepared, what is published, and which engine is gone."""
+    """The status shows each engine's job, the phase of each job, and lost engines."""
     journal.set_state(
         engines=json.dumps(
             [
@@ -541,17 +549,17 @@ def test_many_engines_are_told_apart(run: Run, journal: Journal) -> None:
     journal.set_phase(waiting, Phase.READY)
     status = json.loads(run("status", "--json").stdout)
     assert [engine["name"] for engine in status["engines"]] == ["engine-0", "engine-1", "engine-2"]
-    told = {job["input"]: (job["phase"], job["engine"]) for job in status["current"]}
-    assert told == {
+    phases = {job["input"]: (job["phase"], job["engine"]) for job in status["current"]}
+    assert phases == {
         "running.jpg": ("painting", "engine-0"), "waiting.jpg": ("ready", None),
         "second.jpg": ("painting", "engine-1"), "third.jpg": ("publishing", "engine-0"),
         "fourth.jpg": ("preparing", None),
     }  # fmt: skip
-    said = run("status").output
-    assert "\nengine-2 is not there: it fell off\\x1b the bus\n" in said
-    assert "\nnow  second.jpg in oil on engine-1\n" in said
-    assert re.search(r"\nnow  third.jpg in oil on engine-0\n .* being published\n", said)
-    assert "\nnext waiting.jpg in oil: ready\nnext fourth.jpg in oil: preparing\n" in said
+    output = run("status").output
+    assert "\nengine-2 is not there: it fell off\\x1b the bus\n" in output
+    assert "\nnow  second.jpg in oil on engine-1\n" in output
+    assert re.search(r"\nnow  third.jpg in oil on engine-0\n .* being published\n", output)
+    assert "\nnext waiting.jpg in oil: ready\nnext fourth.jpg in oil: preparing\n" in output
     jobs = run("jobs").output
     assert re.search(r"third.jpg +oil +publishing ", jobs)
     assert re.search(r"fourth.jpg +oil +preparing ", jobs)

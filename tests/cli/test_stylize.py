@@ -1,4 +1,4 @@
-"""`styled stylize`: one small picture, and every way in which it can fail."""
+"""Tests of `styled stylize`: small pictures, and failures."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SMALL = (
 
 
 @pytest.fixture
-def photo(here: Path) -> Path:
-    return draw(here / "photo.png")
+def photo(cwd: Path) -> Path:
+    return draw(cwd / "photo.png")
 
 
 @pytest.fixture
-def painting(here: Path) -> Path:
-    return draw(here / "painting.png", "crimson")
+def painting(cwd: Path) -> Path:
+    return draw(cwd / "painting.png", "crimson")
 
 
-@pytest.mark.usefixtures("_network_at_hand")
+@pytest.mark.usefixtures("_cached_network")
 def test_a_photo_becomes_a_picture_and_a_sidecar(run: Run, photo: Path, painting: Path) -> None:
-    """OUT has the size asked for, OUT.json validates, and what is degraded is told."""
+    """OUT has the requested size, OUT.json is valid, and degradations are printed."""
     out = photo.with_name("deep") / "out.jpg"
     result = run("stylize", photo, "-s", painting, "-o", out, "--seed", "7", *SMALL)
     assert result.exit_code == 0, result.output
@@ -52,9 +52,9 @@ def test_a_photo_becomes_a_picture_and_a_sidecar(run: Run, photo: Path, painting
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jpg", "out.jpg.json"]
 
 
-@pytest.mark.usefixtures("_network_at_hand")
+@pytest.mark.usefixtures("_cached_network")
 def test_the_same_command_gives_the_same_bytes(run: Run, photo: Path, painting: Path) -> None:
-    """Twice the same on the CPU, with a name that is not UTF-8 the second time."""
+    """Results on the CPU are identical, also for a file name that is not UTF-8."""
     other = photo.with_name(os.fsdecode(b"caf\xe9.png"))
     other.write_bytes(photo.read_bytes())
     for source in (photo, other):
@@ -64,59 +64,59 @@ def test_the_same_command_gives_the_same_bytes(run: Run, photo: Path, painting: 
     assert one.read_bytes() == two.read_bytes()
 
 
-@pytest.mark.usefixtures("_network_at_hand")
+@pytest.mark.usefixtures("_cached_network")
 def test_a_configured_style_has_its_daemons_precision_and_threads(
-    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, cwd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the state folder remembers is not measured; a folder that is not there is not made."""
+    """The measured precision is cached in the state folder, if there is one."""
     shares = iter([2.0, 2.0])
-    monkeypatch.setattr("styled.engine.device.bfloat16_share", lambda device: next(shares))
-    init_folder(here, weights="untrained")
-    config = here / "config.yaml"
+    monkeypatch.setattr("styled.engine.device.bfloat16_time_ratio", lambda device: next(shares))
+    init_folder(cwd, weights="untrained")
+    config = cwd / "config.yaml"
     config.write_text(config.read_text().replace("engine:\n", "engine:\n  threads: 1\n"))
-    draw(here / "photo.png")
+    draw(cwd / "photo.png")
     options = ("--set", "size.long_edge=48", "--set", "steps=1", "--set", "scales=null")
-    state = here / "state"
+    state = cwd / "state"
     for remembers in (False, True, True):
         assert state.is_dir() == remembers
         result = run("stylize", "photo.png", "--style", "red-trees", "-o", "out.png", *options)
         assert result.exit_code == 0, result.output
-        assert json.loads((here / "out.png.json").read_bytes())["engine"]["threads"] == 1
+        assert json.loads((cwd / "out.png.json").read_bytes())["engine"]["threads"] == 1
         state.mkdir(exist_ok=True)
     assert next(shares, None) is None
     assert (state / "precision.json").exists()
 
 
-@pytest.mark.usefixtures("_network_at_hand")
-def test_a_style_of_the_configuration_brings_its_recipe_and_engine(run: Run, here: Path) -> None:
+@pytest.mark.usefixtures("_cached_network")
+def test_a_style_of_the_configuration_brings_its_recipe_and_engine(run: Run, cwd: Path) -> None:
     """`--style` takes images, overrides and weights from the configuration."""
-    init_folder(here, weights="untrained")
-    photo = draw(here / "photo.png")
+    init_folder(cwd, weights="untrained")
+    photo = draw(cwd / "photo.png")
     options = ("--set", "size.long_edge=48", "--set", "steps=1", "--set", "scales=null")
     result = run("stylize", photo, "--style", "red-trees", "-o", "out.png", *options)
     assert result.exit_code == 0, result.output
-    sidecar = json.loads((here / "out.png.json").read_bytes())
+    sidecar = json.loads((cwd / "out.png.json").read_bytes())
     assert sidecar["style"]["name"] == "red-trees"
     assert sidecar["engine"]["weights_source"] == "untrained"
 
 
-@pytest.mark.usefixtures("_network_at_hand")
+@pytest.mark.usefixtures("_cached_network")
 def test_a_photo_may_be_removed_while_it_is_painted(
     run: Run, photo: Path, painting: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was read once, and that is enough."""
+    """The photo is read only once."""
     paint = stylize.paint
 
     def remove(*arguments: object) -> object:
         photo.unlink()
-        return paint(*arguments)  # type: ignore[arg-type]  # handed through as they came
+        return paint(*arguments)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(stylize, "paint", remove)
     assert run("stylize", photo, "-s", painting, "-o", "out.png", *SMALL).exit_code == 0
     assert photo.with_name("out.png.json").exists()
 
 
-@pytest.mark.usefixtures("_network_at_hand")
+@pytest.mark.usefixtures("_cached_network")
 @pytest.mark.parametrize(
     ("size", "result", "painted", "detail_steps"),
     [("painted", (48, 36), (None, None), 0), ("input", (64, 48), (48, 36), 1)],
@@ -125,34 +125,34 @@ def test_a_result_may_be_as_large_as_its_photo(
     run: Run, photo: Path, painting: Path, size: str, result: tuple[int, int],
     painted: tuple[int | None, int | None], detail_steps: int,
 ) -> None:  # fmt: skip
-    """`--size input` paints in the recipe's size first, and the sidecar tells both."""
+    """`--size input` paints at the recipe's size first; the sidecar has both sizes."""
     options = (*SMALL, "--set", "detail_steps=1", "--size", size)
-    ran = run("stylize", photo, "-s", painting, "-o", "out.png", *options)
-    assert ran.exit_code == 0, ran.output
+    completed = run("stylize", photo, "-s", painting, "-o", "out.png", *options)
+    assert completed.exit_code == 0, completed.output
     with Image.open(photo.with_name("out.png")) as image:
         assert image.size == result
-    facts = json.loads(photo.with_name("out.png.json").read_bytes())["result"]
-    assert (facts["width"], facts["height"]) == result
-    assert (facts["painted_width"], facts["painted_height"]) == painted
-    assert facts["detail_steps"] == detail_steps
+    result_info = json.loads(photo.with_name("out.png.json").read_bytes())["result"]
+    assert (result_info["width"], result_info["height"]) == result
+    assert (result_info["painted_width"], result_info["painted_height"]) == painted
+    assert result_info["detail_steps"] == detail_steps
 
 
-@pytest.mark.usefixtures("_network_at_hand")
-def test_what_the_format_can_not_hold_is_a_note(run: Run, here: Path, painting: Path) -> None:
-    """On standard error and in the sidecar."""
+@pytest.mark.usefixtures("_cached_network")
+def test_what_the_format_can_not_hold_is_a_note(run: Run, cwd: Path, painting: Path) -> None:
+    """A degradation by the file format is printed to standard error and stored in the sidecar."""
     image = Image.new("RGBA", (64, 48), "#00800000")
     image.paste("gold", (0, 0, 32, 48))
-    image.save(here / "photo.png")
+    image.save(cwd / "photo.png")
     result = run("stylize", "photo.png", "-s", painting, "-o", "out.jpg", *SMALL)
     assert result.exit_code == 0, result.output
     note = "transparency was placed on white: JPEG files have none"
     assert f"note: {note}" in result.output
-    assert json.loads((here / "out.jpg.json").read_bytes())["degraded"][-1] == {
+    assert json.loads((cwd / "out.jpg.json").read_bytes())["degraded"][-1] == {
         "kind": "transparency", "message": note,
     }  # fmt: skip
 
 
-# What can go wrong. Nothing of it may take the time of loading a network.
+# Failures, which must be detected before the network is loaded.
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_engine")
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         ("gone.png -s painting.png -o out.png", 1, "gone.png does not exist"),
         ("text.jpg -s painting.png -o out.png", 1, "is not a picture"),
@@ -194,25 +194,25 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_failure_is_told_in_words_with_its_code(
-    run: Run, here: Path, photo: Path, painting: Path, arguments: str, code: int, words: str
+    run: Run, cwd: Path, photo: Path, painting: Path, arguments: str, code: int, message: str
 ) -> None:
-    """Every failure is one clear message and its exit code, and leaves all files as they are."""
-    (here / "text.jpg").write_text("Dear diary, this is no picture at all.")
-    (here / "cut.png").write_bytes(photo.read_bytes()[:-30])
-    (here / "folder.png").mkdir()
-    (here / "link.png").symlink_to(photo)
-    draw(here / "tiny.png", size=(20, 20))
-    init_folder(here / "init")
-    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    """Each failure gives one message and its exit code, and changes no files."""
+    (cwd / "text.jpg").write_text("Dear diary, this is no picture at all.")
+    (cwd / "cut.png").write_bytes(photo.read_bytes()[:-30])
+    (cwd / "folder.png").mkdir()
+    (cwd / "link.png").symlink_to(photo)
+    draw(cwd / "tiny.png", size=(20, 20))
+    init_folder(cwd / "init")
+    before = {path: path.read_bytes() for path in cwd.rglob("*") if path.is_file()}
     result = run("stylize", *arguments.split())
     assert result.exit_code == code, result.output
-    assert words in result.output
+    assert message in result.output
     assert result.output.startswith("styled: ")
-    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in cwd.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--weights", "missing.pth"), "missing.pth"),
         (("--weights", "broken.pth"), "broken.pth"),
@@ -220,11 +220,11 @@ def test_a_failure_is_told_in_words_with_its_code(
     ],
 )
 def test_a_missing_network_or_device_is_69(
-    run: Run, photo: Path, painting: Path, arguments: tuple[str, ...], words: str
+    run: Run, photo: Path, painting: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    """Weights that can't be read, and a device that is not there, are told with code 69."""
+    """Unreadable weights and a missing device give exit code 69."""
     photo.with_name("broken.pth").write_bytes(b"no network")
     result = run("stylize", photo, "-s", painting, "-o", "out.png", *arguments)
     assert result.exit_code == 69
-    assert words in result.output
+    assert message in result.output
     assert not photo.with_name("out.png").exists()

@@ -1,4 +1,4 @@
-"""`styled weights`: what is there, fetching it, exporting it."""
+"""Tests of `styled weights`: show, fetch and export."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ UNTRAINED_SHA256_LENGTH = 64
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    """Run a web server on this machine for one test."""
+    """Run a local web server during a test."""
     with serving() as server:
         yield server
 
 
 @pytest.fixture
 def published(web: Web, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Have the pretrained network mean something small on a server on this machine."""
+    """Replace the pretrained network by a small file on the local web server."""
     data = hashlib.shake_256(b"a network").digest(2_000_000)
     prefix = hashlib.sha256(data).hexdigest()[:8]
     monkeypatch.setattr(weights_module, "IMAGENET_SHA256_PREFIX", prefix)
@@ -43,22 +43,22 @@ def published(web: Web, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 @pytest.fixture
-def whole_file(here: Path, untrained_network: Convolutions) -> Path:
-    """Return a network.pth with more in it than the convolutions."""
+def whole_file(cwd: Path, untrained_network: Convolutions) -> Path:
+    """Write a network.pth that has more layers than the convolutions; return its path."""
     state = {"classifier.0.weight": torch.zeros(8, 8)}
     for name, (kernel, bias) in untrained_network.items():
         state[f"features.{TORCHVISION_INDEX[name]}.weight"] = kernel
         state[f"features.{TORCHVISION_INDEX[name]}.bias"] = bias
-    torch.save(state, here / "network.pth")
-    return here / "network.pth"
+    torch.save(state, cwd / "network.pth")
+    return cwd / "network.pth"
 
 
 # show
 
 
-def test_show_tells_file_size_and_digest(run: Run, here: Path, whole_file: Path) -> None:
-    """For a file in the configuration: which, how large, and what is in it."""
-    init_folder(here, weights="network.pth")
+def test_show_tells_file_size_and_digest(run: Run, cwd: Path, whole_file: Path) -> None:
+    """For a configured file its path, size and digest are shown."""
+    init_folder(cwd, weights="network.pth")
     result = run("weights", "show")
     assert result.exit_code == 0, result.output
     assert f"weights: {whole_file} (config.yaml)" in result.output
@@ -66,13 +66,13 @@ def test_show_tells_file_size_and_digest(run: Run, here: Path, whole_file: Path)
     assert load_weights(whole_file).sha256 in result.output
 
 
-def test_show_for_programs_is_one_object(run: Run, here: Path, whole_file: Path) -> None:
-    """`--json` tells the same, with the configuration that says so."""
-    init_folder(here / "deep", weights=str(whole_file))
-    result = run("weights", "show", "-c", here / "deep/config.yaml", "--json")
+def test_show_for_programs_is_one_object(run: Run, cwd: Path, whole_file: Path) -> None:
+    """`--json` prints the same values and the path of the configuration."""
+    init_folder(cwd / "deep", weights=str(whole_file))
+    result = run("weights", "show", "-c", cwd / "deep/config.yaml", "--json")
     assert json.loads(result.output) == {
         "source": str(whole_file),
-        "configured_in": str(here / "deep/config.yaml"),
+        "configured_in": str(cwd / "deep/config.yaml"),
         "file": str(whole_file),
         "there": True,
         "bytes": whole_file.stat().st_size,
@@ -80,10 +80,10 @@ def test_show_for_programs_is_one_object(run: Run, here: Path, whole_file: Path)
     }
 
 
-@pytest.mark.usefixtures("_network_at_hand")
-def test_show_untrained_has_no_file(run: Run, here: Path) -> None:
-    """What is made from a seed is always there."""
-    init_folder(here, weights="untrained")
+@pytest.mark.usefixtures("_cached_network")
+def test_show_untrained_has_no_file(run: Run, cwd: Path) -> None:
+    """Untrained weights have no file and are always available."""
+    init_folder(cwd, weights="untrained")
     status = json.loads(run("weights", "show", "--json").output)
     assert (status["source"], status["file"], status["there"]) == ("untrained", None, True)
     assert len(status["sha256"]) == UNTRAINED_SHA256_LENGTH
@@ -93,7 +93,7 @@ def test_show_untrained_has_no_file(run: Run, here: Path) -> None:
 def test_show_without_a_configuration_tells_the_default(
     run: Run, web: Web, published: bytes
 ) -> None:
-    """Nothing configured means imagenet; missing is 69 with all remedies, and no download."""
+    """The default is imagenet; if it is missing: 69, all remedies, and no download."""
     result = run("weights", "show")
     assert result.exit_code == 69
     assert "imagenet (the default: there is no configuration)" in result.output
@@ -104,9 +104,9 @@ def test_show_without_a_configuration_tells_the_default(
     assert web.requests == 0
 
 
-def test_show_for_programs_tells_what_is_missing_too(run: Run, here: Path) -> None:
-    """The object is complete on standard output even where the code is 69."""
-    init_folder(here, weights="missing.pth")
+def test_show_for_programs_tells_what_is_missing_too(run: Run, cwd: Path) -> None:
+    """The JSON object is complete even if the exit code is 69."""
+    init_folder(cwd, weights="missing.pth")
     result = run("weights", "show", "--json")
     assert result.exit_code == 69
     status = json.loads(result.stdout)
@@ -114,19 +114,19 @@ def test_show_for_programs_tells_what_is_missing_too(run: Run, here: Path) -> No
     assert "missing.pth does not exist" in result.stderr
 
 
-def test_show_a_damaged_file_is_69(run: Run, here: Path) -> None:
-    """A file that is there, but is no network, is told as such."""
-    init_folder(here, weights="network.pth")
-    (here / "network.pth").write_bytes(b"no network")
+def test_show_a_damaged_file_is_69(run: Run, cwd: Path) -> None:
+    """An existing file that is not a network is reported as damaged."""
+    init_folder(cwd, weights="network.pth")
+    (cwd / "network.pth").write_bytes(b"no network")
     result = run("weights", "show")
     assert result.exit_code == 69
-    assert f"file:    {here / 'network.pth'} (0 MB)" in result.output
+    assert f"file:    {cwd / 'network.pth'} (0 MB)" in result.output
     assert "damaged" in result.output
 
 
-def test_show_with_a_wrong_configuration_is_78(run: Run, here: Path) -> None:
-    """A configuration that is there has to be right."""
-    (here / "config.yaml").write_text("engine: {weights: maybe}\n")
+def test_show_with_a_wrong_configuration_is_78(run: Run, cwd: Path) -> None:
+    """An invalid configuration gives exit code 78."""
+    (cwd / "config.yaml").write_text("engine: {weights: maybe}\n")
     assert run("weights", "show").exit_code == 78
 
 
@@ -134,7 +134,7 @@ def test_show_with_a_wrong_configuration_is_78(run: Run, here: Path) -> None:
 
 
 def test_fetch_downloads_once(run: Run, web: Web, published: bytes) -> None:
-    """The first fetch shows progress and where the file is; the second says it is there."""
+    """The first fetch shows progress and the path; the second finds the file and does nothing."""
     first = run("weights", "fetch")
     assert first.exit_code == 0, first.output
     assert imagenet_file().read_bytes() == published
@@ -147,7 +147,7 @@ def test_fetch_downloads_once(run: Run, web: Web, published: bytes) -> None:
 
 
 def test_fetch_replaces_a_damaged_file(run: Run, published: bytes) -> None:
-    """A cached file with another hash is reported and fetched anew."""
+    """A cached file with a wrong hash is reported and downloaded again."""
     imagenet_file().parent.mkdir(parents=True)
     imagenet_file().write_bytes(published[:-1])
     result = run("weights", "fetch")
@@ -159,20 +159,20 @@ def test_fetch_replaces_a_damaged_file(run: Run, published: bytes) -> None:
 def test_fetch_goes_on_with_what_an_earlier_one_has_got(
     run: Run, web: Web, published: bytes
 ) -> None:
-    """A fetch that failed says that its part is kept, and the next one asks for the rest."""
+    """A failed fetch keeps its partial file, and the next one requests only the remainder."""
     web.script(Answer(published, cut_at=500_000, etag='"1"'), Answer(b"", status=503))
     result = run("weights", "fetch")
     assert result.exit_code == 69
     assert "kept for the next time" in result.output
     web.serve(published, etag='"1"')
     assert run("weights", "fetch").exit_code == 0
-    assert web.ranges_asked[-1] == "bytes=500000-"
+    assert web.requested_ranges[-1] == "bytes=500000-"
 
 
 def test_fetch_without_a_network_is_69(
     run: Run, published: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The remedies say what to do where nothing can be reached."""
+    """The remedies say what to do without a network."""
     monkeypatch.setenv("STYLED_WEIGHTS_URL", "http://127.0.0.1:9/none")
     result = run("weights", "fetch")
     assert result.exit_code == 69
@@ -184,30 +184,30 @@ def test_fetch_without_a_network_is_69(
 
 @pytest.mark.parametrize(("dtype", "megabytes"), [("float32", 80), ("float16", 40)])
 def test_export_writes_the_convolutions_only(
-    run: Run, here: Path, whole_file: Path, dtype: str, megabytes: int
+    run: Run, cwd: Path, whole_file: Path, dtype: str, megabytes: int
 ) -> None:
-    """The file can be used in place of the network, and is the same bytes every time."""
+    """The exported file can replace the network, and exports are identical."""
     for name in ("a", "b"):
-        out = here / name / "vgg19.safetensors"
+        out = cwd / name / "vgg19.safetensors"
         result = run("weights", "export", out, "--weights", whole_file, "--dtype", dtype)
         assert result.exit_code == 0, result.output
         assert f"({megabytes} MB, {dtype}, from {whole_file})" in result.output
         assert [path.name for path in out.parent.iterdir()] == [out.name]
-    assert out.read_bytes() == (here / "a/vgg19.safetensors").read_bytes()
+    assert out.read_bytes() == (cwd / "a/vgg19.safetensors").read_bytes()
     with safe_open(out, "pt") as file:
         assert file.metadata()["source"] == "network.pth"
         assert file.metadata()["sha256"] == load_weights(out).sha256
         assert len(file.keys()) == 32
 
 
-@pytest.mark.usefixtures("_network_at_hand")
-def test_export_takes_what_the_configuration_names(run: Run, here: Path) -> None:
-    """Without `--weights` it is `engine.weights`, of `-c` or of the current folder."""
-    init_folder(here, weights="untrained")
+@pytest.mark.usefixtures("_cached_network")
+def test_export_takes_what_the_configuration_names(run: Run, cwd: Path) -> None:
+    """Without `--weights`, `engine.weights` of `-c` or of ./config.yaml is exported."""
+    init_folder(cwd, weights="untrained")
     assert run("weights", "export", "a.safetensors").exit_code == 0
     result = run("weights", "export", "b.safetensors", "-c", "config.yaml")
     assert "from untrained" in result.output
-    assert (here / "a.safetensors").read_bytes() == (here / "b.safetensors").read_bytes()
+    assert (cwd / "a.safetensors").read_bytes() == (cwd / "b.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -223,36 +223,36 @@ def test_export_takes_what_the_configuration_names(run: Run, here: Path) -> None
     ],
 )
 def test_export_refuses_in_words(
-    run: Run, here: Path, arguments: tuple[str, ...], message: str
+    run: Run, cwd: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    """What makes no sense on the command line is 2, with a suggestion, and writes nothing."""
-    (here / "folder.safetensors").mkdir()
-    (here / "same.safetensors").write_bytes(b"a network")
-    before = sorted(here.iterdir())
+    """Usage errors exit with 2 and a suggestion, and write nothing."""
+    (cwd / "folder.safetensors").mkdir()
+    (cwd / "same.safetensors").write_bytes(b"a network")
+    before = sorted(cwd.iterdir())
     result = run("weights", "export", *arguments)
     assert result.exit_code == 2
     assert message in result.output
-    assert sorted(here.iterdir()) == before
-    assert (here / "same.safetensors").read_bytes() == b"a network"
+    assert sorted(cwd.iterdir()) == before
+    assert (cwd / "same.safetensors").read_bytes() == b"a network"
 
 
-def test_export_of_something_else_is_78(run: Run, here: Path) -> None:
-    """A source that is neither a name nor a file of weights is told like a wrong value."""
+def test_export_of_something_else_is_78(run: Run, cwd: Path) -> None:
+    """An invalid value of `--weights` gives exit code 78."""
     result = run("weights", "export", "o.safetensors", "--weights", "resnet")
     assert result.exit_code == 78
     assert "--weights: " in result.output
 
 
-def test_export_of_a_missing_file_is_69_and_leaves_nothing(run: Run, here: Path) -> None:
-    """A network that is not there leaves no file behind."""
+def test_export_of_a_missing_file_is_69_and_leaves_nothing(run: Run, cwd: Path) -> None:
+    """If the weights are missing, no output file is created."""
     result = run("weights", "export", "o.safetensors", "--weights", "missing.pth")
     assert result.exit_code == 69
-    assert list(here.iterdir()) == []
+    assert list(cwd.iterdir()) == []
 
 
-@pytest.mark.usefixtures("_network_at_hand")
-def test_export_where_nothing_can_be_written_is_73(run: Run, here: Path) -> None:
-    """A file where a folder should be is found before the network is loaded."""
-    (here / "file").write_text("a file")
+@pytest.mark.usefixtures("_cached_network")
+def test_export_where_nothing_can_be_written_is_73(run: Run, cwd: Path) -> None:
+    """A file in place of a folder gives exit code 73."""
+    (cwd / "file").write_text("a file")
     result = run("weights", "export", "file/o.safetensors", "--weights", "untrained")
     assert result.exit_code == 73

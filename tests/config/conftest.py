@@ -1,4 +1,4 @@
-"""What the tests of the configuration share: a file to write and its problems to read."""
+"""Fixtures shared by the tests of the configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Problems = Callable[[str], list[str]]
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Return a function that loads YAML text as `config.yaml` of the current folder."""
+    """Return a function that loads YAML text as `config.yaml` in the current folder."""
     monkeypatch.chdir(tmp_path)
 
     def load_text(text: str) -> Config:
@@ -30,7 +30,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 @pytest.fixture
 def problems(load: Load) -> Problems:
-    """Return a function that loads YAML text and returns the lines of the error it raises."""
+    """Return a function that loads invalid YAML text and returns the lines of the error."""
 
     def problems_of(text: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:

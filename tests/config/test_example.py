@@ -1,4 +1,4 @@
-"""The example configuration: it loads, it is complete, and it shows the defaults."""
+"""Tests of the example configuration: it loads, is complete, and shows the defaults."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from styled.config.overrides import OptimizerOverrides, ScalesOverrides, SizeOve
 from styled.recipes import PYRAMID
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
-CHOICES_OF_THE_USER = {"default_style", "styles", "folders"}  # nothing, unless configured
+CHOICES_OF_THE_USER = {"default_style", "styles", "folders"}  # empty by default
 
 
 @pytest.fixture(scope="module")
 def example() -> dict[str, dict[str, dict[str, object]]]:
-    """Return the example's content, as any YAML reader sees it."""
+    """Return the content of the example, parsed by a plain YAML parser."""
     content: dict[str, dict[str, dict[str, object]]] = yaml.safe_load(EXAMPLE.read_text("utf-8"))
     return content
 
 
 def test_the_example_loads() -> None:
-    """The example is valid as it stands, wherever it lies."""
+    """The example is valid, whatever folder it is in."""
     config = load_config(EXAMPLE)
     assert config.default_style == "starry-night"
     assert [image.weight for image in config.styles["two-masters"].images] == [0.7, 0.3]
@@ -44,12 +44,12 @@ def test_the_example_loads() -> None:
 
 
 def test_the_example_passes_the_schema(example: object) -> None:
-    """Editors find nothing wrong with the example."""
+    """The example is valid according to the published JSON Schema."""
     assert not list(Draft202012Validator(config_schema()).iter_errors(example))
 
 
 def test_the_example_shows_every_key(example: dict[str, dict[str, dict[str, object]]]) -> None:
-    """No field of the file, of a section or of a style is missing."""
+    """The example has all fields of the file, of each section and of a style."""
     assert set(example) == set(ConfigFile.model_fields)
     sections: dict[str, type[BaseModel]] = {
         "engine": EngineConfig,
@@ -79,14 +79,14 @@ def test_the_example_shows_every_key(example: dict[str, dict[str, dict[str, obje
 def test_the_example_shows_every_field_of_a_recipe(
     example: dict[str, dict[str, dict[str, object]]], field: str | None, model: type[BaseModel]
 ) -> None:
-    """All that can be overridden in a recipe can be seen."""
+    """The example shows all fields of a recipe that can be overridden."""
     shown = example["styles"]["starry-night"]["overrides"]
     assert isinstance(shown, dict)
     assert set(shown[field] if field else shown) == set(model.model_fields)
 
 
 def test_the_example_shows_the_defaults() -> None:
-    """Everything but the user's own choices stands at its default."""
+    """All settings except styles and folders have their default value in the example."""
     file = ConfigFile.model_validate(yaml.safe_load(EXAMPLE.read_text("utf-8")))
     default = ConfigFile()
     for name in set(ConfigFile.model_fields) - CHOICES_OF_THE_USER:
@@ -94,5 +94,5 @@ def test_the_example_shows_the_defaults() -> None:
 
 
 def test_the_example_shows_the_default_recipe_at_its_values() -> None:
-    """The style that lists every field paints exactly as the recipe does."""
+    """The overrides of the style that lists every field are the values of the recipe."""
     assert load_config(EXAMPLE).styles["starry-night"].recipe == PYRAMID

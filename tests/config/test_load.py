@@ -1,4 +1,4 @@
-"""Loading: from a file, from nothing, and from what is no configuration at all."""
+"""Tests of loading a configuration: from a file, without a file, and from invalid files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TWO_STYLES = """
 
 
 def test_an_empty_file_is_the_default_configuration(load: Load, tmp_path: Path) -> None:
-    """A file that holds nothing gives the values of no file at all."""
+    """An empty file gives the same values as no file."""
     loaded, default = load(""), default_config(tmp_path)
     assert loaded.path == Path("config.yaml")
     assert default.path is None
@@ -41,13 +41,13 @@ def test_an_empty_file_is_the_default_configuration(load: Load, tmp_path: Path) 
 
 
 def test_sections_may_be_left_without_content(load: Load) -> None:
-    """A section whose lines are all commented out has its defaults."""
+    """A section whose lines are all commented out has the default values."""
     config = load("styles:\nfolders:\nengine:\nintake:\nqueue:\noutput:\n")
     assert config.queue.max_attempts == 3
 
 
 def test_styles_come_out_resolved(load: Load, tmp_path: Path) -> None:
-    """Short and long forms give absolute images, and whole recipes: overrides come last."""
+    """Short and long forms give absolute image paths and complete recipes; overrides win."""
     config = load(TWO_STYLES)
     assert config.styles["sea"].images == (StyleImage(tmp_path / "sea.jpg"),)
     assert config.styles["sea"].recipe == PYRAMID
@@ -63,7 +63,7 @@ def test_styles_come_out_resolved(load: Load, tmp_path: Path) -> None:
 def test_paths_start_at_the_folder_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative paths are joined to the file's folder, `~` is expanded, links are kept."""
+    """Relative paths refer to the file's folder, `~` is expanded, symlinks are not resolved."""
     monkeypatch.setenv("HOME", "/home/someone")
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -78,7 +78,7 @@ def test_paths_start_at_the_folder_of_the_file(
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    """The error for a missing file names it as given, and the command that makes one."""
+    """The error for a missing file has its path as given, and the command that creates one."""
     with pytest.raises(ConfigError, match="no such file") as caught:
         load_config(tmp_path / "nowhere.yaml")
     assert caught.value.message.startswith(f"{tmp_path / 'nowhere.yaml'}: ")
@@ -86,7 +86,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path) -> None:
-    """A pipe, which would block its reader, and a folder are refused."""
+    """A folder and a pipe, which would block the reader, are refused."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(ConfigError, match="is not a file"):
@@ -101,14 +101,14 @@ def test_huge_files_are_refused(load: Load) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_encodings_of_editors_are_read(tmp_path: Path, encoding: str) -> None:
-    """UTF-8 with or without a mark, and UTF-16 with one, are read alike."""
+    """UTF-8 with or without a byte order mark, and UTF-16 with one, are supported."""
     path = tmp_path / "config.yaml"
     path.write_bytes("inbox: Fotografías".encode(encoding))
     assert load_config(path).inbox.name == "Fotografías"
 
 
 def test_other_encodings_name_the_line(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8 are an error with their line."""
+    """Bytes that are not UTF-8 are an error, which has their line."""
     path = tmp_path / "config.yaml"
     path.write_bytes(b"outbox: out\ninbox: Fotograf\xedas\n")
     with pytest.raises(ConfigError, match=r"config\.yaml:2: not UTF-8 text"):
@@ -116,21 +116,21 @@ def test_other_encodings_name_the_line(tmp_path: Path) -> None:
 
 
 def test_a_syntax_error_names_the_line(problems: Problems) -> None:
-    """YAML that cannot be parsed is one problem, with file and line."""
+    """Invalid YAML is a single problem, with file and line."""
     assert problems("inbox: in\noutbox: a: b\n") == [
         "config.yaml:2: not valid YAML: mapping values are not allowed here"
     ]
 
 
 def test_recipes_are_found_by_name() -> None:
-    """A recipe's name gives the recipe, and a slip in it the nearest name."""
+    """A valid name gives the recipe; for a typo the error suggests the closest name."""
     assert resolve_recipe("pyramid") == PYRAMID
     with pytest.raises(ConfigError, match='unknown recipe "piramid"; did you mean "pyramid"'):
         resolve_recipe("piramid")
 
 
 def test_torch_is_not_imported() -> None:
-    """Importing the configuration leaves torch alone, so that looking is quick."""
+    """Importing `styled.config` does not import torch, so that short commands start quickly."""
     code = "import sys, styled.config; sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], check=False)
     assert result.returncode == 0

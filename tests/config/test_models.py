@@ -1,4 +1,4 @@
-"""The models: frozen, without shared state, and in step with their JSON Schema."""
+"""Tests of the models: frozen, without shared state, and consistent with the JSON Schema."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ MODELS = (
 
 
 def accepts(document: object) -> bool:
-    """Return whether the published schema takes a document."""
+    """Return whether a document is valid according to the published schema."""
     return bool(Draft202012Validator(config_schema()).is_valid(document))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_models_are_closed_and_described(model: type[BaseModel]) -> None:
-    """Unknown keys are errors everywhere, and every field has a sentence for editors."""
+    """Unknown keys are errors in all models, and every field has a description for editors."""
     assert model.model_config["extra"] == "forbid"
     assert model.model_config["frozen"]
     assert all(field.description for field in model.model_fields.values())
 
 
 def test_configurations_are_frozen() -> None:
-    """Neither a configuration nor a section of it can be changed."""
+    """A configuration and its sections are immutable."""
     config = default_config(Path("/srv/styled"))
     with pytest.raises(FrozenInstanceError):
-        config.inbox = Path("elsewhere")  # type: ignore[misc]  # the error is the point
+        config.inbox = Path("elsewhere")  # type: ignore[misc]  # the error is expected
     with pytest.raises(ValidationError):
         config.queue.max_attempts = 5
 
 
 def test_configurations_share_no_state() -> None:
-    """Two default configurations are equal, but hold separate mappings."""
+    """Two default configurations are equal but have separate mappings."""
     first, second = default_config(Path("/srv/styled")), default_config(Path("/srv/styled"))
     assert first == second
     assert first.styles is not second.styles
@@ -67,7 +67,7 @@ def test_configurations_share_no_state() -> None:
 
 
 def test_the_schema_is_a_schema() -> None:
-    """The published schema is valid itself."""
+    """The published schema is a valid JSON Schema."""
     Draft202012Validator.check_schema(config_schema())
 
 
@@ -96,12 +96,12 @@ def test_the_schema_is_a_schema() -> None:
     ],
 )
 def test_the_schema_takes_what_loads(document: object, valid: bool) -> None:
-    """Short and long forms pass the schema; wrong keys, values and combinations do not."""
+    """Short and long forms are valid; wrong keys, values and combinations are not."""
     assert accepts(document) is valid
 
 
 def test_a_shown_configuration_loads_as_the_same(load: Load) -> None:
-    """What `styled config show` prints is a configuration file for the same configuration."""
+    """Loading the output of `styled config show` gives the same configuration."""
     config = load(
         """
         inbox: Fotografías

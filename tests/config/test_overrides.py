@@ -1,4 +1,4 @@
-"""Overrides: what they may say about a recipe, and what becomes of the recipe."""
+"""Tests of recipe overrides: which values are valid, and how they are applied."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from styled.config import RecipeOverrides, apply_overrides
 from styled.config.overrides import OptimizerOverrides, ScalesOverrides, SizeOverrides
-from styled.recipes import D2L, LAYER_NAMES, PYRAMID, Optimizer, Recipe, Scales, Size
+from styled.recipes import D2L, LAYER_NAMES, PYRAMID, OptimizerSettings, Recipe, Scales, Size
 
 
 def overridden(data: Mapping[str, object], recipe: Recipe = PYRAMID) -> Recipe:
-    """Return the recipe with overrides as they might stand in a file."""
+    """Return the recipe with overrides applied that are given as in a file."""
     return apply_overrides(recipe, RecipeOverrides.model_validate(data))
 
 
@@ -24,31 +24,31 @@ def overridden(data: Mapping[str, object], recipe: Recipe = PYRAMID) -> Recipe:
         (RecipeOverrides, Recipe, {"name", "source"}),
         (SizeOverrides, Size, set()),
         (ScalesOverrides, Scales, set()),
-        (OptimizerOverrides, Optimizer, set()),
+        (OptimizerOverrides, OptimizerSettings, set()),
     ],
 )
 def test_every_field_of_a_recipe_can_be_overridden(
     model: type[BaseModel], record: type, not_overridable: set[str]
 ) -> None:
-    """The models and the recipe's records have the same fields, so that they cannot drift."""
+    """The override models have the same fields as the dataclasses of a recipe."""
     assert set(model.model_fields) == {field.name for field in fields(record)} - not_overridable
 
 
 def test_every_field_is_described() -> None:
-    """Editors show a sentence for each field."""
+    """Each field has a description, which editors show."""
     for model in (RecipeOverrides, SizeOverrides, ScalesOverrides, OptimizerOverrides):
         for name, field in model.model_fields.items():
             assert field.description, name
 
 
 def test_no_overrides_change_nothing() -> None:
-    """Absent keys and empty values leave the recipe as it is."""
+    """Absent keys and null do not change the recipe."""
     assert overridden({}) == PYRAMID
     assert overridden({"steps": None, "size": None, "optimizer": {"history": None}}) == PYRAMID
 
 
 def test_plain_fields_are_replaced() -> None:
-    """A given value takes the place of the recipe's, and layers are replaced as a whole."""
+    """An override replaces the recipe's value; the layers are replaced as a whole."""
     recipe = overridden({"steps": 3, "pooling": "average", "style_layers": {"conv3_1": 1}})
     assert recipe == replace(PYRAMID, steps=3, pooling="average", style_layers={"conv3_1": 1.0})
 
@@ -64,12 +64,12 @@ def test_plain_fields_are_replaced() -> None:
     ],
 )
 def test_one_size_takes_the_place_of_another(override: Mapping[str, object], size: Size) -> None:
-    """Setting one kind of size clears the other kinds, and `upscale` stands apart."""
+    """Setting one kind of size clears the other kinds; `upscale` is independent of them."""
     assert overridden({"size": override}).size == size
 
 
 def test_scales_may_be_changed_in_part_or_switched_off() -> None:
-    """Null means a single scale; a part of the scales keeps the other part."""
+    """Null means a single scale; overriding one field of the scales keeps the others."""
     single = overridden({"scales": None})
     assert single.scales is None
     assert overridden({"scales": {"start_px": 64}}).scales == Scales(start_px=64)
@@ -78,24 +78,26 @@ def test_scales_may_be_changed_in_part_or_switched_off() -> None:
 
 
 def test_another_optimizer_comes_with_its_own_settings() -> None:
-    """Rate, decay and reach are only kept with the optimiser that they were meant for."""
+    """Learning rate, decay and trust radius are kept only if the optimiser stays the same."""
     adam = overridden({"optimizer": {"name": "adam"}})
-    assert adam.optimizer == Optimizer(name="adam", learning_rate=0.02, betas=(0.9, 0.99))
+    assert adam.optimizer == OptimizerSettings(name="adam", learning_rate=0.02, betas=(0.9, 0.99))
     lbfgs = overridden({"optimizer": {"name": "lbfgs"}}, adam).optimizer
-    assert lbfgs == Optimizer(name="lbfgs", history=5, reach=0.05, rounding=0.01, by_frequency=True)
+    assert lbfgs == OptimizerSettings(
+        name="lbfgs", history=5, trust_radius=0.05, tv_smoothing=0.01, frequency_preconditioner=True
+    )
     chosen = overridden({"optimizer": {"name": "adam", "learning_rate": 0.3}})
     assert chosen.optimizer.learning_rate == 0.3
     assert overridden({"optimizer": {"name": "adam"}}, chosen) == chosen
     assert overridden({"optimizer": {"betas": [0.8, 0.9]}}, chosen).optimizer == (
-        Optimizer(name="adam", learning_rate=0.3, betas=(0.8, 0.9))
+        OptimizerSettings(name="adam", learning_rate=0.3, betas=(0.8, 0.9))
     )
 
 
 def test_what_an_optimizer_comes_with_is_in_the_units_of_the_recipe() -> None:
-    """Where pixels are normalised a step goes as far in colours as elsewhere: 0.05 / 0.226."""
+    """With normalised pixels the default radius is divided by their mean std: 0.05 / 0.226."""
     lbfgs = overridden({"optimizer": {"name": "lbfgs"}}, D2L).optimizer
-    assert lbfgs.reach == pytest.approx(0.2212, abs=1e-4)
-    assert lbfgs.rounding == pytest.approx(0.0442, abs=1e-4)
+    assert lbfgs.trust_radius == pytest.approx(0.2212, abs=1e-4)
+    assert lbfgs.tv_smoothing == pytest.approx(0.0442, abs=1e-4)
     assert (lbfgs.learning_rate, lbfgs.decay_every) == (1.0, 0)
 
 
@@ -128,12 +130,12 @@ def test_what_an_optimizer_comes_with_is_in_the_units_of_the_recipe() -> None:
     ],
 )
 def test_values_out_of_range_are_refused(data: Mapping[str, object]) -> None:
-    """Each field takes only what the engine can work with."""
+    """Values that the engine does not support are invalid."""
     with pytest.raises(ValidationError):
         RecipeOverrides.model_validate(data)
 
 
 def test_every_layer_of_the_network_may_be_used() -> None:
-    """All names that the recipes know are known here."""
+    """All layer names of the recipes are valid in overrides."""
     weights = dict.fromkeys(LAYER_NAMES, 1.0)
     assert overridden({"content_layers": weights}).content_layers == weights

@@ -1,4 +1,4 @@
-"""Problems: all at once, each with its line, its key path and a sentence that helps."""
+"""Tests of problems: all are reported at once, each with line, key path and a clear message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Problems = Callable[[str], list[str]]
 
 
 def test_all_problems_appear_at_once_in_the_order_of_the_file(problems: Problems) -> None:
-    """Slips in keys, values, names and layout are reported together, sorted by line."""
+    """Errors in keys, values, names and folders are reported together, sorted by line."""
     assert problems(
         """
         inbox: photos
@@ -115,7 +115,7 @@ def test_all_problems_appear_at_once_in_the_order_of_the_file(problems: Problems
     ],
 )
 def test_each_problem_has_its_sentence(problems: Problems, text: str, problem: str) -> None:
-    """A single slip gives a single line, which says what was expected and what was found."""
+    """A single error gives a single line with the expected and the actual value."""
     lines = problems(text)
     assert len(lines) == 1
     assert problem in lines[0]
@@ -140,7 +140,7 @@ def test_each_problem_has_its_sentence(problems: Problems, text: str, problem: s
 def test_names_that_cannot_be_folders_are_refused(
     problems: Problems, section: str, name: str
 ) -> None:
-    """Styles and folders are called what a folder can be called, and errors stay on one line."""
+    """Names of styles and folders must be valid folder names; each error is a single line."""
     lines = problems(section.replace("NAME", name))
     assert "name" in lines[0]
     assert all(line.startswith("config.yaml:1: ") for line in lines)
@@ -160,7 +160,7 @@ def test_names_that_cannot_be_folders_are_refused(
 def test_folders_that_feed_one_another_are_refused(
     load: Load, problems: Problems, text: str, problem: str
 ) -> None:
-    """Folders are compared by where they really are, so that a link cannot hide a loop."""
+    """Folders are compared with symlinks resolved, so that a link cannot hide a loop."""
     base = load("").base
     (base / "outbox").mkdir()
     (base / "link").symlink_to("outbox")
@@ -168,29 +168,32 @@ def test_folders_that_feed_one_another_are_refused(
 
 
 def test_folders_beside_one_another_are_fine(load: Load) -> None:
-    """A name that begins like the inbox's is not inside it; the state may lie in the outbox."""
+    """`inbox-done` is not inside `inbox`; the state folder may be inside the outbox."""
     config = load("outbox: inbox-done\nstate: inbox-done/.state\n")
     assert config.state.name == ".state"
 
 
 @pytest.mark.parametrize(
-    ("written", "size"),
+    ("text", "size"),
     [("4GB", 4 * 10**9), ("6 GiB", 6 * 2**30), ("1.5gb", 1_500_000_000), ("200000000", 2 * 10**8)],
 )
-def test_memory_limits_are_sizes(load: Load, written: str, size: int) -> None:
-    """GB counts in thousands, GiB in 1024s, and a bare number in bytes."""
-    assert load(f"engine: {{memory_limit: {written}}}").engine.memory_limit == size
+def test_memory_limits_are_sizes(load: Load, text: str, size: int) -> None:
+    """1 GB is 1000**3 bytes, 1 GiB is 1024**3 bytes, and a bare number is in bytes."""
+    assert load(f"engine: {{memory_limit: {text}}}").engine.memory_limit == size
 
 
 def test_odd_keys_are_quoted_in_key_paths() -> None:
-    """A key that would blur the path, or break the line, appears in quotes."""
+    """Keys with dots or line breaks are quoted in key paths."""
     assert dotted(("styles", "a.b", 0, "x\ny", "starry-night")) == (
         'styles."a.b".0."x\\ny".starry-night'
     )
 
 
 def test_a_style_whose_folder_would_be_left_alone_is_a_problem(problems: Problems) -> None:
-    """By the default patterns, or by those of the file; folders likewise, and whatever the case."""
+    """Names of styles and folders must not match an ignore pattern, in upper or lower case.
+
+    The patterns are the default ones, or those of the file.
+    """
     assert problems(
         """
         styles:

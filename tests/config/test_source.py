@@ -1,4 +1,4 @@
-"""Reading YAML: safe_load's values, the lines of keys, and texts made to do harm."""
+"""Tests of the YAML parser: values as by `safe_load`, lines of keys, and malicious texts."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from styled.config.source import SourceError, parse
     ],
 )
 def test_values_are_those_of_safe_load(text: str) -> None:
-    """The reader and yaml.safe_load agree on what a text means."""
+    """The parser gives the same values as `yaml.safe_load`."""
     assert parse(text).data == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("text", ["1e-2", "1e6", "-2.E+3", "5E1"])
 def test_scientific_notation_is_a_number(text: str) -> None:
-    """Numbers with an exponent need neither a point nor a sign, unlike in YAML 1.1."""
+    """Numbers with an exponent need no point and no sign, unlike in YAML 1.1."""
     assert parse(f"weight: {text}").data == {"weight": float(text)}
     assert parse(f"weight: '{text}'").data == {"weight": text}
 
 
 def test_lines_of_keys_and_items() -> None:
-    """Every key and list item knows its line, and merged keys the line they come from."""
+    """The line of every key and list item is recorded; merged keys have that of their source."""
     source = parse("a:\n  b: 1\n  c:\n    - x\n    - y: 2\nd: &d\n  e: 1\nf:\n  <<: *d\n  g: 2\n")
     assert source.lines == {
         ("a",): 1,
@@ -54,13 +54,13 @@ def test_lines_of_keys_and_items() -> None:
 
 
 def test_keys_given_twice_name_both_lines() -> None:
-    """A repeated key is a problem at any depth; overriding a merged key is none."""
+    """A duplicate key is a problem at any depth; overriding a merged key is not."""
     text = "a: &a\n  b: 1\n\n  b: 2\nc:\n  <<: *a\n  b: 3\n"
     assert parse(text).problems == (Problem(("a", "b"), "given twice, on line 2 and on line 4", 4),)
 
 
 def test_keys_that_are_not_text_are_left_out() -> None:
-    """Numbers, truth values and lists as keys are problems, and the rest is still read."""
+    """Numbers, booleans and lists as keys are problems; the other keys are still parsed."""
     source = parse("a: {1: x, yes: x, b: x}\n? [c]\n: x\n")
     assert source.data == {"a": {"b": "x"}}
     assert [(problem.path, problem.line) for problem in source.problems] == [
@@ -94,7 +94,7 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1,
     ids=["aliases", "merges", "flat", "alias chain", "brackets", "dashes", "recursion"],
 )
 def test_texts_made_to_exhaust_are_refused_early(text: str, message: str) -> None:
-    """Neither aliases nor nesting nor sheer number keeps the reader busy."""
+    """Texts with too many aliases, levels or values are refused within the timeout."""
     with pytest.raises(SourceError, match=message):
         parse(text)
 
@@ -112,7 +112,7 @@ def test_texts_made_to_exhaust_are_refused_early(text: str, message: str) -> Non
     ],
 )
 def test_what_cannot_be_read_names_its_line(text: str, line: int, message: str) -> None:
-    """Whatever stops the reader is a SourceError with a line, and nothing is executed."""
+    """Text that cannot be parsed raises a SourceError with a line; nothing is executed."""
     with pytest.raises(SourceError) as caught:
         parse(text)
     assert caught.value.line == line
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_names_its_line(text: str, line: int, message: str) 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.sampled_from("ab1:-[]{}&*!<'\"|>?=~%@\\ \n\t,.#e+\x85"), max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """No text makes the reader fail in another way than a SourceError."""
+    """For any text the parser succeeds or raises a SourceError."""
     try:
         source = parse(text)
     except SourceError:

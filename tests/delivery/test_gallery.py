@@ -1,4 +1,4 @@
-"""The gallery in the outbox: what it counts, what a crash leaves of it, and what it costs."""
+"""The gallery in the outbox: records and counts, crash recovery, and cost of an update."""
 
 from __future__ import annotations
 
@@ -23,35 +23,36 @@ from pydantic import JsonValue
 from styled.atomic import atomic_write, make_folder
 from styled.degradation import Degradation
 from styled.delivery import gallery_files as gallery_module
-from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, pieces_below
+from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, gallery_entries
+from styled.delivery.gallery_records import MAX_POINTS
 from styled.delivery.names import sidecar_of
 from styled.delivery.page import records_in
-from styled.delivery.records import MOST_POINTS
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import readable
+from styled.mounts import Mounts
 from styled.sidecar import (
-    InputFacts,
-    JobFacts,
+    InputInfo,
+    JobInfo,
     Losses,
-    LossFacts,
+    LossInfo,
     Rejection,
-    ResultFacts,
+    ResultInfo,
     Sidecar,
-    StyleFacts,
-    TimingFacts,
+    StyleInfo,
+    TimingInfo,
 )
 
-Piece = tuple[Path, Path | None]
+Entry = tuple[Path, Path | None]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Died(BaseException):
-    """The process dies here; nothing catches it, as nothing catches SIGKILL."""
+    """Simulates the death of the process; not an `Exception`, so no code under test catches it."""
 
 
-class Rooms:
-    """An outbox, a folder of rejected inputs and an archive, and pieces in them."""
+class GalleryFolders:
+    """An outbox, a folder of rejected inputs and an archive, with files in them."""
 
     def __init__(self, base: Path) -> None:
         self.outbox = base / "outbox"
@@ -62,7 +63,7 @@ class Rooms:
         self.made = 0
 
     def gallery(self) -> Gallery:
-        """Return the gallery as a process finds it that has just been started."""
+        """Return a gallery without state in memory, as in a new process."""
         return Gallery(self.outbox)
 
     def result(
@@ -74,26 +75,26 @@ class Rooms:
         points: int = 3,
         **changes: object,
     ) -> Path:
-        """Publish a result of which nothing but the sidecar is real, unless `data` is given."""
+        """Publish the sidecar of a result, and the result itself if `data` is given."""
         losses = Losses(total=1.0, content=0.25, style=0.5, tv=0.25)
         trace = tuple(
             (1 + n // 40, 1 + n % 40, 1.0 / (n + 1), 0.1, 0.2, 0.3) for n in range(points)
         )
         path = self.outbox / name
-        facts = Sidecar(
+        sidecar = Sidecar(
             job=self._job(),
-            input=InputFacts(
+            input=InputInfo(
                 path=Path(name).name,
                 bytes=7,
                 sha256=None if original is None else hashlib.sha256(original).hexdigest(),
             ),
-            style=StyleFacts(name=readable(path.parent.name), images=()),
+            style=StyleInfo(name=readable(path.parent.name), images=()),
             recipe={"name": "pyramid"},
-            result=ResultFacts(path=name, sha256="0" * 64, width=40, height=36, format="png"),
-            losses=LossFacts(first=losses, last=losses, trace=trace),
-            timing=TimingFacts(waited=1.0, prepare=1.0, optimise=2.0, publish=0.26),
+            result=ResultInfo(path=name, sha256="0" * 64, width=40, height=36, format="png"),
+            losses=LossInfo(first=losses, last=losses, trace=trace),
+            timing=TimingInfo(waited=1.0, prepare=1.0, optimise=2.0, publish=0.26),
         )
-        return self._publish(path, facts.model_copy(update=changes), data)
+        return self._publish(path, sidecar.model_copy(update=changes), data)
 
     def reject(
         self,
@@ -101,50 +102,50 @@ class Rooms:
         reason: str = "it is no picture",
         remedies: tuple[str, ...] = (),
     ) -> Path:
-        """Put a rejected input where it belongs."""
-        facts = Sidecar(
+        """Write a rejected input and its sidecar."""
+        sidecar = Sidecar(
             job=self._job(),
-            input=InputFacts(path=Path(name).name, bytes=7),
+            input=InputInfo(path=Path(name).name, bytes=7),
             rejected=Rejection(reason=reason, failure="input", remedies=remedies),
         )
-        return self._publish(self.rejected / name, facts, b"broken")
+        return self._publish(self.rejected / name, sidecar, b"broken")
 
-    def pieces(self) -> list[Piece]:
-        """Return all that `styled gallery` finds."""
-        return list(pieces_below(self.outbox, self.rejected, self.archive))
+    def entries(self) -> list[Entry]:
+        """Return all entries that `styled gallery` finds."""
+        return list(gallery_entries(self.outbox, self.rejected, self.archive))
 
-    def _job(self) -> JobFacts:
+    def _job(self) -> JobInfo:
         self.made += 1
         when = EPOCH + timedelta(seconds=self.made)
-        return JobFacts(
+        return JobInfo(
             id=f"{self.made:012x}", attempts=1, resumed=False, submitted_at=when,
             started_at=when, finished_at=when,
         )  # fmt: skip
 
-    def _publish(self, path: Path, facts: Sidecar, data: bytes | None) -> Path:
+    def _publish(self, path: Path, sidecar: Sidecar, data: bytes | None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if data is not None:
             path.write_bytes(data)
-        sidecar_of(path).write_bytes(facts.to_json())
+        sidecar_of(path).write_bytes(sidecar.to_json())
         return path
 
     # What is shown
 
     def manifest(self) -> dict[str, Any]:
-        """Return what the HTML holds."""
+        """Return the manifest in the HTML."""
         html = (self.outbox / "gallery.html").read_text()
         (text,) = re.findall(r'<script id="manifest" type="application/json">(.*?)</script>', html)
         content: dict[str, Any] = json.loads(text)
         return content
 
     def pages(self) -> list[list[dict[str, JsonValue]]]:
-        """Return the records of all data pages, the oldest first."""
+        """Return the records of all data pages, oldest first."""
         paths = sorted((self.outbox / "gallery_files/pages").glob("*.js"))
         assert [path.name for path in paths] == [f"{n + 1:06}.js" for n in range(len(paths))]
         return [records_in(path.read_bytes()) for path in paths]
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return all records, once it is known that the HTML counts just these."""
+        """Return all records, after checking that the HTML counts exactly these."""
         manifest, pages = self.manifest(), self.pages()
         records: list[dict[str, Any]] = [record for page in pages for record in page]
         results = [record for record in records if record["kind"] == "result"]
@@ -160,23 +161,23 @@ class Rooms:
         return records
 
     def names(self) -> list[str]:
-        """Return the names of what is shown, the oldest first."""
+        """Return the names of all entries, oldest first."""
         return [str(record["name"]) for record in self.shown()]
 
-    def found_at(self, url: str) -> bytes:
-        """Return the file that a browser opens which shows the page and follows a link on it."""
+    def file_at(self, url: str) -> bytes:
+        """Return the path that a browser opens when it follows a link on the page."""
         parts = urlsplit(urljoin((self.outbox / "gallery.html").as_uri(), url))
         assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("file", "", "", "")
         return unquote_to_bytes(parts.path)
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Rooms:
+def folders(tmp_path: Path) -> GalleryFolders:
     """Return empty folders."""
-    return Rooms(tmp_path)
+    return GalleryFolders(tmp_path)
 
 
-def alone(paths: Sequence[Path]) -> list[Piece]:
+def without_originals(paths: Sequence[Path]) -> list[Entry]:
     """Return results without their originals."""
     return [(path, None) for path in paths]
 
@@ -191,41 +192,43 @@ def picture(colour: str = "teal", size: tuple[int, int] = (40, 36)) -> bytes:
 def failing(
     monkeypatch: pytest.MonkeyPatch, suffix: str, error: BaseException, times: int = 1
 ) -> None:
-    """Have the next writes to files with this suffix fail."""
-    left = [times]
+    """Let the next `times` writes to files with this suffix fail."""
+    remaining = [times]
 
     def write(path: Path, data: bytes) -> None:
-        if path.name.endswith(suffix) and left[0]:
-            left[0] -= 1
+        if path.name.endswith(suffix) and remaining[0]:
+            remaining[0] -= 1
             raise error
         atomic_write(path, data)
 
     monkeypatch.setattr(gallery_module, "atomic_write", write)
 
 
-# Hanging
+# Adding entries
 
 
-def test_a_rejected_input_hangs_with_its_remedies(rooms: Rooms) -> None:
-    """Behind the reason: whoever drops photos may see nothing but the gallery."""
-    rooms.gallery().add(alone([rooms.reject(remedies=("copy it again", "or another"))]))
-    (record,) = rooms.shown()
+def test_a_rejected_input_hangs_with_its_remedies(folders: GalleryFolders) -> None:
+    """They follow the reason: users who drop photos may see only the gallery."""
+    folders.gallery().add(
+        without_originals([folders.reject(remedies=("copy it again", "or another"))])
+    )
+    (record,) = folders.shown()
     assert record["reason"] == "it is no picture - copy it again - or another"
 
 
-def test_what_is_degraded_hangs_in_words(rooms: Rooms) -> None:
-    """The page is for people: it shows messages, and no kinds."""
+def test_what_is_degraded_hangs_in_words(folders: GalleryFolders) -> None:
+    """The page shows the messages of degradations, not their kinds."""
     degraded = Degradation("device", "no GPU was found"), Degradation("memory", "painted smaller")
-    rooms.gallery().add(alone([rooms.result(degraded=degraded)]))
-    (record,) = rooms.shown()
+    folders.gallery().add(without_originals([folders.result(degraded=degraded)]))
+    (record,) = folders.shown()
     assert record["degraded"] == ["no GPU was found", "painted smaller"]
 
 
-def test_results_and_rejected_inputs_hang(rooms: Rooms) -> None:
-    """Each has its record with what the page shows of it, and each kind is counted."""
-    result, broken = rooms.result("oil/trip/photo.png"), rooms.reject()
-    rooms.gallery().add(alone([result, broken]))
-    first, second = rooms.shown()
+def test_results_and_rejected_inputs_hang(folders: GalleryFolders) -> None:
+    """Each has a record with the data for the page, and each kind is counted."""
+    result, broken = folders.result("oil/trip/photo.png"), folders.reject()
+    folders.gallery().add(without_originals([result, broken]))
+    first, second = folders.shown()
     assert first == {
         "id": "000000000001", "kind": "result", "name": "photo.png", "style": "trip",
         "finished": "2026-01-01T00:00:01Z", "recipe": "pyramid", "seconds": 3.3,
@@ -241,89 +244,93 @@ def test_results_and_rejected_inputs_hang(rooms: Rooms) -> None:
     }  # fmt: skip
 
 
-def test_a_hundred_records_close_a_page(rooms: Rooms) -> None:
-    """The next one begins another page, and the closed one is never written again."""
-    paths = [rooms.result(f"oil/{n:03}.png") for n in range(RECORDS_PER_PAGE + 1)]
-    gallery = rooms.gallery()
-    gallery.add(alone(paths[:-1]))
-    assert [len(page) for page in rooms.pages()] == [RECORDS_PER_PAGE]
-    closed = rooms.outbox / "gallery_files/pages/000001.js"
+def test_a_hundred_records_close_a_page(folders: GalleryFolders) -> None:
+    """The next record starts another page, and the full one is never written again."""
+    paths = [folders.result(f"oil/{n:03}.png") for n in range(RECORDS_PER_PAGE + 1)]
+    gallery = folders.gallery()
+    gallery.add(without_originals(paths[:-1]))
+    assert [len(page) for page in folders.pages()] == [RECORDS_PER_PAGE]
+    closed = folders.outbox / "gallery_files/pages/000001.js"
     before = closed.stat()
-    gallery.add(alone(paths[-1:]))
-    assert [len(page) for page in rooms.pages()] == [RECORDS_PER_PAGE, 1]
+    gallery.add(without_originals(paths[-1:]))
+    assert [len(page) for page in folders.pages()] == [RECORDS_PER_PAGE, 1]
     assert (closed.stat().st_ino, closed.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert rooms.names() == [path.name for path in paths]
+    assert folders.names() == [path.name for path in paths]
 
 
-def test_pieces_at_once_may_fill_one_page_and_begin_the_next(rooms: Rooms) -> None:
-    """It comes to the same as one by one."""
-    paths = [rooms.result(f"oil/{n:03}.png") for n in range(120)]
-    gallery = rooms.gallery()
-    gallery.add(alone(paths[:90]))
-    gallery.add(alone(paths[90:]))
-    assert [len(page) for page in rooms.pages()] == [100, 20]
-    assert rooms.names() == [path.name for path in paths]
+def test_pieces_at_once_may_fill_one_page_and_begin_the_next(folders: GalleryFolders) -> None:
+    """The result is the same as with single additions."""
+    paths = [folders.result(f"oil/{n:03}.png") for n in range(120)]
+    gallery = folders.gallery()
+    gallery.add(without_originals(paths[:90]))
+    gallery.add(without_originals(paths[90:]))
+    assert [len(page) for page in folders.pages()] == [100, 20]
+    assert folders.names() == [path.name for path in paths]
 
 
-def test_every_style_is_counted(rooms: Rooms) -> None:
-    """However many there are, and whoever counts on."""
-    paths = [rooms.result(f"{style}/{n}.png") for n in range(3) for style in ("oil", "ink", "a b")]
-    rooms.gallery().add(alone(paths[:4]))
-    rooms.gallery().add(alone(paths[4:]))
-    rooms.shown()
-    assert rooms.manifest()["styles"] == {"oil": 3, "ink": 3, "a b": 3}
+def test_every_style_is_counted(folders: GalleryFolders) -> None:
+    """This holds for several styles, also if another process continues counting."""
+    paths = [
+        folders.result(f"{style}/{n}.png") for n in range(3) for style in ("oil", "ink", "a b")
+    ]
+    folders.gallery().add(without_originals(paths[:4]))
+    folders.gallery().add(without_originals(paths[4:]))
+    folders.shown()
+    assert folders.manifest()["styles"] == {"oil": 3, "ink": 3, "a b": 3}
 
 
 @pytest.mark.parametrize("same_process", [True, False])
-@pytest.mark.parametrize("already", [0, 95])
-def test_nothing_hangs_twice(rooms: Rooms, same_process: bool, already: int) -> None:
-    """Nor where it was not remembered that it hangs, at the turn of a page."""
-    gallery = rooms.gallery()
-    before = [rooms.result(f"oil/{n:03}.png") for n in range(already)]
-    gallery.add(alone(before))
-    paths = [rooms.result(f"ink/{n:03}.png") for n in range(10)]
-    gallery.add(alone(paths))
-    again = gallery if same_process else rooms.gallery()
-    again.add(alone([*paths, paths[0]]))
-    assert rooms.names() == [path.name for path in (*before, *paths)]
+@pytest.mark.parametrize("existing", [0, 95])
+def test_nothing_hangs_twice(folders: GalleryFolders, same_process: bool, existing: int) -> None:
+    """Adding an entry again has no effect, also in a new process and across a page boundary."""
+    gallery = folders.gallery()
+    before = [folders.result(f"oil/{n:03}.png") for n in range(existing)]
+    gallery.add(without_originals(before))
+    paths = [folders.result(f"ink/{n:03}.png") for n in range(10)]
+    gallery.add(without_originals(paths))
+    again = gallery if same_process else folders.gallery()
+    again.add(without_originals([*paths, paths[0]]))
+    assert folders.names() == [path.name for path in (*before, *paths)]
 
 
-def test_what_has_no_sidecar_is_passed_over(rooms: Rooms) -> None:
-    """So is what has one of somebody else, or one that names its job like a path."""
-    lone, foreign = rooms.outbox / "lone.png", rooms.outbox / "foreign.png"
+def test_what_has_no_sidecar_is_passed_over(folders: GalleryFolders) -> None:
+    """Files with an invalid sidecar are skipped, and so are job ids that look like a path."""
+    lone, foreign = folders.outbox / "lone.png", folders.outbox / "foreign.png"
     lone.write_bytes(picture())
     foreign.write_bytes(picture())
     sidecar_of(foreign).write_text('{"job": "mine"}')
-    job = JobFacts(
+    job = JobInfo(
         id="../../../out", attempts=1, resumed=False, submitted_at=EPOCH, started_at=EPOCH,
         finished_at=EPOCH,
     )  # fmt: skip
-    hostile = rooms.result("oil/hostile.png", data=picture(), job=job)
-    fine = rooms.result("oil/fine.png")
-    rooms.gallery().add(alone([lone, foreign, hostile, rooms.outbox / "gone.png", fine]))
-    assert rooms.names() == ["fine.png"]
-    assert not list(rooms.outbox.parent.glob("out*.webp"))
+    hostile = folders.result("oil/hostile.png", data=picture(), job=job)
+    fine = folders.result("oil/fine.png")
+    folders.gallery().add(
+        without_originals([lone, foreign, hostile, folders.outbox / "gone.png", fine])
+    )
+    assert folders.names() == ["fine.png"]
+    assert not list(folders.outbox.parent.glob("out*.webp"))
 
 
-def test_numbers_that_are_none_are_left_out(rooms: Rooms) -> None:
-    """A sidecar may have been written by anybody, and the page knows no NaN."""
-    path = rooms.result(
-        timing=TimingFacts(waited=0.0, prepare=float("nan"), optimise=float("inf"), publish=0.0)
+def test_numbers_that_are_none_are_left_out(folders: GalleryFolders) -> None:
+    """Sidecars of other programs may hold NaN, which the page can't represent."""
+    path = folders.result(
+        timing=TimingInfo(waited=0.0, prepare=float("nan"), optimise=float("inf"), publish=0.0)
     )
     text = sidecar_of(path).read_text()
     for key, number in (("prepare", "NaN"), ("optimise", "Infinity")):
         assert f'"{key}": null' in text
         text = text.replace(f'"{key}": null', f'"{key}": {number}')
     sidecar_of(path).write_text(text)
-    rooms.gallery().add(alone([path]))
-    assert [record["seconds"] for record in rooms.shown()] == [0.0]
+    folders.gallery().add(without_originals([path]))
+    assert [record["seconds"] for record in folders.shown()] == [0.0]
 
 
-def test_a_long_curve_is_thinned(rooms: Rooms) -> None:
-    """Its first and last points stay, and every scale is known by its first step."""
-    rooms.gallery().add(alone([rooms.result(points=100)]))
-    (record,) = rooms.shown()
-    assert len(record["curve"]) == MOST_POINTS
+def test_a_long_curve_is_thinned(folders: GalleryFolders) -> None:
+    """Its first and last points stay, and so does the first step of every scale."""
+    folders.gallery().add(without_originals([folders.result(points=100)]))
+    (record,) = folders.shown()
+    assert len(record["curve"]) == MAX_POINTS
     assert record["curve"][0] == [1, 1.0]
     assert record["curve"][-1] == [100, 0.01]
     assert record["scales"] == [1, 41, 81]
@@ -333,47 +340,47 @@ def test_a_long_curve_is_thinned(rooms: Rooms) -> None:
 
 
 @pytest.mark.parametrize("died", [True, False], ids=["dead", "failed"])
-@pytest.mark.parametrize("already", [0, 50, 95, 100])
+@pytest.mark.parametrize("existing", [0, 50, 95, 100])
 @pytest.mark.parametrize("suffix", [".js", ".html"])
 def test_a_hanging_that_is_broken_off_loses_and_doubles_nothing(
-    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, died: bool, already: int, suffix: str
+    folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch, died: bool, existing: int, suffix: str
 ) -> None:
-    """Whether the data page is there before the HTML or not, and at the turn of a page too."""
-    gallery = rooms.gallery()
+    """This holds before and after the data page is written, and across a page boundary."""
+    gallery = folders.gallery()
     gallery.rebuild(iter(()))
-    before = [rooms.result(f"oil/{n:03}.png") for n in range(already)]
-    gallery.add(alone(before))
-    paths = [rooms.result(f"ink/{n:03}.png") for n in range(10)]
+    before = [folders.result(f"oil/{n:03}.png") for n in range(existing)]
+    gallery.add(without_originals(before))
+    paths = [folders.result(f"ink/{n:03}.png") for n in range(10)]
     error: BaseException = Died() if died else ResourceUnavailable("the disk is full")
     failing(monkeypatch, suffix, error)
     with pytest.raises(type(error)):
-        gallery.add(alone(paths))
-    (rooms.gallery() if died else gallery).add(alone(paths))
-    assert rooms.names() == [path.name for path in (*before, *paths)]
+        gallery.add(without_originals(paths))
+    (folders.gallery() if died else gallery).add(without_originals(paths))
+    assert folders.names() == [path.name for path in (*before, *paths)]
 
 
 def test_the_very_first_hanging_may_be_broken_off(
-    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is a data page then, and no HTML at all."""
-    paths = [rooms.result(f"oil/{n}.png") for n in range(3)]
+    """Then there is a data page but no HTML."""
+    paths = [folders.result(f"oil/{n}.png") for n in range(3)]
     failing(monkeypatch, ".html", Died())
     with pytest.raises(Died):
-        rooms.gallery().add(alone(paths))
-    rooms.gallery().add(alone(paths))
-    assert rooms.names() == [path.name for path in paths]
+        folders.gallery().add(without_originals(paths))
+    folders.gallery().add(without_originals(paths))
+    assert folders.names() == [path.name for path in paths]
 
 
-def test_a_page_that_is_lost_is_counted_from_the_data_pages(rooms: Rooms) -> None:
-    """Nothing but the HTML has to be made again, in the process that made it and in others."""
-    paths = [rooms.result(f"oil/{n:03}.png") for n in range(150)]
-    gallery = rooms.gallery()
-    gallery.add(alone(paths[:100]))
-    gallery.add(alone(paths[100:148]))
-    for number, shown_in in ((148, gallery), (149, rooms.gallery())):
-        (rooms.outbox / "gallery.html").unlink()
-        shown_in.add(alone([paths[number]]))
-    assert rooms.names() == [path.name for path in paths]
+def test_a_page_that_is_lost_is_counted_from_the_data_pages(folders: GalleryFolders) -> None:
+    """Only the HTML is rebuilt, in the process that wrote it and in others."""
+    paths = [folders.result(f"oil/{n:03}.png") for n in range(150)]
+    gallery = folders.gallery()
+    gallery.add(without_originals(paths[:100]))
+    gallery.add(without_originals(paths[100:148]))
+    for number, shown_in in ((148, gallery), (149, folders.gallery())):
+        (folders.outbox / "gallery.html").unlink()
+        shown_in.add(without_originals([paths[number]]))
+    assert folders.names() == [path.name for path in paths]
 
 
 @pytest.mark.parametrize(
@@ -384,118 +391,126 @@ def test_a_page_that_is_lost_is_counted_from_the_data_pages(rooms: Rooms) -> Non
      '{"version":1,"pages":1,"results":1,"rejected":0,"styles":{},"newest":[7]}'],
     ids=range(11),
 )  # fmt: skip
-def test_a_spoilt_page_is_counted_from_the_data_pages(rooms: Rooms, manifest: str) -> None:
-    """Whatever stands in it, as long as it is ours."""
-    paths = [rooms.result(f"oil/{n}.png") for n in range(3)]
-    rooms.gallery().add(alone(paths[:2]))
-    page = rooms.outbox / "gallery.html"
+def test_a_spoilt_page_is_counted_from_the_data_pages(
+    folders: GalleryFolders, manifest: str
+) -> None:
+    """This holds for any damage of the manifest, as long as the page was made by styled."""
+    paths = [folders.result(f"oil/{n}.png") for n in range(3)]
+    folders.gallery().add(without_originals(paths[:2]))
+    page = folders.outbox / "gallery.html"
     text = re.sub(
         r'(<script id="manifest" type="application/json">).*?(</script>)',
         lambda match: match[1] + manifest + match[2],
         page.read_text(),
     )
     page.write_text(text)
-    rooms.gallery().add(alone(paths[2:]))
-    assert rooms.names() == [path.name for path in paths]
+    folders.gallery().add(without_originals(paths[2:]))
+    assert folders.names() == [path.name for path in paths]
 
 
-# Places that are not ours, or not there
+# Files of other programs, and missing disks
 
 
-def test_the_page_of_somebody_else_is_left_alone(rooms: Rooms) -> None:
-    """The trouble names it, and says what to do; once it is away the pieces hang."""
-    page = rooms.outbox / "gallery.html"
+def test_the_page_of_somebody_else_is_left_alone(folders: GalleryFolders) -> None:
+    """The error names it and says what to do; once it is moved away, entries are added."""
+    page = folders.outbox / "gallery.html"
     page.write_text("<h1>My wedding</h1>")
-    path, gallery = rooms.result(), rooms.gallery()
-    for attempt in (lambda: gallery.add(alone([path])), lambda: gallery.rebuild(iter(()))):
+    path, gallery = folders.result(), folders.gallery()
+    for attempt in (
+        lambda: gallery.add(without_originals([path])),
+        lambda: gallery.rebuild(iter(())),
+    ):
         with pytest.raises(ResourceUnavailable, match=re.escape(str(page))) as caught:
             attempt()
         assert "`output.gallery`" in caught.value.remedies[0]
     assert page.read_text() == "<h1>My wedding</h1>"
     page.unlink()
-    gallery.add(alone([path]))
-    assert rooms.names() == ["photo.png"]
+    gallery.add(without_originals([path]))
+    assert folders.names() == ["photo.png"]
 
 
-def test_a_page_that_is_replaced_while_it_is_in_memory_is_left_alone(rooms: Rooms) -> None:
-    """It is looked at again whenever it is not the one that was written last."""
-    gallery = rooms.gallery()
-    gallery.add(alone([rooms.result("oil/a.png")]))
-    page = rooms.outbox / "gallery.html"
+def test_a_page_that_is_replaced_while_it_is_in_memory_is_left_alone(
+    folders: GalleryFolders,
+) -> None:
+    """The page is read again whenever it is not the file that was written last."""
+    gallery = folders.gallery()
+    gallery.add(without_originals([folders.result("oil/a.png")]))
+    page = folders.outbox / "gallery.html"
     page.unlink()
     page.mkdir()
     with pytest.raises(ResourceUnavailable, match="was not made by styled"):
-        gallery.add(alone([rooms.result("oil/b.png")]))
+        gallery.add(without_originals([folders.result("oil/b.png")]))
 
 
-def test_a_file_in_place_of_the_folder_is_told(rooms: Rooms) -> None:
-    """It is not replaced, neither by records nor by pictures."""
-    (rooms.outbox / "gallery_files").write_text("mine")
+def test_a_file_in_place_of_the_folder_is_told(folders: GalleryFolders) -> None:
+    """It is not replaced, neither by records nor by thumbnails."""
+    (folders.outbox / "gallery_files").write_text("mine")
     with pytest.raises(ResourceUnavailable, match="gallery_files"):
-        rooms.gallery().add(alone([rooms.result()]))
+        folders.gallery().add(without_originals([folders.result()]))
     with pytest.raises(ResourceUnavailable, match="gallery_files"):
-        rooms.gallery().keep_pictures("a", torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    assert (rooms.outbox / "gallery_files").read_text() == "mine"
+        folders.gallery().write_thumbs("a", torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+    assert (folders.outbox / "gallery_files").read_text() == "mine"
 
 
-def test_nothing_is_written_where_the_disk_is_not_mounted(rooms: Rooms) -> None:
-    """An outbox that is empty for want of its disk stays empty."""
+def test_nothing_is_written_where_the_disk_is_not_mounted(folders: GalleryFolders) -> None:
+    """The mount point of an outbox that is not mounted stays empty."""
 
-    def refuse(folder: Path) -> None:
-        raise NotMounted(f"{folder} was on a disk")
+    class Refusing(Mounts):
+        def require_mounted(self, folder: Path) -> None:
+            raise NotMounted(f"{folder} was on a disk")
 
-    path, pixels = rooms.result(), torch.zeros(1, 3, 8, 8)
-    gallery = Gallery(rooms.outbox, refuse)
+    path, pixels = folders.result(), torch.zeros(1, 3, 8, 8)
+    gallery = Gallery(folders.outbox, Refusing(folders.outbox.with_name("mounts.json")))
     attempts: list[Callable[[], object]] = [
-        lambda: gallery.add(alone([path])),
+        lambda: gallery.add(without_originals([path])),
         lambda: gallery.rebuild(iter(())),
-        lambda: gallery.keep_pictures("a", pixels, pixels),
+        lambda: gallery.write_thumbs("a", pixels, pixels),
     ]
     for attempt in attempts:
         with pytest.raises(NotMounted):
             attempt()
-    assert sorted(entry.name for entry in rooms.outbox.iterdir()) == ["oil"]
+    assert sorted(entry.name for entry in folders.outbox.iterdir()) == ["oil"]
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".js", ".html"])
 def test_a_full_disk_is_told_and_waited_out(
-    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, suffix: str
+    folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    """Whatever can't be written: once there is room all of it hangs, by the same gallery."""
-    gallery = rooms.gallery()
-    pieces = [(rooms.result(f"oil/{n}.png", data=picture()), None) for n in range(2)]
-    gallery.add(pieces[:1])
+    """Whichever file can't be written: the same gallery adds everything once there is space."""
+    gallery = folders.gallery()
+    entries = [(folders.result(f"oil/{n}.png", data=picture()), None) for n in range(2)]
+    gallery.add(entries[:1])
     failing(monkeypatch, suffix, ResourceUnavailable("no space left on device"))
     with pytest.raises(ResourceUnavailable, match="no space left"):
-        gallery.add(pieces)
-    gallery.add(pieces)
-    assert rooms.names() == ["0.png", "1.png"]
-    assert all(record["after"] for record in rooms.shown())
+        gallery.add(entries)
+    gallery.add(entries)
+    assert folders.names() == ["0.png", "1.png"]
+    assert all(record["after"] for record in folders.shown())
 
 
 def test_a_real_refusal_is_a_matter_of_resources(
-    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the operating system says reaches nobody as an OSError."""
+    """Errors of the operating system are raised as `ResourceUnavailable`."""
 
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ResourceUnavailable, match="No space left"):
-        rooms.gallery().add(alone([rooms.result()]))
+        folders.gallery().add(without_originals([folders.result()]))
 
 
-def test_nobody_waits_for_a_page_that_is_made_anew(rooms: Rooms) -> None:
-    """That may take hours, and the daemon has photos to paint."""
-    path, gallery = rooms.result(), rooms.gallery()
-    make_folder(rooms.outbox / "gallery_files")
-    with open(rooms.outbox / "gallery_files/.lock", "w") as other:
+def test_nobody_waits_for_a_page_that_is_made_anew(folders: GalleryFolders) -> None:
+    """A rebuild may take hours, so `add` raises instead of waiting for its lock."""
+    path, gallery = folders.result(), folders.gallery()
+    make_folder(folders.outbox / "gallery_files")
+    with open(folders.outbox / "gallery_files/.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ResourceUnavailable, match="another process"):
-            gallery.add(alone([path]))
-    gallery.add(alone([path]))
-    assert rooms.names() == ["photo.png"]
+            gallery.add(without_originals([path]))
+    gallery.add(without_originals([path]))
+    assert folders.names() == ["photo.png"]
 
 
 # Names
@@ -507,86 +522,86 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
-def test_addresses_lead_to_the_very_files(rooms: Rooms, name: str) -> None:
-    """Whatever bytes a name is made of, and wherever the file lies."""
+def test_addresses_lead_to_the_very_files(folders: GalleryFolders, name: str) -> None:
+    """This holds for names of any bytes, in the outbox and outside of it."""
     folder = name.removesuffix(".png")
-    result = rooms.result(f"{folder}/{name}", data=picture(), original=b"gone")
-    broken = rooms.reject(f"{folder}/{name}")
-    rooms.gallery().add(alone([result, broken]))
-    shown, rejected = rooms.shown()
+    result = folders.result(f"{folder}/{name}", data=picture(), original=b"gone")
+    broken = folders.reject(f"{folder}/{name}")
+    folders.gallery().add(without_originals([result, broken]))
+    shown, rejected = folders.shown()
     for url, path in (
         (shown["result"], result),
         (shown["sidecar"], sidecar_of(result)),
         (rejected["file"], broken),
     ):
         assert url.isascii()
-        assert os.path.samefile(rooms.found_at(url), path)
+        assert os.path.samefile(folders.file_at(url), path)
 
 
-def test_a_result_beside_the_page_is_no_scheme(rooms: Rooms) -> None:
-    """A name with a colon at the very beginning of an address stays a name."""
-    path = rooms.result("javascript:alert(1)", data=picture())
-    rooms.gallery().add(alone([path]))
-    assert os.path.samefile(rooms.found_at(rooms.shown()[0]["result"]), path)
+def test_a_result_beside_the_page_is_no_scheme(folders: GalleryFolders) -> None:
+    """A colon in the first part of a relative URL is not taken for a scheme."""
+    path = folders.result("javascript:alert(1)", data=picture())
+    folders.gallery().add(without_originals([path]))
+    assert os.path.samefile(folders.file_at(folders.shown()[0]["result"]), path)
 
 
-# Small pictures
+# Thumbnails
 
 
-def thumb(rooms: Rooms, record: dict[str, Any], which: str) -> Image.Image:
-    """Return a small picture, decoded."""
+def thumb(folders: GalleryFolders, record: dict[str, Any], which: str) -> Image.Image:
+    """Return a decoded thumbnail."""
     assert record[which].startswith("gallery_files/thumbs/")
-    with Image.open(rooms.outbox / record[which]) as image:
+    with Image.open(folders.outbox / record[which]) as image:
         assert image.format == "WEBP"
         return image.convert("RGB")
 
 
 def is_near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int]) -> bool:
-    """Tell whether a pixel has about a colour, after lossy compression."""
+    """Return whether a pixel has about this colour, after lossy compression."""
     found = image.getpixel(at)
     assert isinstance(found, tuple)
     return all(abs(a - b) <= 12 for a, b in zip(found, colour, strict=True))
 
 
-def test_pictures_are_kept_of_tensors(rooms: Rooms) -> None:
-    """They are small, keep their shape, and hang without any file being read."""
-    gallery, path = rooms.gallery(), rooms.result()
+def test_pictures_are_kept_of_tensors(folders: GalleryFolders) -> None:
+    """They are small, keep their aspect ratio, and are shown without reading any photo."""
+    gallery, path = folders.gallery(), folders.result()
     before = torch.zeros(1, 3, 600, 960)
     before[:, 0] = 1.0
-    gallery.keep_pictures("000000000001", before, torch.zeros(1, 3, 30, 20))
-    gallery.add(alone([path]))
-    (record,) = rooms.shown()
-    photo, painting = thumb(rooms, record, "before"), thumb(rooms, record, "after")
+    gallery.write_thumbs("000000000001", before, torch.zeros(1, 3, 30, 20))
+    gallery.add(without_originals([path]))
+    (record,) = folders.shown()
+    photo, painting = thumb(folders, record, "before"), thumb(folders, record, "after")
     assert (photo.size, painting.size) == ((THUMB_PX, 300), (20, 30))  # nothing is enlarged
     assert is_near(photo, (240, 150), (255, 0, 0))
     assert is_near(painting, (10, 15), (0, 0, 0))
 
 
-def test_transparent_tensors_are_placed_on_white(rooms: Rooms) -> None:
-    """As on paper."""
-    gallery, path = rooms.gallery(), rooms.result()
+def test_transparent_tensors_are_placed_on_white(folders: GalleryFolders) -> None:
+    """This applies to the photo and the painting."""
+    gallery, path = folders.gallery(), folders.result()
     image = torch.zeros(1, 4, 64, 64)
     image[:, 3, :, 32:] = 1.0
-    gallery.keep_pictures("000000000001", image, image)
-    gallery.add(alone([path]))
-    (record,) = rooms.shown()
+    gallery.write_thumbs("000000000001", image, image)
+    gallery.add(without_originals([path]))
+    (record,) = folders.shown()
     for which in ("before", "after"):
-        shown = thumb(rooms, record, which)
+        shown = thumb(folders, record, which)
         assert is_near(shown, (8, 32), (255, 255, 255))
         assert is_near(shown, (56, 32), (0, 0, 0))
 
 
-def test_pictures_are_made_of_files_that_have_none(rooms: Rooms) -> None:
-    """Of the original and the result, transparent ones on white."""
-    original = rooms.archive / "photo.png"
+def test_pictures_are_made_of_files_that_have_none(folders: GalleryFolders) -> None:
+    """They are made of the original and the result, transparent ones on white."""
+    original = folders.archive / "photo.png"
     original.write_bytes(picture("red", (1000, 500)))
     half = Image.new("RGBA", (50, 80), "#00ff0000")
     half.paste("blue", (25, 0, 50, 80))
-    result = rooms.result(data=b"")
+    result = folders.result(data=b"")
     half.save(result)
-    rooms.gallery().add([(result, original)])
-    (record,) = rooms.shown()
-    photo, painting = thumb(rooms, record, "before"), thumb(rooms, record, "after")
+    folders.gallery().add([(result, original)])
+    (record,) = folders.shown()
+    photo, painting = thumb(folders, record, "before"), thumb(folders, record, "after")
     assert (photo.size, painting.size) == ((THUMB_PX, 240), (50, 80))
     assert is_near(photo, (9, 9), (255, 0, 0))
     assert is_near(painting, (9, 40), (255, 255, 255))
@@ -596,51 +611,53 @@ def test_pictures_are_made_of_files_that_have_none(rooms: Rooms) -> None:
 @pytest.mark.parametrize(
     "content", [None, b"", b"no picture", picture()[:60], picture("red", (9, 9))]
 )
-def test_without_an_original_there_is_no_picture_of_it(rooms: Rooms, content: bytes | None) -> None:
-    """It may be gone, or something else by now; the result hangs all the same."""
-    original = rooms.archive / "photo.png"
+def test_without_an_original_there_is_no_picture_of_it(
+    folders: GalleryFolders, content: bytes | None
+) -> None:
+    """It may be gone or be another file by now; the result is still shown."""
+    original = folders.archive / "photo.png"
     if content is not None:
         original.write_bytes(content)
-    rooms.gallery().add([(rooms.result(data=picture()), original)])
-    (record,) = rooms.shown()
+    folders.gallery().add([(folders.result(data=picture()), original)])
+    (record,) = folders.shown()
     assert record["before"] is None
     assert record["after"] is not None
 
 
-def test_a_pipe_in_place_of_an_original_keeps_nobody_waiting(rooms: Rooms) -> None:
-    """It is no picture."""
-    pipe = rooms.archive / "photo.png"
+def test_a_pipe_in_place_of_an_original_keeps_nobody_waiting(folders: GalleryFolders) -> None:
+    """Pipes are not opened."""
+    pipe = folders.archive / "photo.png"
     os.mkfifo(pipe)
-    rooms.gallery().add([(rooms.result(), pipe)])
-    assert rooms.shown()[0]["before"] is None
+    folders.gallery().add([(folders.result(), pipe)])
+    assert folders.shown()[0]["before"] is None
 
 
-# Making it anew
+# Rebuilding
 
 
-def test_it_is_the_same_made_anew_as_one_by_one(rooms: Rooms) -> None:
-    """Byte for byte, but for the time of day."""
-    gallery = rooms.gallery()
+def test_it_is_the_same_made_anew_as_one_by_one(folders: GalleryFolders) -> None:
+    """All files are equal byte for byte, except for the time of the update."""
+    gallery = folders.gallery()
     for n in range(130):
         if n % 10 == 7:
-            rooms.reject(f"oil/{n:03}.jpg")
+            folders.reject(f"oil/{n:03}.jpg")
         else:
-            rooms.result(f"{'ink' if n % 3 else 'oil'}/{n:03}.png")
-    for path in (rooms.outbox / "oil/000.png", rooms.outbox / "ink/128.png"):
+            folders.result(f"{'ink' if n % 3 else 'oil'}/{n:03}.png")
+    for path in (folders.outbox / "oil/000.png", folders.outbox / "ink/128.png"):
         path.write_bytes(picture())
-    pieces = sorted(
-        [(path.with_suffix(""), None) for path in (*rooms.outbox.rglob("*.json"),
-                                                   *rooms.rejected.rglob("*.json"))],
-        key=lambda piece: piece[0].name,
+    entries = sorted(
+        [(path.with_suffix(""), None) for path in (*folders.outbox.rglob("*.json"),
+                                                   *folders.rejected.rglob("*.json"))],
+        key=lambda entry: entry[0].name,
     )  # fmt: skip
     for first in range(0, 130, 13):
-        gallery.add(pieces[first : first + 13])
-    before, files = rooms.manifest(), contents_of(rooms.outbox / "gallery_files")
-    rooms.gallery().rebuild(iter(reversed(pieces)))
-    after = rooms.manifest()
+        gallery.add(entries[first : first + 13])
+    before, files = folders.manifest(), contents_of(folders.outbox / "gallery_files")
+    folders.gallery().rebuild(iter(reversed(entries)))
+    after = folders.manifest()
     assert {**before, "updated": ""} == {**after, "updated": ""}
-    assert contents_of(rooms.outbox / "gallery_files") == files
-    assert len(rooms.shown()) == 130
+    assert contents_of(folders.outbox / "gallery_files") == files
+    assert len(folders.shown()) == 130
 
 
 def contents_of(folder: Path) -> dict[str, bytes]:
@@ -652,100 +669,100 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_made_anew_it_forgets_what_is_gone(rooms: Rooms) -> None:
-    """Deleted results are dropped, with their pictures and the pages that they needed."""
-    paths = [rooms.result(f"oil/{n:03}.png", data=b"painting") for n in range(101)]
+def test_made_anew_it_forgets_what_is_gone(folders: GalleryFolders) -> None:
+    """Deleted results are dropped, with their thumbnails and the pages that are not needed."""
+    paths = [folders.result(f"oil/{n:03}.png", data=b"painting") for n in range(101)]
     for path in (paths[0], paths[100]):
         path.write_bytes(picture())
-    gallery = rooms.gallery()
-    gallery.add(alone(paths))
-    assert len(rooms.pages()) == 2
-    assert len(list(rooms.outbox.glob("gallery_files/thumbs/*/*.webp"))) == 2
-    note = rooms.outbox / "gallery_files/thumbs/note.txt"
+    gallery = folders.gallery()
+    gallery.add(without_originals(paths))
+    assert len(folders.pages()) == 2
+    assert len(list(folders.outbox.glob("gallery_files/thumbs/*/*.webp"))) == 2
+    note = folders.outbox / "gallery_files/thumbs/note.txt"
     note.write_text("mine")
     paths[100].unlink()
     for path in paths[1:90]:
         path.unlink()
         sidecar_of(path).unlink()
-    contents = gallery.rebuild(iter(rooms.pieces()))
+    contents = gallery.rebuild(iter(folders.entries()))
     assert (contents.results, contents.rejected) == (11, 0)
-    assert rooms.names() == [path.name for path in (paths[0], *paths[90:100])]
-    assert [path.name for path in rooms.outbox.glob("gallery_files/thumbs/*/*.webp")] == [
+    assert folders.names() == [path.name for path in (paths[0], *paths[90:100])]
+    assert [path.name for path in folders.outbox.glob("gallery_files/thumbs/*/*.webp")] == [
         "000000000001-after.webp"
     ]
     assert note.read_text() == "mine"
 
 
-def test_made_anew_of_nothing_it_is_empty(rooms: Rooms) -> None:
-    """There is a page all the same, which says so."""
-    rooms.gallery().add(alone([rooms.result()]))
-    sidecar_of(rooms.outbox / "oil/photo.png").unlink()
-    contents = rooms.gallery().rebuild(iter(rooms.pieces()))
+def test_made_anew_of_nothing_it_is_empty(folders: GalleryFolders) -> None:
+    """There is still a page, without entries."""
+    folders.gallery().add(without_originals([folders.result()]))
+    sidecar_of(folders.outbox / "oil/photo.png").unlink()
+    contents = folders.gallery().rebuild(iter(folders.entries()))
     assert (contents.results, contents.rejected) == (0, 0)
-    assert rooms.shown() == []
-    assert not list(rooms.outbox.glob("gallery_files/pages/*.js"))
+    assert folders.shown() == []
+    assert not list(folders.outbox.glob("gallery_files/pages/*.js"))
 
 
-def test_an_original_is_known_by_its_bytes(rooms: Rooms) -> None:
+def test_an_original_is_known_by_its_bytes(folders: GalleryFolders) -> None:
     """Another photo of the same name in the archive is not the one that was painted."""
-    (rooms.archive / "oil/trip").mkdir(parents=True)
+    (folders.archive / "oil/trip").mkdir(parents=True)
     mine, other = picture("red"), picture("blue")
     for name, content in (("mine.png", mine), ("other.png", other)):
-        rooms.result(f"oil/trip/{name}", data=picture(), original=mine)
-        (rooms.archive / "oil/trip" / name).write_bytes(content)
-    rooms.result("oil/trip/gone.png", data=picture(), original=mine)
-    assert {path.name: original for path, original in rooms.pieces()} == {
-        "mine.png": rooms.archive / "oil/trip/mine.png", "other.png": None, "gone.png": None,
+        folders.result(f"oil/trip/{name}", data=picture(), original=mine)
+        (folders.archive / "oil/trip" / name).write_bytes(content)
+    folders.result("oil/trip/gone.png", data=picture(), original=mine)
+    assert {path.name: original for path, original in folders.entries()} == {
+        "mine.png": folders.archive / "oil/trip/mine.png", "other.png": None, "gone.png": None,
     }  # fmt: skip
-    rooms.gallery().rebuild(iter(rooms.pieces()))
-    found = {record["name"]: record["before"] is not None for record in rooms.shown()}
+    folders.gallery().rebuild(iter(folders.entries()))
+    found = {record["name"]: record["before"] is not None for record in folders.shown()}
     assert found == {"mine.png": True, "other.png": False, "gone.png": False}
 
 
-def test_files_of_others_are_passed_over(rooms: Rooms) -> None:
-    """JSON files without a picture, with another content, in our own folder, or pipes."""
-    rooms.result("oil/photo.png", data=picture())
-    broken = rooms.reject()
+def test_files_of_others_are_passed_over(folders: GalleryFolders) -> None:
+    """Skipped are JSON files without a picture, of other content, in our folder, and pipes."""
+    folders.result("oil/photo.png", data=picture())
+    broken = folders.reject()
     for name, text in (
         ("package.json", "{}"), (".json", "{}"), ("oil/list.json", "[1]"), ("oil/list", "text"),
         ("oil/deep.png.json", "[" * 100_000), ("oil/deep.png", "x"), ("oil/cut.png", "x"),
         ("oil/cut.png.json", '{"schema": 1, "job"'), ("gallery_files/x.png", "x"),
     ):  # fmt: skip
-        path = rooms.outbox / name
+        path = folders.outbox / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    ours = sidecar_of(rooms.outbox / "oil/photo.png").read_bytes()
-    (rooms.outbox / "gallery_files/x.png.json").write_bytes(ours)
-    (rooms.outbox / "oil/pipe.png").write_bytes(picture())
-    os.mkfifo(rooms.outbox / "oil/pipe.png.json")
-    contents = rooms.gallery().rebuild(iter(rooms.pieces()))
+    ours = sidecar_of(folders.outbox / "oil/photo.png").read_bytes()
+    (folders.outbox / "gallery_files/x.png.json").write_bytes(ours)
+    (folders.outbox / "oil/pipe.png").write_bytes(picture())
+    os.mkfifo(folders.outbox / "oil/pipe.png.json")
+    contents = folders.gallery().rebuild(iter(folders.entries()))
     assert (contents.results, contents.rejected) == (1, 1)
-    assert rooms.found_at(rooms.shown()[1]["file"]).endswith(os.fsencode(broken.name))
+    assert folders.file_at(folders.shown()[1]["file"]).endswith(os.fsencode(broken.name))
 
 
-def test_the_daemon_goes_on_with_a_page_that_was_made_anew(rooms: Rooms) -> None:
-    """What it had in memory is not what it writes."""
-    daemon = rooms.gallery()
-    first = rooms.result("oil/first.png", data=picture())
-    second = rooms.result("oil/second.png", data=picture())
-    daemon.add(alone([first, second]))
+def test_the_daemon_goes_on_with_a_page_that_was_made_anew(folders: GalleryFolders) -> None:
+    """It reads the rebuilt page again instead of using its contents in memory."""
+    daemon = folders.gallery()
+    first = folders.result("oil/first.png", data=picture())
+    second = folders.result("oil/second.png", data=picture())
+    daemon.add(without_originals([first, second]))
     first.unlink()
-    rooms.gallery().rebuild(iter(rooms.pieces()))
-    third = rooms.result("oil/third.png", data=picture())
-    daemon.add(alone([third]))
-    assert rooms.names() == ["second.png", "third.png"]
-    fourth = rooms.result("oil/fourth.png", data=picture())
-    daemon.add(alone([fourth]))
-    assert rooms.names() == ["second.png", "third.png", "fourth.png"]
+    folders.gallery().rebuild(iter(folders.entries()))
+    third = folders.result("oil/third.png", data=picture())
+    daemon.add(without_originals([third]))
+    assert folders.names() == ["second.png", "third.png"]
+    fourth = folders.result("oil/fourth.png", data=picture())
+    daemon.add(without_originals([fourth]))
+    assert folders.names() == ["second.png", "third.png", "fourth.png"]
 
 
-# What it costs
+# Cost
 
 
 def test_the_five_thousandth_piece_costs_no_more_than_the_two_hundredth(
-    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+    folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With long names and long curves: as many bytes, and a page that opens at once."""
+    """With long names and curves, as many bytes are written, and the page stays small."""
     spent: list[int] = []
 
     def write(path: Path, data: bytes) -> None:
@@ -753,24 +770,24 @@ def test_the_five_thousandth_piece_costs_no_more_than_the_two_hundredth(
         assert path.stat().st_size == len(data)
         spent.append(len(data))
 
-    def piece(n: int) -> Piece:
-        return rooms.result(f"oil/{n:04}{'ü' * 116}.png", points=MOST_POINTS), None
+    def entry(n: int) -> Entry:
+        return folders.result(f"oil/{n:04}{'ü' * 116}.png", points=MAX_POINTS), None
 
-    def cost_of(one: Piece) -> int:
+    def cost_of(one: Entry) -> int:
         spent.clear()
         gallery.add([one])
         assert len(spent) == 2  # the data page and the HTML
         return sum(spent)
 
     monkeypatch.setattr(gallery_module, "atomic_write", write)
-    gallery = rooms.gallery()
-    pieces = [piece(n) for n in range(199)]
-    gallery.rebuild(iter(pieces))
-    pieces.append(piece(199))
-    early = cost_of(pieces[-1])
-    pieces += [piece(n) for n in range(200, 4999)]
-    gallery.rebuild(iter(pieces))
-    late = cost_of(piece(4999))
+    gallery = folders.gallery()
+    entries = [entry(n) for n in range(199)]
+    gallery.rebuild(iter(entries))
+    entries.append(entry(199))
+    early = cost_of(entries[-1])
+    entries += [entry(n) for n in range(200, 4999)]
+    gallery.rebuild(iter(entries))
+    late = cost_of(entry(4999))
     assert late <= early + 100  # a few digits more, in counts and curves
-    assert (rooms.outbox / "gallery.html").stat().st_size < 1_000_000
-    assert len(rooms.shown()) == 5000
+    assert (folders.outbox / "gallery.html").stat().st_size < 1_000_000
+    assert len(folders.shown()) == 5000

@@ -1,4 +1,4 @@
-"""Names for what is delivered: free, and never longer than a file system allows."""
+"""Names for delivered files: free, and never longer than a file system allows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from styled.delivery.names import (
     LONGEST_NAME_BYTES,
     candidates,
     free_folder,
-    free_place,
     shortened,
     sidecar_of,
+    unused_path,
 )
 
 TAKEN_BY: dict[str, Callable[[Path], object]] = {
@@ -30,7 +30,7 @@ taken_by_anything = pytest.mark.parametrize("take", TAKEN_BY.values(), ids=TAKEN
 
 
 def test_the_best_name_comes_first_then_numbers() -> None:
-    """The number stands before the extension, and begins with two."""
+    """Numbers start with 2 and come before the extension."""
     assert list(islice(candidates("photo.jpg"), 3)) == ["photo.jpg", "photo-2.jpg", "photo-3.jpg"]
 
 
@@ -44,28 +44,28 @@ def test_numbers_suit_unusual_names(name: str, second: str) -> None:
 
 
 def test_a_long_name_is_cut_for_its_number_and_sidecar() -> None:
-    """A 255-byte name leaves no room, so its stem gives way and its extension stays."""
+    """The stem of a 255-byte name is cut, and its extension stays."""
     first, second = islice(candidates("a" * 251 + ".jpg", ".json"), 2)
     assert first == "a" * 246 + ".jpg"
     assert second == "a" * 244 + "-2.jpg"
 
 
 def test_a_long_name_without_a_sidecar_stays_as_it_is() -> None:
-    """Nothing is cut that fits."""
+    """A name that fits is not cut."""
     name = "a" * 251 + ".jpg"
     assert next(candidates(name)) == name
 
 
 @pytest.mark.timeout(10)
 def test_a_long_extension_is_cut_like_any_name() -> None:
-    """A dot near the beginning of a long name does not make the rest untouchable."""
+    """What follows a dot near the beginning of a long name is not taken for an extension."""
     first, second = islice(candidates("a." + "b" * 253, ".json"), 2)
     assert first == "a." + "b" * 248
     assert second == "a." + "b" * 246 + "-2"
 
 
 def test_names_are_cut_between_characters() -> None:
-    """No character of several bytes is torn."""
+    """No multi-byte character is split."""
     assert shortened("ä" * 10, 5) == "ää"
     assert shortened(os.fsdecode(b"\xff" * 10), 5) == os.fsdecode(b"\xff" * 5)
 
@@ -76,46 +76,46 @@ def test_names_are_cut_between_characters() -> None:
     st.sampled_from(["", ".json"]),
 )
 def test_any_name_gives_different_names_that_fit(name: bytes, suffix: str) -> None:
-    """Whatever bytes a name consists of, its candidates fit and are all different."""
-    found = list(islice(candidates(os.fsdecode(name), suffix), 12))
-    assert len(set(found)) == 12
-    assert all(0 < len(os.fsencode(n + suffix)) <= LONGEST_NAME_BYTES for n in found)
+    """For names of any bytes, the candidates fit and are all different."""
+    names = list(islice(candidates(os.fsdecode(name), suffix), 12))
+    assert len(set(names)) == 12
+    assert all(0 < len(os.fsencode(n + suffix)) <= LONGEST_NAME_BYTES for n in names)
 
 
-# Places
+# Free paths
 
 
 def test_a_free_name_is_taken_as_it_is(tmp_path: Path) -> None:
-    """Nothing is numbered without a reason."""
-    assert free_place(tmp_path, "photo.jpg", sidecar=True) == tmp_path / "photo.jpg"
+    """A free name gets no number."""
+    assert unused_path(tmp_path, "photo.jpg", sidecar=True) == tmp_path / "photo.jpg"
 
 
 @taken_by_anything
 def test_a_taken_name_gets_a_number(tmp_path: Path, take: Callable[[Path], object]) -> None:
-    """A name is taken by whatever has it, even by a link that leads nowhere."""
+    """Anything takes a name, even a dangling link."""
     take(tmp_path / "photo.jpg")
     take(tmp_path / "photo-2.jpg")
-    assert free_place(tmp_path, "photo.jpg", sidecar=False) == tmp_path / "photo-3.jpg"
+    assert unused_path(tmp_path, "photo.jpg", sidecar=False) == tmp_path / "photo-3.jpg"
 
 
 @taken_by_anything
 def test_a_taken_sidecar_name_counts_too(tmp_path: Path, take: Callable[[Path], object]) -> None:
     """A picture and its sidecar always have the same number."""
     take(tmp_path / "photo.jpg.json")
-    assert free_place(tmp_path, "photo.jpg", sidecar=True) == tmp_path / "photo-2.jpg"
-    assert free_place(tmp_path, "photo.jpg", sidecar=False) == tmp_path / "photo.jpg"
+    assert unused_path(tmp_path, "photo.jpg", sidecar=True) == tmp_path / "photo-2.jpg"
+    assert unused_path(tmp_path, "photo.jpg", sidecar=False) == tmp_path / "photo.jpg"
 
 
 def test_the_longest_names_can_be_made(tmp_path: Path) -> None:
-    """The file system accepts the place and its sidecar, also when the first is taken."""
+    """The file system accepts the name and its sidecar's, also with a number."""
     for _ in range(2):
-        place = free_place(tmp_path, "ö" * 125 + ".jpeg", sidecar=True)
-        place.touch(exist_ok=False)
-        sidecar_of(place).touch(exist_ok=False)
+        path = unused_path(tmp_path, "ö" * 125 + ".jpeg", sidecar=True)
+        path.touch(exist_ok=False)
+        sidecar_of(path).touch(exist_ok=False)
 
 
 def test_a_folder_that_is_there_is_used(tmp_path: Path) -> None:
-    """Pictures of one trip stay together, also behind a link to a folder."""
+    """An existing folder, or a link to one, gets no number."""
     (tmp_path / "trip").mkdir()
     (tmp_path / "link").symlink_to("trip")
     assert free_folder(tmp_path, "trip") == tmp_path / "trip"
@@ -126,7 +126,7 @@ def test_a_folder_that_is_there_is_used(tmp_path: Path) -> None:
 def test_a_folder_that_another_thread_makes_meanwhile_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was asked about it first: results of one style stay together."""
+    """This holds whichever check comes first, so results of one style stay together."""
     for name in ("isdir", "lexists"):
         real = getattr(os.path, name)
 
@@ -145,11 +145,11 @@ def test_a_folder_that_another_thread_makes_meanwhile_is_used(
 def test_a_folder_name_that_is_no_folder_gets_a_number(
     tmp_path: Path, take: Callable[[Path], object]
 ) -> None:
-    """A file called like a folder does not stand in the way for ever."""
+    """A file that has the name of a folder does not block it."""
     take(tmp_path / "trip")
     assert free_folder(tmp_path, "trip") == tmp_path / "trip-2"
 
 
 def test_the_sidecar_is_beside_its_picture() -> None:
-    """Its name is the picture's with `.json` behind, so that formats are told apart."""
+    """Its name is the picture's name with `.json` appended, so `a.jpg` and `a.png` differ."""
     assert sidecar_of(Path("a/photo.jpg")) == Path("a/photo.jpg.json")

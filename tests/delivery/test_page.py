@@ -1,4 +1,4 @@
-"""The gallery page as text: what is written into it, and that no text gets out of its place."""
+"""The gallery page as text: its content, and that no text breaks out of its element."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def manifest(**changes: JsonValue) -> dict[str, JsonValue]:
 
 
 def inlined(page: str, start: str, end: str) -> str:
-    """Return what lies between the only `start` in a page and the next `end`."""
+    """Return the text between the only `start` in a page and the next `end`."""
     assert page.count(start) == 1
     return page.split(start)[1].split(end)[0]
 
@@ -47,7 +47,7 @@ def policy_of(page: str) -> str:
 
 
 def source_of(text: str) -> str:
-    """Return the hash source of an inlined text."""
+    """Return the CSP hash source of an inlined text."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
@@ -55,7 +55,7 @@ def source_of(text: str) -> str:
 
 
 def test_the_policy_knows_exactly_what_is_inlined() -> None:
-    """The hashes are those of the script and the style in the page, and nothing else may run."""
+    """The hashes are those of the script and the style in the page, and nothing else is allowed."""
     page = render(manifest()).decode()
     policy = dict(rule.split(" ", 1) for rule in policy_of(page).split("; "))
     script = source_of(inlined(page, "<script>", "</script>"))
@@ -66,7 +66,7 @@ def test_the_policy_knows_exactly_what_is_inlined() -> None:
 
 
 def test_the_policy_comes_first() -> None:
-    """Nothing in the head is before the policy, and the encoding is where browsers look for it."""
+    """It is the first element of the head, and the charset is within the first 1000 bytes."""
     page = render(manifest()).decode()
     head = page.split("<head>")[1].lstrip()
     assert head.startswith('<meta http-equiv="Content-Security-Policy"')
@@ -74,22 +74,22 @@ def test_the_policy_comes_first() -> None:
 
 
 def test_the_page_needs_nothing_else() -> None:
-    """The page names no address of any other place."""
+    """The page has no external URLs and no inline handlers or styles."""
     page = render(manifest()).decode()
     addresses = set(re.findall(r"\bhttps?:[^\s'\"]*", page))
-    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nobody opens
+    assert addresses == {"http://www.w3.org/2000/svg"}  # an XML namespace, which is not loaded
     assert not re.search(r"\s(style|on[a-z]+)=", page)
 
 
 @pytest.mark.parametrize("name", ["gallery.css", "gallery.js"])
 def test_nothing_inlined_ends_its_element(name: str) -> None:
-    """Neither the script nor the style holds what would end it or change its hash."""
+    """Script and style contain nothing that would end the element or change its hash."""
     text = files("styled.delivery.page").joinpath(name).read_bytes().decode()
     assert not re.search(r"</(script|style)|<!--|\r|\0", text, re.IGNORECASE)
 
 
 def test_a_manifest_stays_in_its_element() -> None:
-    """Whatever the texts are, they are pure ASCII and read back as they were."""
+    """Any text is written as ASCII and reads back unchanged."""
     record: dict[str, JsonValue] = {"id": "1", "name": HOSTILE}
     before = manifest(styles={HOSTILE: 1}, newest=[record])
     page = render(before).decode()
@@ -100,13 +100,13 @@ def test_a_manifest_stays_in_its_element() -> None:
 
 
 def test_without_javascript_the_page_names_the_folder() -> None:
-    """Who has no JavaScript reads where the paintings are."""
+    """Without JavaScript the page says where the paintings are."""
     page = render(manifest()).decode()
     assert "<strong>outbox</strong>" in inlined(page, "<noscript>", "</noscript>")
 
 
 def test_an_empty_page_is_small() -> None:
-    """The page itself weighs less than a picture."""
+    """The page without records is less than 100 kB."""
     assert len(render(manifest())) < 100_000
 
 
@@ -121,7 +121,7 @@ def test_a_data_page_is_one_call() -> None:
 
 
 def test_hostile_texts_stay_texts() -> None:
-    """No text ends the call, and it reads back as it was."""
+    """No text ends the call, and it reads back unchanged."""
     records: list[dict[str, JsonValue]] = [{"name": HOSTILE, "reason": "]);\nalert(1);//"}]
     data = page_file(1, records)
     assert data.isascii()
@@ -144,7 +144,7 @@ values = st.recursive(
 
 @given(st.integers(1, 10**6), st.lists(st.dictionaries(texts, values, max_size=4), max_size=3))
 def test_every_data_page_reads_back(number: int, records: list[dict[str, JsonValue]]) -> None:
-    """What was written is what is read."""
+    """`records_in` is the inverse of `page_file`."""
     assert records_in(page_file(number, records)) == records
 
 
@@ -168,12 +168,12 @@ def test_every_data_page_reads_back(number: int, records: list[dict[str, JsonVal
     ids=range(13),
 )
 def test_what_is_no_data_page_is_refused(data: bytes) -> None:
-    """Half a page, another script or something else than records is not read as a page."""
+    """Half a page, another script, or anything but records raises `ValueError`."""
     with pytest.raises(ValueError, match=r"data page|JSON|ascii|Expecting|Extra"):
         records_in(data)
 
 
 def test_numbers_that_json_does_not_know_are_refused() -> None:
-    """A record with NaN would make a page that can't be read; it is not written."""
+    """A record with NaN raises `ValueError`: the page could not be read."""
     with pytest.raises(ValueError, match="JSON"):
         page_file(1, [{"seconds": float("nan")}])

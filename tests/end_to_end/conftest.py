@@ -1,4 +1,4 @@
-"""A working folder for each test."""
+"""Fixtures of the end-to-end tests: a working folder for each test."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.studio import Studio, make_studio
+from tests.daemon_harness import DaemonHarness, make_harness
 
 
 @pytest.fixture
-def studio(tmp_path: Path) -> Studio:
+def harness(tmp_path: Path) -> DaemonHarness:
     """Make a working folder with two styles."""
-    return make_studio(tmp_path / "studio")
+    return make_harness(tmp_path / "harness")

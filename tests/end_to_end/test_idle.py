@@ -1,4 +1,4 @@
-"""A daemon that has nothing to do: how much it computes and writes."""
+"""How much CPU time an idle daemon uses, and how much it writes."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.studio import Studio, make_studio
+from tests.daemon_harness import DaemonHarness, make_harness
 
-# Whole programs, on machines that may be busy with other things.
+# Long, because whole programs run, possibly on a busy machine.
 pytestmark = pytest.mark.timeout(400)
 
 SETTLING_SECONDS = 25.0
-"""Until the figures of the job that was done are written, and its thumbnails are."""
+"""Time after a job until its metrics and thumbnails are written."""
 
 IDLE_SECONDS = 60.0
 
 CPU_SECONDS = 0.4
-"""0.04 were measured, on 2 cores of an AMD EPYC; the rest is for slower machines."""
+"""Limit. Measured: 0.04, on 2 cores of an AMD EPYC; the margin is for slower machines."""
 
 WRITTEN_BYTES = 2000
-"""None were written when it was measured; one metrics file has some 8000."""
+"""Limit. Measured: 0; one metrics file has about 8000."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used since it was started.
+    """What a process has used since its start.
 
     Attributes:
         cpu_seconds: User and system time of all its threads.
-        written: Bytes that it passed to write(2) and the like, to whatever.
-        to_disk: Bytes that it made the kernel write to a disk.
-        metrics: When its metrics were written last, in nanoseconds since the epoch.
+        written: Bytes passed to write(2) and similar calls, whatever the target.
+        to_disk: Bytes that the kernel had to write to a disk for it.
+        metrics: Modification time of its metrics file, in nanoseconds since the epoch.
     """
 
     cpu_seconds: float
@@ -48,22 +48,22 @@ class Usage:
     metrics: int
 
 
-def usage(pid: int, studio: Studio) -> Usage:
-    """Return what a process of this machine has used."""
-    # The name of the program comes first, in parentheses: it may hold blanks.
+def usage(pid: int, harness: DaemonHarness) -> Usage:
+    """Return what a process has used so far."""
+    # The program's name in parentheses may contain spaces; the fields after it are split.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
     return Usage(
         (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
         int(io["wchar"]),
         int(io["write_bytes"]),
-        (studio.folder / "state/metrics.prom").stat().st_mtime_ns,
+        (harness.folder / "state/metrics.prom").stat().st_mtime_ns,
     )
 
 
-def done_by(figures: Path) -> float:
-    """Return how many jobs are done by the metrics."""
-    families = text_string_to_metric_families(figures.read_text())
+def jobs_done(metrics_file: Path) -> float:
+    """Return the number of jobs that are done according to the metrics file."""
+    families = text_string_to_metric_families(metrics_file.read_text())
     return sum(
         sample.value
         for family in families
@@ -73,14 +73,14 @@ def done_by(figures: Path) -> float:
 
 
 @pytest.fixture
-def studio() -> Iterator[Studio]:
-    """Make a working folder on a disk: what is written into memory counts as nothing."""
+def harness() -> Iterator[DaemonHarness]:
+    """Make a working folder on a disk: the kernel does not count writes to a tmpfs."""
     with tempfile.TemporaryDirectory(prefix="styled-idle-", dir="/var/tmp") as folder:
-        yield make_studio(Path(folder, "studio"))
+        yield make_harness(Path(folder, "harness"))
 
 
 class Manager:
-    """systemd, as far as the daemon can tell."""
+    """Stands in for systemd: receives the daemon's sd_notify messages on a socket."""
 
     def __init__(self, address: Path) -> None:
         self.address = address
@@ -88,37 +88,37 @@ class Manager:
         self.socket.bind(str(address))
 
     def listen(self, seconds: float) -> list[str]:
-        """Return what the daemon says within some time."""
-        said = []
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.socket.settimeout(left)
+        """Return the messages that arrive within some time."""
+        messages = []
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            self.socket.settimeout(remaining)
             with suppress(TimeoutError):
-                said.append(self.socket.recv(4096).decode())
-        return said
+                messages.append(self.socket.recv(4096).decode())
+        return messages
 
 
-def test_an_idle_daemon_hardly_computes_and_hardly_writes(studio: Studio) -> None:
-    """In a minute with nothing to do it says that it lives, and leaves processor and disk alone."""
-    manager = Manager(studio.folder / "notify")
+def test_an_idle_daemon_hardly_computes_and_hardly_writes(harness: DaemonHarness) -> None:
+    """An idle daemon only pings the watchdog: almost no CPU time, no disk writes, no log lines."""
+    manager = Manager(harness.folder / "notify")
     as_service = ["env", f"NOTIFY_SOCKET={manager.address}", "WATCHDOG_USEC=20000000"]
-    with closing(manager.socket), studio.running_from_scratch(as_service) as daemon:
+    with closing(manager.socket), harness.running_from_scratch(as_service) as daemon:
         daemon.wait_for("daemon.started")
-        studio.drop("a.png", size=(96, 64))
+        harness.drop("a.png", size=(96, 64))
         daemon.wait_for("job.published")
-        figures = studio.folder / "state/metrics.prom"
-        daemon.wait_until(lambda: done_by(figures) == 1, 60)
+        metrics_file = harness.folder / "state/metrics.prom"
+        daemon.wait_until(lambda: jobs_done(metrics_file) == 1, 60)
         manager.listen(SETTLING_SECONDS)
         logged = daemon.log.stat().st_size
-        before = usage(daemon.process.pid, studio)
-        said = manager.listen(IDLE_SECONDS)
-        after = usage(daemon.process.pid, studio)
+        before = usage(daemon.process.pid, harness)
+        messages = manager.listen(IDLE_SECONDS)
+        after = usage(daemon.process.pid, harness)
 
         assert after.cpu_seconds - before.cpu_seconds < CPU_SECONDS
         assert after.written - before.written < WRITTEN_BYTES
         assert after.to_disk == before.to_disk
         assert after.metrics == before.metrics
         assert daemon.log.stat().st_size == logged
-        # It was alive meanwhile, and had nothing else to say.
-        assert set(said) == {"WATCHDOG=1"}
-        assert IDLE_SECONDS / 10 < len(said) <= IDLE_SECONDS / 5 + 1
+        # The watchdog was pinged in this time, and no other message was sent.
+        assert set(messages) == {"WATCHDOG=1"}
+        assert IDLE_SECONDS / 10 < len(messages) <= IDLE_SECONDS / 5 + 1

@@ -1,4 +1,4 @@
-"""Starts that can't succeed: the right exit code, in words, within seconds."""
+"""Starts that fail: the exit code and the error message, within seconds."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import subprocess
 
 import pytest
 
-from tests.studio import Studio
+from tests.daemon_harness import DaemonHarness
 
-# Whole programs, on machines that may be busy with other things.
+# Long, because whole programs run, possibly on a busy machine.
 pytestmark = pytest.mark.timeout(400)
 
 
-def run(studio: Studio, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Start `styled run` and wait until it has given up."""
+def run(harness: DaemonHarness, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `styled run` until it exits."""
     return subprocess.run(
-        studio.command("run"),
+        harness.command("run"),
         capture_output=True,
         text=True,
         timeout=60,
@@ -24,50 +24,52 @@ def run(studio: Studio, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_missing_weights_without_a_network_exit_69_with_three_remedies(studio: Studio) -> None:
-    """No file, no network: 69 at once, what to do, and no traceback."""
-    text = studio.config.read_text().replace("weights: untrained", "weights: imagenet")
-    studio.config.write_text(text)
-    done = run(
-        studio,
-        TORCH_HOME=str(studio.folder / "nothing"),
+def test_missing_weights_without_a_network_exit_69_with_three_remedies(
+    harness: DaemonHarness,
+) -> None:
+    """Without a weights file and network access the exit code is 69, with three remedies."""
+    text = harness.config.read_text().replace("weights: untrained", "weights: imagenet")
+    harness.config.write_text(text)
+    completed = run(
+        harness,
+        TORCH_HOME=str(harness.folder / "nothing"),
         STYLED_WEIGHTS_URL="http://127.0.0.1:9/vgg19.pth",
     )
-    assert done.returncode == 69
-    assert done.stderr.count("  - ") == 3
-    assert "Traceback" not in done.stderr
+    assert completed.returncode == 69
+    assert completed.stderr.count("  - ") == 3
+    assert "Traceback" not in completed.stderr
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("styles:", "stiles:", 'did you mean "styles"'),
         ("steps: 3", "steps: many", "steps"),
     ],
 )
 def test_a_bad_configuration_exits_78_in_words(
-    studio: Studio, old: str, new: str, said: str
+    harness: DaemonHarness, old: str, new: str, message: str
 ) -> None:
-    """Unknown keys and wrong values: 78, and what is wrong."""
-    studio.config.write_text(studio.config.read_text().replace(old, new))
-    done = run(studio)
-    assert done.returncode == 78
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    """Unknown keys and wrong values exit with 78 and a message, without a traceback."""
+    harness.config.write_text(harness.config.read_text().replace(old, new))
+    completed = run(harness)
+    assert completed.returncode == 78
+    assert message in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
-def test_a_device_that_is_missing_exits_69(studio: Studio) -> None:
-    """A GPU that was asked for by name is not replaced."""
-    text = studio.config.read_text().replace("device: cpu", "device: cuda:63")
-    studio.config.write_text(text)
-    done = run(studio)
-    assert done.returncode == 69
-    assert "cuda:63" in done.stderr
+def test_a_device_that_is_missing_exits_69(harness: DaemonHarness) -> None:
+    """A configured GPU that does not exist exits with 69; there is no fallback to the CPU."""
+    text = harness.config.read_text().replace("device: cpu", "device: cuda:63")
+    harness.config.write_text(text)
+    completed = run(harness)
+    assert completed.returncode == 69
+    assert "cuda:63" in completed.stderr
 
 
-def test_folders_that_cannot_be_made_exit_73(studio: Studio) -> None:
-    """A file where the outbox should be: 73, naming it."""
-    (studio.folder / "outbox").write_text("a file")
-    done = run(studio)
-    assert done.returncode == 73
-    assert "outbox" in done.stderr
+def test_folders_that_cannot_be_made_exit_73(harness: DaemonHarness) -> None:
+    """If a file is in place of the outbox, the exit code is 73 and the message names it."""
+    (harness.folder / "outbox").write_text("a file")
+    completed = run(harness)
+    assert completed.returncode == 73
+    assert "outbox" in completed.stderr

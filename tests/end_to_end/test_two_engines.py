@@ -1,4 +1,4 @@
-"""Two real engines in one daemon, each with its own network, on one thread each."""
+"""Two real engines in one daemon, each with its own network and one thread."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import hashlib
 import json
 from pathlib import Path
 
+from styled.app import LocalEngineFactory
 from styled.config import load_config
 from styled.daemon import Daemon
 from styled.jobs.journal import Journal
-from styled.stages import LocalEngineFactory
-from tests.studio import Forked, Studio, make_studio
+from tests.daemon_harness import DaemonHarness, Forked, make_harness
 
 
 def test_two_engines_paint_what_one_does(tmp_path: Path) -> None:
-    """The same bytes, each photo once; both have painted; names do not get in each other's way."""
-    one, two = (studio_with_photos(tmp_path / name) for name in ("one", "two"))
+    """Two engines give the same files and bytes as one, each job runs once, and both are used."""
+    one, two = (harness_with_photos(tmp_path / name) for name in ("one", "two"))
     assert Forked(work_through, str(one.config), 1).wait(300) == 0
     assert Forked(work_through, str(two.config), 2).wait(300) == 0
-    results = [sorted(name for name in studio.files("outbox/swirls")) for studio in (one, two)]
+    results = [sorted(name for name in harness.files("outbox/swirls")) for harness in (one, two)]
     assert results[0] == results[1]
     assert len(results[0]) == 12
     assert digests(one) == digests(two)
@@ -30,30 +30,30 @@ def test_two_engines_paint_what_one_does(tmp_path: Path) -> None:
     assert two.files("inbox") == two.files("state/checkpoints") == []
 
 
-def studio_with_photos(folder: Path) -> Studio:
-    """Make a working folder with six photos, some of the same name."""
-    studio = make_studio(folder)
-    text = studio.config.read_text()
-    studio.config.write_text(text.replace("device: cpu,", "device: cpu, threads: 1,"))
+def harness_with_photos(folder: Path) -> DaemonHarness:
+    """Make a working folder with six photos in the inbox."""
+    harness = make_harness(folder)
+    text = harness.config.read_text()
+    harness.config.write_text(text.replace("device: cpu,", "device: cpu, threads: 1,"))
     for number in range(6):
-        studio.drop(f"{number}.jpg", "coffee", (60 + number, 44))
-    return studio
+        harness.drop(f"{number}.jpg", "coffee", (60 + number, 44))
+    return harness
 
 
-def digests(studio: Studio) -> dict[str, str]:
-    """Return, for each photo, the digest of its result."""
-    found = {}
-    for sidecar in (studio.folder / "outbox/swirls").glob("*.json"):
-        facts = json.loads(sidecar.read_bytes())
+def digests(harness: DaemonHarness) -> dict[str, str]:
+    """Return the SHA-256 of each result, by the photo's path."""
+    digests_by_path = {}
+    for sidecar in (harness.folder / "outbox/swirls").glob("*.json"):
+        content = json.loads(sidecar.read_bytes())
         data = sidecar.with_suffix("").read_bytes()
-        assert facts["engine"]["threads"] == 1
-        found[facts["input"]["path"]] = hashlib.sha256(data).hexdigest()
-    return found
+        assert content["engine"]["threads"] == 1
+        digests_by_path[content["input"]["path"]] = hashlib.sha256(data).hexdigest()
+    return digests_by_path
 
 
 def work_through(config_path: str, engines: int) -> None:
-    """Do all that is in the inbox, as `styled once` does."""
+    """Process the inbox with this many engines, as `styled once` does."""
     config = load_config(Path(config_path))
     factory = LocalEngineFactory(config, lambda done, total: None)
     result = Daemon(config, [factory] * engines).once()
-    assert (result.rejected, list(result.left)) == (0, [])
+    assert (result.rejected, list(result.unprocessed)) == (0, [])

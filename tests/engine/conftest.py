@@ -1,4 +1,4 @@
-"""Networks and pictures that the engine's tests share; loaded once, because they are large."""
+"""Networks, pictures and helpers shared by the engine's tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from styled.engine import weights
 from styled.engine.checkpoint import Checkpoint, checkpoint_pieces, load_checkpoint
-from styled.engine.progress import Progress, Stylized
+from styled.engine.events import Progress, Stylized
 from styled.engine.vgg import Vgg19
 from styled.engine_api import CheckpointPiece, Engine, Failed, Painted, PaintTask
 from styled.recipes import PYRAMID, Recipe
 
 untrained = cache(weights.untrained)
-"""The untrained network's kernels, which take seconds to make and are never changed."""
+"""The untrained network's convolutions: cached, because they take seconds to compute."""
 
 SHALLOW = replace(
     PYRAMID,
@@ -29,7 +29,7 @@ SHALLOW = replace(
 )
 """The default recipe on few layers, where a step takes a tenth of the time.
 
-It is for tests of the loop around the objective: what a step is made of is the same.
+For tests of the loop around the objective: the steps have the same structure.
 """
 
 
@@ -46,7 +46,7 @@ def network64() -> Vgg19:
 
 
 def picture(width: int, height: int, seed: int = 0) -> Tensor:
-    """Return 1x3xHxW smooth random colours in [0, 1]: more like a photo than white noise is."""
+    """Return 1x3xHxW smooth random colours in [0, 1], more similar to a photo than white noise."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, max(height // 8, 2), max(width // 8, 2), generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
@@ -54,27 +54,27 @@ def picture(width: int, height: int, seed: int = 0) -> Tensor:
 
 
 def dumped(checkpoint: Checkpoint, fingerprint: str = "work") -> bytes:
-    """Return what a checkpoint is written as."""
+    """Return the serialised checkpoint."""
     return b"".join(checkpoint_pieces(checkpoint, fingerprint))
 
 
 def loaded(data: bytes, fingerprint: str = "work") -> Checkpoint:
-    """Return the checkpoint that was written."""
+    """Return the deserialised checkpoint."""
     return load_checkpoint(io.BytesIO(data), fingerprint, torch.device("cpu"))
 
 
 def task_of(
-    content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe, **cadence: Any
+    content: Tensor, styles: Sequence[tuple[Tensor, float]], recipe: Recipe, **options: Any
 ) -> PaintTask:
-    """Return a task that reports each step."""
-    return PaintTask("job", content, tuple(styles), recipe, progress_seconds=0.0, **cadence)
+    """Return a task that reports every step; `options` are further fields of `PaintTask`."""
+    return PaintTask("job", content, tuple(styles), recipe, progress_seconds=0.0, **options)
 
 
 def painted_by(engine: Engine, task: PaintTask, checkpoint: bytes | None = None) -> Painted:
     """Paint to the end.
 
     Raises:
-        StyledError: as the engine says.
+        StyledError: the error of the engine's `Failed` event.
     """
     *_, last = engine.run(task, None if checkpoint is None else io.BytesIO(checkpoint))
     if isinstance(last, Failed):
@@ -86,7 +86,7 @@ def painted_by(engine: Engine, task: PaintTask, checkpoint: bytes | None = None)
 def checkpoint_after(
     engine: Engine, task: PaintTask, steps: int, checkpoint: bytes | None = None
 ) -> bytes:
-    """Return the checkpoint that is saved after so many more steps."""
+    """Return the checkpoint that is saved after `steps` more steps."""
     resume = None if checkpoint is None else io.BytesIO(checkpoint)
     pieces: list[bytes] = []
     events = engine.run(replace(task, checkpoint_seconds=0.0), resume)
@@ -102,7 +102,7 @@ def checkpoint_after(
 
 
 def driven(painting: Generator[Progress, None, Stylized]) -> Stylized:
-    """Drive a painting to its end and return the picture."""
+    """Run a painting to its end and return the picture."""
     while True:
         try:
             next(painting)

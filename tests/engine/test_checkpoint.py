@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, and what is refused."""
+"""Checkpoints: round trip, and rejection of damaged or mismatched ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine.conftest import dumped, loaded
 
 
 def checkpoint() -> Checkpoint:
-    """Return a checkpoint with something in every field."""
+    """Return a checkpoint with a value in every field."""
     return Checkpoint(
         scale=2,
         step=7,
@@ -37,19 +37,19 @@ def checkpoint() -> Checkpoint:
 
 
 def test_a_checkpoint_comes_back_bit_for_bit() -> None:
-    """Every field is what it was, tensors included."""
-    before = checkpoint()
-    after = loaded(dumped(before))
-    assert (after.scale, after.step, after.best_total) == (2, 7, 0.25)
-    assert torch.equal(after.image, before.image)
-    assert torch.equal(after.best, before.best)
-    assert torch.equal(after.optimizer["pairs"][0][1], before.optimizer["pairs"][0][1])
-    assert [tuple(row) for row in after.trace] == before.trace
+    """All fields are equal after a round trip, including tensors."""
+    original = checkpoint()
+    restored = loaded(dumped(original))
+    assert (restored.scale, restored.step, restored.best_total) == (2, 7, 0.25)
+    assert torch.equal(restored.image, original.image)
+    assert torch.equal(restored.best, original.best)
+    assert torch.equal(restored.optimizer["pairs"][0][1], original.optimizer["pairs"][0][1])
+    assert [tuple(row) for row in restored.trace] == original.trace
 
 
 @pytest.mark.parametrize("position", [0, 40, 500, -1])
 def test_one_flipped_byte_is_found(position: int) -> None:
-    """A damaged checkpoint is refused wherever the damage is."""
+    """A damaged checkpoint is refused, regardless of the position of the damage."""
     data = bytearray(dumped(checkpoint()))
     data[position] ^= 1
     with pytest.raises(ValueError, match="damaged"):
@@ -58,19 +58,19 @@ def test_one_flipped_byte_is_found(position: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 10, 32, 1000])
 def test_a_cut_checkpoint_is_refused(length: int) -> None:
-    """A file that ends too early is refused."""
+    """A truncated file is refused."""
     with pytest.raises(ValueError, match="damaged"):
         loaded(dumped(checkpoint())[:length])
 
 
 def test_a_checkpoint_of_other_work_is_refused() -> None:
-    """The fingerprint binds a checkpoint to its photo, style, recipe and network."""
+    """A checkpoint with another fingerprint is refused."""
     with pytest.raises(ValueError, match="other work"):
         loaded(dumped(checkpoint()), "other work")
 
 
 def test_everything_that_decides_the_pixels_changes_the_fingerprint() -> None:
-    """A pixel, a shape, a recipe field or a name: each gives another fingerprint."""
+    """Changing a pixel, a shape, a recipe field or a name changes the fingerprint."""
     image = torch.zeros(1, 3, 4, 6)
     other = image.clone()
     other[0, 0, 0, 0] = 1e-6
@@ -86,7 +86,7 @@ def test_everything_that_decides_the_pixels_changes_the_fingerprint() -> None:
 
 
 def test_no_piece_is_large() -> None:
-    """A copy of the state in memory would be more than all else that a large picture needs."""
+    """No piece exceeds `PIECE_BYTES`: a full copy of a large picture's state is too large."""
     large = replace(checkpoint(), image=torch.rand(1, 3, 1024, 1024))
     sizes = [len(piece) for piece in checkpoint_pieces(large, "work")]
     assert max(sizes) == PIECE_BYTES
@@ -94,7 +94,7 @@ def test_no_piece_is_large() -> None:
 
 
 def test_tensors_of_every_kind_come_back() -> None:
-    """Half precision, none at all, numbers that are none, and one tensor in two places."""
+    """A round trip keeps bfloat16, empty tensors, infinities, and one tensor in two places."""
     shared = torch.rand(3)
     half = torch.rand(4).bfloat16()
     optimizer = {
@@ -104,19 +104,19 @@ def test_tensors_of_every_kind_come_back() -> None:
         "pairs": [(shared, shared)],
         "loss": float("inf"),
     }
-    after = loaded(dumped(replace(checkpoint(), optimizer=optimizer))).optimizer
-    assert torch.equal(after["half"], half)
-    assert after["half"].dtype == torch.bfloat16
-    assert after["empty"].shape == (0, 3)
-    assert after["steps"].item() == 7
-    first, second = after["pairs"][0]
+    restored = loaded(dumped(replace(checkpoint(), optimizer=optimizer))).optimizer
+    assert torch.equal(restored["half"], half)
+    assert restored["half"].dtype == torch.bfloat16
+    assert restored["empty"].shape == (0, 3)
+    assert restored["steps"].item() == 7
+    first, second = restored["pairs"][0]
     assert first is second
-    assert after["loss"] == float("inf")
+    assert restored["loss"] == float("inf")
 
 
 @pytest.mark.parametrize("magic", [b"another format\n", MAGIC[:-1] + b"!"])
 def test_a_checkpoint_of_another_kind_is_refused(magic: bytes) -> None:
-    """Whole as it is, it can't be read."""
+    """A file with another magic is refused, even if its digest is right."""
     data = magic + dumped(checkpoint())[len(MAGIC) : -32]
     with pytest.raises(ValueError, match="this version"):
         loaded(data + hashlib.sha256(data).digest())

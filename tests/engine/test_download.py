@@ -1,4 +1,4 @@
-"""Downloads over connections that break, stall and lie."""
+"""Downloads over connections that break or stall, and from servers that send wrong data."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    """Run a web server on this machine for one test."""
+    """Run a local web server for one test."""
     with serving() as server:
         yield server
 
 
 class Fetching:
-    """Downloads to one place, without really sleeping."""
+    """Downloads to one path, with a fake sleep."""
 
     def __init__(self, web: Web, folder: Path) -> None:
         self.path = folder / "cache" / "network.pth"
         self.slept: list[float] = []
-        self.stall_seconds = 10.0  # a busy machine is not a silent server
+        self.stall_seconds = 10.0  # long enough for a busy machine
         self._web = web
 
     def __call__(self, sha256_prefix: str = SHA256[:8], on_bytes: OnBytes | None = None) -> None:
@@ -62,31 +62,31 @@ PARTIAL = [".network.pth.part", ".network.pth.part.json"]
 
 @pytest.fixture
 def fetch(web: Web, tmp_path: Path) -> Fetching:
-    """Return what downloads from the server."""
+    """Return a callable that downloads from the server."""
     return Fetching(web, tmp_path)
 
 
 def kept(web: Web, fetch: Fetching, answer: Answer) -> None:
-    """Have a start that broke off leave a part of what `answer` serves."""
+    """Leave a partial file of `answer`, as after an interrupted start."""
     web.script(answer, Answer())
     fetch.fail("404")
     assert fetch.names() == PARTIAL
-    web.asked.clear()
+    web.request_headers.clear()
 
 
-# Breaking and going on
+# Interruption and resumption
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(web: Web, fetch: Fetching) -> None:
-    """The rest is asked for, on condition that the file is the same, and nothing comes twice."""
+    """The missing part is requested with `If-Range`, and no byte is received twice."""
     cut = Answer(DATA, cut_at=1_200_000, etag='"1"')
     web.script(cut, cut, Answer(DATA, etag='"1"'))
     seen: list[tuple[int, int]] = []
     fetch(on_bytes=lambda done, total: seen.append((done, total)))
     assert fetch.path.read_bytes() == DATA
     assert fetch.names() == ["network.pth"]
-    assert web.ranges_asked == [None, "bytes=1200000-", "bytes=2400000-"]
-    assert [headers.get("If-Range") for headers in web.asked] == [None, '"1"', '"1"']
+    assert web.requested_ranges == [None, "bytes=1200000-", "bytes=2400000-"]
+    assert [headers.get("If-Range") for headers in web.request_headers] == [None, '"1"', '"1"']
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (len(DATA), len(DATA))
 
@@ -95,19 +95,19 @@ DATE = "Mon, 04 Mar 2019 16:00:00 GMT"
 
 
 @pytest.mark.parametrize(
-    "known_by",
+    "validators",
     [{"etag": '"1"'}, {"last_modified": DATE}, {"etag": 'W/"1"', "last_modified": DATE}],
 )
 def test_a_later_start_goes_on_with_what_was_kept(
-    web: Web, fetch: Fetching, known_by: dict[str, str]
+    web: Web, fetch: Fetching, validators: dict[str, str]
 ) -> None:
-    """An ETag that stands for the bytes, or else a date, is enough to go on with."""
-    kept(web, fetch, Answer(DATA, cut_at=100, **known_by))  # type: ignore[arg-type]
-    web.script(Answer(DATA, **known_by))  # type: ignore[arg-type]
+    """A strong ETag, or else a date, is enough to resume."""
+    kept(web, fetch, Answer(DATA, cut_at=100, **validators))  # type: ignore[arg-type]
+    web.script(Answer(DATA, **validators))  # type: ignore[arg-type]
     fetch()
     assert fetch.path.read_bytes() == DATA
     assert fetch.names() == ["network.pth"]
-    assert web.ranges_asked == ["bytes=100-"]
+    assert web.requested_ranges == ["bytes=100-"]
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def test_a_later_start_goes_on_with_what_was_kept(
     ],
 )
 def test_what_cannot_be_gone_on_with_is_not_kept(web: Web, fetch: Fetching, answer: Answer) -> None:
-    """Without a way to ask for the rest of the same file, no part of it stays."""
+    """Without a validator and range support the partial file is deleted."""
     web.script(answer)
     fetch.fail("broke|SHA-256")
     assert fetch.names() == []
-    assert set(web.ranges_asked) == {None}
+    assert set(web.requested_ranges) == {None}
 
 
 def test_all_of_it_kept_needs_no_server(web: Web, fetch: Fetching) -> None:
-    """A process that died between the last byte and the final name has lost nothing."""
+    """A complete partial file is verified and renamed without a request."""
     kept(web, fetch, Answer(DATA, cut_at=100, etag='"1"'))
     (fetch.path.parent / PARTIAL[0]).write_bytes(DATA)
     fetch()
@@ -138,7 +138,7 @@ def test_all_of_it_kept_needs_no_server(web: Web, fetch: Fetching) -> None:
 
 
 def test_an_interruption_keeps_what_can_be_gone_on_with(web: Web, fetch: Fetching) -> None:
-    """Whatever the progress callback raises passes through; the rest comes another time."""
+    """Exceptions of the progress callback propagate; a resumable partial file is kept."""
 
     class StopError(Exception):
         pass
@@ -160,7 +160,7 @@ def test_an_interruption_keeps_what_can_be_gone_on_with(web: Web, fetch: Fetchin
     assert fetch.names() == []
 
 
-# What has changed, and servers that lie
+# Changed files, and wrong responses
 
 
 @pytest.mark.parametrize(
@@ -178,38 +178,38 @@ def test_an_interruption_keeps_what_can_be_gone_on_with(web: Web, fetch: Fetchin
     ],
 )
 def test_pieces_that_do_not_fit_are_fetched_anew(web: Web, fetch: Fetching, answer: Answer) -> None:
-    """A file that has changed, or a part that is not what was asked for, is no loss."""
+    """If the file has changed or the server sends another part, the download restarts."""
     kept(web, fetch, Answer(b"?" * 3_000_000, cut_at=100, etag='"1"'))
     web.script(answer)
     fetch()
     assert fetch.path.read_bytes() == DATA
     assert fetch.names() == ["network.pth"]
-    assert web.ranges_asked[0] == "bytes=100-"
+    assert web.requested_ranges[0] == "bytes=100-"
 
 
 def test_a_part_longer_than_the_file_is_thrown_away(web: Web, fetch: Fetching) -> None:
-    """A server that has no bytes from there on is asked for all of them."""
+    """After status 416 the whole file is requested."""
     kept(web, fetch, Answer(DATA, cut_at=100, etag='"1"'))
     (fetch.path.parent / PARTIAL[0]).write_bytes(DATA + b"?")
     web.script(Answer(DATA, etag='"1"'))
     fetch()
     assert fetch.path.read_bytes() == DATA
-    assert web.ranges_asked == [f"bytes={len(DATA) + 1}-", None]
+    assert web.requested_ranges == [f"bytes={len(DATA) + 1}-", None]
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"validator": 1, "total_bytes": "x"}', b"\xff"])
-def test_a_torn_note_means_starting_again(web: Web, fetch: Fetching, note: bytes) -> None:
-    """A part of which nobody knows what it is a part of is not gone on with."""
+@pytest.mark.parametrize("metadata", [b"", b"[]", b'{"validator": 1, "total_bytes": "x"}', b"\xff"])
+def test_a_torn_note_means_starting_again(web: Web, fetch: Fetching, metadata: bytes) -> None:
+    """A partial file without valid metadata is not resumed."""
     kept(web, fetch, Answer(DATA, cut_at=100, etag='"1"'))
-    (fetch.path.parent / PARTIAL[1]).write_bytes(note)
+    (fetch.path.parent / PARTIAL[1]).write_bytes(metadata)
     web.script(Answer(DATA))
     fetch()
     assert fetch.path.read_bytes() == DATA
-    assert web.ranges_asked == [None]
+    assert web.requested_ranges == [None]
 
 
 def test_other_content_than_promised_is_refused_at_once(web: Web, fetch: Fetching) -> None:
-    """A whole file with another hash is not asked for again, and no part of it stays."""
+    """A complete file with another hash is not requested again, and no partial file stays."""
     web.serve(DATA[:-1] + b"!", etag='"1"')
     fetch.fail("SHA-256")
     assert web.requests == 1
@@ -217,7 +217,7 @@ def test_other_content_than_promised_is_refused_at_once(web: Web, fetch: Fetchin
 
 
 def test_pieces_of_other_content_are_fetched_once_more_only(web: Web, fetch: Fetching) -> None:
-    """A server that always breaks off and serves something else is not asked for ever."""
+    """If joined parts have the wrong hash, the file is downloaded once more, then it fails."""
     half = Answer(b"?" * 100, cut_at=50, etag='"1"')
     web.script(half, Answer(half.data, etag='"1"'), half, Answer(half.data, etag='"1"'))
     fetch.fail("SHA-256")
@@ -226,21 +226,21 @@ def test_pieces_of_other_content_are_fetched_once_more_only(web: Web, fetch: Fet
 
 
 def test_a_length_that_is_too_large_is_given_up(web: Web, fetch: Fetching) -> None:
-    """A server that promises more than it has does not make anybody wait for ever."""
+    """A Content-Length larger than the file ends after a limited number of attempts."""
     web.script(Answer(DATA, declared_bytes=len(DATA) + 1, etag='"1"'))
     fetch.fail(f"{ATTEMPTS} attempts")
     assert not fetch.path.exists()
 
 
 def test_a_length_that_is_too_small_is_found_by_the_hash(web: Web, fetch: Fetching) -> None:
-    """Fewer bytes than there are is other content."""
+    """A Content-Length smaller than the file gives a wrong hash."""
     web.script(Answer(DATA, declared_bytes=len(DATA) - 1))
     fetch.fail("SHA-256")
     assert fetch.names() == []
 
 
 def test_a_server_that_tells_no_length_is_good_enough(web: Web, fetch: Fetching) -> None:
-    """Progress then has no end that is known, but the hash tells whether it is whole."""
+    """Without a Content-Length the total is reported as 0; the hash detects truncation."""
     web.script(Answer(DATA, declared_bytes=-1))
     seen: list[tuple[int, int]] = []
     fetch(on_bytes=lambda done, total: seen.append((done, total)))
@@ -248,11 +248,11 @@ def test_a_server_that_tells_no_length_is_good_enough(web: Web, fetch: Fetching)
     assert seen[-1] == (len(DATA), 0)
 
 
-# Giving up
+# Attempts and back-off
 
 
 def test_a_server_that_falls_silent_is_given_up(web: Web, fetch: Fetching) -> None:
-    """After the stall limit, a few times with growing pauses, the download ends in an error."""
+    """The download fails after `ATTEMPTS` timeouts with exponential back-off."""
     fetch.stall_seconds = 0.5
     web.serve(b"x" * 1000, stall=True)
     fetch.fail(f"timed out.*{ATTEMPTS} attempts")
@@ -262,16 +262,16 @@ def test_a_server_that_falls_silent_is_given_up(web: Web, fetch: Fetching) -> No
 
 
 def test_a_server_that_falls_silent_once_is_forgiven(web: Web, fetch: Fetching) -> None:
-    """What came before the silence is not asked for again."""
+    """After one timeout the download resumes where it stalled."""
     fetch.stall_seconds = 1.0
     web.script(Answer(DATA, stall_at=1000, etag='"1"'), Answer(DATA, etag='"1"'))
     fetch()
     assert fetch.path.read_bytes() == DATA
-    assert web.ranges_asked == [None, "bytes=1000-"]
+    assert web.requested_ranges == [None, "bytes=1000-"]
 
 
 def test_getting_further_is_not_giving_up(web: Web, fetch: Fetching) -> None:
-    """Any number of breaks is endured as long as each connection brings a good piece."""
+    """The attempts are counted anew as long as each connection makes progress."""
     data = DATA * 3
     web.serve(data, cut_at=1_100_000, etag='"1"')
     fetch(hashlib.sha256(data).hexdigest())
@@ -283,7 +283,7 @@ def test_getting_further_is_not_giving_up(web: Web, fetch: Fetching) -> None:
 def test_only_a_server_in_trouble_is_asked_again(
     web: Web, fetch: Fetching, status: int, requests: int
 ) -> None:
-    """A server that is overloaded may recover; one that refuses will not."""
+    """Statuses 429 and 503 are retried, 403 is not."""
     web.script(Answer(b"", status=status))
     fetch.fail(str(status))
     assert web.requests == requests
@@ -296,7 +296,7 @@ def test_only_a_server_in_trouble_is_asked_again(
 def test_without_a_network_the_error_comes_at_once(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody reached is no reason to try again, and leaves nothing behind."""
+    """A connection that can't be established is not retried and leaves no files."""
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     slept: list[float] = []
@@ -309,7 +309,7 @@ def test_without_a_network_the_error_comes_at_once(
 def test_no_network_keeps_what_came_while_there_was_one(
     web: Web, fetch: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start without a network does not cost what an earlier one has fetched."""
+    """A start without a network keeps the partial file of an earlier start."""
     kept(web, fetch, Answer(DATA, cut_at=100, etag='"1"'))
 
     def unreachable(*_: object, **__: object) -> None:
@@ -320,14 +320,14 @@ def test_no_network_keeps_what_came_while_there_was_one(
         fetch.fail("unreachable")
     web.serve(DATA, etag='"1"')
     fetch()
-    assert web.ranges_asked == ["bytes=100-"]
+    assert web.requested_ranges == ["bytes=100-"]
 
 
-# The place
+# The file system
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_in_words(web: Web, fetch: Fetching) -> None:
-    """A file where the cache folder should be is reported, not raised as an OSError."""
+    """A file in place of the cache folder is a WeightsError, not an OSError."""
     fetch.path.parent.write_text("a file")
     fetch.fail("can't be loaded")
 
@@ -335,12 +335,12 @@ def test_a_folder_that_cannot_be_made_is_an_error_in_words(web: Web, fetch: Fetc
 def test_a_full_disk_is_an_error_in_words(
     web: Web, fetch: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that fills up is reported at once: another attempt would not help."""
+    """A full disk is reported at once, without a retry."""
 
     def full(self: object, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(partial_module.Partial, "append", full)
+    monkeypatch.setattr(partial_module.PartialFile, "append", full)
     web.serve(DATA, etag='"1"')
     fetch.fail("No space left")
     assert web.requests == 1
@@ -348,7 +348,7 @@ def test_a_full_disk_is_an_error_in_words(
 
 
 def test_a_damaged_file_is_replaced_and_a_whole_one_left(web: Web, fetch: Fetching) -> None:
-    """What lies under the final name is judged by its hash."""
+    """An existing file is kept only if it has the hash."""
     fetch.path.parent.mkdir()
     fetch.path.write_bytes(DATA[:-1])
     web.serve(DATA)
@@ -359,7 +359,7 @@ def test_a_damaged_file_is_replaced_and_a_whole_one_left(web: Web, fetch: Fetchi
 
 
 def test_a_damaged_file_goes_although_there_is_no_other(web: Web, fetch: Fetching) -> None:
-    """Or it would be in the way of whoever looks for one, with the final name."""
+    """A damaged file is deleted even if the download fails, so that no reader finds it."""
     fetch.path.parent.mkdir()
     fetch.path.write_bytes(DATA[:-1])
     web.serve(DATA[:-1] + b"!")
@@ -368,7 +368,7 @@ def test_a_damaged_file_goes_although_there_is_no_other(web: Web, fetch: Fetchin
 
 
 def test_the_file_may_be_read_by_whom_the_user_lets_read(web: Web, fetch: Fetching) -> None:
-    """A cache that is shared between users gets an ordinary file, not a private one."""
+    """The file gets the default permissions, as for a cache shared between users."""
     web.serve(DATA)
     fetch()
     ordinary = fetch.path.with_name("ordinary")
@@ -376,11 +376,11 @@ def test_the_file_may_be_read_by_whom_the_user_lets_read(web: Web, fetch: Fetchi
     assert fetch.path.stat().st_mode == ordinary.stat().st_mode
 
 
-# Two at once
+# Concurrent downloads
 
 
 def test_two_at_once_download_once(web: Web, fetch: Fetching) -> None:
-    """The second waits, sees the progress of the first, and uses what it has fetched."""
+    """The second waits, reports the progress of the first, and uses its file."""
     web.script(Answer(DATA, stall_at=2_000_000, etag='"1"'))
     half_way = threading.Event()
 
@@ -396,12 +396,12 @@ def test_two_at_once_download_once(web: Web, fetch: Fetching) -> None:
     assert half_way.wait(10)
     seen: list[tuple[int, int]] = []
 
-    def look(done: int, total: int) -> None:
+    def on_wait(done: int, total: int) -> None:
         seen.append((done, total))
-        web.stalled.set()  # now that the second is known to wait
+        web.stalled.set()  # the second one is waiting now
         thread.join()
 
-    fetch(on_bytes=look)
+    fetch(on_bytes=on_wait)
     thread.join()
     assert fetch.path.read_bytes() == DATA
     assert fetch.names() == ["network.pth"]
@@ -412,42 +412,42 @@ def test_two_at_once_download_once(web: Web, fetch: Fetching) -> None:
 
 
 def test_many_at_once_all_get_the_file(web: Web, fetch: Fetching) -> None:
-    """However they meet, each ends with the whole file in place, and nothing else is left."""
+    """All concurrent downloads succeed with one request, and no partial file is left."""
     web.serve(DATA, etag='"1"')
-    failed: list[WeightsError] = []
+    errors: list[WeightsError] = []
 
-    def one() -> None:
+    def fetch_once() -> None:
         try:
             download(web.url, fetch.path, sha256_prefix=SHA256, sleep=lambda seconds: None)
         except WeightsError as error:
-            failed.append(error)
+            errors.append(error)
 
-    threads = [threading.Thread(target=one, name=f"fetch-{i}") for i in range(6)]
+    threads = [threading.Thread(target=fetch_once, name=f"fetch-{i}") for i in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == []
+    assert errors == []
     assert fetch.path.read_bytes() == DATA
     assert fetch.names() == ["network.pth"]
     assert web.requests == 1
 
 
 def test_the_second_goes_on_where_the_first_gave_up(web: Web, fetch: Fetching) -> None:
-    """The lock of a process that has died holds nobody up, and its part is used."""
+    """Once the lock is released, the second process resumes the first one's partial file."""
     kept(web, fetch, Answer(DATA, cut_at=100, etag='"1"'))
     web.serve(DATA, etag='"1"')
-    with open(fetch.path.parent / PARTIAL[0], "rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        fetch(on_bytes=lambda done, total: fcntl.flock(other, fcntl.LOCK_UN))
-    assert web.ranges_asked == ["bytes=100-"]
+    with open(fetch.path.parent / PARTIAL[0], "rb") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        fetch(on_bytes=lambda done, total: fcntl.flock(lock_file, fcntl.LOCK_UN))
+    assert web.requested_ranges == ["bytes=100-"]
     assert fetch.path.read_bytes() == DATA
 
 
 def test_where_nothing_can_be_locked_each_has_a_part_of_its_own(
     web: Web, fetch: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system without locks is no obstacle; nothing is kept that two could write to."""
+    """Without file locks each download uses a private partial file, which is not kept."""
 
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -463,7 +463,7 @@ def test_where_nothing_can_be_locked_each_has_a_part_of_its_own(
 
 
 def test_the_note_tells_what_the_part_is_of(web: Web, fetch: Fetching) -> None:
-    """The note beside the part is JSON with the version that the server gave."""
+    """The metadata file is JSON with the version of the file on the server."""
     kept(web, fetch, Answer(DATA, cut_at=100, etag='"1"'))
-    note = json.loads((fetch.path.parent / PARTIAL[1]).read_bytes())
-    assert note == {"validator": '"1"', "total_bytes": len(DATA)}
+    metadata = json.loads((fetch.path.parent / PARTIAL[1]).read_bytes())
+    assert metadata == {"validator": '"1"', "total_bytes": len(DATA)}

@@ -1,4 +1,4 @@
-"""What a picture is computed on, and what is said where that changes."""
+"""The environment of a picture, and the degradation if it changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CPU = Environment("cpu", "AMD EPYC (AVX2)", 1, "float32", "2.15.0", "0.1.0")
 
 
 def message(before: Environment, now: Environment, *, again: bool = False) -> str:
-    """Return what is said of a job that was resumed."""
+    """Return the degradation message of a resumed job."""
     degradation = resumed_elsewhere(before, now, again=again)
     assert degradation is not None
     assert degradation.kind == "resumed"
@@ -21,12 +21,12 @@ def message(before: Environment, now: Environment, *, again: bool = False) -> st
 
 
 def test_the_same_environment_is_no_degradation() -> None:
-    """A plain restart has nothing to say."""
+    """A restart in the same environment gives no degradation."""
     assert resumed_elsewhere(CPU, replace(CPU)) is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         (
             {"threads": 2},
@@ -58,27 +58,27 @@ def test_the_same_environment_is_no_degradation() -> None:
         ),
     ],
 )
-def test_whatever_differs_is_named_on_both_sides(changes: dict[str, object], said: str) -> None:
-    """Device, threads and torch always, the rest where it differs."""
-    assert message(CPU, replace(CPU, **changes)) == said  # type: ignore[arg-type]  # by name
+def test_whatever_differs_is_named_on_both_sides(changes: dict[str, object], expected: str) -> None:
+    """Device, threads and torch are always named, other fields only if they differ."""
+    assert message(CPU, replace(CPU, **changes)) == expected  # type: ignore[arg-type]  # by name
 
 
 def test_a_second_change_does_not_claim_to_be_the_beginning() -> None:
-    """The first one has named that."""
+    """It is worded relative to the first change, which has named the original environment."""
     assert "; before that on cpu with 1 thread" in message(CPU, replace(CPU, threads=2), again=True)
 
 
 def test_the_current_environment_has_the_calling_threads_count() -> None:
-    """It is read where the work is done, with the precision of the network."""
+    """The thread count is the calling thread's, the precision the network's."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        found = Environment.current(torch.device("cpu"), torch.bfloat16)
+        current = Environment.current(torch.device("cpu"), torch.bfloat16)
     finally:
         torch.set_num_threads(before)
-    assert (found.device, found.threads, found.precision) == ("cpu", 3, "bfloat16")
-    assert found.torch_version == torch.__version__
-    assert torch.backends.cpu.get_cpu_capability() in found.model
+    assert (current.device, current.threads, current.precision) == ("cpu", 3, "bfloat16")
+    assert current.torch_version == torch.__version__
+    assert torch.backends.cpu.get_cpu_capability() in current.model
 
 
 def test_a_gpu_is_named_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Losses against numbers worked out by hand, and against finite differences."""
+"""Losses against values computed by hand, and against finite differences."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 from styled.engine.losses import (
     COVARIANCE_RIDGE,
+    content_grad,
     content_loss,
-    content_slope,
     moments,
     total_variation,
 )
@@ -56,7 +56,7 @@ def test_absolute_total_variation_by_hand(kind: TotalVariationLoss, expected: fl
 
 
 def test_no_total_variation_is_zero() -> None:
-    """`none` costs nothing, whatever the picture."""
+    """`none` is zero for any image."""
     assert total_variation("none", torch.rand(1, 3, 4, 4))[0] == 0
 
 
@@ -71,7 +71,7 @@ def test_total_variation_of_one_bright_pixel_by_hand() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_total_variation_of_a_uniform_picture_is_zero(value: float) -> None:
-    """A uniform picture has no total variation, borders included."""
+    """The total variation of a uniform image is zero, including at its borders."""
     assert total_variation("nine_point", torch.full((1, 3, 8, 5), value))[0] == 0
 
 
@@ -83,8 +83,8 @@ def test_total_variation_gradient_equals_finite_differences(kind: TotalVariation
     for index in range(image.numel()):
         step = torch.zeros_like(image)
         step.view(-1)[index] = 1e-7
-        slope = total_variation(kind, image + step)[0] - total_variation(kind, image - step)[0]
-        assert float(gradient.view(-1)[index]) == pytest.approx(float(slope) / 2e-7, abs=1e-6)
+        change = total_variation(kind, image + step)[0] - total_variation(kind, image - step)[0]
+        assert float(gradient.view(-1)[index]) == pytest.approx(float(change) / 2e-7, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["nine_point", "sum_absolute", "mean_absolute"])
@@ -92,7 +92,7 @@ def test_total_variation_gradient_equals_finite_differences(kind: TotalVariation
 def test_total_variation_in_bands_is_that_of_the_whole(
     monkeypatch: pytest.MonkeyPatch, kind: TotalVariationLoss, height: int
 ) -> None:
-    """Two rows at a time, or all of them: the same value and gradient."""
+    """Value and gradient are the same in bands of two rows as in a single band."""
     image = torch.rand(1, 3, height, 5, dtype=torch.float64)
     whole = total_variation(kind, image)
     monkeypatch.setattr("styled.engine.losses._BAND_PIXELS", 10)
@@ -101,15 +101,15 @@ def test_total_variation_in_bands_is_that_of_the_whole(
 
 @pytest.mark.parametrize("kind", ["mean_squared", "half_sum_squared"])
 def test_the_content_slope_is_the_gradient_of_the_content_loss(kind: ContentLoss) -> None:
-    """Autograd, through the loss, gives what the closed form gives."""
+    """The closed form equals the gradient that autograd computes through the loss."""
     features = torch.rand(1, 2, 3, 4, requires_grad=True)
     target = torch.rand(1, 2, 3, 4)
     (expected,) = torch.autograd.grad(content_loss(kind, features, target, 50), features)
-    torch.testing.assert_close(content_slope(kind, features.detach(), target, 50), expected)
+    torch.testing.assert_close(content_grad(kind, features.detach(), target, 50), expected)
 
 
 def test_moments_of_parts_add_up_to_those_of_the_whole() -> None:
-    """Cut anywhere, the sum of the parts' moments is the whole's."""
+    """However features are divided, the sum of the parts' moments is that of the whole."""
     features = torch.rand(1, 4, 5, 7, dtype=torch.float64)
     whole = moments(features)
     parts = moments(features[..., :2]) + moments(features[..., 2:3]) + moments(features[..., 3:])
@@ -120,12 +120,15 @@ def test_moments_of_parts_add_up_to_those_of_the_whole() -> None:
 
 @pytest.mark.parametrize("kind", ["sum_absolute", "mean_absolute"])
 def test_rounding_changes_the_slope_near_kinks_alone(kind: TotalVariationLoss) -> None:
-    """The value stays exact; differences of 0.05 pull a quarter as much if rounded over 0.2."""
+    """Smoothing changes the gradient only where differences are below the Huber delta.
+
+    The value stays exact. At a difference of 0.05 and a delta of 0.2 the gradient is a quarter.
+    """
     image = torch.zeros(1, 3, 1, 2, dtype=torch.float64)
     image = torch.cat([image, image], dim=2)
     image[..., 1] = 0.05
-    exact, slope = total_variation(kind, image)
-    rounded, gentle = total_variation(kind, image, rounding=0.2)
-    torch.testing.assert_close(rounded, exact)
-    torch.testing.assert_close(gentle, slope / 4)
-    torch.testing.assert_close(total_variation(kind, image, rounding=0.04)[1], slope)
+    exact, grad = total_variation(kind, image)
+    smoothed, smoothed_grad = total_variation(kind, image, tv_smoothing=0.2)
+    torch.testing.assert_close(smoothed, exact)
+    torch.testing.assert_close(smoothed_grad, grad / 4)
+    torch.testing.assert_close(total_variation(kind, image, tv_smoothing=0.04)[1], grad)

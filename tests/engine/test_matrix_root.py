@@ -54,7 +54,10 @@ def test_gradient_equals_finite_differences(samples: int) -> None:
 
 
 def test_a_library_that_refuses_a_matrix_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not finite makes some of them raise: the guard is to see it, not the user."""
+    """Value and gradient are NaN if eigh raises, as some libraries do for non-finite matrices.
+
+    The numerical guard handles NaN; an exception would reach the user.
+    """
 
     def refuse(_: Tensor) -> None:
         raise LinAlgError("it did not converge")
@@ -68,7 +71,7 @@ def test_a_library_that_refuses_a_matrix_gives_no_number(monkeypatch: pytest.Mon
 
 
 def test_a_singular_matrix_has_a_finite_gradient() -> None:
-    """Directions without any variance give a slope of zero instead of infinity."""
+    """Directions without variance have a gradient of zero instead of infinity."""
     vector = torch.tensor([[1.0], [2.0], [3.0]])
     matrix = (vector @ vector.T).requires_grad_()
     value = trace_of_root(matrix, torch.eye(3))
@@ -81,21 +84,24 @@ def test_a_singular_matrix_has_a_finite_gradient() -> None:
 def test_roots_by_products_are_those_of_the_eigenvalues(
     monkeypatch: pytest.MonkeyPatch, condition: float
 ) -> None:
-    """Value and slope, by the way that GPUs take; most eigenvalues at the ridge."""
+    """Newton-Schulz (used on GPUs) gives the value and gradient of the eigendecomposition.
+
+    Most eigenvalues are at the ridge, as in deep layers.
+    """
     torch.manual_seed(0)
     channels, rank = 96, 20
     factors = torch.randn(2, channels, rank, dtype=torch.float64) * 3
-    least = float(torch.linalg.matrix_norm(factors[0], 2) ** 2) / condition**0.5
-    ridge = least * torch.eye(channels, dtype=torch.float64)
-    present, style = (factor @ factor.T + ridge for factor in factors)
+    smallest = float(torch.linalg.matrix_norm(factors[0], 2) ** 2) / condition**0.5
+    ridge = smallest * torch.eye(channels, dtype=torch.float64)
+    image, style = (factor @ factor.T + ridge for factor in factors)
     root = symmetric_root(style)
-    found = []
-    for by_products in (False, True):
-        monkeypatch.setattr(matrix_root, "uses_products", lambda device, now=by_products: now)
-        variable = present.clone().requires_grad_()
+    results = []
+    for enabled in (False, True):
+        monkeypatch.setattr(matrix_root, "uses_newton_schulz", lambda device, value=enabled: value)
+        variable = image.clone().requires_grad_()
         value = trace_of_root(variable, root)
-        (slope,) = torch.autograd.grad(value, variable)
-        found.append((value.detach(), slope))
-    (value, slope), (by_products_value, by_products_slope) = found
-    torch.testing.assert_close(by_products_value, value, rtol=1e-10, atol=0)
-    torch.testing.assert_close(by_products_slope, slope, rtol=0, atol=1e-6 * float(slope.norm()))
+        (grad,) = torch.autograd.grad(value, variable)
+        results.append((value.detach(), grad))
+    (value, grad), (newton_schulz_value, newton_schulz_grad) = results
+    torch.testing.assert_close(newton_schulz_value, value, rtol=1e-10, atol=0)
+    torch.testing.assert_close(newton_schulz_grad, grad, rtol=0, atol=1e-6 * float(grad.norm()))

@@ -1,4 +1,4 @@
-"""What is known about memory, and that a real lack of it is recognised."""
+"""Measuring memory, and detection of actual out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import torch
 from styled.engine import memory
 
 CPU = torch.device("cpu")
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells this in /proc")
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured in /proc")
 
 
 @LINUX
 def test_what_is_used_grows_with_what_is_allocated() -> None:
-    """A tensor of 200 MB is seen in use, in the peak, and no longer free."""
-    memory.give_back(CPU)
+    """A tensor of 200 MB shows up in the used bytes and in the peak."""
+    memory.empty_cache(CPU)
     before, free = memory.used_bytes(CPU), memory.free_bytes(CPU)
     memory.reset_peak(CPU)
     tensor = torch.ones(50_000_000)
     assert memory.used_bytes(CPU) - before > 150e6
     del tensor
-    memory.give_back(CPU)
+    memory.empty_cache(CPU)
     assert memory.peak_bytes(CPU) - before > 150e6
     assert memory.used_bytes(CPU) - before < 100e6
     memory.reset_peak(CPU)
@@ -37,7 +37,7 @@ def test_what_is_used_grows_with_what_is_allocated() -> None:
 def test_the_limit_of_the_own_or_an_outer_cgroup_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the tightest cgroup leaves, cached files not counted, is what is free."""
+    """Free memory is the minimum over all cgroup levels; cached files count as free."""
     own = tmp_path / "system.slice" / "styled.service"
     own.mkdir(parents=True)
     for folder, limit, used, cached in (
@@ -48,31 +48,31 @@ def test_the_limit_of_the_own_or_an_outer_cgroup_counts(
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text(f"{used}\n")
         (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
-    named = tmp_path / "cgroup"
-    named.write_text("1:name=systemd:/elsewhere\n0::/system.slice/styled.service\n")
-    assert memory._free_in_cgroup(tmp_path, named) == 1000 - 700 + 100
+    cgroup_file = tmp_path / "cgroup"
+    cgroup_file.write_text("1:name=systemd:/elsewhere\n0::/system.slice/styled.service\n")
+    assert memory._free_in_cgroup(tmp_path, cgroup_file) == 1000 - 700 + 100
     assert memory._free_in_cgroup(tmp_path, tmp_path / "missing") is None
 
 
 @LINUX
-@pytest.mark.parametrize("what", ["torch.empty(1 << 40)", "bytearray(1 << 50)"])
-def test_a_real_failed_allocation_is_recognised(what: str) -> None:
-    """More than there can be, asked of torch and of Python in a process with little."""
+@pytest.mark.parametrize("expression", ["torch.empty(1 << 40)", "bytearray(1 << 50)"])
+def test_a_real_failed_allocation_is_recognised(expression: str) -> None:
+    """torch and Python fail to allocate in a process with a limited address space."""
     program = (
         "import resource, torch\n"
         "from styled.engine.memory import is_out_of_memory\n"
         "limit = 64 << 30\n"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
-        f"try:\n    {what}\n"
+        f"try:\n    {expression}\n"
         "except (RuntimeError, MemoryError) as error:\n    assert is_out_of_memory(error), error\n"
         "else:\n    raise SystemExit('it was allocated')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
-    """A wrong shape is not a lack of memory."""
+    """A wrong shape and another CUDA error are not out-of-memory errors."""
     with pytest.raises(RuntimeError) as caught:
         torch.ones(2) @ torch.ones(3)
     assert not memory.is_out_of_memory(caught.value)
@@ -83,13 +83,13 @@ PAINT_EVER_OTHER_SIZES = """
 import json
 from dataclasses import replace
 import torch
-from styled.engine.memory import keep_freed_memory, peak_bytes, reset_peak, used_bytes
+from styled.engine.memory import configure_allocator, peak_bytes, reset_peak, used_bytes
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID
 
-keep_freed_memory()
+configure_allocator()
 cpu = torch.device("cpu")
 network = Vgg19(untrained(), cpu)
 recipe = replace(
@@ -111,12 +111,12 @@ print(json.dumps([left, peaks]))
 @LINUX
 @pytest.mark.slow
 def test_pictures_of_ever_other_sizes_leave_nothing_behind() -> None:
-    """What a picture has taken of the process's heap is handed back at its end."""
-    done = subprocess.run(
+    """At its end a picture's heap memory is returned to the kernel."""
+    process = subprocess.run(
         [sys.executable, "-c", PAINT_EVER_OTHER_SIZES], capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    left, peaks = json.loads(done.stdout)
-    # What the first one loads on demand stays; compared is what each of the others takes.
-    before, after, most = left[0], max(left[1:]), min(peaks[1:])
-    assert after - before < 0.2 * (most - before), (left, peaks)
+    assert process.returncode == 0, process.stderr
+    left, peaks = json.loads(process.stdout)
+    # The first picture loads code that stays loaded, so compare with the others' growth.
+    before, after, peak = left[0], max(left[1:]), min(peaks[1:])
+    assert after - before < 0.2 * (peak - before), (left, peaks)

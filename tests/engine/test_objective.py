@@ -32,7 +32,7 @@ def test_the_total_is_the_sum_of_its_weighted_terms(network: Vgg19) -> None:
 
 
 def test_the_content_itself_has_no_content_loss(network: Vgg19) -> None:
-    """The photo is at distance zero from itself."""
+    """The content loss between the photo and itself is zero."""
     content = picture(40, 40)
     targets = style_targets(network, PYRAMID, [(picture(40, 40, 1), 1.0)])
     losses, _ = Objective(network, PYRAMID, content, targets).evaluate(content)
@@ -41,7 +41,7 @@ def test_the_content_itself_has_no_content_loss(network: Vgg19) -> None:
 
 
 def test_the_style_itself_has_no_style_loss(network: Vgg19) -> None:
-    """The style image is at distance zero from itself, but for rounding."""
+    """The style loss between the style image and itself is zero up to rounding."""
     style = picture(40, 40)
     objective = Objective(network, PYRAMID, style, style_targets(network, PYRAMID, [(style, 1.0)]))
     same, _ = objective.evaluate(style)
@@ -51,7 +51,7 @@ def test_the_style_itself_has_no_style_loss(network: Vgg19) -> None:
 
 def test_the_gradient_equals_finite_differences_through_the_network(network64: Vgg19) -> None:
     """In float64 the directional derivative agrees with a central difference to 1e-4."""
-    # Average pooling and a little noise: where values tie, a maximum has no slope.
+    # Average pooling and a little noise: max pooling is not differentiable where values tie.
     recipe = replace(PYRAMID, pooling="average")
     generator = torch.Generator().manual_seed(3)
     content, style = picture(40, 36).double(), picture(36, 40, 1).double()

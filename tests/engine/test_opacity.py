@@ -1,4 +1,4 @@
-"""Transparent pixels: what they have no part in, and that tiles make no difference."""
+"""Transparent pixels are excluded from losses and statistics, with and without tiles."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from styled.engine.color import (
     match_histogram,
     recolored_styles,
 )
-from styled.engine.footprint import Footprint
-from styled.engine.guard import Settings
+from styled.engine.guard import RunSettings
 from styled.engine.losses import content_loss, moments
+from styled.engine.memory_estimate import MemoryEstimate
 from styled.engine.objective import Objective, layer_features, style_targets, to_space
 from styled.engine.opacity import Opacity, split_opacity, with_opacity
 from styled.engine.style_losses import WassersteinTarget
 from styled.engine.stylize import stylize
-from styled.engine.tiling import reach, tiles
+from styled.engine.tiling import receptive_margin, tiles
 from styled.engine.vgg import Vgg19
+from styled.engine_api import PixelSize
 from styled.recipes import PYRAMID, RECIPES, Init, PreserveColor, Recipe, Scales
 from tests.engine.conftest import driven, picture
 
@@ -34,38 +35,38 @@ SHALLOW = replace(
 
 
 def transparent_from(column: int, image: Tensor) -> Tensor:
-    """Return a picture that is opaque to the left of a column."""
+    """Return the image with opacity: opaque to the left of a column, transparent from it on."""
     opacity = torch.ones_like(image[:, :1])
     opacity[..., column:] = 0
     return with_opacity(image, opacity)
 
 
 def test_opacity_is_split_off_and_put_back() -> None:
-    """Three channels have none; of four it is the last."""
+    """Three channels have no opacity; with four it is the last one."""
     image, opacity = picture(40, 32), picture(40, 32, 1)[:, :1]
     assert split_opacity(image)[1] is None
-    colors, found = split_opacity(with_opacity(image, opacity))
+    colors, split = split_opacity(with_opacity(image, opacity))
     assert torch.equal(colors, image)
-    assert found is not None
-    assert torch.equal(found, opacity)
+    assert split is not None
+    assert torch.equal(split, opacity)
 
 
 def test_moments_of_what_counts_are_those_of_a_picture_of_only_that() -> None:
-    """Weights of zero and one choose positions; a half counts half."""
+    """Weights of zero and one select positions; scaling all weights changes no mean."""
     features = torch.randn(1, 5, 6, 8, dtype=torch.float64)
     weights = torch.zeros(1, 1, 6, 8, dtype=torch.float64)
     weights[..., :3] = 1
-    chosen, alone = moments(features, weights), moments(features[..., :3])
-    assert chosen.positions == alone.positions == 18
-    torch.testing.assert_close(chosen.mean, alone.mean)
-    torch.testing.assert_close(chosen.gram, alone.gram)
+    selected, alone = moments(features, weights), moments(features[..., :3])
+    assert selected.positions == alone.positions == 18
+    torch.testing.assert_close(selected.mean, alone.mean)
+    torch.testing.assert_close(selected.gram, alone.gram)
     halved = moments(features, weights / 2)
     torch.testing.assert_close(halved.mean, alone.mean)
     torch.testing.assert_close(halved.covariance(), alone.covariance())
 
 
 def test_a_position_counts_as_its_pixels_are_opaque() -> None:
-    """A position of relu2_1 stands for four pixels."""
+    """A position of relu2_1 has the mean opacity of four pixels."""
     alpha = torch.zeros(1, 1, 32, 32)
     alpha[..., 0, 0] = 1
     alpha[..., 0:2, 2:4] = 0.5
@@ -90,38 +91,38 @@ def test_all_opaque_is_the_same_as_no_opacity(network: Vgg19) -> None:
 
 
 def test_a_style_is_what_is_opaque_of_it(network: Vgg19) -> None:
-    """What lies in transparent pixels beyond the network's sight changes no target by a bit."""
+    """Transparent pixels outside all receptive fields do not change the targets."""
     style = picture(128, 48)
     other = style.clone()
-    other[..., 64 + reach(SHALLOW.style_layers) :] = 0.9
+    other[..., 64 + receptive_margin(SHALLOW.style_layers) :] = 0.9
     first, second = (
         style_targets(network, SHALLOW, [(transparent_from(64, image), 1.0)])
         for image in (style, other)
     )
     opaque = style_targets(network, SHALLOW, [(other, 1.0)])
     for name in SHALLOW.style_layers:
-        ours, theirs, whole = first[name], second[name], opaque[name]
-        assert isinstance(ours, WassersteinTarget)
-        assert isinstance(theirs, WassersteinTarget)
+        one, two, whole = first[name], second[name], opaque[name]
+        assert isinstance(one, WassersteinTarget)
+        assert isinstance(two, WassersteinTarget)
         assert isinstance(whole, WassersteinTarget)
-        torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(ours.mean, whole.mean, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(one.mean, two.mean, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(one.mean, whole.mean, rtol=1e-2, atol=1e-3)
 
 
 def test_nothing_pulls_at_pixels_that_only_transparent_positions_see(network: Vgg19) -> None:
-    """Without total variation the gradient is zero there, but for the trace that all keep."""
+    """Without total variation their gradient is zero, up to the minimum weight of positions."""
     recipe = replace(SHALLOW, tv_loss="none")
     image, style = picture(128, 48, 2), picture(64, 64, 1)
     targets = style_targets(network, recipe, [(style, 1.0)])
     content = transparent_from(64, picture(128, 48))
     _, gradient = Objective(network, recipe, content, targets).evaluate(image)
     layers = {**recipe.content_layers, **recipe.style_layers}
-    beyond = 64 + reach(layers) + 2
+    beyond = 64 + receptive_margin(layers) + 2
     assert float(gradient[..., beyond:].abs().max()) < 1e-4 * float(gradient.abs().max())
 
 
 def test_the_gradient_is_that_of_the_weighted_losses(network64: Vgg19) -> None:
-    """It agrees with automatic differentiation of the losses written down plainly."""
+    """It equals autograd's gradient of a direct implementation of the weighted losses."""
     recipe = replace(SHALLOW, tv_loss="none", pooling="average")
     content, style = picture(48, 40).double(), picture(40, 48, 1).double()
     image = picture(48, 40, 2).double().requires_grad_()
@@ -130,7 +131,7 @@ def test_the_gradient_is_that_of_the_weighted_losses(network64: Vgg19) -> None:
     opacity = Opacity(alpha, [*recipe.content_layers, *recipe.style_layers])
     (tile,) = tiles(40, 48, None, recipe.content_layers)
 
-    seen = layer_features(network64, recipe, image, {**recipe.content_layers,
+    features = layer_features(network64, recipe, image, {**recipe.content_layers,
                                                      **recipe.style_layers})  # fmt: skip
     with torch.no_grad():
         photo = layer_features(network64, recipe, content, recipe.content_layers)
@@ -138,7 +139,7 @@ def test_the_gradient_is_that_of_the_weighted_losses(network64: Vgg19) -> None:
     for name, weight in recipe.style_layers.items():
         w = opacity.weights(tile, name)
         share = w / w.sum()
-        flat, share = seen[name].flatten(2)[0], share.flatten()
+        flat, share = features[name].flatten(2)[0], share.flatten()
         mean = (flat * share).sum(dim=1)
         centred = flat - mean[:, None]
         covariance = (centred * share) @ centred.T + 1e-4 * torch.eye(len(flat))
@@ -149,15 +150,17 @@ def test_the_gradient_is_that_of_the_weighted_losses(network64: Vgg19) -> None:
         total = total + weight * ((mean - target.mean).square().mean() + spread / len(flat))
     for name, weight in recipe.content_layers.items():
         w = opacity.weights(tile, name)
-        squares = (seen[name] - photo[name]).square() * w
-        term = squares.sum() / (seen[name].shape[1] * w.sum())
+        squares = (features[name] - photo[name]).square() * w
+        term = squares.sum() / (features[name].shape[1] * w.sum())
         total = total + recipe.content_weight * weight * term
-    (wanted,) = torch.autograd.grad(total, image)
+    (expected,) = torch.autograd.grad(total, image)
 
     objective = Objective(network64, recipe, with_opacity(content, alpha), targets)
     losses, gradient = objective.evaluate(image.detach())
     assert losses.total == pytest.approx(float(total.detach()), rel=1e-6)
-    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-7 * float(wanted.abs().max()))
+    torch.testing.assert_close(
+        gradient, expected, rtol=1e-4, atol=1e-7 * float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -176,7 +179,7 @@ def test_tiles_make_no_difference_to_opacity(network: Vgg19, recipe: Recipe) -> 
 
 
 def test_a_picture_that_is_transparent_all_over_still_has_a_finite_loss(network: Vgg19) -> None:
-    """It may come to that at a coarse scale; every position then counts alike."""
+    """This can happen at a coarse scale; all positions then have the same weight."""
     content, style = picture(48, 40), picture(40, 48, 1)
     nothing = with_opacity(content, torch.zeros(1, 1, 40, 48))
     targets = style_targets(network, PYRAMID, [(style, 1.0)])
@@ -187,7 +190,7 @@ def test_a_picture_that_is_transparent_all_over_still_has_a_finite_loss(network:
 
 
 def test_weights_scale_the_content_loss() -> None:
-    """Half of all positions: the mean is over that half; a sum is of that half."""
+    """With half of all positions, mean and sum are over that half."""
     features, target = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
     weights = torch.zeros(1, 1, 4, 4)
     weights[..., :2] = 1
@@ -196,13 +199,13 @@ def test_weights_scale_the_content_loss() -> None:
 
 
 def test_statistics_of_colours_are_of_what_is_opaque() -> None:
-    """Mean, covariance and histogram know nothing of transparent pixels."""
+    """Mean, covariance and histogram ignore transparent pixels."""
     image = picture(64, 48)
     masked = transparent_from(32, image)
     mean, covariance = color_statistics(masked)
-    wanted_mean, wanted_covariance = color_statistics(image[..., :32])
-    torch.testing.assert_close(mean, wanted_mean)
-    torch.testing.assert_close(covariance, wanted_covariance)
+    expected_mean, expected_covariance = color_statistics(image[..., :32])
+    torch.testing.assert_close(mean, expected_mean)
+    torch.testing.assert_close(covariance, expected_covariance)
     matched = match_histogram(transparent_from(32, picture(64, 48, 1)), masked)
     for channel in range(3):
         assert torch.equal(
@@ -214,7 +217,7 @@ def test_statistics_of_colours_are_of_what_is_opaque() -> None:
 
 @pytest.mark.parametrize("kind", ["luminance", "histogram", "affine"])
 def test_keeping_colours_goes_with_opacity(kind: PreserveColor) -> None:
-    """The opaque part comes out as if it were the whole picture."""
+    """The opaque part is the same as if it were the whole image."""
     result, content = picture(64, 48), picture(64, 48, 1)
     kept = keep_colors(kind, result, transparent_from(32, content))
     alone = keep_colors(kind, result[..., :32], content[..., :32])
@@ -227,7 +230,7 @@ def test_keeping_colours_goes_with_opacity(kind: PreserveColor) -> None:
 
 @pytest.mark.parametrize("init", ["content", "gray", "noise", "style_colors"])
 def test_a_painting_of_a_photo_with_opacity_has_three_channels(network: Vgg19, init: Init) -> None:
-    """Whatever it begins with, at every scale, and its preview too."""
+    """For every initial image, at every scale, and in the preview, too."""
     recipe = replace(PYRAMID, steps=2, scales=Scales(start_px=32), init=init,
                      preserve_color="affine")  # fmt: skip
     content, style = transparent_from(40, picture(64, 48)), transparent_from(40, picture(60, 60, 1))
@@ -238,10 +241,12 @@ def test_a_painting_of_a_photo_with_opacity_has_three_channels(network: Vgg19, i
 
 
 def test_what_is_predicted_to_be_needed_counts_opacity(network: Vgg19) -> None:
-    """Weighing the widest features takes one more copy of them."""
+    """Weighting the largest features takes one more copy of them."""
     content, style = picture(64, 48), picture(48, 48, 1)
-    plain = Footprint.of(network, PYRAMID, content, [(style, 1.0)])
-    masked = Footprint.of(network, PYRAMID, transparent_from(32, content), [(style, 1.0)])
-    settings = Settings(PYRAMID.optimizer)
-    more = masked.peak_bytes(settings, (640, 480)) - plain.peak_bytes(settings, (640, 480))
+    plain = MemoryEstimate.of(network, PYRAMID, content, [(style, 1.0)])
+    masked = MemoryEstimate.of(network, PYRAMID, transparent_from(32, content), [(style, 1.0)])
+    settings = RunSettings(PYRAMID.optimizer)
+    more = masked.peak_bytes(settings, PixelSize(640, 480)) - plain.peak_bytes(
+        settings, PixelSize(640, 480)
+    )
     assert more >= 64 * 4 * 640 * 480

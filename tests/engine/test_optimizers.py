@@ -1,4 +1,4 @@
-"""Optimisers on functions whose minimum is known."""
+"""Optimisers on functions with known minima."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import torch
 from torch import Tensor
 
 from styled.engine import optimizers
+from styled.engine.frequency_bands import with_gains
 from styled.engine.optimizers import Adam, Box, Lbfgs, Optimizer, make_optimizer
-from styled.engine.spectrum import with_gains
-from styled.recipes import Optimizer as OptimizerRecipe
+from styled.recipes import OptimizerSettings
 
-LBFGS = OptimizerRecipe(name="lbfgs", learning_rate=1.0, history=10)
-GUARDED = replace(LBFGS, reach=0.1)
-BY_FREQUENCY = replace(GUARDED, history=5, by_frequency=True)
-ADAM = OptimizerRecipe(name="adam", learning_rate=0.005, betas=(0.9, 0.99))
+LBFGS = OptimizerSettings(name="lbfgs", learning_rate=1.0, history=10)
+GUARDED = replace(LBFGS, trust_radius=0.1)
+BY_FREQUENCY = replace(GUARDED, history=5, frequency_preconditioner=True)
+ADAM = OptimizerSettings(name="adam", learning_rate=0.005, betas=(0.9, 0.99))
 UNIT = Box(torch.zeros(()), torch.ones(()))
-MAKERS: list[Callable[[], Optimizer]] = [
+FACTORIES: list[Callable[[], Optimizer]] = [
     lambda: Lbfgs(LBFGS, UNIT),
     lambda: Adam(ADAM, UNIT),
     lambda: Lbfgs(GUARDED, UNIT),
     lambda: Lbfgs(BY_FREQUENCY, UNIT),
 ]
-INNER_STEPS = [(MAKERS[0], 120), (MAKERS[1], 1500), (MAKERS[2], 120), (MAKERS[3], 120)]
+STEPS_TO_MINIMUM = [
+    (FACTORIES[0], 120),
+    (FACTORIES[1], 1500),
+    (FACTORIES[2], 120),
+    (FACTORIES[3], 120),
+]
 
 
 class Quadratic:
@@ -47,31 +52,31 @@ class Quadratic:
 def minimise(
     optimizer: Optimizer, function: Quadratic | Smoothing, x: Tensor, steps: int
 ) -> Tensor:
-    """Take so many steps from x."""
+    """Take `steps` steps from x, which is updated in place; return it."""
     for _ in range(steps):
         optimizer.update(x, function.gradient(x), function.value(x))
     return x
 
 
 def inside() -> Tensor:
-    """Return a minimum that lies within the box."""
+    """Return a minimum inside the box."""
     generator = torch.Generator().manual_seed(0)
     return 0.2 + 0.6 * torch.rand(1, 3, 4, 4, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("make", "steps"), INNER_STEPS)
+@pytest.mark.parametrize(("make", "steps"), STEPS_TO_MINIMUM)
 def test_the_minimum_inside_the_box_is_found(make: Callable[[], Optimizer], steps: int) -> None:
-    """Both optimisers come to the minimum of a quadratic of condition 100."""
+    """All optimisers converge to the minimum of a quadratic with condition number 100."""
     function = Quadratic(inside())
     x = minimise(make(), function, torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64), steps)
     torch.testing.assert_close(x, function.minimum, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("make", "steps"), INNER_STEPS)
+@pytest.mark.parametrize(("make", "steps"), STEPS_TO_MINIMUM)
 def test_a_minimum_outside_the_box_is_met_at_its_nearest_face(
     make: Callable[[], Optimizer], steps: int
 ) -> None:
-    """Pixels whose minimum lies outside [0, 1] end on the bound, the others at their minimum."""
+    """Pixels whose minimum is outside [0, 1] end at the bound, all others at their minimum."""
     minimum = inside()
     minimum[0, 0] = 1.7
     minimum[0, 1, 0] = -0.4
@@ -82,19 +87,19 @@ def test_a_minimum_outside_the_box_is_met_at_its_nearest_face(
 
 
 def test_lbfgs_comes_lower_than_adam_in_as_many_steps() -> None:
-    """On the quadratic, 60 steps of L-BFGS come a thousand times lower than 60 of Adam."""
+    """On the quadratic, 60 steps of L-BFGS end a thousand times lower than 60 steps of Adam."""
     function = Quadratic(inside())
     start = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
-    newton = minimise(MAKERS[0](), function, start.clone(), 60)
-    adam = minimise(MAKERS[1](), function, start.clone(), 60)
+    newton = minimise(FACTORIES[0](), function, start.clone(), 60)
+    adam = minimise(FACTORIES[1](), function, start.clone(), 60)
     assert function.value(newton) < 1e-3 * function.value(adam)
 
 
 class Smoothing:
-    """0.5 (x - m)^T L (x - m), where L is what a total variation squared would be.
+    """0.5 (x - m)^T L (x - m), where L is like the Hessian of a squared total variation.
 
-    Its curvature grows with the square of frequency from 1e-3 to 4, and is twice that for what
-    the three colors have in common.
+    Its curvature grows with the square of the frequency from 1e-3 to 4, and is twice that for the
+    mean of the three colours.
     """
 
     def __init__(self, minimum: Tensor) -> None:
@@ -105,9 +110,9 @@ class Smoothing:
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return the gradient at x."""
-        away = x - self.minimum
-        away = away + away.mean(dim=1, keepdim=True)
-        transform = torch.fft.rfft2(away) * self.curvature
+        offset = x - self.minimum
+        offset = offset + offset.mean(dim=1, keepdim=True)
+        transform = torch.fft.rfft2(offset) * self.curvature
         gradient: Tensor = torch.fft.irfft2(transform, s=x.shape[-2:])
         return gradient
 
@@ -117,53 +122,53 @@ class Smoothing:
 
 
 def test_by_frequency_coarse_and_fine_come_to_their_minimum_together() -> None:
-    """Where curvature is 1e-3 to 4 by frequency, 25 steps end a hundred times lower."""
+    """If curvature is 1e-3 to 4 depending on frequency, 25 steps end a hundred times lower."""
     generator = torch.Generator().manual_seed(1)
     function = Smoothing(0.4 + 0.2 * torch.rand(1, 3, 48, 64, generator=generator))
-    plain, by_frequency = (
+    plain, preconditioned = (
         function.value(minimise(Lbfgs(recipe), function, torch.full((1, 3, 48, 64), 0.3), 25))
-        for recipe in (replace(BY_FREQUENCY, by_frequency=False), BY_FREQUENCY)
+        for recipe in (replace(BY_FREQUENCY, frequency_preconditioner=False), BY_FREQUENCY)
     )
-    assert by_frequency < plain / 100
+    assert preconditioned < plain / 100
 
 
 def test_a_band_without_curvature_is_not_stretched_without_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A slope that stays the same, of the coarsest waves: rounding does not say how far to go."""
+    """If the gradient of the coarsest band is constant, rounding errors do not set its gain."""
     function = Smoothing(torch.full((1, 3, 48, 64), 0.5))
     for rows in (slice(0, 3), slice(-3, None)):
         function.curvature[rows, :3] = 0.0
-    stretched: list[Tensor] = []
+    recorded: list[Tensor] = []
 
-    def noted(picture: Tensor, gains: Tensor) -> Tensor:
-        stretched.append(gains)
+    def recording(picture: Tensor, gains: Tensor) -> Tensor:
+        recorded.append(gains)
         return with_gains(picture, gains)
 
-    monkeypatch.setattr(optimizers, "with_gains", noted)
+    monkeypatch.setattr(optimizers, "with_gains", recording)
     generator = torch.Generator().manual_seed(1)
     optimizer, x = Lbfgs(BY_FREQUENCY), torch.rand(1, 3, 48, 64, generator=generator)
     for _ in range(20):
         value = function.value(x) + 1e-3 * float(x.sum())
         optimizer.update(x, function.gradient(x) + 1e-3, value)
     assert x.mean() < 0
-    assert max(float(gains.max() / gains.median()) for gains in stretched) <= 1001
+    assert max(float(gains.max() / gains.median()) for gains in recorded) <= 1001
 
 
 def test_lbfgs_ignores_a_pair_of_negative_curvature() -> None:
-    """Where the gradient bends the wrong way the step is still a finite one downhill."""
+    """With negative curvature the step is still finite and in a descent direction."""
     optimizer = Lbfgs(LBFGS, UNIT)
     x = torch.full((1, 3, 2, 2), 0.5)
     optimizer.update(x, torch.full_like(x, 1.0), 1.0)
     before = x.clone()
-    optimizer.update(x, torch.full_like(x, 2.0), 0.5)  # steeper though further down: concave
+    optimizer.update(x, torch.full_like(x, 2.0), 0.5)  # lower loss, steeper gradient: concave
     assert x.isfinite().all()
     assert (x < before).all()
 
 
 @pytest.mark.parametrize("recipe", [LBFGS, GUARDED, BY_FREQUENCY])
-def test_lbfgs_leaves_a_hilltop_within_a_few_steps(recipe: OptimizerRecipe) -> None:
-    """On -|x - 0.5|^2, which has no positive curvature anywhere, steps grow until the bounds."""
+def test_lbfgs_leaves_a_hilltop_within_a_few_steps(recipe: OptimizerSettings) -> None:
+    """On -|x - 0.5|^2, which is concave everywhere, steps grow until all pixels are at a bound."""
     optimizer = Lbfgs(recipe, UNIT)
     x = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
     x += 1e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
@@ -172,21 +177,21 @@ def test_lbfgs_leaves_a_hilltop_within_a_few_steps(recipe: OptimizerRecipe) -> N
     assert bool(((x == 0) | (x == 1)).all())
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", FACTORIES)
 def test_a_zero_gradient_moves_nothing(make: Callable[[], Optimizer]) -> None:
     """At a stationary point the image stays as it is."""
     x = torch.full((1, 3, 2, 2), 0.5)
-    minimise_with_zero = make()
+    optimizer = make()
     for _ in range(3):
-        minimise_with_zero.update(x, torch.zeros_like(x), 1.0)
+        optimizer.update(x, torch.zeros_like(x), 1.0)
     assert (x == 0.5).all()
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", FACTORIES)
 def test_going_on_from_a_saved_state_gives_the_same_numbers(
     make: Callable[[], Optimizer],
 ) -> None:
-    """Ten steps, save, load into a fresh optimiser, ten more: the same bits as twenty."""
+    """Ten steps, save, load into a new optimiser, ten more: bitwise the same as twenty steps."""
     function = Quadratic(inside())
     start = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
     whole = minimise(make(), function, start.clone(), 20)
@@ -198,7 +203,7 @@ def test_going_on_from_a_saved_state_gives_the_same_numbers(
 
 
 def test_adams_first_step_is_the_learning_rate() -> None:
-    """With bias correction the first step of Adam is its rate, against the gradient's sign."""
+    """With bias correction Adam's first step is -learning_rate times the gradient's sign."""
     x = torch.tensor([[[[0.5, 0.5]]]])
     gradient = torch.tensor([[[[3.0, -0.01]]]])
     Adam(replace(ADAM, learning_rate=0.1), UNIT).update(x, gradient, 1.0)
@@ -212,45 +217,45 @@ def test_the_recipe_chooses_the_optimiser() -> None:
 
 
 def valley(x: Tensor) -> tuple[Tensor, float]:
-    """Return gradient and value of sum(sqrt(1e-6 + (x - 0.5)^2)): steep sides, a sharp bottom."""
+    """Return gradient and value of sum(sqrt(1e-6 + (x - 0.5)^2)), nearly |x - 0.5|."""
     height = (1e-6 + (x - 0.5).square()).sqrt()
     return (x - 0.5) / height, float(height.sum())
 
 
 def test_a_step_that_led_uphill_is_taken_back() -> None:
-    """With a reach the image never rests on a point above one that it has visited."""
+    """With a trust radius, the loss of the accepted iterates never increases."""
     optimizer = Lbfgs(GUARDED, UNIT)
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(1, 3, 4, 4, generator=generator, dtype=torch.float64)
-    resting: list[float] = []
-    taken_back = 0
+    accepted: list[float] = []
+    undone = 0
     for _ in range(60):
         gradient, total = valley(x)
-        taken_back += bool(resting) and total > resting[-1]
+        undone += bool(accepted) and total > accepted[-1]
         optimizer.update(x, gradient, total)
         assert optimizer._last is not None
-        resting.append(float(optimizer._last.total))
-    assert taken_back > 0  # otherwise this tests nothing
-    assert resting == sorted(resting, reverse=True)
-    assert resting[-1] < 0.05 * resting[0]
+        accepted.append(float(optimizer._last.total))
+    assert undone > 0  # otherwise this tests nothing
+    assert accepted == sorted(accepted, reverse=True)
+    assert accepted[-1] < 0.05 * accepted[0]
 
 
 def test_after_a_step_that_was_taken_back_the_next_ones_are_shorter() -> None:
-    """Half as far each time; a good step makes up for half of a halving."""
-    optimizer = Lbfgs(replace(GUARDED, reach=100.0, learning_rate=0.01))
+    """Each undone step halves the step length; each accepted one undoes half of a halving."""
+    optimizer = Lbfgs(replace(GUARDED, trust_radius=100.0, learning_rate=0.01))
     x = torch.ones(1, 3, 4, 4, dtype=torch.float64)
-    shares = []
+    step_lengths = []
     for leads_uphill in (False, False, True, True, False, False, False, False, False):
         start = optimizer._last.image if leads_uphill and optimizer._last else x.clone()
-        # The Newton step leads to zero, and 0.01 of it is taken.
+        # The full Newton step would end at zero; the learning rate takes 0.01 of it.
         optimizer.update(x, x.clone(), float("inf") if leads_uphill else float(x.square().sum()))
-        shares.append(float(((start - x) / start).mean()) / 0.01)
-    halvings = [0, 1, 2, 1.5, 1, 0.5, 0, 0]
-    assert shares[1:] == pytest.approx([0.5**halved for halved in halvings])
+        step_lengths.append(float(((start - x) / start).mean()) / 0.01)
+    backtracks = [0, 1, 2, 1.5, 1, 0.5, 0, 0]
+    assert step_lengths[1:] == pytest.approx([0.5**exponent for exponent in backtracks])
 
 
 def test_no_step_goes_farther_than_the_reach() -> None:
-    """From far away the quasi-Newton step would be 30 wide; with a reach it is at most 0.1."""
+    """At a distance of 30 the quasi-Newton step would be 30; the trust radius limits it to 0.1."""
     optimizer = Lbfgs(GUARDED)
     x = torch.full((1, 3, 4, 4), 30.0, dtype=torch.float64)
     lengths = []
@@ -262,7 +267,7 @@ def test_no_step_goes_farther_than_the_reach() -> None:
 
 
 def test_the_first_step_with_a_reach_tells_curvature_from_rounding() -> None:
-    """However steep or flat the ground, the most moved pixel goes a fifth of the reach."""
+    """For any gradient norm, the largest change of a pixel is a fifth of the trust radius."""
     for steepness in (1e-6, 1.0, 1e6):
         x = torch.full((1, 3, 2, 2), 0.5)
         gradient = steepness * torch.linspace(-1, 1, 12).view(1, 3, 2, 2)

@@ -1,8 +1,7 @@
-"""Published recipes against their sources' own procedures, spelled out independently.
+"""Published recipes against independent implementations of their sources' procedures.
 
-Each reference below is a plain loop over torchvision's own modules, ReLUs in place and
-all, with torch's own optimisers, written from the facts of the publication. Nothing of
-styled is used in it but the untrained weights.
+Each reference below is a plain loop over torchvision's modules, with their in-place ReLUs, and
+torch's optimisers, written from the publication. Of styled it uses only the untrained weights.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from styled.engine.scales import style_picture_size, working_size
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import TORCHVISION_INDEX
+from styled.engine_api import PixelSize
 from styled.recipes import RECIPES, Recipe, Size
 from tests.engine.conftest import untrained
 
@@ -41,10 +41,10 @@ def photograph(name: str) -> Image.Image:
 
 
 def without_flat_parts(image: Tensor) -> Tensor:
-    """Return an image with a grain of a quarter of a grey level.
+    """Return an image with added noise of a quarter of a grey level.
 
-    Where a photo is flat, the four features that a maximum is taken of are equal. Rounding then
-    tells which of them gets the gradient: another one on another processor, or in another layout.
+    Where a photo is flat, the four features of a max pooling window are equal. Rounding then
+    decides which of them gets the gradient, differently for each processor or memory format.
     """
     grain = torch.rand(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return (image * (254.75 / 255) + grain * (0.25 / 255)).to(image.dtype)
@@ -64,14 +64,17 @@ def torchvision_features(dtype: torch.dtype) -> nn.Sequential:
     return modules.eval().to(dtype)
 
 
-def outputs(modules: Sequence[nn.Module], x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
-    """Return what a source that keeps the outputs at these places ends up with."""
-    kept = {}
-    for place, module in enumerate(modules):
+def outputs(modules: Sequence[nn.Module], x: Tensor, indices: Sequence[int]) -> list[Tensor]:
+    """Return the outputs of the modules at these indices, as a source that stores them has them.
+
+    Later in-place modules may have changed them.
+    """
+    stored = {}
+    for index, module in enumerate(modules):
         x = module(x)
-        if place in wanted:
-            kept[place] = x
-    return [kept[place] for place in wanted]
+        if index in indices:
+            stored[index] = x
+    return [stored[index] for index in indices]
 
 
 def with_average_pooling(modules: nn.Sequential) -> list[nn.Module]:
@@ -87,7 +90,7 @@ def gram(x: Tensor) -> Tensor:
 
 @dataclass
 class Run:
-    """What a reference has seen: total losses, and the picture at the end."""
+    """The result of a reference: the total loss of each step, and the final image."""
 
     totals: list[float]
     picture: Tensor
@@ -100,7 +103,7 @@ def adam(
     leave: Callable[[Tensor], Tensor],
     decay_every: int = 0,
 ) -> Run:
-    """Minimise with torch's Adam, and its StepLR where the rate decays."""
+    """Minimise with torch's Adam, and with StepLR if the learning rate decays."""
     x = x.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=rate)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, decay_every or 10**9, 0.8)
@@ -126,16 +129,16 @@ def leave(image: Tensor) -> Tensor:
 
 
 def run_avgpool(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
-    """The 2020 write-up: average pooling, Gram over the style's size, sums for variation."""
+    """The 2020 write-up: average pooling, Gram loss over the style's size, sums for TV."""
     layers = with_average_pooling(modules)
     content_at, style_at = [21], [0, 5, 10, 19, 28]
     with torch.no_grad():
-        wanted = outputs(layers, enter(content), content_at)[0].clone()
+        target = outputs(layers, enter(content), content_at)[0].clone()
         styles = [(gram(f), f.numel()) for f in outputs(layers, enter(style), style_at)]
 
     def loss_of(x: Tensor) -> Tensor:
         found = outputs(layers, x, content_at + style_at)
-        content_loss = torch.mean((found[0] - wanted) ** 2)
+        content_loss = torch.mean((found[0] - target) ** 2)
         style_loss = torch.zeros((), dtype=x.dtype)
         for f, (a, size) in zip(found[1:], styles, strict=True):
             style_loss = style_loss + 0.2 * torch.mean((gram(f) - a) ** 2) / size
@@ -147,11 +150,11 @@ def run_avgpool(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
 
 
 def run_udacity(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
-    """The nanodegree's notebook: falling layer weights, Gram over the result's size."""
+    """The nanodegree's notebook: decreasing layer weights, Gram loss over the result's size."""
     layers = list(modules)
     style_at, weights = [0, 5, 10, 19, 28], [1.0, 0.75, 0.2, 0.2, 0.2]
     with torch.no_grad():
-        wanted = outputs(layers, enter(content), [21])[0].clone()
+        target = outputs(layers, enter(content), [21])[0].clone()
         styles = [gram(f) for f in outputs(layers, enter(style), style_at)]
 
     def loss_of(x: Tensor) -> Tensor:
@@ -160,13 +163,13 @@ def run_udacity(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
         for f, a, weight in zip(found[1:], styles, weights, strict=True):
             _, d, h, w = f.shape
             style_loss = style_loss + weight * torch.mean((gram(f) - a) ** 2) / (d * h * w)
-        return torch.mean((found[0] - wanted) ** 2) + 1e6 * style_loss
+        return torch.mean((found[0] - target) ** 2) + 1e6 * style_loss
 
     return adam(enter(content), loss_of, 0.003, leave)
 
 
 def run_d2l(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
-    """Dive into Deep Learning: Gram by size first, means for variation, a falling rate."""
+    """Dive into Deep Learning: Gram matrices divided by size, means for TV, a decaying rate."""
     layers = list(modules)[:29]  # the slice ends with conv5_1: no ReLU follows
     style_at = [0, 5, 10, 19, 28]
 
@@ -174,7 +177,7 @@ def run_d2l(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
         return gram(x) / x.numel()
 
     with torch.no_grad():
-        wanted = outputs(layers, enter(content), [25])[0].clone()
+        target = outputs(layers, enter(content), [25])[0].clone()
         styles = [gram_by_size(f) for f in outputs(layers, enter(style), style_at)]
 
     def loss_of(x: Tensor) -> Tensor:
@@ -186,22 +189,22 @@ def run_d2l(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
             torch.abs(x[:, :, 1:, :] - x[:, :, :-1, :]).mean()
             + torch.abs(x[:, :, :, 1:] - x[:, :, :, :-1]).mean()
         )
-        content_loss = torch.square(found[0] - wanted).mean()
+        content_loss = torch.square(found[0] - target).mean()
         return content_loss + 1e4 * style_loss + 10 * variation
 
     return adam(enter(content), loss_of, 0.3, leave, decay_every=5)
 
 
 def run_five_layer(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
-    """The tutorial on five layers: pixels as they are, everything on all five layers."""
+    """The tutorial on five layers: input not normalised, content and style on all five layers."""
     layers, places = list(modules)[:29], [0, 5, 10, 19, 28]
     with torch.no_grad():
-        wanted = [f.clone() for f in outputs(layers, content, places)]
+        target = [f.clone() for f in outputs(layers, content, places)]
         styles = [gram(f) for f in outputs(layers, style, places)]
 
     def loss_of(x: Tensor) -> Tensor:
         content_loss = style_loss = torch.zeros((), dtype=x.dtype)
-        for f, c, a in zip(outputs(layers, x, places), wanted, styles, strict=True):
+        for f, c, a in zip(outputs(layers, x, places), target, styles, strict=True):
             content_loss = content_loss + torch.mean((f - c) ** 2)
             style_loss = style_loss + torch.mean((gram(f) - a) ** 2)
         return content_loss + 0.01 * style_loss
@@ -210,10 +213,10 @@ def run_five_layer(modules: nn.Sequential, content: Tensor, style: Tensor) -> Ru
 
 
 def run_gatys(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
-    """The paper: sums of squares, average pooling, L-BFGS, a start from noise."""
+    """The paper: sums of squares, average pooling, L-BFGS, noise as the initial image."""
     layers, style_at = with_average_pooling(modules), [0, 5, 10, 19, 28]
     with torch.no_grad():
-        wanted = outputs(layers, enter(content), [21])[0].clone()
+        target = outputs(layers, enter(content), [21])[0].clone()
         styles = [gram(f) for f in outputs(layers, enter(style), style_at)]
     noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(0))
     x = enter(noise.to(content.dtype)).requires_grad_()
@@ -222,7 +225,7 @@ def run_gatys(modules: nn.Sequential, content: Tensor, style: Tensor) -> Run:
     def closure() -> float:
         optimizer.zero_grad()
         found = outputs(layers, x, [21, *style_at])
-        loss = 0.5 * torch.sum((found[0] - wanted) ** 2)
+        loss = 0.5 * torch.sum((found[0] - target) ** 2)
         for f, a in zip(found[1:], styles, strict=True):
             n, m = f.shape[1], f.shape[2] * f.shape[3]
             loss = loss + 1e3 * 0.2 * torch.sum((gram(f) - a) ** 2) / (4 * n**2 * m**2)
@@ -250,7 +253,7 @@ REFERENCES: dict[str, Callable[[nn.Sequential, Tensor, Tensor], Run]] = {
 def run_styled(
     network: Vgg19, recipe: Recipe, content: Tensor, style: Tensor
 ) -> tuple[list[Losses], Tensor]:
-    """Paint with styled, keeping the losses of every step."""
+    """Run styled; return the losses of every step and the result."""
     painting = stylize(network, content, [(style, 1.0)], recipe)
     losses = []
     while True:
@@ -260,10 +263,10 @@ def run_styled(
             return losses, finished.value.image
 
 
-# In float32 two of the procedures are not reproducible even by themselves: Adam at a rate
-# of 0.3 turns the sign of a gradient near zero into 0.6, and L-BFGS takes its first curvature
-# from a difference of almost equal gradients. One rounding error changes the third loss by
-# more than 1e-4, so that these two can be told right from wrong in float64 only.
+# In float32 two of the procedures do not even reproduce their own results: with Adam at a learning
+# rate of 0.3 the sign of a gradient near zero makes a difference of 0.6, and the first curvature
+# pair of L-BFGS is a difference of almost equal gradients. One rounding error changes the third
+# loss by more than 1e-4, so these two can only be verified in float64.
 CASES = [
     *((name, torch.float32, 1e-4) for name in ("avgpool", "udacity", "five-layer")),
     *((name, torch.float64, 1e-6) for name in REFERENCES),
@@ -275,12 +278,12 @@ CASES = [
 def test_every_steps_loss_and_the_pixels_equal_the_sources(
     network: Vgg19, network64: Vgg19, name: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Losses agree at each step, and the picture at the end to less than a grey level."""
+    """Losses agree at each step, and the final images to less than one grey level."""
     small = Size(exact=(WIDTH, HEIGHT))
     recipe = replace(RECIPES[name], steps=STEPS, size=small)
     if isinstance(recipe.style_size, Size):
         recipe = replace(recipe, style_size=small)
-    if name == "d2l":  # so that the rate falls within the steps that are compared
+    if name == "d2l":  # so that the rate decays within the compared steps
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, decay_every=5))
     to_tensor = transforms.Compose([transforms.Resize((HEIGHT, WIDTH)), transforms.ToTensor()])
     photographs = (to_tensor(photograph(p))[None] for p in ("astronaut", "coffee"))
@@ -291,19 +294,19 @@ def test_every_steps_loss_and_the_pixels_equal_the_sources(
     losses, picture = run_styled(network, recipe, content, style)
 
     assert len(losses) == STEPS
-    for step, (found, wanted) in enumerate(zip(losses, expected.totals, strict=True), start=1):
-        assert found.total == pytest.approx(wanted, rel=tolerance), f"step {step}"
+    for step, (own, total) in enumerate(zip(losses, expected.totals, strict=True), start=1):
+        assert own.total == pytest.approx(total, rel=tolerance), f"step {step}"
     assert expected.totals[-1] < expected.totals[0]
     error = (picture - expected.picture).abs()
-    # In float32 the sources' own pictures differ in a pixel or two once the photo is changed by
-    # 1e-7: at the kinks of |dx| Adam goes one way or the other. In float64 none may.
+    # In float32 the sources' own results differ in one or two pixels if the photo is changed by
+    # 1e-7: at the kinks of |dx| Adam steps in either direction. In float64 no pixel may differ.
     is_single = dtype == torch.float32
     assert int((error >= 1 / 255).sum()) <= (3 if is_single else 0)
     assert float(error.max()) < (2 if is_single else 1) / 255
 
 
 def source_size(name: str, image: Image.Image, content: Image.Image) -> Image.Image:
-    """Return `image` at the size that the source's own transforms give it."""
+    """Return `image` resized as by the source's own transforms."""
     if name == "avgpool":
         scale = min(1.0, 512 / max(image.size))
         return resized(image, (round(image.height * scale), round(image.width * scale)))
@@ -314,7 +317,7 @@ def source_size(name: str, image: Image.Image, content: Image.Image) -> Image.Im
 
 
 def resized(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
-    """Resize as torchvision's transform of that name does by default."""
+    """Resize as torchvision's `Resize` does by default."""
     result: Image.Image = transforms.Resize(size)(image)
     return result
 
@@ -322,30 +325,33 @@ def resized(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
 @pytest.mark.parametrize("photo", ["astronaut", "coffee", "chelsea", "camera"])
 @pytest.mark.parametrize("name", ["avgpool", "udacity", "d2l", "five-layer"])
 def test_photo_and_style_are_brought_to_size_as_the_source_does(name: str, photo: str) -> None:
-    """At the published sizes both tensors equal those of torchvision's transforms, bit for bit."""
+    """At the published sizes both tensors are bitwise those of torchvision's transforms."""
     recipe = RECIPES[name]
     content = photograph(photo).convert("RGB")
     if photo == "camera":
-        content = content.resize((390, 260))  # smaller than every size: who enlarges?
+        content = content.resize((390, 260))  # smaller than every size: tests `upscale`
     style = photograph("rocket")
     to_tensor = transforms.ToTensor()
-    found = decoded(content)
-    size = working_size(recipe.size, found.width, found.height)
+    image = decoded(content)
+    size = working_size(recipe.size, image.width, image.height)
     expected = to_tensor(source_size(name, content, content))[None]
-    assert torch.equal(found.tensor(*size, recipe.resample), expected)
-    found = decoded(style)
-    style_size = style_picture_size(recipe, size, (found.width, found.height))
+    assert torch.equal(image.tensor(*size, recipe.resample), expected)
+    image = decoded(style)
+    style_size = style_picture_size(recipe, size, PixelSize(image.width, image.height))
     expected = to_tensor(source_size(name, style, content))[None]
-    assert torch.equal(found.tensor(*style_size, recipe.resample), expected)
+    assert torch.equal(image.tensor(*style_size, recipe.resample), expected)
 
 
 def decoded(image: Image.Image) -> photos.Photo:
-    """Return an image as it comes back from a lossless file."""
-    return photos.decode(photos.encode(transforms.ToTensor()(image)[None], "png"))
+    """Return an image encoded as PNG and decoded again."""
+    return photos.decode_photo(photos.encode_image(transforms.ToTensor()(image)[None], "png"))
 
 
 def test_every_recipe_runs_on_another_size_than_the_style(network: Vgg19) -> None:
-    """Overridden sizes, with a style of another shape, give finite losses in every recipe."""
+    """With another photo size and a style of another shape, every recipe runs.
+
+    Losses are positive and the result is close to the photo.
+    """
     content, style = torch.rand(1, 3, 40, 64), torch.rand(1, 3, 56, 48)
     for recipe in RECIPES.values():
         losses, picture = run_styled(network, replace(recipe, steps=2), content, style)

@@ -1,4 +1,4 @@
-"""A picture that is begun with one thread count or precision and goes on with another."""
+"""Pictures that are resumed with another thread count, precision or torch version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from styled.degradation import Degradation
 from styled.engine.device import Device
-from styled.engine.local import LocalEngine
+from styled.engine.local_engine import LocalEngine
 from styled.engine.weights import Weights
 from styled.engine_api import Degraded, Progress
 from styled.recipes import PYRAMID, Scales
@@ -31,7 +31,7 @@ CONTENT, STYLES = picture(64, 48), [(picture(48, 48, 1), 1.0)]
 
 @pytest.fixture(scope="module")
 def engines() -> dict[str, LocalEngine]:
-    """Return engines that differ in threads, with one network."""
+    """Return two engines with the same weights and different thread counts."""
     weights = Weights(untrained(), "untrained", "0" * 64)
     return {
         "one": LocalEngine(weights, CPU, "float32", threads=1),
@@ -42,8 +42,8 @@ def engines() -> dict[str, LocalEngine]:
 TASK = task_of(CONTENT, STYLES, RECIPE)
 
 
-def known_at_first(engine: LocalEngine, checkpoint: bytes) -> tuple[Degradation, ...]:
-    """Return what is said after the first step from a checkpoint on."""
+def first_degradations(engine: LocalEngine, checkpoint: bytes) -> tuple[Degradation, ...]:
+    """Return the degradations reported before the first progress after resuming."""
     for event in engine.run(TASK, io.BytesIO(checkpoint)):
         if isinstance(event, Degraded):
             return event.degradations
@@ -53,42 +53,42 @@ def known_at_first(engine: LocalEngine, checkpoint: bytes) -> tuple[Degradation,
 
 
 def test_the_result_says_so_from_the_first_step_on(engines: dict[str, LocalEngine]) -> None:
-    """The degradation is in the progress after resuming and in the result, once."""
+    """The degradation is reported at the first step after resuming, and is in the result once."""
     one, two = engines["one"], engines["two"]
     checkpoint = checkpoint_after(one, TASK, 2)
-    (known,) = known_at_first(two, checkpoint)
+    (degradation,) = first_degradations(two, checkpoint)
     version = torch.__version__
-    assert known.kind == "resumed"
-    assert known.message == (
+    assert degradation.kind == "resumed"
+    assert degradation.message == (
         f"resumed on cpu with 2 threads, torch {version}; begun on cpu with 1 thread, "
         f"torch {version}"
     )
-    assert painted_by(two, TASK, checkpoint).degradations == (known,)
+    assert painted_by(two, TASK, checkpoint).degradations == (degradation,)
 
 
 def test_another_precision_is_named(engines: dict[str, LocalEngine]) -> None:
-    """Both are."""
+    """The degradation names both precisions."""
     one = engines["one"]
     weights = Weights(untrained(), "untrained", "0" * 64)
     half = LocalEngine(weights, CPU, "bfloat16", threads=1)
-    (known,) = known_at_first(half, checkpoint_after(one, TASK, 2))
-    assert "1 thread in bfloat16" in known.message
-    assert "begun on cpu with 1 thread in float32" in known.message
+    (degradation,) = first_degradations(half, checkpoint_after(one, TASK, 2))
+    assert "1 thread in bfloat16" in degradation.message
+    assert "begun on cpu with 1 thread in float32" in degradation.message
 
 
 def test_another_torch_is_named(
     engines: dict[str, LocalEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upgrade between two starts is part of the story."""
+    """The degradation names both versions of torch."""
     one = engines["one"]
     checkpoint = checkpoint_after(one, TASK, 2)
     monkeypatch.setattr(torch, "__version__", "99.0")
-    (known,) = known_at_first(one, checkpoint)
-    assert "resumed on cpu with 1 thread, torch 99.0; begun on" in known.message
+    (degradation,) = first_degradations(one, checkpoint)
+    assert "resumed on cpu with 1 thread, torch 99.0; begun on" in degradation.message
 
 
 def test_a_second_resume_keeps_the_origin(engines: dict[str, LocalEngine]) -> None:
-    """Back on the first engine the story has both changes, in their order."""
+    """After two changes there are two degradations, in order."""
     one, two = engines["one"], engines["two"]
     second = checkpoint_after(two, TASK, 2, checkpoint_after(one, TASK, 2))
     first_change, second_change = painted_by(one, TASK, second).degradations
@@ -100,7 +100,7 @@ def test_a_second_resume_keeps_the_origin(engines: dict[str, LocalEngine]) -> No
 def test_the_same_engine_has_nothing_to_say_and_gives_the_same_bytes(
     engines: dict[str, LocalEngine],
 ) -> None:
-    """Resumed with the same threads, precision and torch: the undisturbed picture."""
+    """Resumed in the same environment, the picture equals that of an uninterrupted run."""
     two = engines["two"]
     whole = painted_by(two, TASK)
     resumed = painted_by(two, TASK, checkpoint_after(two, TASK, 3))
@@ -110,7 +110,7 @@ def test_the_same_engine_has_nothing_to_say_and_gives_the_same_bytes(
 
 
 def test_one_thread_count_gives_one_picture(engines: dict[str, LocalEngine]) -> None:
-    """Twice the same bytes, whatever was painted with another count in between."""
+    """Runs with equal thread counts are identical, whatever other engines do in between."""
     images = [painted_by(engines[name], TASK).image for name in ("two", "one", "two", "one")]
     assert torch.equal(images[0], images[2])
     assert torch.equal(images[1], images[3])
@@ -119,7 +119,7 @@ def test_one_thread_count_gives_one_picture(engines: dict[str, LocalEngine]) -> 
 def test_the_count_that_is_reported_is_the_one_that_paints(
     engines: dict[str, LocalEngine],
 ) -> None:
-    """In whichever thread that is, and whatever other threads have told torch."""
+    """The thread count holds in any thread, also after other calls of `set_num_threads`."""
     seen: dict[str, list[int]] = {"one": [], "two": []}
 
     def paint(name: str) -> None:

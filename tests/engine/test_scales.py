@@ -1,4 +1,4 @@
-"""Sizes and the ladder of scales."""
+"""Working sizes and coarse-to-fine scales."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from styled.recipes import Scales, Size
     ],
 )
 def test_working_size(size: Size, photo: tuple[int, int], expected: tuple[int, int]) -> None:
-    """Each way to give a size means what it says, and nothing is enlarged unasked."""
+    """For each kind of size; a photo is enlarged only with `upscale`."""
     assert working_size(size, *photo) == expected
 
 
 def test_a_panorama_too_thin_to_paint_is_rejected_with_both_sizes() -> None:
-    """An edge that would fall under 32 px is refused, naming what there is and what it becomes."""
+    """An edge below 32 px is an error with the photo's size and the working size."""
     with pytest.raises(InputRejected, match=r"5000 x 200 .*512 x 20"):
         working_size(Size(long_edge=512), 5000, 200)
 
 
 def test_scales_grow_by_the_root_of_two_up_to_the_size() -> None:
-    """The ladder ends exactly at the size and begins at or above `start_px`."""
+    """The scales end exactly at the size and begin at or above `start_px`."""
     assert plan_scales(Scales(), 512, 384) == [
         (128, 96), (181, 136), (256, 192), (362, 272), (512, 384)
     ]  # fmt: skip
 
 
 def test_every_scale_grows_by_nearly_the_same_factor() -> None:
-    """No step of the ladder is much larger than the factor, for an odd size too."""
+    """The ratio of adjacent scales is the factor up to rounding, for an odd size, too."""
     plan = plan_scales(Scales(), 1000, 750)
     ratios = [big[0] / small[0] for small, big in pairwise(plan)]
     assert all(ratio == pytest.approx(sqrt(2), rel=0.01) for ratio in ratios)
@@ -58,14 +58,14 @@ def test_a_small_picture_and_a_recipe_without_scales_have_one_scale() -> None:
 
 
 def test_no_scale_has_an_edge_under_32_px() -> None:
-    """A panorama starts at a larger scale, so that the network always sees something."""
+    """A panorama starts at a larger scale, so that the deepest layers have positions."""
     plan = plan_scales(Scales(), 1024, 64)
     assert min(min(size) for size in plan) >= 32
     assert plan[-1] == (1024, 64)
 
 
 def test_fitted_keeps_the_shape_and_never_enlarges() -> None:
-    """A style image is shrunk to the long edge, or left as it is."""
+    """A style image is reduced to the long edge; a smaller one is unchanged."""
     assert fitted(1000, 500, 200) == (200, 100)
     assert fitted(100, 50, 200) == (100, 50)
     assert fitted(1000, 40, 200) == (800, 32)
@@ -82,6 +82,6 @@ def test_resize_stays_within_the_valid_colours() -> None:
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
-    """No resampling happens where none is needed."""
+    """An image that already has the size is returned as it is, without resampling."""
     image = torch.rand(1, 3, 9, 7)
     assert resize(image, 7, 9) is image

@@ -1,4 +1,4 @@
-"""The style cache: what is remembered, what is not, and how much of it."""
+"""The style cache: hits, misses and eviction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from styled.engine.device import Device
-from styled.engine.local import LocalEngine
+from styled.engine.local_engine import LocalEngine
 from styled.engine.style_cache import StyleCache
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import Weights
@@ -18,21 +18,23 @@ from tests.engine.conftest import painted_by, picture, task_of, untrained
 
 
 class Counting(Vgg19):
-    """Counts how often features are asked for."""
+    """A network that counts its forward passes."""
 
     calls = 0
 
-    def features(self, image: Tensor, layers: Collection[str], **how: object) -> dict[str, Tensor]:
-        """Count and compute."""
+    def features(
+        self, image: Tensor, layers: Collection[str], **options: object
+    ) -> dict[str, Tensor]:
+        """Count the call and compute."""
         self.calls += 1
-        return super().features(image, layers, **how)  # type: ignore[arg-type]  # handed through
+        return super().features(image, layers, **options)  # type: ignore[arg-type]  # handed through
 
 
 STYLE = picture(48, 40)
 
 
 def test_a_known_style_computes_no_features_again() -> None:
-    """The second request for the same pixels, size and layers runs no network."""
+    """A second request for the same pixels and layers needs no forward pass."""
     network, cache = Counting(untrained()), StyleCache()
     first = cache.targets(network, PYRAMID, [(STYLE, 1.0)])
     assert network.calls == 1
@@ -41,7 +43,7 @@ def test_a_known_style_computes_no_features_again() -> None:
 
 
 def test_whatever_changes_the_target_is_another_entry() -> None:
-    """An edited pixel, a weight, a second style, layers, pooling and loss each count."""
+    """Pixels, weights, a second style, layers, pooling and loss are part of the key."""
     network, cache = Counting(untrained()), StyleCache()
     edited = STYLE.clone()
     edited[0, 0, 0, 0] += 0.01
@@ -55,12 +57,12 @@ def test_whatever_changes_the_target_is_another_entry() -> None:
         (replace(PYRAMID, style_loss="gram_raw"), [(STYLE, 1.0)]),
         (replace(PYRAMID, normalize_input=False), [(STYLE, 1.0)]),
     ]
-    found = {id(cache.targets(network, recipe, styles)) for recipe, styles in requests}
-    assert len(found) == len(requests)
+    entries = {id(cache.targets(network, recipe, styles)) for recipe, styles in requests}
+    assert len(entries) == len(requests)
 
 
 def test_what_does_not_change_the_target_does_not_count() -> None:
-    """Steps, content weight and layer weights leave the target as it is."""
+    """Steps, content weight and layer weights are not part of the key."""
     network, cache = Counting(untrained()), StyleCache()
     first = cache.targets(network, PYRAMID, [(STYLE, 1.0)])
     other = replace(
@@ -73,24 +75,24 @@ def test_what_does_not_change_the_target_does_not_count() -> None:
 
 
 def test_memory_is_bounded_and_the_least_recently_used_goes_first() -> None:
-    """Over the limit the oldest entry is computed anew, the others are still there."""
+    """Above the limit the least recently used entry is evicted, the others are kept."""
     network = Counting(untrained())
-    one = replace(PYRAMID, style_layers={"relu2_1": 1.0})
+    recipe = replace(PYRAMID, style_layers={"relu2_1": 1.0})
     entry_bytes = 128 * 4 + 128 * 128 * 8 + 4
     cache = StyleCache(limit_bytes=2 * entry_bytes + entry_bytes // 2)
     a, b, c = ([(picture(40, 40, seed), 1.0)] for seed in range(3))
     for styles in (a, b, a, c):  # b is now the least recently used
-        cache.targets(network, one, styles)
+        cache.targets(network, recipe, styles)
     assert network.calls == 3
-    cache.targets(network, one, a)
-    cache.targets(network, one, c)
+    cache.targets(network, recipe, a)
+    cache.targets(network, recipe, c)
     assert network.calls == 3
-    cache.targets(network, one, b)
+    cache.targets(network, recipe, b)
     assert network.calls == 4
 
 
 def test_the_second_job_of_a_style_computes_no_style_features() -> None:
-    """Through the engine: a second photo costs one run for its content at each scale, no more."""
+    """With a known style, a scale costs one forward pass for the content and one per step."""
     engine = LocalEngine(
         Weights(untrained(), "untrained", "0" * 64), Device(torch.device("cpu"), "cpu")
     )
@@ -104,5 +106,5 @@ def test_the_second_job_of_a_style_computes_no_style_features() -> None:
         return network.calls - before
 
     scales, steps = 2, 2
-    assert job(1) == scales * (1 + 1 + steps)  # content, style, and one run for each step
+    assert job(1) == scales * (1 + 1 + steps)  # content, style, and one pass for each step
     assert job(2) == scales * (1 + steps)

@@ -1,4 +1,4 @@
-"""Style losses against numbers worked out by hand, and against finite differences."""
+"""Style losses against values computed by hand, and against finite differences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from styled.recipes import StyleLoss
 
 
 def gaussian(mean: list[float], variances: list[float]) -> Moments:
-    """Return moments of a Gaussian with a diagonal covariance, ridge not counted."""
+    """Return moments whose covariance, including the ridge, is diagonal with these variances."""
     mu = torch.tensor(mean, dtype=torch.float64)
     spread = torch.diag(torch.tensor(variances, dtype=torch.float64))
     ridge = COVARIANCE_RIDGE * torch.eye(len(mean), dtype=torch.float64)
@@ -33,7 +33,7 @@ def test_wasserstein_of_diagonal_gaussians_by_hand() -> None:
 
 
 def test_wasserstein_of_equal_gaussians_is_zero() -> None:
-    """A picture that has the style's statistics exactly has no style loss."""
+    """The style loss is zero for exactly the style's statistics."""
     features = torch.rand(1, 6, 9, 9, dtype=torch.float64)
     found = moments(features)
     assert (

@@ -1,4 +1,4 @@
-"""The loop: progress, results, and resuming from any step."""
+"""The optimisation loop: progress, results, and resuming from any step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.progress import Progress, Stylized
+from styled.engine.events import Progress, Stylized
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19, denormalize
 from styled.errors import EngineFailure
-from styled.recipes import PYRAMID, RECIPES, Optimizer, PreserveColor, Recipe, Scales
+from styled.recipes import PYRAMID, RECIPES, OptimizerSettings, PreserveColor, Recipe, Scales
 from tests.engine.conftest import SHALLOW, dumped, loaded, picture
 
 SMALL = replace(SHALLOW, steps=4, scales=Scales(start_px=32), trace_every=3)
@@ -23,7 +23,7 @@ STYLES = [(STYLE, 1.0)]
 
 
 def finish(painting: Generator[Progress, None, Stylized]) -> tuple[list[Progress], Stylized]:
-    """Drive a painting to its end."""
+    """Run a painting to its end; return all progress and the result."""
     seen = []
     while True:
         try:
@@ -52,7 +52,7 @@ def test_progress_goes_from_scale_to_scale_up_to_one(network: Vgg19) -> None:
 
 
 def test_coarse_scales_may_take_steps_of_their_own(network: Vgg19) -> None:
-    """The last takes as many as the recipe has, and progress counts on that from the start."""
+    """`Scales.steps` limits all scales but the last; `budget` has all limits from the start."""
     recipe = replace(SMALL, scales=Scales(start_px=32, steps=2))
     seen, result = finish(stylize(network, CONTENT, STYLES, recipe))
     assert [(p.scale, p.step, p.steps) for p in seen] == [
@@ -74,7 +74,7 @@ def test_coarse_scales_may_take_steps_of_their_own(network: Vgg19) -> None:
 def test_resuming_knows_how_many_steps_a_coarse_scale_takes(
     network: Vgg19, stop_after: int
 ) -> None:
-    """Stopped in either scale and resumed: the undisturbed picture."""
+    """Stopped in either scale and resumed, the picture equals that of an uninterrupted run."""
     recipe = replace(SMALL, scales=Scales(start_px=32, steps=2))
     _, whole = finish(stylize(network, CONTENT, STYLES, recipe))
     painting = stylize(network, CONTENT, STYLES, recipe)
@@ -88,7 +88,7 @@ def test_resuming_knows_how_many_steps_a_coarse_scale_takes(
 
 
 def test_the_trace_has_the_first_the_last_and_every_third_step(network: Vgg19) -> None:
-    """Rows of the trace are what `trace_every` asks for, at each scale."""
+    """The trace has every `trace_every`-th step and the first and last of each scale."""
     seen, result = finish(stylize(network, CONTENT, STYLES, SMALL))
     assert [(row.scale, row.step) for row in result.trace] == [
         (1, 1), (1, 3), (1, 4), (2, 1), (2, 3), (2, 4)
@@ -97,37 +97,41 @@ def test_the_trace_has_the_first_the_last_and_every_third_step(network: Vgg19) -
 
 
 def test_the_loss_falls(network: Vgg19) -> None:
-    """Twelve steps bring the loss of a scale well below its first value."""
+    """Twelve steps at least halve the loss of a scale."""
     recipe = replace(SMALL, steps=12, scales=None)
     seen, _ = finish(stylize(network, CONTENT, STYLES, recipe))
     assert seen[-1].losses.total < 0.5 * seen[0].losses.total
 
 
 @pytest.mark.parametrize(
-    "optimizer", [Optimizer(), Optimizer(name="adam", learning_rate=0.5)], ids=["lbfgs", "adam"]
+    "optimizer",
+    [OptimizerSettings(), OptimizerSettings(name="adam", learning_rate=0.5)],
+    ids=["lbfgs", "adam"],
 )
 def test_colours_are_kept_valid_in_the_normalised_space_too(
-    network: Vgg19, optimizer: Optimizer
+    network: Vgg19, optimizer: OptimizerSettings
 ) -> None:
-    """Black and white are not 0 and 1 there, and differ from channel to channel."""
+    """In normalised space the bounds are not 0 and 1 and differ between channels."""
     recipe = replace(SMALL, space="normalized", scales=None, steps=8, optimizer=optimizer)
     for progress in stylize(network, CONTENT, STYLES, recipe):
         colors = denormalize(progress.checkpoint().image)
         assert float(colors.min()) > -1e-6
         assert float(colors.max()) < 1 + 1e-6
-    # Almost as far as that, and not just between the grey that is 0 there and what is 1.
+    # Nearly the full range is used, not just normalised values from 0 to 1.
     assert float(colors.min()) < 0.1
     assert float(colors.max()) > 0.9
 
 
 @pytest.mark.parametrize(
-    "optimizer", [Optimizer(), Optimizer(name="adam", learning_rate=0.02)], ids=["lbfgs", "adam"]
+    "optimizer",
+    [OptimizerSettings(), OptimizerSettings(name="adam", learning_rate=0.02)],
+    ids=["lbfgs", "adam"],
 )
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 8])
 def test_resuming_at_any_step_gives_the_same_bytes(
-    network: Vgg19, optimizer: Optimizer, stop_after: int
+    network: Vgg19, optimizer: OptimizerSettings, stop_after: int
 ) -> None:
-    """Stopped within or between scales and resumed from bytes: the undisturbed picture."""
+    """Resumed from a serialised checkpoint, the picture equals that of an uninterrupted run."""
     recipe = replace(SMALL, optimizer=optimizer)
     _, whole = finish(stylize(network, CONTENT, STYLES, recipe))
     painting = stylize(network, CONTENT, STYLES, recipe)
@@ -143,7 +147,7 @@ def test_resuming_at_any_step_gives_the_same_bytes(
 
 
 def test_the_same_job_gives_the_same_bytes(network: Vgg19) -> None:
-    """On the CPU two runs of the same recipe agree bit for bit."""
+    """On the CPU two runs of the same recipe are bit-identical."""
     _, first = finish(stylize(network, CONTENT, STYLES, SMALL))
     _, second = finish(stylize(network, CONTENT, STYLES, SMALL))
     assert torch.equal(first.image, second.image)
@@ -151,8 +155,8 @@ def test_the_same_job_gives_the_same_bytes(network: Vgg19) -> None:
 
 @pytest.mark.parametrize("init", ["noise", "gray"])
 def test_other_starts_than_the_content(network: Vgg19, init: str) -> None:
-    """Noise and gray starts give other pictures than the content does; a seed decides noise."""
-    # Enough steps for gray to become a picture: a blank one would be refused.
+    """Noise and gray starts give other pictures than a content start; noise depends on the seed."""
+    # Enough steps for gray to become a picture: a blank result is an error.
     recipe: Recipe = replace(SMALL, init=init, scales=None, steps=12)  # type: ignore[arg-type]  # parametrised
     _, from_content = finish(stylize(network, CONTENT, STYLES, replace(recipe, init="content")))
     _, first = finish(stylize(network, CONTENT, STYLES, recipe))
@@ -165,7 +169,7 @@ def test_other_starts_than_the_content(network: Vgg19, init: str) -> None:
 
 
 def test_two_styles_are_blended(network: Vgg19) -> None:
-    """A second style with a weight changes the picture; with a weight near zero hardly."""
+    """A second style changes the picture, but hardly with a weight near zero."""
     other = picture(60, 60, 5)
 
     def painted(weight: float) -> Tensor:
@@ -178,9 +182,9 @@ def test_two_styles_are_blended(network: Vgg19) -> None:
 
 
 def test_the_best_image_is_kept_not_the_last(network: Vgg19) -> None:
-    """With a rate at which Adam climbs again, the result is the lowest point of the way."""
+    """If Adam's loss rises again, the result is the image with the lowest loss."""
     recipe = replace(
-        SMALL, scales=None, steps=7, optimizer=Optimizer(name="adam", learning_rate=0.3)
+        SMALL, scales=None, steps=7, optimizer=OptimizerSettings(name="adam", learning_rate=0.3)
     )
     seen, result = finish(stylize(network, CONTENT, STYLES, recipe))
     totals = [p.losses.total for p in seen]
@@ -192,7 +196,7 @@ def test_the_best_image_is_kept_not_the_last(network: Vgg19) -> None:
 
 
 def test_a_photo_with_a_value_that_is_no_number_is_an_engine_failure(network: Vgg19) -> None:
-    """A photo with a NaN in it ends in words, not in a black picture."""
+    """A photo with a NaN gives an EngineFailure, not a black picture."""
     broken = CONTENT.clone()
     broken[0, 0, 0, 0] = float("nan")
     with pytest.raises(EngineFailure, match="not a number"):
@@ -200,7 +204,7 @@ def test_a_photo_with_a_value_that_is_no_number_is_an_engine_failure(network: Vg
 
 
 def test_closing_the_generator_stops_the_work(network: Vgg19) -> None:
-    """After close nothing more is computed, and nothing is raised."""
+    """After `close` the generator is exhausted, without an error."""
     painting = stylize(network, CONTENT, STYLES, SMALL)
     next(painting)
     painting.close()
@@ -209,32 +213,32 @@ def test_closing_the_generator_stops_the_work(network: Vgg19) -> None:
 
 
 def test_a_checkpoint_is_a_snapshot_of_the_step_it_came_with(network: Vgg19) -> None:
-    """Scale and step of a checkpoint are those of its progress."""
+    """A checkpoint has the scale and step of its progress."""
     painting = stylize(network, CONTENT, STYLES, SMALL)
     for _ in range(6):
         progress = next(painting)
-    found: Checkpoint = progress.checkpoint()
-    assert (found.scale, found.step) == (progress.scale, progress.step) == (2, 2)
+    checkpoint: Checkpoint = progress.checkpoint()
+    assert (checkpoint.scale, checkpoint.step) == (progress.scale, progress.step) == (2, 2)
 
 
 def test_the_network_counts_its_layers_while_a_step_goes_on(network: Vgg19) -> None:
-    """There and back, tile by tile: a step of minutes can be told from one that hangs."""
+    """The counter advances in forward and backward pass, to tell slow steps from hung ones."""
     recipe = replace(PYRAMID, steps=4, scales=Scales(start_px=32))
     painting = stylize(network, CONTENT, STYLES, recipe)
     next(painting)
-    whole_before = network.odometer.layers
+    layers_before = network.progress.layers
     next(painting)
-    step = network.odometer.layers - whole_before
-    # One way to relu5_1, 30 layers, and the five layers of losses on the way back.
+    step = network.progress.layers - layers_before
+    # 30 layers forward to relu5_1, and the backward pass counts at each layer with a loss.
     assert step == 30 + 6
-    assert network.in_float32().odometer is network.odometer
+    assert network.in_float32().progress is network.progress
 
 
 @pytest.mark.parametrize("preserve_color", ["none", "luminance"])
 def test_a_preview_is_the_present_picture_made_small(
     network: Vgg19, preserve_color: PreserveColor
 ) -> None:
-    """With the colours that the result will have, whatever space the pixels are moved in."""
+    """A preview has the colours of the result, in either space of the optimisation."""
     for recipe in (SMALL, replace(RECIPES["avgpool"], steps=3)):
         painting = stylize(network, CONTENT, STYLES, replace(recipe, preserve_color=preserve_color))
         last = None
@@ -254,19 +258,19 @@ def test_a_preview_is_the_present_picture_made_small(
 
 
 def test_a_preview_is_never_larger_than_the_picture(network: Vgg19) -> None:
-    """Small scales are shown as they are."""
+    """A small scale is not enlarged."""
     progress = next(stylize(network, CONTENT, STYLES, SMALL))
     assert progress.preview(256).shape == (1, 3, 34, 45)
 
 
 def test_taking_previews_changes_nothing(network: Vgg19) -> None:
-    """The same bytes come out, whoever looked on the way."""
+    """The result is bit-identical with and without previews."""
     _, alone = finish(stylize(network, CONTENT, STYLES, SMALL))
     painting = stylize(network, CONTENT, STYLES, SMALL)
     while True:
         try:
             next(painting).preview(16)
         except StopIteration as finished:
-            watched = finished.value
+            with_previews = finished.value
             break
-    assert torch.equal(alone.image, watched.image)
+    assert torch.equal(alone.image, with_previews.image)

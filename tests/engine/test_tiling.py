@@ -1,4 +1,4 @@
-"""Tiles: their geometry, and that looking through them changes nothing but the memory."""
+"""Tiles: their geometry, and that losses and gradients are the same with and without them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from styled.engine.objective import KEPT_NUMBERS_PER_PIXEL, Objective, style_targets, to_space
-from styled.engine.tiling import reach, stride_of, tiles
+from styled.engine.objective import KEPT_VALUES_PER_PIXEL, Objective, style_targets, to_space
+from styled.engine.tiling import receptive_margin, stride_of, tiles
 from styled.engine.vgg import Vgg19
 from styled.recipes import LAYER_NAMES, RECIPES
 from tests.engine.conftest import picture
 
 
 def test_what_the_layers_see() -> None:
-    """A position of conv5_1 is 16 px wide and sees 70 px more on each side: 156 in all."""
+    """conv5_1 has a stride of 16 px and a margin of 70 px per side: a receptive field of 156 px."""
     assert (stride_of("relu1_1"), stride_of("pool1"), stride_of("conv5_1")) == (1, 2, 16)
-    assert reach(["conv1_1"]) == 1
-    assert reach(["relu2_1"]) == 1 + 1 + 2
-    assert reach(["relu5_1"]) == reach(["conv5_1", "relu1_1"]) == 70
+    assert receptive_margin(["conv1_1"]) == 1
+    assert receptive_margin(["relu2_1"]) == 1 + 1 + 2
+    assert receptive_margin(["relu5_1"]) == receptive_margin(["conv5_1", "relu1_1"]) == 70
 
 
 def test_a_picture_that_fits_is_one_tile() -> None:
-    """Without an edge, or with one that is large enough, nothing is cut."""
+    """Without a tile size, or with a large enough one, there is one tile of the whole image."""
     for edge in (None, 300):
         (tile,) = tiles(211, 300, edge, ["relu5_1"])
         image = torch.rand(1, 3, 211, 300)
@@ -43,9 +43,9 @@ def test_a_picture_that_fits_is_one_tile() -> None:
 def test_cores_cover_every_layer_exactly_once(
     height: int, width: int, edge: int, layer: str
 ) -> None:
-    """The cores of all tiles, put side by side, are the layer of the whole picture."""
+    """The cores of all tiles cover each position of the layer once, and halos are wide enough."""
     stride = stride_of(layer)
-    seen = torch.zeros(height // stride, width // stride)
+    coverage = torch.zeros(height // stride, width // stride)
     for tile in tiles(height, width, edge, [layer]):
         rows, columns = tile.rows, tile.columns
         window = torch.zeros(
@@ -57,18 +57,18 @@ def test_cores_cover_every_layer_exactly_once(
         core = tile.core(window, layer)
         assert core.numel() > 0
         top, left = rows.start // stride, columns.start // stride
-        seen[top : top + core.shape[2], left : left + core.shape[3]] += 1
+        coverage[top : top + core.shape[2], left : left + core.shape[3]] += 1
         assert rows.window_start % stride == columns.window_start % stride == 0
-        assert rows.start - rows.window_start >= min(reach([layer]), rows.start)
-        assert rows.window_stop - rows.stop >= min(reach([layer]), height - rows.stop)
-    assert (seen == 1).all()
+        assert rows.start - rows.window_start >= min(receptive_margin([layer]), rows.start)
+        assert rows.window_stop - rows.stop >= min(receptive_margin([layer]), height - rows.stop)
+    assert (coverage == 1).all()
 
 
 def without_ties(width: int, height: int, seed: int) -> Tensor:
-    """Return 1x3xHxW colours that differ from pixel to pixel, none of them at the limits.
+    """Return 1x3xHxW colours that differ from pixel to pixel, away from 0 and 1.
 
-    Where two activations under a max pooling are equal but for rounding, as in flat parts of a
-    picture, the gradient goes to either of them: tiles need not choose as the whole does.
+    Where two activations in a max pooling window are equal up to rounding, as in flat parts of an
+    image, the gradient goes to either of them, and not always to the same one with tiles.
     """
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, height // 8, width // 8, generator=generator)
@@ -78,7 +78,7 @@ def without_ties(width: int, height: int, seed: int) -> Tensor:
 
 
 SQUARE, WIDE, HIGH = (117, 101), (157, 37), (37, 157)
-"""Width and height of pictures whose tiles of 96 px see a part of them: four, two and two tiles."""
+"""Width and height of images with several tiles of 96 px: four, two and two."""
 
 
 @pytest.mark.slow
@@ -96,26 +96,26 @@ SQUARE, WIDE, HIGH = (117, 101), (157, 37), (37, 157)
 def test_tiles_give_the_loss_and_gradient_of_the_whole(
     network: Vgg19, network64: Vgg19, name: str, size: tuple[int, int], count: int
 ) -> None:
-    """For odd sizes, all recipes, pixel by pixel: in float32 to 1e-4 of the largest gradient."""
+    """For odd sizes and all recipes; in float32 per pixel to 1e-4 of the largest gradient."""
     recipe = RECIPES[name]
     content, style = picture(*size), picture(93, 61, 1)
     image = to_space(recipe, without_ties(*size, 2))
     width, height = size
     assert len(tiles(height, width, 96, recipe.style_layers)) == count
-    found = {}
+    results = {}
     for each, precision in ((network, torch.float32), (network64, torch.float64)):
         for tile_px in (None, 96):
             targets = style_targets(each, recipe, [(style.to(precision), 1.0)], tile_px)
             objective = Objective(each, recipe, content.to(precision), targets, tile_px)
-            found[precision, tile_px] = objective.evaluate(image.to(precision))
+            results[precision, tile_px] = objective.evaluate(image.to(precision))
 
-    exact, true = found[torch.float64, None]
-    tiled, gradient = found[torch.float64, 96]
+    exact, true = results[torch.float64, None]
+    tiled, gradient = results[torch.float64, 96]
     assert tiled.total == pytest.approx(exact.total, rel=1e-10)
     assert float((gradient - true).norm()) < 1e-10 * float(true.norm())
 
-    losses, gradient = found[torch.float32, None]
-    tiled, tiled_gradient = found[torch.float32, 96]
+    losses, gradient = results[torch.float32, None]
+    tiled, tiled_gradient = results[torch.float32, 96]
     for term in ("total", "content", "style", "tv"):
         assert getattr(tiled, term) == pytest.approx(getattr(losses, term), rel=1e-6, abs=1e-12)
     difference = (tiled_gradient - gradient).abs().max()
@@ -136,7 +136,7 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(
 def test_tiles_are_exact_for_other_layers_too(
     network64: Vgg19, changes: dict[str, object], size: tuple[int, int]
 ) -> None:
-    """In float64: whatever layers and poolings, equal but for the last digits."""
+    """In float64, for other layers and poolings: equal up to rounding."""
     recipe = replace(RECIPES["pyramid"], **changes)  # type: ignore[arg-type]  # parametrised
     content, style = picture(*size).double(), picture(90, 61, 1).double()
     image = 0.1 + 0.7 * picture(*size, 2).double()
@@ -151,24 +151,27 @@ def test_tiles_are_exact_for_other_layers_too(
 def test_content_features_that_are_not_kept_are_the_same(
     network: Vgg19, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Computed anew at every step, the photo's features give the same bytes."""
+    """Losses and gradient are bitwise the same if the photo's features are not cached."""
     recipe = RECIPES["pyramid"]
     content, style, image = picture(150, 40), picture(60, 60, 1), picture(150, 40, 2)
     targets = style_targets(network, recipe, [(style, 1.0)])
-    kept = Objective(network, recipe, content, targets, 64)
-    monkeypatch.setattr("styled.engine.objective.KEPT_NUMBERS_PER_PIXEL", 0)
-    anew = Objective(network, recipe, content, targets, 64)
-    assert kept._kept is not None
-    assert anew._kept is None
-    (losses, gradient), (other_losses, other_gradient) = kept.evaluate(image), anew.evaluate(image)
+    cached = Objective(network, recipe, content, targets, 64)
+    monkeypatch.setattr("styled.engine.objective.KEPT_VALUES_PER_PIXEL", 0)
+    uncached = Objective(network, recipe, content, targets, 64)
+    assert cached._content_features is not None
+    assert uncached._content_features is None
+    (losses, gradient), (other_losses, other_gradient) = (
+        cached.evaluate(image),
+        uncached.evaluate(image),
+    )
     assert losses == other_losses
     assert torch.equal(gradient, other_gradient)
 
 
 def test_which_recipes_keep_their_content_features(network: Vgg19) -> None:
-    """Deep content layers are kept; one at full resolution would outweigh the tile itself."""
-    assert KEPT_NUMBERS_PER_PIXEL < 64
+    """At full resolution, cached content features would be larger than a tile's activations."""
+    assert KEPT_VALUES_PER_PIXEL < 64
     for tile_px, expected in ((None, True), (64, False)):
         recipe = replace(RECIPES["five-layer"], content_layers={"relu1_1": 1.0})
         objective = Objective(network, recipe, picture(128, 128), {}, tile_px)
-        assert (objective._kept is not None) is expected
+        assert (objective._content_features is not None) is expected

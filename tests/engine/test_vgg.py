@@ -20,7 +20,7 @@ from tests.engine.conftest import picture, untrained
 @pytest.fixture(scope="module")
 def reference() -> torch.nn.Sequential:
     """torchvision's convolutional part with the untrained weights, ReLUs not in place."""
-    with torch.device("meta"):  # the classifier would be 124 million random numbers
+    with torch.device("meta"):  # avoids initialising the classifier's 124 million parameters
         model = vgg19(weights=None)
     features: torch.nn.Sequential = model.features.to_empty(device="cpu")
     for name, (kernel, bias) in untrained().items():
@@ -36,10 +36,10 @@ def reference() -> torch.nn.Sequential:
 def test_every_layer_equals_torchvisions(
     reference: torch.nn.Sequential, network: Vgg19, network64: Vgg19
 ) -> None:
-    """Each named layer gives what the module at its place in torchvision's vgg19 gives.
+    """Each named layer equals the output of the module at its index in torchvision's vgg19.
 
-    In float64 there is no room for another order of sums to show. In float32 the error of a
-    layer is measured by its own deviation: 1.3e-5 was seen, of one element, after 13 layers.
+    In float64 the tolerance is strict. In float32 the maximum error of a layer is relative to the
+    layer's standard deviation: 1.3e-5 was observed, in one element, after 13 layers.
     """
     image = normalize(picture(64, 48).double())
     expected: list[Tensor] = []
@@ -59,28 +59,28 @@ def test_every_layer_equals_torchvisions(
 
 
 def test_a_convolution_that_is_asked_for_is_given_before_its_relu(network: Vgg19) -> None:
-    """The in-place ReLU never overwrites a convolution that was asked for."""
+    """The in-place ReLU never overwrites a requested convolution."""
     with torch.no_grad():
-        found = network.features(picture(40, 40), ["conv2_1", "relu2_1"])
-    assert found["conv2_1"].min() < 0
-    torch.testing.assert_close(F.relu(found["conv2_1"]), found["relu2_1"])
+        features = network.features(picture(40, 40), ["conv2_1", "relu2_1"])
+    assert features["conv2_1"].min() < 0
+    torch.testing.assert_close(F.relu(features["conv2_1"]), features["relu2_1"])
 
 
 def test_nothing_beyond_the_deepest_layer_is_run() -> None:
-    """The slice ends with the deepest layer that was asked for, without a ReLU behind it."""
+    """The slice ends with the deepest requested layer, without a ReLU after it."""
     assert needed_slice(["conv1_2"]) == ("conv1_1", "relu1_1", "conv1_2")
     assert needed_slice(["relu3_1", "relu1_1"])[-1] == "relu3_1"
 
 
 def test_a_layer_that_does_not_exist_is_an_error_that_lists_those_that_do() -> None:
-    """A wrong layer name is answered with the right ones."""
+    """The error for an unknown layer lists the valid names."""
     with pytest.raises(ConfigError, match="relu6_1") as caught:
         needed_slice(["relu6_1"])
     assert "relu5_4" in str(caught.value)
 
 
 def test_average_pooling_rescaled_is_twice_the_average(network: Vgg19) -> None:
-    """`average_rescaled` doubles what `average` gives, and both differ from the maximum."""
+    """`average_rescaled` is twice `average`, which is torch's average pooling."""
     image = picture(32, 32)
     with torch.no_grad():
         average = network.features(image, ["pool1"], pooling="average")["pool1"]
@@ -111,7 +111,7 @@ def test_gradients_flow_to_the_image_only(network: Vgg19) -> None:
 
 
 def test_normalize_uses_imagenets_mean_and_deviation() -> None:
-    """ImageNet's mean maps to zero, one deviation above it to one."""
+    """ImageNet's mean maps to zero, one standard deviation above it to one."""
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     torch.testing.assert_close(normalize(mean), torch.zeros(1, 3, 1, 1))
@@ -119,6 +119,6 @@ def test_normalize_uses_imagenets_mean_and_deviation() -> None:
 
 
 def test_there_are_sixteen_convolutions() -> None:
-    """VGG-19 has sixteen convolutions, at the places that torchvision gives them."""
+    """VGG-19 has sixteen convolutions, at torchvision's indices."""
     assert len(CONVOLUTION_NAMES) == 16
     assert TORCHVISION_INDEX["conv5_4"] == 34

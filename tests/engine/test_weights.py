@@ -1,4 +1,4 @@
-"""Weights from files of every kind, from a seed, and from a download."""
+"""Weights from files of all formats, from a seed, and from a download."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def convolutions() -> Convolutions:
 
 @pytest.fixture(scope="module")
 def state_dict(convolutions: Convolutions) -> dict[str, Tensor]:
-    """Return the same under torchvision's names."""
+    """Return the same as a state dict with torchvision's names."""
     state = {}
     for name, (kernel, bias) in convolutions.items():
         state[f"features.{TORCHVISION_INDEX[name]}.weight"] = kernel
@@ -52,7 +52,7 @@ def state_dict(convolutions: Convolutions) -> dict[str, Tensor]:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    """Run a web server on this machine for one test."""
+    """Run a local web server for one test."""
     with serving() as server:
         yield server
 
@@ -66,14 +66,14 @@ def test_untrained_kernels_are_orthogonal_with_gain_root_two(convolutions: Convo
 
 
 def test_untrained_is_the_same_every_time(convolutions: Convolutions) -> None:
-    """The seed decides the network, bit for bit."""
+    """The network depends only on the seed, bit for bit."""
     assert torch.equal(untrained()["conv5_4"][0], convolutions["conv5_4"][0])
 
 
 def test_a_whole_network_and_its_convolutions_alone_are_the_same(
     tmp_path: Path, state_dict: dict[str, Tensor]
 ) -> None:
-    """A .pth with a classifier, one without, and a .safetensors give one digest."""
+    """A .pth with a classifier, one without, and a .safetensors have the same digest."""
     whole = {**state_dict, "classifier.0.weight": torch.zeros(8, 8)}
     torch.save(whole, tmp_path / "whole.pth")
     torch.save(state_dict, tmp_path / "convolutions.pth", _use_new_zipfile_serialization=False)
@@ -83,7 +83,7 @@ def test_a_whole_network_and_its_convolutions_alone_are_the_same(
 
 
 def test_float16_weights_are_read_as_float32(tmp_path: Path, state_dict: dict[str, Tensor]) -> None:
-    """A file in half precision is close to the original and computes in float32."""
+    """A float16 file gives float32 kernels close to the original."""
     save_file({k: v.half() for k, v in state_dict.items()}, tmp_path / "half.safetensors")
     kernel, _ = load_weights(tmp_path / "half.safetensors").convolutions["conv1_1"]
     assert kernel.dtype == torch.float32
@@ -91,7 +91,7 @@ def test_float16_weights_are_read_as_float32(tmp_path: Path, state_dict: dict[st
 
 
 def test_safetensors_are_read_as_the_safetensors_package_writes_them(tmp_path: Path) -> None:
-    """Names, shapes, types and values survive, whatever else the file holds."""
+    """Names, shapes, dtypes and values are kept; tensors of other dtypes are ignored."""
     tensors = {
         "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
         "b": torch.tensor([1.5], dtype=torch.bfloat16),
@@ -122,7 +122,7 @@ class _Evil:
 def test_a_damaged_file_is_an_error_in_words(
     tmp_path: Path, name: str, content: bytes | None
 ) -> None:
-    """Damage is a WeightsError that names the file, never a traceback."""
+    """A damaged file gives a WeightsError that names it."""
     if content is None:
         header = b'{"a":{"dtype":"F32","shape":[100],"data_offsets":[0,400]}}'
         content = len(header).to_bytes(8, "little") + header + b"\0" * 8
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_an_error_in_words(
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A .pth that would run code when unpickled is refused, and the code does not run."""
+    """A .pth that would run code when unpickled is refused without running it."""
     monkeypatch.chdir(tmp_path)
     torch.save({"features.0.weight": _Evil()}, tmp_path / "evil.pth")
     with pytest.raises(WeightsError):
@@ -143,7 +143,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_another_network_is_refused_with_what_is_missing(
     tmp_path: Path, state_dict: dict[str, Tensor]
 ) -> None:
-    """A file without one of the convolutions is not a VGG-19, and the message names it."""
+    """If a convolution is missing, the error names it."""
     torch.save({k: v for k, v in state_dict.items() if "34" not in k}, tmp_path / "vgg16.pth")
     with pytest.raises(WeightsError, match=r"features\.34\.weight"):
         load_weights(tmp_path / "vgg16.pth")
@@ -152,7 +152,7 @@ def test_another_network_is_refused_with_what_is_missing(
 def test_weights_that_are_not_finite_are_refused(
     tmp_path: Path, state_dict: dict[str, Tensor]
 ) -> None:
-    """One infinity in a kernel is found when loading, not after an hour of painting."""
+    """An infinity in a kernel is an error when loading, not during painting."""
     broken = {**state_dict, "features.5.weight": state_dict["features.5.weight"].clone()}
     broken["features.5.weight"][0, 0, 0, 0] = float("inf")
     torch.save(broken, tmp_path / "inf.pth")
@@ -161,13 +161,13 @@ def test_weights_that_are_not_finite_are_refused(
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """The path that was configured stands in the message."""
+    """The error contains the configured path."""
     with pytest.raises(WeightsError, match=r"nowhere\.pth does not exist"):
         load_weights(tmp_path / "nowhere.pth")
 
 
 def test_safetensors_are_written_as_the_safetensors_package_reads_them(tmp_path: Path) -> None:
-    """Names, shapes, types, values and words survive, and ours reads the same back."""
+    """Names, shapes, dtypes, values and metadata are kept, for both readers."""
     tensors = {
         "half": torch.tensor([[1.5, -2.0, 3.0]], dtype=torch.float16),
         "brain": torch.tensor([1.5], dtype=torch.bfloat16),
@@ -185,7 +185,7 @@ def test_safetensors_are_written_as_the_safetensors_package_reads_them(tmp_path:
             assert torch.equal(found[name], tensor)
 
 
-# The export
+# Export
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def weights(convolutions: Convolutions) -> Weights:
 def test_an_export_is_the_same_network(
     tmp_path: Path, weights: Weights, state_dict: dict[str, Tensor]
 ) -> None:
-    """The file has torchvision's names and the digest, in 80 MB, and loads as what it was."""
+    """An export of 80 MB has torchvision's names and the digest, and loads unchanged."""
     path = tmp_path / "vgg19.safetensors"
     path.write_bytes(exported(weights))
     assert 80_097_536 < path.stat().st_size < 80_103_000
@@ -214,7 +214,7 @@ def test_an_export_is_the_same_network(
 def test_an_export_in_float16_is_half_as_large_and_bears_its_own_digest(
     tmp_path: Path, weights: Weights
 ) -> None:
-    """Rounding makes another network, so the metadata tell its digest and its origin's."""
+    """Rounding changes the digest, so the metadata contain both, the new and the source's."""
     path = tmp_path / "half.safetensors"
     path.write_bytes(exported(weights, torch.float16))
     assert 40_048_768 < path.stat().st_size < 40_054_000
@@ -227,19 +227,19 @@ def test_an_export_in_float16_is_half_as_large_and_bears_its_own_digest(
 def test_an_export_is_the_same_bytes_every_time_and_everywhere(
     convolutions: Convolutions, weights: Weights
 ) -> None:
-    """Neither the order in memory nor the folder that a network came from leaves a trace."""
-    turned_round = {name: convolutions[name] for name in reversed(list(convolutions))}
-    here, there = (
+    """Neither the order of convolutions nor the folder of the source changes the bytes."""
+    in_reverse = {name: convolutions[name] for name in reversed(list(convolutions))}
+    first, second = (
         exported(Weights(named, source, weights.sha256))
-        for named, source in ((convolutions, "/a/n.pth"), (turned_round, "/b/c/n.pth"))
+        for named, source in ((convolutions, "/a/n.pth"), (in_reverse, "/b/c/n.pth"))
     )
-    assert here == there
+    assert first == second
 
 
 def test_a_source_that_is_not_utf8_is_escaped_in_the_export(
     tmp_path: Path, weights: Weights
 ) -> None:
-    """A strange file name does not make a file that others can't read."""
+    """A file name that is not UTF-8 still gives a readable file."""
     named = Weights(weights.convolutions, "caf\udce9.pth", weights.sha256)
     (tmp_path / "n.safetensors").write_bytes(exported(named))
     with safe_open(tmp_path / "n.safetensors", "pt") as file:
@@ -249,7 +249,7 @@ def test_a_source_that_is_not_utf8_is_escaped_in_the_export(
 def test_values_too_large_for_float16_are_refused(
     convolutions: Convolutions, weights: Weights
 ) -> None:
-    """An export never turns a value into infinity; the message says which and what to do."""
+    """A value that overflows is an error that names the tensor and the remedy."""
     kernel, bias = convolutions["conv1_2"]
     large = {**convolutions, "conv1_2": (kernel * 1e6, bias)}
     with pytest.raises(WeightsError, match=r"features\.2\.weight.*float16") as caught:
@@ -257,14 +257,14 @@ def test_values_too_large_for_float16_are_refused(
     assert caught.value.remedies == ("export in float32",)
 
 
-# The download
+# Download
 
 
 @pytest.fixture
 def published(
     state_dict: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, web: Web
 ) -> bytes:
-    """Have `imagenet` mean a small server on this machine, and an empty cache."""
+    """Serve the untrained network as `imagenet` from the local server, with an empty cache."""
     buffer = io.BytesIO()
     torch.save(state_dict, buffer)
     data = buffer.getvalue()
@@ -285,7 +285,7 @@ def left_behind(tmp_path: Path) -> list[Path]:
 def test_the_network_is_fetched_once_and_then_found(
     web: Web, published: bytes, tmp_path: Path
 ) -> None:
-    """The first start downloads with progress; the second asks nobody."""
+    """The first load downloads with progress; the second sends no request."""
     web.serve(published)
     seen: list[tuple[int, int]] = []
     first = load_weights("imagenet", lambda done, total: seen.append((done, total)))
@@ -299,7 +299,7 @@ def test_the_network_is_fetched_once_and_then_found(
 def test_a_broken_connection_that_cannot_be_resumed_leaves_nothing_behind(
     web: Web, published: bytes, tmp_path: Path
 ) -> None:
-    """A server that stops in the middle gives an error, no file, and a later start succeeds."""
+    """A truncated response is an error and leaves no file; a later load succeeds."""
     web.serve(published, cut_at=100_000)
     with pytest.raises(WeightsError, match="not on this machine"):
         load_weights("imagenet")
@@ -311,7 +311,7 @@ def test_a_broken_connection_that_cannot_be_resumed_leaves_nothing_behind(
 def test_a_broken_connection_is_gone_on_with_at_a_later_start(
     web: Web, published: bytes, tmp_path: Path
 ) -> None:
-    """Nothing takes the network's name before all of it is there, over two starts."""
+    """An interrupted download is resumed; until it is complete the final path does not exist."""
     web.script(Answer(published, cut_at=100_000, etag='"1"'), Answer(status=503, data=b""))
     with pytest.raises(WeightsError, match="kept for the next time"):
         load_weights("imagenet")
@@ -321,14 +321,14 @@ def test_a_broken_connection_is_gone_on_with_at_a_later_start(
     assert all(path.name.startswith(".") for path in kept)
     web.serve(published, etag='"1"')
     assert load_weights("imagenet").source == "imagenet"
-    assert web.ranges_asked[-1] == "bytes=100000-"
+    assert web.requested_ranges[-1] == "bytes=100000-"
     assert left_behind(tmp_path) == [imagenet_file()]
 
 
 def test_fetching_leaves_a_whole_file_alone_and_replaces_a_damaged_one(
     web: Web, published: bytes, tmp_path: Path
 ) -> None:
-    """The hash decides whether what lies in the cache is the network."""
+    """A cached file is kept if its hash is right, and replaced otherwise."""
     web.serve(published)
     path = fetch_imagenet()
     assert imagenet_is_whole()
@@ -342,7 +342,7 @@ def test_fetching_leaves_a_whole_file_alone_and_replaces_a_damaged_one(
 
 
 def test_looking_does_not_download(web: Web, published: bytes, tmp_path: Path) -> None:
-    """Where a download is not wanted, a missing network is an error with the remedies."""
+    """With `may_download=False` a missing network is an error with remedies."""
     web.serve(published)
     with pytest.raises(WeightsError) as caught:
         load_weights("imagenet", may_download=False)
@@ -352,7 +352,7 @@ def test_looking_does_not_download(web: Web, published: bytes, tmp_path: Path) -
 
 
 def test_a_server_that_lies_is_not_believed(web: Web, published: bytes, tmp_path: Path) -> None:
-    """Other content than the hash promises never takes the file's name."""
+    """Content with another hash never appears at the final path."""
     web.serve(published[:-1] + b"!")
     with pytest.raises(WeightsError, match="SHA-256"):
         load_weights("imagenet")
@@ -362,7 +362,7 @@ def test_a_server_that_lies_is_not_believed(web: Web, published: bytes, tmp_path
 def test_no_connection_names_three_remedies(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a network the error says what to do: connect, copy a file, or go untrained."""
+    """Without a network the remedies are to connect, to copy a file, or to use `untrained`."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("STYLED_WEIGHTS_URL", "http://127.0.0.1:9/none")
     with pytest.raises(WeightsError) as caught:
@@ -372,13 +372,13 @@ def test_no_connection_names_three_remedies(
 
 
 def test_a_missing_page_is_an_error(web: Web, published: bytes) -> None:
-    """HTTP 404 is reported as such."""
+    """The error for HTTP 404 contains the status."""
     assert published
     with pytest.raises(WeightsError, match="404"):
         load_weights("imagenet")
 
 
 def test_torchvision_is_imported_only_for_its_address() -> None:
-    """Its import takes longer than torch's, and a daemon with its weights on disk needs none."""
-    code = "import sys, styled.stages; sys.exit('torchvision' in sys.modules)"
+    """torchvision, slower to import than torch, is only imported for a download."""
+    code = "import sys, styled.app; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

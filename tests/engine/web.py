@@ -1,4 +1,4 @@
-"""A small web server on this machine that serves, stalls, truncates and lies on demand."""
+"""A local web server that stalls, truncates and sends wrong headers on demand."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class Answer:
     """What the server does with one request.
 
     Attributes:
-        data: The file; None is 404.
-        cut_at: Break off after so many bytes of the answer.
-        stall_at: Fall silent after so many bytes of the answer.
-        status: Answer this instead.
-        etag: What the file is known by.
-        last_modified: What the file is known by.
-        ranges: Whether a part may be asked for.
-        heeds_if_range: Whether a part is refused when the file has changed.
-        declared_bytes: Lie about how much is coming; -1 tells nothing.
-        range_shift: Send a part that begins elsewhere, saying so.
-        range_lie: Send a part that begins elsewhere, not saying so.
-        content_range: Say this of the part instead.
+        data: The file; None: 404.
+        cut_at: Close the connection after this many bytes of the body.
+        stall_at: Stall after this many bytes of the body.
+        status: Respond with this error status instead.
+        etag: The ETag header.
+        last_modified: The Last-Modified header.
+        ranges: Whether range requests are supported.
+        heeds_if_range: Whether the whole file is sent if it does not match `If-Range`.
+        declared_bytes: A wrong Content-Length; -1: none.
+        range_shift: Start the part this many bytes later, with a correct Content-Range.
+        range_lie: Start the part this many bytes later, with a wrong Content-Range.
+        content_range: Another value for Content-Range.
     """
 
     data: bytes | None = None
@@ -45,24 +45,24 @@ class Answer:
 
 
 class Web:
-    """What the server answers."""
+    """The server's script of answers, and a log of its requests."""
 
     def __init__(self, port: int) -> None:
-        """Answer 404 until told what to serve."""
+        """Answer 404 until `serve` or `script` is called."""
         self.url = f"http://127.0.0.1:{port}/network.pth"
-        self.asked: list[Message] = []  # the headers of each request
-        self.stalled = threading.Event()  # set to let a stalled answer go on
+        self.request_headers: list[Message] = []  # the headers of each request
+        self.stalled = threading.Event()  # set it to continue a stalled answer
         self._answers = [Answer()]
 
     @property
     def requests(self) -> int:
-        """How often something was asked for."""
-        return len(self.asked)
+        """The number of requests."""
+        return len(self.request_headers)
 
     @property
-    def ranges_asked(self) -> list[str | None]:
-        """The Range of each request."""
-        return [headers.get("Range") for headers in self.asked]
+    def requested_ranges(self) -> list[str | None]:
+        """The Range header of each request."""
+        return [headers.get("Range") for headers in self.request_headers]
 
     def serve(
         self,
@@ -72,16 +72,16 @@ class Web:
         stall: bool = False,
         etag: str | None = None,
     ) -> None:
-        """Serve `data`; break off after `cut_at` bytes; say nothing after the headers."""
+        """Serve `data`; close after `cut_at` bytes; with `stall`, stall after the headers."""
         self.script(Answer(data, cut_at=cut_at, stall_at=0 if stall else None, etag=etag))
 
     def script(self, *answers: Answer) -> None:
-        """Give these answers one after the other, and the last one from then on."""
+        """Give these answers in turn, and repeat the last one."""
         self._answers = list(answers)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer one GET."""
-        self.asked.append(request.headers)
+        self.request_headers.append(request.headers)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if answer.data is None or answer.status is not None:
             request.send_error(answer.status or 404)
@@ -95,10 +95,10 @@ class Web:
             return
         else:
             request.send_response(206)
-            told, total = start + answer.range_shift, len(answer.data)
-            default = f"bytes {told}-{total - 1}/{total}"
+            declared_start, total = start + answer.range_shift, len(answer.data)
+            default = f"bytes {declared_start}-{total - 1}/{total}"
             request.send_header("Content-Range", answer.content_range or default)
-            body = answer.data[told + answer.range_lie :]
+            body = answer.data[declared_start + answer.range_lie :]
         if answer.declared_bytes != -1:
             request.send_header("Content-Length", str(answer.declared_bytes or len(body)))
         for name, value in (("ETag", answer.etag), ("Last-Modified", answer.last_modified)):
@@ -115,12 +115,12 @@ class Web:
         request.wfile.write(body)
 
 
-def _start_of_part(answer: Answer, asked: Message) -> int | None:
-    match = re.fullmatch(r"bytes=(\d+)-", asked.get("Range", ""))
+def _start_of_part(answer: Answer, headers: Message) -> int | None:
+    match = re.fullmatch(r"bytes=(\d+)-", headers.get("Range", ""))
     if match is None or not answer.ranges:
         return None
-    known_by = asked.get("If-Range")
-    if answer.heeds_if_range and known_by not in (None, answer.etag, answer.last_modified):
+    validator = headers.get("If-Range")
+    if answer.heeds_if_range and validator not in (None, answer.etag, answer.last_modified):
         return None
     return int(match[1])
 
@@ -131,7 +131,7 @@ def serving() -> Iterator[Web]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            # Whoever asked may have given up meanwhile.
+            # The client may have closed the connection.
             with suppress(ConnectionError):
                 web.answer(self)
 

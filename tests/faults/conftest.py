@@ -1,4 +1,4 @@
-"""A working folder whose pictures take a moment, for a daemon that is treated badly."""
+"""Fixtures of the fault tests: a working folder whose jobs take hundredths of a second."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from styled.engine.weights import exported, load_weights
-from tests.studio import Studio, make_studio
+from tests.daemon_harness import DaemonHarness, make_harness
 
 QUICK = "steps: 2, content_layers: {relu2_1: 1}, style_layers: {relu1_1: 1, relu2_1: 1}"
-"""What makes a picture take hundredths of a second. Tests that need time put steps for it."""
+"""Overrides with which a job takes hundredths of a second; some tests raise the steps in it."""
 
 FAST = f"""\
 default_style: swirls
@@ -38,23 +38,23 @@ AQUARELLE = f"""\
 folders:"""
 
 
-def add_slow_style(studio: Studio) -> None:
-    """Add the style `aquarelle`, which takes some seconds; its folder comes first."""
-    text = studio.config.read_text()
-    studio.config.write_text(text.replace("folders:", AQUARELLE))
-    studio.take_time(0.1)
+def add_slow_style(harness: DaemonHarness) -> None:
+    """Add the style `aquarelle`, which takes some seconds, and whose folder comes first."""
+    text = harness.config.read_text()
+    harness.config.write_text(text.replace("folders:", AQUARELLE))
+    harness.take_time(0.1)
 
 
-def paint_slowly(studio: Studio, steps: int) -> None:
-    """Have each picture take so many steps, at most ten of them a second where it is forked."""
+def paint_slowly(harness: DaemonHarness, steps: int) -> None:
+    """Make each job take this many steps, of at least 0.1 s each if the daemon is forked."""
     slow = QUICK.replace("steps: 2", f"steps: {steps}")
-    studio.config.write_text(studio.config.read_text().replace(QUICK, slow))
-    studio.take_time(0.1)
+    harness.config.write_text(harness.config.read_text().replace(QUICK, slow))
+    harness.take_time(0.1)
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file with the untrained network, which loads sooner than it is made."""
+    """Return a file with the untrained network: loading it is faster than generating it."""
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
     path.write_bytes(exported(load_weights("untrained")))
     return path
@@ -62,11 +62,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have processes compute with one thread: pictures this small gain nothing by more."""
+    """Limit started processes to one OpenMP thread: images this small gain nothing from more."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
-def studio(tmp_path: Path, weights: Path) -> Studio:
-    """Make a working folder with two styles that paint a picture in a moment."""
-    return make_studio(tmp_path / "studio", FAST.replace("WEIGHTS", str(weights)))
+def harness(tmp_path: Path, weights: Path) -> DaemonHarness:
+    """Make a working folder with two styles that take hundredths of a second."""
+    return make_harness(tmp_path / "harness", FAST.replace("WEIGHTS", str(weights)))

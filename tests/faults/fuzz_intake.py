@@ -1,11 +1,11 @@
-"""Feeds damaged pictures to the intake path for as long as wanted; pytest does not collect it.
+"""Fuzzing: decodes damaged images for a given time. Not collected by pytest.
 
     python -m tests.faults.fuzz_intake --seconds 600 --seed 1 --findings /tmp/findings
 
-Whatever a file holds, reading it may only give a photo, `InputRejected` or `InputIncomplete`, and
-a painting of a photo can always be saved.
-A child process does the reading and writes each input down before it reads it, so that a crash,
-a hang or a hunger for memory is found too. The exit code is 1 if anything was found.
+Decoding any file must give a photo, `InputRejected` or `InputIncomplete`, and a painting of a photo
+can always be saved. A child process does the decoding. It saves each input before it decodes it, so
+that crashes, hangs and excessive memory use are found, too. The exit code is 1 if anything was
+found.
 """
 
 from __future__ import annotations
@@ -37,43 +37,43 @@ from styled import photos
 from styled.config import load_config
 from styled.errors import InputIncomplete, InputRejected
 from styled.jobs.prepare import decode, prepare, read_inputs
-from styled.photos.colour import SRGB_PROFILE
+from styled.photos.color import SRGB_PROFILE
 from styled.photos.containers import format_of
-from styled.photos.picture import Picture
+from styled.photos.output_image import OutputImage
 from styled.photos.png import save_png
 from styled.photos.tiff import save_tiff
 
 MAX_PIXELS = 2_000_000
 SLOW_SECONDS = 5.0
 HUNG_SECONDS = 60.0
-"""After so long in one call the child is killed."""
+"""The child is killed after this time in one call."""
 
 HUNGRY_BYTES = 400 * 1024**2
-"""Two million pixels need far less."""
+"""Limit on the growth of peak memory in one call; `MAX_PIXELS` need far less."""
 
 LEAK_BYTES = 300 * 1024**2
 PAINTED = (40, 34)
-"""The size of the paintings that are saved, in pixels."""
+"""Width and height of the paintings that are saved, in pixels."""
 
 FORMATS = ("jpeg", "png", "tiff", "webp", "bmp", "gif")
-WAYS = (
-    photos.Finish(),
-    photos.Finish(metadata="strip", bits=16),
-    photos.Finish(color="input", grayscale="keep"),
-    photos.Finish(color="input", bits=16),
+EXPORT_OPTIONS = (
+    photos.ExportOptions(),
+    photos.ExportOptions(metadata="strip", bits=16),
+    photos.ExportOptions(color="input", grayscale="keep"),
+    photos.ExportOptions(color="input", bits=16),
 )
 
-FILE_EVERY, PREPARE_EVERY, LOOK_EVERY = 20, 100, 5000
+FILE_EVERY, PREPARE_EVERY, CHECK_MEMORY_EVERY = 20, 100, 5000
 
-NUMBERS = (0, 1, 2, 7, 8, 31, 32, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24,
+BOUNDARY_VALUES = (0, 1, 2, 7, 8, 31, 32, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24,
            2**31 - 1, 2**31, 2**32 - 8, 2**32 - 1)  # fmt: skip
-FORMS = ("<H", ">H", "<I", ">I")
+INTEGER_FORMATS = ("<H", ">H", "<I", ">I")
 
 Seeds = list[bytes]
 
 
 def valid_pictures() -> Seeds:
-    """Return small pictures in all formats and modes that can be read."""
+    """Return small images in all formats and modes that can be decoded."""
     coffee = skimage.data.coffee()  # type: ignore[no-untyped-call]  # it has no types
     rgb = Image.fromarray(coffee).resize((56, 48))
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -125,7 +125,7 @@ def valid_pictures() -> Seeds:
     pictures = []
     for image, name, options in ways:
         file = BytesIO()
-        # A copy, and of each frame too: saving as JPEG leaves something in the picture.
+        # Copies of the image and of each frame: saving as JPEG modifies the image object.
         if "append_images" in options:
             options = {**options, "append_images": [frame.copy() for frame in frames]}
         image.copy().save(file, name, **options)
@@ -140,11 +140,11 @@ def valid_pictures() -> Seeds:
 
 
 def _deep_pictures(coffee: np.ndarray) -> Seeds:
-    """Return pictures of 16 bits, which Pillow does not write: with opacity, in grey, profiled."""
+    """Return 16-bit images, which Pillow cannot write: with alpha, in grey, with a profile."""
     levels = np.dstack([coffee[:48, :56], coffee[:48, 56:112, :1]]).astype(np.uint16) * 251
     kinds = {"L": levels[..., :1], "LA": levels[..., 2:], "RGB": levels[..., :3], "RGBA": levels}
-    files = [save_png(Picture(each, mode, SRGB_PROFILE)) for mode, each in kinds.items()]
-    return [*files, *(save_tiff(Picture(kinds[mode], mode)) for mode in ("L", "RGB", "RGBA"))]
+    files = [save_png(OutputImage(each, mode, SRGB_PROFILE)) for mode, each in kinds.items()]
+    return [*files, *(save_tiff(OutputImage(kinds[mode], mode)) for mode in ("L", "RGB", "RGBA"))]
 
 
 def _run_length_bitmap() -> bytes:
@@ -156,10 +156,10 @@ def _run_length_bitmap() -> bytes:
 
 
 class Mutator:
-    """Damages pictures; the same seed gives the same damage."""
+    """Damages images; the same seed gives the same damage."""
 
     def __init__(self, seeds: Seeds, chance: random.Random) -> None:
-        """Damage one of `seeds` at a time, as `chance` has it."""
+        """Damage one of `seeds` at a time, chosen with the random generator `chance`."""
         self._seeds = seeds
         self._chance = chance
         self._ways: tuple[Callable[[bytearray], None], ...] = (
@@ -169,13 +169,13 @@ class Mutator:
         )  # fmt: skip
 
     def next(self) -> bytes:
-        """Return one more damaged picture."""
+        """Return the next damaged image."""
         chance = self._chance
         data = bytearray(chance.choice(self._seeds))
         for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
             chance.choice(self._ways)(data)
         if data[:4] == b"\x89PNG" and chance.random() < 0.8:
-            _mend_checksums(data)
+            _fix_checksums(data)
         return bytes(data)
 
     def _at(self, data: bytearray) -> int:
@@ -189,10 +189,10 @@ class Mutator:
                 data[self._at(data)] = self._chance.randrange(256)
 
     def _number(self, data: bytearray) -> None:
-        form = self._chance.choice(FORMS)
+        form = self._chance.choice(INTEGER_FORMATS)
         size = struct.calcsize(form)
         at = self._at(data)
-        value = self._chance.choice(NUMBERS) & ((1 << 8 * size) - 1)
+        value = self._chance.choice(BOUNDARY_VALUES) & ((1 << 8 * size) - 1)
         data[at : at + size] = struct.pack(form, value)
 
     def _cut(self, data: bytearray) -> None:
@@ -217,7 +217,7 @@ class Mutator:
         if blocks := blocks_of(bytes(data)):
             at, form, _ = self._chance.choice(blocks)
             (length,) = struct.unpack_from(form, data, at)
-            wrong = self._chance.choice((length - 1, length + 1, length + 12, *NUMBERS))
+            wrong = self._chance.choice((length - 1, length + 1, length + 12, *BOUNDARY_VALUES))
             mask = (1 << 8 * struct.calcsize(form)) - 1
             struct.pack_into(form, data, at, wrong & mask)
 
@@ -232,27 +232,27 @@ class Mutator:
             del data[at:end]
 
     def _payload(self, data: bytearray) -> None:
-        """Put a damaged profile or camera data in, with lengths and checksums as they must be."""
+        """Insert a damaged colour profile or EXIF data, with valid lengths and checksums."""
         payload = bytearray(self._chance.choice(_PAYLOADS))
         for _ in range(self._chance.choice((1, 3, 9))):
             self._chance.choice((self._flip, self._number, self._cut))(payload)
             payload = payload or bytearray(b"\0")
-        whole = bytes(payload)
-        is_profile = whole[36:40] == b"acsp"
+        payload_bytes = bytes(payload)
+        is_profile = payload_bytes[36:40] == b"acsp"
         if data[:2] == b"\xff\xd8":
             marker, before = (
                 (b"\xff\xe2", b"ICC_PROFILE\0\1\1") if is_profile else (b"\xff\xe1", b"Exif\0\0")
             )
-            whole = before + whole[:65000]
-            data[2:2] = marker + struct.pack(">H", len(whole) + 2) + whole
+            payload_bytes = before + payload_bytes[:65000]
+            data[2:2] = marker + struct.pack(">H", len(payload_bytes) + 2) + payload_bytes
         elif data[:4] == b"\x89PNG":
             kind = b"iCCP" if is_profile else b"eXIf"
-            content = b"p\0\0" + zlib.compress(whole) if is_profile else whole
+            content = b"p\0\0" + zlib.compress(payload_bytes) if is_profile else payload_bytes
             data[33:33] = struct.pack(">I", len(content)) + kind + content + bytes(4)
-            _mend_checksums(data)
+            _fix_checksums(data)
 
     def _field(self, data: bytearray) -> None:
-        """Change one field of a TIFF's directory: what it is, its type, its count or its value."""
+        """Change one field of a TIFF directory: its tag, type, count or value."""
         if bytes(data[:4]) not in (b"II*\0", b"MM\0*") or len(data) < 10:
             return
         order = "<" if data[:2] == b"II" else ">"
@@ -264,7 +264,7 @@ class Mutator:
         if at + 12 <= len(data):
             where, form = self._chance.choice(((0, "H"), (2, "H"), (4, "I"), (8, "I"), (8, "H")))
             wrong = self._chance.choice(
-                (*NUMBERS, self._chance.randrange(20), self._chance.randrange(256, 340))
+                (*BOUNDARY_VALUES, self._chance.randrange(20), self._chance.randrange(256, 340))
             )
             mask = 0xFFFF if form == "H" else 0xFFFFFFFF
             struct.pack_into(order + form, data, at + where, wrong & mask)
@@ -284,7 +284,7 @@ _PAYLOADS = _payloads()
 
 
 def blocks_of(data: bytes) -> list[tuple[int, str, int]]:
-    """Return where a picture's blocks have their length, how it is packed, and where they end."""
+    """Return the offset and struct format of the length of each block, and the block's end."""
     blocks: list[tuple[int, str, int]] = []
     name = format_of(data)
     starts = {"png": 8, "jpeg": 2, "webp": 12, "avif": 0, "heic": 0, "gif": 13}
@@ -301,7 +301,7 @@ def blocks_of(data: bytes) -> list[tuple[int, str, int]]:
             at, form = position + 4, "<I"
             end = position + 8 + _number(data, form, at)
         elif name in ("avif", "heic"):
-            # Boxes within boxes: these hold nothing but others.
+            # Boxes are nested: the ones below only contain other boxes.
             at, form, end = position, ">I", position + _number(data, ">I", position)
             inner = {b"meta": 12, b"iprp": 8, b"ipco": 8, b"moov": 8, b"trak": 8, b"mdia": 8,
                      b"minf": 8, b"stbl": 8}.get(data[position + 4 : position + 8])  # fmt: skip
@@ -323,7 +323,7 @@ def _number(data: bytes | bytearray, form: str, at: int) -> int:
     return number
 
 
-def _mend_checksums(data: bytearray) -> None:
+def _fix_checksums(data: bytearray) -> None:
     position = 8
     while position + 12 <= len(data):
         length = _number(data, ">I", position)
@@ -344,10 +344,10 @@ def _peak_bytes() -> int:
 
 
 class _Child:
-    """What runs in the child process."""
+    """The fuzzing loop that runs in the child process."""
 
-    def __init__(self, folder: Path, findings: Path, seed: str, until: float) -> None:
-        self._folder, self._findings, self._until = folder, findings, until
+    def __init__(self, folder: Path, findings: Path, seed: str, deadline: float) -> None:
+        self._folder, self._findings, self._deadline = folder, findings, deadline
         self._mutator = Mutator(valid_pictures(), random.Random(seed))
         self._photo = folder / "photo"
         config = folder / "config.yaml"
@@ -363,29 +363,29 @@ class _Child:
         faulthandler.enable(open(self._folder / "crash.txt", "w"))  # noqa: SIM115  # to the end
         with open(self._folder / "current", "wb", buffering=0) as current:
             number = 0
-            while time.time() < self._until:
+            while time.time() < self._deadline:
                 data = self._mutator.next()
                 current.seek(0)
                 current.truncate()
                 current.write(data)
                 self._one(data, number)
                 number += 1
-                if number % LOOK_EVERY == 0:
-                    self._look(number)
-        self._look(number)
+                if number % CHECK_MEMORY_EVERY == 0:
+                    self._check_memory(number)
+        self._check_memory(number)
 
     def _one(self, data: bytes, number: int) -> None:
-        peak, began = _peak_bytes(), time.monotonic()
+        peak, start = _peak_bytes(), time.monotonic()
         try:
             self._read(data, number)
             outcome = f"{format_of(data)} photo"
         except (InputRejected, InputIncomplete) as error:
             outcome = f"{format_of(data)} {type(error).__name__}"
-        except Exception as error:  # noqa: BLE001  # that is what is looked for
+        except Exception as error:  # noqa: BLE001  # unexpected exceptions are findings
             outcome = f"{format_of(data)} {type(error).__name__}"
             save_finding(self._findings, data, f"{type(error).__name__}: {error}")
         self._counts[outcome] = self._counts.get(outcome, 0) + 1
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         if seconds > SLOW_SECONDS:
             save_finding(self._findings, data, f"took {seconds:.1f} s")
         grown = _peak_bytes() - peak
@@ -394,7 +394,7 @@ class _Child:
 
     def _read(self, data: bytes, number: int) -> None:
         if number % FILE_EVERY:
-            photo = photos.decode(data, max_pixels=MAX_PIXELS)
+            photo = photos.decode_photo(data, max_pixels=MAX_PIXELS)
         else:
             self._photo.write_bytes(data)
             if number % PREPARE_EVERY:
@@ -414,57 +414,57 @@ class _Child:
         self._finish(photo, number)
 
     def _finish(self, photo: photos.Photo, number: int) -> None:
-        """Save a small painting of what was read, which must always be possible."""
+        """Save a small painting of a decoded photo, which must always be possible."""
         format = FORMATS[number % len(FORMATS)]
-        how = WAYS[number // len(FORMATS) % len(WAYS)]
+        options = EXPORT_OPTIONS[number // len(FORMATS) % len(EXPORT_OPTIONS)]
         painting = photo.tensor(*PAINTED)[:, :3]
         try:
-            finished = photos.finish(painting, photo, format, how)
+            exported = photos.export_image(painting, photo, format, options)
         except (InputRejected, InputIncomplete) as error:
             raise AssertionError(f"finishing as {format} refused: {error}") from error
-        with Image.open(BytesIO(finished.data)) as image:
+        with Image.open(BytesIO(exported.data)) as image:
             image.load()
             if image.size != PAINTED:
                 raise AssertionError(f"a {format} of {image.size}")
 
-    def _look(self, number: int) -> None:
+    def _check_memory(self, number: int) -> None:
         resident = _resident_bytes()
         if self._settled is None:
             self._settled = resident
         elif resident > self._settled + LEAK_BYTES:
             save_finding(self._findings, b"", f"grew to {resident / 1e6:.0f} MB by {number}")
             self._settled = resident
-        facts = {"count": number, "resident_mb": resident // 10**6, "outcomes": self._counts}
-        (self._folder / "facts.json").write_text(json.dumps(facts))
+        summary = {"count": number, "resident_mb": resident // 10**6, "outcomes": self._counts}
+        (self._folder / "facts.json").write_text(json.dumps(summary))
 
 
 def save_finding(findings: Path, data: bytes, what: str) -> None:
-    """Keep an input that did harm, and what it did."""
+    """Save an input that caused a problem, and a description of the problem."""
     findings.mkdir(parents=True, exist_ok=True)
     stem = hashlib.sha256(data).hexdigest()[:12]
     (findings / f"{stem}.bin").write_bytes(data)
     (findings / f"{stem}.txt").write_text(what + "\n")
 
 
-def _run_child(folder: Path, findings: Path, seed: str, until: float) -> None:
-    # An endless hunger must not take the machine down with it.
+def _run_child(folder: Path, findings: Path, seed: str, deadline: float) -> None:
+    # Excessive memory use must not take down the machine.
     resource.setrlimit(resource.RLIMIT_AS, (12 * 1024**3, 12 * 1024**3))
     with open(folder / "stderr", "wb") as stream:
         os.dup2(stream.fileno(), 2)
-    _Child(folder, findings, seed, until).run()
+    _Child(folder, findings, seed, deadline).run()
 
 
 def fuzz(seconds: float, seed: int, findings: Path) -> dict[str, Any]:
-    """Fuzz for so long; return how much was done and how often it ended how."""
+    """Fuzz for this time; return the number of executions and the count of each outcome."""
     context = multiprocessing.get_context("spawn")
-    until = time.time() + seconds
-    total, outcomes, deaths, resident, said = 0, dict[str, int](), 0, 0, 0
-    while time.time() < until - 3:
+    deadline = time.time() + seconds
+    total, outcomes, deaths, resident, stderr_lines = 0, dict[str, int](), 0, 0, 0
+    while time.time() < deadline - 3:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            current, facts = folder / "current", folder / "facts.json"
+            current, summary_path = folder / "current", folder / "facts.json"
             child = context.Process(
-                target=_run_child, args=(folder, findings, f"{seed}-{deaths}", until)
+                target=_run_child, args=(folder, findings, f"{seed}-{deaths}", deadline)
             )
             child.start()
             hung = False
@@ -480,31 +480,31 @@ def fuzz(seconds: float, seed: int, findings: Path) -> dict[str, Any]:
                 trace = "hung" if hung else (folder / "crash.txt").read_text()
                 data = current.read_bytes()
                 save_finding(findings, data, f"exit code {child.exitcode}\n{trace}")
-            said += (folder / "stderr").read_bytes().count(b"\n")
-            if facts.exists():
-                done = json.loads(facts.read_text())
-                total += done["count"]
-                resident = done["resident_mb"]
-                for key, count in done["outcomes"].items():
+            stderr_lines += (folder / "stderr").read_bytes().count(b"\n")
+            if summary_path.exists():
+                summary = json.loads(summary_path.read_text())
+                total += summary["count"]
+                resident = summary["resident_mb"]
+                for key, count in summary["outcomes"].items():
                     outcomes[key] = outcomes.get(key, 0) + count
     return {
         "seed": seed, "executions": total, "deaths": deaths, "resident_mb": resident,
-        "lines_on_stderr": said, "outcomes": dict(sorted(outcomes.items())),
+        "lines_on_stderr": stderr_lines, "outcomes": dict(sorted(outcomes.items())),
     }  # fmt: skip
 
 
 def main() -> int:
-    """Fuzz as the command line says; return the exit code."""
+    """Fuzz with the options of the command line; return the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--findings", type=Path, default=Path("/tmp/fuzz-intake"))
-    words = parser.parse_args()
-    facts = fuzz(words.seconds, words.seed, words.findings)
-    found = sorted(words.findings.glob("*.txt")) if words.findings.exists() else []
-    facts["findings"] = {path.stem: path.read_text().splitlines()[0] for path in found}
-    sys.stdout.write(json.dumps(facts, indent=2) + "\n")
-    return 1 if found else 0
+    args = parser.parse_args()
+    summary = fuzz(args.seconds, args.seed, args.findings)
+    reports = sorted(args.findings.glob("*.txt")) if args.findings.exists() else []
+    summary["findings"] = {path.stem: path.read_text().splitlines()[0] for path in reports}
+    sys.stdout.write(json.dumps(summary, indent=2) + "\n")
+    return 1 if reports else 0
 
 
 if __name__ == "__main__":

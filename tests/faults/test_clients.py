@@ -1,6 +1,6 @@
-"""Photos that real programs upload, with a pause in the middle that is longer than settling takes.
+"""Photos uploaded by real programs, with a pause in the middle that exceeds the settling time.
 
-Each must be painted once, whole, and be one job: whatever the daemon sees of it meanwhile.
+Each must be painted once, completely, and be one job, whatever partial states the daemon sees.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 from tests.faults.conftest import FAST
-from tests.faults.watchman import Watchman
-from tests.studio import Daemon, Studio, make_studio
+from tests.faults.output_checker import OutputChecker
 
 pytestmark = pytest.mark.timeout(300)
 
 PAUSE_SECONDS = 1.5
-"""Far longer than the 0.2 s in which files settle here."""
+"""Much longer than the settling time of 0.2 s in these tests."""
 
 
 @pytest.fixture
-def studio(weights: Path) -> Iterator[Studio]:
-    """Make a working folder that other users may look into, as a server's user has to."""
+def harness(weights: Path) -> Iterator[DaemonHarness]:
+    """Make a working folder that other users can read, as a server's user must be able to."""
     base = Path(tempfile.mkdtemp(prefix="styled-clients-"))
     base.chmod(0o755)
-    studio = make_studio(base / "studio", FAST.replace("WEIGHTS", str(weights)))
-    studio.configure(intake="{settle_seconds: 0.2, truncated_grace_seconds: 60}")
-    yield studio
+    harness = make_harness(base / "harness", FAST.replace("WEIGHTS", str(weights)))
+    harness.configure(intake="{settle_seconds: 0.2, truncated_grace_seconds: 60}")
+    yield harness
     shutil.rmtree(base)
 
 
 @pytest.fixture
-def source(studio: Studio) -> Path:
+def source(harness: DaemonHarness) -> Path:
     """Return a photo of some megabytes, outside the inbox."""
-    path = studio.folder / "aside" / "photo.jpg"
+    path = harness.folder / "aside" / "photo.jpg"
     path.parent.mkdir()
     coffee = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # no types
     coffee.resize((2400, 1600)).save(path, quality=99)
@@ -58,35 +58,35 @@ def source(studio: Studio) -> Path:
 
 
 @contextmanager
-def watching(studio: Studio) -> Iterator[Daemon]:
-    """Run the daemon, and see that nothing half-written ever appears."""
-    with Watchman(studio), studio.running() as daemon:
+def watching(harness: DaemonHarness) -> Iterator[Daemon]:
+    """Run the daemon, and check that no incomplete file is ever delivered."""
+    with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("daemon.started")
-        (studio.folder / "inbox/swirls").chmod(0o777)
+        (harness.folder / "inbox/swirls").chmod(0o777)
         yield daemon
 
 
-def assert_painted_once(studio: Studio, daemon: Daemon, data: bytes, name: str) -> None:
-    """Check that all bytes of a photo became one result, in one job."""
-    daemon.wait_until((studio.folder / "archive/swirls" / name).exists, 60)
-    daemon.wait_until(lambda: not studio.files("inbox"), 60)
-    assert studio.files("outbox") == [f"swirls/{name}", f"swirls/{name}.json"]
-    assert studio.files("rejected") == []
-    found = studio.sidecar(f"outbox/swirls/{name}.json")["input"]
-    assert (found["sha256"], found["changed"]) == (hashlib.sha256(data).hexdigest(), False)
-    assert (studio.folder / "archive/swirls" / name).read_bytes() == data
-    assert states_of_jobs(studio) == ["done"]
+def assert_painted_once(harness: DaemonHarness, daemon: Daemon, data: bytes, name: str) -> None:
+    """Check that the complete photo gave one result, in one job."""
+    daemon.wait_until((harness.folder / "archive/swirls" / name).exists, 60)
+    daemon.wait_until(lambda: not harness.files("inbox"), 60)
+    assert harness.files("outbox") == [f"swirls/{name}", f"swirls/{name}.json"]
+    assert harness.files("rejected") == []
+    info = harness.sidecar(f"outbox/swirls/{name}.json")["input"]
+    assert (info["sha256"], info["changed"]) == (hashlib.sha256(data).hexdigest(), False)
+    assert (harness.folder / "archive/swirls" / name).read_bytes() == data
+    assert states_of_jobs(harness) == ["done"]
 
 
-def states_of_jobs(studio: Studio) -> list[str]:
-    """Return the state of each job that there ever was."""
-    path = studio.folder / "state" / "journal.sqlite3"
+def states_of_jobs(harness: DaemonHarness) -> list[str]:
+    """Return the states of all jobs."""
+    path = harness.folder / "state" / "journal.sqlite3"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as journal:
         return [state for (state,) in journal.execute("SELECT state FROM jobs ORDER BY seq")]
 
 
 def need(*programs: str) -> None:
-    """Skip the test where a program is not installed."""
+    """Skip the test if a program is not installed."""
     for program in programs:
         if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
             pytest.skip(f"{program} is not installed")
@@ -94,16 +94,16 @@ def need(*programs: str) -> None:
 
 def program(name: str) -> str:
     """Return the path of an installed program."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    assert found is not None
-    return found
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    assert path is not None
+    return path
 
 
-# Programs that load from a server that pauses
+# Downloads from a server that pauses
 
 
 class PausingServer(http.server.ThreadingHTTPServer):
-    """Serves one file, with a pause in its middle."""
+    """Serves one file over HTTP, with a pause in its middle."""
 
     daemon_threads = True
 
@@ -123,7 +123,7 @@ class PausingServer(http.server.ThreadingHTTPServer):
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
 
-            def log_message(self, format: str, *arguments: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         super().__init__(("127.0.0.1", 0), Handler)
@@ -131,7 +131,7 @@ class PausingServer(http.server.ThreadingHTTPServer):
 
 @contextmanager
 def serving(data: bytes) -> Iterator[str]:
-    """Serve a file until the context ends; yield its address."""
+    """Serve a file until the context ends; yield its URL."""
     with PausingServer(data) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -154,26 +154,28 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize("client", DOWNLOADS)
-def test_a_download_that_pauses(studio: Studio, source: Path, client: str) -> None:
-    """Whether the program reserves the whole size beforehand or not."""
-    words = DOWNLOADS[client]
-    need(words[0])
+def test_a_download_that_pauses(harness: DaemonHarness, source: Path, client: str) -> None:
+    """A paused download is one job, whether or not the program reserves the size beforehand."""
+    template = DOWNLOADS[client]
+    need(template[0])
     data = source.read_bytes()
-    folder = studio.folder / "inbox/swirls"
-    with watching(studio) as daemon, serving(data) as url:
-        places = {"OUT": str(folder / "photo.jpg"), "FOLDER": str(folder), "URL": url}
-        began = time.monotonic()
-        subprocess.run([places.get(word, word) for word in words], check=True, timeout=60)
-        assert time.monotonic() - began > PAUSE_SECONDS
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+    folder = harness.folder / "inbox/swirls"
+    with watching(harness) as daemon, serving(data) as url:
+        substitutions = {"OUT": str(folder / "photo.jpg"), "FOLDER": str(folder), "URL": url}
+        start = time.monotonic()
+        subprocess.run([substitutions.get(part, part) for part in template], check=True, timeout=60)
+        assert time.monotonic() - start > PAUSE_SECONDS
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-def test_a_download_that_is_broken_off_and_taken_up_again(studio: Studio, source: Path) -> None:
-    """As long as aria2's control file lies beside it, the photo is left alone; then it is taken."""
+def test_a_download_that_is_broken_off_and_taken_up_again(
+    harness: DaemonHarness, source: Path
+) -> None:
+    """A photo waits as long as aria2's control file exists; the resumed download is painted."""
     need("aria2c")
     data = source.read_bytes()
-    folder = studio.folder / "inbox/swirls"
-    with watching(studio) as daemon, serving(data) as url:
+    folder = harness.folder / "inbox/swirls"
+    with watching(harness) as daemon, serving(data) as url:
         command = [
             "aria2c", "-q", "--no-conf", "--all-proxy=", "--file-allocation=prealloc",
             "-d", str(folder), "-o", "photo.jpg", "-c", url,
@@ -182,32 +184,34 @@ def test_a_download_that_is_broken_off_and_taken_up_again(studio: Studio, source
             daemon.wait_until(lambda: (folder / "photo.jpg.aria2").exists(), 30)
             daemon.wait_for("input.awaited", seconds=30)
             process.kill()
-        daemon.wait_until(lambda: "aria2" in studio.do("explain", str(folder / "photo.jpg")).stdout)
-        assert states_of_jobs(studio) == []
+        daemon.wait_until(
+            lambda: "aria2" in harness.do("explain", str(folder / "photo.jpg")).stdout
+        )
+        assert states_of_jobs(harness) == []
         subprocess.run(command, check=True, timeout=60)
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-# Programs that are stopped in the middle
+# Programs that are stopped by SIGSTOP
 
 
 @contextmanager
 def paused_in_the_middle(
     command: Sequence[str], folder: Path, size: int, environment: dict[str, str] | None = None
 ) -> Iterator[None]:
-    """Run a program that writes a file of `size` bytes into `folder`, stopping it on its way."""
+    """Run a program that writes `size` bytes into `folder`; stop it on the way for a while."""
     process = subprocess.Popen(
         command, start_new_session=True, env={**os.environ, **(environment or {})}
     )
     try:
         deadline = time.monotonic() + 30
-        while not any(0 < found < size for found in sizes_in(folder)):
+        while not any(0 < written < size for written in sizes_in(folder)):
             assert process.poll() is None, "it was too fast, or failed"
             assert time.monotonic() < deadline, "it never began"
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGSTOP)
         time.sleep(PAUSE_SECONDS)
-        assert all(found < size for found in sizes_in(folder)), "it went on"
+        assert all(written < size for written in sizes_in(folder)), "it went on"
         os.killpg(process.pid, signal.SIGCONT)
         assert process.wait(60) == 0
         yield
@@ -238,41 +242,43 @@ RSYNC = {
 
 
 @pytest.mark.parametrize("how", RSYNC)
-def test_an_rsync_that_pauses(studio: Studio, source: Path, how: str) -> None:
-    """In all ways in which it writes."""
+def test_an_rsync_that_pauses(harness: DaemonHarness, source: Path, how: str) -> None:
+    """A paused rsync upload is one job, for each way in which rsync writes."""
     need("rsync")
     data = source.read_bytes()
-    elsewhere = studio.folder / "elsewhere"
+    elsewhere = harness.folder / "elsewhere"
     elsewhere.mkdir()
-    options = [str(elsewhere) if word == "TEMP" else word for word in RSYNC[how]]
-    folder = studio.folder / "inbox/swirls"
+    options = [str(elsewhere) if option == "TEMP" else option for option in RSYNC[how]]
+    folder = harness.folder / "inbox/swirls"
     command = ["rsync", "--whole-file", "--bwlimit=1000", *options, str(source), f"{folder}/"]
     written = elsewhere if how == "temp-dir" else folder
-    with watching(studio) as daemon, paused_in_the_middle(command, written, len(data)):
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+    with watching(harness) as daemon, paused_in_the_middle(command, written, len(data)):
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
 @pytest.mark.parametrize("protocol", ["sftp", "scp"])
-def test_an_scp_that_pauses(studio: Studio, source: Path, tmp_path: Path, protocol: str) -> None:
-    """To a real sshd, by both of the protocols that scp speaks."""
+def test_an_scp_that_pauses(
+    harness: DaemonHarness, source: Path, tmp_path: Path, protocol: str
+) -> None:
+    """A paused scp upload to a real sshd is one job, with either protocol of scp."""
     need("scp", "sshd", "ssh-keygen")
     if os.geteuid() != 0:
         pytest.skip("sshd is started as root")
     data = source.read_bytes()
-    folder = studio.folder / "inbox/swirls"
-    with sshd(tmp_path) as (port, key), watching(studio) as daemon:
+    folder = harness.folder / "inbox/swirls"
+    with sshd(tmp_path) as (port, key), watching(harness) as daemon:
         command = [
             "scp", "-q", "-F", "/dev/null", "-P", str(port), "-i", str(key), "-l", "8000",
             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             *(["-O"] if protocol == "scp" else []), str(source), f"root@127.0.0.1:{folder}/",
         ]  # fmt: skip
         with paused_in_the_middle(command, folder, len(data)):
-            assert_painted_once(studio, daemon, data, "photo.jpg")
+            assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
 @contextmanager
 def sshd(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Run an sshd on the loopback address; yield its port and the key that it takes."""
+    """Run an sshd on the loopback address; yield its port and the user's private key."""
     for name in ("host", "user"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
@@ -313,14 +319,14 @@ def server(command: Sequence[str], port: int) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
+    """Return a free TCP port."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
         return port
 
 
-# Servers whose clients are slow
+# Servers with slow clients
 
 
 @contextmanager
@@ -331,7 +337,7 @@ def vsftpd(root: Path, folder: Path) -> Iterator[int]:
         pytest.skip("vsftpd is started as root")
     port = free_port()
     root.mkdir(exist_ok=True)
-    root.chmod(0o755)  # vsftpd refuses one that its user may write to
+    root.chmod(0o755)  # vsftpd refuses a root folder that its user can write to
     (folder / "vsftpd.conf").write_text(
         f"listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\n"
         f"anonymous_enable=YES\nanon_root={root}\nanon_upload_enable=YES\n"
@@ -341,10 +347,10 @@ def vsftpd(root: Path, folder: Path) -> Iterator[int]:
         yield port
 
 
-def test_an_ftp_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
-    """To a real vsftpd, whose user is another than the daemon's."""
+def test_an_ftp_upload_that_pauses(harness: DaemonHarness, source: Path, tmp_path: Path) -> None:
+    """A paused upload to a real vsftpd, run by another user than the daemon's, is one job."""
     data = source.read_bytes()
-    with vsftpd(studio.folder / "inbox", tmp_path) as port, watching(studio) as daemon:
+    with vsftpd(harness.folder / "inbox", tmp_path) as port, watching(harness) as daemon:
         with ftplib.FTP() as client:
             client.connect("127.0.0.1", port, timeout=30)
             client.login()
@@ -353,19 +359,21 @@ def test_an_ftp_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path)
             with client.transfercmd("STOR photo.jpg") as stream:
                 stream.sendall(data[: len(data) // 2])
                 time.sleep(PAUSE_SECONDS)
-                assert states_of_jobs(studio) == []
+                assert states_of_jobs(harness) == []
                 stream.sendall(data[len(data) // 2 :])
             client.voidresp()
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-def test_a_download_in_segments_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
-    """By lftp, which writes four parts at once and keeps a file of its own beside them."""
+def test_a_download_in_segments_that_pauses(
+    harness: DaemonHarness, source: Path, tmp_path: Path
+) -> None:
+    """A paused lftp download, which writes four segments at once, is one job."""
     need("lftp")
     data = source.read_bytes()
     source.chmod(0o644)
-    folder = studio.folder / "inbox/swirls"
-    with vsftpd(source.parent, tmp_path) as port, watching(studio) as daemon:
+    folder = harness.folder / "inbox/swirls"
+    with vsftpd(source.parent, tmp_path) as port, watching(harness) as daemon:
         command = [
             "lftp", "--norc", "-c",
             f"set net:limit-rate 400000; open ftp://127.0.0.1:{port}; "
@@ -375,55 +383,57 @@ def test_a_download_in_segments_that_pauses(studio: Studio, source: Path, tmp_pa
         daemon.wait_until(lambda: sum(sizes_in(folder)) > 0, 30)
         os.killpg(process.pid, signal.SIGSTOP)
         time.sleep(PAUSE_SECONDS)
-        assert states_of_jobs(studio) == []
+        assert states_of_jobs(harness) == []
         os.killpg(process.pid, signal.SIGCONT)
         assert process.wait(60) == 0
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
 def test_a_download_that_is_killed_and_taken_up_where_it_was(
-    studio: Studio, source: Path, tmp_path: Path
+    harness: DaemonHarness, source: Path, tmp_path: Path
 ) -> None:
-    """By curl: for a while there is half a photo that nobody writes to."""
+    """A killed and resumed curl download is one job, though no process has it open meanwhile."""
     need("curl")
     data = source.read_bytes()
     source.chmod(0o644)
-    folder = studio.folder / "inbox/swirls"
+    folder = harness.folder / "inbox/swirls"
     command = ["curl", "-sS", "--noproxy", "*", "-C", "-", "-o", str(folder / "photo.jpg")]
-    with vsftpd(source.parent, tmp_path) as port, serving(data) as url, watching(studio) as daemon:
+    with vsftpd(source.parent, tmp_path) as port, serving(data) as url, watching(harness) as daemon:
         with subprocess.Popen([*command, url]) as process:
             daemon.wait_for("input.awaited", seconds=30)
             process.kill()
         assert 0 < (folder / "photo.jpg").stat().st_size < len(data)
         time.sleep(PAUSE_SECONDS)
-        assert states_of_jobs(studio) == []
+        assert states_of_jobs(harness) == []
         subprocess.run([*command, f"ftp://127.0.0.1:{port}/photo.jpg"], check=True, timeout=60)
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-def test_an_archive_that_is_unpacked_slowly(studio: Studio, source: Path, tmp_path: Path) -> None:
-    """By tar, which gives the photo its old date at the end."""
+def test_an_archive_that_is_unpacked_slowly(
+    harness: DaemonHarness, source: Path, tmp_path: Path
+) -> None:
+    """A photo that tar extracts slowly, setting its old mtime at the end, is one job."""
     need("tar")
     data = source.read_bytes()
     os.utime(source, (1_000_000_000, 1_000_000_000))
     archive = tmp_path / "photos.tar"
     subprocess.run(["tar", "-cf", archive, "-C", source.parent, source.name], check=True)
     packed = archive.read_bytes()
-    with watching(studio) as daemon:
+    with watching(harness) as daemon:
         with subprocess.Popen(
-            ["tar", "-x", "-C", studio.folder / "inbox/swirls"], stdin=subprocess.PIPE
+            ["tar", "-x", "-C", harness.folder / "inbox/swirls"], stdin=subprocess.PIPE
         ) as process:
             assert process.stdin is not None
             process.stdin.write(packed[: len(packed) // 2])
             process.stdin.flush()
             time.sleep(PAUSE_SECONDS)
-            assert states_of_jobs(studio) == []
+            assert states_of_jobs(harness) == []
             process.stdin.write(packed[len(packed) // 2 :])
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-def test_an_smb_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path) -> None:
-    """To a real smbd; smbclient reads from a pipe that is filled slowly."""
+def test_an_smb_upload_that_pauses(harness: DaemonHarness, source: Path, tmp_path: Path) -> None:
+    """A paused upload to a real smbd is one job; smbclient reads from a slow pipe."""
     need("smbd", "smbclient")
     if os.geteuid() != 0:
         pytest.skip("smbd is started as root")
@@ -438,14 +448,14 @@ def test_an_smb_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path)
         f"state directory = {tmp_path}/state\ncache directory = {tmp_path}/cache\n"
         f"pid directory = {tmp_path}/pid\nncalrpc dir = {tmp_path}/ncalrpc\n"
         f"log file = {tmp_path}/log\nload printers = no\ndisable spoolss = yes\n"
-        f"[inbox]\npath = {studio.folder / 'inbox'}\nguest ok = yes\nread only = no\n"
+        f"[inbox]\npath = {harness.folder / 'inbox'}\nguest ok = yes\nread only = no\n"
         "force user = root\n"
     )
     configuration = f"--configfile={tmp_path / 'smb.conf'}"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ExitStack() as stack:
-        daemon = stack.enter_context(watching(studio))
+        daemon = stack.enter_context(watching(harness))
         stack.enter_context(
             server([program("smbd"), "--foreground", "--no-process-group", configuration], port)
         )
@@ -458,23 +468,23 @@ def test_an_smb_upload_that_pauses(studio: Studio, source: Path, tmp_path: Path)
             stream.write(data[: len(data) // 2])
             daemon.wait_for("input.awaited", seconds=30)  # smbclient may hold back what it has read
             time.sleep(PAUSE_SECONDS)
-            assert states_of_jobs(studio) == []
+            assert states_of_jobs(harness) == []
             stream.write(data[len(data) // 2 :])
         output, _ = client.communicate(timeout=60)
         assert client.returncode == 0, output
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-# Whatever else writes
+# Other ways of writing
 
 
 def by_shell(source: Path, out: Path) -> None:
-    """Have the name there at once, and the content later."""
+    """Create the file empty, and write its content later."""
     subprocess.run(["sh", "-c", f"(sleep {PAUSE_SECONDS}; cat '{source}') > '{out}'"], check=True)
 
 
 def by_dd(source: Path, out: Path) -> None:
-    """Reserve the space, and fill it through descriptors of which each is closed again."""
+    """Reserve the space, then write in two parts, closing the file in between."""
     data = source.read_bytes()
     with open(out, "wb") as stream:
         os.posix_fallocate(stream.fileno(), 0, len(data))
@@ -488,7 +498,7 @@ def by_dd(source: Path, out: Path) -> None:
 
 
 def by_appending(source: Path, out: Path) -> None:
-    """Open the file anew for each piece, as uploads by pieces do."""
+    """Append in pieces, opening the file for each, as chunked uploads do."""
     data = source.read_bytes()
     for start in range(0, len(data), len(data) // 3):
         with open(out, "ab") as stream:
@@ -497,7 +507,7 @@ def by_appending(source: Path, out: Path) -> None:
 
 
 def by_browser(source: Path, out: Path) -> None:
-    """Hold the name with an empty file while another one is written, as Firefox does."""
+    """Hold the name with an empty file while another file is written, as Firefox does."""
     data = source.read_bytes()
     out.touch()
     part = out.with_name("photo.Xq3bTz1k.jpg.part")
@@ -509,13 +519,13 @@ def by_browser(source: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("write", [by_shell, by_dd, by_appending, by_browser])
 def test_a_file_that_comes_slowly(
-    studio: Studio, source: Path, write: Callable[[Path, Path], None]
+    harness: DaemonHarness, source: Path, write: Callable[[Path, Path], None]
 ) -> None:
-    """Empty at first, reserved beforehand, or closed between its pieces."""
+    """A file that is empty at first, preallocated, or closed between its pieces is one job."""
     data = source.read_bytes()
-    with watching(studio) as daemon:
-        write(source, studio.folder / "inbox/swirls/photo.jpg")
-        assert_painted_once(studio, daemon, data, "photo.jpg")
+    with watching(harness) as daemon:
+        write(source, harness.folder / "inbox/swirls/photo.jpg")
+        assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
 KINDS = ("photo.webp", "photo.avif", "photo.bmp", "photo.tif", "photo.png", "photo.gif")
@@ -523,18 +533,18 @@ KINDS = ("photo.webp", "photo.avif", "photo.bmp", "photo.tif", "photo.png", "pho
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_picture_of_full_size_whose_second_half_has_not_come(
-    studio: Studio, source: Path, name: str
+    harness: DaemonHarness, source: Path, name: str
 ) -> None:
-    """Of every format, also of those whose structure does not tell."""
+    """A preallocated file with a missing second half waits, in every format."""
     path = source.with_name(name)
     with Image.open(source) as photo:
         photo.resize((300, 200)).save(path)
     data = path.read_bytes()
-    with watching(studio) as daemon:
-        with open(studio.folder / "inbox/swirls" / name, "wb", buffering=0) as stream:
+    with watching(harness) as daemon:
+        with open(harness.folder / "inbox/swirls" / name, "wb", buffering=0) as stream:
             stream.truncate(len(data))
             stream.write(data[: len(data) // 2])
             time.sleep(PAUSE_SECONDS)
-            assert states_of_jobs(studio) == []
+            assert states_of_jobs(harness) == []
             stream.write(data[len(data) // 2 :])
-        assert_painted_once(studio, daemon, data, name)
+        assert_painted_once(harness, daemon, data, name)

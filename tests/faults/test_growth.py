@@ -1,4 +1,4 @@
-"""Months in minutes: many jobs one after the other leave nothing behind that grows."""
+"""Memory and journal size over many jobs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from styled.jobs.io_context import History
 from styled.jobs.journal_schema import LONGEST_LOG_BYTES
+from tests.daemon_harness import Forked
 from tests.jobs.conftest import JobHarness, picture
-from tests.studio import Forked
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -21,10 +21,10 @@ MB = 1_000_000
 
 @pytest.mark.parametrize("jobs", [1_000, pytest.param(10_000, marks=pytest.mark.heavy)])
 def test_many_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path, jobs: int) -> None:
-    """With a stub for an engine: the rest of the daemon is what is measured."""
-    facts = tmp_path / "facts.json"
-    assert Forked(work_through, jobs, str(tmp_path / "shop"), str(facts)).wait() == 0
-    measured = json.loads(facts.read_text())
+    """Over many jobs, with a stub engine, memory and journal stay within limits."""
+    output = tmp_path / "facts.json"
+    assert Forked(work_through, jobs, str(tmp_path / "harness"), str(output)).wait() == 0
+    measured = json.loads(output.read_text())
     assert measured["done"] == KEPT
     assert measured["files"] == 2 * jobs
     assert measured["last_bytes"] - measured["first_bytes"] < 15 * MB
@@ -32,30 +32,30 @@ def test_many_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path, jobs:
     assert measured["log_bytes"] <= LONGEST_LOG_BYTES
 
 
-def work_through(jobs: int, base: str, facts: str) -> None:
-    """Do so many jobs, and write down what came of it."""
-    shop = JobHarness(Path(base))
-    shop.history = History(seconds=1e9, jobs=KEPT)
-    shop.restart()
+def work_through(jobs: int, base: str, output: str) -> None:
+    """Run this many jobs, and write measurements to a JSON file."""
+    harness = JobHarness(Path(base))
+    harness.history = History(seconds=1e9, jobs=KEPT)
+    harness.restart()
     data = picture(size=(33, 33))
     first_bytes = 0
     for number in range(jobs):
-        shop.drop(f"{number % 100}/{number}.png", data)
-        shop._wanted.clear()
-        shop.work()
-        for remembered in (shop.beats, shop.finished, shop.engine.begun):
-            remembered.clear()
+        harness.drop(f"{number % 100}/{number}.png", data)
+        harness._styles_by_name.clear()
+        harness.work()
+        for records in (harness.beats, harness.finished, harness.engine.start_steps):
+            records.clear()
         if number % 200 == 199:
-            shop.tidy()
+            harness.run_cleanup()
         if number == jobs // 5:
             first_bytes = _resident_bytes()
-    shop.tidy()
-    state = shop.config.state
-    Path(facts).write_text(
+    harness.run_cleanup()
+    state = harness.config.state
+    Path(output).write_text(
         json.dumps(
             {
-                "done": shop.journal.counts()["done"],  # type: ignore[index]
-                "files": len(shop.files("outbox")),
+                "done": harness.journal.counts()["done"],  # type: ignore[index]
+                "files": len(harness.files("outbox")),
                 "first_bytes": first_bytes,
                 "last_bytes": _resident_bytes(),
                 "journal_bytes": (state / "journal.sqlite3").stat().st_size,

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: everything once, nothing half, nothing lost."""
+"""kill -9 at any moment: every job is done once, and no file is lost or incomplete."""
 
 from __future__ import annotations
 
@@ -17,97 +17,95 @@ from types import FrameType
 import pytest
 
 from styled.jobs.events import StopRequested
-from styled.ops.pulse import Pulse
-from styled.stages import Stages
-from tests.faults.watchman import Watchman
-from tests.jobs.conftest import Dropped, JobHarness, OneEngine, picture
-from tests.studio import Forked, Studio
+from tests.daemon_harness import DaemonHarness, Forked
+from tests.faults.output_checker import OutputChecker
+from tests.jobs.conftest import Dropped, JobHarness, OneEngine, picture, threaded_scheduler
 
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.mark.parametrize("wanted", [12, pytest.param(50, marks=pytest.mark.heavy)])
-def test_kills_over_a_backlog(studio: Studio, wanted: int) -> None:
-    """Each photo has one result, one sidecar and one archived original at the end."""
-    studio.configure(queue="{max_attempts: 100}")  # the same job may be hit again and again
-    moments = random.Random(4)
+@pytest.mark.parametrize("min_kills", [12, pytest.param(50, marks=pytest.mark.heavy)])
+def test_kills_over_a_backlog(harness: DaemonHarness, min_kills: int) -> None:
+    """After many kills each photo has one result, one sidecar and one archived original."""
+    harness.configure(queue="{max_attempts: 100}")  # the same job may be killed many times
+    rng = random.Random(4)
     dropped: dict[str, str] = {}
     kills = 0
-    with Watchman(studio) as watchman:
-        while kills < wanted:
-            # New ones come all the time, so that there is always something to interrupt.
+    with OutputChecker(harness) as checker:
+        while kills < min_kills:
+            # New photos in each round, so that there is always a job to interrupt.
             for _ in range(4):
                 number = len(dropped)
                 name = f"{('', 'coffee/', 'swirls/trip/')[number % 3]}{number:03}.jpg"
-                path = studio.drop(name, "coffee", (100 + number % 20, 84 + number // 20))
+                path = harness.drop(name, "coffee", (100 + number % 20, 84 + number // 20))
                 dropped[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            with studio.running() as daemon:
+            with harness.running() as daemon:
                 daemon.wait_for("daemon.started")
-                time.sleep(moments.uniform(0, 0.7))
+                time.sleep(rng.uniform(0, 0.7))
                 daemon.kill()
                 kills += 1
-        with studio.running() as daemon:
-            daemon.wait_until(lambda: studio.files("inbox") == [])
-        watchman.look()
-    assert watchman.seen >= 3 * len(dropped)
+        with harness.running() as daemon:
+            daemon.wait_until(lambda: harness.files("inbox") == [])
+        checker.check()
+    assert checker.seen >= 3 * len(dropped)
 
     results = {
         (name if name.startswith(("coffee/", "swirls/")) else f"swirls/{name}"): digest
         for name, digest in dropped.items()
     }
-    assert studio.files("archive") == sorted(results)
-    assert studio.files("outbox") == sorted([*results, *(f"{name}.json" for name in results)])
-    assert studio.files("rejected") == []
+    assert harness.files("archive") == sorted(results)
+    assert harness.files("outbox") == sorted([*results, *(f"{name}.json" for name in results)])
+    assert harness.files("rejected") == []
     for name, digest in results.items():
-        original = (studio.folder / "archive" / name).read_bytes()
+        original = (harness.folder / "archive" / name).read_bytes()
         assert hashlib.sha256(original).hexdigest() == digest
-        facts = studio.sidecar(f"outbox/{name}.json")
-        picture = (studio.folder / "outbox" / name).read_bytes()
-        assert facts["input"]["sha256"] == digest
-        assert facts["result"]["sha256"] == hashlib.sha256(picture).hexdigest()
+        sidecar_content = harness.sidecar(f"outbox/{name}.json")
+        picture = (harness.folder / "outbox" / name).read_bytes()
+        assert sidecar_content["input"]["sha256"] == digest
+        assert sidecar_content["result"]["sha256"] == hashlib.sha256(picture).hexdigest()
 
 
-def test_a_photo_that_kills_the_process_each_time_is_rejected(studio: Studio) -> None:
-    """After `max_attempts` deaths it stands aside with the reason, and the others are done.
+def test_a_photo_that_kills_the_process_each_time_is_rejected(harness: DaemonHarness) -> None:
+    """A photo is rejected after `max_attempts` deaths while it ran alone; the others are done.
 
-    The first death may have been that of what was beside it: it counts for nobody.
+    The first death does not count, because another job was running as well.
     """
-    studio.configure(queue="{max_attempts: 2}")
-    studio.drop("a-killer.jpg", "coffee", (96, 72))
-    studio.drop("b.jpg", "coffee", (96, 72))
-    studio.drop("c.jpg", "coffee", (96, 72))
-    for claimed in (2, 1, 1):  # later on it is alone
-        with studio.running() as daemon:
+    harness.configure(queue="{max_attempts: 2}")
+    harness.drop("a-killer.jpg", "coffee", (96, 72))
+    harness.drop("b.jpg", "coffee", (96, 72))
+    harness.drop("c.jpg", "coffee", (96, 72))
+    for claimed in (2, 1, 1):  # after the first death it runs alone
+        with harness.running() as daemon:
             daemon.wait_for("job.started")
             daemon.wait_for("job.claimed", claimed)
             assert daemon.events("job.claimed")[0]["input"] == "a-killer.jpg"
             daemon.kill()
-    with studio.running() as daemon:
-        daemon.wait_until(lambda: studio.files("inbox") == [])
-    assert studio.files("rejected") == ["swirls/a-killer.jpg", "swirls/a-killer.jpg.json"]
-    rejection = studio.sidecar("rejected/swirls/a-killer.jpg.json")
+    with harness.running() as daemon:
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+    assert harness.files("rejected") == ["swirls/a-killer.jpg", "swirls/a-killer.jpg.json"]
+    rejection = harness.sidecar("rejected/swirls/a-killer.jpg.json")
     assert rejection["rejected"]["failure"] == "crash"
     assert "begun 2 times" in str(rejection["rejected"]["reason"])
     assert rejection["job"]["attempts"] == 2
-    assert studio.files("archive") == ["swirls/b.jpg", "swirls/c.jpg"]
+    assert harness.files("archive") == ["swirls/b.jpg", "swirls/c.jpg"]
 
 
-def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(studio: Studio) -> None:
-    """Its lock, a half-written file and a stale process number: the next one simply starts."""
-    with studio.running() as daemon:
+def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(harness: DaemonHarness) -> None:
+    """A leftover lock file, temporary file and process ID do not prevent the next start."""
+    with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         daemon.kill()
-    assert (studio.folder / "state/lock").read_text().strip() == str(daemon.process.pid)
-    half = studio.folder / "outbox" / f".styled-{'0' * 32}.tmp"
+    assert (harness.folder / "state/lock").read_text().strip() == str(daemon.process.pid)
+    half = harness.folder / "outbox" / f".styled-{'0' * 32}.tmp"
     half.write_bytes(b"half a pic")
-    status = json.loads(studio.do("status", "--json").stdout)
+    status = json.loads(harness.do("status", "--json").stdout)
     assert status["running"] is False
-    studio.drop("a.jpg", "coffee", (96, 72))
-    with studio.running() as daemon:
-        daemon.wait_until(lambda: studio.files("inbox") == [])
-        status = json.loads(studio.do("status", "--json").stdout)
+    harness.drop("a.jpg", "coffee", (96, 72))
+    with harness.running() as daemon:
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+        status = json.loads(harness.do("status", "--json").stdout)
         assert (status["running"], status["pid"]) == (True, daemon.process.pid)
-    assert studio.files("outbox") == ["swirls/a.jpg", "swirls/a.jpg.json"]
+    assert harness.files("outbox") == ["swirls/a.jpg", "swirls/a.jpg.json"]
 
 
 # Several engines
@@ -115,9 +113,9 @@ def test_what_a_dead_daemon_leaves_behind_is_no_hindrance(studio: Studio) -> Non
 
 @pytest.mark.parametrize("engines", [1, 3])
 def test_kills_of_a_queue_with_engines_in_threads(tmp_path: Path, engines: int) -> None:
-    """Wherever that hits each of them, and the threads that prepare and publish."""
-    base = tmp_path / "shop"
-    moments = random.Random(engines)
+    """The same holds with several engines and an I/O pool of threads."""
+    base = tmp_path / "harness"
+    rng = random.Random(engines)
     names = [f"{number}/photo.png" for number in range(12)]
     originals = {name: picture(size=(40 + number, 36)) for number, name in enumerate(names)}
     for name, data in originals.items():
@@ -127,57 +125,56 @@ def test_kills_of_a_queue_with_engines_in_threads(tmp_path: Path, engines: int) 
     kills = 0
     while True:
         process = Forked(work_with_threads, str(base), engines, names)
-        time.sleep(moments.uniform(0.05, 0.5))
+        time.sleep(rng.uniform(0.05, 0.5))
         if process.poll() is not None:
             assert process.wait(60) == 0
             break
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         kills += 1
-        assert kills < 200, "it never ends"
+        assert kills < 200, "the jobs do not end"
     assert kills >= 3
-    found = sorted(path.name for path in (base / "outbox/oil").iterdir())
-    assert len(found) == 2 * len(names)
+    names_in_outbox = sorted(path.name for path in (base / "outbox/oil").iterdir())
+    assert len(names_in_outbox) == 2 * len(names)
     archived = [path.read_bytes() for path in (base / "archive/oil").rglob("*.png")]
     assert sorted(archived) == sorted(originals.values())
     assert [path for path in (base / "inbox").rglob("*") if path.is_file()] == []
     assert not (base / "rejected").exists() or not list((base / "rejected").rglob("*.png"))
     for sidecar in (base / "outbox/oil").glob("*.json"):
-        facts = json.loads(sidecar.read_bytes())
+        sidecar_content = json.loads(sidecar.read_bytes())
         data = sidecar.with_suffix("").read_bytes()
-        assert facts["result"]["sha256"] == hashlib.sha256(data).hexdigest()
+        assert sidecar_content["result"]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def work_with_threads(base: str, engines: int, names: list[str]) -> None:
-    """Work until nothing is left, by the scheduler's own loop and a pool of threads."""
-    shop = JobHarness(Path(base), engines=engines)
-    shop.configure("queue", max_attempts=100)
-    for engine in shop.engines:
+    """Run all jobs with the scheduler's own loop and an I/O pool of threads, then exit."""
+    harness = JobHarness(Path(base), engines=engines)
+    harness.configure("queue", max_attempts=100)
+    for engine in harness.engines:
         engine.on_sync = lambda: time.sleep(0.02)
-    stages = Stages(shop.config, Pulse())
-    factories = [OneEngine(engine, can_replace=False) for engine in shop.engines]
-    scheduler, _ = stages.make_scheduler(shop.journal, shop.publisher, factories, observer=shop)
+    factories = [OneEngine(engine, can_replace=False) for engine in harness.engines]
+    scheduler, _, events = threaded_scheduler(harness, factories)
     scheduler.recover()
-    shop._wanted = dict.fromkeys(names, ("oil",))
-    wanted = {name: Path(name).name for name in names}
-    shop.journal.submit(
+    harness._styles_by_name = dict.fromkeys(names, ("oil",))
+    destinations = {name: Path(name).name for name in names}
+    harness.journal.submit(
         [
-            Dropped(name, path.stat().st_size, path.stat().st_mtime_ns, {"oil": wanted[name]})
+            Dropped(name, path.stat().st_size, path.stat().st_mtime_ns, {"oil": destinations[name]})
             for name in names
-            if (path := shop.config.inbox / name).exists()
+            if (path := harness.config.inbox / name).exists()
         ],
-        shop.now,
+        harness.now,
     )
     thread = threading.Thread(target=scheduler.run)
     thread.start()
-    while shop.journal.unfinished_ids() or shop.journal.finished_in_inbox():
+    while harness.journal.unfinished_ids() or harness.journal.finished_in_inbox():
         time.sleep(0.01)
-    stages.events.put(StopRequested())
+    events.put(StopRequested())
     thread.join(60)
     os._exit(0 if not thread.is_alive() else 1)
 
 
-# Between any two calls to the system
+# Between any two system calls
 
 
 @pytest.mark.parametrize(
@@ -190,34 +187,34 @@ def work_with_threads(base: str, engines: int, names: list[str]) -> None:
 def test_a_kill_before_any_call_to_the_system(
     tmp_path: Path, data: bytes, delivered: list[str]
 ) -> None:
-    """A real SIGKILL before each single call that a job makes: the end is always the same."""
+    """A SIGKILL before any single system call of a job gives the same files after a restart."""
     calls = tmp_path / "calls"
     assert Forked(work_and_die, str(tmp_path / "undisturbed"), data, 0, str(calls)).wait(60) == 0
     names = calls.read_text().split()
     assert {"rename", "fsync", "execute"} <= set(names)
     for number in range(1, len(names) + 1):
         base = tmp_path / str(number)
-        died = Forked(work_and_die, str(base), data, number, str(calls)).wait(60)
-        assert died == -signal.SIGKILL, f"before call {number}"
+        exit_code = Forked(work_and_die, str(base), data, number, str(calls)).wait(60)
+        assert exit_code == -signal.SIGKILL, f"before call {number}"
         whole = {}
         for root in ("outbox", "archive", "rejected"):
             for path in (base / root).rglob("[!.]*.png"):
                 whole[f"{root}/oil/{path.name}"] = path.read_bytes()
-        shop = JobHarness(base)
-        shop._wanted["photo.png"] = ("oil",)
-        shop.restart()
-        shop.work_and_wait()
-        shop.close()
-        found = [
+        harness = JobHarness(base)
+        harness._styles_by_name["photo.png"] = ("oil",)
+        harness.restart()
+        harness.work_and_wait()
+        harness.close()
+        files = [
             f"{root}/{name}" for root in ("archive", "outbox", "rejected")
-            for name in shop.files(root)
+            for name in harness.files(root)
         ]  # fmt: skip
         sidecars = [f"{name}.json" for name in delivered if not name.startswith("archive")]
         where = f"killed before call {number}, {names[number - 1]}"
-        assert found == sorted([*delivered, *sidecars]), where
-        assert shop.files("inbox") == [], where
+        assert files == sorted([*delivered, *sidecars]), where
+        assert harness.files("inbox") == [], where
         assert (base / delivered[0]).read_bytes() == data, where
-        # What was visible when the process died was whole already.
+        # Files that were visible when the process died were complete.
         assert all((base / name).read_bytes() == content for name, content in whole.items()), where
 
 
@@ -228,21 +225,21 @@ DEADLY = frozenset(
 
 
 def work_and_die(base: str, data: bytes, fatal: int, calls: str) -> None:
-    """Drop a photo and work on it, dying before the call to the system of this number."""
-    shop = JobHarness(Path(base))
-    shop.drop("photo.png", data)
-    made: list[str] = []
+    """Drop a photo and run its job; die by SIGKILL before the system call number `fatal`."""
+    harness = JobHarness(Path(base))
+    harness.drop("photo.png", data)
+    calls_made: list[str] = []
 
-    def on_event(frame: FrameType, event: str, called: object) -> None:
-        name = getattr(called, "__name__", "")
-        is_log = isinstance(getattr(called, "__self__", None), io.TextIOBase)
+    def on_event(frame: FrameType, event: str, function: object) -> None:
+        name = getattr(function, "__name__", "")
+        is_log = isinstance(getattr(function, "__self__", None), io.TextIOBase)
         if event == "c_call" and name in DEADLY and not is_log:
-            made.append(name)
-            if len(made) == fatal:
+            calls_made.append(name)
+            if len(calls_made) == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     threading.setprofile(on_event)  # the engine's thread writes files too
     sys.setprofile(on_event)
-    shop.work()
+    harness.work()
     sys.setprofile(None)
-    Path(calls).write_text("\n".join(made))
+    Path(calls).write_text("\n".join(calls_made))

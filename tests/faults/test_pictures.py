@@ -1,4 +1,4 @@
-"""Pictures that are bombs, damaged, odd or none at all: each ends as it should, and alone."""
+"""Decompression bombs, damaged and unusual images, and files that are no images."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import skimage.data
 from PIL import Image, ImageCms
 
 from styled.degradation import Kind
-from tests.faults.watchman import Watchman
-from tests.studio import Studio
+from tests.daemon_harness import DaemonHarness
+from tests.faults.output_checker import OutputChecker
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -32,30 +32,30 @@ TOO_EARLY = "ends too early"
 
 @dataclass(frozen=True)
 class Painted:
-    """It is painted.
+    """The expected outcome is a result.
 
     Attributes:
-        degraded: What stands under `degraded`: the kind of each entry, and a part of its message.
-        name: Of the result, where it is not the input's.
-        facts: What the sidecar says of the input, among other things.
+        degraded: The kind of each entry of the sidecar's `degraded`, and a part of its message.
+        name: The name of the result; None if it is that of the input.
+        input: Some keys of the sidecar's `input`, and their values.
     """
 
     degraded: tuple[tuple[Kind, str], ...] = ()
     name: str | None = None
-    facts: tuple[tuple[str, object], ...] = ()
+    input: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """It is rejected.
+    """The expected outcome is a rejection.
 
     Attributes:
-        word: What the reason contains.
-        failure: Its class.
-        name: Of what lies in `rejected`, where it is not the input's.
+        text: A part of the reason.
+        failure: The kind of failure.
+        name: The name of the rejected file; None if it is that of the input.
     """
 
-    word: str
+    text: str
     failure: str = "input"
     name: str | None = None
 
@@ -63,24 +63,24 @@ class Rejected:
 Outcome = Painted | Rejected
 
 
-def saved(image: Image.Image, format: str, **options: Any) -> bytes:
+def saved(image: Image.Image, format: str, **kwargs: Any) -> bytes:
     file = io.BytesIO()
-    image.copy().save(file, format, **options)
+    image.copy().save(file, format, **kwargs)
     return file.getvalue()
 
 
 def segment(marker: int, content: bytes) -> bytes:
-    """Return a segment of a JPEG."""
+    """Return a JPEG segment."""
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
 
 def with_segments(jpeg: bytes, segments: bytes) -> bytes:
-    """Return a JPEG with segments at its beginning."""
+    """Return a JPEG with segments inserted at its beginning."""
     return jpeg[:2] + segments + jpeg[2:]
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """Return a chunk of a PNG."""
+    """Return a PNG chunk."""
     checksum = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
@@ -88,7 +88,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def png(
     width: int, height: int, pixels: bytes, *before: bytes, depth: int = 8, colours: int = 2
 ) -> bytes:
-    """Return a PNG that claims a size and holds compressed pixels of any other."""
+    """Return a PNG with a size in its header, and compressed pixels that may not match it."""
     header = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
     return b"".join(
         (
@@ -101,13 +101,13 @@ def png(
     )
 
 
-def with_chunks(whole: bytes, *chunks: bytes) -> bytes:
-    """Return a PNG with chunks behind its header."""
-    return whole[:33] + b"".join(chunks) + whole[33:]
+def with_chunks(data: bytes, *chunks: bytes) -> bytes:
+    """Return a PNG with chunks inserted after its header."""
+    return data[:33] + b"".join(chunks) + data[33:]
 
 
 def packed_zeros(count: int) -> bytes:
-    """Return so many zeros, compressed."""
+    """Return this many zero bytes, compressed."""
     packer = zlib.compressobj(9)
     block = bytes(1024**2)
     parts = [packer.compress(block) for _ in range(count // len(block))]
@@ -122,12 +122,12 @@ def zipped() -> bytes:
 
 
 def endless_pages() -> bytes:
-    """Return a TIFF whose first page says that it is followed by itself."""
-    whole = bytearray(saved(COFFEE, "TIFF"))
-    (directory,) = struct.unpack_from("<I", whole, 4)
-    (entries,) = struct.unpack_from("<H", whole, directory)
-    struct.pack_into("<I", whole, directory + 2 + 12 * entries, directory)
-    return bytes(whole)
+    """Return a TIFF whose first page has itself as its next page."""
+    data = bytearray(saved(COFFEE, "TIFF"))
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, directory)
+    struct.pack_into("<I", data, directory + 2 + 12 * entries, directory)
+    return bytes(data)
 
 
 def sixteen_bits(format: str) -> bytes:
@@ -150,7 +150,7 @@ def turned() -> bytes:
 
 
 def profile_named(name: str) -> bytes:
-    """Return an sRGB profile of another name, which is no longer than its own."""
+    """Return an sRGB profile with another name, at most as long as the original one."""
     own = "sRGB built-in"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert own.encode("utf-16-be") in profile
@@ -165,12 +165,12 @@ FRAMES: dict[str, Any] = {
 FIRST_OF_3 = Painted((("frames", "only the first of 3 frames was used"),))
 DAMAGED_EXIF = Painted((("metadata", "the EXIF data is damaged and was ignored"),))
 DAMAGED_PROFILE = Painted(
-    (("color", "the colour profile is damaged and was ignored"),), facts=(("icc", None),)
+    (("color", "the colour profile is damaged and was ignored"),), input=(("icc", None),)
 )
 
 
 def bombs() -> Iterator[tuple[str, bytes, Outcome]]:
-    """Yield pictures that are larger than they look."""
+    """Yield images that are larger than they look, with their expected outcomes."""
     tiny = zlib.compress(bytes(99))
     large = Rejected("too large")
     small = Rejected("too small")
@@ -181,7 +181,7 @@ def bombs() -> Iterator[tuple[str, bytes, Outcome]]:
     yield "row.png", png(60_000, 1, packed_zeros(180_001)), small
     yield "nothing.png", png(0, 0, tiny), small
     yield "negative.png", png(2**32 - 1, 2**32 - 1, tiny), large
-    # The rest of what is packed is never unpacked.
+    # The data after the last pixel is never decompressed.
     yield "more.png", png(96, 72, packed_zeros(128 * 1024**2)), Painted()
     yield (
         "text.png",
@@ -219,7 +219,7 @@ def bombs() -> Iterator[tuple[str, bytes, Outcome]]:
 
 
 def odd() -> Iterator[tuple[str, bytes, Outcome]]:
-    """Yield pictures of unusual kinds."""
+    """Yield images of unusual kinds, with their expected outcomes."""
     yield "animated.gif", saved(COFFEE, "GIF", **FRAMES), FIRST_OF_3
     yield "animated.webp", saved(COFFEE, "WEBP", **FRAMES), FIRST_OF_3
     yield "animated.png", saved(COFFEE, "PNG", **FRAMES), FIRST_OF_3
@@ -240,7 +240,11 @@ def odd() -> Iterator[tuple[str, bytes, Outcome]]:
     yield "palette.png", saved(palette, "PNG", transparency=b"\0\x80\xff"), Painted()
     yield "1 bit.png", saved(COFFEE.convert("1"), "PNG"), Painted()
     yield "clear.png", saved(Image.new("RGBA", (96, 72)), "PNG"), Rejected("transparent all over")
-    yield "turned.jpg", turned(), Painted(facts=(("orientation", 6), ("width", 72), ("height", 96)))
+    yield (
+        "turned.jpg",
+        turned(),
+        Painted(input=(("orientation", 6), ("width", 72), ("height", 96))),
+    )
     yield "broken-exif.jpg", with_segments(JPEG, segment(0xE1, b"Exif\0\0nonsense")), DAMAGED_EXIF
     loop = b"MM\0*\0\0\0\x08\0\1\x87\x69\0\4\0\0\0\1\0\0\0\x08\0\0\0\x08"
     yield "endless-exif.jpg", with_segments(JPEG, segment(0xE1, b"Exif\0\0" + loop)), Painted()
@@ -253,7 +257,7 @@ def odd() -> Iterator[tuple[str, bytes, Outcome]]:
     yield (
         "icc-name.png",
         saved(COFFEE, "PNG", icc_profile=profile_named("\x1b[2J\x07 evil")),
-        (Painted(facts=(("icc", "[2J evil"),))),
+        (Painted(input=(("icc", "[2J evil"),))),
     )
     yield "garbage-behind.jpg", JPEG + random.Random(1).randbytes(50_000), Painted()
     yield "zip-behind.jpg", JPEG + zipped(), Painted()
@@ -262,17 +266,21 @@ def odd() -> Iterator[tuple[str, bytes, Outcome]]:
     yield (
         "png-inside.jpg",
         saved(COFFEE, "PNG"),
-        Painted(name="png-inside.png", facts=(("format", "png"),)),
+        Painted(name="png-inside.png", input=(("format", "png"),)),
     )
-    yield "jpeg-inside.tiff", JPEG, Painted(name="jpeg-inside.jpg", facts=(("format", "jpeg"),))
+    yield (
+        "jpeg-inside.tiff",
+        JPEG,
+        Painted(name="jpeg-inside.jpg", input=(("format", "jpeg"),)),
+    )
     yield "shouting.JPEG", JPEG, Painted()
 
 
 def damaged() -> Iterator[tuple[str, bytes, Outcome]]:
-    """Yield files that can't be read."""
-    whole = saved(COFFEE, "PNG")
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 0xFF
+    """Yield files that can't be decoded, with their expected outcomes."""
+    image_bytes = saved(COFFEE, "PNG")
+    flipped = bytearray(image_bytes)
+    flipped[len(image_bytes) // 2] ^= 0xFF
     yield "checksum.png", bytes(flipped), Rejected("can't be decoded as PNG")
     yield (
         "headless.jpg",
@@ -280,13 +288,13 @@ def damaged() -> Iterator[tuple[str, bytes, Outcome]]:
         Rejected("can't be decoded as JPEG"),
     )
     yield "page.jpg", b"<!DOCTYPE html><script>alert(1)</script>\n" * 9, Rejected(NOT_A_PICTURE)
-    # A name that the sidecar of `page.jpg` would like to have, and a content it might have.
+    # The name that the sidecar of `page.jpg` would get, with JSON content.
     yield (
         "page.jpg.json",
         b'{"schema": 1, "job": {"id": "x"}}',
         Rejected(NOT_A_PICTURE, name="page.jpg-2.json"),
     )
-    # The name that the sidecar of `late.jpg` would have, which comes when it is taken.
+    # The name that the sidecar of `late.jpg` would get; that photo comes after this file.
     yield "late.jpg.json", b"{}", Rejected(NOT_A_PICTURE)
     yield (
         "drawing.svg",
@@ -311,150 +319,150 @@ def damaged() -> Iterator[tuple[str, bytes, Outcome]]:
 
 
 def cut() -> Iterator[tuple[str, bytes, Outcome]]:
-    """Yield pictures that end too early, a JPEG at a dozen lengths."""
+    """Yield truncated images, a JPEG at a dozen lengths, with their expected outcomes."""
     incomplete = Rejected(TOO_EARLY, "incomplete")
     size = len(JPEG)
     for length in (1, 2, 3, 20, 170, 400, 620, 700, size // 2, size - 200, size - 2, size - 1):
         yield f"cut-{length}.jpg", JPEG[:length], incomplete
     for format in ("PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF"):
-        whole = saved(COFFEE, format)
-        yield f"cut.{format.lower()}", whole[: len(whole) * 3 // 4], incomplete
+        image_bytes = saved(COFFEE, format)
+        yield f"cut.{format.lower()}", image_bytes[: len(image_bytes) * 3 // 4], incomplete
 
 
-def test_every_hostile_picture_ends_as_it_should(studio: Studio) -> None:
-    """Each is painted or rejected with the reason, by one process, and the last one is painted."""
+def test_every_hostile_picture_ends_as_it_should(harness: DaemonHarness) -> None:
+    """Each file is painted or rejected as expected, all by one process."""
     late: list[tuple[str, bytes, Outcome]] = [
         ("late.jpg", b"no picture", Rejected(NOT_A_PICTURE, name="late-2.jpg")),
         ("z-good.jpg", JPEG, Painted()),
     ]
     cases = [*bombs(), *odd(), *damaged(), *cut(), *late]
     assert len({name for name, _, _ in cases}) == len(cases)
-    inbox = studio.folder / "inbox"
+    inbox = harness.folder / "inbox"
     inbox.mkdir()
     for name, data, _ in cases[: -len(late)]:
         (inbox / name).write_bytes(data)
-    with Watchman(studio, "outbox"), studio.running() as daemon:
+    with OutputChecker(harness, "outbox"), harness.running() as daemon:
         daemon.wait_for("input.awaited")
         for name, data, _ in late:
-            elsewhere = studio.folder / name
+            elsewhere = harness.folder / name
             elsewhere.write_bytes(data)
             elsewhere.rename(inbox / name)
-        daemon.wait_until(lambda: studio.files("inbox") == [])
+        daemon.wait_until(lambda: harness.files("inbox") == [])
         assert daemon.process.poll() is None
         events = [json.loads(line) for line in daemon.log.read_text().splitlines()]
 
-    ends = dict(ends_of(studio))
+    ends = dict(ends_of(harness))
     problems = {
         name: problem
         for name, data, outcome in cases
-        if (problem := differs(studio, name, data, outcome, ends.pop(name, None)))
+        if (problem := differs(harness, name, data, outcome, ends.pop(name, None)))
     }
     assert problems == {}
     assert ends == {}
     painted = [name for name, _, outcome in cases if isinstance(outcome, Painted)]
-    assert studio.files("archive") == sorted(f"swirls/{name}" for name in painted)
-    assert len(studio.files("outbox")) == 2 * len(painted)
-    assert len(studio.files("rejected")) == 2 * (len(cases) - len(painted))
+    assert harness.files("archive") == sorted(f"swirls/{name}" for name in painted)
+    assert len(harness.files("outbox")) == 2 * len(painted)
+    assert len(harness.files("rejected")) == 2 * (len(cases) - len(painted))
     names = {event["event"] for event in events}
     assert not names & {"job.crashed", "job.failed", "intake.crashed", "queue.paused"}
     assert len([event for event in events if event["event"] == "daemon.started"]) == 1
 
 
-def ends_of(studio: Studio) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
-    """Yield for each input where it ended, and its sidecar."""
+def ends_of(harness: DaemonHarness) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
+    """Yield for each input the path of its result or rejected file, and its sidecar."""
     for root in ("outbox", "rejected"):
-        for path in (studio.folder / root / "swirls").glob("*.json"):
-            facts = json.loads(path.read_bytes())
-            if isinstance(facts.get("input"), dict):
-                yield facts["input"]["path"], (path.with_suffix(""), facts)
+        for path in (harness.folder / root / "swirls").glob("*.json"):
+            sidecar = json.loads(path.read_bytes())
+            if isinstance(sidecar.get("input"), dict):
+                yield sidecar["input"]["path"], (path.with_suffix(""), sidecar)
 
 
 def differs(
-    studio: Studio, name: str, data: bytes, outcome: Outcome, end: tuple[Path, Any] | None
+    harness: DaemonHarness, name: str, data: bytes, outcome: Outcome, end: tuple[Path, Any] | None
 ) -> str | None:
-    """Return in what a case ended otherwise than it should, if in anything."""
+    """Return a message if the outcome of a case is not the expected one, else None."""
     if end is None:
         return "has no sidecar"
-    path, facts = end
+    path, sidecar = end
     root = "outbox" if isinstance(outcome, Painted) else "rejected"
-    if path != studio.folder / root / "swirls" / (outcome.name or name):
-        return f"came out as {path}: {facts['rejected']}"
-    if facts["input"]["sha256"] != hashlib.sha256(data).hexdigest():
-        return f"its sidecar is about {facts['input']}"
+    if path != harness.folder / root / "swirls" / (outcome.name or name):
+        return f"came out as {path}: {sidecar['rejected']}"
+    if sidecar["input"]["sha256"] != hashlib.sha256(data).hexdigest():
+        return f"its sidecar is about {sidecar['input']}"
     if isinstance(outcome, Rejected):
-        told = facts["rejected"]
+        actual = sidecar["rejected"]
         if path.read_bytes() != data:
             return "it is not what was dropped"
-        agrees = told["failure"] == outcome.failure and outcome.word in told["reason"]
-        return None if agrees else f"was rejected because {told}"
-    if (studio.folder / "archive" / "swirls" / name).read_bytes() != data:
+        agrees = actual["failure"] == outcome.failure and outcome.text in actual["reason"]
+        return None if agrees else f"was rejected because {actual}"
+    if (harness.folder / "archive" / "swirls" / name).read_bytes() != data:
         return "its original is not what was dropped"
     with Image.open(path) as picture:
         picture.load()
-    degraded = facts["degraded"]
+    degraded = sidecar["degraded"]
     if len(degraded) != len(outcome.degraded) or not all(
-        found["kind"] == kind and part in found["message"]
-        for found, (kind, part) in zip(degraded, outcome.degraded, strict=True)
+        entry["kind"] == kind and part in entry["message"]
+        for entry, (kind, part) in zip(degraded, outcome.degraded, strict=True)
     ):
         return f"is degraded: {degraded}"
-    told = {key: facts["input"][key] for key, _ in outcome.facts}
-    return None if told == dict(outcome.facts) else f"was read as {told}"
+    actual = {key: sidecar["input"][key] for key, _ in outcome.input}
+    return None if actual == dict(outcome.input) else f"was read as {actual}"
 
 
-# FOUND, by fuzzing and by looking for what takes long: each of the following was a hole when
-# it was written.
+# Regression tests: each was a bug when it was written, found by fuzzing or by looking for slow
+# files.
 
 
 def damaged_fax() -> bytes:
-    """Return a TIFF whose rows libtiff complains about, each in a line of its own."""
+    """Return a TIFF for which libtiff prints a warning for each damaged row."""
     rows = COFFEE.resize((192, 144)).convert("1")
-    whole = bytearray(saved(rows, "TIFF", compression="group4"))
+    data = bytearray(saved(rows, "TIFF", compression="group4"))
     for position in range(100, 700, 40):
-        whole[position] ^= 0xFF
-    return bytes(whole)
+        data[position] ^= 0xFF
+    return bytes(data)
 
 
-def test_a_library_that_complains_does_not_spoil_the_log(studio: Studio) -> None:
-    """The log stays one JSON object for each line, whatever libtiff has to say about a file."""
-    inbox = studio.folder / "inbox"
+def test_a_library_that_complains_does_not_spoil_the_log(harness: DaemonHarness) -> None:
+    """Warnings that libtiff prints do not get into the log, which stays JSON lines."""
+    inbox = harness.folder / "inbox"
     inbox.mkdir()
     (inbox / "fax.tif").write_bytes(damaged_fax())
-    with studio.running() as daemon:
-        daemon.wait_until(lambda: studio.files("inbox") == [])
-    wrong = []
+    with harness.running() as daemon:
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+    invalid_lines = []
     for line in daemon.log.read_text().splitlines():
         try:
             json.loads(line)
         except ValueError:
-            wrong.append(line)
-    assert wrong == []
+            invalid_lines.append(line)
+    assert invalid_lines == []
 
 
-def test_hundreds_of_thousands_of_segments_do_not_hold_up_others(studio: Studio) -> None:
-    """Seven megabytes of tiny EXIF segments cost seconds, as their size does, not a minute."""
-    inbox = studio.folder / "inbox"
+def test_hundreds_of_thousands_of_segments_do_not_hold_up_others(harness: DaemonHarness) -> None:
+    """A JPEG with 500,000 tiny EXIF segments (7 MB) takes seconds, not a minute."""
+    inbox = harness.folder / "inbox"
     inbox.mkdir()
     segments = segment(0xE1, b"Exif\0\0MM\0*") * 500_000
     (inbox / "a-segments.jpg").write_bytes(with_segments(JPEG, segments))
     (inbox / "b-good.jpg").write_bytes(JPEG)
-    with studio.running() as daemon:
+    with harness.running() as daemon:
         daemon.wait_for("job.claimed")
         daemon.wait_until(
-            lambda: (studio.folder / "outbox/swirls/b-good.jpg.json").exists(), seconds=15
+            lambda: (harness.folder / "outbox/swirls/b-good.jpg.json").exists(), seconds=15
         )
 
 
-def test_thousands_of_scans_do_not_hold_up_others(studio: Studio) -> None:
-    """A JPEG of 300 kB with twenty thousand passes over all its pixels does not take minutes."""
-    inbox = studio.folder / "inbox"
+def test_thousands_of_scans_do_not_hold_up_others(harness: DaemonHarness) -> None:
+    """A JPEG of 300 kB with 20,000 progressive scans does not take minutes."""
+    inbox = harness.folder / "inbox"
     inbox.mkdir()
-    whole = saved(Image.new("L", (2000, 2000), "gray"), "JPEG", progressive=True)
-    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    image_bytes = saved(Image.new("L", (2000, 2000), "gray"), "JPEG", progressive=True)
+    scan = image_bytes[image_bytes.rindex(b"\xff\xda") : -2]
     assert len(scan) < 20
-    (inbox / "a-scans.jpg").write_bytes(whole[:-2] + scan * 20_000 + whole[-2:])
+    (inbox / "a-scans.jpg").write_bytes(image_bytes[:-2] + scan * 20_000 + image_bytes[-2:])
     (inbox / "b-good.jpg").write_bytes(JPEG)
-    with studio.running() as daemon:
+    with harness.running() as daemon:
         daemon.wait_for("job.claimed")
         daemon.wait_until(
-            lambda: (studio.folder / "outbox/swirls/b-good.jpg.json").exists(), seconds=15
+            lambda: (harness.folder / "outbox/swirls/b-good.jpg.json").exists(), seconds=15
         )

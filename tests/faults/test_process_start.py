@@ -1,4 +1,4 @@
-"""Signals from the first moment of the process, in a container too."""
+"""Signals during the start of the process, also as process 1 of a namespace."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.daemon_harness import DaemonHarness
 from tests.faults.conftest import paint_slowly
-from tests.studio import Studio
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("one_thread")]
 
@@ -23,7 +23,7 @@ IN_ITS_OWN_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-p
 
 
 def wait_until_caught(pid: int, number: signal.Signals) -> None:
-    """Wait until a process has a handler for a signal: Python itself takes a moment to start."""
+    """Wait until a process handles a signal, which takes a moment after its start."""
     deadline = time.monotonic() + 60
     while True:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -35,7 +35,7 @@ def wait_until_caught(pid: int, number: signal.Signals) -> None:
 
 
 def wait_until_importing(pid: int) -> None:
-    """Wait until the command line's own imports have begun: before that Python is on its own."""
+    """Wait until the imports of the command line have begun, after Python's own start."""
     deadline = time.monotonic() + 60
     while "pydantic_core" not in Path(f"/proc/{pid}/maps").read_text():
         assert time.monotonic() < deadline
@@ -43,7 +43,7 @@ def wait_until_importing(pid: int) -> None:
 
 
 def only_child(pid: int) -> int:
-    """Return the only child of a process, once it has one."""
+    """Wait until a process has a child; return the ID of its only child."""
     deadline = time.monotonic() + 60
     while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
         assert time.monotonic() < deadline
@@ -53,78 +53,85 @@ def only_child(pid: int) -> int:
 
 
 def stop_after(
-    studio: Studio, command: str, number: signal.Signals, seconds: float, within: tuple[str, ...]
+    harness: DaemonHarness,
+    command: str,
+    number: signal.Signals,
+    seconds: float,
+    within: tuple[str, ...],
 ) -> None:
-    """Start a command, send it a signal so long afterwards; it is to end at once, in peace."""
+    """Start a command and send it a signal after some time; check that it ends at once, with 0."""
     process = subprocess.Popen(
-        [*within, *studio.command(command)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        [*within, *harness.command(command)], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
     try:
         pid = only_child(process.pid) if within else process.pid
         wait_until_caught(pid, signal.SIGTERM)
         time.sleep(seconds)
         os.kill(pid, number)
-        _, said = process.communicate(timeout=STOP_LIMIT_SECONDS)
+        _, stderr = process.communicate(timeout=STOP_LIMIT_SECONDS)
     finally:
         process.kill()
-    assert (process.returncode, b"Traceback" in said) == (0, False), (number, seconds, said)
+    assert (process.returncode, b"Traceback" in stderr) == (0, False), (number, seconds, stderr)
 
 
 @pytest.mark.parametrize("command", ["run", "once"])
 @pytest.mark.parametrize("within", [(), IN_ITS_OWN_NAMESPACE], ids=["", "as process 1"])
 def test_a_stop_at_any_moment_of_the_start_is_a_stop(
-    studio: Studio, command: str, within: tuple[str, ...]
+    harness: DaemonHarness, command: str, within: tuple[str, ...]
 ) -> None:
-    """Exit code 0 within 5 s, without a traceback, while importing, loading and painting."""
+    """A stop signal at any moment of the start exits with 0 within 5 s, without a traceback."""
     if within and (os.geteuid() != 0 or shutil.which("unshare") is None):
         pytest.skip("a process namespace needs root and unshare")
     if within and subprocess.run([*within, "true"], capture_output=True).returncode:
         pytest.skip("this container makes no process namespaces")
-    paint_slowly(studio, 100_000)
-    studio.drop("photo.jpg", "coffee", (96, 72))
+    paint_slowly(harness, 100_000)
+    harness.drop("photo.jpg", "coffee", (96, 72))
     numbers = (signal.SIGTERM, signal.SIGINT)
-    for turn, seconds in enumerate((0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0)):
-        stop_after(studio, command, numbers[turn % 2], seconds, within)
-    stop_after(studio, command, signal.SIGINT, 0.0, within)
+    for index, seconds in enumerate((0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0)):
+        stop_after(harness, command, numbers[index % 2], seconds, within)
+    stop_after(harness, command, signal.SIGINT, 0.0, within)
 
 
-def test_a_reload_at_any_moment_of_the_start_does_not_end_it(studio: Studio) -> None:
-    """SIGHUP is kept until it can be acted upon."""
-    with studio.running_from_scratch() as daemon:
+def test_a_reload_at_any_moment_of_the_start_does_not_end_it(harness: DaemonHarness) -> None:
+    """A SIGHUP during the start is handled later, as a reload."""
+    with harness.running_from_scratch() as daemon:
         wait_until_caught(daemon.process.pid, signal.SIGTERM)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded")
 
 
 def test_an_interrupt_amid_code_made_of_a_string_is_one_like_any_other(tmp_path: Path) -> None:
-    """Python remembers such an interrupt, although it was caught, and would end itself by it."""
+    """A KeyboardInterrupt raised in `exec` exits with 130 and without output.
+
+    Python records such an interrupt, although it was caught, and would kill its process by SIGINT.
+    """
     (tmp_path / "interrupted.py").write_text(
         "from styled.cli import entry, main\n"
         "main.app = lambda prog_name: exec('raise KeyboardInterrupt')\n"
         "entry.main()\n"
     )
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (130, b"", b"")
 
 
-def test_an_interrupted_command_leaves_without_a_traceback(studio: Studio) -> None:
-    """SIGINT ends `styled check` with 130, as shells have it, while it imports and later."""
-    # It takes much longer than the test does to interrupt it: large pictures, and many.
-    Image.new("RGB", (4000, 4000)).save(studio.folder / "styles/large.png")
+def test_an_interrupted_command_leaves_without_a_traceback(harness: DaemonHarness) -> None:
+    """SIGINT ends `styled check` with 130 and without a traceback, while importing and later."""
+    # Many large images: the check takes much longer than the test needs to interrupt it.
+    Image.new("RGB", (4000, 4000)).save(harness.folder / "styles/large.png")
     many = "".join(f"  s{number}: {{image: styles/large.png}}\n" for number in range(100))
-    text = studio.config.read_text()
-    studio.config.write_text(text.replace("styles:\n", f"styles:\n{many}", 1))
+    text = harness.config.read_text()
+    harness.config.write_text(text.replace("styles:\n", f"styles:\n{many}", 1))
     for seconds in (0.0, 0.2, 0.6):
         process = subprocess.Popen(
-            studio.command("check"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # A shell has what runs in its background ignore the signal, and so these tests.
+            harness.command("check"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # Background jobs of a shell ignore SIGINT, and so might these tests.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         wait_until_importing(process.pid)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=STOP_LIMIT_SECONDS)
-        assert (process.returncode, said) == (130, b"")
+        _, stderr = process.communicate(timeout=STOP_LIMIT_SECONDS)
+        assert (process.returncode, stderr) == (130, b"")

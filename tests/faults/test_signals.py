@@ -1,4 +1,4 @@
-"""Signals: a stop that loses nothing, and a reload that takes over what is right."""
+"""Signals: SIGTERM and SIGINT stop the daemon without losses, SIGHUP reloads."""
 
 from __future__ import annotations
 
@@ -11,149 +11,149 @@ from contextlib import closing
 
 import pytest
 
+from tests.daemon_harness import Daemon, DaemonHarness
 from tests.faults.conftest import QUICK, paint_slowly
-from tests.studio import Daemon, Studio
 
 pytestmark = pytest.mark.timeout(400)
 
 STOP_LIMIT_SECONDS = 5.0
 
 
-def wait_until_amid_a_job(studio: Studio, daemon: Daemon) -> None:
-    """Wait until some of a job's steps have been taken, and not all."""
-    with closing(sqlite3.connect(studio.folder / "state/journal.sqlite3")) as journal:
+def wait_until_amid_a_job(harness: DaemonHarness, daemon: Daemon) -> None:
+    """Wait until some steps of a job have been taken."""
+    with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
         query = "SELECT max(fraction) FROM jobs WHERE state = 'running'"
         daemon.wait_until(lambda: (journal.execute(query).fetchone()[0] or 0) > 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_amid_a_job_resumes_to_the_undisturbed_picture(
-    studio: Studio, number: signal.Signals
+    harness: DaemonHarness, number: signal.Signals
 ) -> None:
-    """Exit code 0 within 5 s, a checkpoint, and then the same bytes as without the stop."""
-    paint_slowly(studio, 25)
-    studio.drop("undisturbed.png", "chelsea", (96, 72))
-    with studio.running() as daemon:
-        daemon.wait_until(lambda: studio.files("inbox") == [])
-    studio.drop("stopped.png", "chelsea", (96, 72))
-    studio.drop("waiting.png", "chelsea", (96, 72))
+    """A stop exits with 0 within 5 s; the resumed job gives the bytes of an uninterrupted one."""
+    paint_slowly(harness, 25)
+    harness.drop("undisturbed.png", "chelsea", (96, 72))
+    with harness.running() as daemon:
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+    harness.drop("stopped.png", "chelsea", (96, 72))
+    harness.drop("waiting.png", "chelsea", (96, 72))
     for _ in range(2):
-        with studio.running() as daemon:
-            wait_until_amid_a_job(studio, daemon)
-            begun = time.monotonic()
+        with harness.running() as daemon:
+            wait_until_amid_a_job(harness, daemon)
+            start = time.monotonic()
             daemon.process.send_signal(number)
             assert daemon.process.wait(STOP_LIMIT_SECONDS) == 0
-            assert time.monotonic() - begun < STOP_LIMIT_SECONDS
+            assert time.monotonic() - start < STOP_LIMIT_SECONDS
             assert daemon.events("job.interrupted")
             assert daemon.events("daemon.stopped")
-        assert len(studio.files("state/checkpoints")) == 1
-        assert studio.files("inbox") == ["stopped.png", "waiting.png"]
-    with studio.running() as daemon:
-        daemon.wait_until(lambda: studio.files("inbox") == [])
+        assert len(harness.files("state/checkpoints")) == 1
+        assert harness.files("inbox") == ["stopped.png", "waiting.png"]
+    with harness.running() as daemon:
+        daemon.wait_until(lambda: harness.files("inbox") == [])
         assert len(daemon.events("job.resumed")) == 1
 
     def digest(name: str) -> str:
-        return hashlib.sha256((studio.folder / "outbox/swirls" / name).read_bytes()).hexdigest()
+        return hashlib.sha256((harness.folder / "outbox/swirls" / name).read_bytes()).hexdigest()
 
-    facts = studio.sidecar("outbox/swirls/stopped.png.json")["job"]
-    assert (facts["resumed"], facts["attempts"]) == (True, 1)
+    job = harness.sidecar("outbox/swirls/stopped.png.json")["job"]
+    assert (job["resumed"], job["attempts"]) == (True, 1)
     assert digest("stopped.png") == digest("undisturbed.png") == digest("waiting.png")
-    assert studio.files("state/checkpoints") == []
+    assert harness.files("state/checkpoints") == []
 
 
-def test_a_stop_does_not_wait_for_a_step_that_takes_long(studio: Studio) -> None:
-    """Exit code 0 within 5 s though a step takes longer; it costs no attempt and no input."""
-    studio.configure(queue="{max_attempts: 1}")
-    text = studio.config.read_text().replace(QUICK, "steps: 2")  # of the whole network
-    studio.config.write_text(text.replace("long_edge: 48", "long_edge: 1000"))
-    studio.drop("large.jpg", "coffee", (1000, 720))
+def test_a_stop_does_not_wait_for_a_step_that_takes_long(harness: DaemonHarness) -> None:
+    """A stop exits with 0 within 5 s even if a step takes longer, without a counted attempt."""
+    harness.configure(queue="{max_attempts: 1}")
+    text = harness.config.read_text().replace(QUICK, "steps: 2")  # with all default layers
+    harness.config.write_text(text.replace("long_edge: 48", "long_edge: 1000"))
+    harness.drop("large.jpg", "coffee", (1000, 720))
     for _ in range(2):
-        with studio.running() as daemon:
+        with harness.running() as daemon:
             daemon.wait_for("job.started")
             time.sleep(1.0)
-            begun = time.monotonic()
+            start = time.monotonic()
             daemon.process.send_signal(signal.SIGTERM)
             assert daemon.process.wait(STOP_LIMIT_SECONDS + 5.0) == 0
-            assert time.monotonic() - begun < STOP_LIMIT_SECONDS
-            assert daemon.events("daemon.stopped_amid_a_step")
-    status = json.loads(studio.do("status", "--json").stdout)
+            assert time.monotonic() - start < STOP_LIMIT_SECONDS
+            assert daemon.events("daemon.step_abandoned")
+    status = json.loads(harness.do("status", "--json").stdout)
     assert [(job["input"], job["attempts"]) for job in status["waiting"]] == [("large.jpg", 0)]
-    assert studio.files("inbox") == ["large.jpg"]
+    assert harness.files("inbox") == ["large.jpg"]
 
 
-def test_a_stop_while_starting_is_a_stop(studio: Studio) -> None:
-    """At any moment until the network is loaded; an earlier death is not forgiven by it."""
-    paint_slowly(studio, 400)
-    studio.drop("killer.jpg", "coffee", (96, 72))
-    with studio.running() as daemon:
+def test_a_stop_while_starting_is_a_stop(harness: DaemonHarness) -> None:
+    """A stop during the start ends the process; the attempt of an earlier death stays counted."""
+    paint_slowly(harness, 400)
+    harness.drop("killer.jpg", "coffee", (96, 72))
+    with harness.running() as daemon:
         daemon.wait_for("job.started")
         daemon.kill()
     for delay in (0.3, 0.6, 0.9):
-        with studio.running() as daemon:
+        with harness.running() as daemon:
             time.sleep(delay)
             daemon.process.send_signal(signal.SIGTERM)
-            # Before its own handlers are there, the signal ends it as it ends any process.
+            # Before the daemon has installed its handlers, SIGTERM kills the process.
             assert daemon.process.wait(STOP_LIMIT_SECONDS) in (0, -signal.SIGTERM)
-        with closing(sqlite3.connect(studio.folder / "state/journal.sqlite3")) as journal:
+        with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
             assert journal.execute("SELECT attempts FROM jobs").fetchall() == [(1,)]
 
 
-def test_a_reload_takes_over_what_is_right(studio: Studio) -> None:
-    """A new style, another picture for a style, and a style that is gone with jobs waiting."""
-    paint_slowly(studio, 15)
-    with studio.running() as daemon:
+def test_a_reload_takes_over_what_is_right(harness: DaemonHarness) -> None:
+    """A reload applies new styles and style images, and removes styles with queued jobs."""
+    paint_slowly(harness, 15)
+    with harness.running() as daemon:
         daemon.wait_for("daemon.started")
-        studio.drop("swirls/first.jpg", "coffee", (96, 72))
+        harness.drop("swirls/first.jpg", "coffee", (96, 72))
         daemon.wait_for("job.started")
         for number in range(3):
-            studio.drop(f"coffee/{number}.jpg", "coffee", (96, 72))
+            harness.drop(f"coffee/{number}.jpg", "coffee", (96, 72))
         daemon.wait_for("jobs.submitted", 2)
-        text = studio.config.read_text()
+        text = harness.config.read_text()
         gone = text[text.index("  coffee:") : text.index("folders:")]
         added = gone.replace("  coffee:", "  latte:")
         text = text.replace(gone, added).replace("[swirls, coffee]", "[swirls, latte]")
-        studio.config.write_text(text)
+        harness.config.write_text(text)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded")
         assert daemon.events("config.reloaded")[0]["styles"] == ["swirls", "latte"]
-        studio.drop("latte/new.jpg", "coffee", (96, 72))
-        daemon.wait_until(lambda: "latte/new.jpg.json" in studio.files("outbox"))
-        old = studio.sidecar("outbox/swirls/first.jpg.json")["style"]["images"]
+        harness.drop("latte/new.jpg", "coffee", (96, 72))
+        daemon.wait_until(lambda: "latte/new.jpg.json" in harness.files("outbox"))
+        old = harness.sidecar("outbox/swirls/first.jpg.json")["style"]["images"]
 
-        # The picture of a style is read when a job begins, from the file that is there.
-        other = (studio.folder / "styles/coffee.jpg").read_bytes()
-        (studio.folder / "styles/swirls.png").write_bytes(other)
+        # Style images are read when a job begins.
+        other = (harness.folder / "styles/coffee.jpg").read_bytes()
+        (harness.folder / "styles/swirls.png").write_bytes(other)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded", 2)
-        studio.drop("swirls/second.jpg", "coffee", (96, 72))
-        daemon.wait_until(lambda: "swirls/second.jpg.json" in studio.files("outbox"))
-        assert studio.sidecar("outbox/swirls/second.jpg.json")["style"]["images"] != old
+        harness.drop("swirls/second.jpg", "coffee", (96, 72))
+        daemon.wait_until(lambda: "swirls/second.jpg.json" in harness.files("outbox"))
+        assert harness.sidecar("outbox/swirls/second.jpg.json")["style"]["images"] != old
         assert daemon.process.poll() is None
-    assert "coffee" not in {name.split("/")[0] for name in studio.files("outbox")}
-    kept = [*studio.files("inbox"), *studio.files("archive")]
+    assert "coffee" not in {name.split("/")[0] for name in harness.files("outbox")}
+    kept = [*harness.files("inbox"), *harness.files("archive")]
     assert sum(name.endswith(("0.jpg", "1.jpg", "2.jpg")) for name in kept) == 3
 
 
-def test_a_reload_of_what_is_wrong_changes_nothing(studio: Studio) -> None:
-    """Each mistake is said, and the daemon paints on with what it had."""
-    with studio.running() as daemon:
+def test_a_reload_of_what_is_wrong_changes_nothing(harness: DaemonHarness) -> None:
+    """An invalid configuration is logged at a reload, and the daemon goes on with the old one."""
+    with harness.running() as daemon:
         daemon.wait_for("daemon.started")
-        good = studio.config.read_text()
+        good = harness.config.read_text()
         wrong = [
             (good.replace("styles:", "stiles:", 1), "stiles"),
             (good.replace("swirls.png", "nowhere.png"), "nowhere.png"),
             (good + "\tx: [", "config.yaml"),
         ]
-        for number, (text, said) in enumerate(wrong, start=1):
-            studio.config.write_text(text)
+        for number, (text, expected) in enumerate(wrong, start=1):
+            harness.config.write_text(text)
             daemon.process.send_signal(signal.SIGHUP)
-            daemon.wait_for("config.kept", number)
-            assert said in str(daemon.events("config.kept")[-1]["reason"])
-            studio.drop(f"{number}.jpg", "coffee", (96, 72))
-            daemon.wait_until(lambda n=number: f"swirls/{n}.jpg.json" in studio.files("outbox"))  # type: ignore[misc]
-        studio.config.unlink()
+            daemon.wait_for("config.rejected", number)
+            assert expected in str(daemon.events("config.rejected")[-1]["reason"])
+            harness.drop(f"{number}.jpg", "coffee", (96, 72))
+            daemon.wait_until(lambda n=number: f"swirls/{n}.jpg.json" in harness.files("outbox"))  # type: ignore[misc]
+        harness.config.unlink()
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.wait_for("config.kept", 4)
-        studio.config.write_text(good)
+        daemon.wait_for("config.rejected", 4)
+        harness.config.write_text(good)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded")

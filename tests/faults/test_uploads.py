@@ -1,4 +1,4 @@
-"""Uploads that are slow, stop half-way, come twice, or come under another name first."""
+"""Uploads that are slow, incomplete, repeated, or first come under a temporary name."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon_harness import Daemon, DaemonHarness
 from tests.faults.conftest import paint_slowly
-from tests.faults.watchman import Watchman
-from tests.studio import Daemon, Studio
+from tests.faults.output_checker import OutputChecker
 
 pytestmark = pytest.mark.timeout(400)
 
 SIZE = (96, 72)
 PATIENT = "{settle_seconds: 0.2, truncated_grace_seconds: 600}"
-"""However slow the machine is: nothing is rejected because its rest has not come yet."""
+"""A long grace period: no partial upload is rejected, however slow the machine is."""
 
 
 @pytest.fixture
-def aside(studio: Studio) -> Path:
-    """Return a folder for what is still to be uploaded."""
-    folder = studio.folder / "aside"
+def aside(harness: DaemonHarness) -> Path:
+    """Return a folder for files that are to be uploaded."""
+    folder = harness.folder / "aside"
     folder.mkdir()
     return folder
 
 
-def photo(studio: Studio, aside: Path, name: str, size: tuple[int, int] = SIZE) -> bytes:
-    """Return the bytes of a photograph."""
-    path = studio.drop(name, "coffee", size)
+def photo(harness: DaemonHarness, aside: Path, name: str, size: tuple[int, int] = SIZE) -> bytes:
+    """Write a photo into `aside`; return its bytes."""
+    path = harness.drop(name, "coffee", size)
     return path.rename(aside / name).read_bytes()
 
 
 def sha256(data: bytes) -> str:
-    """Return the digest of some bytes."""
+    """Return the SHA-256 of bytes as a hexadecimal string."""
     return hashlib.sha256(data).hexdigest()
 
 
 def upload(path: Path, data: bytes, pieces: int, pause_seconds: float) -> None:
-    """Write a file piece by piece."""
+    """Write a file in pieces, with pauses."""
     length = -(-len(data) // pieces)
     with open(path, "wb", buffering=0) as stream:
         for start in range(0, len(data), length):
@@ -52,41 +52,44 @@ def upload(path: Path, data: bytes, pieces: int, pause_seconds: float) -> None:
             time.sleep(pause_seconds)
 
 
-def wait_until_all_is_done(studio: Studio, daemon: Daemon) -> None:
-    """Wait until the inbox is empty and no job is left, not even to be cancelled."""
-    path = studio.folder / "state" / "journal.sqlite3"
+def wait_until_all_is_done(harness: DaemonHarness, daemon: Daemon) -> None:
+    """Wait until the inbox is empty and all jobs have ended."""
+    path = harness.folder / "state" / "journal.sqlite3"
     query = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as journal:
         daemon.wait_until(
-            lambda: studio.files("inbox") == [] and journal.execute(query).fetchone() == (0,)
+            lambda: harness.files("inbox") == [] and journal.execute(query).fetchone() == (0,)
         )
 
 
-def assert_done(studio: Studio, **contents: bytes) -> None:
-    """Check that these are all results, and which bytes they were made of.
+def assert_done(harness: DaemonHarness, **contents: bytes) -> None:
+    """Check that these are all the results, and which bytes they were made of.
 
     Args:
-        studio: Where.
-        contents: The photo's bytes for each result in the default style, without suffix.
+        harness: The working folder.
+        contents: The photo's bytes, by the name of the result in the default style without suffix;
+            `_` stands for `-`.
     """
     names = {f"swirls/{stem.replace('_', '-')}.jpg": data for stem, data in contents.items()}
-    assert studio.files("outbox") == sorted([*names, *(f"{name}.json" for name in names)])
-    inputs = {name: studio.sidecar(f"outbox/{name}.json")["input"] for name in names}
-    assert {name: facts["sha256"] for name, facts in inputs.items()} == {
+    assert harness.files("outbox") == sorted([*names, *(f"{name}.json" for name in names)])
+    inputs = {name: harness.sidecar(f"outbox/{name}.json")["input"] for name in names}
+    assert {name: info["sha256"] for name, info in inputs.items()} == {
         name: sha256(data) for name, data in names.items()
     }
-    assert [facts["changed"] for facts in inputs.values()] == [False] * len(names)
-    archive = studio.folder / "archive"
-    assert {name: (archive / name).read_bytes() for name in studio.files("archive")} == names
+    assert [info["changed"] for info in inputs.values()] == [False] * len(names)
+    archive = harness.folder / "archive"
+    assert {name: (archive / name).read_bytes() for name in harness.files("archive")} == names
 
 
-def test_uploads_that_pause_are_painted_once_they_are_whole(studio: Studio, aside: Path) -> None:
-    """Half pictures are looked at and left alone, be it one pause or one after each piece."""
-    studio.configure(intake=PATIENT)
-    data = photo(studio, aside, "photo.jpg")
-    half = photo(studio, aside, "half.jpg", (100, 72))
-    inbox = studio.folder / "inbox"
-    with Watchman(studio), studio.running() as daemon:
+def test_uploads_that_pause_are_painted_once_they_are_whole(
+    harness: DaemonHarness, aside: Path
+) -> None:
+    """Partial uploads wait, with one pause or several, and are painted once complete."""
+    harness.configure(intake=PATIENT)
+    data = photo(harness, aside, "photo.jpg")
+    half = photo(harness, aside, "half.jpg", (100, 72))
+    inbox = harness.folder / "inbox"
+    with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("daemon.started")
         (inbox / "half.jpg").write_bytes(half[: len(half) // 2])
         upload(inbox / "photo.jpg", data, pieces=4, pause_seconds=0.6)
@@ -95,141 +98,143 @@ def test_uploads_that_pause_are_painted_once_they_are_whole(studio: Studio, asid
         assert awaited == {"half.jpg", "photo.jpg"}
         with open(inbox / "half.jpg", "ab") as stream:
             stream.write(half[len(half) // 2 :])
-        wait_until_all_is_done(studio, daemon)
+        wait_until_all_is_done(harness, daemon)
         assert len(daemon.events("job.published")) == 2
-    assert_done(studio, photo=data, half=half)
-    assert studio.files("rejected") == []
+    assert_done(harness, photo=data, half=half)
+    assert harness.files("rejected") == []
 
 
-def test_uploads_under_temporary_names(studio: Studio, aside: Path) -> None:
-    """They are left alone, however long it takes, and painted once under their final names."""
+def test_uploads_under_temporary_names(harness: DaemonHarness, aside: Path) -> None:
+    """Files with temporary names are ignored, and painted once under their final names."""
     names = {"one.jpg.part": "one.jpg", ".two.jpg.tmp": "two.jpg"}
-    data = photo(studio, aside, "photo.jpg")
-    later = photo(studio, aside, "later.jpg", (100, 72))
-    inbox = studio.folder / "inbox"
-    with Watchman(studio), studio.running() as daemon:
+    data = photo(harness, aside, "photo.jpg")
+    later = photo(harness, aside, "later.jpg", (100, 72))
+    inbox = harness.folder / "inbox"
+    with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("daemon.started")
         for temporary in names:
             (inbox / temporary).write_bytes(data)
-        # Whatever is done to them would have been done by the time that another is done.
+        # If the daemon took them, it would have done so before a later photo is done.
         (aside / "later.jpg").rename(inbox / "later.jpg")
         daemon.wait_for("job.published")
-        daemon.wait_until(lambda: studio.files("inbox") == sorted(names))
+        daemon.wait_until(lambda: harness.files("inbox") == sorted(names))
         for temporary, final in names.items():
             (inbox / temporary).rename(inbox / final)
         daemon.wait_for("job.published", 3)
-        wait_until_all_is_done(studio, daemon)
+        wait_until_all_is_done(harness, daemon)
         claimed = sorted(str(event["input"]) for event in daemon.events("job.claimed"))
         assert claimed == ["later.jpg", "one.jpg", "two.jpg"]
-    assert_done(studio, later=later, one=data, two=data)
-    assert studio.files("rejected") == []
+    assert_done(harness, later=later, one=data, two=data)
+    assert harness.files("rejected") == []
 
 
-def test_a_truncated_upload_that_is_never_completed(studio: Studio, aside: Path) -> None:
-    """It is rejected as incomplete, and a good file of its name is painted afterwards."""
-    data = photo(studio, aside, "photo.jpg")
+def test_a_truncated_upload_that_is_never_completed(harness: DaemonHarness, aside: Path) -> None:
+    """A truncated upload is rejected as incomplete; a complete file of the same name is painted."""
+    data = photo(harness, aside, "photo.jpg")
     half = data[: len(data) // 2]
-    path = studio.folder / "inbox/photo.jpg"
-    # Not watched: what is rejected here is no whole picture.
-    with studio.running() as daemon:
+    path = harness.folder / "inbox/photo.jpg"
+    # Without OutputChecker, because the rejected file is not a complete image.
+    with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         path.write_bytes(half)
-        sidecar = studio.folder / "rejected/swirls/photo.jpg.json"
+        sidecar = harness.folder / "rejected/swirls/photo.jpg.json"
         daemon.wait_until(sidecar.exists)
         daemon.wait_until(lambda: not path.exists())
-        assert studio.files("outbox") == []
+        assert harness.files("outbox") == []
         (aside / "photo.jpg").rename(path)
-        wait_until_all_is_done(studio, daemon)
-    assert_done(studio, photo=data)
-    assert studio.files("rejected") == ["swirls/photo.jpg", "swirls/photo.jpg.json"]
-    facts = studio.sidecar("rejected/swirls/photo.jpg.json")
-    assert facts["rejected"]["failure"] == "incomplete"
-    assert facts["input"]["sha256"] == sha256(half)
-    assert facts["input"]["changed"] is False
+        wait_until_all_is_done(harness, daemon)
+    assert_done(harness, photo=data)
+    assert harness.files("rejected") == ["swirls/photo.jpg", "swirls/photo.jpg.json"]
+    sidecar_content = harness.sidecar("rejected/swirls/photo.jpg.json")
+    assert sidecar_content["rejected"]["failure"] == "incomplete"
+    assert sidecar_content["input"]["sha256"] == sha256(half)
+    assert sidecar_content["input"]["changed"] is False
     assert sidecar.with_suffix("").read_bytes() == half
 
 
-def test_an_empty_file_is_rejected_after_its_grace(studio: Studio) -> None:
-    """Nobody writes to it, and nothing has come."""
-    path = studio.folder / "inbox/photo.jpg"
-    with studio.running() as daemon:
+def test_an_empty_file_is_rejected_after_its_grace(harness: DaemonHarness) -> None:
+    """An empty file is rejected after its grace period."""
+    path = harness.folder / "inbox/photo.jpg"
+    with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         path.touch()
         daemon.wait_for("input.awaited")
-        assert studio.files("rejected") == []
+        assert harness.files("rejected") == []
         daemon.wait_for("job.rejected")
         daemon.wait_until(lambda: not path.exists())
-    rejected = studio.sidecar("rejected/swirls/photo.jpg.json")["rejected"]
+    rejected = harness.sidecar("rejected/swirls/photo.jpg.json")["rejected"]
     assert "is empty" in str(rejected["reason"])
     assert rejected["remedies"] == ["Copy it again."]
 
 
-def test_a_rejected_file_is_replaced_by_a_good_one(studio: Studio, aside: Path) -> None:
-    """The good one of the same name, size and date is painted, and the rejection stays."""
-    data = photo(studio, aside, "photo.jpg")
-    path = studio.folder / "inbox/photo.jpg"
+def test_a_rejected_file_is_replaced_by_a_good_one(harness: DaemonHarness, aside: Path) -> None:
+    """A good file of the same name, size and date as a rejected one is painted; both are kept."""
+    data = photo(harness, aside, "photo.jpg")
+    path = harness.folder / "inbox/photo.jpg"
     letter = b"not a photo".ljust(len(data))
-    with studio.running() as daemon:
+    with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         (aside / "letter.jpg").write_bytes(letter)
         for name in ("letter.jpg", "photo.jpg"):
             os.utime(aside / name, (1_000_000_000, 1_000_000_000))
         (aside / "letter.jpg").rename(path)
         daemon.wait_for("job.rejected")
-        wait_until_all_is_done(studio, daemon)
+        wait_until_all_is_done(harness, daemon)
         (aside / "photo.jpg").rename(path)
         daemon.wait_for("job.published")
-        wait_until_all_is_done(studio, daemon)
-    assert_done(studio, photo=data)
-    assert studio.files("rejected") == ["swirls/photo.jpg", "swirls/photo.jpg.json"]
-    assert (studio.folder / "rejected/swirls/photo.jpg").read_bytes() == letter
+        wait_until_all_is_done(harness, daemon)
+    assert_done(harness, photo=data)
+    assert harness.files("rejected") == ["swirls/photo.jpg", "swirls/photo.jpg.json"]
+    assert (harness.folder / "rejected/swirls/photo.jpg").read_bytes() == letter
 
 
-def test_a_second_upload_of_a_name_after_the_first_is_done(studio: Studio, aside: Path) -> None:
-    """Each has a painting and an archived original, even if they are the very same file."""
-    first = photo(studio, aside, "first.jpg")
-    second = photo(studio, aside, "second.jpg", (100, 72))
+def test_a_second_upload_of_a_name_after_the_first_is_done(
+    harness: DaemonHarness, aside: Path
+) -> None:
+    """Each upload of the same name has a result and an archived original, even identical files."""
+    first = photo(harness, aside, "first.jpg")
+    second = photo(harness, aside, "second.jpg", (100, 72))
     shutil.copy2(aside / "second.jpg", aside / "again.jpg")
-    path = studio.folder / "inbox/photo.jpg"
-    with Watchman(studio), studio.running() as daemon:
+    path = harness.folder / "inbox/photo.jpg"
+    with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("daemon.started")
         for count, name in enumerate(("first.jpg", "second.jpg", "again.jpg"), start=1):
             (aside / name).rename(path)
             daemon.wait_for("job.published", count)
-            wait_until_all_is_done(studio, daemon)
-    assert_done(studio, photo=first, photo_2=second, photo_3=second)
+            wait_until_all_is_done(harness, daemon)
+    assert_done(harness, photo=first, photo_2=second, photo_3=second)
 
 
 def test_a_second_upload_of_a_name_before_the_turn_of_the_first(
-    studio: Studio, aside: Path
+    harness: DaemonHarness, aside: Path
 ) -> None:
-    """Only the second one is painted, and only once."""
-    paint_slowly(studio, 20)
-    busy = photo(studio, aside, "busy.jpg")
-    first = photo(studio, aside, "first.jpg", (98, 72))
-    second = photo(studio, aside, "second.jpg", (100, 72))
-    path = studio.folder / "inbox/photo.jpg"
-    (aside / "busy.jpg").rename(studio.folder / "inbox/busy.jpg")
+    """If a photo is overwritten before its turn, only the new content is painted."""
+    paint_slowly(harness, 20)
+    busy = photo(harness, aside, "busy.jpg")
+    first = photo(harness, aside, "first.jpg", (98, 72))
+    second = photo(harness, aside, "second.jpg", (100, 72))
+    path = harness.folder / "inbox/photo.jpg"
+    (aside / "busy.jpg").rename(harness.folder / "inbox/busy.jpg")
     path.write_bytes(first)
-    with Watchman(studio), studio.running() as daemon:
+    with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("job.started")
         path.write_bytes(second)
         daemon.wait_for("job.published", 2)
-        wait_until_all_is_done(studio, daemon)
+        wait_until_all_is_done(harness, daemon)
         assert len(daemon.events("job.published")) == 2
         assert len(daemon.events("job.cancelled")) == 1
-    assert_done(studio, busy=busy, photo=second)
+    assert_done(harness, busy=busy, photo=second)
 
 
-def test_several_slow_uploads_at_once(studio: Studio, aside: Path) -> None:
-    """Each is painted once, whole."""
-    studio.configure(intake=PATIENT)
+def test_several_slow_uploads_at_once(harness: DaemonHarness, aside: Path) -> None:
+    """Ten slow uploads at the same time are each painted once, completely."""
+    harness.configure(intake=PATIENT)
     uploads = {
-        f"photo{number}": photo(studio, aside, f"photo{number}.jpg", (90 + number, 72))
+        f"photo{number}": photo(harness, aside, f"photo{number}.jpg", (90 + number, 72))
         for number in range(10)
     }
-    inbox = studio.folder / "inbox"
-    with Watchman(studio), studio.running() as daemon:
+    inbox = harness.folder / "inbox"
+    with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("daemon.started")
         writers = [
             threading.Thread(target=upload, args=(inbox / f"{stem}.jpg", data, 10, 0.1))
@@ -240,7 +245,7 @@ def test_several_slow_uploads_at_once(studio: Studio, aside: Path) -> None:
         for writer in writers:
             writer.join()
         daemon.wait_for("job.published", 10)
-        wait_until_all_is_done(studio, daemon)
+        wait_until_all_is_done(harness, daemon)
         assert len(daemon.events("job.published")) == 10
-    assert_done(studio, **uploads)
-    assert studio.files("rejected") == []
+    assert_done(harness, **uploads)
+    assert harness.files("rejected") == []

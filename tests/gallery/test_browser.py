@@ -86,7 +86,7 @@ class Gallery:
         return before, after, quote(f"oil/{result.name}")
 
     def write(self, *pages: Sequence[Record], **counts: JsonValue) -> Gallery:
-        """Write the page and its data pages, the oldest first."""
+        """Write the page and its data pages, oldest first."""
         folder = self.root / "gallery_files" / "pages"
         folder.mkdir(parents=True, exist_ok=True)
         everything = [record for page in pages for record in page]
@@ -159,12 +159,12 @@ def rejected(number: int, **changes: JsonValue) -> Record:
 
 @pytest.fixture
 def gallery(tmp_path: Path) -> Gallery:
-    """Return an outbox without anything in it, yet."""
+    """Return an outbox whose folder does not exist yet."""
     return Gallery(tmp_path / "out box #1")
 
 
 @pytest.fixture
-def exhibition(gallery: Gallery) -> Gallery:
+def filled(gallery: Gallery) -> Gallery:
     """Return a gallery of four results on two data pages, and two rejected photos."""
     urls = [gallery.picture(f"{number:012x}") for number in range(4)]
     older = [result(0, urls[0], style="ink"), rejected(10, id="a", finished=NOON.isoformat())]
@@ -187,8 +187,8 @@ def hostile(gallery: Gallery) -> Gallery:
         records.append(result(number, urls, degraded=[text], weights=text, **attack))
         records.append(rejected(100 + number, name=text, style=f"{text}.", reason=text))
     for number, url in enumerate(HOSTILE_URLS, 200):
-        places: Record = dict.fromkeys(("result", "sidecar", "before", "after"), url)
-        records.append(result(number, **places))
+        hostile_urls: Record = dict.fromkeys(("result", "sidecar", "before", "after"), url)
+        records.append(result(number, **hostile_urls))
         records.append(rejected(number + 100, file=url))
     broken: Record = {"curve": [[1, None], "x", [2, -1]], "width": "9", "name": None, "style": 7}
     records.append(result(500, **broken))
@@ -214,22 +214,27 @@ def large(gallery: Gallery) -> Gallery:
 
 @dataclass
 class Visit:
-    """A page in the browser, and all that it did."""
+    """A page in the browser.
+
+    Attributes:
+        messages: Console messages, errors and dialogs.
+        requested: All URLs that it has requested.
+    """
 
     page: Page
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     def cards(self, more: str = "") -> Locator:
         """Return the cards on the wall."""
         return self.page.locator(f"#wall > .card{more}")
 
     def names(self) -> list[str]:
-        """Return the names on the wall, from its beginning."""
+        """Return the names of all cards, in order."""
         return self.page.locator("#wall .name").all_inner_texts()
 
     def settle(self) -> None:
-        """Wait until the page has loaded all it wants for now."""
+        """Wait until the page loads no more data pages."""
         more = self.page.locator("#more")
         playwright_api.expect(more).not_to_contain_text("Looking", timeout=30_000)
 
@@ -239,11 +244,11 @@ class Visit:
         self.settle()
 
     def data_pages(self) -> list[str]:
-        """Return the names of the data pages that were asked for."""
-        return [url.rsplit("/", 1)[1] for url in self.asked if url.endswith(".js")]
+        """Return the names of the data pages that were requested."""
+        return [url.rsplit("/", 1)[1] for url in self.requested if url.endswith(".js")]
 
     def expect(self, count: int, line: str) -> None:
-        """Wait for so many cards, and for this line about them."""
+        """Wait for `count` cards, and for this text of the counter."""
         playwright_api.expect(self.cards()).to_have_count(count)
         playwright_api.expect(self.page.locator("#count")).to_have_text(line)
 
@@ -267,7 +272,7 @@ def visit(browser: Browser) -> Iterator[Open]:
     contexts = []
 
     def open_page(
-        place: Gallery | str,
+        target: Gallery | str,
         size: tuple[int, int] = DESKTOP,
         scheme: str = "light",
         javascript: bool = True,
@@ -281,11 +286,11 @@ def visit(browser: Browser) -> Iterator[Open]:
         contexts.append(context)
         page = context.new_page()
         opened = Visit(page)
-        page.on("console", lambda message: opened.said.append(message.text))
-        page.on("pageerror", lambda error: opened.said.append(str(error)))
-        page.on("dialog", lambda dialog: opened.said.append(f"dialog {dialog.message}"))
-        page.on("request", lambda request: opened.asked.append(request.url))
-        page.goto(place if isinstance(place, str) else (place.root / "gallery.html").as_uri())
+        page.on("console", lambda message: opened.messages.append(message.text))
+        page.on("pageerror", lambda error: opened.messages.append(str(error)))
+        page.on("dialog", lambda dialog: opened.messages.append(f"dialog {dialog.message}"))
+        page.on("request", lambda request: opened.requested.append(request.url))
+        page.goto(target if isinstance(target, str) else (target.root / "gallery.html").as_uri())
         opened.settle()
         return opened
 
@@ -294,17 +299,17 @@ def visit(browser: Browser) -> Iterator[Open]:
         context.close()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without a word."""
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without logging."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
-def served(exhibition: Gallery) -> Iterator[str]:
-    """Serve the exhibition on this machine; return its address."""
-    handler = functools.partial(Quiet, directory=str(exhibition.root))
+def served(filled: Gallery) -> Iterator[str]:
+    """Serve the filled gallery over HTTP; return its URL."""
+    handler = functools.partial(QuietHandler, directory=str(filled.root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -316,8 +321,8 @@ def served(exhibition: Gallery) -> Iterator[str]:
 # Opening
 
 
-def all_is_there(opened: Visit, root: str) -> None:
-    """Check that all pictures are shown, all came from `root`, and nothing was complained of."""
+def assert_all_shown(opened: Visit, root: str) -> None:
+    """Check that all pictures are shown and come from `root`, without any message."""
     opened.expect(4, "4 paintings")
     assert opened.data_pages() == ["000001.js"]
     for image in opened.page.locator("#wall img").all():
@@ -330,24 +335,24 @@ def all_is_there(opened: Visit, root: str) -> None:
     while opened.page.evaluate("document.querySelector('.full').naturalWidth") != 960:
         assert time.monotonic() < deadline
         opened.page.wait_for_timeout(20)
-    asked = [url for url in opened.asked if not url.startswith("data:image/svg+xml,")]
-    assert [url for url in asked if not url.startswith(root)] == []
-    assert opened.said == []
+    requested = [url for url in opened.requested if not url.startswith("data:image/svg+xml,")]
+    assert [url for url in requested if not url.startswith(root)] == []
+    assert opened.messages == []
 
 
-def test_a_double_click_is_enough(exhibition: Gallery, visit: Open) -> None:
-    """Opened as a file, the page shows everything and asks for nothing outside its folder."""
-    all_is_there(visit(exhibition), exhibition.root.as_uri())
+def test_a_double_click_is_enough(filled: Gallery, visit: Open) -> None:
+    """Opened as a file, the page shows everything and requests nothing outside its folder."""
+    assert_all_shown(visit(filled), filled.root.as_uri())
 
 
 def test_the_folder_can_be_served(served: str, visit: Open) -> None:
-    """Over HTTP the same page shows the same under the same policy."""
-    all_is_there(visit(f"{served}gallery.html"), served)
+    """Over HTTP the page works in the same way under the same policy."""
+    assert_all_shown(visit(f"{served}gallery.html"), served)
 
 
-def test_a_card_says_what_was_painted_and_how(exhibition: Gallery, visit: Open) -> None:
+def test_a_card_says_what_was_painted_and_how(filled: Gallery, visit: Open) -> None:
     """The newest comes first, with name, style, size, time, local date, loss, notes and links."""
-    opened = visit(exhibition)
+    opened = visit(filled)
     assert [name.split(".")[0] for name in opened.names()] == [
         "trip/photo 90",
         "Günther & Ähren",
@@ -376,12 +381,12 @@ def test_an_empty_gallery_is_friendly(gallery: Gallery, visit: Open) -> None:
     opened = visit(gallery.write())
     assert opened.page.get_by_text("Nothing painted yet: drop a photo into the inbox.").is_visible()
     assert not opened.page.locator("#filters").is_visible()
-    assert opened.said == []
+    assert opened.messages == []
 
 
-def test_without_javascript_the_folder_is_named(exhibition: Gallery, visit: Open) -> None:
-    """Who has no JavaScript sees one sentence, and no controls that do nothing."""
-    opened = visit(exhibition, javascript=False)
+def test_without_javascript_the_folder_is_named(filled: Gallery, visit: Open) -> None:
+    """Without JavaScript the page shows one sentence, and no controls."""
+    opened = visit(filled, javascript=False)
     playwright_api.expect(opened.page.locator("noscript p")).to_contain_text("folder outbox")
     assert not opened.page.locator("#filters").is_visible()
 
@@ -395,9 +400,9 @@ def clip(opened: Visit) -> str:
     return str(painting.evaluate("image => getComputedStyle(image).clipPath"))
 
 
-def test_the_slider_moves_by_keyboard(exhibition: Gallery, visit: Open) -> None:
-    """The arrow keys uncover the painting, and the slider says how much of it is seen."""
-    opened = visit(exhibition)
+def test_the_slider_moves_by_keyboard(filled: Gallery, visit: Open) -> None:
+    """The arrow keys uncover the painting, and `aria-valuetext` says how much of it is visible."""
+    opened = visit(filled)
     slider = opened.page.get_by_role(
         "slider", name="Compare photo and painting of trip/photo 90.jpg", exact=True
     )
@@ -411,9 +416,9 @@ def test_the_slider_moves_by_keyboard(exhibition: Gallery, visit: Open) -> None:
     assert "2px" in outline
 
 
-def test_the_slider_follows_the_mouse(exhibition: Gallery, visit: Open) -> None:
-    """Dragging uncovers the painting up to exactly where the mouse is."""
-    opened = visit(exhibition)
+def test_the_slider_follows_the_mouse(filled: Gallery, visit: Open) -> None:
+    """Dragging uncovers the painting exactly up to the mouse pointer."""
+    opened = visit(filled)
     frame = opened.cards().first.locator(".frame")
     frame.scroll_into_view_if_needed()
     box = frame.bounding_box()
@@ -428,11 +433,11 @@ def test_the_slider_follows_the_mouse(exhibition: Gallery, visit: Open) -> None:
 
 @pytest.mark.parametrize(("missing", "left"), [("before", ["after"]), ("after", [])])
 def test_a_missing_thumb_leaves_no_hole(
-    exhibition: Gallery, visit: Open, missing: str, left: list[str]
+    filled: Gallery, visit: Open, missing: str, left: list[str]
 ) -> None:
-    """Without the photo the painting stands alone; without the painting the frame is blank."""
-    (exhibition.root / f"gallery_files/thumbs/00/000000000003-{missing}.webp").unlink()
-    frame = visit(exhibition).cards().first.locator(".frame")
+    """Without the photo only the painting is shown; without the painting the frame is blank."""
+    (filled.root / f"gallery_files/thumbs/00/000000000003-{missing}.webp").unlink()
+    frame = visit(filled).cards().first.locator(".frame")
     playwright_api.expect(frame.locator("img")).to_have_count(len(left))
     assert [image.get_attribute("class") for image in frame.locator("img").all()] == left
     assert frame.get_by_role("slider").count() == 0
@@ -442,9 +447,9 @@ def test_a_missing_thumb_leaves_no_hole(
 # Filtering
 
 
-def test_kinds_styles_and_days_are_filters(exhibition: Gallery, visit: Open) -> None:
-    """Each filter leaves what it says, counts it, and can be reset."""
-    opened = visit(exhibition)
+def test_kinds_styles_and_days_are_filters(filled: Gallery, visit: Open) -> None:
+    """Each filter restricts the cards, updates the counter, and can be reset."""
+    opened = visit(filled)
     opened.choose("Rejected")
     opened.expect(2, "2 rejected photos")
     assert opened.page.get_by_text("the file is not a picture that styled can read").count() == 2
@@ -461,12 +466,12 @@ def test_kinds_styles_and_days_are_filters(exhibition: Gallery, visit: Open) -> 
     opened.page.get_by_label("Style", exact=True).select_option("ink")
     opened.expect(0, "0 of 4 paintings")
     assert opened.page.get_by_text("Nothing matches this filter.").is_visible()
-    assert opened.said == []
+    assert opened.messages == []
 
 
-def test_a_reload_keeps_the_filters(exhibition: Gallery, visit: Open) -> None:
-    """The filters are in the address, and come back from there."""
-    opened = visit(exhibition)
+def test_a_reload_keeps_the_filters(filled: Gallery, visit: Open) -> None:
+    """The filters are stored in the URL's hash and restored from it."""
+    opened = visit(filled)
     opened.choose("All")
     opened.page.get_by_label("Style", exact=True).select_option("ink")
     opened.page.get_by_label("From", exact=True).fill("2026-11-22")
@@ -479,7 +484,7 @@ def test_a_reload_keeps_the_filters(exhibition: Gallery, visit: Open) -> None:
 
 
 def test_what_came_later_replaces_what_was_rejected(gallery: Gallery, visit: Open) -> None:
-    """A photo rejected earlier is not shown once it was painted; nothing is shown twice."""
+    """A photo rejected earlier is not shown once it was painted; no record is shown twice."""
     same: Record = {"name": "photo.jpg", "style": "oil"}
     other = rejected(3, name="photo.jpg", style="ink")
     twice = result(4)
@@ -502,9 +507,9 @@ def test_what_came_later_replaces_what_was_rejected(gallery: Gallery, visit: Ope
 # The large view
 
 
-def test_the_large_view_by_keyboard(exhibition: Gallery, visit: Open) -> None:
-    """Enter opens it, the arrow keys go on and back, Escape closes it; the focus comes along."""
-    opened = visit(exhibition)
+def test_the_large_view_by_keyboard(filled: Gallery, visit: Open) -> None:
+    """Enter opens it, arrow keys step, Escape closes it; then the shown card has the focus."""
+    opened = visit(filled)
     opened.cards().first.get_by_role("button").focus()
     opened.page.keyboard.press("Enter")
     dialog = opened.page.get_by_role("dialog", name="trip/photo 90.jpg")
@@ -523,25 +528,25 @@ def test_the_large_view_by_keyboard(exhibition: Gallery, visit: Open) -> None:
         playwright_api.expect(opened.page.locator("#large-name")).to_have_text(name)
     opened.page.keyboard.press("Escape")
     playwright_api.expect(opened.cards().nth(1).get_by_role("button")).to_be_focused()
-    assert opened.said == []
+    assert opened.messages == []
 
 
-def test_the_large_view_opened_again_at_once(exhibition: Gallery, visit: Open) -> None:
-    """The browser tells of the closing only after the next painting has been opened."""
-    opened = visit(exhibition)
+def test_the_large_view_opened_again_at_once(filled: Gallery, visit: Open) -> None:
+    """The browser sends the close event only after the next painting has been opened."""
+    opened = visit(filled)
     first = opened.cards().first.get_by_role("button")
     first.click()
     first.evaluate("button => { document.querySelector('dialog').close(); button.click(); }")
-    opened.page.wait_for_timeout(100)  # for the news of the closing
+    opened.page.wait_for_timeout(100)  # for the close event
     opened.page.keyboard.press("ArrowRight")
     playwright_api.expect(opened.page.locator("#large-name")).to_have_text("Günther & Ähren.jpg")
-    assert opened.said == []
+    assert opened.messages == []
 
 
-def test_a_painting_that_has_gone_is_told(exhibition: Gallery, visit: Open) -> None:
+def test_a_painting_that_has_gone_is_told(filled: Gallery, visit: Open) -> None:
     """If the result was deleted, the large view says so."""
-    (exhibition.root / "oil" / "000000000003 100%.jpg").unlink()
-    opened = visit(exhibition)
+    (filled.root / "oil" / "000000000003 100%.jpg").unlink()
+    opened = visit(filled)
     opened.cards().first.get_by_role("button").click()
     playwright_api.expect(opened.page.get_by_text("its file has gone")).to_be_visible()
 
@@ -550,7 +555,7 @@ def test_a_painting_that_has_gone_is_told(exhibition: Gallery, visit: Open) -> N
 
 
 def test_nothing_hostile_runs(hostile: Gallery, visit: Open) -> None:
-    """Whatever texts and URLs say, they are shown or left out, and nothing comes of it."""
+    """Hostile texts are shown as text, hostile URLs are left out, and no script runs."""
     opened = visit(hostile)
     page = opened.page
     opened.choose("All")
@@ -579,12 +584,12 @@ def test_nothing_hostile_runs(hostile: Gallery, visit: Open) -> None:
     for style in page.get_by_label("Style", exact=True).locator("option").all():
         page.get_by_label("Style", exact=True).select_option(style.get_attribute("value"))
     assert page.evaluate("window.__pwned") is None
-    assert not [url for url in opened.asked if "example" in url or "passwd" in url]
-    assert opened.said == []
+    assert not [url for url in opened.requested if "example" in url or "passwd" in url]
+    assert opened.messages == []
 
 
 def test_every_hostile_style_is_a_filter(hostile: Gallery, visit: Open) -> None:
-    """Any style that has a name can be chosen, and is still chosen after a reload."""
+    """Any style name can be chosen, and is still chosen after a reload."""
     opened = visit(hostile)
     styles = opened.page.get_by_label("Style", exact=True).locator("option").all()
     values = [str(option.get_attribute("value")) for option in styles[1:]]
@@ -600,13 +605,13 @@ def test_every_hostile_style_is_a_filter(hostile: Gallery, visit: Open) -> None:
 
 
 @pytest.mark.parametrize("trusted_types", [True, False])
-def test_injected_scripts_do_not_run(exhibition: Gallery, visit: Open, trusted_types: bool) -> None:
-    """Where an attacker changes the document, nothing runs, even without Trusted Types."""
+def test_injected_scripts_do_not_run(filled: Gallery, visit: Open, trusted_types: bool) -> None:
+    """Scripts injected into the document do not run, even without Trusted Types."""
     if not trusted_types:
-        page = exhibition.root / "gallery.html"
+        page = filled.root / "gallery.html"
         policy, rest = page.read_bytes().split(b"; require-trusted-types-for", 1)
         page.write_bytes(policy + rest[rest.index(b'">') :])
-    opened = visit(exhibition)
+    opened = visit(filled)
     blocked = set(opened.page.evaluate(INJECTIONS))
     assert opened.page.evaluate("window.__pwned") is None
     assert blocked >= {"img-src", "connect-src"}
@@ -640,7 +645,7 @@ INJECTIONS = """async () => {
 }"""
 
 
-# Thousands
+# Large galleries
 
 
 def test_thousands_are_loaded_while_scrolling(large: Gallery, visit: Open) -> None:
@@ -656,11 +661,11 @@ def test_thousands_are_loaded_while_scrolling(large: Gallery, visit: Open) -> No
             break
     assert opened.data_pages()[:2] == ["000049.js", "000048.js"]
     assert 100 < opened.cards().count() < 400
-    assert opened.said == []
+    assert opened.messages == []
 
 
 def test_a_rare_style_is_searched_for(large: Gallery, visit: Open) -> None:
-    """A filter loads older pages until the window is filled, and no more."""
+    """A filter loads older pages only until the window is filled."""
     opened = visit(large)
     opened.page.get_by_label("Style", exact=True).select_option("ink")
     playwright_api.expect(opened.page.locator("#count")).to_have_text("199 of 4999 paintings")
@@ -680,7 +685,7 @@ def test_everything_is_searched_if_need_be(large: Gallery, visit: Open) -> None:
 
 
 def test_older_pages_than_asked_for_stay_unread(large: Gallery, visit: Open) -> None:
-    """Loading ends where the pages are older than the first day that was asked for."""
+    """Loading stops at the first page that is older than the `From` filter."""
     opened = visit(large)
     last = NOON + timedelta(hours=4999)
     opened.page.get_by_label("From", exact=True).fill(f"{last - timedelta(days=6):%Y-%m-%d}")
@@ -692,7 +697,7 @@ def test_older_pages_than_asked_for_stay_unread(large: Gallery, visit: Open) -> 
 
 
 def test_the_large_view_goes_on_into_older_pages(large: Gallery, visit: Open) -> None:
-    """The arrow key loads what comes after the last painting that is known."""
+    """The arrow key loads the next data page after the last loaded painting."""
     opened = visit(large)
     opened.cards().nth(59).locator(".expand").evaluate("button => button.click()")
     for _ in range(45):
@@ -704,7 +709,7 @@ def test_the_large_view_goes_on_into_older_pages(large: Gallery, visit: Open) ->
 
 @pytest.mark.parametrize("damage", [None, b"styledGallery(1, [", b"styledGallery(9, []);\n"])
 def test_a_lost_data_page_is_told(gallery: Gallery, visit: Open, damage: bytes | None) -> None:
-    """A data page that is missing or damaged is named, and the next one is loaded."""
+    """A missing or damaged data page is named in a message, and the next one is loaded."""
     gallery.root.mkdir()
     gallery.write([result(1)], [result(2)], [result(3)])
     lost = gallery.root / "gallery_files" / "pages" / "000002.js"
@@ -719,19 +724,19 @@ def test_a_lost_data_page_is_told(gallery: Gallery, visit: Open, damage: bytes |
     assert opened.data_pages() == ["000002.js", "000001.js"]
 
 
-# For everybody
+# Accessibility and layout
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing(
-    exhibition: Gallery, visit: Open, size: tuple[int, int], scheme: str
+    filled: Gallery, visit: Open, size: tuple[int, int], scheme: str
 ) -> None:
     """Neither the wall nor the large view has a serious or critical accessibility issue."""
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe for Playwright is not installed"
     )
-    opened = visit(exhibition, size, scheme)
+    opened = visit(filled, size, scheme)
     opened.choose("All")
     found = issues(axe.Axe().run(opened.page))
     opened.cards(".result").first.locator(".expand").click()
@@ -748,7 +753,7 @@ def issues(report: object) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["Paintings", "Rejected", "All"])
 def test_a_phone_never_scrolls_sideways(hostile: Gallery, visit: Open, kind: str) -> None:
-    """At 360 pixels even 4,000 letters without a space stay inside the window."""
+    """At 360 px width even 4,000 letters without a space stay inside the window."""
     opened = visit(hostile, PHONE)
     opened.choose(kind)
     opened.page.get_by_role("button", name="Filter", exact=True).click()
@@ -763,9 +768,9 @@ def test_a_phone_never_scrolls_sideways(hostile: Gallery, visit: Open, kind: str
     assert wide == 0
 
 
-def test_print_shows_pictures_only(exhibition: Gallery, visit: Open) -> None:
-    """On paper there are no controls, and paintings are whole."""
-    opened = visit(exhibition)
+def test_print_shows_pictures_only(filled: Gallery, visit: Open) -> None:
+    """Printed pages have no controls and show complete paintings."""
+    opened = visit(filled)
     opened.page.emulate_media(media="print")
     assert not opened.page.locator("#filters").is_visible()
     assert not opened.cards().first.get_by_role("slider").is_visible()

@@ -1,4 +1,4 @@
-"""Which styles a path is wanted in, and where the results go."""
+"""Which styles a path belongs to, and where the results go."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOLDERS = {"all": ("night", "wave"), "one": ("wave",)}
     ],
 )
 def test_the_first_folder_decides(path: str, destinations: dict[str, str]) -> None:
-    """A style's folder, a folder of several styles, and else the default style."""
+    """It is a style's folder or an entry of `folders`; otherwise the default style applies."""
     assert Pairing(STYLES, FOLDERS, "night").destinations(path) == destinations
 
 
@@ -47,17 +47,17 @@ def test_the_first_folder_decides(path: str, destinations: dict[str, str]) -> No
 def test_without_a_default_style_the_rest_stays_put(
     path: str, destinations: dict[str, str]
 ) -> None:
-    """Only what lies in a named folder is wanted."""
+    """Only files in a style's folder or an entry of `folders` have destinations."""
     assert Pairing(STYLES, FOLDERS, None).destinations(path) == destinations
 
 
 def test_a_folder_of_several_styles_goes_before_a_style_of_that_name() -> None:
-    """`folders: {wave: [night, wave]}` says what the folder `wave` means."""
+    """`folders: {wave: [night, wave]}` takes precedence over the style `wave`."""
     pairing = Pairing(STYLES, {"wave": ("night", "wave")}, None)
     assert pairing.destinations("wave/a.jpg") == {"night": "a.jpg", "wave": "a.jpg"}
 
 
 def test_names_that_are_not_utf8_are_kept() -> None:
-    """The bytes of a name reach the outbox as they are."""
+    """The bytes of a name stay unchanged in the result's path."""
     name = os.fsdecode(b"caf\xe9.jpg")
     assert Pairing(STYLES, FOLDERS, None).destinations(f"wave/{name}") == {"wave": name}

@@ -1,4 +1,4 @@
-"""One look at a folder full of things that are not what they seem."""
+"""Scans of folders that hold links, pipes, odd names and unreadable entries."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from structlog.testing import capture_logs
 
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.intake.scanning import DEEPEST_FOLDER, Found, ScanNotes, scan
+from styled.intake.scanning import MAX_FOLDER_DEPTH, FoundFile, ScanNotes, scan
 
 NOTHING_IGNORED = IgnoreRules([])
 
 
 def names(inbox: Path, *ignored: str) -> list[str]:
-    """Return the paths of what is found, sorted."""
+    """Return the paths of the files found, sorted."""
     return sorted(file.path for file in scan(inbox, IgnoreRules(ignored)))
 
 
 def put(path: Path, data: bytes = b"photo") -> Path:
-    """Write a file and its folders."""
+    """Write a file, and make its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
 
 
 def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
-    """Paths are relative to the inbox; folders themselves are not found."""
+    """Paths are relative to the inbox; folders themselves are not yielded."""
     put(tmp_path / "a.jpg")
     put(tmp_path / "style" / "trip" / "b.jpg")
     (tmp_path / "empty").mkdir()
@@ -41,7 +41,7 @@ def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_files_come_by_name_and_folders_after_them(tmp_path: Path) -> None:
-    """A series is painted in its order, whatever the file system thinks of it."""
+    """A series is painted in the order of its names, whatever order the file system has."""
     names = ["b/1.jpg", "IMG_2.jpg", "a/2.jpg", "IMG_1.jpg", "a/1.jpg"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -51,29 +51,29 @@ def test_files_come_by_name_and_folders_after_them(tmp_path: Path) -> None:
 
 
 def test_a_file_is_known_by_size_time_and_inode(tmp_path: Path) -> None:
-    """The facts are those of the file system, to the nanosecond."""
+    """The values are those of the file system, to the nanosecond."""
     path = put(tmp_path / "a.jpg", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
     inode = path.stat().st_ino
     assert list(scan(tmp_path, NOTHING_IGNORED)) == [
-        Found("a.jpg", 5, 1_600_000_000_123_456_789, inode)
+        FoundFile("a.jpg", 5, 1_600_000_000_123_456_789, inode)
     ]
 
 
 def test_an_empty_inbox_has_nothing(tmp_path: Path) -> None:
-    """That is no error."""
+    """It is no error."""
     assert names(tmp_path) == []
 
 
 def test_an_inbox_may_be_a_link(tmp_path: Path) -> None:
-    """The administrator put it there; only what strangers put inside is not trusted."""
+    """It is the administrator's; only links inside the inbox are not trusted."""
     put(tmp_path / "disk" / "a.jpg")
     (tmp_path / "inbox").symlink_to("disk")
     assert names(tmp_path / "inbox") == ["a.jpg"]
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
-    """Neither to files nor to folders, nor in circles, nor to nowhere."""
+    """This holds for links to files and folders, for cycles and for dangling links."""
     put(tmp_path / "secret" / "a.jpg")
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -86,7 +86,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(10)
 def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening a pipe that nobody writes to would wait for ever."""
+    """Opening a pipe without a writer would block for ever."""
     os.mkfifo(tmp_path / "pipe.jpg")
     monkeypatch.chdir(tmp_path)  # the names of sockets must be short
     with socket.socket(socket.AF_UNIX) as listening:
@@ -95,14 +95,14 @@ def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_names_that_are_not_utf8_are_found(tmp_path: Path) -> None:
-    """Their bytes can be had back."""
+    """Their bytes are preserved."""
     put(tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.jpg"))
     (found,) = scan(tmp_path, NOTHING_IGNORED)
     assert os.fsencode(found.path) == b"caf\xe9/\xff.jpg"
 
 
 def test_names_of_255_bytes_are_found(tmp_path: Path) -> None:
-    """The longest names are names like any other."""
+    """This is the longest name that Linux allows."""
     put(tmp_path / ("d" * 255) / ("f" * 255))
     assert names(tmp_path) == ["d" * 255 + "/" + "f" * 255]
 
@@ -111,14 +111,14 @@ def test_names_of_255_bytes_are_found(tmp_path: Path) -> None:
 
 
 def test_ignored_names_are_left_alone_whatever_their_case(tmp_path: Path) -> None:
-    """The pattern is for the name, and all of it."""
+    """A pattern must match the whole name."""
     for name in ("a.part", "B.PART", "a.part.jpg", ".hidden", "photo.jpg"):
         put(tmp_path / name)
     assert names(tmp_path, ".*", "*.part") == ["a.part.jpg", "photo.jpg"]
 
 
 def test_ignored_folders_are_not_looked_into(tmp_path: Path) -> None:
-    """What a NAS keeps in hidden folders is nobody's photo."""
+    """A NAS keeps thumbnails and deleted files in hidden folders."""
     put(tmp_path / "style" / ".trash" / "deep" / "a.jpg")
     put(tmp_path / "@eaDir" / "a.jpg")
     put(tmp_path / "style" / "a.jpg")
@@ -126,12 +126,12 @@ def test_ignored_folders_are_not_looked_into(tmp_path: Path) -> None:
 
 
 def test_without_patterns_nothing_is_ignored(tmp_path: Path) -> None:
-    """No pattern is not a pattern that matches everything."""
+    """An empty list of patterns matches nothing."""
     put(tmp_path / ".hidden")
     assert names(tmp_path) == [".hidden"]
 
 
-# Trouble
+# Errors
 
 
 def test_a_missing_inbox_is_a_matter_of_resources(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_missing_inbox_is_a_matter_of_resources(tmp_path: Path) -> None:
 def test_an_inbox_that_fails_amid_the_look_is_a_matter_of_resources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk may open a folder and then not list it."""
+    """A failing disk may open a folder and then fail to list it."""
     put(tmp_path / "a.jpg")
     _fail_while_listing(monkeypatch, tmp_path)
     with pytest.raises(ResourceUnavailable, match="Input/output error"):
@@ -156,7 +156,7 @@ def test_an_inbox_that_fails_amid_the_look_is_a_matter_of_resources(
 def test_a_folder_that_fails_amid_the_look_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rest is found, and the log says what was not."""
+    """The other files are found, and the log names the folder."""
     put(tmp_path / "bad" / "a.jpg")
     put(tmp_path / "good" / "b.jpg")
     _fail_while_listing(monkeypatch, tmp_path / "bad")
@@ -168,7 +168,7 @@ def test_a_folder_that_fails_amid_the_look_is_passed_over(
 def test_an_unreadable_folder_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is in the log, in words that any terminal can show, and the rest is found."""
+    """It is logged with its name escaped for any terminal, and the other files are found."""
     bad = tmp_path / os.fsdecode(b"b\xe4d")
     put(bad / "a.jpg")
     put(tmp_path / "b.jpg")
@@ -190,10 +190,10 @@ def test_an_unreadable_folder_is_passed_over(
 def test_what_vanishes_during_the_look_is_passed_over_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder and a file go after they were listed: that is everyday life."""
+    """A folder and a file that were deleted after being listed are not logged."""
     put(tmp_path / "gone" / "a.jpg")
     put(tmp_path / "c.jpg")
-    look = scan(tmp_path, NOTHING_IGNORED)
+    files = scan(tmp_path, NOTHING_IGNORED)
     real = os.scandir
 
     @contextmanager
@@ -208,12 +208,12 @@ def test_what_vanishes_during_the_look_is_passed_over_silently(
 
     monkeypatch.setattr(os, "scandir", scandir)
     with capture_logs() as logs:
-        assert list(look) == []
+        assert list(files) == []
     assert logs == []
 
 
 def test_more_folders_than_a_process_may_open(tmp_path: Path) -> None:
-    """Folders are opened one at a time, however many lie side by side or in each other."""
+    """Folders are opened one at a time, however many there are and however deeply nested."""
     for number in range(60):
         put(tmp_path / f"day{number}" / "a.jpg")
     put(tmp_path.joinpath("deep", *"d" * 60, "a.jpg"))
@@ -247,8 +247,8 @@ def _fail_while_listing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def test_folders_nested_too_deeply_are_passed_over(tmp_path: Path) -> None:
-    """With a word in the log, and without holding up what lies beside them."""
-    deep = tmp_path.joinpath(*["d"] * (DEEPEST_FOLDER + 1))
+    """They are logged, and the files beside them are found."""
+    deep = tmp_path.joinpath(*["d"] * (MAX_FOLDER_DEPTH + 1))
     deep.mkdir(parents=True)
     (deep / "too-deep.jpg").touch()
     (deep.parent / "deep.jpg").touch()
@@ -260,7 +260,7 @@ def test_folders_nested_too_deeply_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_our_own_unfinished_files_are_nobodys_photos(tmp_path: Path) -> None:
-    """Whatever the configuration says: one may be on its way back into the inbox."""
+    """They are always ignored: `styled retry` may be moving a file back into the inbox."""
     (tmp_path / f".styled-{'0' * 32}.tmp").touch()
     (tmp_path / ".a.jpg").touch()
     assert names(tmp_path) == [".a.jpg"]
@@ -273,7 +273,7 @@ def control_files(folder: Path) -> dict[str, str | None]:
 
 
 def test_a_control_file_is_known_by_its_name(tmp_path: Path) -> None:
-    """That of aria2 or axel, and of no other file."""
+    """Control files of aria2 and axel are those with the whole file name and a suffix."""
     for name in ("a.jpg", "a.jpg.aria2", "b.jpg", "b.jpg.st", "c.jpg", "a.png"):
         (tmp_path / name).write_bytes(b"x")
     assert control_files(tmp_path) == {
@@ -282,7 +282,7 @@ def test_a_control_file_is_known_by_its_name(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_waits_for_the_one_that_a_browser_writes_to(tmp_path: Path) -> None:
-    """A file that is not empty is no placeholder: what lies beside it may be left over."""
+    """A file that is not empty is no placeholder: a `.part` file beside it may be stale."""
     (tmp_path / "a.jpg").touch()
     (tmp_path / "a.Xq3bTz1k.jpg.part").touch()
     (tmp_path / "b.jpg").write_bytes(b"x")
@@ -294,8 +294,8 @@ def test_an_empty_file_waits_for_the_one_that_a_browser_writes_to(tmp_path: Path
 
 
 def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
-    """With its path and the reason."""
-    deep = tmp_path.joinpath(*["d"] * (DEEPEST_FOLDER + 1))
+    """The notes have its path and the reason."""
+    deep = tmp_path.joinpath(*["d"] * (MAX_FOLDER_DEPTH + 1))
     deep.mkdir(parents=True)
     notes = ScanNotes()
     assert list(scan(tmp_path, IgnoreRules([]), notes)) == []

@@ -1,4 +1,4 @@
-"""The settle gate, on a clock that the tests turn."""
+"""The settle gate, at times given by the tests."""
 
 from __future__ import annotations
 
@@ -7,72 +7,72 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from styled.errors import ResourceUnavailable
-from styled.intake.scanning import Found
-from styled.intake.settling import CHECK_AGAIN_SECONDS, SettleGate, UnfinishedFile
+from styled.intake.scanning import FoundFile
+from styled.intake.settling import RECHECK_SECONDS, SettleGate, UnfinishedFile
 from styled.intake.unfinished import Sign
 
-A = Found("a.jpg", size=10, mtime_ns=1, inode=100)
-B = Found("b.jpg", size=20, mtime_ns=1, inode=200)
-GROWN = Found("a.jpg", size=11, mtime_ns=1, inode=100)
-TOUCHED = Found("a.jpg", size=10, mtime_ns=2, inode=100)
-REPLACED = Found("a.jpg", size=10, mtime_ns=1, inode=101)
+A = FoundFile("a.jpg", size=10, mtime_ns=1, inode=100)
+B = FoundFile("b.jpg", size=20, mtime_ns=1, inode=200)
+GROWN = FoundFile("a.jpg", size=11, mtime_ns=1, inode=100)
+TOUCHED = FoundFile("a.jpg", size=10, mtime_ns=2, inode=100)
+REPLACED = FoundFile("a.jpg", size=10, mtime_ns=1, inode=101)
 
 
 class ScriptedCheck:
-    """Finds files unfinished as the test says."""
+    """Returns the signs that the test has set."""
 
     def __init__(self) -> None:
         self.signs: dict[str, Sign] = {}
-        self.asked: list[str] = []
+        self.checked: list[str] = []
 
-    def sign_of(self, file: Found, waited_seconds: float) -> Sign | None:
-        """Return the scripted sign as long as it counts."""
-        self.asked.append(file.path)
+    def sign_of(self, file: FoundFile, waited_seconds: float) -> Sign | None:
+        """Return the scripted sign until its grace ends."""
+        self.checked.append(file.path)
         sign = self.signs.get(file.path)
         if sign is None or sign.grace_seconds is None:
             return sign
         return sign if waited_seconds < sign.grace_seconds else None
 
 
-def settled(gate: SettleGate, found: Iterable[Found], now: float) -> list[Found]:
-    """Return what a look lets through."""
-    return list(gate.pass_settled(found, now))
+def settled(gate: SettleGate, found: Iterable[FoundFile], now: float) -> list[FoundFile]:
+    """Return the files that pass in a scan."""
+    return list(gate.filter_settled(found, now))
 
 
 @pytest.fixture
 def check() -> ScriptedCheck:
-    """Return a check that finds every file finished, until told otherwise."""
+    """Return a check that finds every file finished unless the test sets a sign."""
     return ScriptedCheck()
 
 
 @pytest.fixture
 def gate(check: ScriptedCheck) -> SettleGate:
-    """Return a gate that opens after one second."""
+    """Return a gate that files pass after one second."""
     return SettleGate(1.0, check)
 
 
 def test_a_file_settles_after_its_time(gate: SettleGate) -> None:
-    """Not at first sight, not too early, and exactly on time."""
+    """It passes neither at the first scan nor too early, but exactly on time."""
     assert settled(gate, [A], 5.0) == []
     assert settled(gate, [A], 5.9) == []
     assert settled(gate, [A], 6.0) == [A]
 
 
 def test_a_file_is_let_through_once(gate: SettleGate) -> None:
-    """Later looks at the same file are no news."""
+    """Later scans of the same file do not yield it again."""
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1.0) == [A]
     assert settled(gate, [A], 100.0) == []
 
 
 def test_without_a_settling_time_the_first_look_counts() -> None:
-    """`settle_seconds: 0` is for inboxes that are filled by renaming."""
+    """`settle_seconds: 0` is for inboxes into which files are renamed."""
     assert settled(SettleGate(0.0, ScriptedCheck()), [A], 0.0) == [A]
 
 
 @pytest.mark.parametrize("changed", [GROWN, TOUCHED, REPLACED], ids=["size", "time", "inode"])
-def test_a_change_starts_the_time_again(gate: SettleGate, changed: Found) -> None:
-    """Size, time and inode count, each alone: an uploader may set any of them back."""
+def test_a_change_starts_the_time_again(gate: SettleGate, changed: FoundFile) -> None:
+    """A change of size, mtime or inode alone suffices: an uploader may reset any of them."""
     settled(gate, [A], 0.0)
     assert settled(gate, [changed], 0.9) == []
     assert settled(gate, [changed], 1.5) == []
@@ -80,7 +80,7 @@ def test_a_change_starts_the_time_again(gate: SettleGate, changed: Found) -> Non
 
 
 @pytest.mark.parametrize("changed", [GROWN, TOUCHED, REPLACED], ids=["size", "time", "inode"])
-def test_a_change_after_settling_is_a_new_input(gate: SettleGate, changed: Found) -> None:
+def test_a_change_after_settling_is_a_new_input(gate: SettleGate, changed: FoundFile) -> None:
     """It has to settle like any other."""
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
@@ -89,7 +89,7 @@ def test_a_change_after_settling_is_a_new_input(gate: SettleGate, changed: Found
 
 
 def test_a_file_that_vanishes_is_forgotten(gate: SettleGate) -> None:
-    """When it reappears, its time begins anew, even if it looks the same."""
+    """When it reappears, its settling time restarts, even if it looks the same."""
     settled(gate, [A], 0.0)
     settled(gate, [], 0.5)
     assert settled(gate, [A], 1.0) == []
@@ -97,7 +97,7 @@ def test_a_file_that_vanishes_is_forgotten(gate: SettleGate) -> None:
 
 
 def test_a_file_that_reappears_after_settling_comes_again(gate: SettleGate) -> None:
-    """Somebody has put the same photo there once more."""
+    """The same photo was put there again."""
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
     settled(gate, [], 2.0)
@@ -106,14 +106,14 @@ def test_a_file_that_reappears_after_settling_comes_again(gate: SettleGate) -> N
 
 
 def test_files_settle_each_for_itself(gate: SettleGate) -> None:
-    """One upload that never ends does not hold up the others."""
+    """One upload that never ends does not delay the others."""
     settled(gate, [A, B], 0.0)
     assert settled(gate, [GROWN, B], 1.0) == [B]
     assert settled(gate, [GROWN, B], 2.0) == [GROWN]
 
 
 def test_forgetting_lets_everything_through_once_more(gate: SettleGate) -> None:
-    """What has settled need not settle again."""
+    """Files that have settled need not settle again."""
     settled(gate, [A, B], 0.0)
     settled(gate, [A, B], 1.0)
     gate.forget()
@@ -122,7 +122,7 @@ def test_forgetting_lets_everything_through_once_more(gate: SettleGate) -> None:
 
 
 def test_forgetting_is_no_short_cut(gate: SettleGate) -> None:
-    """What has not settled yet has to wait all the same."""
+    """Files that have not settled yet still have to wait."""
     settled(gate, [A], 0.0)
     gate.forget()
     assert settled(gate, [A], 0.5) == []
@@ -130,7 +130,7 @@ def test_forgetting_is_no_short_cut(gate: SettleGate) -> None:
 
 
 def test_it_knows_when_to_look_again(gate: SettleGate) -> None:
-    """At the first moment at which any waiting file may have settled."""
+    """`next_settled_at` is the earliest time at which a waiting file may settle."""
     assert gate.next_settled_at() is None
     settled(gate, [A], 3.0)
     settled(gate, [A, B], 3.5)
@@ -142,9 +142,9 @@ def test_it_knows_when_to_look_again(gate: SettleGate) -> None:
 
 
 def test_a_look_that_breaks_off_changes_nothing(gate: SettleGate) -> None:
-    """The inbox may vanish in the middle of a look; nobody's time begins anew."""
+    """The inbox may vanish in the middle of a scan; no settling time restarts."""
 
-    def broken() -> Iterator[Found]:
+    def broken() -> Iterator[FoundFile]:
         yield A
         raise ResourceUnavailable("the inbox is gone")
 
@@ -155,7 +155,7 @@ def test_a_look_that_breaks_off_changes_nothing(gate: SettleGate) -> None:
 
 
 def test_an_unfinished_file_waits_for_its_grace(gate: SettleGate, check: ScriptedCheck) -> None:
-    """Counted from its last change; then it is let through all the same, to be judged."""
+    """The grace counts from its last change; then it passes, and the decoder decides."""
     check.signs["a.jpg"] = Sign("is empty", grace_seconds=60.0)
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1.0) == []
@@ -166,7 +166,7 @@ def test_an_unfinished_file_waits_for_its_grace(gate: SettleGate, check: Scripte
 
 
 def test_a_change_starts_the_grace_again(gate: SettleGate, check: ScriptedCheck) -> None:
-    """An upload may take hours, as long as it goes on; it is unfinished all the while."""
+    """An upload may take hours; the file counts as unfinished as long as it changes."""
     check.signs["a.jpg"] = Sign("ends too early", grace_seconds=60.0)
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
@@ -177,7 +177,7 @@ def test_a_change_starts_the_grace_again(gate: SettleGate, check: ScriptedCheck)
 
 
 def test_a_file_whose_sign_goes_is_taken_at_once(gate: SettleGate, check: ScriptedCheck) -> None:
-    """Its writer has closed it, say, which changes nothing else about it."""
+    """For instance its writer has closed it, which changes neither size nor mtime."""
     check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1.0) == []
@@ -186,7 +186,7 @@ def test_a_file_whose_sign_goes_is_taken_at_once(gate: SettleGate, check: Script
 
 
 def test_a_sign_without_a_grace_never_ends(gate: SettleGate, check: ScriptedCheck) -> None:
-    """A control file says so for as long as it lies there."""
+    """A control file delays its file for as long as it exists."""
     check.signs["a.jpg"] = Sign("waits for a.jpg.aria2", grace_seconds=None)
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1e6) == []
@@ -194,29 +194,29 @@ def test_a_sign_without_a_grace_never_ends(gate: SettleGate, check: ScriptedChec
 
 
 def test_unfinished_files_are_looked_at_again_soon(gate: SettleGate, check: ScriptedCheck) -> None:
-    """No event need tell that a writer has gone."""
+    """A writer may close its file without an event."""
     check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
     assert gate.next_settled_at() is None
-    assert gate.next_check_at() == 1.0 + CHECK_AGAIN_SECONDS
+    assert gate.next_check_at() == 1.0 + RECHECK_SECONDS
 
 
 def test_an_unchanged_file_is_not_looked_into_at_every_look(
     gate: SettleGate, check: ScriptedCheck
 ) -> None:
-    """Others may change many times a second; what is missing in this one can't have come."""
+    """Other files may cause many scans a second; unchanged content is still incomplete."""
     check.signs["a.jpg"] = Sign("ends too early", grace_seconds=60.0, is_of_content=True)
     settled(gate, [A], 0.0)
     for moment in (1.0, 1.1, 1.2, 2.9):
         assert settled(gate, [A], moment) == []
-    assert check.asked == ["a.jpg"]
-    settled(gate, [A], 1.0 + CHECK_AGAIN_SECONDS)
-    assert check.asked == ["a.jpg", "a.jpg"]
+    assert check.checked == ["a.jpg"]
+    settled(gate, [A], 1.0 + RECHECK_SECONDS)
+    assert check.checked == ["a.jpg", "a.jpg"]
 
 
 def test_what_is_not_taken_is_known(gate: SettleGate, check: ScriptedCheck) -> None:
-    """Both what is unfinished and what never stops changing."""
+    """This covers unfinished files and files that never stop changing."""
     check.signs["b.jpg"] = Sign("is empty", grace_seconds=60.0)
     settled(gate, [A, B], 0.0)
     settled(gate, [GROWN, B], 1.0)
@@ -224,7 +224,7 @@ def test_what_is_not_taken_is_known(gate: SettleGate, check: ScriptedCheck) -> N
 
 
 def test_it_knows_whether_waiting_is_of_use(gate: SettleGate, check: ScriptedCheck) -> None:
-    """It is for what is cut off, whose grace ends; a writer may stay for hours."""
+    """It is for truncated files, whose grace is short; a writer may hold a file for hours."""
     assert not gate.may_settle()
     check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
@@ -238,9 +238,9 @@ def test_it_knows_whether_waiting_is_of_use(gate: SettleGate, check: ScriptedChe
 
 
 def test_a_finished_file_is_looked_into_once(gate: SettleGate, check: ScriptedCheck) -> None:
-    """A hundred thousand files are not read again every half minute."""
+    """An inbox of 100,000 files is not read again every 30 s."""
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
     gate.forget()
     settled(gate, [A], 2.0)
-    assert check.asked == ["a.jpg"]
+    assert check.checked == ["a.jpg"]

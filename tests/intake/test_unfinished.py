@@ -1,4 +1,4 @@
-"""Signs that a file is still on its way, on real files of every format."""
+"""Detection of unfinished files, with real files of every format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from styled.intake.scanning import Found
+from styled.intake.scanning import FoundFile
 from styled.intake.unfinished import Sign, UnfinishedCheck
 from styled.open_files import WriterCheck, Writers
 
@@ -21,7 +21,7 @@ GRACE, OPEN_GRACE = 60.0, 3600.0
 
 
 class ScriptedWriters(WriterCheck):
-    """Says of writers what the test says."""
+    """Returns the answer that the test has set."""
 
     def __init__(self, writers: Writers) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def sign_of(
     control_file: str | None = None,
     closed: Collection[str] = (),
 ) -> Sign | None:
-    """Return the sign that a file shows."""
+    """Return the sign that `UnfinishedCheck` finds in a file."""
     check = UnfinishedCheck(
         path.parent,
         ScriptedWriters(writers),
@@ -48,13 +48,13 @@ def sign_of(
         truncated_grace_seconds=GRACE,
         open_grace_seconds=OPEN_GRACE,
     )
-    found = path.stat()
-    file = Found(path.name, found.st_size, found.st_mtime_ns, found.st_ino, control_file)
+    stat = path.stat()
+    file = FoundFile(path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino, control_file)
     return check.sign_of(file, waited)
 
 
 def encoded(kind: str, **options: object) -> bytes:
-    """Return a photograph as a file of some format."""
+    """Return an encoded photograph."""
     astronaut = Image.fromarray(skimage.data.astronaut())  # type: ignore[no-untyped-call]
     stream = BytesIO()
     astronaut.resize((256, 256)).save(stream, kind, **options)
@@ -67,21 +67,21 @@ FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF"]
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("writers", [Writers.NONE, Writers.UNKNOWN])
 def test_a_whole_picture_shows_no_sign(tmp_path: Path, kind: str, writers: Writers) -> None:
-    """Of any format, whether writers can be seen or not."""
+    """This holds for every format, whether or not writers can be detected."""
     path = tmp_path / "photo"
     path.write_bytes(encoded(kind))
     assert sign_of(path, writers) is None
 
 
 def test_what_is_no_picture_is_not_waited_for(tmp_path: Path) -> None:
-    """A letter is rejected at once."""
+    """A text file is passed on at once, to be rejected."""
     path = tmp_path / "letter.txt"
     path.write_bytes(b"Dear reader, I am a letter.\n" * 99)
     assert sign_of(path) is None
 
 
 def test_an_empty_file_waits_for_its_grace(tmp_path: Path) -> None:
-    """And is judged then."""
+    """After it, the file is accepted."""
     path = tmp_path / "photo.jpg"
     path.touch()
     assert sign_of(path) == Sign("is empty", GRACE, is_of_content=True)
@@ -89,7 +89,7 @@ def test_an_empty_file_waits_for_its_grace(tmp_path: Path) -> None:
 
 
 def test_a_file_that_begins_with_zeros_waits(tmp_path: Path) -> None:
-    """Its space was reserved, and nothing else is there yet."""
+    """It was preallocated, and nothing is written yet."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(bytes(5000))
     found = sign_of(path)
@@ -100,7 +100,7 @@ def test_a_file_that_begins_with_zeros_waits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_a_picture_that_is_cut_off_waits(tmp_path: Path, kind: str, share: float) -> None:
-    """Wherever it is cut."""
+    """The position of the cut does not matter."""
     data = encoded(kind)
     path = tmp_path / "photo"
     path.write_bytes(data[: int(len(data) * share)])
@@ -113,7 +113,7 @@ def test_a_picture_that_is_cut_off_waits(tmp_path: Path, kind: str, share: float
 
 @pytest.mark.parametrize("start", [b"\xff", b"\x89PN", b"II*", b"RIFF\1\2", b"GIF8"])
 def test_the_first_bytes_of_a_picture_wait(tmp_path: Path, start: bytes) -> None:
-    """They may become one."""
+    """A file that is too short for its format to be known may become a picture."""
     path = tmp_path / "photo"
     path.write_bytes(start)
     assert sign_of(path) == Sign("ends too early", GRACE, is_of_content=True)
@@ -123,7 +123,7 @@ def test_the_first_bytes_of_a_picture_wait(tmp_path: Path, start: bytes) -> None
 def test_a_picture_whose_end_is_zeros_waits_where_writers_can_t_be_seen(
     tmp_path: Path, kind: str
 ) -> None:
-    """Its structure says nothing of it; where the kernel knows of no writer, that decides."""
+    """Its structure looks complete. If the kernel says that it has no writer, it is accepted."""
     data = encoded(kind)
     path = tmp_path / "photo"
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
@@ -136,7 +136,7 @@ def test_a_picture_whose_end_is_zeros_waits_where_writers_can_t_be_seen(
 
 
 def test_a_hole_makes_a_file_wait_where_writers_can_t_be_seen(tmp_path: Path) -> None:
-    """Whoever writes out of order leaves them."""
+    """A program that writes out of order leaves holes."""
     data = encoded("BMP")
     path = tmp_path / "photo.bmp"
     with open(path, "wb") as stream:
@@ -153,7 +153,7 @@ def test_a_hole_makes_a_file_wait_where_writers_can_t_be_seen(tmp_path: Path) ->
 
 
 def test_zeros_amid_a_compressed_picture_make_it_wait(tmp_path: Path) -> None:
-    """A download by several connections leaves them, and its end may be there already."""
+    """A download over several connections leaves them although the end is written already."""
     data = encoded("JPEG", quality=100)
     path = tmp_path / "photo.jpg"
     middle = len(data) // 2
@@ -165,7 +165,7 @@ def test_zeros_amid_a_compressed_picture_make_it_wait(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_closed_is_not_suspected(tmp_path: Path) -> None:
-    """The system has reported it: a black border is one."""
+    """Zeros at its end are then taken for a black border."""
     data = encoded("BMP")
     path = tmp_path / "photo.bmp"
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
@@ -174,7 +174,7 @@ def test_a_file_that_was_closed_is_not_suspected(tmp_path: Path) -> None:
 
 
 def test_an_open_file_waits_whatever_it_looks_like(tmp_path: Path) -> None:
-    """Until it is closed, or nobody has changed it for very long."""
+    """It waits until it is closed, or has not changed for `open_grace_seconds`."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded("JPEG"))
     assert sign_of(path, Writers.SOME) == Sign("is still open for writing", OPEN_GRACE)
@@ -182,14 +182,14 @@ def test_an_open_file_waits_whatever_it_looks_like(tmp_path: Path) -> None:
 
 
 def test_an_open_file_that_is_never_closed_is_judged_by_its_content(tmp_path: Path) -> None:
-    """Its content has had its own grace by then, unless that is the longer one."""
+    """By then the grace of its content is over too, unless that is the longer one."""
     path = tmp_path / "photo.jpg"
     path.touch()
     assert sign_of(path, Writers.SOME, waited=OPEN_GRACE) is None
 
 
 def test_a_control_file_counts_for_as_long_as_it_lies_there(tmp_path: Path) -> None:
-    """A download may go on tomorrow."""
+    """A download may be resumed the next day."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded("JPEG"))
     found = sign_of(path, control_file="photo.jpg.aria2", waited=1e6)
@@ -199,20 +199,20 @@ def test_a_control_file_counts_for_as_long_as_it_lies_there(tmp_path: Path) -> N
 
 
 def test_a_file_that_vanishes_shows_no_sign(tmp_path: Path) -> None:
-    """The next look does not find it any more."""
+    """The next scan does not find it any more."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"x")
-    found = path.stat()
+    stat = path.stat()
     check = UnfinishedCheck(
         tmp_path, WriterCheck(), closed_files=(), truncated_grace_seconds=1, open_grace_seconds=1
     )
     path.unlink()
-    assert check.sign_of(Found("photo.jpg", 1, found.st_mtime_ns, found.st_ino), 1.0) is None
+    assert check.sign_of(FoundFile("photo.jpg", 1, stat.st_mtime_ns, stat.st_ino), 1.0) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_file_that_may_not_be_read_yet_waits(tmp_path: Path) -> None:
-    """Programs that copy permissions set them at the end; then its job says what is wrong."""
+    """Programs that copy permissions set them last. After the grace its job reports the error."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded("JPEG"))
     path.chmod(0o600)
@@ -228,7 +228,7 @@ def test_a_file_that_may_not_be_read_yet_waits(tmp_path: Path) -> None:
 
 
 def tiff_with_counts(count: int) -> bytes:
-    """Return the head of a BigTIFF that claims so many strips."""
+    """Return the header of a BigTIFF that claims `count` strips."""
     entries = [(256, 4, 1, 64), (257, 4, 1, 64), (273, 16, count, 16), (279, 16, count, 16)]
     directory = struct.pack("<Q", len(entries))
     for tag, kind, number, value in entries:
@@ -247,7 +247,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_looking_into_a_hostile_file_takes_no_time(tmp_path: Path, name: str) -> None:
-    """Nor memory, nor does it end the look: its job will say what is wrong with it."""
+    """It takes no memory and raises no error either: its job will report the problem."""
     data, size = HOSTILE[name]
     path = tmp_path / "photo"
     path.write_bytes(data)

@@ -1,7 +1,7 @@
-"""What the tests of jobs share: a scripted engine, clocks that stand still, and all the rest real.
+"""Harness of the tests of jobs: scripted engines and a simulated clock, the rest is real.
 
-The journal is a real SQLite file, the publisher writes real files, the photos are real
-pictures. Only the painting and the passing of time are played.
+The journal is a real SQLite file, the publisher writes real files, and the photos are real images.
+Only the painting and the passing of time are simulated.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import structlog
 import torch
 from PIL import Image
 
-from styled.atomic import atomic_write
+from styled.app import build_scheduler
 from styled.config import Config, load_config
 from styled.degradation import Degradation
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint, load_checkpoint, task_fingerprint
+from styled.engine.events import Progress, Stylized
 from styled.engine.objective import Losses
-from styled.engine.progress import Progress, Stylized
 from styled.engine.task_run import TaskRun
 from styled.engine_api import (
     CheckpointIgnored,
@@ -44,9 +44,9 @@ from styled.engine_api import (
     TraceRow,
 )
 from styled.errors import StyledError, UnexpectedError
-from styled.jobs.cancelling import POLL_SECONDS
-from styled.jobs.engine_slot import EngineSlot
-from styled.jobs.events import EngineLost, EngineSaid, StopRequested, Wakeup
+from styled.jobs.canceller import POLL_SECONDS
+from styled.jobs.engine_slot import EngineFactory, EngineSlot
+from styled.jobs.events import EngineLost, EngineReported, Event, StopRequested, Wakeup
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.io_context import History, IoContext
@@ -56,14 +56,15 @@ from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.scheduler import Scheduler
 from styled.mounts import Mounts
+from styled.ops.heartbeats import Heartbeats
 
 LogLines = list[MutableMapping[str, Any]]
 
-PATIENCE_SECONDS = 60.0
-"""How long tests wait for another thread, at the most; it takes milliseconds."""
+TIMEOUT_SECONDS = 60.0
+"""Timeout for waiting for another thread, which normally takes milliseconds."""
 
 STUB = Degradation("weights", "it is only a stub")
-"""What the scripted engine does without."""
+"""The degradation that the scripted engine reports."""
 
 CONFIGURATION = """\
 default_style: oil
@@ -74,11 +75,11 @@ styles:
 
 
 class Died(BaseException):
-    """The process dies here; nothing catches it, as nothing catches SIGKILL."""
+    """Simulates the death of the process (SIGKILL): no `except Exception` catches it."""
 
 
 def picture(colour: str = "teal", size: tuple[int, int] = (40, 36), format: str = "png") -> bytes:
-    """Return a picture file with something in it."""
+    """Return an image file that is not of a single colour; `size` is (width, height)."""
     image = Image.new("RGB", size, colour)
     image.paste("gold", (4, 4, size[0] // 2, size[1] // 2))
     file = io.BytesIO()
@@ -87,15 +88,17 @@ def picture(colour: str = "teal", size: tuple[int, int] = (40, 36), format: str 
 
 
 class ScriptedEngine:
-    """Darkens the photo a little at each of a few steps; `at_step` may interfere.
+    """An engine that darkens the photo a little in each step, without a network.
 
-    After each step it waits until the queue has taken what it was told, so that tests see the same
-    each time.
+    After each step it waits until the queue has handled its events, so that tests are
+    deterministic.
 
     Attributes:
-        begun: For each painting, the step that it began after: 0 unless it was resumed.
+        start_steps: For each run, the step after which it began: 0, or that of the checkpoint.
         at_step: Called before each step; may raise, or change files.
-        degraded: What it has had to give up so far, as it says after each step.
+        degraded: The degradations that it reports after each step.
+        on_sync: Waits until the queue has handled all events so far.
+        on_death: Called with the exception if `at_step` raises `Died`.
     """
 
     info = EngineInfo(
@@ -106,7 +109,7 @@ class ScriptedEngine:
         self.steps = steps
         self.clock: Callable[[], float] = time.monotonic
         self.ops_done = 0
-        self.begun: list[int] = []
+        self.start_steps: list[int] = []
         self.at_step: Callable[[int], None] = lambda step: None
         self.degraded: tuple[Degradation, ...] = ()
         self.on_sync: Callable[[], None] = lambda: None
@@ -131,7 +134,7 @@ class ScriptedEngine:
             self.on_death(died)
         except StyledError as error:
             yield Failed(error)
-        except Exception as error:  # noqa: BLE001  # as the engine that ships
+        except Exception as error:  # noqa: BLE001  # like the real engine
             yield Failed(UnexpectedError.of(error))
         finally:
             self._to_stop.discard(task.job_id)
@@ -148,7 +151,7 @@ class ScriptedEngine:
         image = task.content[:, :3] if resume is None else resume.image
         trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
         first = 0 if resume is None else resume.step
-        self.begun.append(first)
+        self.start_steps.append(first)
         height, width = task.content.shape[-2:]
         for step in range(first + 1, self.steps + 1):
             self.on_sync()
@@ -172,7 +175,7 @@ class ScriptedEngine:
 
 
 class OneEngine:
-    """Makes the same engine each time."""
+    """An engine factory that returns the same engine each time."""
 
     def __init__(self, engine: Engine, *, can_replace: bool) -> None:
         self.engine = engine
@@ -184,21 +187,21 @@ class OneEngine:
 
 @dataclass(frozen=True)
 class Sync:
-    """Is put into the queue by an engine that waits until all before it has been handled."""
+    """An event by which an engine waits until all earlier events have been handled."""
 
     handled: threading.Event
 
 
 def ends_a_batch(event: object) -> bool:
-    """Tell whether nothing follows an event by itself: the engine waits, or has ended."""
-    said = event.event if isinstance(event, EngineSaid) else None
-    is_end = isinstance(said, Painted | Stopped | Failed)
+    """Return whether no more events follow by themselves: the engine waits, or has ended."""
+    engine_event = event.event if isinstance(event, EngineReported) else None
+    is_end = isinstance(engine_event, Painted | Stopped | Failed)
     return is_end or isinstance(event, Sync | Died | EngineLost)
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A settled input."""
+    """An input file that has settled, as the intake submits it."""
 
     path: str
     size: int
@@ -207,10 +210,20 @@ class Dropped:
 
 
 class JobHarness:
-    """One working folder, and a daemon's worth of objects around scripted engines.
+    """A working folder and a scheduler with scripted engines.
 
     The scheduler, the slots with their threads, the journal and the files are real. The I/O pool
-    works inline. Time stands still but for `advance`, and for waits, which are over at once.
+    runs tasks inline. The clock only moves by `advance` and by waits, which end at once.
+
+    Attributes:
+        now: The monotonic clock, in seconds.
+        wall_clock_offset: Time of day minus `now`, in seconds.
+        waits: The pauses of the scheduler that were waited for, in seconds.
+        on_wait: Called before each of these waits.
+        on_turn: Called after each turn of the scheduler's loop.
+        finished: All jobs that have ended.
+        failed_attempts: The failure kinds of all attempts after which the job was requeued.
+        beats: All heartbeats: part, time, and for how long the part expects to be idle.
     """
 
     def __init__(self, base: Path, *, engines: int = 1, gallery: bool = False) -> None:
@@ -224,7 +237,7 @@ class JobHarness:
         for folder in (self.config.inbox, self.config.state / "checkpoints"):
             folder.mkdir(parents=True, exist_ok=True)
         self.now = 1_000_000.0
-        self.jump = 0.0  # of the time of day, against the clock that measures
+        self.wall_clock_offset = 0.0
         self.engines = [ScriptedEngine() for _ in range(engines)]
         self.history = History(seconds=1e6, jobs=1000)
         self.gallery_is_on = gallery
@@ -234,12 +247,12 @@ class JobHarness:
         self.on_turn: Callable[[], None] = lambda: None
         self.finished: list[JobFinished] = []
         self.failed_attempts: list[str] = []
-        self._wanted: dict[str, Sequence[str]] = {}
+        self._styles_by_name: dict[str, Sequence[str]] = {}
         self._open()
 
     @property
     def engine(self) -> ScriptedEngine:
-        """The first engine; another one begins with the next start."""
+        """The first engine; an engine assigned here is used from the next restart."""
         return self.engines[0]
 
     @engine.setter
@@ -250,12 +263,12 @@ class JobHarness:
         self.now += seconds
 
     def time_of_day(self) -> float:
-        return self.now + self.jump
+        return self.now + self.wall_clock_offset
 
     def configure(self, section: str, **changes: object) -> None:
-        """Change the configuration, which takes a restart."""
-        changed = getattr(self.config, section).model_copy(update=changes)
-        self.config = replace(self.config, **{section: changed})
+        """Change keys of a section of the configuration, and restart."""
+        new_section = getattr(self.config, section).model_copy(update=changes)
+        self.config = replace(self.config, **{section: new_section})
         self.close()
         self._open()
 
@@ -264,17 +277,17 @@ class JobHarness:
         self.events: SimpleQueue[Any] = SimpleQueue()
         self.journal = Journal.open(config.state / "journal.sqlite3")
         self.journal.set_state(state="running")
-        self.mounts = Mounts(config.state / "mounts.json", atomic_write)
+        self.mounts = Mounts(config.state / "mounts.json")
         self.publisher = Publisher(config.outbox, config.rejected, config.archive)
         self.publisher.prepare()
-        self.files_of_jobs = JobFiles(config.state)
-        self.gallery = Gallery(config.outbox, self.mounts.require_mounted)
+        self.job_files = JobFiles(config.state)
+        self.gallery = Gallery(config.outbox, self.mounts)
         self.gallery_updater = GalleryUpdater(
             self.journal, self.gallery, config.outbox, config.inbox, clock=lambda: self.now
         )
         self.beats: list[tuple[str, float, float]] = []
         self.context = IoContext(
-            config, self.journal, self.publisher, self.files_of_jobs, self.mounts,
+            config, self.journal, self.publisher, self.job_files, self.mounts,
             InputCleanup(config, self.journal, self.publisher, self.mounts, self.time_of_day),
             self.history,
             self.gallery if self.gallery_is_on else None,
@@ -291,7 +304,7 @@ class JobHarness:
                 EngineSlot(
                     f"engine-{number}",
                     OneEngine(engine, can_replace=self.can_replace),
-                    self.files_of_jobs,
+                    self.job_files,
                     self.events,
                     self,
                 )
@@ -302,10 +315,10 @@ class JobHarness:
         )
         self._is_started = False
 
-    # What the scheduler tells
+    # Callbacks of the scheduler and the engine slots
 
-    def beat(self, part: str, rest_seconds: float = 0.0) -> None:
-        self.beats.append((part, self.now, rest_seconds))
+    def beat(self, part: str, idle_for: float = 0.0) -> None:
+        self.beats.append((part, self.now, idle_for))
 
     def engine_ready(self, name: str, info: EngineInfo) -> None:
         pass
@@ -317,12 +330,12 @@ class JobHarness:
         self.failed_attempts.append(failure)
 
     def _sync(self) -> None:
-        """In an engine's thread: wait until all is handled that has been put into the queue."""
+        """Wait until all events in the queue have been handled; called in an engine's thread."""
         handled = threading.Event()
         self.events.put(Sync(handled))
-        handled.wait(PATIENCE_SECONDS)
+        handled.wait(TIMEOUT_SECONDS)
 
-    # Its life
+    # Start, stop and work
 
     def start(self) -> None:
         """Start the engines."""
@@ -330,13 +343,13 @@ class JobHarness:
             self._is_started = True
             self.scheduler.start()
             for _ in self.slots:
-                self._turn([self.events.get(timeout=PATIENCE_SECONDS)])
+                self._turn([self.events.get(timeout=TIMEOUT_SECONDS)])
 
     def close(self) -> None:
-        """Let everything end that has been opened."""
+        """Stop all engines, release waiting threads and close the journal."""
         for slot in self.slots:
             slot.close()
-        while True:  # whoever waits for the queue waits in vain
+        while True:  # engines that wait for their events to be handled must not wait forever
             try:
                 event = self.events.get_nowait()
             except Empty:
@@ -346,7 +359,7 @@ class JobHarness:
         self.journal.close()
 
     def restart(self) -> None:
-        """Start another process on the same folders, and let it look at the inbox."""
+        """Simulate a restart of the process: new objects on the same folders, then a scan."""
         for engine in self.engines:
             engine.at_step = lambda step: None
         self.close()
@@ -356,37 +369,41 @@ class JobHarness:
         self.start()
 
     def drop(self, name: str = "photo.png", data: bytes | None = None, *styles: str) -> Path:
-        """Put a file into the inbox and submit it, in the style `oil` if no other is named."""
+        """Put a file into the inbox and submit it, in the style `oil` unless styles are given."""
         path = self.config.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture() if data is None else data)
-        self._wanted[name] = styles or ("oil",)
+        self._styles_by_name[name] = styles or ("oil",)
         self.rescan()
         return path
 
     def rescan(self) -> int:
-        """Submit whatever lies in the inbox and is wanted in a configured style."""
+        """Submit the dropped files that exist, for their configured styles.
+
+        Returns:
+            The number of new jobs.
+        """
         arrivals = []
-        for name, styles in self._wanted.items():
+        for name, styles in self._styles_by_name.items():
             path = self.config.inbox / name
-            wanted = {style: name for style in styles if style in self.styles}
+            destinations = {style: name for style in styles if style in self.styles}
             if path.exists():
-                found = path.stat()
-                arrivals.append(Dropped(name, found.st_size, found.st_mtime_ns, wanted))
+                stat = path.stat()
+                arrivals.append(Dropped(name, stat.st_size, stat.st_mtime_ns, destinations))
         submitted = self.journal.submit(arrivals, self.now)
         self.events.put(Wakeup())
         return submitted
 
     def request_stop(self) -> None:
-        """Have the scheduler stop."""
+        """Request a stop of the scheduler."""
         self.events.put(StopRequested())
 
     def request_cancel(self, job: Job) -> bool:
-        """Ask as another process does: `styled cancel`."""
-        other = Journal.open_for_requests(self.config.state / "journal.sqlite3")
-        is_accepted = other.request_cancel(job)
-        other.close()
-        self.advance(POLL_SECONDS)  # so that the scheduler looks
+        """Request a cancellation as another process does it: `styled cancel`."""
+        journal = Journal.open_for_requests(self.config.state / "journal.sqlite3")
+        is_accepted = journal.request_cancel(job)
+        journal.close()
+        self.advance(POLL_SECONDS)  # so that the scheduler polls for requests
         self.events.put(Wakeup())
         return is_accepted
 
@@ -401,17 +418,17 @@ class JobHarness:
             sync.handled.set()
 
     def _events(self) -> list[Any]:
-        """Return what is in the queue; wait if something is being done that ends in an event.
+        """Return the events in the queue; wait if a task is running that will send one.
 
-        While an engine paints, that is until it waits or has ended: so the same events come
-        together each time.
+        While an engine paints, this waits until the engine waits or has ended: so the same events
+        are handled together in each run of a test.
         """
         events: list[Any] = []
         try:
             while self.scheduler.is_busy and not events:
-                events.append(self.events.get(timeout=PATIENCE_SECONDS))
+                events.append(self.events.get(timeout=TIMEOUT_SECONDS))
             while self.scheduler.is_painting and not any(map(ends_a_batch, events)):
-                events.append(self.events.get(timeout=PATIENCE_SECONDS))
+                events.append(self.events.get(timeout=TIMEOUT_SECONDS))
             while not events or not isinstance(events[-1], Sync):
                 events.append(self.events.get_nowait())
         except Empty:
@@ -419,7 +436,7 @@ class JobHarness:
         return events
 
     def work(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Work until nothing is due, or until something is so; pauses are waited out."""
+        """Run the scheduler until nothing is due or a condition is true; skip its pauses."""
         self.start()
         for _ in range(10_000):
             events = self._events()
@@ -443,7 +460,7 @@ class JobHarness:
         return not self.scheduler.has_something_due
 
     def work_on_one(self) -> None:
-        """Work until one job more has ended or is back in the queue."""
+        """Run the scheduler until one more job has ended, or an attempt has failed."""
         before = len(self.finished)
 
         def is_over() -> bool:
@@ -452,7 +469,7 @@ class JobHarness:
         self.work(until=is_over)
 
     def run_for(self, seconds: float, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Work for so long, though nothing may be left to do; `on_wait` plays the world."""
+        """Run the scheduler for some time, even if idle; `on_wait` is called after each wait."""
         until = self.now + seconds
         while self.now < until:
             self.work()
@@ -461,22 +478,22 @@ class JobHarness:
             self._turn([])
         self.work()
 
-    def tidy(self) -> None:
-        """Tidy up as after many jobs."""
-        self.scheduler.upkeep.tidy_soon()
+    def run_cleanup(self) -> None:
+        """Run the clean-up that normally follows many jobs."""
+        self.scheduler.maintenance.cleanup_soon()
         self.work()
 
     def work_and_wait(self) -> None:
-        """Work until nothing is left, letting the time pass that waiting jobs wait for."""
+        """Run the scheduler until no job is left, advancing the clock to the next retry."""
         self.work()
         while (due := self.journal.next_due()) is not None:
-            self.now = max(self.now, due - self.jump)
+            self.now = max(self.now, due - self.wall_clock_offset)
             self.work()
 
-    # What has come of it
+    # Results
 
     def jobs(self) -> list[Job]:
-        """Return all jobs in the order of their arrival."""
+        """Return all jobs in the order of their submission."""
         return self.journal._jobs("1 ORDER BY seq")
 
     def job(self) -> Job:
@@ -488,34 +505,46 @@ class JobHarness:
         return [str(job.state) for job in self.jobs()]
 
     def files(self, root: str) -> list[str]:
-        """Return the files below a folder of the working folder, hidden ones included."""
+        """Return the relative paths of all files below a folder, hidden files included."""
         top = self.base / root
-        found = (Path(folder) / name for folder, _, names in os.walk(top) for name in names)
-        return sorted(str(path.relative_to(top)) for path in found)
+        paths = (Path(folder) / name for folder, _, names in os.walk(top) for name in names)
+        return sorted(str(path.relative_to(top)) for path in paths)
 
     def sidecar(self, path: str) -> dict[str, Any]:
-        """Return a sidecar's content, once it is known to keep its format."""
+        """Return the content of a sidecar, by its path below the working folder."""
         content: dict[str, Any] = json.loads((self.base / path).read_bytes())
         return content
 
 
+def threaded_scheduler(
+    harness: JobHarness, factories: Sequence[EngineFactory], config: Config | None = None
+) -> tuple[Scheduler, Sequence[EngineSlot], SimpleQueue[Event]]:
+    """Return a scheduler like the daemon's, with an I/O pool that runs threads."""
+    events: SimpleQueue[Event] = SimpleQueue()
+    scheduler, slots = build_scheduler(
+        config or harness.config, harness.journal, harness.publisher, harness.mounts, factories,
+        events, harness, Heartbeats(),
+    )  # fmt: skip
+    return scheduler, slots, events
+
+
 @pytest.fixture
-def shop(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
-    """Return a working folder with two styles, `oil` and `ink`, and nothing to do yet."""
-    harness = JobHarness(tmp_path / "shop")
+def harness(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
+    """Return a working folder with two styles, `oil` and `ink`, and an empty queue."""
+    harness = JobHarness(tmp_path / "harness")
     yield harness
     harness.close()
 
 
 @pytest.fixture
 def logs() -> Iterator[LogLines]:
-    """Return the list that every logged event goes into."""
+    """Return the list of all log events."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
 
 def progress(fraction: float, seconds_left: float | None = None) -> JobProgress:
-    """Return where a job stands."""
+    """Return the progress of a running job, with fixed values for all other fields."""
     return JobProgress(
         fraction=fraction, scale=2, scales=3, width=64, height=48, step=4, steps=10, loss=0.5,
         step_seconds=0.25, seconds_left=seconds_left, preview=None,

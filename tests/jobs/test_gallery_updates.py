@@ -1,4 +1,4 @@
-"""Hanging what has ended in the gallery: each piece once, and no job the worse for it."""
+"""Adding finished jobs to the gallery: each exactly once, and errors never fail a job."""
 
 from __future__ import annotations
 
@@ -23,224 +23,233 @@ from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.jobs.events import StopRequested, Wakeup
 from styled.jobs.gallery_updates import ENTRIES_AT_ONCE, RETRY_SECONDS, UPDATE_SECONDS
 from styled.jobs.journal_rebuild import enter_finished
-from styled.jobs.upkeep import GALLERY_SECONDS
-from styled.ops.pulse import Pulse
-from styled.stages import Stages
-from tests.jobs.conftest import PATIENCE_SECONDS, Died, Dropped, JobHarness, LogLines, OneEngine
+from styled.jobs.maintenance import GALLERY_SECONDS
+from tests.jobs.conftest import (
+    TIMEOUT_SECONDS,
+    Died,
+    Dropped,
+    JobHarness,
+    LogLines,
+    OneEngine,
+    threaded_scheduler,
+)
 
 
 @pytest.fixture
-def shop(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
+def harness(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
     """Return a working folder with a gallery."""
-    workshop = JobHarness(tmp_path / "shop", gallery=True)
-    yield workshop
-    workshop.close()
+    harness = JobHarness(tmp_path / "harness", gallery=True)
+    yield harness
+    harness.close()
 
 
 def records(outbox: Path) -> list[dict[str, Any]]:
-    """Return all that hangs, the first first; nothing if there is no page."""
+    """Return all records of the gallery, in order; an empty list if there is no page."""
     paths = sorted((outbox / "gallery_files/pages").glob("*.js"))
-    found: list[dict[str, Any]] = [r for path in paths for r in records_in(path.read_bytes())]
-    if found:
+    all_records: list[dict[str, Any]] = [r for path in paths for r in records_in(path.read_bytes())]
+    if all_records:
         html = (outbox / "gallery.html").read_text()
         (text,) = re.findall(r'<script id="manifest" type="application/json">(.*?)</script>', html)
         manifest = json.loads(text)
-        assert manifest["results"] + manifest["rejected"] == len(found)
-    return found
+        assert manifest["results"] + manifest["rejected"] == len(all_records)
+    return all_records
 
 
-def shown(shop: JobHarness) -> list[tuple[str, str]]:
-    """Return kind and name of all that hangs."""
-    return [(record["kind"], record["name"]) for record in records(shop.config.outbox)]
+def shown(harness: JobHarness) -> list[tuple[str, str]]:
+    """Return kind and name of all records of the gallery."""
+    return [(record["kind"], record["name"]) for record in records(harness.config.outbox)]
 
 
-def run_to_the_end(shop: JobHarness) -> None:
-    """Have the scheduler work until nothing is left to do."""
-    shop.work()
+def run_to_the_end(harness: JobHarness) -> None:
+    """Run the scheduler until nothing is left to do."""
+    harness.work()
 
 
-def failing(
+def make_failing(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, times: int = 1, method: str = "add"
 ) -> list[int]:
-    """Have the next calls to the gallery fail; the list counts all calls."""
-    real, calls = getattr(Gallery, method), [0]
+    """Let the next calls of a method of `Gallery` fail; the list returned counts all calls."""
+    original, calls = getattr(Gallery, method), [0]
 
-    def fail(self: Gallery, *arguments: object) -> None:
+    def fail(self: Gallery, *args: object) -> None:
         calls[0] += 1
         if calls[0] <= times:
             raise error
-        real(self, *arguments)
+        original(self, *args)
 
     monkeypatch.setattr(Gallery, method, fail)
     return calls
 
 
-def test_each_result_hangs_once(shop: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its small pictures, after its job and not again."""
+def test_each_result_hangs_once(harness: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each result is added to the gallery once, with its thumbnails."""
     for name in ("a.png", "trip/b.png"):
-        shop.drop(name)
-    run_to_the_end(shop)
-    assert shown(shop) == [("result", "a.png"), ("result", "trip/b.png")]
-    assert shop.journal.missing_from_gallery(9) == []
-    for record in records(shop.config.outbox):
+        harness.drop(name)
+    run_to_the_end(harness)
+    assert shown(harness) == [("result", "a.png"), ("result", "trip/b.png")]
+    assert harness.journal.missing_from_gallery(9) == []
+    for record in records(harness.config.outbox):
         for which in ("before", "after", "result", "sidecar"):
-            assert (shop.config.outbox / record[which]).is_file()
-    calls = failing(monkeypatch, AssertionError(), 0)
-    run_to_the_end(shop)
-    shop.restart()
-    run_to_the_end(shop)
+            assert (harness.config.outbox / record[which]).is_file()
+    calls = make_failing(monkeypatch, AssertionError(), 0)
+    run_to_the_end(harness)
+    harness.restart()
+    run_to_the_end(harness)
     assert calls == [0]
 
 
 def test_what_was_rejected_hangs_once_it_has_left_the_inbox(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before that there is nothing that one could look at."""
-    shop.drop("broken.png", b"no picture at all")
-    place = shop.publisher.take_original
-    seen: list[int] = []
+    """A rejected photo is added to the gallery once it was moved: the record links to it."""
+    harness.drop("broken.png", b"no picture at all")
+    move = harness.publisher.move_original
+    shown_before: list[int] = []
 
-    def look(*arguments: Any, **options: Any) -> bool:
-        shop.gallery_updater.update()
-        seen.append(len(shown(shop)))
-        return place(*arguments, **options)
+    def update_and_move(*args: Any, **kwargs: Any) -> bool:
+        harness.gallery_updater.update()
+        shown_before.append(len(shown(harness)))
+        return move(*args, **kwargs)
 
-    monkeypatch.setattr(shop.publisher, "take_original", look)
-    run_to_the_end(shop)
-    assert (shop.states(), seen) == (["rejected"], [0])
-    (record,) = records(shop.config.outbox)
+    monkeypatch.setattr(harness.publisher, "move_original", update_and_move)
+    run_to_the_end(harness)
+    assert (harness.states(), shown_before) == (["rejected"], [0])
+    (record,) = records(harness.config.outbox)
     assert (record["kind"], record["failure"]) == ("rejected", "input")
     assert record["file"] == "../rejected/oil/broken.png"
-    assert (shop.config.rejected / "oil/broken.png").read_bytes() == b"no picture at all"
+    assert (harness.config.rejected / "oil/broken.png").read_bytes() == b"no picture at all"
 
 
-def test_one_photo_in_two_styles_hangs_twice(shop: JobHarness) -> None:
-    """Each of them is a job."""
-    shop.drop("photo.png", None, "oil", "ink")
-    run_to_the_end(shop)
-    assert [record["style"] for record in records(shop.config.outbox)] == ["oil", "ink"]
+def test_one_photo_in_two_styles_hangs_twice(harness: JobHarness) -> None:
+    """A photo in two styles has two records in the gallery, one per job."""
+    harness.drop("photo.png", None, "oil", "ink")
+    run_to_the_end(harness)
+    assert [record["style"] for record in records(harness.config.outbox)] == ["oil", "ink"]
 
 
-def test_cancelled_on_request_hangs_as_rejected(shop: JobHarness) -> None:
-    """It lies with what was rejected, and can be had back from there."""
-    shop.drop()
-    shop.request_cancel(shop.job())
-    run_to_the_end(shop)
-    (record,) = records(shop.config.outbox)
+def test_cancelled_on_request_hangs_as_rejected(harness: JobHarness) -> None:
+    """A job cancelled on request is shown as rejected: its photo is in `rejected`."""
+    harness.drop()
+    harness.request_cancel(harness.job())
+    run_to_the_end(harness)
+    (record,) = records(harness.config.outbox)
     assert (record["kind"], record["failure"]) == ("rejected", "cancelled")
 
 
 @pytest.mark.parametrize("why", ["gone", "style"])
-def test_cancelled_for_other_reasons_does_not_hang(shop: JobHarness, why: str) -> None:
-    """A photo that was taken away is nowhere, and one whose style is gone waits for it."""
-    path = shop.drop()
+def test_cancelled_for_other_reasons_does_not_hang(harness: JobHarness, why: str) -> None:
+    """A job cancelled because its photo or style is gone is not added to the gallery."""
+    path = harness.drop()
     if why == "gone":
         path.unlink()
     else:
-        del shop.styles["oil"]
-    run_to_the_end(shop)
-    assert shop.states() == ["cancelled"]
-    assert shown(shop) == []
-    assert shop.journal.missing_from_gallery(9) == []
+        del harness.styles["oil"]
+    run_to_the_end(harness)
+    assert harness.states() == ["cancelled"]
+    assert shown(harness) == []
+    assert harness.journal.missing_from_gallery(9) == []
 
 
 @pytest.mark.parametrize("after_success", ["keep", "delete"])
 def test_a_photo_that_is_not_archived_hangs_all_the_same(
-    shop: JobHarness, after_success: str
+    harness: JobHarness, after_success: str
 ) -> None:
-    """With its picture, though the file may be gone."""
-    shop.configure("output", after_success=after_success)
-    shop.drop()
-    run_to_the_end(shop)
-    (record,) = records(shop.config.outbox)
+    """A photo that is not archived has a record and a thumbnail, too."""
+    harness.configure("output", after_success=after_success)
+    harness.drop()
+    run_to_the_end(harness)
+    (record,) = records(harness.config.outbox)
     assert record["before"] is not None
-    assert (shop.config.outbox / record["before"]).is_file()
+    assert (harness.config.outbox / record["before"]).is_file()
 
 
-def test_a_transparent_photo_hangs_on_white(shop: JobHarness) -> None:
-    """So does its painting, which is as transparent."""
+def test_a_transparent_photo_hangs_on_white(harness: JobHarness) -> None:
+    """Thumbnails of transparent photos and results have a white background."""
     image = Image.new("RGBA", (64, 64), "#00800000")
     image.paste("navy", (0, 0, 32, 64))
     file = io.BytesIO()
     image.save(file, "png")
-    shop.drop("photo.png", file.getvalue())
-    run_to_the_end(shop)
-    (record,) = records(shop.config.outbox)
+    harness.drop("photo.png", file.getvalue())
+    run_to_the_end(harness)
+    (record,) = records(harness.config.outbox)
     for which in ("before", "after"):
-        with Image.open(shop.config.outbox / record[which]) as shown:
+        with Image.open(harness.config.outbox / record[which]) as shown:
             levels = np.asarray(shown.convert("L"))
         assert levels[8:56, 40:56].min() > 245
         assert levels[8:56, 8:24].max() < 60
 
 
-# Trouble
+# Errors
 
 
 @pytest.mark.parametrize("error", [ResourceUnavailable("it is full"), OSError("it is full")])
 def test_trouble_is_told_and_tried_again_after_a_minute(
-    shop: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch, error: Exception
+    harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """In the log and for `styled status`, until all is well again; all jobs are done meanwhile."""
-    calls = failing(monkeypatch, error, times=2)
+    """A failed update is logged, shown in the journal's state, and retried after a minute.
+
+    The jobs are done meanwhile, and the state is cleared after a success.
+    """
+    calls = make_failing(monkeypatch, error, times=2)
     for name in ("a.png", "b.png", "c.png"):
-        shop.drop(name)
-    run_to_the_end(shop)
-    assert (shop.states(), calls) == (["done"] * 3, [1])
+        harness.drop(name)
+    run_to_the_end(harness)
+    assert (harness.states(), calls) == (["done"] * 3, [1])
     assert [line["reason"] for line in logs if line["event"] == "gallery.failed"] == ["it is full"]
-    assert shop.journal.get_state()["gallery_trouble"] == "it is full"
-    shop.now += RETRY_SECONDS
-    assert not shop.gallery_updater.update()
-    assert (calls, shown(shop)) == ([2], [])
-    shop.now += RETRY_SECONDS
-    assert not shop.gallery_updater.update()
-    assert [name for _, name in shown(shop)] == ["a.png", "b.png", "c.png"]
-    assert shop.journal.get_state()["gallery_trouble"] == ""
+    assert harness.journal.get_state()["gallery_trouble"] == "it is full"
+    harness.now += RETRY_SECONDS
+    assert not harness.gallery_updater.update()
+    assert (calls, shown(harness)) == ([2], [])
+    harness.now += RETRY_SECONDS
+    assert not harness.gallery_updater.update()
+    assert [name for _, name in shown(harness)] == ["a.png", "b.png", "c.png"]
+    assert harness.journal.get_state()["gallery_trouble"] == ""
 
 
 def test_within_the_minute_nothing_is_tried(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many jobs end."""
-    calls = failing(monkeypatch, ResourceUnavailable("it is full"), times=9)
-    shop.drop()
-    shop.work()
+    """Before the retry interval has passed no update is tried."""
+    calls = make_failing(monkeypatch, ResourceUnavailable("it is full"), times=9)
+    harness.drop()
+    harness.work()
     for seconds in (0.0, RETRY_SECONDS - 1, 0.5):
-        shop.now += seconds
-        assert not shop.gallery_updater.update()
+        harness.now += seconds
+        assert not harness.gallery_updater.update()
     assert calls == [1]
-    shop.now += 0.5
-    shop.gallery_updater.update()
+    harness.now += 0.5
+    harness.gallery_updater.update()
     assert calls == [2]
 
 
-def test_the_page_of_somebody_else_stops_no_job(shop: JobHarness) -> None:
-    """It stays, and its reason can be read."""
-    page = shop.config.outbox / "gallery.html"
+def test_the_page_of_somebody_else_stops_no_job(harness: JobHarness) -> None:
+    """A `gallery.html` of other origin is kept, and only the gallery update fails."""
+    page = harness.config.outbox / "gallery.html"
     page.write_text("<h1>My wedding</h1>")
-    shop.drop()
-    run_to_the_end(shop)
-    assert shop.states() == ["done"]
+    harness.drop()
+    run_to_the_end(harness)
+    assert harness.states() == ["done"]
     assert page.read_text() == "<h1>My wedding</h1>"
-    assert str(page) in shop.journal.get_state()["gallery_trouble"]
+    assert str(page) in harness.journal.get_state()["gallery_trouble"]
 
 
 def test_pictures_that_cannot_be_kept_are_made_of_files(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The result is published all the same."""
-    failing(monkeypatch, ResourceUnavailable("it is full"), method="keep_pictures")
-    shop.drop()
-    run_to_the_end(shop)
-    (record,) = records(shop.config.outbox)
-    assert shop.states() == ["done"]
+    """If thumbnails cannot be written with the result, they are made from the files later."""
+    make_failing(monkeypatch, ResourceUnavailable("it is full"), method="write_thumbs")
+    harness.drop()
+    run_to_the_end(harness)
+    (record,) = records(harness.config.outbox)
+    assert harness.states() == ["done"]
     assert (record["before"] is None, record["after"] is None) == (False, False)
 
 
 def test_a_journal_that_fails_stops_no_scheduler(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be remembered hangs just once."""
-    note, calls = shop.journal.mark_in_gallery, [0]
+    """If the journal cannot mark a record as added, it is still added only once."""
+    note, calls = harness.journal.mark_in_gallery, [0]
 
     def fail(jobs: Sequence[Any]) -> None:
         calls[0] += 1
@@ -248,43 +257,43 @@ def test_a_journal_that_fails_stops_no_scheduler(
             raise ResourceUnavailable("the journal can't be used")
         note(jobs)
 
-    monkeypatch.setattr(shop.journal, "mark_in_gallery", fail)
-    shop.drop()
-    run_to_the_end(shop)
-    shop.run_for(GALLERY_SECONDS)
-    assert (len(shown(shop)), shop.journal.missing_from_gallery(9)) == (1, [])
+    monkeypatch.setattr(harness.journal, "mark_in_gallery", fail)
+    harness.drop()
+    run_to_the_end(harness)
+    harness.run_for(GALLERY_SECONDS)
+    assert (len(shown(harness)), harness.journal.missing_from_gallery(9)) == (1, [])
 
 
-# Ends of a process
+# Crashes
 
 
 def test_what_a_killed_process_has_not_hung_hangs_at_the_next_start(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its result had been published."""
+    """A result that a killed process did not add to the gallery is added at the next start."""
 
-    def die(pieces: Sequence[Any]) -> None:
+    def die(entries: Sequence[Any]) -> None:
         raise Died
 
-    shop.drop()
+    harness.drop()
     with monkeypatch.context() as patch:
-        patch.setattr(shop.gallery, "add", die)
+        patch.setattr(harness.gallery, "add", die)
         with pytest.raises(Died):
-            shop.work()
-    assert (shop.states(), shown(shop)) == (["done"], [])
-    shop.restart()
-    run_to_the_end(shop)
-    assert shown(shop) == [("result", "photo.png")]
+            harness.work()
+    assert (harness.states(), shown(harness)) == (["done"], [])
+    harness.restart()
+    run_to_the_end(harness)
+    assert shown(harness) == [("result", "photo.png")]
 
 
 @pytest.mark.parametrize("written", ["nothing", "data page", "page"])
 def test_a_process_that_is_killed_while_it_hangs_doubles_nothing(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, written: str
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
-    """Nor does it lose anything."""
-    shop.drop("a.png")
-    run_to_the_end(shop)
-    shop.drop("b.png")
+    """If the process is killed during an update, no record is lost or duplicated."""
+    harness.drop("a.png")
+    run_to_the_end(harness)
+    harness.drop("b.png")
     refused = {"nothing": ".js", "data page": ".html", "page": ""}[written]
 
     def die(path: Path, data: bytes) -> None:
@@ -292,39 +301,39 @@ def test_a_process_that_is_killed_while_it_hangs_doubles_nothing(
             raise Died
         atomic_write(path, data)
 
-    def die_too(jobs: Sequence[Any]) -> None:
+    def die_marking(jobs: Sequence[Any]) -> None:
         raise Died
 
     with monkeypatch.context() as patch:
         patch.setattr(gallery_module, "atomic_write", die)
-        patch.setattr(shop.journal, "mark_in_gallery", die_too)
+        patch.setattr(harness.journal, "mark_in_gallery", die_marking)
         with pytest.raises(Died):
-            shop.work()
-    shop.restart()
-    run_to_the_end(shop)
-    assert [name for _, name in shown(shop)] == ["a.png", "b.png"]
+            harness.work()
+    harness.restart()
+    run_to_the_end(harness)
+    assert [name for _, name in shown(harness)] == ["a.png", "b.png"]
 
 
 def test_what_was_published_before_a_crash_hangs(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next process finds the result, and hangs it."""
-    shop.drop()
+    """A result that was published just before a crash is added at the next start."""
+    harness.drop()
 
     def die(*_: object, **__: object) -> None:
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(shop.journal, "finish", die)
+        patch.setattr(harness.journal, "finish", die)
         with pytest.raises(Died):
-            shop.work()
-    shop.restart()
-    run_to_the_end(shop)
-    assert (shop.engine.begun, shown(shop)) == ([0], [("result", "photo.png")])
+            harness.work()
+    harness.restart()
+    run_to_the_end(harness)
+    assert (harness.engine.start_steps, shown(harness)) == ([0], [("result", "photo.png")])
 
 
-def test_imported_results_are_not_added_again(shop: JobHarness) -> None:
-    """A new journal made of the outbox knows that the page shows them, or `styled gallery` will."""
+def test_imported_results_are_not_added_again(harness: JobHarness) -> None:
+    """Results imported into a new journal count as added: the page has them already."""
 
     class Done:
         job_id, style, input_sha256 = "a1", "oil", "0" * 64
@@ -332,136 +341,136 @@ def test_imported_results_are_not_added_again(shop: JobHarness) -> None:
         degraded = ()
 
     arrival = Dropped("a.png", 1, 2, {"oil": "a.png"})
-    assert enter_finished(shop.journal, [(arrival, [Done()])], 7.0) == 1  # type: ignore[list-item]  # it has all that matters
-    assert shop.journal.missing_from_gallery(9) == []
+    assert enter_finished(harness.journal, [(arrival, [Done()])], 7.0) == 1  # type: ignore[list-item]  # it has the needed attributes
+    assert harness.journal.missing_from_gallery(9) == []
 
 
-# Time
+# Time limits
 
 
-def test_a_turn_has_its_time(shop: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not added in one turn is added in the next, and jobs are painted in between."""
+def test_a_turn_has_its_time(harness: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update is limited in time; the remaining records are added by later ones."""
     sizes: list[int] = []
 
-    def slow(self: Gallery, pieces: Sequence[object]) -> None:
-        sizes.append(len(pieces))
-        shop.advance(0.6 * UPDATE_SECONDS)
+    def slow(self: Gallery, entries: Sequence[object]) -> None:
+        sizes.append(len(entries))
+        harness.advance(0.6 * UPDATE_SECONDS)
 
     monkeypatch.setattr(Gallery, "add", slow)
     arrivals = [Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(5 * ENTRIES_AT_ONCE)]
-    shop.journal.submit(arrivals, shop.now)
-    for job in shop.jobs():
-        shop.journal.finish(job, type(job.state)("done"), shop.now)
-    assert shop.gallery_updater.update()
+    harness.journal.submit(arrivals, harness.now)
+    for job in harness.jobs():
+        harness.journal.finish(job, type(job.state)("done"), harness.now)
+    assert harness.gallery_updater.update()
     assert sizes == [ENTRIES_AT_ONCE] * 2
-    assert shop.gallery_updater.update()
-    assert not shop.gallery_updater.update()
+    assert harness.gallery_updater.update()
+    assert not harness.gallery_updater.update()
     assert sizes == [ENTRIES_AT_ONCE] * 5
 
 
 def test_a_photo_is_painted_before_the_rest_hangs(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The queue comes first."""
+    """Jobs are painted between the updates of a large backlog."""
     order: list[str] = []
 
-    def slow(self: Gallery, pieces: Sequence[object]) -> None:
+    def slow(self: Gallery, entries: Sequence[object]) -> None:
         order.append("add")
-        shop.advance(UPDATE_SECONDS)
+        harness.advance(UPDATE_SECONDS)
 
     monkeypatch.setattr(Gallery, "add", slow)
-    shop.engine.at_step = lambda step: order.append("paint") if step == 1 else None
+    harness.engine.at_step = lambda step: order.append("paint") if step == 1 else None
     arrivals = [Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(2 * ENTRIES_AT_ONCE)]
-    shop.journal.submit(arrivals, shop.now)
-    for job in shop.jobs():
-        shop.journal.finish(job, type(job.state)("done"), shop.now)
-    shop.drop("a.png")
-    shop.drop("b.png")
-    run_to_the_end(shop)
+    harness.journal.submit(arrivals, harness.now)
+    for job in harness.jobs():
+        harness.journal.finish(job, type(job.state)("done"), harness.now)
+    harness.drop("a.png")
+    harness.drop("b.png")
+    run_to_the_end(harness)
     assert order.count("paint") == 2
-    assert order.index("paint") <= 2  # updates that had begun by then have their time
-    assert shop.journal.missing_from_gallery(9) == []
+    assert order.index("paint") <= 2  # an update that has begun is not interrupted
+    assert harness.journal.missing_from_gallery(9) == []
 
 
-# The whole
+# With the scheduler
 
 
 @pytest.mark.parametrize("gallery", [True, False])
 def test_a_gallery_is_kept_where_it_is_configured(tmp_path: Path, gallery: bool) -> None:
-    """`output.gallery: false` leaves nothing of it in the outbox."""
-    shop = JobHarness(tmp_path / "shop")
-    shop.drop()
-    output = shop.config.output.model_copy(update={"gallery": gallery})
-    stages = Stages(replace(shop.config, output=output), Pulse())
-    shop.engine.on_sync = lambda: None
-    factory = OneEngine(shop.engine, can_replace=False)
-    scheduler, _ = stages.make_scheduler(shop.journal, shop.publisher, [factory], observer=shop)
-    stages.events.put(Wakeup())
+    """With `output.gallery: false` no gallery files are written to the outbox."""
+    harness = JobHarness(tmp_path / "harness")
+    harness.drop()
+    output = harness.config.output.model_copy(update={"gallery": gallery})
+    harness.engine.on_sync = lambda: None
+    factory = OneEngine(harness.engine, can_replace=False)
+    config = replace(harness.config, output=output)
+    scheduler, _, events = threaded_scheduler(harness, [factory], config)
+    events.put(Wakeup())
     thread = threading.Thread(target=scheduler.run)
     thread.start()
-    while not shop.finished:
+    while not harness.finished:
         threading.Event().wait(0.01)
-    stages.events.put(StopRequested())
-    thread.join(PATIENCE_SECONDS)
-    shop.close()
-    in_outbox = {path.name for path in shop.config.outbox.iterdir()}
+    events.put(StopRequested())
+    thread.join(TIMEOUT_SECONDS)
+    harness.close()
+    in_outbox = {path.name for path in harness.config.outbox.iterdir()}
     assert in_outbox == ({"oil", "gallery.html", "gallery_files"} if gallery else {"oil"})
-    assert len(records(shop.config.outbox)) == int(gallery)
+    assert len(records(harness.config.outbox)) == int(gallery)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory"), MemoryError(), ValueError("no")])
 def test_a_small_picture_is_no_reason_to_fail_a_job(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, error: Exception
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """The result lies there complete, after one attempt."""
-    failing(monkeypatch, error, method="keep_pictures")
-    shop.drop()
-    run_to_the_end(shop)
-    assert (shop.states(), shop.job().attempts) == (["done"], 1)
-    assert "photo.png.json" in str(shop.files("outbox"))
+    """An exception while thumbnails are made does not fail the job."""
+    make_failing(monkeypatch, error, method="write_thumbs")
+    harness.drop()
+    run_to_the_end(harness)
+    assert (harness.states(), harness.job().attempts) == (["done"], 1)
+    assert "photo.png.json" in str(harness.files("outbox"))
 
 
 def test_whatever_goes_wrong_with_the_page_the_daemon_goes_on(
-    shop: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told with its traceback, and tried again."""
-    failing(monkeypatch, RuntimeError("nobody has thought of this"), times=1)
-    shop.drop()
-    run_to_the_end(shop)
+    """An unexpected exception in an update is logged, shown in the state and retried."""
+    make_failing(monkeypatch, RuntimeError("nobody has thought of this"), times=1)
+    harness.drop()
+    run_to_the_end(harness)
     assert [line["event"] for line in logs].count("gallery.crashed") == 1
-    assert "nobody has thought" in shop.journal.get_state()["gallery_trouble"]
-    shop.advance(61)
-    run_to_the_end(shop)
-    assert len(shown(shop)) == 1
-    assert shop.journal.get_state()["gallery_trouble"] == ""
+    assert "nobody has thought" in harness.journal.get_state()["gallery_trouble"]
+    harness.advance(61)
+    run_to_the_end(harness)
+    assert len(shown(harness)) == 1
+    assert harness.journal.get_state()["gallery_trouble"] == ""
 
 
 def test_what_ends_during_a_stop_is_shown_before_the_end(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was being published when the stop came."""
-    publish = shop.publisher.publish_sidecar
+    """A job that is published during a stop is added to the gallery before the process ends."""
+    publish = harness.publisher.publish_sidecar
 
     def stop_and_publish(*args: object) -> None:
-        shop.request_stop()
-        publish(*args)  # type: ignore[arg-type]  # handed on as they are
+        harness.request_stop()
+        publish(*args)  # type: ignore[arg-type]  # arguments are passed through
 
-    monkeypatch.setattr(shop.publisher, "publish_sidecar", stop_and_publish)
-    shop.drop()
-    shop.work()
-    assert shop.scheduler.is_over
-    assert shown(shop) == [("result", "photo.png")]
+    monkeypatch.setattr(harness.publisher, "publish_sidecar", stop_and_publish)
+    harness.drop()
+    harness.work()
+    assert harness.scheduler.is_over
+    assert shown(harness) == [("result", "photo.png")]
 
 
 def test_a_journal_that_is_found_damaged_ends_the_process(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whichever request: the next start makes a new one."""
+    """A damaged journal raises `JournalDamaged`; the next start makes a new one."""
 
     def damaged(job_ids: object) -> None:
         raise JournalDamaged("the journal is damaged")
 
-    monkeypatch.setattr(shop.journal, "mark_in_gallery", damaged)
-    shop.drop()
+    monkeypatch.setattr(harness.journal, "mark_in_gallery", damaged)
+    harness.drop()
     with pytest.raises(JournalDamaged):
-        shop.work()
+        harness.work()

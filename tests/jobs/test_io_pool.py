@@ -1,4 +1,4 @@
-"""The I/O pool, and what its requests do: pure functions of data, in any thread or process."""
+"""The I/O pool and its requests, which are functions of their data and run in any thread."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ from styled.errors import DeviceLost, EngineFailure, InputRejected, UnexpectedEr
 from styled.jobs.events import StopRequested
 from styled.jobs.io_pool import InlineIoPool, IoDone, IoPool, ThreadIoPool
 from styled.jobs.prepare import Inputs, Prepared, prepare, read_inputs
-from styled.jobs.protocols import Beat
+from styled.jobs.protocols import Heartbeat
 from styled.jobs.publish import encode
-from styled.ops.pulse import Pulse
+from styled.ops.heartbeats import Heartbeats
 from styled.recipes import PYRAMID, Size
-from styled.stages import Stages
 from tests.engine.conftest import task_of
 from tests.jobs.conftest import (
-    PATIENCE_SECONDS,
     STUB,
+    TIMEOUT_SECONDS,
     Dropped,
     JobHarness,
     LogLines,
     OneEngine,
     ScriptedEngine,
     picture,
+    threaded_scheduler,
 )
 
 RECIPE = replace(PYRAMID, size=Size(long_edge=64))
 
 
 @dataclass(frozen=True)
-class Ask:
-    """Returns or raises what it is told to."""
+class FakeRequest:
+    """A request that returns its answer, or raises it if it is an exception."""
 
     part: ClassVar[str] = "ask"
     answer: object = None
@@ -68,26 +68,26 @@ class Ask:
     def log_context(self) -> dict[str, str]:
         return {"job": "4a"}
 
-    def run(self, beat: Beat) -> object:
+    def run(self, heartbeat: Heartbeat) -> object:
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
 
 
 def pools(events: SimpleQueue[IoDone]) -> list[IoPool]:
-    return [ThreadIoPool(2, events, Pulse()), InlineIoPool(events)]
+    return [ThreadIoPool(2, events, Heartbeats()), InlineIoPool(events)]
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["threads", "inline"])
 def test_each_request_ends_in_an_event(which: int, logs: LogLines) -> None:
-    """With its result, our error, or any other as an unexpected one, which is in the log."""
+    """Each request gives an event with a result or an error; unexpected errors are also logged."""
     events: SimpleQueue[IoDone] = SimpleQueue()
     pool = pools(events)[which]
     rejected = InputRejected("it is no photo")
     for answer in (7, rejected, ZeroDivisionError("surprise")):
-        request = Ask(answer)
+        request = FakeRequest(answer)
         pool.submit(request)
-        done = events.get(timeout=PATIENCE_SECONDS)
+        done = events.get(timeout=TIMEOUT_SECONDS)
         assert done.request is request
         if answer == 7:
             assert (done.result, done.error) == (7, None)
@@ -101,17 +101,17 @@ def test_each_request_ends_in_an_event(which: int, logs: LogLines) -> None:
 
 
 def test_a_thread_gives_signs_of_life_while_it_is_at_something() -> None:
-    """Named after what it is at; afterwards it may be silent for ever."""
+    """A pool thread sends a heartbeat for its request, and may be silent afterwards."""
     beats: list[tuple[str, float]] = []
 
     class Heartbeats:
-        def beat(self, part: str, rest_seconds: float = 0.0) -> None:
-            beats.append((part, rest_seconds))
+        def beat(self, part: str, idle_for: float = 0.0) -> None:
+            beats.append((part, idle_for))
 
     events: SimpleQueue[IoDone] = SimpleQueue()
     pool = ThreadIoPool(1, events, Heartbeats())
-    pool.submit(Ask())
-    events.get(timeout=PATIENCE_SECONDS)
+    pool.submit(FakeRequest())
+    events.get(timeout=TIMEOUT_SECONDS)
     pool.close()
     assert beats == [("ask-0", 0.0), ("ask-0", math.inf)]
 
@@ -128,7 +128,7 @@ def inputs(tmp_path: Path) -> Inputs:
 
 
 def prepare_and_encode(data: bytes) -> bytes:
-    """Do in another process what is done in this one."""
+    """Prepare and encode a photo; inputs and results are pickled."""
     prepared = prepare(pickle.loads(data), RECIPE, max_pixels=10**6)
     painted = Painted(prepared.content * 0.5, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
     prepared, painted = pickle.loads(pickle.dumps((prepared, painted)))
@@ -136,19 +136,19 @@ def prepare_and_encode(data: bytes) -> bytes:
 
 
 def test_preparing_and_encoding_give_the_same_anywhere(inputs: Inputs) -> None:
-    """They are functions of data alone, which travels."""
-    here_prepared, here = pickle.loads(prepare_and_encode(pickle.dumps(inputs)))
+    """Preparing and encoding give the same result in another process."""
+    local_prepared, local_result = pickle.loads(prepare_and_encode(pickle.dumps(inputs)))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        sent = pool.submit(prepare_and_encode, pickle.dumps(inputs)).result(PATIENCE_SECONDS)
-    there_prepared, there = pickle.loads(sent)
-    assert isinstance(there_prepared, Prepared)
-    assert torch.equal(there_prepared.content, here_prepared.content)
-    assert there.data == here.data
-    assert there.sha256 == here.sha256
+        data = pool.submit(prepare_and_encode, pickle.dumps(inputs)).result(TIMEOUT_SECONDS)
+    remote_prepared, remote_result = pickle.loads(data)
+    assert isinstance(remote_prepared, Prepared)
+    assert torch.equal(remote_prepared.content, local_prepared.content)
+    assert remote_result.data == local_result.data
+    assert remote_result.sha256 == local_result.sha256
 
 
 def test_what_engines_say_travels() -> None:
-    """Every kind of event comes back from another process as it was."""
+    """Every kind of engine event can be pickled and restored."""
     engine = ScriptedEngine(steps=4)
     engine.degraded = (STUB,)
     task = task_of(
@@ -162,67 +162,73 @@ def test_what_engines_say_travels() -> None:
     kinds = {Progress, Preview, Frame, Degraded, CheckpointPiece, Painted, Resumed}
     assert kinds | {CheckpointIgnored, Stopped, Failed} == {type(event) for event in events}
     for event in events:
-        again: Any = pickle.loads(pickle.dumps(event))
-        assert again.__class__.__name__ == event.__class__.__name__
+        copy: Any = pickle.loads(pickle.dumps(event))
+        assert copy.__class__.__name__ == event.__class__.__name__
         if isinstance(event, Preview | Frame | Painted):
-            assert torch.equal(again.image, event.image)
+            assert torch.equal(copy.image, event.image)
             assert event.image.device.type == "cpu"
         elif isinstance(event, Failed):
-            assert again.error.args == event.error.args
-            assert getattr(again.error, "traceback", None) == getattr(
-                event.error, "traceback", None
-            )
+            assert copy.error.args == event.error.args
+            assert getattr(copy.error, "traceback", None) == getattr(event.error, "traceback", None)
         else:
-            assert again == event
+            assert copy == event
 
 
 def test_the_scheduler_needs_no_torch() -> None:
-    """Its thread never computes; where engines are elsewhere, nor does its process."""
+    """Importing the scheduler and the engine API does not import torch."""
     code = "import sys, styled.jobs.scheduler, styled.engine_api; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
 
 
-# All together
+# With threads and engines
 
 
 @pytest.mark.usefixtures("logs")
 def test_photos_of_one_name_that_end_at_once_get_names_of_their_own(tmp_path: Path) -> None:
-    """Eight engines, and the threads that publish what they paint, choose names at once."""
-    shop = JobHarness(tmp_path / "shop", engines=8)
+    """Photos of the same name get different result names if eight engines finish at once."""
+    harness = JobHarness(tmp_path / "harness", engines=8)
     photos = {f"{n}/photo.png": picture(size=(40 + n % 8, 36 + n // 8)) for n in range(48)}
     for name, data in photos.items():
-        path = shop.config.inbox / name
+        path = harness.config.inbox / name
         path.parent.mkdir()
         path.write_bytes(data)
-    for engine in shop.engines:
-        engine.on_sync = lambda: None
-    stages = Stages(shop.config, Pulse())
-    factories = [OneEngine(engine, can_replace=False) for engine in shop.engines]
-    scheduler, slots = stages.make_scheduler(shop.journal, shop.publisher, factories, observer=shop)
-    found = [(name, (shop.config.inbox / name).stat()) for name in photos]
-    shop.journal.submit(
-        [Dropped(name, f.st_size, f.st_mtime_ns, {"oil": "photo.png"}) for name, f in found], 1.0
+    all_paint = threading.Barrier(8, timeout=TIMEOUT_SECONDS)
+    waited: set[int] = set()
+
+    def wait_for_all() -> None:
+        """In the first job of each engine, wait until all engines paint."""
+        if threading.get_ident() not in waited:
+            waited.add(threading.get_ident())
+            all_paint.wait()
+
+    for engine in harness.engines:
+        engine.on_sync = wait_for_all
+    factories = [OneEngine(engine, can_replace=False) for engine in harness.engines]
+    scheduler, slots, events = threaded_scheduler(harness, factories)
+    stats = [(name, (harness.config.inbox / name).stat()) for name in photos]
+    harness.journal.submit(
+        [Dropped(name, f.st_size, f.st_mtime_ns, {"oil": "photo.png"}) for name, f in stats], 1.0
     )
     thread = threading.Thread(target=scheduler.run)
     thread.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while shop.files("inbox") and time.monotonic() < deadline:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while harness.files("inbox") and time.monotonic() < deadline:
         time.sleep(0.01)
-    stages.events.put(StopRequested())
-    thread.join(PATIENCE_SECONDS)
-    assert all(slot.join(PATIENCE_SECONDS) for slot in slots)
+    events.put(StopRequested())
+    thread.join(TIMEOUT_SECONDS)
+    assert all(slot.join(TIMEOUT_SECONDS) for slot in slots)
     names = ["photo.png", *(f"photo-{number}.png" for number in range(2, 49))]
-    results = [name for name in shop.files("outbox/oil") if name.endswith(".png")]
+    results = [name for name in harness.files("outbox/oil") if name.endswith(".png")]
     assert sorted(results) == sorted(names)
-    assert sorted(shop.files("archive/oil")) == sorted(names)
-    archived = [(shop.config.archive / "oil" / name).read_bytes() for name in names]
+    assert sorted(harness.files("archive/oil")) == sorted(names)
+    archived = [(harness.config.archive / "oil" / name).read_bytes() for name in names]
     assert sorted(archived) == sorted(photos.values())
     sources = set()
     for name in names:
-        sidecar = json.loads((shop.config.outbox / "oil" / f"{name}.json").read_bytes())
+        sidecar = json.loads((harness.config.outbox / "oil" / f"{name}.json").read_bytes())
         sources.add(sidecar["input"]["path"])
         assert sidecar["result"]["path"] == f"oil/{name}"
     assert sources == set(photos)
-    assert {job.engine for job in shop.jobs()} == {f"engine-{number}" for number in range(8)}
-    shop.close()
+    assert {job.engine for job in harness.jobs()} == {f"engine-{number}" for number in range(8)}
+    harness.close()

@@ -1,4 +1,4 @@
-"""Files of unfinished jobs: checkpoints in pieces, and paintings that could not be published."""
+"""Files of unfinished jobs: checkpoints written in pieces, and paintings not yet published."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def checkpoint(files: JobFiles, job_id: str = "4a") -> bytes | None:
 
 
 def test_a_checkpoint_appears_once_it_is_whole(tmp_path: Path) -> None:
-    """Until then the one before is there; each replaces it."""
+    """A checkpoint replaces the previous one only after its last piece was written."""
     files = JobFiles(tmp_path)
     writer = files.checkpoint_writer("4a")
     assert not writer.write(b"one ", is_last=False)
@@ -52,7 +52,7 @@ def test_a_checkpoint_appears_once_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_is_no_failure(tmp_path: Path, logs: LogLines) -> None:
-    """It is said once, no matter how many pieces follow, and the next one is tried again."""
+    """A checkpoint that cannot be written is logged once, and the next one is tried again."""
     (tmp_path / "checkpoints").write_text("in the way")
     files = JobFiles(tmp_path)
     writer = files.checkpoint_writer("4a")
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_cannot_be_written_is_no_failure(tmp_path: Path, logs:
 
 
 def test_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
-    """Somebody who tidies up costs one checkpoint and not all that follow."""
+    """If the folder was deleted, the next checkpoint creates it again."""
     files = JobFiles(tmp_path)
     writer = files.checkpoint_writer("4a")
     writer.write(b"first", is_last=True)
@@ -75,7 +75,7 @@ def test_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_painting_is_kept_as_it_is(tmp_path: Path) -> None:
-    """To the last bit and figure, for the very task and the very engine."""
+    """A saved painting is restored exactly, for the same task and engine."""
     files = JobFiles(tmp_path)
     files.save_painting(TASK, INFO, PAINTED)
     kept = files.load_painting(TASK, INFO)
@@ -94,14 +94,14 @@ def test_a_painting_is_kept_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_painting_of_something_else_is_not_used(tmp_path: Path, task: PaintTask) -> None:
-    """The photo, the style or the recipe may have changed meanwhile."""
+    """A saved painting is not used for another job, photo, style or recipe."""
     files = JobFiles(tmp_path)
     files.save_painting(TASK, INFO, PAINTED)
     assert files.load_painting(task, INFO) is None
 
 
 def test_a_painting_by_another_engine_is_not_used(tmp_path: Path) -> None:
-    """The sidecar would say of the one what the other has done."""
+    """A saved painting is not used for another engine: the sidecar would describe the wrong one."""
     files = JobFiles(tmp_path)
     files.save_painting(TASK, INFO, PAINTED)
     assert files.load_painting(TASK, replace(INFO, threads=7)) is None
@@ -109,7 +109,7 @@ def test_a_painting_by_another_engine_is_not_used(tmp_path: Path) -> None:
 
 
 def test_a_damaged_painting_is_ignored(tmp_path: Path, logs: LogLines) -> None:
-    """It is painted again, with a word in the log."""
+    """A damaged saved painting is ignored, which is logged."""
     files = JobFiles(tmp_path)
     files.save_painting(TASK, INFO, PAINTED)
     (path,) = (tmp_path / "checkpoints").iterdir()
@@ -119,14 +119,14 @@ def test_a_damaged_painting_is_ignored(tmp_path: Path, logs: LogLines) -> None:
 
 
 def test_a_painting_that_cannot_be_kept_is_no_failure(tmp_path: Path, logs: LogLines) -> None:
-    """It is said."""
+    """A painting that cannot be saved is logged, and raises no error."""
     (tmp_path / "checkpoints").write_text("in the way")
     JobFiles(tmp_path).save_painting(TASK, INFO, PAINTED)
-    assert [line["event"] for line in logs] == ["painting.not_kept"]
+    assert [line["event"] for line in logs] == ["painting.not_saved"]
 
 
 def test_what_was_dropped_is_gone(tmp_path: Path) -> None:
-    """All files of a job; dropping may be repeated."""
+    """Dropping deletes all files of a job, and can be repeated."""
     files = JobFiles(tmp_path)
     files.checkpoint_writer("4a").write(b"whole", is_last=True)
     files.save_painting(TASK, INFO, PAINTED)
@@ -138,7 +138,7 @@ def test_what_was_dropped_is_gone(tmp_path: Path) -> None:
 
 
 def test_sweeping_keeps_the_unfinished(tmp_path: Path) -> None:
-    """Only files of jobs that are still to be done survive, and no other file is touched."""
+    """A sweep keeps the files of unfinished jobs and files that are not of jobs."""
     files = JobFiles(tmp_path)
     for job_id in ("4a", "5b"):
         files.checkpoint_writer(job_id).write(b"whole", is_last=True)
@@ -151,9 +151,9 @@ def test_sweeping_keeps_the_unfinished(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_deleted_stays_with_a_warning(tmp_path: Path, logs: LogLines) -> None:
-    """Neither a drop nor a sweep fails because of a file that can't be deleted."""
+    """A file that cannot be deleted is logged, and raises no error."""
     files = JobFiles(tmp_path)
     (tmp_path / "checkpoints/4a.ckpt").mkdir(parents=True)
     files.drop("4a")
     files.sweep(keep=set())
-    assert [line["event"] for line in logs] == ["job_file.kept"] * 2
+    assert [line["event"] for line in logs] == ["job_file.not_deleted"] * 2

@@ -1,4 +1,4 @@
-"""The journal: a real SQLite file, and what it promises."""
+"""The journal: jobs and their states in an SQLite file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
+from tests.daemon_harness import let_others_in
 from tests.jobs.conftest import Dropped, progress
-from tests.studio import let_others_in
 
 
 @pytest.fixture
@@ -38,17 +38,17 @@ def arrival(name: str = "a.jpg", mtime_ns: int = 5, *styles: str, size: int = 9)
     return Dropped(name, size, mtime_ns, dict.fromkeys(styles or ("oil",), f"to/{name}"))
 
 
-def claimed(journal: Journal, now: float = 10.0) -> Job:
+def claim(journal: Journal, now: float = 10.0) -> Job:
     job = journal.claim(now)
     assert job is not None
     return job
 
 
-# Arriving
+# Submitting
 
 
 def test_a_submitted_input_becomes_a_queued_job(journal: Journal) -> None:
-    """Every fact of an arrival stands in its job."""
+    """A submitted input gives a queued job with all of its values."""
     assert journal.submit([arrival()], 7.0) == 1
     (job,) = journal.in_state(JobState.QUEUED, limit=9)
     assert (job.input, job.size, job.mtime_ns) == ("a.jpg", 9, 5)
@@ -58,7 +58,7 @@ def test_a_submitted_input_becomes_a_queued_job(journal: Journal) -> None:
 
 
 def test_each_style_of_an_input_is_a_job(journal: Journal) -> None:
-    """An input wanted in two styles gives two jobs with ids of their own."""
+    """An input in two styles gives two jobs with different ids."""
     assert journal.submit([arrival("a.jpg", 5, "oil", "ink")], 7.0) == 2
     jobs = journal.in_state(JobState.QUEUED, limit=9)
     assert [job.style for job in jobs] == ["oil", "ink"]
@@ -69,25 +69,25 @@ def test_each_style_of_an_input_is_a_job(journal: Journal) -> None:
 def test_an_input_is_submitted_once_while_it_lies_there(
     journal: Journal, state: JobState | None
 ) -> None:
-    """Submitting the same file again changes nothing, whatever has become of its job."""
+    """Submitting the same file again has no effect, whatever the state of its job."""
     journal.submit([arrival()], 7.0)
     if state is not None:
-        journal.finish(claimed(journal), state, 11.0)
+        journal.finish(claim(journal), state, 11.0)
     assert journal.submit([arrival(), arrival()], 12.0) == 0
     assert sum(journal.counts().values()) == 1
 
 
 @pytest.mark.parametrize("changed", [arrival(mtime_ns=6), arrival(size=10), arrival("b.jpg")])
 def test_another_file_is_another_job(journal: Journal, changed: Dropped) -> None:
-    """Another name, size or date makes another input."""
+    """A file with another name, size or mtime is another input."""
     journal.submit([arrival()], 7.0)
     assert journal.submit([changed], 8.0) == 1
 
 
 def test_the_same_file_may_come_again_once_it_has_left(journal: Journal) -> None:
-    """After `mark_input_gone` the same file is new; of another file nothing is forgotten."""
+    """After `mark_input_gone` the same file can be submitted again; others are not affected."""
     journal.submit([arrival(), arrival("b.jpg")], 7.0)
-    job = claimed(journal)
+    job = claim(journal)
     journal.finish(job, JobState.DONE, 11.0)
     journal.mark_input_gone(job)
     assert journal.submit([arrival(), arrival("b.jpg")], 12.0) == 1
@@ -96,34 +96,34 @@ def test_the_same_file_may_come_again_once_it_has_left(journal: Journal) -> None
 
 
 def test_a_hundred_thousand_inputs_are_submitted_in_one_go(journal: Journal) -> None:
-    """A flood is one transaction, the second time a no-op, and the queue keeps its order."""
+    """100,000 inputs are submitted in one call; a second call changes nothing; order is kept."""
     flood = [arrival(f"{number}.jpg") for number in range(100_000)]
     assert journal.submit(flood, 7.0) == 100_000
     assert journal.submit(flood, 8.0) == 0
-    assert [claimed(journal).input for _ in range(3)] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [claim(journal).input for _ in range(3)] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"\xff\xfe", b"new\nline.jpg", "größe".encode()])
 def test_names_of_any_bytes_round_trip(journal: Journal, path: Path, name: bytes) -> None:
-    """Paths come back as the bytes that they were, even in another process's journal."""
+    """Paths are restored as the same bytes, also by another connection."""
     text = os.fsdecode(name)
     journal.submit([arrival(text)], 7.0)
-    job = claimed(journal)
+    job = claim(journal)
     journal.reserve_result(job, f"oil/{text}", "ab", "cd")
     journal.reserve_original(job, Path("/archive") / text)
     reader = Journal.open_read_only(path)
-    found = reader.job(job.id)
+    job_read = reader.job(job.id)
     reader.close()
-    assert found is not None
-    assert os.fsencode(found.input) == name
-    assert found.destination == f"to/{text}"
-    assert (found.result, found.original) == (f"oil/{text}", f"/archive/{text}")
+    assert job_read is not None
+    assert os.fsencode(job_read.input) == name
+    assert job_read.destination == f"to/{text}"
+    assert (job_read.result, job_read.original) == (f"oil/{text}", f"/archive/{text}")
 
 
 def test_reasons_may_name_files_that_are_not_utf8(journal: Journal) -> None:
-    """Words about such a file are kept with its bytes escaped."""
+    """In reasons and states, bytes that are not UTF-8 are escaped."""
     journal.submit([arrival()], 7.0)
-    job = claimed(journal)
+    job = claim(journal)
     journal.requeue(job, reason="caf\udce9 is gone", attempt_counts=True)
     assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "caf\\xe9 is gone"
     journal.finish(job, JobState.REJECTED, 9.0, reason="caf\udce9 is bad", failure="input")
@@ -133,9 +133,9 @@ def test_reasons_may_name_files_that_are_not_utf8(journal: Journal) -> None:
 
 
 def test_a_reason_is_kept_on_one_line(journal: Journal) -> None:
-    """Errors of libraries have several, and tables and sidecars have room for one."""
+    """Line breaks in reasons are replaced by spaces, because tables and sidecars show one line."""
     journal.submit([arrival()], 7.0)
-    job = claimed(journal)
+    job = claim(journal)
     journal.requeue(job, reason="shapes differ:\n  (1, 2)\r\n", attempt_counts=True)
     assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "shapes differ: (1, 2)"
     journal.finish(job, JobState.REJECTED, 9.0, reason="a\nb", remedies=["caf\udce9", "c"])
@@ -144,55 +144,55 @@ def test_a_reason_is_kept_on_one_line(journal: Journal) -> None:
 
 
 def test_degradations_are_remembered(journal: Journal) -> None:
-    """The last ones that were set, in their order, across attempts and the end of the job."""
+    """The degradations set last are kept in order, across attempts and after the job's end."""
     journal.submit([arrival()], 7.0)
-    job = claimed(journal)
+    job = claim(journal)
     assert job.degraded == ()
     journal.set_degraded(job, [Degradation("memory", "memory was short")])
     degraded = Degradation("guard", "it rose"), Degradation("color", "caf\udce9 has no colours")
     journal.set_degraded(job, degraded)
     kept = degraded[0], Degradation("color", "caf\\xe9 has no colours")
     journal.requeue(job, attempt_counts=True)
-    again = claimed(journal)
-    assert again.degraded == kept
-    journal.finish(again, JobState.DONE, 9.0)
+    second = claim(journal)
+    assert second.degraded == kept
+    journal.finish(second, JobState.DONE, 9.0)
     assert journal.in_state(JobState.DONE, limit=1)[0].degraded == kept
 
 
 @pytest.mark.parametrize("mtime_ns", [-(10**18), 10**19])
 def test_dates_beyond_64_bits_are_kept(journal: Journal, mtime_ns: int) -> None:
-    """A file dated before 1970 or after 2262 is an input like any other."""
+    """An mtime before 1970 or after 2262 is stored and compared like any other."""
     assert journal.submit([arrival(mtime_ns=mtime_ns)], 7.0) == 1
     assert journal.submit([arrival(mtime_ns=mtime_ns)], 7.0) == 0
-    job = claimed(journal)
+    job = claim(journal)
     assert job.mtime_ns == mtime_ns
     assert journal.jobs_of_input(job) == [job]
     journal.mark_input_gone(job)
     assert journal.jobs_of_input(job) == []
 
 
-# Working
+# Running
 
 
 def test_claims_come_in_order_and_count_attempts(journal: Journal) -> None:
-    """Each claim takes the oldest queued job; nothing is left for one too many."""
+    """Each claim returns the oldest queued job and counts an attempt; None if there is none."""
     journal.submit([arrival("b.jpg"), arrival("a.jpg")], 7.0)
-    first = claimed(journal, 8.0)
+    first = claim(journal, 8.0)
     assert (first.input, first.attempts, first.started_at) == ("b.jpg", 1, 8.0)
     assert first.state is JobState.RUNNING
-    assert claimed(journal).input == "a.jpg"
+    assert claim(journal).input == "a.jpg"
     assert journal.claim(10.0) is None
 
 
 def test_a_waiting_job_lets_others_pass_until_it_is_due(journal: Journal) -> None:
-    """`not_before` holds one job back, and `next_due` tells until when."""
+    """A job with `not_before` is claimed only then, and `next_due` returns that time."""
     journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
-    journal.requeue(claimed(journal), not_before=20.0, attempt_counts=False)
+    journal.requeue(claim(journal), not_before=20.0, attempt_counts=False)
     assert journal.next_due() == 0.0
-    assert claimed(journal).input == "b.jpg"
+    assert claim(journal).input == "b.jpg"
     assert journal.next_due() == 20.0
     assert journal.claim(19.9) is None
-    assert claimed(journal, 20.0).input == "a.jpg"
+    assert claim(journal, 20.0).input == "a.jpg"
     assert journal.next_due() is None
 
 
@@ -200,34 +200,34 @@ def test_a_waiting_job_lets_others_pass_until_it_is_due(journal: Journal) -> Non
 def test_only_attempts_that_count_are_counted(
     journal: Journal, counts: bool, attempts: int
 ) -> None:
-    """A job put back through no fault of its own is claimed as if for the first time."""
+    """A requeued job keeps its attempt count only if the attempt counts."""
     journal.submit([arrival()], 7.0)
-    journal.requeue(claimed(journal), reason="why", failure="engine", attempt_counts=counts)
-    job = claimed(journal)
+    journal.requeue(claim(journal), reason="why", failure="engine", attempt_counts=counts)
+    job = claim(journal)
     assert (job.attempts, job.reason, job.failure) == (attempts, "why", "engine")
 
 
 def test_recovery_queues_what_was_running_and_nothing_else(journal: Journal, path: Path) -> None:
-    """Another process finds running jobs queued again, their attempt counted."""
+    """`recover` requeues the running jobs, with their attempt counted, and no others."""
     journal.submit([arrival("a.jpg"), arrival("b.jpg"), arrival("c.jpg")], 7.0)
-    journal.finish(claimed(journal), JobState.DONE, 9.0)
-    claimed(journal)
+    journal.finish(claim(journal), JobState.DONE, 9.0)
+    claim(journal)
     journal.close()
     later = Journal.open(path)
     assert [job.input for job in later.recover()] == ["b.jpg"]
     assert later.counts() == {JobState.DONE: 1, JobState.QUEUED: 2}
-    assert claimed(later).attempts == 2
+    assert claim(later).attempts == 2
     later.close()
 
 
 def test_a_done_job_is_wholly_done(journal: Journal) -> None:
-    """Only success fills the progress, and an earlier reason is forgotten with it."""
+    """A done job has fraction 1 and no reason; a rejected one keeps its fraction."""
     journal.submit([arrival("a.jpg"), arrival("b.jpg")], 7.0)
     for state in (JobState.DONE, JobState.REJECTED):
-        job = claimed(journal)
+        job = claim(journal)
         journal.update_progress(job, progress(0.4))
         journal.requeue(job, reason="once", attempt_counts=True)
-        journal.update_progress(claimed(journal), progress(0.5))
+        journal.update_progress(claim(journal), progress(0.5))
         journal.finish(job, state, 12.0)
     (done,) = journal.in_state(JobState.DONE, limit=9)
     assert (done.fraction, done.reason, done.finished_at) == (1.0, None, 12.0)
@@ -235,24 +235,24 @@ def test_a_done_job_is_wholly_done(journal: Journal) -> None:
 
 
 def test_finished_inputs_are_listed_until_they_have_left(journal: Journal) -> None:
-    """One job stands for each input with a finished job; forgotten inputs are gone."""
+    """`finished_in_inbox` returns one job per finished input, until that is marked as gone."""
     journal.submit([arrival("a.jpg", 5, "oil", "ink"), arrival("b.jpg")], 7.0)
     for _ in range(2):
-        journal.finish(claimed(journal), JobState.DONE, 9.0)
+        journal.finish(claim(journal), JobState.DONE, 9.0)
     (job,) = journal.finished_in_inbox()
     assert job.input == "a.jpg"
     journal.mark_input_gone(job)
     assert journal.finished_in_inbox() == []
 
 
-# Looking
+# Queries
 
 
 def test_counts_and_lists_tell_what_there_is(journal: Journal) -> None:
-    """States are counted and listed, the newest first where asked, within the limit."""
+    """Jobs are counted by state and listed in either order, up to a limit."""
     journal.submit([arrival(f"{name}.jpg") for name in "abcd"], 7.0)
     for number in range(3):
-        journal.finish(claimed(journal), JobState.REJECTED, 20.0 + number)
+        journal.finish(claim(journal), JobState.REJECTED, 20.0 + number)
     assert journal.counts() == {JobState.REJECTED: 3, JobState.QUEUED: 1}
     newest = journal.in_state(JobState.REJECTED, JobState.DONE, limit=2, newest_first=True)
     assert [job.input for job in newest] == ["c.jpg", "b.jpg"]
@@ -261,12 +261,12 @@ def test_counts_and_lists_tell_what_there_is(journal: Journal) -> None:
 
 
 def test_lists_of_several_states_are_in_one_order(journal: Journal) -> None:
-    """Neither which states are asked for nor in which order changes that of the jobs."""
+    """The order of listed jobs does not depend on which states are requested."""
     journal.submit([arrival(f"{name}.jpg") for name in "abcdef"], 7.0)
     for at, state in enumerate(
         (JobState.DONE, JobState.REJECTED, JobState.DONE, JobState.REJECTED)
     ):
-        journal.finish(claimed(journal), state, 20.0 + at)
+        journal.finish(claim(journal), state, 20.0 + at)
 
     def inputs(*states: JobState, limit: int = -1, newest_first: bool = False) -> str:
         jobs = journal.in_state(*states, limit=limit, newest_first=newest_first)
@@ -282,14 +282,14 @@ def test_lists_of_several_states_are_in_one_order(journal: Journal) -> None:
 
 
 def test_daemon_facts_are_replaced_one_by_one(journal: Journal) -> None:
-    """A fact written again replaces its old value and leaves the others."""
+    """`set_state` replaces single values and keeps the others."""
     journal.set_state(state="running", pid="4")
     journal.set_state(state="stopped")
     assert journal.get_state() == {"state": "stopped", "pid": "4"}
 
 
 def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -> None:
-    """Another process may look at the journal while it is used, but not write."""
+    """A read-only connection sees new writes, and cannot write."""
     reader = Journal.open_read_only(path)
     journal.submit([arrival()], 7.0)
     assert reader.counts() == {JobState.QUEUED: 1}
@@ -311,25 +311,25 @@ print(Journal.open_read_only(Path(sys.argv[1])).get_state()["state"])
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("running", [True, False])
 def test_a_user_who_may_only_read_can_look(tmp_path: Path, running: bool) -> None:
-    """The journal can be read by others, whether or not the daemon is running."""
+    """A user with read permission can open the journal, with or without a running daemon."""
     let_others_in(tmp_path)
     path = tmp_path / "journal.sqlite3"
     journal = Journal.open(path)
     journal.set_state(state="here")
     if not running:
         journal.close()
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", READ_AS_NOBODY, path], capture_output=True, text=True, check=False
     )
     journal.close()
-    assert (ran.stdout, ran.returncode) == ("here\n", 0), ran.stderr
+    assert (completed.stdout, completed.returncode) == ("here\n", 0), completed.stderr
 
 
-# Trouble
+# Errors
 
 
 def test_a_journal_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> None:
-    """Without its folder, or with a folder in its place, the journal says so."""
+    """If the file cannot be created, `ResourceUnavailable` is raised."""
     with pytest.raises(ResourceUnavailable, match="can't be used"):
         Journal.open(tmp_path / "missing/journal.sqlite3")
     with pytest.raises(ResourceUnavailable, match="can't be used"):
@@ -337,14 +337,14 @@ def test_a_journal_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> No
 
 
 def test_looking_at_no_journal_says_that_there_is_none(path: Path) -> None:
-    """Looking never makes a journal."""
+    """Opening a missing journal read-only fails and does not create it."""
     with pytest.raises(ResourceUnavailable, match="no journal"):
         Journal.open_read_only(path)
     assert not path.exists()
 
 
 def test_a_failed_write_changes_nothing(journal: Journal, path: Path) -> None:
-    """A transaction that SQLite refuses is undone, and the next one works."""
+    """A transaction that SQLite refuses is rolled back, and the next one works."""
     journal.submit([arrival()], 7.0)
     raw = sqlite3.connect(path)
     raw.execute(
@@ -358,89 +358,89 @@ def test_a_failed_write_changes_nothing(journal: Journal, path: Path) -> None:
     assert journal.submit([arrival("good.jpg")], 9.0) == 1
 
 
-# Growth
+# Pruning
 
 
-def finished(journal: Journal, count: int, *, in_inbox: int = 0) -> None:
-    """Have jobs finish at 1, 2, 3...; the last ones' inputs stay in the inbox."""
+def add_finished(journal: Journal, count: int, *, in_inbox: int = 0) -> None:
+    """Add finished jobs with the end times 1, 2, 3...; the last ones' inputs stay in the inbox."""
     for number in range(1, count + 1):
         journal.submit([arrival(f"{number}.jpg")], 0.0)
-        job = claimed(journal)
+        job = claim(journal)
         journal.finish(job, JobState.DONE, float(number))
         if number <= count - in_inbox:
             journal.mark_input_gone(job)
 
 
-def remembered(journal: Journal) -> list[str]:
-    """Return the names of all inputs that the journal knows."""
+def inputs_of(journal: Journal) -> list[str]:
+    """Return the names of all inputs in the journal."""
     return [job.input for job in journal._jobs("1 ORDER BY seq")]
 
 
 def test_old_jobs_are_forgotten(journal: Journal) -> None:
-    """By age, and by number; the latest stay."""
-    finished(journal, 5)
+    """Finished jobs are pruned by age and by number; the latest are kept."""
+    add_finished(journal, 5)
     assert journal.prune(before=3.0, keep=100) == 2
-    assert remembered(journal) == ["3.jpg", "4.jpg", "5.jpg"]
+    assert inputs_of(journal) == ["3.jpg", "4.jpg", "5.jpg"]
     assert journal.prune(before=0.0, keep=2) == 1
-    assert remembered(journal) == ["4.jpg", "5.jpg"]
+    assert inputs_of(journal) == ["4.jpg", "5.jpg"]
     assert journal.prune(before=0.0, keep=2) == 0
 
 
 def test_what_lies_in_the_inbox_is_never_forgotten(journal: Journal) -> None:
-    """Or a photo that is kept there would be painted again; nor is what is still to be done."""
-    finished(journal, 3, in_inbox=1)
+    """Jobs whose input is in the inbox, and unfinished jobs, are never pruned."""
+    add_finished(journal, 3, in_inbox=1)
     journal.submit([arrival("waiting.jpg")], 0.0)
     journal.prune(before=1e12, keep=0)
-    assert remembered(journal) == ["3.jpg", "waiting.jpg"]
+    assert inputs_of(journal) == ["3.jpg", "waiting.jpg"]
 
 
 def test_the_file_stays_small_over_many_jobs(journal: Journal, path: Path) -> None:
-    """What is forgotten makes room for what comes."""
+    """The space of pruned jobs is reused, so that the file does not grow."""
     sizes = []
     for _ in range(4):
-        finished(journal, 300)
+        add_finished(journal, 300)
         journal.prune(before=1e12, keep=0)
         sizes.append(path.stat().st_size)
     assert sizes[-1] <= sizes[0] + 8 * 4096
 
 
 def test_what_has_ended_is_not_put_back(journal: Journal) -> None:
-    """A stop that gives up on a step may come just as the job ends."""
+    """Requeuing a finished job has no effect."""
     journal.submit([arrival("a.jpg")], 0.0)
-    job = claimed(journal)
+    job = claim(journal)
     journal.finish(job, JobState.DONE, 5.0)
     journal.requeue(job, attempt_counts=False)
-    found = journal.job(job.id)
-    assert found is not None
-    assert (found.state, found.attempts) == (JobState.DONE, 1)
+    current = journal.job(job.id)
+    assert current is not None
+    assert (current.state, current.attempts) == (JobState.DONE, 1)
 
 
 @pytest.mark.parametrize(("wait", "is_due"), [(30.0, False), (LONGEST_WAIT_SECONDS + 1, True)])
 def test_nobody_waits_longer_than_anybody_is_told_to(
     journal: Journal, wait: float, is_due: bool
 ) -> None:
-    """A date far ahead means that the clock has been set back since."""
+    """A `not_before` too far in the future is ignored: the clock was set back."""
     journal.submit([arrival("a.jpg")], 0.0)
-    journal.requeue(claimed(journal), not_before=1000.0, attempt_counts=True)
+    journal.requeue(claim(journal), not_before=1000.0, attempt_counts=True)
     assert (journal.claim(1000.0 - wait) is not None) is is_due
 
 
 def test_threads_that_wait_share_a_commit(journal: Journal) -> None:
-    """Each of them finds its own write durable; the disk was waited for far less often."""
+    """Writes of waiting threads share one commit, and each thread sees its own write."""
     journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(40)], 5.0)
     jobs = journal._jobs("1")
     commits: list[str] = []
     journal._connection.set_trace_callback(
         lambda statement: commits.append(statement) if statement == "COMMIT" else None
     )
-    found: list[str | None] = []
+    originals: list[str | None] = []
 
-    def note(job: Job) -> None:
+    def reserve(job: Job) -> None:
         journal.reserve_original(job, Path("/archive") / job.input)
         after = journal.job(job.id)
-        found.append(None if after is None else after.original)
+        originals.append(None if after is None else after.original)
 
-    threads = [threading.Thread(target=note, args=(job,)) for job in jobs]
+    threads = [threading.Thread(target=reserve, args=(job,)) for job in jobs]
     with journal._lock:  # as during a commit to a slow disk
         for thread in threads:
             thread.start()
@@ -448,23 +448,23 @@ def test_threads_that_wait_share_a_commit(journal: Journal) -> None:
             threading.Event().wait(0.001)
     for thread in threads:
         thread.join()
-    assert sorted(map(str, found)) == sorted(f"/archive/{job.input}" for job in jobs)
+    assert sorted(map(str, originals)) == sorted(f"/archive/{job.input}" for job in jobs)
     assert len(commits) == 1
 
 
 def test_what_cannot_be_written_is_told_to_each_that_waits(journal: Journal) -> None:
-    """Nobody takes the failure of a shared commit for a success."""
+    """If a shared commit fails, each of the waiting threads gets the error."""
     journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(5)], 5.0)
     jobs = journal._jobs("1")
     failures: list[str] = []
 
-    def note(job: Job) -> None:
+    def reserve(job: Job) -> None:
         try:
             journal.reserve_original(job, Path("/archive") / job.input)
         except ResourceUnavailable as error:
             failures.append(error.message)
 
-    threads = [threading.Thread(target=note, args=(job,)) for job in jobs]
+    threads = [threading.Thread(target=reserve, args=(job,)) for job in jobs]
     with journal._lock:
         for thread in threads:
             thread.start()
@@ -479,7 +479,7 @@ def test_what_cannot_be_written_is_told_to_each_that_waits(journal: Journal) -> 
         thread.join()
     assert len(failures) == len(jobs)
     journal._connection.set_authorizer(None)
-    note(jobs[0])
+    reserve(jobs[0])
     after = journal.job(jobs[0].id)
     assert after is not None
     assert after.original == f"/archive/{jobs[0].input}"
@@ -488,7 +488,7 @@ def test_what_cannot_be_written_is_told_to_each_that_waits(journal: Journal) -> 
 def test_a_suspect_is_not_claimed_beside_others_nor_is_what_comes_after_it(
     journal: Journal,
 ) -> None:
-    """Its turn comes once it is alone."""
+    """A suspect, and any job after it, can only be claimed if no other job is running."""
     journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(2)], 5.0)
     assert journal.claim(6.0) is not None
     journal.recover()

@@ -1,4 +1,4 @@
-"""A new journal in place of a lost one: what the outbox shows to be done is not done again."""
+"""Rebuilding a lost journal from the sidecars in the outbox, so that no job is done twice."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ from styled.jobs import journal_rebuild
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_rebuild import import_finished_jobs, open_or_rebuild
-from styled.jobs.requests import TidyRequest
+from styled.jobs.requests import CleanupRequest
 from tests.jobs.conftest import STUB, Died, Dropped, JobHarness, LogLines, picture
 
 
 @pytest.fixture
-def lost(shop: JobHarness) -> JobHarness:
-    """Return a shop that has painted and kept a photo, and then lost its journal."""
-    shop.configure("output", after_success="keep")
-    shop.drop("photo.png", None, "oil", "ink")
-    shop.work()
-    assert shop.states() == ["done", "done"]
-    lose_journal(shop)
-    return shop
+def lost(harness: JobHarness) -> JobHarness:
+    """Return a harness with a kept photo that was painted in two styles, and an empty journal."""
+    harness.configure("output", after_success="keep")
+    harness.drop("photo.png", None, "oil", "ink")
+    harness.work()
+    assert harness.states() == ["done", "done"]
+    lose_journal(harness)
+    return harness
 
 
-def lose_journal(shop: JobHarness) -> None:
-    """Delete the journal and begin a new one."""
-    shop.journal.close()
-    for path in (shop.config.state).glob("journal*"):
+def lose_journal(harness: JobHarness) -> None:
+    """Delete the journal and create a new one."""
+    harness.journal.close()
+    for path in (harness.config.state).glob("journal*"):
         path.unlink()
-    shop._open()
+    harness._open()
 
 
-def rebuild(shop: JobHarness, *styles: str) -> int:
-    """Take up what is finished of all photos in the inbox, wanted in these styles."""
+def rebuild(harness: JobHarness, *styles: str) -> int:
+    """Import the finished jobs of all photos in the inbox, in these styles; return their number."""
     arrivals = []
-    for path in shop.config.inbox.iterdir():
-        facts = path.stat()
+    for path in harness.config.inbox.iterdir():
+        stat = path.stat()
         destinations = dict.fromkeys(styles, path.name)
-        arrivals.append(Dropped(path.name, facts.st_size, facts.st_mtime_ns, destinations))
+        arrivals.append(Dropped(path.name, stat.st_size, stat.st_mtime_ns, destinations))
     return import_finished_jobs(
-        shop.journal, arrivals, shop.config.inbox, shop.config.outbox, shop.time_of_day()
+        harness.journal,
+        arrivals,
+        harness.config.inbox,
+        harness.config.outbox,
+        harness.time_of_day(),
     )
 
 
 def test_a_finished_photo_is_not_painted_again(lost: JobHarness) -> None:
-    """It is known by its path and its content, and keeps the id of its job."""
+    """A finished photo is recognised by path and content, and its job keeps its id."""
     before = lost.files("outbox")
     assert rebuild(lost, "oil", "ink") == 2
     assert lost.rescan() == 0
@@ -60,20 +64,20 @@ def test_a_finished_photo_is_not_painted_again(lost: JobHarness) -> None:
 
 
 def test_an_original_that_had_not_left_leaves_now(lost: JobHarness) -> None:
-    """As after a crash between the sidecar and the move to the archive."""
+    """The original of an imported job is archived by the next clean-up."""
     lost.configure("output", after_success="archive")
     rebuild(lost, "oil", "ink")
-    TidyRequest(lost.context).run(lambda rest_seconds: None)
+    CleanupRequest(lost.context).run(lambda idle_for: None)
     assert lost.files("inbox") == []
     assert lost.files("archive") == ["ink/photo.png", "oil/photo.png"]
 
 
 def test_only_the_styles_that_are_done_are_taken_up(lost: JobHarness) -> None:
-    """The others are painted, and until then the photo does not leave."""
+    """Styles without a sidecar are painted, and the photo stays in the inbox until then."""
     lost.configure("output", after_success="archive")
     (lost.config.outbox / "ink/photo.png.json").unlink()
     assert rebuild(lost, "oil", "ink") == 1
-    TidyRequest(lost.context).run(lambda rest_seconds: None)
+    CleanupRequest(lost.context).run(lambda idle_for: None)
     assert lost.files("inbox") == ["photo.png"]
     assert lost.rescan() == 0
     lost.work()
@@ -88,7 +92,7 @@ def test_only_the_styles_that_are_done_are_taken_up(lost: JobHarness) -> None:
 
 
 def test_another_photo_of_the_same_name_is_painted(lost: JobHarness) -> None:
-    """Even if it has as many bytes."""
+    """A photo with other content is not recognised, even if its size is the same."""
     path = lost.config.inbox / "photo.png"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert rebuild(lost, "oil", "ink") == 0
@@ -99,14 +103,14 @@ def test_another_photo_of_the_same_name_is_painted(lost: JobHarness) -> None:
 
 
 def test_a_sidecar_without_its_picture_proves_nothing(lost: JobHarness) -> None:
-    """Somebody deleted the painting: then it is wanted again."""
+    """A sidecar whose result was deleted is not imported."""
     (lost.config.outbox / "oil/photo.png").unlink()
     assert rebuild(lost, "oil") == 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1, "job": 7}', '"\ud800"'])
 def test_strange_files_in_the_outbox_are_no_sidecars(lost: JobHarness, content: str) -> None:
-    """Whatever they hold, the others are taken up."""
+    """Files that are not valid sidecars are ignored."""
     stray = lost.config.outbox / "oil/stray.png"
     stray.write_bytes(b"")
     stray.with_name("stray.png.json").write_text(content, errors="surrogatepass")
@@ -114,58 +118,58 @@ def test_strange_files_in_the_outbox_are_no_sidecars(lost: JobHarness, content: 
     assert rebuild(lost, "oil", "ink") == 2
 
 
-def test_names_that_are_not_utf8_are_taken_up(shop: JobHarness) -> None:
-    """The sidecar has them in readable form; the journal has their bytes."""
-    shop.configure("output", after_success="keep")
+def test_names_that_are_not_utf8_are_taken_up(harness: JobHarness) -> None:
+    """Names that are not UTF-8 are imported as bytes, though the sidecar has them escaped."""
+    harness.configure("output", after_success="keep")
     name = Path("caf\udce9.png").name
-    shop.drop(name)
-    shop.work()
-    lose_journal(shop)
-    assert rebuild(shop, "oil") == 1
-    assert shop.job().result == f"oil/{name}"
-    assert json.loads((shop.config.outbox / f"oil/{name}.json").read_bytes())["job"]["id"]
+    harness.drop(name)
+    harness.work()
+    lose_journal(harness)
+    assert rebuild(harness, "oil") == 1
+    assert harness.job().result == f"oil/{name}"
+    assert json.loads((harness.config.outbox / f"oil/{name}.json").read_bytes())["job"]["id"]
 
 
-def opened(shop: JobHarness) -> Journal:
+def open_journal(harness: JobHarness) -> Journal:
     """Open the journal as the daemon does at its start."""
-    path = shop.config.state / "journal.sqlite3"
-    photo = shop.config.inbox / "photo.png"
-    facts = photo.stat()
-    arrivals = [Dropped("photo.png", facts.st_size, facts.st_mtime_ns, {"oil": "photo.png"})]
-    return open_or_rebuild(path, lambda: arrivals, shop.config.inbox, shop.config.outbox, 1.0)
+    path = harness.config.state / "journal.sqlite3"
+    photo = harness.config.inbox / "photo.png"
+    stat = photo.stat()
+    arrivals = [Dropped("photo.png", stat.st_size, stat.st_mtime_ns, {"oil": "photo.png"})]
+    return open_or_rebuild(path, lambda: arrivals, harness.config.inbox, harness.config.outbox, 1.0)
 
 
 def test_a_death_while_the_journal_is_rebuilt_is_mended(
     lost: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
-    """The new journal is there, but does not know everything yet."""
+    """After a crash during a rebuild the next start completes it."""
 
     def die(*_: object) -> int:
         raise Died
 
-    with monkeypatch.context() as patched:
-        patched.setattr(journal_rebuild, "import_finished_jobs", die)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_rebuild, "import_finished_jobs", die)
         with pytest.raises(Died):
-            opened(lost)
-    journal = opened(lost)
+            open_journal(lost)
+    journal = open_journal(lost)
     assert journal.counts() == {JobState.DONE: 1}
     journal.close()
     assert [line["event"] for line in logs].count("jobs.imported") == 1
 
 
 def test_a_journal_is_completed_once(lost: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at each start: an outbox may be large."""
-    opened(lost).close()
+    """A rebuilt journal is not rebuilt again at the next start: the outbox may be large."""
+    open_journal(lost).close()
     monkeypatch.delattr(journal_rebuild, "import_finished_jobs")
-    opened(lost).close()
+    open_journal(lost).close()
 
 
-def test_a_damaged_journal_makes_room_for_a_new_one(shop: JobHarness, logs: LogLines) -> None:
-    """It is kept, for those who want to know, and the log says where."""
-    shop.drop()
-    shop.journal.close()
-    (shop.config.state / "journal.sqlite3").write_bytes(b"no database" * 99)
-    journal = opened(shop)
+def test_a_damaged_journal_makes_room_for_a_new_one(harness: JobHarness, logs: LogLines) -> None:
+    """A damaged journal is renamed, which is logged, and replaced by a new one."""
+    harness.drop()
+    harness.journal.close()
+    (harness.config.state / "journal.sqlite3").write_bytes(b"no database" * 99)
+    journal = open_journal(harness)
     assert journal.counts() == {}
     journal.close()
     (line,) = (line for line in logs if line["event"] == "journal.set_aside")
@@ -173,16 +177,16 @@ def test_a_damaged_journal_makes_room_for_a_new_one(shop: JobHarness, logs: LogL
 
 
 def test_a_stop_amid_a_rebuild_leaves_it_to_the_next_start(lost: JobHarness) -> None:
-    """Nothing is entered by halves: what was not looked at must not be painted again."""
+    """A rebuild that is interrupted by a stop imports nothing and is repeated at the next start."""
 
     def stop() -> None:
         raise Died
 
     path, inbox = lost.config.state / "journal.sqlite3", lost.config.inbox
-    facts = (inbox / "photo.png").stat()
-    arrivals = [Dropped("photo.png", facts.st_size, facts.st_mtime_ns, {"oil": "photo.png"})]
+    stat = (inbox / "photo.png").stat()
+    arrivals = [Dropped("photo.png", stat.st_size, stat.st_mtime_ns, {"oil": "photo.png"})]
     with pytest.raises(Died):
         open_or_rebuild(path, lambda: arrivals, inbox, lost.config.outbox, 1.0, stop)
-    journal = opened(lost)
+    journal = open_journal(lost)
     assert journal.counts() == {JobState.DONE: 1}
     journal.close()

@@ -1,4 +1,4 @@
-"""The journal's file: its versions, and damage of every kind."""
+"""The journal's file: schema versions and damage."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.jobs.conftest import Dropped
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where a journal may be made."""
+    """Return the path of a journal that does not exist yet."""
     return tmp_path / "journal.sqlite3"
 
 
-def filled(path: Path, jobs: int = 3) -> None:
-    """Make a journal with some jobs in it, closed again."""
+def create(path: Path, jobs: int = 3) -> None:
+    """Create a journal with some jobs, and close it."""
     journal = Journal.open(path)
     journal.submit([Dropped(f"{n}.jpg", 1, 2, {"oil": f"{n}.jpg"}) for n in range(jobs)], 7.0)
     journal.close()
@@ -31,8 +31,8 @@ def filled(path: Path, jobs: int = 3) -> None:
 def test_a_journal_of_a_newer_version_is_refused(
     path: Path, open_: Callable[[Path], Journal]
 ) -> None:
-    """What a newer styled has written is not touched, and the message says what to do."""
-    filled(path)
+    """A journal of a newer version is refused with remedies, and not changed."""
+    create(path)
     raw = sqlite3.connect(path)
     raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     raw.close()
@@ -44,7 +44,7 @@ def test_a_journal_of_a_newer_version_is_refused(
 
 @pytest.mark.parametrize("open_", [Journal.open, Journal.open_read_only])
 def test_what_is_no_journal_is_called_damaged(path: Path, open_: Callable[[Path], Journal]) -> None:
-    """No SQLite error is raised; the message names the file, which stays as it is."""
+    """A file that is not a database raises `JournalDamaged` and is not changed."""
     content = b"this is not a database, but longer than its header" * 9
     path.write_bytes(content)
     with pytest.raises(JournalDamaged, match="is damaged") as caught:
@@ -54,8 +54,8 @@ def test_what_is_no_journal_is_called_damaged(path: Path, open_: Callable[[Path]
 
 
 def test_a_journal_with_a_hole_in_it_is_called_damaged(path: Path) -> None:
-    """Its first page being whole is not enough: it is checked before it is relied upon."""
-    filled(path, jobs=500)
+    """Opening checks the whole file: damage after the first page is found."""
+    create(path, jobs=500)
     content = bytearray(path.read_bytes())
     content[8192:16384] = bytes(8192)
     path.write_bytes(content)
@@ -64,20 +64,20 @@ def test_a_journal_with_a_hole_in_it_is_called_damaged(path: Path) -> None:
 
 
 def test_damage_while_it_is_used_is_told_from_bad_luck(path: Path) -> None:
-    """A full disk is waited out; a damaged file takes a new start."""
-    filled(path, jobs=500)
+    """Damage found during use raises `JournalDamaged`, not `ResourceUnavailable`."""
+    create(path, jobs=500)
     journal = Journal.open(path)
     with open(path, "r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
-    journal._connection.execute("PRAGMA shrink_memory")  # or it would read what it remembers
+    journal._connection.execute("PRAGMA shrink_memory")  # drops the page cache
     with pytest.raises(JournalDamaged):
         journal.claim(10.0)
     journal.close()
 
 
 def test_a_damaged_journal_is_put_aside_and_never_replaces_another(path: Path) -> None:
-    """Each keeps its content, and its write-ahead log goes with it."""
+    """Damaged journals are renamed with their write-ahead log, to a new name each."""
     for number in (1, 2):
         path.write_text(f"damaged {number}")
         path.with_name(path.name + "-wal").write_text(f"log {number}")
@@ -89,25 +89,25 @@ def test_a_damaged_journal_is_put_aside_and_never_replaces_another(path: Path) -
 
 
 def test_a_journal_that_cannot_be_put_aside_is_refused_in_words(path: Path) -> None:
-    """As when it is gone."""
+    """If the journal cannot be renamed, `ResourceUnavailable` is raised."""
     with pytest.raises(ResourceUnavailable, match="can't be renamed"):
         set_aside(path)
 
 
 @pytest.mark.parametrize("open_", [Journal.open, Journal.open_read_only])
 def test_damage_in_a_text_is_damage(path: Path, open_: Callable[[Path], Journal]) -> None:
-    """Python tells of bytes that are no UTF-8 in its own way, not in SQLite's."""
-    filled(path)
+    """Text that is not UTF-8, for which Python raises its own error, counts as damage."""
+    create(path)
     data = path.read_bytes()
-    at = data.index(b"CREATE TABLE jobs") + 8
-    path.write_bytes(data[:at] + b"\xc5" + data[at + 1 :])
+    offset = data.index(b"CREATE TABLE jobs") + 8
+    path.write_bytes(data[:offset] + b"\xc5" + data[offset + 1 :])
     with pytest.raises(JournalDamaged):
         open_(path).close()
 
 
 def test_a_state_that_does_not_exist_is_damage(path: Path) -> None:
-    """Whatever is written there is not guessed at."""
-    filled(path, jobs=1)
+    """An unknown job state in the file raises `JournalDamaged`."""
+    create(path, jobs=1)
     journal = Journal.open(path)
     journal._connection.execute("UPDATE jobs SET state = 'dreaming', mtime_ns = 'x'")
     with pytest.raises(JournalDamaged, match="dreaming"):

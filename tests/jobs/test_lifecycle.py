@@ -1,4 +1,4 @@
-"""What becomes of one job, whatever happens on the way."""
+"""The life of one job: success, rejection, failures, stops, crashes, and changes of its files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
-from styled.jobs.failure_policy import FIRST_RETRY_SECONDS, MENDED_SECONDS
+from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS, FIRST_RETRY_SECONDS
 from styled.jobs.job import JobState
-from styled.photos.saving import _LONGEST_EDGE_PX
+from styled.photos.encode import _LONGEST_EDGE_PX
 from tests.jobs.conftest import STUB, Died, JobHarness, LogLines, picture
 
 
@@ -28,31 +28,36 @@ def fail_with(error: BaseException, at: int = 2) -> Callable[[int], None]:
     return at_step
 
 
-# All goes well
+# Success
 
 
-def test_a_photo_becomes_a_result_a_sidecar_and_an_archived_original(shop: JobHarness) -> None:
-    """A finished job leaves result and sidecar in the outbox and the original in the archive."""
-    shop.drop("trip/photo.png")
-    shop.work()
-    assert shop.files("outbox") == ["oil/trip/photo.png", "oil/trip/photo.png.json"]
-    assert shop.files("archive") == ["oil/trip/photo.png"]
-    assert (shop.config.archive / "oil/trip/photo.png").read_bytes() == picture()
-    assert shop.files("inbox") == shop.files("rejected") == shop.files("state/checkpoints") == []
-    job = shop.job()
+def test_a_photo_becomes_a_result_a_sidecar_and_an_archived_original(harness: JobHarness) -> None:
+    """A finished job has a result and a sidecar in the outbox, and its original in the archive."""
+    harness.drop("trip/photo.png")
+    harness.work()
+    assert harness.files("outbox") == ["oil/trip/photo.png", "oil/trip/photo.png.json"]
+    assert harness.files("archive") == ["oil/trip/photo.png"]
+    assert (harness.config.archive / "oil/trip/photo.png").read_bytes() == picture()
+    assert (
+        harness.files("inbox")
+        == harness.files("rejected")
+        == harness.files("state/checkpoints")
+        == []
+    )
+    job = harness.job()
     assert (job.state, job.attempts, job.fraction) == (JobState.DONE, 1, 1.0)
     assert job.result == "oil/trip/photo.png"
 
 
-def test_the_sidecar_describes_the_result_beside_it(shop: JobHarness) -> None:
-    """The sidecar's digest and size are those of the file, and it names the job."""
-    shop.drop()
-    shop.work()
-    data = (shop.config.outbox / "oil/photo.png").read_bytes()
-    sidecar = shop.sidecar("outbox/oil/photo.png.json")
+def test_the_sidecar_describes_the_result_beside_it(harness: JobHarness) -> None:
+    """The sidecar has the digest and size of the result, and the job's id."""
+    harness.drop()
+    harness.work()
+    data = (harness.config.outbox / "oil/photo.png").read_bytes()
+    sidecar = harness.sidecar("outbox/oil/photo.png.json")
     assert sidecar["result"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert Image.open(io.BytesIO(data)).size == (40, 36)
-    assert sidecar["job"]["id"] == shop.job().id
+    assert sidecar["job"]["id"] == harness.job().id
     assert sidecar["input"]["sha256"] == hashlib.sha256(picture()).hexdigest()
     assert not sidecar["input"]["changed"]
     assert sidecar["degraded"] == [asdict(STUB)]
@@ -63,17 +68,17 @@ def test_the_sidecar_describes_the_result_beside_it(shop: JobHarness) -> None:
     [("archive", [], ["oil/photo.png"]), ("keep", ["photo.png"], []), ("delete", [], [])],
 )
 def test_after_success_decides_about_the_original(
-    shop: JobHarness, after_success: str, inbox: list[str], archive: list[str]
+    harness: JobHarness, after_success: str, inbox: list[str], archive: list[str]
 ) -> None:
-    """The original is archived, kept in the inbox or deleted, as configured, and done once."""
-    shop.configure("output", after_success=after_success)
-    shop.drop()
-    shop.work()
-    assert (shop.files("inbox"), shop.files("archive")) == (inbox, archive)
-    shop.restart()
-    shop.work()
-    assert shop.engine.begun == [0]
-    assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
+    """The original is archived, kept or deleted, as configured, and the job runs only once."""
+    harness.configure("output", after_success=after_success)
+    harness.drop()
+    harness.work()
+    assert (harness.files("inbox"), harness.files("archive")) == (inbox, archive)
+    harness.restart()
+    harness.work()
+    assert harness.engine.start_steps == [0]
+    assert harness.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
 
 
 @pytest.mark.parametrize(
@@ -86,57 +91,57 @@ def test_after_success_decides_about_the_original(
     ],
 )
 def test_a_result_is_named_after_what_it_is(
-    shop: JobHarness, name: str, format: str, configured: str, result: str
+    harness: JobHarness, name: str, format: str, configured: str, result: str
 ) -> None:
-    """The suffix of a result tells its true format, whatever the photo was called."""
-    shop.configure("output", format=configured)
-    shop.drop(name, picture(format=format))
-    shop.work()
-    assert shop.files("outbox") == [f"oil/{result}", f"oil/{result}.json"]
+    """The suffix of a result fits its format, whatever the photo's name."""
+    harness.configure("output", format=configured)
+    harness.drop(name, picture(format=format))
+    harness.work()
+    assert harness.files("outbox") == [f"oil/{result}", f"oil/{result}.json"]
     expected = "JPEG" if result.lower().endswith(("jpg", "jpeg")) else "PNG"
-    with Image.open(shop.config.outbox / "oil" / result) as image:
+    with Image.open(harness.config.outbox / "oil" / result) as image:
         assert image.format == expected
-    assert shop.files("archive") == [f"oil/{name}"]
+    assert harness.files("archive") == [f"oil/{name}"]
 
 
-def test_a_taken_name_is_never_overwritten(shop: JobHarness) -> None:
-    """A second photo of the same name gets a number, in outbox and archive alike."""
-    shop.drop()
-    shop.work()
-    shop.drop("photo.png", picture("olive"))
-    shop.work()
-    assert shop.files("outbox") == [
+def test_a_taken_name_is_never_overwritten(harness: JobHarness) -> None:
+    """A second photo of the same name gets a number in outbox and archive."""
+    harness.drop()
+    harness.work()
+    harness.drop("photo.png", picture("olive"))
+    harness.work()
+    assert harness.files("outbox") == [
         "oil/photo-2.png", "oil/photo-2.png.json", "oil/photo.png", "oil/photo.png.json",
     ]  # fmt: skip
-    assert shop.files("archive") == ["oil/photo-2.png", "oil/photo.png"]
-    assert (shop.config.archive / "oil/photo.png").read_bytes() == picture()
+    assert harness.files("archive") == ["oil/photo-2.png", "oil/photo.png"]
+    assert (harness.config.archive / "oil/photo.png").read_bytes() == picture()
 
 
-def test_names_that_are_not_utf8_travel_unchanged(shop: JobHarness) -> None:
-    """A name of arbitrary bytes comes out as the same bytes, and escaped in the sidecar."""
+def test_names_that_are_not_utf8_travel_unchanged(harness: JobHarness) -> None:
+    """A name that is not UTF-8 keeps its bytes, and is escaped in the sidecar."""
     name = os.fsdecode(b"caf\xe9\x1b.png")
-    shop.drop(name)
-    shop.work()
-    assert shop.files("outbox") == [f"oil/{name}", f"oil/{name}.json"]
-    assert shop.files("archive") == [f"oil/{name}"]
-    path = shop.config.outbox / "oil" / f"{name}.json"
-    sidecar = shop.sidecar(str(path.relative_to(shop.base)))
+    harness.drop(name)
+    harness.work()
+    assert harness.files("outbox") == [f"oil/{name}", f"oil/{name}.json"]
+    assert harness.files("archive") == [f"oil/{name}"]
+    path = harness.config.outbox / "oil" / f"{name}.json"
+    sidecar = harness.sidecar(str(path.relative_to(harness.base)))
     assert sidecar["result"]["path"] == "oil/caf\\xe9\x1b.png"
 
 
-def test_a_file_from_the_far_future_is_painted_too(shop: JobHarness) -> None:
-    """A date that does not fit into 64 bits of nanoseconds neither stops nor loses a photo."""
-    path = shop.drop("later.png")
-    shop.journal.mark_input_gone(shop.job())
+def test_a_file_from_the_far_future_is_painted_too(harness: JobHarness) -> None:
+    """A file whose mtime exceeds 64 bits of nanoseconds is painted like any other."""
+    path = harness.drop("later.png")
+    harness.journal.mark_input_gone(harness.job())
     year_2286_ns = 10**19
     os.utime(path, ns=(year_2286_ns, year_2286_ns))
-    shop.rescan()
-    shop.work()
-    assert shop.states() == ["cancelled", "done"]
-    assert shop.files("archive") == ["oil/later.png"]
+    harness.rescan()
+    harness.work()
+    assert harness.states() == ["cancelled", "done"]
+    assert harness.files("archive") == ["oil/later.png"]
 
 
-# The input's fault
+# Rejected inputs
 
 
 @pytest.mark.parametrize(
@@ -148,311 +153,315 @@ def test_a_file_from_the_far_future_is_painted_too(shop: JobHarness) -> None:
         (picture(size=(2000, 36)), "no edge may be under 32 pixels"),
     ],
 )
-def test_a_hopeless_input_is_rejected_at_once(shop: JobHarness, data: bytes, reason: str) -> None:
-    """What can never be painted is moved aside at its first attempt, with the reason beside it."""
-    shop.drop("photo.png", data)
-    shop.work()
-    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
-    assert (shop.config.rejected / "oil/photo.png").read_bytes() == data
-    assert shop.files("inbox") == shop.files("outbox") == shop.files("archive") == []
-    sidecar = shop.sidecar("rejected/oil/photo.png.json")
+def test_a_hopeless_input_is_rejected_at_once(
+    harness: JobHarness, data: bytes, reason: str
+) -> None:
+    """An invalid input is rejected in its first attempt, with a sidecar that has the reason."""
+    harness.drop("photo.png", data)
+    harness.work()
+    assert harness.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+    assert (harness.config.rejected / "oil/photo.png").read_bytes() == data
+    assert harness.files("inbox") == harness.files("outbox") == harness.files("archive") == []
+    sidecar = harness.sidecar("rejected/oil/photo.png.json")
     assert reason in sidecar["rejected"]["reason"]
     assert sidecar["rejected"]["failure"] == "input"
     assert sidecar["input"]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert (shop.job().state, shop.job().attempts) == (JobState.REJECTED, 1)
+    assert (harness.job().state, harness.job().attempts) == (JobState.REJECTED, 1)
 
 
-def test_an_engine_may_find_the_input_impossible_too(shop: JobHarness) -> None:
-    """A rejection while painting is final, without further attempts."""
-    shop.engine.at_step = fail_with(InputRejected("it can't be tiled"))
-    shop.drop()
-    shop.work()
-    assert shop.states() == ["rejected"]
-    assert shop.engine.begun == [0]
+def test_an_engine_may_find_the_input_impossible_too(harness: JobHarness) -> None:
+    """`InputRejected` from an engine rejects the job without further attempts."""
+    harness.engine.at_step = fail_with(InputRejected("it can't be tiled"))
+    harness.drop()
+    harness.work()
+    assert harness.states() == ["rejected"]
+    assert harness.engine.start_steps == [0]
 
 
-# Incomplete
+# Incomplete inputs
 
 
-def test_a_truncated_photo_is_rejected(shop: JobHarness) -> None:
-    """Intake has waited for its rest; that it is incomplete is said."""
-    shop.drop("photo.png", picture()[:-40])
-    shop.work()
-    assert shop.states() == ["rejected"]
-    assert shop.sidecar("rejected/oil/photo.png.json")["rejected"]["failure"] == "incomplete"
+def test_a_truncated_photo_is_rejected(harness: JobHarness) -> None:
+    """A truncated photo is rejected as incomplete: the intake has waited for the rest already."""
+    harness.drop("photo.png", picture()[:-40])
+    harness.work()
+    assert harness.states() == ["rejected"]
+    assert harness.sidecar("rejected/oil/photo.png.json")["rejected"]["failure"] == "incomplete"
 
 
 def test_a_photo_that_changes_while_it_is_read_is_not_rejected(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read is neither the old nor the new one; the new one is a job of its own."""
-    path = shop.drop("photo.png")
+    """If a photo changes while it is read, its job is cancelled; the new file is another job."""
+    path = harness.drop("photo.png")
     fstat = os.fstat
-    looks = []
+    calls = []
 
     def change_in_between(descriptor: int) -> os.stat_result:
-        found = fstat(descriptor)
-        if os.path.samestat(found, path.stat()):
-            looks.append(descriptor)
-            if len(looks) == 1:
+        stat = fstat(descriptor)
+        if os.path.samestat(stat, path.stat()):
+            calls.append(descriptor)
+            if len(calls) == 1:
                 with open(path, "ab") as stream:
                     stream.write(b"more")
-        return found
+        return stat
 
     monkeypatch.setattr(os, "fstat", change_in_between)
-    shop.work()
+    harness.work()
     monkeypatch.undo()
-    assert shop.states() == ["cancelled"]
-    assert "changed while it was read" in str(shop.job().reason)
-    assert shop.files("inbox") == ["photo.png"]
-    assert shop.files("rejected") == []
+    assert harness.states() == ["cancelled"]
+    assert "changed while it was read" in str(harness.job().reason)
+    assert harness.files("inbox") == ["photo.png"]
+    assert harness.files("rejected") == []
 
 
-# The engine
+# Engine failures
 
 
-def test_an_engine_failure_is_tried_again_then_rejected(shop: JobHarness) -> None:
-    """After `max_attempts` failures the input is rejected with the story; not after fewer."""
-    shop.engine.at_step = fail_with(EngineFailure("the loss became nan", "lower the rate"))
-    shop.drop()
-    shop.work()
-    shop.now += FIRST_RETRY_SECONDS
-    shop.work()
-    job = shop.job()
+def test_an_engine_failure_is_tried_again_then_rejected(harness: JobHarness) -> None:
+    """After `max_attempts` engine failures, and not before, the input is rejected."""
+    harness.engine.at_step = fail_with(EngineFailure("the loss became nan", "lower the rate"))
+    harness.drop()
+    harness.work()
+    harness.now += FIRST_RETRY_SECONDS
+    harness.work()
+    job = harness.job()
     assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 2, "engine")
-    shop.now += 2 * FIRST_RETRY_SECONDS
-    shop.work()
-    assert shop.states() == ["rejected"]
-    assert shop.sidecar("rejected/oil/photo.png.json")["rejected"] == {
+    harness.now += 2 * FIRST_RETRY_SECONDS
+    harness.work()
+    assert harness.states() == ["rejected"]
+    assert harness.sidecar("rejected/oil/photo.png.json")["rejected"] == {
         "reason": "the loss became nan (after 3 attempts)",
         "failure": "engine",
         "remedies": ["lower the rate"],
     }
-    assert shop.files("inbox") == shop.files("state/checkpoints") == []
+    assert harness.files("inbox") == harness.files("state/checkpoints") == []
 
 
-def test_retries_are_ever_farther_apart_and_let_others_pass(shop: JobHarness) -> None:
-    """10 s after the first failure, then twice as long each time, 300 s at most."""
-    shop.configure("queue", max_attempts=8)
+def test_retries_are_ever_farther_apart_and_let_others_pass(harness: JobHarness) -> None:
+    """Retries wait 10 s, then twice as long each time up to 300 s; other jobs run meanwhile."""
+    harness.configure("queue", max_attempts=8)
 
     def fail_for_a_small_picture(step: int) -> None:
-        if shop.jobs()[0].state is JobState.RUNNING:
+        if harness.jobs()[0].state is JobState.RUNNING:
             raise EngineFailure("out of memory")
 
-    shop.engine.at_step = fail_for_a_small_picture
-    shop.drop("bad.png")
-    shop.drop("good.png", picture("olive"))
-    shop.work()
-    assert shop.states() == ["queued", "done"]
+    harness.engine.at_step = fail_for_a_small_picture
+    harness.drop("bad.png")
+    harness.drop("good.png", picture("olive"))
+    harness.work()
+    assert harness.states() == ["queued", "done"]
     waits = []
-    while (due := shop.journal.next_due()) is not None:
-        waits.append(due - shop.now)
-        shop.now = due - 0.1
-        shop.work()
-        assert shop.states()[0] == "queued"
-        shop.now = due
-        shop.work()
+    while (due := harness.journal.next_due()) is not None:
+        waits.append(due - harness.now)
+        harness.now = due - 0.1
+        harness.work()
+        assert harness.states()[0] == "queued"
+        harness.now = due
+        harness.work()
     assert waits == [10, 20, 40, 80, 160, 300, 300]
-    assert shop.states() == ["rejected", "done"]
+    assert harness.states() == ["rejected", "done"]
 
 
 @pytest.mark.parametrize("jump", [-1e8, -4000.0, 1e8])
-def test_a_clock_that_jumps_holds_nobody_up(shop: JobHarness, jump: float) -> None:
-    """Set back by years, a waiting job does not wait for years; set forward, none is given up."""
-    shop.engine.at_step = fail_with(EngineFailure("out of memory"))
-    image = shop.base / "styles/ink.png"
-    image.rename(shop.base / "away.png")
-    shop.drop("failing.png")
-    shop.drop("waiting.png", None, "ink")
-    shop.work()
-    assert shop.states() == ["queued", "queued"]
-    shop.engine.at_step = lambda step: None
-    shop.jump += jump
-    shop.work()
-    assert shop.states() == ["done", "queued"]
-    (shop.base / "away.png").rename(image)
-    shop.work_and_wait()
-    assert shop.states() == ["done", "done"]
+def test_a_clock_that_jumps_holds_nobody_up(harness: JobHarness, jump: float) -> None:
+    """If the time of day jumps, waiting jobs are neither delayed nor rejected."""
+    harness.engine.at_step = fail_with(EngineFailure("out of memory"))
+    image = harness.base / "styles/ink.png"
+    image.rename(harness.base / "away.png")
+    harness.drop("failing.png")
+    harness.drop("waiting.png", None, "ink")
+    harness.work()
+    assert harness.states() == ["queued", "queued"]
+    harness.engine.at_step = lambda step: None
+    harness.wall_clock_offset += jump
+    harness.work()
+    assert harness.states() == ["done", "queued"]
+    (harness.base / "away.png").rename(image)
+    harness.work_and_wait()
+    assert harness.states() == ["done", "done"]
 
 
-def test_an_engine_that_recovers_finishes_the_job(shop: JobHarness) -> None:
-    """A second attempt that succeeds gives a result whose sidecar counts both."""
-    shop.engine.at_step = fail_with(EngineFailure("out of memory"))
-    shop.drop()
-    shop.work_on_one()
-    shop.engine.at_step = lambda step: None
-    shop.work_and_wait()
-    assert shop.states() == ["done"]
-    assert shop.sidecar("outbox/oil/photo.png.json")["job"]["attempts"] == 2
-    assert shop.job().reason is None
+def test_an_engine_that_recovers_finishes_the_job(harness: JobHarness) -> None:
+    """If the second attempt succeeds the sidecar has two attempts."""
+    harness.engine.at_step = fail_with(EngineFailure("out of memory"))
+    harness.drop()
+    harness.work_on_one()
+    harness.engine.at_step = lambda step: None
+    harness.work_and_wait()
+    assert harness.states() == ["done"]
+    assert harness.sidecar("outbox/oil/photo.png.json")["job"]["attempts"] == 2
+    assert harness.job().reason is None
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("surprise"), FileNotFoundError("a kernel")])
 def test_an_unexpected_error_ends_only_its_own_job(
-    shop: JobHarness, logs: LogLines, error: Exception
+    harness: JobHarness, logs: LogLines, error: Exception
 ) -> None:
-    """Whatever a picture provokes rejects that picture in the end; all others are done."""
-    shop.engine.at_step = fail_with(error)
-    shop.drop("bad.png")
-    shop.work_and_wait()
-    shop.engine.at_step = lambda step: None
-    shop.drop("good.png", picture("olive"))
-    shop.work()
-    assert shop.states() == ["rejected", "done"]
-    assert type(error).__name__ in str(shop.jobs()[0].reason)
+    """An unexpected exception rejects its job after all attempts; other jobs are done."""
+    harness.engine.at_step = fail_with(error)
+    harness.drop("bad.png")
+    harness.work_and_wait()
+    harness.engine.at_step = lambda step: None
+    harness.drop("good.png", picture("olive"))
+    harness.work()
+    assert harness.states() == ["rejected", "done"]
+    assert type(error).__name__ in str(harness.jobs()[0].reason)
     assert [line["event"] for line in logs].count("job.crashed") == 3
 
 
-def test_a_lost_device_ends_the_process(shop: JobHarness) -> None:
-    """A lost device is no job's fault: it goes up, and the next process takes the job up."""
-    shop.engine.at_step = fail_with(DeviceLost("the GPU has fallen off the bus"))
-    shop.drop()
+def test_a_lost_device_ends_the_process(harness: JobHarness) -> None:
+    """`DeviceLost` ends the process without blame, and the next start does the job."""
+    harness.engine.at_step = fail_with(DeviceLost("the GPU has fallen off the bus"))
+    harness.drop()
     with pytest.raises(DeviceLost):
-        shop.work()
-    assert shop.states() == ["queued"]
-    shop.restart()
-    shop.work()
-    assert shop.states() == ["done"]
+        harness.work()
+    assert harness.states() == ["queued"]
+    harness.restart()
+    harness.work()
+    assert harness.states() == ["done"]
 
 
 def test_a_picture_that_its_format_cannot_hold_is_rejected(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What only another configuration could save is rejected as such."""
+    """A result too large for its file format is rejected with the failure "configuration"."""
     monkeypatch.setitem(_LONGEST_EDGE_PX, "webp", 33)
-    shop.configure("output", format="webp")
-    shop.drop()
-    shop.work()
-    assert shop.job().failure == "configuration"
-    assert "33 pixels" in str(shop.job().reason)
-    assert "output.format" in shop.job().remedies[0]
+    harness.configure("output", format="webp")
+    harness.drop()
+    harness.work()
+    assert harness.job().failure == "configuration"
+    assert "33 pixels" in str(harness.job().reason)
+    assert "output.format" in harness.job().remedies[0]
 
 
 # Stopping
 
 
-def stop_at(shop: JobHarness, step: int) -> Callable[[int], None]:
-    def at_step(present: int) -> None:
-        if present == step:
-            shop.request_stop()
+def stop_at(harness: JobHarness, step: int) -> Callable[[int], None]:
+    def at_step(current: int) -> None:
+        if current == step:
+            harness.request_stop()
 
     return at_step
 
 
-def test_a_stop_saves_a_checkpoint_and_costs_no_attempt(shop: JobHarness) -> None:
-    """A stopped job goes back to the queue with its checkpoint, and resumes from there."""
-    shop.engine.at_step = stop_at(shop, 2)
-    shop.drop()
-    shop.work_on_one()
-    job = shop.job()
+def test_a_stop_saves_a_checkpoint_and_costs_no_attempt(harness: JobHarness) -> None:
+    """A stopped job is requeued with a checkpoint, without an attempt, and resumes from it."""
+    harness.engine.at_step = stop_at(harness, 2)
+    harness.drop()
+    harness.work_on_one()
+    job = harness.job()
     assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 0, None)
-    assert shop.files("state/checkpoints") == [f"{job.id}.ckpt"]
-    shop.restart()
-    shop.work()
-    assert shop.engine.begun == [0, 2]
-    sidecar = shop.sidecar("outbox/oil/photo.png.json")
+    assert harness.files("state/checkpoints") == [f"{job.id}.ckpt"]
+    harness.restart()
+    harness.work()
+    assert harness.engine.start_steps == [0, 2]
+    sidecar = harness.sidecar("outbox/oil/photo.png.json")
     assert (sidecar["job"]["resumed"], sidecar["job"]["attempts"]) == (True, 1)
     assert len(sidecar["losses"]["trace"]) == 3
-    assert shop.files("state/checkpoints") == []
+    assert harness.files("state/checkpoints") == []
 
 
-def test_a_resumed_result_is_the_undisturbed_one(shop: JobHarness) -> None:
-    """Stopping and resuming does not change a byte of the result."""
-    shop.drop("one.png")
-    shop.work()
-    shop.engine.at_step = stop_at(shop, 1)
-    shop.drop("two.png")
-    shop.work_on_one()
-    shop.restart()
-    shop.work()
-    one, two = ((shop.config.outbox / "oil" / name).read_bytes() for name in ("one.png", "two.png"))
-    assert shop.engine.begun == [0, 0, 1]
+def test_a_resumed_result_is_the_undisturbed_one(harness: JobHarness) -> None:
+    """A job that was stopped and resumed gives the same bytes as an uninterrupted one."""
+    harness.drop("one.png")
+    harness.work()
+    harness.engine.at_step = stop_at(harness, 1)
+    harness.drop("two.png")
+    harness.work_on_one()
+    harness.restart()
+    harness.work()
+    one, two = (
+        (harness.config.outbox / "oil" / name).read_bytes() for name in ("one.png", "two.png")
+    )
+    assert harness.engine.start_steps == [0, 0, 1]
     assert one == two
 
 
-def test_checkpoints_come_at_their_interval(shop: JobHarness) -> None:
-    """A running job is saved every `checkpoint_seconds`, so that a death costs no more."""
+def test_checkpoints_come_at_their_interval(harness: JobHarness) -> None:
+    """A checkpoint is saved every `checkpoint_seconds`, which limits the loss by a crash."""
 
     def at_step(step: int) -> None:
         if step == 35:
             raise Died
-        shop.advance(1.5)  # due after 30 s: the twentieth
+        harness.advance(1.5)  # a checkpoint is due after 30 s: step 20
 
-    shop.engine.steps = 40
-    shop.engine.at_step = at_step
-    shop.drop()
+    harness.engine.steps = 40
+    harness.engine.at_step = at_step
+    harness.drop()
     with pytest.raises(Died):
-        shop.work()
-    shop.restart()
-    shop.work()
-    assert shop.engine.begun == [0, 20]
+        harness.work()
+    harness.restart()
+    harness.work()
+    assert harness.engine.start_steps == [0, 20]
 
 
-def test_slow_steps_are_saved_each(shop: JobHarness) -> None:
-    """The next one may be too long to be waited for when the daemon is stopped."""
+def test_slow_steps_are_saved_each(harness: JobHarness) -> None:
+    """If steps are slow, a checkpoint is saved after each: a stop might not wait for the next."""
 
     def at_step(step: int) -> None:
         if step == 5:
             raise Died
-        shop.advance(3)
+        harness.advance(3)
 
-    shop.engine.steps = 6
-    shop.engine.at_step = at_step
-    shop.drop()
+    harness.engine.steps = 6
+    harness.engine.at_step = at_step
+    harness.drop()
     with pytest.raises(Died):
-        shop.work()
-    shop.restart()
-    shop.work()
-    assert shop.engine.begun == [0, 4]
+        harness.work()
+    harness.restart()
+    harness.work()
+    assert harness.engine.start_steps == [0, 4]
 
 
-def test_progress_is_noted_while_a_job_runs(shop: JobHarness) -> None:
-    """The journal knows how far a running job is, at most a second late."""
+def test_progress_is_noted_while_a_job_runs(harness: JobHarness) -> None:
+    """The progress in the journal is at most a second old."""
     seen: list[float] = []
 
     def at_step(step: int) -> None:
-        seen.append(shop.job().fraction)
-        shop.advance(1)
+        seen.append(harness.job().fraction)
+        harness.advance(1)
 
-    shop.engine.at_step = at_step
-    shop.drop()
-    shop.work()
+    harness.engine.at_step = at_step
+    harness.drop()
+    harness.work()
     assert seen == pytest.approx([0, 1 / 3, 2 / 3])
 
 
-# Deaths
+# Crashes
 
 
-def die_while_painting(shop: JobHarness) -> None:
-    shop.engine.at_step = fail_with(Died())
+def die_while_painting(harness: JobHarness) -> None:
+    harness.engine.at_step = fail_with(Died())
     with pytest.raises(Died):
-        shop.work()
+        harness.work()
 
 
-def test_a_job_on_which_the_process_keeps_dying_is_rejected(shop: JobHarness) -> None:
-    """After `max_attempts` deaths a job is rejected unpainted, and the others are done."""
-    shop.drop("killer.png")
+def test_a_job_on_which_the_process_keeps_dying_is_rejected(harness: JobHarness) -> None:
+    """After `max_attempts` crashes the job is rejected without painting; others are done."""
+    harness.drop("killer.png")
     for _ in range(3):
-        die_while_painting(shop)
-        shop.restart()
-    assert shop.states() == ["queued"]
-    shop.drop("other.png", picture("olive"))
-    shop.work()
-    assert shop.states() == ["rejected", "done"]
-    assert shop.engine.begun == [0, 0, 0, 0]
-    rejection = shop.sidecar("rejected/oil/killer.png.json")["rejected"]
+        die_while_painting(harness)
+        harness.restart()
+    assert harness.states() == ["queued"]
+    harness.drop("other.png", picture("olive"))
+    harness.work()
+    assert harness.states() == ["rejected", "done"]
+    assert harness.engine.start_steps == [0, 0, 0, 0]
+    rejection = harness.sidecar("rejected/oil/killer.png.json")["rejected"]
     assert rejection["failure"] == "crash"
     assert "begun 3 times" in rejection["reason"]
 
 
-def test_a_death_before_the_last_costs_nothing(shop: JobHarness) -> None:
-    """One death fewer than `max_attempts`, and the job is done."""
-    shop.drop()
+def test_a_death_before_the_last_costs_nothing(harness: JobHarness) -> None:
+    """After fewer than `max_attempts` crashes the job is done."""
+    harness.drop()
     for _ in range(2):
-        die_while_painting(shop)
-        shop.restart()
-    shop.work()
-    assert shop.states() == ["done"]
+        die_while_painting(harness)
+        harness.restart()
+    harness.work()
+    assert harness.states() == ["done"]
 
 
 FINISHING = [
@@ -460,9 +469,9 @@ FINISHING = [
     ("publisher", "publish_result"),
     ("publisher", "publish_sidecar"),
     ("journal", "finish"),
-    ("files_of_jobs", "drop"),
+    ("job_files", "drop"),
     ("journal", "reserve_original"),
-    ("publisher", "take_original"),
+    ("publisher", "move_original"),
     ("journal", "mark_input_gone"),
 ]
 
@@ -470,9 +479,9 @@ FINISHING = [
 def die_around(owner: object, method: str, *, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     original = getattr(owner, method)
 
-    def dying(*args: object, **options: object) -> None:
+    def dying(*args: object, **kwargs: object) -> None:
         if after:
-            original(*args, **options)
+            original(*args, **kwargs)
         raise Died
 
     monkeypatch.setattr(owner, method, dying)
@@ -481,29 +490,37 @@ def die_around(owner: object, method: str, *, after: bool, monkeypatch: pytest.M
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", range(len(FINISHING)), ids=[name for _, name in FINISHING])
 def test_a_death_at_any_step_of_finishing_is_mended(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
 ) -> None:
-    """Exactly one result, sidecar and archived original, and nothing published is painted twice."""
-    shop.configure("queue", max_attempts=1 if step >= 2 and after else 2)
+    """After a crash at any step of finishing there is one result, sidecar and archived original.
+
+    If the sidecar had been published, the photo is not painted again.
+    """
+    harness.configure("queue", max_attempts=1 if step >= 2 and after else 2)
     owner, method = FINISHING[step]
-    shop.engine.at_step = lambda step: shop.advance(60)  # so that there is a checkpoint as well
-    shop.drop()
+    harness.engine.at_step = lambda step: harness.advance(60)  # so that a checkpoint is saved, too
+    harness.drop()
     with monkeypatch.context() as patch:
-        die_around(getattr(shop, owner), method, after=after, monkeypatch=patch)
+        die_around(getattr(harness, owner), method, after=after, monkeypatch=patch)
         with pytest.raises(Died):
-            shop.work()
-    shop.restart()
-    shop.work()
-    assert shop.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
-    assert shop.files("archive") == ["oil/photo.png"]
-    assert shop.files("inbox") == shop.files("rejected") == shop.files("state/checkpoints") == []
-    assert shop.states() == ["done"]
+            harness.work()
+    harness.restart()
+    harness.work()
+    assert harness.files("outbox") == ["oil/photo.png", "oil/photo.png.json"]
+    assert harness.files("archive") == ["oil/photo.png"]
+    assert (
+        harness.files("inbox")
+        == harness.files("rejected")
+        == harness.files("state/checkpoints")
+        == []
+    )
+    assert harness.states() == ["done"]
     sidecar_was_out = step > 2 or (step == 2 and after)
-    assert len(shop.engine.begun) == (1 if sidecar_was_out else 2)
-    data = (shop.config.outbox / "oil/photo.png").read_bytes()
+    assert len(harness.engine.start_steps) == (1 if sidecar_was_out else 2)
+    data = (harness.config.outbox / "oil/photo.png").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    assert shop.sidecar("outbox/oil/photo.png.json")["result"]["sha256"] == digest
-    assert shop.job().result_sha256 == digest
+    assert harness.sidecar("outbox/oil/photo.png.json")["result"]["sha256"] == digest
+    assert harness.job().result_sha256 == digest
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -512,221 +529,221 @@ def test_a_death_at_any_step_of_finishing_is_mended(
     [
         ("journal", "finish"),
         ("journal", "reserve_original"),
-        ("publisher", "take_original"),
+        ("publisher", "move_original"),
         ("publisher", "publish_sidecar"),
         ("journal", "mark_input_gone"),
     ],
 )
 def test_a_death_at_any_step_of_rejecting_is_mended(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, owner: str, method: str, after: bool
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, owner: str, method: str, after: bool
 ) -> None:
-    """Exactly one rejected original with one sidecar that tells its true digest."""
-    shop.drop("photo.png", b"not a picture at all")
+    """After a crash at any step of a rejection there is one original and one correct sidecar."""
+    harness.drop("photo.png", b"not a picture at all")
     with monkeypatch.context() as patch:
-        die_around(getattr(shop, owner), method, after=after, monkeypatch=patch)
+        die_around(getattr(harness, owner), method, after=after, monkeypatch=patch)
         with pytest.raises(Died):
-            shop.work()
-    shop.restart()
-    shop.work()
-    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
-    assert shop.files("inbox") == []
-    assert shop.states() == ["rejected"]
-    facts = shop.sidecar("rejected/oil/photo.png.json")["input"]
-    assert facts["sha256"] == hashlib.sha256(b"not a picture at all").hexdigest()
-    assert not facts["changed"]
+            harness.work()
+    harness.restart()
+    harness.work()
+    assert harness.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+    assert harness.files("inbox") == []
+    assert harness.states() == ["rejected"]
+    input_info = harness.sidecar("rejected/oil/photo.png.json")["input"]
+    assert input_info["sha256"] == hashlib.sha256(b"not a picture at all").hexdigest()
+    assert not input_info["changed"]
 
 
 def test_a_stranger_that_took_the_reserved_name_is_left_alone(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that appeared under the reserved name after a death keeps it; the result moves on."""
-    shop.drop()
+    """If after a crash another file has the reserved name, the result gets a new name."""
+    harness.drop()
     with monkeypatch.context() as patch:
-        die_around(shop.journal, "reserve_result", after=True, monkeypatch=patch)
+        die_around(harness.journal, "reserve_result", after=True, monkeypatch=patch)
         with pytest.raises(Died):
-            shop.work()
-    stranger = shop.config.outbox / "oil/photo.png"
-    stranger.parent.mkdir(parents=True, exist_ok=True)
-    stranger.write_bytes(b"mine")
-    shop.restart()
-    shop.work()
-    assert stranger.read_bytes() == b"mine"
-    assert shop.files("outbox") == ["oil/photo-2.png", "oil/photo-2.png.json", "oil/photo.png"]
-    assert shop.job().result == "oil/photo-2.png"
+            harness.work()
+    foreign = harness.config.outbox / "oil/photo.png"
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_bytes(b"mine")
+    harness.restart()
+    harness.work()
+    assert foreign.read_bytes() == b"mine"
+    assert harness.files("outbox") == ["oil/photo-2.png", "oil/photo-2.png.json", "oil/photo.png"]
+    assert harness.job().result == "oil/photo-2.png"
 
 
 def test_a_checkpoint_that_cannot_be_deleted_undoes_nothing(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
-    """A finished job stays finished even if its checkpoint can't be deleted."""
-    shop.configure("queue", max_attempts=1)
+    """A job stays done if its checkpoint cannot be deleted."""
+    harness.configure("queue", max_attempts=1)
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied")
 
-    shop.drop()
+    harness.drop()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
-        shop.work()
-    assert shop.states() == ["done"]
-    assert "job_file.kept" in [line["event"] for line in logs]
+        harness.work()
+    assert harness.states() == ["done"]
+    assert "job_file.not_deleted" in [line["event"] for line in logs]
 
 
 # Several styles
 
 
-def test_an_original_leaves_only_after_its_last_style(shop: JobHarness) -> None:
-    """With two styles the photo stays until both are done, and is archived under each."""
-    shop.drop("photo.png", None, "oil", "ink")
-    shop.work_on_one()
-    assert shop.states() == ["done", "running"]
-    assert shop.files("inbox") == ["photo.png"]
-    assert shop.files("archive") == []
-    shop.work()
-    assert shop.files("inbox") == []
-    assert shop.files("archive") == ["ink/photo.png", "oil/photo.png"]
-    assert shop.files("outbox") == [
+def test_an_original_leaves_only_after_its_last_style(harness: JobHarness) -> None:
+    """With two styles the photo is archived under each, once both are done."""
+    harness.drop("photo.png", None, "oil", "ink")
+    harness.work_on_one()
+    assert harness.states() == ["done", "running"]
+    assert harness.files("inbox") == ["photo.png"]
+    assert harness.files("archive") == []
+    harness.work()
+    assert harness.files("inbox") == []
+    assert harness.files("archive") == ["ink/photo.png", "oil/photo.png"]
+    assert harness.files("outbox") == [
         "ink/photo.png", "ink/photo.png.json", "oil/photo.png", "oil/photo.png.json",
     ]  # fmt: skip
 
 
-def test_one_style_may_fail_where_another_succeeds(shop: JobHarness) -> None:
-    """The original goes to the archive under the one and to `rejected` under the other."""
-    shop.configure("queue", max_attempts=1)
-    shop.engine.at_step = fail_with(EngineFailure("nan"))
-    shop.drop("photo.png", None, "oil", "ink")
-    shop.work_on_one()
-    shop.engine.at_step = lambda step: None
-    shop.work()
-    assert shop.states() == ["rejected", "done"]
-    assert shop.files("archive") == ["ink/photo.png"]
-    assert shop.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
-    assert shop.files("inbox") == []
+def test_one_style_may_fail_where_another_succeeds(harness: JobHarness) -> None:
+    """If one of two styles is rejected, the original goes to `archive` and to `rejected`."""
+    harness.configure("queue", max_attempts=1)
+    harness.engine.at_step = fail_with(EngineFailure("nan"))
+    harness.drop("photo.png", None, "oil", "ink")
+    harness.work_on_one()
+    harness.engine.at_step = lambda step: None
+    harness.work()
+    assert harness.states() == ["rejected", "done"]
+    assert harness.files("archive") == ["ink/photo.png"]
+    assert harness.files("rejected") == ["oil/photo.png", "oil/photo.png.json"]
+    assert harness.files("inbox") == []
 
 
-# The input changes
+# Inputs that change
 
 
-def test_a_photo_removed_before_its_turn_is_cancelled(shop: JobHarness) -> None:
-    """A photo that is gone gives no result and no rejection, and may come again."""
-    path = shop.drop()
-    facts = path.stat()
+def test_a_photo_removed_before_its_turn_is_cancelled(harness: JobHarness) -> None:
+    """A photo removed before its turn cancels the job, and can be submitted again."""
+    path = harness.drop()
+    stat = path.stat()
     path.unlink()
-    shop.work()
-    assert shop.states() == ["cancelled"]
-    assert shop.files("rejected") == shop.files("outbox") == []
+    harness.work()
+    assert harness.states() == ["cancelled"]
+    assert harness.files("rejected") == harness.files("outbox") == []
     path.write_bytes(picture())
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert shop.rescan() == 1
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert harness.rescan() == 1
 
 
-def test_a_photo_replaced_before_its_turn_is_a_new_job(shop: JobHarness) -> None:
-    """Only the new content is painted, once."""
-    shop.drop("photo.png")
-    shop.drop("photo.png", picture("olive", (44, 44)))
-    shop.work()
-    assert shop.states() == ["cancelled", "done"]
-    assert shop.engine.begun == [0]
-    assert (shop.config.archive / "oil/photo.png").read_bytes() == picture("olive", (44, 44))
+def test_a_photo_replaced_before_its_turn_is_a_new_job(harness: JobHarness) -> None:
+    """If a photo is replaced before its turn, only the new content is painted."""
+    harness.drop("photo.png")
+    harness.drop("photo.png", picture("olive", (44, 44)))
+    harness.work()
+    assert harness.states() == ["cancelled", "done"]
+    assert harness.engine.start_steps == [0]
+    assert (harness.config.archive / "oil/photo.png").read_bytes() == picture("olive", (44, 44))
 
 
-def test_a_photo_replaced_while_painted_gives_both_results(shop: JobHarness) -> None:
-    """What was read is published and says so; the new file stays and becomes a job of its own."""
+def test_a_photo_replaced_while_painted_gives_both_results(harness: JobHarness) -> None:
+    """If a photo is replaced while painted, both contents give a result; the first is marked."""
     new = picture("olive", (44, 44))
 
     def at_step(step: int) -> None:
-        if step == 2 and len(shop.engine.begun) == 1:
-            shop.drop("photo.png", new)
+        if step == 2 and len(harness.engine.start_steps) == 1:
+            harness.drop("photo.png", new)
 
-    shop.engine.at_step = at_step
-    shop.drop("photo.png")
-    shop.work_on_one()
-    assert shop.sidecar("outbox/oil/photo.png.json")["input"]["changed"]
-    assert (shop.config.inbox / "photo.png").read_bytes() == new
-    shop.work()
-    assert shop.states() == ["done", "done"]
-    assert not shop.sidecar("outbox/oil/photo-2.png.json")["input"]["changed"]
-    assert (shop.config.archive / "oil/photo.png").read_bytes() == new
+    harness.engine.at_step = at_step
+    harness.drop("photo.png")
+    harness.work_on_one()
+    assert harness.sidecar("outbox/oil/photo.png.json")["input"]["changed"]
+    assert (harness.config.inbox / "photo.png").read_bytes() == new
+    harness.work()
+    assert harness.states() == ["done", "done"]
+    assert not harness.sidecar("outbox/oil/photo-2.png.json")["input"]["changed"]
+    assert (harness.config.archive / "oil/photo.png").read_bytes() == new
 
 
-def test_a_photo_removed_while_painted_still_gives_its_result(shop: JobHarness) -> None:
-    """The result of what was read is published, and the sidecar says that the photo is gone."""
+def test_a_photo_removed_while_painted_still_gives_its_result(harness: JobHarness) -> None:
+    """If a photo is removed while painted, its result is published and marked as changed."""
 
     def at_step(step: int) -> None:
-        (shop.config.inbox / "photo.png").unlink(missing_ok=True)
+        (harness.config.inbox / "photo.png").unlink(missing_ok=True)
 
-    shop.engine.at_step = at_step
-    shop.drop("photo.png")
-    shop.work()
-    assert shop.states() == ["done"]
-    assert shop.sidecar("outbox/oil/photo.png.json")["input"]["changed"]
-    assert shop.files("archive") == []
-
-
-# Styles come and go
+    harness.engine.at_step = at_step
+    harness.drop("photo.png")
+    harness.work()
+    assert harness.states() == ["done"]
+    assert harness.sidecar("outbox/oil/photo.png.json")["input"]["changed"]
+    assert harness.files("archive") == []
 
 
-def test_a_style_that_was_removed_paints_nothing_until_it_is_back(shop: JobHarness) -> None:
-    """A photo of a removed style stays in the inbox and is painted once the style returns."""
-    shop.drop("photo.png", None, "ink")
-    ink = shop.styles.pop("ink")
-    shop.work()
-    shop.rescan()
-    shop.work()
-    assert shop.states() == ["cancelled"]
-    assert shop.files("inbox") == ["photo.png"]
-    shop.styles["ink"] = ink
-    shop.rescan()
-    shop.work()
-    assert shop.states() == ["cancelled", "done"]
-    assert shop.files("outbox") == ["ink/photo.png", "ink/photo.png.json"]
+# Styles that change
+
+
+def test_a_style_that_was_removed_paints_nothing_until_it_is_back(harness: JobHarness) -> None:
+    """Photos of a removed style stay in the inbox and are painted once the style is back."""
+    harness.drop("photo.png", None, "ink")
+    ink = harness.styles.pop("ink")
+    harness.work()
+    harness.rescan()
+    harness.work()
+    assert harness.states() == ["cancelled"]
+    assert harness.files("inbox") == ["photo.png"]
+    harness.styles["ink"] = ink
+    harness.rescan()
+    harness.work()
+    assert harness.states() == ["cancelled", "done"]
+    assert harness.files("outbox") == ["ink/photo.png", "ink/photo.png.json"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a picture", None])
 def test_an_unreadable_style_stops_only_its_own_jobs(
-    shop: JobHarness, damage: bytes | None
+    harness: JobHarness, damage: bytes | None
 ) -> None:
-    """Jobs of a style whose image is gone or damaged wait, at no cost; others are done."""
-    image = shop.base / "styles/oil.png"
+    """Jobs of a style with an unusable image wait without losing attempts; others are done."""
+    image = harness.base / "styles/oil.png"
     if damage is None:
         image.unlink()
     else:
         image.write_bytes(damage)
-    shop.drop("first.png", None, "oil")
-    shop.drop("second.png", None, "ink")
-    shop.work()
-    assert shop.states() == ["queued", "done"]
-    assert shop.jobs()[0].attempts == 0
-    assert "styles/oil.png" in str(shop.jobs()[0].reason)
+    harness.drop("first.png", None, "oil")
+    harness.drop("second.png", None, "ink")
+    harness.work()
+    assert harness.states() == ["queued", "done"]
+    assert harness.jobs()[0].attempts == 0
+    assert "styles/oil.png" in str(harness.jobs()[0].reason)
     image.write_bytes(picture("crimson"))
-    shop.now += MENDED_SECONDS
-    shop.work()
-    assert shop.states() == ["done", "done"]
+    harness.now += CONFIGURATION_RETRY_SECONDS
+    harness.work()
+    assert harness.states() == ["done", "done"]
 
 
 def test_a_changed_recipe_is_not_resumed_from_an_old_checkpoint(
-    shop: JobHarness, logs: LogLines
+    harness: JobHarness, logs: LogLines
 ) -> None:
-    """A checkpoint of other work is ignored, with a word in the log."""
-    shop.engine.at_step = stop_at(shop, 2)
-    shop.drop()
-    shop.work_on_one()
-    recipe = replace(shop.styles["oil"].recipe, steps=7)
-    shop.styles["oil"] = replace(shop.styles["oil"], recipe=recipe)
-    shop.restart()
-    shop.work()
-    assert shop.engine.begun == [0, 0]
+    """A checkpoint of another recipe is ignored, which is logged."""
+    harness.engine.at_step = stop_at(harness, 2)
+    harness.drop()
+    harness.work_on_one()
+    recipe = replace(harness.styles["oil"].recipe, steps=7)
+    harness.styles["oil"] = replace(harness.styles["oil"], recipe=recipe)
+    harness.restart()
+    harness.work()
+    assert harness.engine.start_steps == [0, 0]
     assert "checkpoint.ignored" in [line["event"] for line in logs]
 
 
-# What a file system refuses
+# File system and journal errors
 
 
 @pytest.mark.parametrize("root", ["outbox", "archive", "rejected"])
 def test_a_name_that_a_file_system_refuses_stops_nobody_else(
-    shop: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch, root: str
+    harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch, root: str
 ) -> None:
-    """Such as a colon on a disk that Windows has formatted: only that photo waits, as is said."""
+    """A name that a file system refuses, such as one with a colon, holds up only that photo."""
     rename = os.rename
 
     def refuse(source: object, target: object) -> None:
@@ -736,31 +753,31 @@ def test_a_name_that_a_file_system_refuses_stops_nobody_else(
 
     monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.setattr(os, "rename", refuse)
-    shop.drop("12:30.png", b"no photo" if root == "rejected" else None)
-    shop.drop("good.png", picture("olive"))
-    shop.work()
-    assert shop.jobs()[1].state is JobState.DONE
-    assert shop.files("inbox") == ["12:30.png"]
-    said = [line["event"] for line in logs]
-    assert "queue.paused" not in said
-    assert ("job.waits" if root == "outbox" else "input.stuck") in said
+    harness.drop("12:30.png", b"no photo" if root == "rejected" else None)
+    harness.drop("good.png", picture("olive"))
+    harness.work()
+    assert harness.jobs()[1].state is JobState.DONE
+    assert harness.files("inbox") == ["12:30.png"]
+    event_names = [line["event"] for line in logs]
+    assert "queue.paused" not in event_names
+    assert ("job.postponed" if root == "outbox" else "input.stuck") in event_names
     monkeypatch.undo()
-    shop.work_and_wait()
-    shop.tidy()
-    assert shop.files("inbox") == []
+    harness.work_and_wait()
+    harness.run_cleanup()
+    assert harness.files("inbox") == []
 
 
 def test_a_damaged_journal_is_not_blamed_on_the_photo(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes up, and the process is started again."""
+    """`JournalDamaged` is raised to the daemon, which restarts; the photo is not rejected."""
 
-    def damaged(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise JournalDamaged("the journal is damaged")
 
-    monkeypatch.setattr(shop.journal, "reserve_result", damaged)
-    shop.drop()
+    monkeypatch.setattr(harness.journal, "reserve_result", fail)
+    harness.drop()
     with pytest.raises(JournalDamaged):
-        shop.work_on_one()
-    assert shop.states() == ["running"]
-    assert shop.files("rejected") == []
+        harness.work_on_one()
+    assert harness.states() == ["running"]
+    assert harness.files("rejected") == []

@@ -1,4 +1,4 @@
-"""The scheduler with any number of engines that work, fail, die and stall, in any order."""
+"""The scheduler with any number of engines that work, fail, die and stall, in random order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from styled.jobs.engine_slot import Assignment
 from styled.jobs.events import (
     EngineLost,
     EngineReady,
-    EngineSaid,
+    EngineReported,
     EngineStalled,
     StopRequested,
     StylesChanged,
@@ -42,14 +42,14 @@ PHOTO, STYLE = picture(size=(33, 34)), picture("crimson", (33, 33))
 NO_PHOTO = b"this is no picture"
 
 
-class PlayedSlot:
-    """An engine that does what the test says, when the test says so."""
+class FakeSlot:
+    """A fake engine slot whose events are chosen by the test."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.world = world
         self.assignment: Assignment | None = None
-        self.is_there = False
+        self.is_ready = False
         self.to_stop: set[str] = set()
         self.ops_done = 0
 
@@ -57,15 +57,15 @@ class PlayedSlot:
         pass
 
     def assign(self, assignment: Assignment) -> None:
-        assert self.is_there, "only an engine that is there is given something"
-        assert self.assignment is None, "an engine paints one picture at a time"
+        assert self.is_ready, "a task was assigned to an engine that is not ready"
+        assert self.assignment is None, "a task was assigned to an engine that is painting"
         self.assignment = assignment
 
     def stop(self, job_id: str) -> None:
         self.to_stop.add(job_id)
 
     def replace(self) -> bool:
-        self.assignment, self.is_there = None, False
+        self.assignment, self.is_ready = None, False
         return True
 
     def close(self) -> None:
@@ -74,10 +74,10 @@ class PlayedSlot:
     def join(self, timeout: float | None = None) -> bool:
         return True
 
-    # What it may do next
+    # What can happen next
 
     def choices(self) -> list[str]:
-        if not self.is_there:
+        if not self.is_ready:
             return ["come"]
         if self.assignment is None:
             return []
@@ -86,42 +86,42 @@ class PlayedSlot:
         return ["step", "step", "paint", "paint", "paint", "fail", "die", "stall"]
 
     def do(self, choice: str) -> list[Any]:
-        """Return the events that it leads to."""
+        """Return the events that a choice causes."""
         if choice == "come":
-            self.is_there = True
+            self.is_ready = True
             info: EngineInfo = ScriptedEngine.info
             return [EngineReady(self.name, info)]
         assignment = self.assignment
         assert assignment is not None
         if choice == "step":
             size = PixelSize(33, 34)
-            return [self.said(Progress((size,), (9,), 1, 3, False, 0.5, 0.1, 0.1))]
+            return [self.report(Progress((size,), (9,), 1, 3, False, 0.5, 0.1, 0.1))]
         self.assignment = None
         match choice:
             case "paint":
                 image = assignment.task.content[:, :3] * 0.5
                 return [
-                    self.said(Painted(image, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),)), assignment)
+                    self.report(Painted(image, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),)), assignment)
                 ]
             case "fail":
-                return [self.said(Failed(EngineFailure("it diverged")), assignment)]
+                return [self.report(Failed(EngineFailure("it diverged")), assignment)]
             case "stop":
                 self.to_stop.discard(assignment.task.job_id)
-                return [self.said(Stopped(), assignment)]
+                return [self.report(Stopped(), assignment)]
             case "die":
-                self.is_there = False
+                self.is_ready = False
                 return [EngineLost(self.name, StyledError("it is gone"), 1.0)]
-        self.assignment = assignment  # it hangs, until the scheduler replaces it
+        self.assignment = assignment  # the engine hangs until the scheduler replaces it
         return [EngineStalled(self.name)]
 
-    def said(self, event: Any, assignment: Assignment | None = None) -> EngineSaid:
+    def report(self, event: Any, assignment: Assignment | None = None) -> EngineReported:
         assignment = assignment or self.assignment
         assert assignment is not None
-        return EngineSaid(self.name, assignment.run, event)
+        return EngineReported(self.name, assignment.run, event)
 
 
-class PlayedPool:
-    """Does a request when the test says so."""
+class FakePool:
+    """A fake I/O pool; the test chooses when a request is run."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -134,7 +134,7 @@ class PlayedPool:
 
 
 class World:
-    """A scheduler, all that it drives, and the files."""
+    """A scheduler with fake slots and a fake pool, and real files."""
 
     def __init__(self, base: Path, engines: int, photos: Sequence[tuple[str, bytes, str]]) -> None:
         (base / "styles").mkdir()
@@ -146,7 +146,7 @@ class World:
         self.base = base
         self.now = 1000.0
         self.journal = Journal.open(config.state / "journal.sqlite3")
-        mounts = Mounts(config.state / "mounts.json", lambda path, data: None)
+        mounts = Mounts(config.state / "mounts.json", read_only=True)
         publisher = Publisher(config.outbox, config.rejected, config.archive)
         publisher.prepare()
         for name, data, _ in photos:
@@ -166,14 +166,14 @@ class World:
             InputCleanup(config, self.journal, publisher, mounts, lambda: self.now),
             History(1e9, 10**6), now=lambda: self.now, clock=lambda: self.now,
         )  # fmt: skip
-        self.slots = [PlayedSlot(f"engine-{number}", self) for number in range(engines)]
-        self.pool = PlayedPool()
+        self.slots = [FakeSlot(f"engine-{number}", self) for number in range(engines)]
+        self.pool = FakePool()
         self.finished: list[JobFinished] = []
         self.scheduler = Scheduler(
-            self.context, self.slots, self.pool, None, config.styles, self, self,  # type: ignore[arg-type]  # they are played
+            self.context, self.slots, self.pool, None, config.styles, self, self,  # type: ignore[arg-type]  # slots and pool are fakes
         )  # fmt: skip
 
-    def beat(self, part: str, rest_seconds: float = 0.0) -> None:
+    def beat(self, part: str, idle_for: float = 0.0) -> None:
         pass
 
     def engine_ready(self, name: str, info: EngineInfo) -> None:
@@ -186,7 +186,7 @@ class World:
         pass
 
     def check(self) -> None:
-        """Whatever happens, this is so after each turn."""
+        """Check the invariants that hold after each turn of the scheduler."""
         running = self.journal.in_state(JobState.RUNNING, limit=-1)
         phases = Counter(job.phase for job in running)
         engines = len(self.slots)
@@ -204,7 +204,7 @@ class World:
 
 
 def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
-    """Let things happen in some order, until nothing more can; no trouble after some moves."""
+    """Let things happen in random order until nothing can; no failures after `calm_after` moves."""
     moves = 0
     world.scheduler.turn([])
     while True:
@@ -212,8 +212,8 @@ def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
             (slot, choice) for slot in world.slots for choice in slot.choices()
         ]
         if moves > calm_after:
-            trouble = ("fail", "die", "stall", "step")
-            choices = [one for one in choices if one[1] not in trouble]
+            excluded = ("fail", "die", "stall", "step")
+            choices = [pair for pair in choices if pair[1] not in excluded]
         choices += [(world.pool, request) for request in world.pool.requests]
         if world.scheduler.has_something_due:
             choices = [(None, None)]
@@ -225,14 +225,14 @@ def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
             world.scheduler.turn([])
             continue
         moves += 1
-        assert moves < 5000, "it never ends"
+        assert moves < 5000, "the jobs do not end"
         actor, choice = data.draw(st.sampled_from(choices)) if len(choices) > 1 else choices[0]
         if actor is None:
             events: list[Any] = []
             world.now += 0.01
         elif actor is world.pool:
             world.pool.requests.remove(choice)
-            events = [do(choice, lambda rest_seconds: None)]
+            events = [do(choice, lambda idle_for: None)]
         else:
             events = actor.do(choice)
         world.scheduler.turn(events)
@@ -248,7 +248,7 @@ PHOTOS = st.lists(st.sampled_from(["good", "bad"]), min_size=1, max_size=9)
 def test_every_job_ends_once_and_no_file_is_lost(
     engines: int, data: st.DataObject, kinds: list[str]
 ) -> None:
-    """Engines come, work, fail, die and stall, and requests are done, in any order."""
+    """Each job ends once and no file is lost, in whatever order engines and requests act."""
     photos = [
         (f"{number}/photo.png", NO_PHOTO if kind == "bad" else PHOTO, ("oil", "ink")[number % 2])
         for number, kind in enumerate(kinds)
@@ -258,7 +258,7 @@ def test_every_job_ends_once_and_no_file_is_lost(
         play(data, world, calm_after=60)
         jobs = world.journal._jobs("1 ORDER BY seq")
         assert all(job.state in ("done", "rejected") for job in jobs)
-        assert Counter(one.job.id for one in world.finished) == Counter(job.id for job in jobs)
+        assert Counter(end.job.id for end in world.finished) == Counter(job.id for job in jobs)
         done = [job for job in jobs if job.state is JobState.DONE]
         assert world.files("inbox") == []
         assert len(world.files("archive")) == len(done)
@@ -267,7 +267,7 @@ def test_every_job_ends_once_and_no_file_is_lost(
         assert len(outbox) == 2 * len(done)
         assert len(world.files("rejected")) == 2 * (len(jobs) - len(done))
         assert world.files("state/checkpoints") == []
-        # A photo that is none is rejected at once, and no other photo because of it.
+        # An invalid photo is rejected as such, and no other photo is.
         for job, kind in zip(jobs, kinds, strict=True):
             assert (job.failure == "input") == (kind == "bad")
         world.journal.close()
@@ -279,7 +279,7 @@ def test_every_job_ends_once_and_no_file_is_lost(
 def test_a_stop_at_any_moment_leaves_nothing_amiss(
     engines: int, data: st.DataObject, moves: int
 ) -> None:
-    """Each job is in the queue again, at no cost, or has ended."""
+    """After a stop at any moment each job is queued without a counted attempt, or has ended."""
     photos = [(f"{number}/photo.png", PHOTO, "oil") for number in range(6)]
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), engines, photos)
@@ -295,7 +295,7 @@ def test_a_stop_at_any_moment_leaves_nothing_amiss(
             actor, choice = data.draw(st.sampled_from(choices))
             if actor is world.pool:
                 world.pool.requests.remove(choice)
-                world.scheduler.turn([do(choice, lambda rest_seconds: None)])
+                world.scheduler.turn([do(choice, lambda idle_for: None)])
             else:
                 world.scheduler.turn(actor.do(choice))
         world.scheduler.turn([StopRequested()])
@@ -312,13 +312,13 @@ def test_a_stop_at_any_moment_leaves_nothing_amiss(
 
 
 def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) -> None:
-    """It may wake again, and say that it is done, when another has its job."""
+    """Late events of a stalled engine are ignored once another engine has its job."""
     world = World(tmp_path, 2, [("photo.png", PHOTO, "oil")])
     first, second = world.slots
     world.scheduler.turn(first.do("come"))
     for _ in range(3):
         while world.pool.requests:
-            world.scheduler.turn([do(world.pool.requests.pop(0), lambda rest_seconds: None)])
+            world.scheduler.turn([do(world.pool.requests.pop(0), lambda idle_for: None)])
         world.scheduler.turn([])
     stalled = first.assignment
     assert stalled is not None
@@ -326,11 +326,11 @@ def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) 
     world.scheduler.turn(second.do("come"))
     for _ in range(3):
         while world.pool.requests:
-            world.scheduler.turn([do(world.pool.requests.pop(0), lambda rest_seconds: None)])
+            world.scheduler.turn([do(world.pool.requests.pop(0), lambda idle_for: None)])
         world.scheduler.turn([])
     assert second.assignment is not None
     late = Painted(torch.zeros(1, 3, 34, 33), (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
-    world.scheduler.turn([EngineSaid(first.name, stalled.run, late)])
+    world.scheduler.turn([EngineReported(first.name, stalled.run, late)])
     assert world.pool.requests == []
     (job,) = world.journal.in_state(JobState.RUNNING, limit=-1)
     assert (job.phase, job.engine) == (Phase.PAINTING, "engine-1")
@@ -338,18 +338,18 @@ def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) 
 
 
 def test_what_was_prepared_for_an_earlier_style_is_ignored(tmp_path: Path) -> None:
-    """The job has begun anew meanwhile: only what was asked for last counts."""
+    """If the style changes while a job is prepared, only the latest preparation is used."""
     world = World(tmp_path, 1, [("photo.png", PHOTO, "oil")])
     world.scheduler.turn(world.slots[0].do("come"))
-    (first,) = [one for one in world.pool.requests if isinstance(one, PrepareRequest)]
+    (first,) = [request for request in world.pool.requests if isinstance(request, PrepareRequest)]
     style = world.config.styles["oil"]
     changed = replace(style, recipe=replace(style.recipe, seed=7))
     world.scheduler.turn([StylesChanged({"oil": changed})])
     second = world.pool.requests[-1]
     assert (second.style, first.style) == (changed, style)
-    world.scheduler.turn([do(first, lambda rest_seconds: None)])
+    world.scheduler.turn([do(first, lambda idle_for: None)])
     assert phases(world) == [Phase.PREPARING]
-    world.scheduler.turn([do(second, lambda rest_seconds: None)])
+    world.scheduler.turn([do(second, lambda idle_for: None)])
     world.scheduler.turn([])
     assignment = world.slots[0].assignment
     assert assignment is not None

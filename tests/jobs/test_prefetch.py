@@ -1,4 +1,4 @@
-"""Photos that are prepared while others are painted."""
+"""Preparing the next photos while others are painted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from styled import photos
 from styled.jobs import prefetch, prepare_request
 from styled.jobs.events import StylesChanged
 from styled.jobs.job import JobState, Phase
-from styled.jobs.prefetch import SHARE_OF_FREE, may_claim, pixels_beside
+from styled.jobs.prefetch import SHARE_OF_FREE, max_concurrent_pixels, may_claim
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 SMALL, LARGE = picture("olive", (40, 36)), picture("olive", (90, 80))
@@ -23,50 +23,50 @@ SMALL, LARGE = picture("olive", (40, 36)), picture("olive", (90, 80))
 @pytest.fixture
 def pair(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
     """Return a harness with two engines."""
-    harness = JobHarness(tmp_path / "shop", engines=2)
+    harness = JobHarness(tmp_path / "harness", engines=2)
     yield harness
     harness.close()
 
 
-def room_for(monkeypatch: pytest.MonkeyPatch, *, reading: int = 10**9, publishing: int = 10**9):  # type: ignore[no-untyped-def]  # nothing
-    """Have room for so many pixels beside a painting."""
-    room = {
+def limit_pixels(monkeypatch: pytest.MonkeyPatch, *, reading: int = 10**9, publishing: int = 10**9):  # type: ignore[no-untyped-def]  # returns None
+    """Limit the pixels that may be read or published while an image is painted."""
+    limits = {
         prefetch.READING_BYTES_PER_PIXEL: reading,
         prefetch.PUBLISHING_BYTES_PER_PIXEL: publishing,
     }
-    monkeypatch.setattr(prepare_request, "pixels_beside", room.__getitem__)
+    monkeypatch.setattr(prepare_request, "max_concurrent_pixels", limits.__getitem__)
 
 
-def phases(shop: JobHarness) -> dict[str, Phase | None]:
-    return {job.input: job.phase for job in shop.jobs() if job.phase is not None}
+def phases(harness: JobHarness) -> dict[str, Phase | None]:
+    return {job.input: job.phase for job in harness.jobs() if job.phase is not None}
 
 
-def test_the_next_photo_is_prepared_while_one_is_painted(shop: JobHarness) -> None:
-    """One, and not all of them: it takes memory."""
+def test_the_next_photo_is_prepared_while_one_is_painted(harness: JobHarness) -> None:
+    """While a photo is painted one more is prepared, and not all, because that takes memory."""
     for name in ("a.png", "b.png", "c.png"):
-        shop.drop(name, SMALL)
+        harness.drop(name, SMALL)
     seen: list[dict[str, Phase | None]] = []
-    shop.engine.at_step = lambda step: seen.append(phases(shop))
-    shop.work()
+    harness.engine.at_step = lambda step: seen.append(phases(harness))
+    harness.work()
     assert seen[0] == {"a.png": Phase.PAINTING, "b.png": Phase.READY}
     assert seen[3]["b.png"] == Phase.PAINTING
     assert seen[5] == {"b.png": Phase.PAINTING, "c.png": Phase.READY}
     assert seen[8] == {"c.png": Phase.PAINTING}
-    assert shop.states() == ["done"] * 3
+    assert harness.states() == ["done"] * 3
 
 
-def test_a_photo_that_arrives_while_painting_is_prepared_too(shop: JobHarness) -> None:
-    """As soon as it is submitted."""
+def test_a_photo_that_arrives_while_painting_is_prepared_too(harness: JobHarness) -> None:
+    """A photo submitted while another is painted is prepared at once."""
     seen: list[dict[str, Phase | None]] = []
 
     def at_step(step: int) -> None:
         if step == 1 and not seen:
-            shop.drop("b.png", SMALL)
-        seen.append(phases(shop))
+            harness.drop("b.png", SMALL)
+        seen.append(phases(harness))
 
-    shop.drop("a.png", SMALL)
-    shop.engine.at_step = at_step
-    shop.work()
+    harness.drop("a.png", SMALL)
+    harness.engine.at_step = at_step
+    harness.work()
     assert seen[1] == {"a.png": Phase.PAINTING, "b.png": Phase.READY}
 
 
@@ -78,51 +78,51 @@ def test_a_photo_that_arrives_while_painting_is_prepared_too(shop: JobHarness) -
 def test_at_most_one_more_than_there_are_engines(
     engines: int, free: int, waiting: int, expected: bool
 ) -> None:
-    """Enough that none of them waits; none without an engine."""
+    """At most one job more than there are engines waits to be painted; none without engines."""
     assert may_claim(engines=engines, free=free, waiting=waiting) == expected
 
 
 def test_a_photo_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody tells how much there is, there is enough."""
+    """The limit is a share of the free memory; if that is unknown there is no limit."""
     free: list[int | None] = [10**9, None]
     monkeypatch.setattr("styled.engine.memory.free_bytes", lambda device: free.pop(0))
-    assert pixels_beside(20) == int(10**9 * SHARE_OF_FREE / 20)
-    assert pixels_beside(20) > 10**15
+    assert max_concurrent_pixels(20) == int(10**9 * SHARE_OF_FREE / 20)
+    assert max_concurrent_pixels(20) > 10**15
     assert prefetch.READING_BYTES_PER_PIXEL > 0
 
 
 def test_what_is_too_large_beside_others_waits_until_it_is_alone(
     pair: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is begun before it, so that its turn comes; it costs no attempt."""
-    room_for(monkeypatch, reading=40 * 36)
+    """A photo too large to be read beside others waits until it is alone; none overtakes it."""
+    limit_pixels(monkeypatch, reading=40 * 36)
     for name, data in (("a.png", SMALL), ("large.png", LARGE), ("c.png", SMALL), ("d.png", SMALL)):
         pair.drop(name, data)
-    begun: list[list[str]] = []
+    painting: list[list[str]] = []
 
     def at_step(step: int) -> None:
         running = [job for job in pair.jobs() if job.phase is Phase.PAINTING]
-        begun.append([job.input for job in running])
+        painting.append([job.input for job in running])
 
     for engine in pair.engines:
         engine.at_step = at_step
     pair.work()
     assert pair.states() == ["done"] * 4
     assert {job.attempts for job in pair.jobs()} == {1}
-    ended = sorted(pair.jobs(), key=lambda job: job.finished_at or 0.0)
+    ended_jobs = sorted(pair.jobs(), key=lambda job: job.finished_at or 0.0)
     order = [one.job.input for one in pair.finished]
     assert order.index("large.png") < order.index("d.png")
-    assert len(ended) == 4
-    # Of those that were being painted when it was its turn none was left.
-    first = next(names for names in begun if "large.png" in names)
+    assert len(ended_jobs) == 4
+    # The photo that was painted when its turn came had been finished.
+    first = next(names for names in painting if "large.png" in names)
     assert "a.png" not in first
 
 
 def test_a_style_image_that_is_too_large_beside_others_is_not_at_fault(
     pair: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The style's photos do not wait for somebody to mend it."""
-    room_for(monkeypatch, reading=40 * 36)
+    """A style image too large for concurrent reading waits, and does not count as broken."""
+    limit_pixels(monkeypatch, reading=40 * 36)
     (pair.base / "styles/ink.png").write_bytes(LARGE)
     pair.drop("a.png", SMALL)
     pair.drop("b.png", SMALL, "ink")
@@ -134,8 +134,8 @@ def test_a_style_image_that_is_too_large_beside_others_is_not_at_fault(
 def test_what_is_too_large_in_any_case_is_rejected(
     pair: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However much room there is."""
-    room_for(monkeypatch, reading=40 * 36)
+    """A photo above `max_pixels` is rejected, whatever the memory limit."""
+    limit_pixels(monkeypatch, reading=40 * 36)
     pair.configure("intake", max_pixels=50 * 50)
     pair.drop("a.png", SMALL)
     pair.drop("large.png", LARGE)
@@ -144,54 +144,57 @@ def test_what_is_too_large_in_any_case_is_rejected(
     assert "the limit is 2500 pixels" in str(pair.jobs()[1].reason)
 
 
-def test_a_hopeless_photo_is_rejected_at_once(shop: JobHarness) -> None:
-    """Whatever is painted meanwhile."""
-    shop.drop("a.png", SMALL)
-    shop.drop("bad.png", b"no photo")
+def test_a_hopeless_photo_is_rejected_at_once(harness: JobHarness) -> None:
+    """An invalid photo is rejected while another is painted."""
+    harness.drop("a.png", SMALL)
+    harness.drop("bad.png", b"no photo")
     seen: list[list[str]] = []
-    shop.engine.at_step = lambda step: seen.append(shop.states())
-    shop.work()
+    harness.engine.at_step = lambda step: seen.append(harness.states())
+    harness.work()
     assert seen[-1] == ["running", "rejected"]
 
 
-def test_a_photo_replaced_before_its_turn_is_not_painted_as_it_was(shop: JobHarness) -> None:
-    """Though it was prepared; the new photo is a job of its own."""
+def test_a_photo_replaced_before_its_turn_is_not_painted_as_it_was(harness: JobHarness) -> None:
+    """If a prepared photo is replaced, its job is cancelled and the new photo is painted."""
     new = picture("navy", (50, 44))
 
     def at_step(step: int) -> None:
-        if step == 2 and len(shop.engine.begun) == 1:
-            shop.drop("b.png", new)
+        if step == 2 and len(harness.engine.start_steps) == 1:
+            harness.drop("b.png", new)
 
-    shop.drop("a.png", SMALL)
-    shop.drop("b.png", SMALL)
-    shop.engine.at_step = at_step
-    shop.work()
-    assert shop.states() == ["done", "cancelled", "done"]
-    assert len(shop.engine.begun) == 2
-    assert not shop.sidecar("outbox/oil/b.png.json")["input"]["changed"]
-    assert (shop.config.archive / "oil/b.png").read_bytes() == new
-
-
-def test_a_photo_removed_before_its_turn_is_cancelled(shop: JobHarness) -> None:
-    """Though it was prepared; at no cost."""
-    shop.drop("a.png", SMALL)
-    second = shop.drop("b.png", SMALL)
-    shop.engine.at_step = lambda step: second.unlink(missing_ok=True) if step == 2 else None
-    shop.work()
-    assert shop.states() == ["done", "cancelled"]
-    assert len(shop.engine.begun) == 1
+    harness.drop("a.png", SMALL)
+    harness.drop("b.png", SMALL)
+    harness.engine.at_step = at_step
+    harness.work()
+    assert harness.states() == ["done", "cancelled", "done"]
+    assert len(harness.engine.start_steps) == 2
+    assert not harness.sidecar("outbox/oil/b.png.json")["input"]["changed"]
+    assert (harness.config.archive / "oil/b.png").read_bytes() == new
 
 
-def test_a_style_image_replaced_before_its_turn_is_read_again(shop: JobHarness) -> None:
-    """The sidecar names what was used."""
+def test_a_photo_removed_before_its_turn_is_cancelled(harness: JobHarness) -> None:
+    """If a prepared photo is removed, its job is cancelled."""
+    harness.drop("a.png", SMALL)
+    second = harness.drop("b.png", SMALL)
+    harness.engine.at_step = lambda step: second.unlink(missing_ok=True) if step == 2 else None
+    harness.work()
+    assert harness.states() == ["done", "cancelled"]
+    assert len(harness.engine.start_steps) == 1
+
+
+def test_a_style_image_replaced_before_its_turn_is_read_again(harness: JobHarness) -> None:
+    """If a style image is replaced, prepared jobs read it again, and the sidecar has its digest."""
     new = picture("gold", (48, 40))
-    shop.drop("a.png", SMALL)
-    shop.drop("b.png", SMALL)
-    image = shop.base / "styles/oil.png"
-    shop.engine.at_step = lambda step: None if image.read_bytes() == new else replace_by(image, new)
-    shop.work()
+    harness.drop("a.png", SMALL)
+    harness.drop("b.png", SMALL)
+    image = harness.base / "styles/oil.png"
+    harness.engine.at_step = lambda step: (
+        None if image.read_bytes() == new else replace_by(image, new)
+    )
+    harness.work()
     digests = [
-        shop.sidecar(f"outbox/oil/{name}.png.json")["style"]["images"][0]["sha256"] for name in "ab"
+        harness.sidecar(f"outbox/oil/{name}.png.json")["style"]["images"][0]["sha256"]
+        for name in "ab"
     ]
     assert digests[0] != digests[1]
     assert digests[1] == hashlib.sha256(new).hexdigest()
@@ -201,58 +204,58 @@ def replace_by(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_a_style_that_was_configured_anew_is_prepared_again(shop: JobHarness) -> None:
-    """What is painted stays as it was begun; what is only prepared is of the new style."""
-    size = shop.styles["oil"].recipe.size
+def test_a_style_that_was_configured_anew_is_prepared_again(harness: JobHarness) -> None:
+    """A changed style applies to prepared jobs, but not to the one that is being painted."""
+    size = harness.styles["oil"].recipe.size
 
     def at_step(step: int) -> None:
-        if step == 2 and len(shop.engine.begun) == 1:
-            style = shop.styles["oil"]
+        if step == 2 and len(harness.engine.start_steps) == 1:
+            style = harness.styles["oil"]
             recipe = replace(style.recipe, seed=7, size=size)
-            shop.styles["oil"] = replace(style, recipe=recipe)
-            shop.events.put(StylesChanged(dict(shop.styles)))
+            harness.styles["oil"] = replace(style, recipe=recipe)
+            harness.events.put(StylesChanged(dict(harness.styles)))
 
-    shop.drop("a.png", SMALL)
-    shop.drop("b.png", SMALL)
-    shop.engine.at_step = at_step
-    shop.work()
-    seeds = [shop.sidecar(f"outbox/oil/{name}.png.json")["engine"]["seed"] for name in "ab"]
+    harness.drop("a.png", SMALL)
+    harness.drop("b.png", SMALL)
+    harness.engine.at_step = at_step
+    harness.work()
+    seeds = [harness.sidecar(f"outbox/oil/{name}.png.json")["engine"]["seed"] for name in "ab"]
     assert seeds == [0, 7]
-    assert {job.attempts for job in shop.jobs()} == {1}
+    assert {job.attempts for job in harness.jobs()} == {1}
 
 
 def test_a_result_that_needs_much_memory_is_published_alone(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next painting begins after it."""
-    room_for(monkeypatch, publishing=40 * 36)
+    """A result above the concurrent limit is published before the next painting starts."""
+    limit_pixels(monkeypatch, publishing=40 * 36)
     order: list[str] = []
-    finish = photos.finish
+    original = photos.export_image
 
-    def finished(*args: object) -> object:
+    def record(*args: object) -> object:
         order.append("published")
-        return finish(*args)  # type: ignore[arg-type]  # handed on as they are
+        return original(*args)  # type: ignore[arg-type]  # arguments are passed through
 
-    monkeypatch.setattr(photos, "finish", finished)
-    shop.engine.at_step = lambda step: order.append("painted") if step == 1 else None
+    monkeypatch.setattr(photos, "export_image", record)
+    harness.engine.at_step = lambda step: order.append("painted") if step == 1 else None
     for name in ("a.png", "b.png"):
-        shop.drop(name, LARGE)
-    shop.work()
+        harness.drop(name, LARGE)
+    harness.work()
     assert order == ["painted", "published", "painted", "published"]
 
 
-def test_a_folder_that_becomes_a_link_is_not_followed(shop: JobHarness) -> None:
-    """What is behind it is none of ours, whenever that happens."""
-    elsewhere = shop.base / "elsewhere"
-    inside = shop.drop("sub/b.png", SMALL).parent
+def test_a_folder_that_becomes_a_link_is_not_followed(harness: JobHarness) -> None:
+    """A folder replaced by a symlink while a photo waits is not followed."""
+    elsewhere = harness.base / "elsewhere"
+    folder = harness.drop("sub/b.png", SMALL).parent
 
     def at_step(step: int) -> None:
-        if not inside.is_symlink():
-            os.rename(inside, elsewhere)
-            inside.symlink_to(elsewhere)
+        if not folder.is_symlink():
+            os.rename(folder, elsewhere)
+            folder.symlink_to(elsewhere)
 
-    shop.drop("a.png", SMALL)
-    shop.engine.at_step = at_step
-    shop.work()
-    assert shop.files("elsewhere") == ["b.png"]
-    assert JobState.DONE in [job.state for job in shop.jobs()]
+    harness.drop("a.png", SMALL)
+    harness.engine.at_step = at_step
+    harness.work()
+    assert harness.files("elsewhere") == ["b.png"]
+    assert JobState.DONE in [job.state for job in harness.jobs()]

@@ -1,4 +1,4 @@
-"""From a claimed job to tensors."""
+"""Preparing a job: reading and decoding the photo and the style images into tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_PIXELS = 1_000_000
 
 
 def prepared_from(photo: Path, style: Style, *, max_pixels: int = MAX_PIXELS) -> Prepared:
-    """Read and prepare."""
+    """Read and prepare a photo and a style."""
     return prepare(read_inputs(photo, style), style.recipe, max_pixels=max_pixels)
 
 
@@ -44,7 +44,7 @@ def painting(tmp_path: Path) -> Path:
 
 
 def test_the_photo_comes_at_the_size_of_the_result(photo: Path, painting: Path) -> None:
-    """Content has the working size, its facts those of the file."""
+    """The content tensor has the working size; width, height and digest are those of the file."""
     prepared = prepared_from(photo, style_of(painting), max_pixels=MAX_PIXELS)
     assert prepared.content.shape == (1, 3, 48, 64)
     assert (prepared.read.photo.width, prepared.read.photo.height) == (128, 96)
@@ -53,7 +53,7 @@ def test_the_photo_comes_at_the_size_of_the_result(photo: Path, painting: Path) 
 
 
 def test_each_style_image_comes_with_weight_and_digest(photo: Path, painting: Path) -> None:
-    """Style images keep order and weights, and their long edge is the result's."""
+    """Style images keep their order and weights, and have the long edge of the result."""
     prepared = prepared_from(photo, style_of(painting, photo), max_pixels=MAX_PIXELS)
     assert [style.weight for style in prepared.styles] == [1, 2]
     assert [style.path for style in prepared.styles] == [painting, photo]
@@ -63,7 +63,7 @@ def test_each_style_image_comes_with_weight_and_digest(photo: Path, painting: Pa
 
 
 def test_style_scale_enlarges_the_style(photo: Path, painting: Path) -> None:
-    """A style scale of 2 shows the style at twice the size of the result."""
+    """With a style scale of 2 the style images are twice as large."""
     style = style_of(painting)
     style = replace(style, recipe=replace(style.recipe, style_scale=2.0))
     assert prepared_from(photo, style, max_pixels=MAX_PIXELS).styles[0].image.shape == (
@@ -75,7 +75,7 @@ def test_style_scale_enlarges_the_style(photo: Path, painting: Path) -> None:
 
 
 def test_a_missing_photo_is_not_a_missing_style(photo: Path, painting: Path) -> None:
-    """Only the photo raises FileNotFoundError; a missing style is a resource to wait for."""
+    """A missing photo raises FileNotFoundError, a missing style image ResourceUnavailable."""
     with pytest.raises(FileNotFoundError):
         prepared_from(photo.with_name("gone.png"), style_of(painting), max_pixels=MAX_PIXELS)
     with pytest.raises(ResourceUnavailable, match=r"gone\.png does not exist"):
@@ -84,27 +84,27 @@ def test_a_missing_photo_is_not_a_missing_style(photo: Path, painting: Path) -> 
 
 @pytest.mark.parametrize("data", [b"", b"words", picture()[:-40], picture(size=(20, 20))])
 def test_a_photo_is_not_to_blame_for_its_style(photo: Path, tmp_path: Path, data: bytes) -> None:
-    """An unusable style image is a resource problem, whose message names the image."""
+    """An unusable style image raises ResourceUnavailable, and the message names it."""
     bad = write(tmp_path / "bad.png", data)
     with pytest.raises(ResourceUnavailable, match=r"bad\.png can't be used"):
         prepared_from(photo, style_of(bad), max_pixels=MAX_PIXELS)
 
 
 def test_a_photo_is_judged_before_its_style(tmp_path: Path) -> None:
-    """A hopeless photo is rejected even while its style is away."""
+    """An invalid photo is rejected even if a style image is missing."""
     bad = write(tmp_path / "bad.png", b"words")
     with pytest.raises(InputRejected):
         prepared_from(bad, style_of(tmp_path / "gone.png"), max_pixels=MAX_PIXELS)
 
 
 def test_an_edge_too_short_at_the_working_size_is_rejected(photo: Path, painting: Path) -> None:
-    """What would be painted with an edge under 32 pixels is the input's fault."""
+    """A photo with an edge under 32 pixels at the working size is rejected."""
     with pytest.raises(InputRejected, match="32 pixels"):
         prepared_from(photo, style_of(painting, long_edge=40), max_pixels=MAX_PIXELS)
 
 
 def test_reading_tells_incomplete_from_hopeless_and_too_large(tmp_path: Path) -> None:
-    """Each kind of trouble with a file has an error of its own."""
+    """Incomplete and too large files raise different errors."""
     with pytest.raises(InputIncomplete):
         decode(picture()[:-40], max_pixels=MAX_PIXELS)
     with pytest.raises(InputRejected, match="too large"):
@@ -112,7 +112,7 @@ def test_reading_tells_incomplete_from_hopeless_and_too_large(tmp_path: Path) ->
 
 
 def test_all_problems_of_a_style_are_told_at_once(painting: Path) -> None:
-    """Every image that can't be used is named; a good style has no problems."""
+    """`check_style` returns a message for each unusable image, and none for a good style."""
     assert check_style(style_of(painting), max_pixels=MAX_PIXELS) == []
     bad = write(painting.with_name("bad.png"), b"words")
     gone = painting.with_name("gone.png")
@@ -138,7 +138,7 @@ def test_all_problems_of_a_style_are_told_at_once(painting: Path) -> None:
 def test_result_names(
     photo: Path, destination: str, configured: str, format: str, expected: tuple[str, str]
 ) -> None:
-    """A suffix that is true stays as it was written; any other is replaced, folders stay."""
+    """The result keeps a suffix that fits its format; any other is replaced. Folders are kept."""
     read = decode(photo.read_bytes(), max_pixels=MAX_PIXELS)
     read = replace(read, photo=replace(read.photo, format=format))
     assert result_name(destination, configured, read) == expected

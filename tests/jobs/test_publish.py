@@ -1,4 +1,4 @@
-"""The size of results, and what their files can't hold."""
+"""Publishing: the size of results, and what their file format cannot hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from styled.config import OutputConfig, Style, StyleImage
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.progress import Progress, Stylized
+from styled.engine.events import Progress, Stylized
 from styled.engine.scales import resize
 from styled.engine_api import Painted, PaintTask
 from styled.jobs import requests
@@ -23,7 +23,7 @@ from styled.jobs.pending import Request
 from styled.jobs.prepare import Prepared, prepare, read_inputs
 from styled.jobs.publish import encode
 from styled.jobs.requests import PublishRequest
-from styled.photos.saving import _LONGEST_EDGE_PX
+from styled.photos.encode import _LONGEST_EDGE_PX
 from styled.recipes import PYRAMID, Size
 from tests.jobs.conftest import STUB, JobHarness, LogLines, ScriptedEngine, picture
 
@@ -31,18 +31,18 @@ PHOTO = (160, 120)
 
 
 class DetailEngine(ScriptedEngine):
-    """Notes the sizes that it is asked for, and takes the recipe's steps at full size."""
+    """Records the sizes of its tasks, and reports the recipe's detail steps if there are any."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[tuple[int, int], tuple[int, int] | None]] = []
+        self.sizes: list[tuple[tuple[int, int], tuple[int, int] | None]] = []
         self.short_of_memory = False
 
     def paint(
         self, task: PaintTask, resume: Checkpoint | None
     ) -> Generator[Progress, None, Stylized]:
         height, width = task.content.shape[-2:]
-        self.asked.append(((width, height), task.painted_size))
+        self.sizes.append(((width, height), task.painted_size))
         stylized = yield from super().paint(task, resume)
         if self.short_of_memory:
             return replace(stylized, image=resize(stylized.image, 80, 60))
@@ -57,48 +57,50 @@ def engine() -> DetailEngine:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, logs: LogLines, engine: DetailEngine) -> Iterator[JobHarness]:
-    """Return a working folder whose results are as large as the photos."""
-    workshop = JobHarness(tmp_path / "shop")
+def harness(tmp_path: Path, logs: LogLines, engine: DetailEngine) -> Iterator[JobHarness]:
+    """Return a working folder with `output.size: input`."""
+    workshop = JobHarness(tmp_path / "harness")
     workshop.engine = engine
     workshop.configure("output", size="input")
     yield workshop
     workshop.close()
 
 
-def paint_at(shop: JobHarness, size: Size, detail_steps: int = 10) -> dict[str, Any]:
-    """Paint a photo by such a recipe; return what the sidecar says of the result."""
-    style = shop.styles["oil"]
+def paint_at(harness: JobHarness, size: Size, detail_steps: int = 10) -> dict[str, Any]:
+    """Paint a photo with this size and these detail steps; return the sidecar's `result`."""
+    style = harness.styles["oil"]
     recipe = replace(style.recipe, size=size, detail_steps=detail_steps)
-    shop.styles["oil"] = replace(style, recipe=recipe)
-    shop.drop("photo.png", picture(size=PHOTO))
-    shop.work()
-    assert shop.states() == ["done"]
-    with Image.open(shop.config.outbox / "oil/photo.png") as image:
+    harness.styles["oil"] = replace(style, recipe=recipe)
+    harness.drop("photo.png", picture(size=PHOTO))
+    harness.work()
+    assert harness.states() == ["done"]
+    with Image.open(harness.config.outbox / "oil/photo.png") as image:
         size_of_file = image.size
-    facts: dict[str, Any] = shop.sidecar("outbox/oil/photo.png.json")["result"]
-    assert (facts["width"], facts["height"]) == size_of_file
-    return facts
+    result_info: dict[str, Any] = harness.sidecar("outbox/oil/photo.png.json")["result"]
+    assert (result_info["width"], result_info["height"]) == size_of_file
+    return result_info
 
 
-def sizes(facts: dict[str, Any]) -> tuple[object, ...]:
+def sizes(result_info: dict[str, Any]) -> tuple[object, ...]:
     """Return width, height, painted width and height, and detail steps."""
     names = ("width", "height", "painted_width", "painted_height", "detail_steps")
-    return tuple(facts[name] for name in names)
+    return tuple(result_info[name] for name in names)
 
 
 def test_a_large_photo_is_painted_small_and_detailed_at_its_own_size(
-    shop: JobHarness, engine: DetailEngine
+    harness: JobHarness, engine: DetailEngine
 ) -> None:
-    """The engine gets the whole photo and both sizes, and the sidecar tells them."""
-    facts = paint_at(shop, Size(long_edge=64))
-    assert engine.asked == [(PHOTO, (64, 48))]
-    assert sizes(facts) == (*PHOTO, 64, 48, 10)
+    """The engine gets the photo at full size and the painted size; both are in the sidecar."""
+    result_info = paint_at(harness, Size(long_edge=64))
+    assert engine.sizes == [(PHOTO, (64, 48))]
+    assert sizes(result_info) == (*PHOTO, 64, 48, 10)
 
 
-def test_the_style_is_looked_at_in_the_size_of_the_result(shop: JobHarness, tmp_path: Path) -> None:
-    """As it is without details."""
-    style = shop.styles["oil"]
+def test_the_style_is_looked_at_in_the_size_of_the_result(
+    harness: JobHarness, tmp_path: Path
+) -> None:
+    """With detail steps the style images are prepared at the size of the result."""
+    style = harness.styles["oil"]
     recipe = replace(style.recipe, size=Size(long_edge=64), style_size="content")
     photo = tmp_path / "photo.png"
     photo.write_bytes(picture(size=PHOTO))
@@ -110,74 +112,76 @@ def test_the_style_is_looked_at_in_the_size_of_the_result(shop: JobHarness, tmp_
 
 
 def test_without_detail_steps_the_painting_is_enlarged(
-    shop: JobHarness, engine: DetailEngine
+    harness: JobHarness, engine: DetailEngine
 ) -> None:
-    """Nothing is painted at full size, and the sidecar does not say so either."""
-    facts = paint_at(shop, Size(long_edge=64), detail_steps=0)
-    assert engine.asked == [((64, 48), None)]
-    assert sizes(facts) == (*PHOTO, 64, 48, 0)
+    """Without detail steps the painting is enlarged to the photo's size, as the sidecar says."""
+    result_info = paint_at(harness, Size(long_edge=64), detail_steps=0)
+    assert engine.sizes == [((64, 48), None)]
+    assert sizes(result_info) == (*PHOTO, 64, 48, 0)
 
 
 def test_what_was_painted_larger_is_brought_back_down(
-    shop: JobHarness, engine: DetailEngine
+    harness: JobHarness, engine: DetailEngine
 ) -> None:
-    """A recipe that enlarges photos paints large all the same."""
-    facts = paint_at(shop, Size(long_edge=200, upscale=True))
-    assert engine.asked == [((200, 150), None)]
-    assert sizes(facts) == (*PHOTO, 200, 150, 0)
+    """With a recipe that enlarges photos the painting is reduced to the photo's size."""
+    result_info = paint_at(harness, Size(long_edge=200, upscale=True))
+    assert engine.sizes == [((200, 150), None)]
+    assert sizes(result_info) == (*PHOTO, 200, 150, 0)
 
 
 def test_a_photo_that_is_painted_in_its_own_size_needs_nothing(
-    shop: JobHarness, engine: DetailEngine
+    harness: JobHarness, engine: DetailEngine
 ) -> None:
-    """Its sidecar is as with `output.size: painted`."""
-    facts = paint_at(shop, Size(long_edge=512))
-    assert engine.asked == [(PHOTO, None)]
-    assert sizes(facts) == (*PHOTO, None, None, 0)
+    """If a photo is painted in its own size, the sidecar is as with `output.size: painted`."""
+    result_info = paint_at(harness, Size(long_edge=512))
+    assert engine.sizes == [(PHOTO, None)]
+    assert sizes(result_info) == (*PHOTO, None, None, 0)
 
 
-def test_an_exact_size_of_another_shape_is_undone(shop: JobHarness, engine: DetailEngine) -> None:
-    """The result has the photo's shape again."""
-    facts = paint_at(shop, Size(exact=(64, 64)), detail_steps=0)
-    assert engine.asked == [((64, 64), None)]
-    assert sizes(facts) == (*PHOTO, 64, 64, 0)
+def test_an_exact_size_of_another_shape_is_undone(
+    harness: JobHarness, engine: DetailEngine
+) -> None:
+    """With an exact size of another shape the result has the photo's shape."""
+    result_info = paint_at(harness, Size(exact=(64, 64)), detail_steps=0)
+    assert engine.sizes == [((64, 64), None)]
+    assert sizes(result_info) == (*PHOTO, 64, 64, 0)
 
 
 def test_what_became_smaller_for_lack_of_memory_is_enlarged(
-    shop: JobHarness, engine: DetailEngine
+    harness: JobHarness, engine: DetailEngine
 ) -> None:
-    """The sidecar tells the size that was painted indeed."""
+    """A painting reduced for lack of memory is enlarged; the sidecar has the painted size."""
     engine.short_of_memory = True
-    assert sizes(paint_at(shop, Size(long_edge=64))) == (*PHOTO, 80, 60, 0)
+    assert sizes(paint_at(harness, Size(long_edge=64))) == (*PHOTO, 80, 60, 0)
 
 
-def test_painted_results_stay_as_they_are(shop: JobHarness, engine: DetailEngine) -> None:
-    """That is the default."""
-    shop.configure("output", size=OutputConfig().size)
-    facts = paint_at(shop, Size(long_edge=64))
-    assert engine.asked == [((64, 48), None)]
-    assert sizes(facts) == (64, 48, None, None, 0)
+def test_painted_results_stay_as_they_are(harness: JobHarness, engine: DetailEngine) -> None:
+    """By default the result has the painted size."""
+    harness.configure("output", size=OutputConfig().size)
+    result_info = paint_at(harness, Size(long_edge=64))
+    assert engine.sizes == [((64, 48), None)]
+    assert sizes(result_info) == (64, 48, None, None, 0)
 
 
-def test_a_resumed_painting_knows_both_sizes(shop: JobHarness, engine: DetailEngine) -> None:
-    """It goes on from its checkpoint to the same size."""
-    engine.at_step = lambda step: shop.request_stop() if step == 2 else None
-    style = shop.styles["oil"]
-    shop.styles["oil"] = replace(style, recipe=replace(style.recipe, size=Size(long_edge=64)))
-    shop.drop("photo.png", picture(size=PHOTO))
-    shop.work_on_one()
-    shop.restart()
-    shop.work()
-    assert engine.begun == [0, 2]
-    assert engine.asked == [(PHOTO, (64, 48))] * 2
-    assert sizes(shop.sidecar("outbox/oil/photo.png.json")["result"]) == (*PHOTO, 64, 48, 10)
+def test_a_resumed_painting_knows_both_sizes(harness: JobHarness, engine: DetailEngine) -> None:
+    """A resumed job has the same painted and result sizes."""
+    engine.at_step = lambda step: harness.request_stop() if step == 2 else None
+    style = harness.styles["oil"]
+    harness.styles["oil"] = replace(style, recipe=replace(style.recipe, size=Size(long_edge=64)))
+    harness.drop("photo.png", picture(size=PHOTO))
+    harness.work_on_one()
+    harness.restart()
+    harness.work()
+    assert engine.start_steps == [0, 2]
+    assert engine.sizes == [(PHOTO, (64, 48))] * 2
+    assert sizes(harness.sidecar("outbox/oil/photo.png.json")["result"]) == (*PHOTO, 64, 48, 10)
 
 
-# What the file can't hold
+# What the file format can't hold
 
 
 def transparent(format: str = "png") -> bytes:
-    """Return a picture of which one half is transparent."""
+    """Return an image of which one half is transparent."""
     image = Image.new("RGBA", (48, 40), "#00800000")
     image.paste("gold", (0, 0, 24, 40))
     file = io.BytesIO()
@@ -185,26 +189,26 @@ def transparent(format: str = "png") -> bytes:
     return file.getvalue()
 
 
-def test_what_a_file_can_not_hold_is_told(shop: JobHarness, logs: LogLines) -> None:
-    """In the sidecar and in the log, beside all else that is less than it should be."""
-    shop.configure("output", format="jpeg")
-    shop.drop("photo.png", transparent())
-    shop.work()
+def test_what_a_file_can_not_hold_is_told(harness: JobHarness, logs: LogLines) -> None:
+    """A loss of transparency is in the sidecar and in the log, after other degradations."""
+    harness.configure("output", format="jpeg")
+    harness.drop("photo.png", transparent())
+    harness.work()
     message = "transparency was placed on white: JPEG files have none"
     degraded = (STUB, Degradation("transparency", message))
-    told = [asdict(degradation) for degradation in degraded]
-    assert shop.sidecar("outbox/oil/photo.jpg.json")["degraded"] == told
+    expected = [asdict(degradation) for degradation in degraded]
+    assert harness.sidecar("outbox/oil/photo.jpg.json")["degraded"] == expected
     (line,) = (line for line in logs if line["event"] == "job.published")
-    assert line["degraded"] == told
-    assert shop.finished[-1].degraded == degraded
+    assert line["degraded"] == expected
+    assert harness.finished[-1].degraded == degraded
 
 
-def test_what_a_file_can_hold_is_not_mentioned(shop: JobHarness) -> None:
-    """A transparent photo has a transparent result, of the same size."""
-    shop.drop("photo.png", transparent())
-    shop.work()
-    assert shop.sidecar("outbox/oil/photo.png.json")["degraded"] == [asdict(STUB)]
-    with Image.open(shop.config.outbox / "oil/photo.png") as image:
+def test_what_a_file_can_hold_is_not_mentioned(harness: JobHarness) -> None:
+    """A transparent photo gives a transparent PNG, without a degradation."""
+    harness.drop("photo.png", transparent())
+    harness.work()
+    assert harness.sidecar("outbox/oil/photo.png.json")["degraded"] == [asdict(STUB)]
+    with Image.open(harness.config.outbox / "oil/photo.png") as image:
         assert (image.mode, image.size) == ("RGBA", (48, 40))
         opacity = image.getchannel("A")
     assert (opacity.getpixel((40, 20)), opacity.getpixel((8, 20))) == (0, 255)
@@ -221,75 +225,75 @@ def test_what_a_file_can_hold_is_not_mentioned(shop: JobHarness) -> None:
 def test_the_configuration_decides_about_the_file(
     tmp_path: Path, output: OutputConfig, expected: tuple[int, str, str | None]
 ) -> None:
-    """Bits and colours are as asked for, and the sidecar's facts are those of the file."""
+    """Bits and colour are as configured, and the sidecar's values are those of the file."""
     photo = tmp_path / "photo.png"
     Image.linear_gradient("L").resize((64, 64)).save(photo)
     prepared = prepared_of(photo)
     painted = Painted(prepared.content[:, :3], ())
     result = encode(prepared, painted, "png", output)
-    facts = result.facts("photo.png")
+    result_info = result.result_info("photo.png")
     bits, mode, color = expected
-    assert (facts.bits, facts.color) == (bits, color)
-    assert result.data[24] == bits  # of the PNG's header
+    assert (result_info.bits, result_info.color) == (bits, color)
+    assert result.data[24] == bits  # the bit depth in the PNG's header
     with Image.open(io.BytesIO(result.data)) as image:
         assert image.mode == mode
 
 
 def prepared_of(photo: Path) -> Prepared:
-    """Return a photo as it is painted, in its own style."""
+    """Prepare a photo, with itself as the style image."""
     style = Style((StyleImage(photo),), replace(PYRAMID, size=Size(long_edge=64)))
     return prepare(read_inputs(photo, style), style.recipe, max_pixels=10**6)
 
 
 def test_a_size_that_does_not_fit_is_found_before_it_is_painted(
-    shop: JobHarness, engine: DetailEngine, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, engine: DetailEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for hours to hear that."""
+    """A size that the file format cannot hold is rejected before painting."""
     monkeypatch.setitem(_LONGEST_EDGE_PX, "webp", 150)
-    shop.configure("output", format="webp")
-    shop.drop("photo.png", picture(size=PHOTO))
-    shop.work()
-    assert shop.states() == ["rejected"]
-    assert "160 x 120 pixels do not fit into a webp file" in str(shop.job().reason)
-    assert engine.asked == []
+    harness.configure("output", format="webp")
+    harness.drop("photo.png", picture(size=PHOTO))
+    harness.work()
+    assert harness.states() == ["rejected"]
+    assert "160 x 120 pixels do not fit into a webp file" in str(harness.job().reason)
+    assert engine.sizes == []
 
 
 def test_a_rejected_jobs_half_publication_is_taken_back(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if its place was chosen by the very attempt that failed."""
-    shop.configure("queue", max_attempts=1)
+    """If a job is rejected because publishing fails, its partial result is removed."""
+    harness.configure("queue", max_attempts=1)
 
-    def fail(*words: object) -> None:
+    def fail(*args: object) -> None:
         raise RuntimeError("nobody has thought of this")
 
-    monkeypatch.setattr(shop.publisher, "publish_sidecar", fail)
-    shop.drop("photo.png", picture(size=PHOTO))
-    shop.work()
-    assert shop.states() == ["rejected"]
-    assert shop.files("outbox") == []
+    monkeypatch.setattr(harness.publisher, "publish_sidecar", fail)
+    harness.drop("photo.png", picture(size=PHOTO))
+    harness.work()
+    assert harness.states() == ["rejected"]
+    assert harness.files("outbox") == []
 
 
 def test_a_large_picture_may_take_its_time_to_be_saved(
-    shop: JobHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before it is brought into a file it is said for how long that may be, by its pixels."""
+    """Before encoding, the heartbeat announces a time in proportion to the pixels."""
     monkeypatch.setattr(requests, "ENCODED_PIXELS_PER_SECOND", 100)
     beats: list[float] = []
-    submit = shop.pool.submit
+    submit = harness.pool.submit
 
-    def noting(request: Request) -> None:
+    def record(request: Request) -> None:
         if isinstance(request, PublishRequest):
             request.run(beats.append)
         submit(request)
 
-    monkeypatch.setattr(shop.pool, "submit", noting)
-    paint_at(shop, Size(long_edge=80))
+    monkeypatch.setattr(harness.pool, "submit", record)
+    paint_at(harness, Size(long_edge=80))
     assert beats == [160 * 120 / 100]
 
 
 def test_the_gallery_shows_grey_what_stays_grey(tmp_path: Path) -> None:
-    """What is handed on to be shown is what the file holds."""
+    """The image passed to the gallery has the colours of the file."""
     photo = tmp_path / "gray.png"
     photo.write_bytes(grey_picture())
     styles = (StyleImage(tmp_path / "style.png"),)
@@ -308,7 +312,7 @@ def test_the_gallery_shows_grey_what_stays_grey(tmp_path: Path) -> None:
 
 
 def grey_picture() -> bytes:
-    """Return a PNG of lightness alone."""
+    """Return a grayscale PNG."""
     file = io.BytesIO()
     Image.open(io.BytesIO(picture())).convert("L").save(file, "png")
     return file.getvalue()

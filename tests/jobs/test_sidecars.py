@@ -1,4 +1,4 @@
-"""The account of a job keeps its published format."""
+"""Sidecars keep their published format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from styled.engine_api import TraceRow
 from styled.errors import EngineFailure
-from styled.jobs.sidecars import loss_facts, recipe_facts
+from styled.jobs.sidecars import loss_info, recipe_fields
 from styled.recipes import PYRAMID
 from styled.sidecar import SCHEMA_FILE
 from tests.jobs.conftest import JobHarness
@@ -18,13 +18,13 @@ from tests.jobs.conftest import JobHarness
 SCHEMA = json.loads(SCHEMA_FILE.read_bytes())
 
 
-def test_the_sidecar_of_a_result_keeps_the_schema(shop: JobHarness) -> None:
-    """A finished job's sidecar validates, and every section of it is filled."""
-    shop.drop()
-    shop.advance(10)
-    shop.engine.at_step = lambda step: shop.advance(2)
-    shop.work()
-    sidecar = shop.sidecar("outbox/oil/photo.png.json")
+def test_the_sidecar_of_a_result_keeps_the_schema(harness: JobHarness) -> None:
+    """The sidecar of a result is valid by the schema, and all its sections are filled."""
+    harness.drop()
+    harness.advance(10)
+    harness.engine.at_step = lambda step: harness.advance(2)
+    harness.work()
+    sidecar = harness.sidecar("outbox/oil/photo.png.json")
     jsonschema.validate(sidecar, SCHEMA)
     empty = {key for key, value in sidecar.items() if not value}
     assert empty == {"rejected"}
@@ -36,13 +36,13 @@ def test_the_sidecar_of_a_result_keeps_the_schema(shop: JobHarness) -> None:
     assert sidecar["engine"]["peak_memory_bytes"] == 1
 
 
-def test_times_are_utc_and_in_order(shop: JobHarness) -> None:
-    """Submitted, started and finished follow each other, with a time zone."""
-    shop.drop()
-    shop.advance(10)
-    shop.engine.at_step = lambda step: shop.advance(2)
-    shop.work()
-    job = shop.sidecar("outbox/oil/photo.png.json")["job"]
+def test_times_are_utc_and_in_order(harness: JobHarness) -> None:
+    """The times of submission, start and end are in UTC and in order."""
+    harness.drop()
+    harness.advance(10)
+    harness.engine.at_step = lambda step: harness.advance(2)
+    harness.work()
+    job = harness.sidecar("outbox/oil/photo.png.json")["job"]
     times = [
         datetime.fromisoformat(job[f"{name}_at"]) for name in ("submitted", "started", "finished")
     ]
@@ -50,16 +50,16 @@ def test_times_are_utc_and_in_order(shop: JobHarness) -> None:
     assert {str(time.tzinfo) for time in times} == {"UTC"}
 
 
-def test_the_sidecar_of_a_rejection_keeps_the_schema(shop: JobHarness) -> None:
-    """A rejection validates too, says why, and counts the attempts."""
+def test_the_sidecar_of_a_rejection_keeps_the_schema(harness: JobHarness) -> None:
+    """The sidecar of a rejection is valid by the schema, with reason and attempts."""
 
     def fail(step: int) -> None:
         raise EngineFailure("the loss became nan")
 
-    shop.engine.at_step = fail
-    shop.drop()
-    shop.work_and_wait()
-    sidecar = shop.sidecar("rejected/oil/photo.png.json")
+    harness.engine.at_step = fail
+    harness.drop()
+    harness.work_and_wait()
+    sidecar = harness.sidecar("rejected/oil/photo.png.json")
     jsonschema.validate(sidecar, SCHEMA)
     assert sidecar["result"] is None
     assert sidecar["rejected"]["failure"] == "engine"
@@ -67,20 +67,20 @@ def test_the_sidecar_of_a_rejection_keeps_the_schema(shop: JobHarness) -> None:
     assert sidecar["input"]["bytes"] > 0
 
 
-def test_recipe_facts_show_every_field(shop: JobHarness) -> None:
-    """The recipe is written down field by field, in JSON's own types."""
-    facts = recipe_facts(PYRAMID)
-    assert set(facts) == set(PYRAMID.__slots__)
-    assert facts["size"] == {
+def test_recipe_facts_show_every_field(harness: JobHarness) -> None:
+    """`recipe_fields` returns every field of a recipe, in JSON types."""
+    fields = recipe_fields(PYRAMID)
+    assert set(fields) == set(PYRAMID.__slots__)
+    assert fields["size"] == {
         "long_edge": 512, "short_edge": None, "megapixels": None, "exact": None, "upscale": False,
     }  # fmt: skip
-    assert json.loads(json.dumps(facts)) == facts
+    assert json.loads(json.dumps(fields)) == fields
 
 
 def test_loss_facts_frame_the_trace() -> None:
-    """First and last are the ends of the trace, which is kept whole."""
+    """`loss_info` has the whole trace, and its first and last rows."""
     rows = [TraceRow(1, step, 9.0 - step, 1.0, 2.0, 3.0) for step in (1, 2, 3)]
-    facts = loss_facts(rows)
-    assert (facts.first.total, facts.last.total) == (8.0, 6.0)
-    assert facts.trace == tuple(tuple(row) for row in rows)
-    assert facts.columns == TraceRow._fields
+    info = loss_info(rows)
+    assert (info.first.total, info.last.total) == (8.0, 6.0)
+    assert info.trace == tuple(tuple(row) for row in rows)
+    assert info.columns == TraceRow._fields

@@ -1,4 +1,4 @@
-"""Photos that are painted and can't leave the inbox: they are tried again, each for itself."""
+"""Photos that are painted but cannot be moved out of the inbox are retried one by one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from styled.errors import ConfigError, FolderNotWritable
 from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.upkeep import FIRST_STUCK_SECONDS, LONGEST_STUCK_SECONDS
+from styled.jobs.maintenance import FIRST_STUCK_SECONDS, LONGEST_STUCK_SECONDS
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 
 @pytest.fixture
 def locked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Return names of files that may not be moved away, as a sticky folder of others has it."""
+    """Return a set of file names that cannot be moved, as in another user's sticky folder."""
     names: set[str] = set()
     rename = Path.rename
 
@@ -29,56 +29,56 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-def test_each_is_tried_again_until_it_may_leave(shop: JobHarness, locked: set[str]) -> None:
-    """Ever less often, without a restart."""
+def test_each_is_tried_again_until_it_may_leave(harness: JobHarness, locked: set[str]) -> None:
+    """Each stuck photo is retried with a growing interval until it can be moved."""
     locked |= {"a.png", "b.png"}
-    shop.drop("a.png")
-    shop.drop("b.png", picture("olive"))
-    shop.work()
-    assert sorted(shop.scheduler.upkeep.stuck) == ["a.png", "b.png"]
-    shop.run_for(2 * LONGEST_STUCK_SECONDS)
-    assert sorted(shop.scheduler.upkeep.stuck) == ["a.png", "b.png"]
+    harness.drop("a.png")
+    harness.drop("b.png", picture("olive"))
+    harness.work()
+    assert sorted(harness.scheduler.maintenance.stuck) == ["a.png", "b.png"]
+    harness.run_for(2 * LONGEST_STUCK_SECONDS)
+    assert sorted(harness.scheduler.maintenance.stuck) == ["a.png", "b.png"]
     locked.clear()
-    shop.run_for(LONGEST_STUCK_SECONDS)
-    assert shop.scheduler.upkeep.stuck == {}
-    assert shop.files("archive") == ["oil/a.png", "oil/b.png"]
-    assert json.loads(shop.journal.get_state()["stuck_inputs"]) == []
+    harness.run_for(LONGEST_STUCK_SECONDS)
+    assert harness.scheduler.maintenance.stuck == {}
+    assert harness.files("archive") == ["oil/a.png", "oil/b.png"]
+    assert json.loads(harness.journal.get_state()["stuck_inputs"]) == []
 
 
 def test_only_the_latest_job_of_a_name_is_tried_again(
-    shop: JobHarness, locked: set[str], monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, locked: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An earlier photo of that name left long ago."""
-    shop.drop("a.png")
-    shop.work()
+    """If a name was used twice, only the photo of its latest job is retried."""
+    harness.drop("a.png")
+    harness.work()
     locked.add("a.png")
-    shop.now += 10
-    shop.drop("a.png", picture("olive"))
-    shop.work()
-    assert shop.states() == ["done", "done"]
-    tried: list[str] = []
+    harness.now += 10
+    harness.drop("a.png", picture("olive"))
+    harness.work()
+    assert harness.states() == ["done", "done"]
+    released: list[str] = []
     monkeypatch.setattr(
-        InputCleanup, "release_input", lambda self, job, again: tried.append(job.id)
+        InputCleanup, "release_input", lambda self, job, again: released.append(job.id)
     )
-    shop.run_for(FIRST_STUCK_SECONDS)
-    assert tried == [shop.jobs()[1].id]
+    harness.run_for(FIRST_STUCK_SECONDS)
+    assert released == [harness.jobs()[1].id]
 
 
 def test_a_result_that_cannot_be_taken_back_is_told_and_its_job_ends(
-    shop: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch
+    harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture without a sidecar counts as none."""
+    """If a result without sidecar cannot be removed, it is logged and the job ends."""
 
     def refuse(*_: object) -> None:
         raise FolderNotWritable("the outbox may not be written to")
 
-    def full(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise ConfigError("that does not fit")
 
-    monkeypatch.setattr(shop.publisher, "withdraw", refuse)
-    monkeypatch.setattr(shop.publisher, "publish_sidecar", full)
-    shop.drop("a.png")
-    shop.work_on_one()
-    assert shop.states() == ["rejected"]
-    (line,) = [line for line in logs if line["event"] == "result.not_withdrawn"]
+    monkeypatch.setattr(harness.publisher, "unpublish", refuse)
+    monkeypatch.setattr(harness.publisher, "publish_sidecar", fail)
+    harness.drop("a.png")
+    harness.work_on_one()
+    assert harness.states() == ["rejected"]
+    (line,) = [line for line in logs if line["event"] == "result.not_removed"]
     assert line["reason"] == "the outbox may not be written to"

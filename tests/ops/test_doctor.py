@@ -1,4 +1,4 @@
-"""What may hinder a folder watcher, on folders and limits that the tests make."""
+"""The checks of `styled doctor`, with folders and limits that the tests make."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from typing import Literal
 import pytest
 
 from styled import mounts
-from styled.atomic import atomic_write
 from styled.mounts import Mounts
-from styled.ops.doctor import Finding, mounted, permissions, room, watches
-from tests.studio import let_others_in
+from styled.ops.doctor import (
+    Finding,
+    check_disk_space,
+    check_inotify,
+    check_mounts,
+    check_permissions,
+)
+from tests.daemon_harness import let_others_in
 
 NOBODY = 65534
 
@@ -28,14 +33,14 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become anot
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder that anybody may walk to."""
+    """Return a folder that all users can access."""
     let_others_in(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def nobody() -> Iterator[pwd.struct_passwd]:
-    """Return somebody who is not root; whatever happens, this process is root afterwards."""
+    """Return a user other than root; become root again afterwards in any case."""
     before = identity()
     yield pwd.getpwuid(NOBODY)
     os.seteuid(0)
@@ -44,14 +49,14 @@ def nobody() -> Iterator[pwd.struct_passwd]:
 
 
 def identity() -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
-    """Return who this process is: users, groups and further groups."""
+    """Return the user ids, group ids and supplementary groups of this process."""
     return os.getresuid(), os.getresgid(), os.getgroups()
 
 
 def test_folders_of_its_own_can_be_written(tmp_path: Path) -> None:
-    """One word for all of them; missing ones can be made where they belong."""
+    """There is one finding for all of them; missing folders can be made in their parents."""
     folders = {"inbox": tmp_path, "outbox": tmp_path / "missing/deep"}
-    (finding,) = permissions(folders, os.geteuid())
+    (finding,) = check_permissions(folders, os.geteuid())
     assert (finding.level, finding.about) == ("ok", "permissions")
     assert pwd.getpwuid(os.geteuid()).pw_name in finding.words
     assert not (tmp_path / "missing").exists()
@@ -59,45 +64,45 @@ def test_folders_of_its_own_can_be_written(tmp_path: Path) -> None:
 
 @as_root
 def test_the_daemons_user_is_asked_about(folder: Path, nobody: pwd.struct_passwd) -> None:
-    """Root could write anywhere; the user of the daemon can't, and is told how to."""
+    """The check is for the daemon's user, not for root, and says what to change."""
     private, own, missing = folder / "private", folder / "own", folder / "private/missing"
     private.mkdir(mode=0o700)
     own.mkdir(mode=0o700)
     os.chown(own, nobody.pw_uid, nobody.pw_gid)
     folders = {"inbox": own, "outbox": private, "archive": own / "new", "state": missing}
-    outbox, state = permissions(folders, nobody.pw_uid)
+    outbox, state = check_permissions(folders, nobody.pw_uid)
     assert (outbox.level, outbox.about, outbox.exit_code) == ("fail", "outbox", 73)
     assert outbox.words == f"{private} can't be written by nobody"
     assert f"chown nobody {private}" in outbox.remedies[0]
     assert "ReadWritePaths=" in outbox.remedies[1]
-    # What is missing would have to be made in the first folder above that is there.
+    # A missing folder would be made in its nearest existing parent.
     assert (state.about, state.words) == ("state", outbox.words)
-    (ok,) = permissions({"inbox": own, "archive": own / "new"}, nobody.pw_uid)
+    (ok,) = check_permissions({"inbox": own, "archive": own / "new"}, nobody.pw_uid)
     assert (ok.level, ok.words) == ("ok", "nobody may write to all folders")
 
 
 @as_root
 @pytest.mark.parametrize("mode", [0o600, 0o300])
 def test_writing_alone_is_not_enough(folder: Path, nobody: pwd.struct_passwd, mode: int) -> None:
-    """A folder has to be read, written and walked through."""
+    """A folder needs permission to read, write and search."""
     inbox = folder / "inbox"
     inbox.mkdir()
     os.chown(inbox, nobody.pw_uid, nobody.pw_gid)
     inbox.chmod(mode)
-    (finding,) = permissions({"inbox": inbox}, nobody.pw_uid)
+    (finding,) = check_permissions({"inbox": inbox}, nobody.pw_uid)
     assert (finding.level, finding.about) == ("fail", "inbox")
 
 
 @as_root
 def test_the_groups_of_the_user_count(folder: Path, nobody: pwd.struct_passwd) -> None:
-    """And those of root do not."""
+    """The groups of root do not count."""
     before = identity()
     inbox, outbox = folder / "inbox", folder / "outbox"
     for path, group in ((inbox, nobody.pw_gid), (outbox, 0)):
         path.mkdir()
         os.chown(path, 0, group)
         path.chmod(0o770)
-    (finding,) = permissions({"inbox": inbox, "outbox": outbox}, nobody.pw_uid)
+    (finding,) = check_permissions({"inbox": inbox, "outbox": outbox}, nobody.pw_uid)
     assert finding.about == "outbox"
     assert identity() == before
 
@@ -106,94 +111,94 @@ def test_the_groups_of_the_user_count(folder: Path, nobody: pwd.struct_passwd) -
 def test_the_process_is_itself_again_afterwards(
     folder: Path, nobody: pwd.struct_passwd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if asking itself fails; only while it asks it is somebody else."""
+    """The process is another user only during the checks, also if one of them raises."""
     before = identity()
-    list(permissions({"inbox": folder}, nobody.pw_uid))
+    list(check_permissions({"inbox": folder}, nobody.pw_uid))
     assert identity() == before
-    asking = []
+    identities = []
 
     def fail(*_: object, **__: object) -> bool:
-        asking.append(identity())
+        identities.append(identity())
         raise OSError("the disk is gone")
 
     monkeypatch.setattr("styled.ops.doctor.os.access", fail)
     with pytest.raises(OSError, match="the disk is gone"):
-        list(permissions({"inbox": folder}, nobody.pw_uid))
+        list(check_permissions({"inbox": folder}, nobody.pw_uid))
     monkeypatch.undo()
     assert identity() == before
     user, group = nobody.pw_uid, nobody.pw_gid
-    assert asking == [((0, user, 0), (before[1][0], group, before[1][2]), [group])]
+    assert identities == [((0, user, 0), (before[1][0], group, before[1][2]), [group])]
 
 
 AS_NOBODY = f"""
 import os, sys
 from pathlib import Path
-from styled.ops.doctor import permissions
+from styled.ops.doctor import check_permissions
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
-for finding in permissions({{"inbox": Path(sys.argv[1])}}, {NOBODY}):
+for finding in check_permissions({{"inbox": Path(sys.argv[1])}}, {NOBODY}):
     print(finding.level, finding.about)
 """
 
 
 @as_root
 @pytest.mark.parametrize(
-    ("mode", "said"), [(0o700, "ok permissions"), (0o500, "warn inbox"), (0o300, "fail inbox")]
+    ("mode", "expected"), [(0o700, "ok permissions"), (0o500, "warn inbox"), (0o300, "fail inbox")]
 )
-def test_who_is_not_root_can_ask_about_himself(folder: Path, mode: int, said: str) -> None:
-    """Without becoming anybody, which would be refused."""
+def test_who_is_not_root_can_ask_about_himself(folder: Path, mode: int, expected: str) -> None:
+    """A user other than root checks its own permissions without changing the user."""
     inbox = folder / "inbox"
     inbox.mkdir()
     os.chown(inbox, NOBODY, NOBODY)
     inbox.chmod(mode)
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, inbox], capture_output=True, text=True, check=False
     )
-    assert (ran.stdout, ran.returncode) == (f"{said}\n", 0), ran.stderr
+    assert (process.stdout, process.returncode) == (f"{expected}\n", 0), process.stderr
 
 
 def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path: Path) -> None:
-    """However well it may be written; nothing can be made below it either."""
+    """This holds even if the file is writable; nothing can be made below it either."""
     file = tmp_path / "file"
     file.touch(0o777)
-    findings = list(permissions({"inbox": file, "outbox": file / "below"}, os.geteuid()))
+    findings = list(check_permissions({"inbox": file, "outbox": file / "below"}, os.geteuid()))
     assert [(f.level, f.about) for f in findings] == [("fail", "inbox"), ("fail", "outbox")]
 
 
 @as_root
 def test_a_user_whose_account_is_gone_is_asked_about(folder: Path) -> None:
-    """As in a container, where there are numbers and no names."""
+    """In a container there may be user ids without names."""
     own = folder / "own"
     own.mkdir(mode=0o700)
     os.chown(own, 54321, 54321)
-    assert [f.level for f in permissions({"inbox": own}, 54321)] == ["ok"]
-    assert [f.level for f in permissions({"inbox": own}, 54322)] == ["fail"]
+    assert [f.level for f in check_permissions({"inbox": own}, 54321)] == ["ok"]
+    assert [f.level for f in check_permissions({"inbox": own}, 54322)] == ["fail"]
 
 
 @as_root
-@pytest.mark.parametrize(("mode", "said"), [(0o700, "fail inbox"), (0o755, "warn inbox")])
+@pytest.mark.parametrize(("mode", "expected"), [(0o700, "fail inbox"), (0o755, "warn inbox")])
 def test_what_lies_in_a_closed_folder_is_a_failure_in_words(
-    folder: Path, mode: int, said: str
+    folder: Path, mode: int, expected: str
 ) -> None:
-    """Whoever may not even look gets no traceback."""
+    """A user who can't access the folder gets a finding, not a traceback."""
     inbox = folder / "closed" / "inbox"
     inbox.mkdir(parents=True)
     inbox.parent.chmod(mode)
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, inbox], capture_output=True, text=True, check=False
     )
-    assert (ran.stdout, ran.returncode) == (f"{said}\n", 0), ran.stderr
+    assert (process.stdout, process.returncode) == (f"{expected}\n", 0), process.stderr
 
 
 @as_root
 def test_who_is_neither_root_nor_the_daemons_user_is_told_so(folder: Path) -> None:
-    """His own permissions say nothing about those of another."""
-    asking = AS_NOBODY.replace(f", {NOBODY}):", ", 1):")
-    ran = subprocess.run(
-        [sys.executable, "-c", asking, folder], capture_output=True, text=True, check=False
+    """Its own permissions say nothing about those of another user."""
+    identities = AS_NOBODY.replace(f", {NOBODY}):", ", 1):")
+    process = subprocess.run(
+        [sys.executable, "-c", identities, folder], capture_output=True, text=True, check=False
     )
-    assert (ran.stdout, ran.returncode) == ("warn permissions\n", 0), ran.stderr
+    assert (process.stdout, process.returncode) == ("warn permissions\n", 0), process.stderr
 
 
 # Mounts
@@ -201,7 +206,7 @@ def test_who_is_neither_root_nor_the_daemons_user_is_told_so(folder: Path) -> No
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a table of mounts that may be written, with nothing but the root."""
+    """Return a writable mount table with only the root file system."""
     path = tmp_path / "mountinfo"
     path.write_text("22 1 254:0 / / rw - ext4 /dev/vda rw\n")
     monkeypatch.setattr(mounts, "MOUNT_TABLE", path)
@@ -217,7 +222,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 
 def plug(table: Path, folder: Path, kind: str = "ext4") -> str:
-    """Mount a disk on a folder, return the table as it was before."""
+    """Add a disk mounted on a folder to the table; return the table as it was before."""
     before = table.read_text()
     table.write_text(f"{before}40 22 8:1 / {folder} rw - {kind} /dev/sda1 rw\n")
     return before
@@ -225,27 +230,27 @@ def plug(table: Path, folder: Path, kind: str = "ext4") -> str:
 
 @pytest.mark.usefixtures("table")
 def test_where_nothing_was_mounted_nothing_is_missed(folders: dict[str, Path]) -> None:
-    """And looking leaves no record behind."""
-    (finding,) = mounted(folders, folders["state"])
+    """The check writes no record."""
+    (finding,) = check_mounts(folders, folders["state"])
     assert (finding.level, finding.about) == ("ok", "disks")
     assert list(folders["state"].iterdir()) == []
 
 
 def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) -> None:
-    """By each of its folders, with what the daemon would say, and without touching its record."""
+    """It fails for each of its folders, with the daemon's message, and changes no record."""
     state, inbox = folders["state"], folders["inbox"]
     record = state / "mounts.json"
     unplugged = plug(table, inbox)
-    known = Mounts(record, atomic_write)
+    known = Mounts(record)
     for folder in folders.values():
         known.require_mounted(folder)
     content = record.read_bytes()
-    (present,) = mounted(folders, state)
-    assert present.level == "ok"
+    (current,) = check_mounts(folders, state)
+    assert current.level == "ok"
     inbox.rename(inbox.with_name("mounted"))
     inbox.mkdir()
     table.write_text(unplugged)
-    findings = list(mounted(folders, state))
+    findings = list(check_mounts(folders, state))
     assert "ok" not in [finding.level for finding in findings]
     missing = findings[0]
     assert (missing.level, missing.about, missing.exit_code) == ("fail", "inbox", 75)
@@ -255,9 +260,9 @@ def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) 
 
 
 def test_an_inbox_on_a_network_drive_is_no_failure(table: Path, folders: dict[str, Path]) -> None:
-    """It is looked at more often, which a person may want to know."""
+    """It is polled, which is a warning."""
     plug(table, folders["inbox"], "nfs4")
-    finding, others = mounted(folders, folders["state"])
+    finding, others = check_mounts(folders, folders["state"])
     assert others.level == "ok"
     assert (finding.level, finding.about) == ("warn", "inbox")
     assert "nfs4" in finding.words
@@ -265,23 +270,23 @@ def test_an_inbox_on_a_network_drive_is_no_failure(table: Path, folders: dict[st
 
 
 def test_other_folders_may_be_on_network_drives(table: Path, folders: dict[str, Path]) -> None:
-    """Nobody watches them."""
+    """They are not watched."""
     plug(table, folders["outbox"], "nfs4")
-    (finding,) = mounted(folders, folders["state"])
+    (finding,) = check_mounts(folders, folders["state"])
     assert finding.level == "ok"
 
 
-# Room
+# Disk space
 
 
-def have(
+def set_free_space(
     monkeypatch: pytest.MonkeyPatch, free: float, files: int = 1000, free_files: int = 1000
 ) -> None:
-    """Let every disk have so much room; `shutil.disk_usage` asks in the same way."""
-    facts = os.statvfs_result(
+    """Let every disk have so much space and so many inodes; `shutil.disk_usage` uses it too."""
+    result = os.statvfs_result(
         (1, 1, 10**14, int(free), int(free), files, free_files, free_files, 0, 255)
     )
-    monkeypatch.setattr("styled.ops.doctor.os.statvfs", lambda path: facts)
+    monkeypatch.setattr("styled.ops.doctor.os.statvfs", lambda path: result)
 
 
 @pytest.mark.parametrize(
@@ -298,9 +303,9 @@ def have(
 def test_little_room_is_a_warning_and_none_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, level: str, words: str
 ) -> None:
-    """What hinders some day, and what hinders now."""
-    have(monkeypatch, free)
-    (finding,) = room({"inbox": tmp_path})
+    """Less than 2 GB is a warning, less than 100 MB a failure."""
+    set_free_space(monkeypatch, free)
+    (finding,) = check_disk_space({"inbox": tmp_path})
     assert (finding.level, finding.about, finding.words) == (level, "inbox", words)
     assert bool(finding.remedies) == (level != "ok")
 
@@ -313,37 +318,37 @@ def test_little_room_is_a_warning_and_none_a_failure(
 def test_a_disk_may_run_out_of_files_before_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, free_files: int, level: str
 ) -> None:
-    """Some file systems do not count them, and have no end of them."""
-    have(monkeypatch, 5e9, files, free_files)
-    (finding,) = room({"inbox": tmp_path})
+    """File systems without a limit of inodes report 0 of 0 and are fine."""
+    set_free_space(monkeypatch, 5e9, files, free_files)
+    (finding,) = check_disk_space({"inbox": tmp_path})
     assert finding.level == level
     assert (f"room for {free_files} files only" in finding.words) == (level != "ok")
 
 
 def test_each_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the names of all its folders; a folder that is missing is on none yet."""
-    have(monkeypatch, 5e9)
+    """The finding names all folders on the disk; missing folders are omitted."""
+    set_free_space(monkeypatch, 5e9)
     folders = {
         "inbox": tmp_path, "outbox": Path("/proc"), "archive": tmp_path, "state": tmp_path / "none",
     }  # fmt: skip
-    assert list(room(folders)) == [
+    assert list(check_disk_space(folders)) == [
         Finding("ok", "inbox, archive", "5 GB free"),
         Finding("ok", "outbox", "5 GB free"),
     ]
 
 
 def test_a_real_disk_has_some_room(tmp_path: Path) -> None:
-    """Whatever there is, it is said in one line."""
-    (finding,) = room({"inbox": tmp_path})
+    """The free space of this machine's disk is reported."""
+    (finding,) = check_disk_space({"inbox": tmp_path})
     assert " free" in finding.words
 
 
-# Watches
+# inotify
 
 
 @pytest.fixture
 def limits(tmp_path: Path) -> Path:
-    """Return a folder of generous limits."""
+    """Return a folder with files of inotify limits: 8 watches, 16 instances."""
     path = tmp_path / "limits"
     path.mkdir()
     (path / "max_user_watches").write_text("8\n")
@@ -352,7 +357,7 @@ def limits(tmp_path: Path) -> Path:
 
 
 def inbox_of(tmp_path: Path, folders: int) -> Path:
-    """Make an inbox with so many folders, itself included, and a file that is none."""
+    """Make an inbox with so many folders, itself included, and one file."""
     inbox = tmp_path / "inbox"
     for number in range(1, folders):
         (inbox / "a" / str(number) if number > 1 else inbox / "a").mkdir(parents=True)
@@ -374,8 +379,8 @@ def inbox_of(tmp_path: Path, folders: int) -> Path:
 def test_all_folders_of_the_inbox_have_to_be_watched(
     tmp_path: Path, limits: Path, folders: int, level: str, words: str
 ) -> None:
-    """More than half of what the kernel allows is a warning, more than all a failure."""
-    (finding,) = watches(inbox_of(tmp_path, folders), limits)
+    """More than half of the kernel's limit is a warning, more than the limit a failure."""
+    (finding,) = check_inotify(inbox_of(tmp_path, folders), limits)
     assert (finding.level, finding.about, finding.words) == (level, "inotify", words)
     if level != "ok":
         assert "sysctl fs.inotify.max_user_watches=524288" in finding.remedies[0]
@@ -386,9 +391,9 @@ def test_all_folders_of_the_inbox_have_to_be_watched(
 def test_few_watching_programs_are_a_warning(
     tmp_path: Path, limits: Path, instances: int, level: str
 ) -> None:
-    """A desktop alone has a dozen of them."""
+    """A desktop session already uses about a dozen instances."""
     (limits / "max_user_instances").write_text(f"{instances}\n")
-    (finding,) = watches(inbox_of(tmp_path, 1), limits)
+    (finding,) = check_inotify(inbox_of(tmp_path, 1), limits)
     assert finding.level == level
     assert ("max_user_instances" in "".join(finding.remedies)) == (level == "warn")
 
@@ -398,22 +403,22 @@ def test_few_watching_programs_are_a_warning(
 def test_limits_that_are_not_told_are_a_warning(
     tmp_path: Path, limits: Path, name: str, content: str | None
 ) -> None:
-    """As in some containers."""
+    """In some containers they can't be read."""
     (limits / name).unlink() if content is None else (limits / name).write_text(content)
-    (finding,) = watches(inbox_of(tmp_path, 1), limits)
+    (finding,) = check_inotify(inbox_of(tmp_path, 1), limits)
     assert (finding.level, finding.about) == ("warn", "inotify")
     assert "can't be read" in finding.words
 
 
 def test_the_real_limits_can_be_read(tmp_path: Path) -> None:
-    """Whatever this machine allows, an empty inbox is not too much for it."""
-    (finding,) = watches(inbox_of(tmp_path, 1))
+    """An empty inbox never exceeds the limits of this machine."""
+    (finding,) = check_inotify(inbox_of(tmp_path, 1))
     assert finding.level != "fail"
 
 
 @pytest.mark.parametrize("level", ["warn", "fail"])
 def test_what_is_wrong_comes_with_what_to_do(level: Literal["warn", "fail"]) -> None:
-    """A finding without a remedy can't be made, unless all is well."""
+    """A finding without a remedy can't be created, unless its level is `ok`."""
     with pytest.raises(ValueError, match="no remedy is given for disks"):
         Finding(level, "disks", "one is full")
     assert Finding(level, "disks", "one is full", ("delete something",)).remedies

@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Have another process hold the lock while the context lasts."""
+    """Let another process hold the lock while the context lasts."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -46,7 +46,7 @@ def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_owner_is_refused_and_told_of_the_first(path: Path) -> None:
-    """Only one process has the lock; the other learns which, and what to do."""
+    """The error of a second process names the first one and a remedy."""
     with other_process(path) as first:
         with pytest.raises(InUse) as caught:
             InstanceLock(path).acquire()
@@ -57,7 +57,7 @@ def test_a_second_owner_is_refused_and_told_of_the_first(path: Path) -> None:
 
 
 def test_a_killed_owner_leaves_no_lock(path: Path) -> None:
-    """After SIGKILL the file is still there, and no hindrance."""
+    """After SIGKILL the file still exists, but is not locked."""
     with other_process(path) as first:
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -70,7 +70,7 @@ def test_a_killed_owner_leaves_no_lock(path: Path) -> None:
 
 
 def test_a_stale_file_of_any_content_is_overwritten(path: Path) -> None:
-    """What an earlier owner has written is replaced, longer or not."""
+    """The text of an earlier owner is replaced, also if it is longer."""
     path.write_text("9" * 90)
     lock = InstanceLock(path)
     lock.acquire()
@@ -80,7 +80,7 @@ def test_a_stale_file_of_any_content_is_overwritten(path: Path) -> None:
 
 
 def test_a_released_lock_can_be_taken_again(path: Path) -> None:
-    """Releasing frees it at once, and twice is no error."""
+    """Releasing frees it at once; releasing twice is no error."""
     first, second = InstanceLock(path), InstanceLock(path)
     first.acquire()
     with pytest.raises(InUse):
@@ -95,7 +95,7 @@ def test_a_released_lock_can_be_taken_again(path: Path) -> None:
 def test_asking_for_the_owner_never_keeps_a_daemon_from_starting(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The moment in which `styled status` looks is waited out."""
+    """The short time in which `styled status` holds a shared lock is waited out."""
     asking = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(asking, fcntl.LOCK_SH)
     monkeypatch.setattr("styled.ops.lock.time.sleep", lambda seconds: os.close(asking))
@@ -105,13 +105,13 @@ def test_asking_for_the_owner_never_keeps_a_daemon_from_starting(
 
 
 def test_nobody_owns_what_is_not_there(path: Path) -> None:
-    """Asking neither makes the file nor fails."""
+    """`owner` neither creates the file nor fails."""
     assert InstanceLock(path).owner() is None
     assert not path.exists()
 
 
 def test_a_lock_that_cannot_be_made_says_so(tmp_path: Path) -> None:
-    """Without its folder the error names the file and a remedy."""
+    """If its folder is missing, the error names the file and a remedy."""
     with pytest.raises(ResourceUnavailable, match="can't be written") as caught:
         InstanceLock(tmp_path / "missing/lock").acquire()
     assert not isinstance(caught.value, InUse)

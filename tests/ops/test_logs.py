@@ -1,4 +1,4 @@
-"""Logs: for machines and for people."""
+"""Logs: JSON lines and lines on a terminal."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TextIO
 import pytest
 import structlog
 
-from styled.ops.lines import is_journal, printable, with_priority
-from styled.ops.logs import configure_logs
+from styled.ops.humanize import printable
+from styled.ops.logs import configure_logs, is_journal, with_priority
 
 HOSTILE = "a\x1b[2J\x07\r\nb\udcff\u202e.jpg"
 ESCAPED = "a\\x1b[2J\\x07\\r\\nb\\udcff\\u202e.jpg"
@@ -36,7 +36,7 @@ def _restored() -> Iterator[None]:
 
 
 def test_off_a_terminal_each_event_is_a_line_of_json() -> None:
-    """Whoever reads a log by program gets one object a line, with level, time and all keys."""
+    """Each line is one JSON object with level, time and all keys."""
     stream = io.StringIO()
     configure_logs(stream)
     log = structlog.get_logger()
@@ -59,7 +59,7 @@ def test_what_is_bound_to_a_job_stands_in_each_of_its_lines() -> None:
 
 
 def test_an_exception_off_a_terminal_is_json_without_pictures() -> None:
-    """A traceback is part of its line, and holds no local variables: they are whole pictures."""
+    """A traceback is part of its line, without local variables, which may be whole pictures."""
     stream = io.StringIO()
     configure_logs(stream)
     picture = "0.0784" * 99
@@ -74,7 +74,7 @@ def test_an_exception_off_a_terminal_is_json_without_pictures() -> None:
 
 
 def without_colours(text: str) -> str:
-    """Take away what the renderer itself adds: colours, and the end of each line."""
+    """Remove what the renderer itself adds: colours and line ends."""
     import re
 
     return re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\n", "")
@@ -82,7 +82,7 @@ def without_colours(text: str) -> str:
 
 @pytest.mark.parametrize("key", ["input", "event"])
 def test_on_a_terminal_nothing_can_move_the_cursor(key: str) -> None:
-    """Control characters of a file's name are shown as escapes."""
+    """Control characters in a file name are shown as escapes."""
     stream = Terminal()
     configure_logs(stream)
     log = structlog.get_logger()
@@ -93,7 +93,7 @@ def test_on_a_terminal_nothing_can_move_the_cursor(key: str) -> None:
 
 
 def test_on_a_terminal_values_in_lists_are_harmless_too() -> None:
-    """A list of names is no way around it."""
+    """Names in lists and mappings are escaped as well."""
     stream = Terminal()
     configure_logs(stream)
     structlog.get_logger().info("input.retired", places=[HOSTILE], more={"a": HOSTILE})
@@ -101,7 +101,7 @@ def test_on_a_terminal_values_in_lists_are_harmless_too() -> None:
 
 
 def test_on_a_terminal_tracebacks_are_harmless_too() -> None:
-    """An exception keeps its lines, and what it quotes is escaped."""
+    """A traceback keeps its line breaks, and its other control characters are escaped."""
     stream = Terminal()
     configure_logs(stream)
     try:
@@ -116,7 +116,7 @@ def test_on_a_terminal_tracebacks_are_harmless_too() -> None:
 
 @pytest.mark.parametrize(("level", "shown"), [("info", 2), ("warning", 1), ("debug", 3)])
 def test_levels_decide_what_is_shown(level: str, shown: int) -> None:
-    """What is less severe than the level stays away."""
+    """Events below the level are not shown."""
     stream = io.StringIO()
     configure_logs(stream, level=level)
     log = structlog.get_logger()
@@ -127,7 +127,7 @@ def test_levels_decide_what_is_shown(level: str, shown: int) -> None:
 
 
 def test_printable_leaves_words_alone() -> None:
-    """Letters of any script stay as they are."""
+    """Letters of any script stay unchanged."""
     assert printable("größe 画.jpg") == "größe 画.jpg"
     assert printable(HOSTILE) == ESCAPED
 
@@ -152,7 +152,7 @@ class Broken(io.StringIO):
 
 
 def test_a_log_that_cannot_be_written_stops_nobody() -> None:
-    """It may go to the very disk whose being full is to be said."""
+    """The log may be on the full disk that it reports."""
     configure_logs(Broken())
     structlog.get_logger().error("queue.paused", reason="the disk is full")
     stream = open("/dev/full", "w")  # noqa: SIM115
@@ -163,7 +163,7 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
 
 
 def test_what_is_said_about_the_same_thing_is_said_once() -> None:
-    """Repetitions are dropped by each log; what is about nothing in particular is not."""
+    """Each log drops repetitions of events about a condition, and keeps all others."""
     stream = io.StringIO()
     configure_logs(stream)
     log = structlog.get_logger()
@@ -180,10 +180,10 @@ def test_what_is_said_about_the_same_thing_is_said_once() -> None:
 # The journal
 
 
-def point_at(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say, as systemd does, that the journal reads what is written to `stream`."""
-    facts = os.fstat(stream.fileno())
-    monkeypatch.setenv("JOURNAL_STREAM", f"{facts.st_dev}:{facts.st_ino}")
+def connect_journal(stream: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set `JOURNAL_STREAM`, as systemd does if the journal reads `stream`."""
+    stat = os.fstat(stream.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ LEVELS = [
 def test_the_journal_learns_the_level_of_each_line(
     file: TextIO, monkeypatch: pytest.MonkeyPatch, method: str, priority: int
 ) -> None:
-    """Each line begins with the number that syslog has for its level, and is JSON after it."""
-    point_at(file, monkeypatch)
+    """Each line begins with the syslog priority of its level, followed by JSON."""
+    connect_journal(file, monkeypatch)
     configure_logs(file, level="debug")
     getattr(structlog.get_logger(), method)("job.ended", input=HOSTILE)
     file.seek(0)
@@ -214,9 +214,9 @@ def test_the_journal_learns_the_level_of_each_line(
 def test_another_file_than_the_journals_has_plain_lines(
     file: TextIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is redirected into a file is JSON, even within a service."""
+    """A stream redirected to a file gets plain JSON, even in a service."""
     with open(tmp_path / "other", "w") as other:
-        point_at(other, monkeypatch)
+        connect_journal(other, monkeypatch)
         configure_logs(file)
         structlog.get_logger().warning("job.ended")
     file.seek(0)
@@ -224,14 +224,14 @@ def test_another_file_than_the_journals_has_plain_lines(
 
 
 def test_the_journal_is_known_by_the_very_file() -> None:
-    """A pipe that the journal reads, as standard error of a process, has levels."""
+    """A pipe that the journal reads, as standard error of a process, gets priorities."""
     reading, writing = os.pipe()
-    facts = os.fstat(writing)
+    stat = os.fstat(writing)
     program = (
         "import structlog; from styled.ops.logs import configure_logs; configure_logs();"
         "structlog.get_logger().warning('job.ended')"
     )
-    environment = {**os.environ, "JOURNAL_STREAM": f"{facts.st_dev}:{facts.st_ino}"}
+    environment = {**os.environ, "JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}
     with open(reading, "rb") as journal:
         subprocess.run([sys.executable, "-c", program], stderr=writing, env=environment, check=True)
         os.close(writing)
@@ -243,12 +243,12 @@ def test_the_journal_is_known_by_the_very_file() -> None:
 def test_what_is_no_sign_of_the_journal_is_none(
     file: TextIO, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
-    """Both numbers have to be right, in their order."""
-    facts = os.fstat(file.fileno())
+    """Device and inode must both match, in this order."""
+    stat = os.fstat(file.fileno())
     if value is None:
         monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     else:
-        value = value.format(device=facts.st_dev, inode=facts.st_ino)
+        value = value.format(device=stat.st_dev, inode=stat.st_ino)
         monkeypatch.setenv("JOURNAL_STREAM", value)
     assert not is_journal(file)
 
@@ -256,8 +256,8 @@ def test_what_is_no_sign_of_the_journal_is_none(
 def test_a_stream_without_a_file_is_not_the_journal(
     file: TextIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is one that has been closed."""
-    point_at(file, monkeypatch)
+    """Neither is a closed file."""
+    connect_journal(file, monkeypatch)
     assert is_journal(file)
     assert not is_journal(io.StringIO())
     file.close()
@@ -266,29 +266,29 @@ def test_a_stream_without_a_file_is_not_the_journal(
 
 @pytest.mark.parametrize(("level", "line"), [("warning", "<4>a"), ("error", "<3>a"), ("", "<6>a")])
 def test_a_level_that_is_unknown_is_taken_for_information(level: str, line: str) -> None:
-    """Neither alarming nor lost."""
+    """It gets the priority of `info`."""
     assert with_priority(level, "a") == line
 
 
-def fall(floors: int) -> None:
-    """Fail far down."""
-    if not floors:
+def raise_deeply(depth: int) -> None:
+    """Raise ValueError after `depth` nested calls."""
+    if not depth:
         raise ValueError("the ground")
-    fall(floors - 1)
+    raise_deeply(depth - 1)
 
 
-def fail_on_failing(times: int) -> None:
-    """Fail, and again while that is dealt with."""
+def raise_chain(times: int) -> None:
+    """Raise a chain of `times` exceptions, each while the previous one is handled."""
     try:
         if times > 1:
-            fail_on_failing(times - 1)
+            raise_chain(times - 1)
     finally:
-        fall(100)
+        raise_deeply(100)
 
 
-@pytest.mark.parametrize("fail", [lambda: fall(900), lambda: fail_on_failing(12)])
+@pytest.mark.parametrize("fail", [lambda: raise_deeply(900), lambda: raise_chain(12)])
 def test_a_traceback_is_short_enough_for_the_journal(fail: Callable[[], None]) -> None:
-    """The journal cuts lines of more than 48 KiB, after which they are no JSON any more."""
+    """The journal splits lines of more than 48 KiB, which are then not valid JSON."""
     stream = io.StringIO()
     configure_logs(stream)
     try:
@@ -303,10 +303,12 @@ def test_a_traceback_is_short_enough_for_the_journal(fail: Callable[[], None]) -
 def test_long_texts_are_shortened_for_the_journal(
     file: TextIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name of thousands of characters must not cut the line that it stands in."""
-    point_at(file, monkeypatch)
+    """A text of thousands of characters must not make its line too long for the journal."""
+    connect_journal(file, monkeypatch)
     configure_logs(file)
-    structlog.get_logger().error("config.kept", reason="\u00fc" * 10_000, paths=["a", "b" * 9000])
+    structlog.get_logger().error(
+        "config.rejected", reason="\u00fc" * 10_000, paths=["a", "b" * 9000]
+    )
     file.seek(0)
     (line,) = file.read().splitlines()
     assert len(line) < 48 * 1024
@@ -316,7 +318,7 @@ def test_long_texts_are_shortened_for_the_journal(
 
 
 def test_a_level_of_its_own_is_taken_for_the_one_below() -> None:
-    """Libraries may log at any number, and must not fail at that."""
+    """Libraries may log with any numeric level, which is rounded down to a standard one."""
     stream = io.StringIO()
     configure_logs(stream)
     logging.getLogger("somebody").log(35, "between")

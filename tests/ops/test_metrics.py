@@ -1,4 +1,4 @@
-"""Metrics, as Prometheus reads them."""
+"""Metrics in Prometheus's text format, over HTTP, and in the example alerts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
-from styled.ops.lines import printable
-from styled.ops.metrics import LOOPBACK, Metrics, Standing
+from styled.ops.humanize import printable
+from styled.ops.metrics import LOOPBACK, Metrics, MetricsSnapshot
 from styled.ops.metrics_file import LONGEST_SECONDS
 
 ALERTS = Path(__file__).parents[2] / "systemd/alerts.example.yaml"
 NOW = 1_000_000.0
 
-FULL = Standing(
+FULL = MetricsSnapshot(
     jobs={"swirls": {"queued": 3, "running": 1}, "gone": {"queued": 2}},
     oldest_submitted_at=NOW - 90.0,
     last_success_at=NOW - 30.0,
     paused=True,
     degraded=('polled: "it" is\non a\\drive', "no GPU"),
-    silent=("intake", "scheduler"),
+    stalled=("intake", "scheduler"),
     steps_per_second={"engine-0": 2.5, "engine-1": 4.0},
     engines={"engine-0": True, "engine-1": True, "engine-2": False},
     free_bytes={"inbox": 10**9, "outbox": 5},
@@ -39,17 +39,17 @@ FULL = Standing(
 Labels = dict[str, str]
 
 
-def metrics_of(standing: Standing) -> Metrics:
-    return Metrics(lambda: standing, ["swirls", "coffee"], lambda: NOW)
+def metrics_of(snapshot: MetricsSnapshot) -> Metrics:
+    return Metrics(lambda: snapshot, ["swirls", "coffee"], lambda: NOW)
 
 
 def families(text: bytes) -> dict[str, str]:
-    """Return the kind of each family of metrics."""
+    """Return the type of each metric family."""
     return {family.name: family.type for family in text_string_to_metric_families(text.decode())}
 
 
 def values(text: bytes, name: str) -> list[tuple[Labels, float]]:
-    """Return all labels and values of one name."""
+    """Return labels and values of all samples of a name."""
     return [
         (sample.labels, sample.value)
         for family in text_string_to_metric_families(text.decode())
@@ -59,14 +59,14 @@ def values(text: bytes, name: str) -> list[tuple[Labels, float]]:
 
 
 def value(text: bytes, name: str, **labels: str) -> float | None:
-    """Return the only value of a name that has just these labels, None where there is none."""
+    """Return the only value of a name with exactly these labels, None if there is none."""
     found = [amount for its_labels, amount in values(text, name) if its_labels == labels]
     assert len(found) <= 1
     return found[0] if found else None
 
 
 def populated() -> Metrics:
-    """Return metrics in which everything that may happen has happened."""
+    """Return metrics in which every kind of event was counted."""
     metrics = metrics_of(FULL)
     metrics.note_ready("1.2.3", "cpu", "untrained", NOW - 1000.0)
     seconds = {"waited": 5.0, "prepare": 0.2, "optimise": 45.0, "publish": 0.01}
@@ -77,12 +77,12 @@ def populated() -> Metrics:
     return metrics
 
 
-# What is counted
+# Counters
 
 
 def test_jobs_are_counted_by_how_and_why_they_ended() -> None:
-    """Each end adds one to its own line, and to no other."""
-    metrics = metrics_of(Standing())
+    """Each finished job increments only the series of its outcome and failure."""
+    metrics = metrics_of(MetricsSnapshot())
     for _ in range(2):
         metrics.count_ended("done", None, {}, 0, 0, degraded=False)
     metrics.count_ended("rejected", "input", {}, 0, 0, degraded=False)
@@ -98,8 +98,8 @@ def test_jobs_are_counted_by_how_and_why_they_ended() -> None:
 
 
 def test_the_usual_ends_are_there_before_they_happen() -> None:
-    """Prometheus sees no increase in a line that appears with the value 1."""
-    text = metrics_of(Standing()).text()
+    """Prometheus sees no increase in a series that first appears with the value 1."""
+    text = metrics_of(MetricsSnapshot()).text()
     for outcome, failure in (("done", ""), ("rejected", "input"), ("rejected", "engine")):
         assert value(text, "styled_jobs_finished_total", outcome=outcome, failure=failure) == 0
     assert value(text, "styled_steps_total") == 0
@@ -107,8 +107,8 @@ def test_the_usual_ends_are_there_before_they_happen() -> None:
 
 
 def test_failed_attempts_are_counted_by_their_reason() -> None:
-    """An attempt that will be made again is no job that has ended."""
-    metrics = metrics_of(Standing())
+    """An attempt that will be retried does not count as a finished job."""
+    metrics = metrics_of(MetricsSnapshot())
     before = values(metrics.text(), "styled_jobs_finished_total")
     for failure in ("engine", "engine", "internal"):
         metrics.count_failed_attempt(failure)
@@ -119,8 +119,8 @@ def test_failed_attempts_are_counted_by_their_reason() -> None:
 
 
 def test_each_phase_has_a_histogram_of_its_own() -> None:
-    """Sums, counts and buckets are right, from tenths of a second to a day."""
-    metrics = metrics_of(Standing())
+    """Sums, counts and buckets are correct, from 0.1 s to a day."""
+    metrics = metrics_of(MetricsSnapshot())
     metrics.count_ended("done", None, {"prepare": 0.2, "optimise": 45.0}, 0, 0, degraded=False)
     metrics.count_ended("done", None, {"prepare": 0.05, "optimise": 9e5}, 0, 0, degraded=False)
     text, name = metrics.text(), "styled_job_phase_seconds"
@@ -138,8 +138,8 @@ def test_each_phase_has_a_histogram_of_its_own() -> None:
 
 
 def test_steps_and_degraded_results_add_up_and_the_peak_is_the_last() -> None:
-    """A job that was not painted says nothing about memory."""
-    metrics = metrics_of(Standing())
+    """A job that was not painted does not change the peak memory."""
+    metrics = metrics_of(MetricsSnapshot())
     metrics.count_ended("done", None, {}, 100, 7000, degraded=True)
     metrics.count_ended("done", None, {}, 20, 5000, degraded=False)
     metrics.count_ended("rejected", "input", {}, 0, 0, degraded=False)
@@ -150,8 +150,8 @@ def test_steps_and_degraded_results_add_up_and_the_peak_is_the_last() -> None:
 
 
 def test_what_is_running_is_said_in_labels() -> None:
-    """Together with when it became ready."""
-    metrics = metrics_of(Standing())
+    """The time at which it became ready is a metric of its own."""
+    metrics = metrics_of(MetricsSnapshot())
     metrics.note_ready("1.2.3", "cuda:0", "imagenet", 5000.0)
     text = metrics.text()
     labels = {"version": "1.2.3", "device": "cuda:0", "weights": "imagenet"}
@@ -160,22 +160,22 @@ def test_what_is_running_is_said_in_labels() -> None:
 
 
 def test_the_process_itself_is_measured() -> None:
-    """Its memory, at least: that is what grows in months."""
-    memory = value(metrics_of(Standing()).text(), "styled_process_resident_memory_bytes")
+    """At least its memory is measured, which would show a leak."""
+    memory = value(metrics_of(MetricsSnapshot()).text(), "styled_process_resident_memory_bytes")
     assert memory is not None
     assert memory > 1e6
 
 
 def test_no_line_says_when_a_counter_was_made() -> None:
-    """They would double the text."""
+    """`_created` series would double the text."""
     assert b"_created" not in populated().text()
 
 
-# How things stand
+# Gauges of the snapshot
 
 
 def test_the_queue_is_shown_by_style_and_state() -> None:
-    """Configured styles even where nothing waits, others as long as something does."""
+    """Configured styles are always shown, others only if they have jobs."""
     text = metrics_of(FULL).text()
     assert {
         (labels["style"], labels["state"]): amount
@@ -191,7 +191,7 @@ def test_the_queue_is_shown_by_style_and_state() -> None:
 
 
 def test_everything_that_stands_is_a_gauge() -> None:
-    """With the values that it has, and the age of the oldest job as of now."""
+    """The values are those of the snapshot, and the age of the oldest job is that of now."""
     text = metrics_of(FULL).text()
     assert value(text, "styled_queue_oldest_age_seconds") == 90.0
     assert value(text, "styled_alive_timestamp_seconds") == NOW
@@ -204,68 +204,68 @@ def test_everything_that_stands_is_a_gauge() -> None:
     assert values(text, "styled_degraded") == [
         ({"reason": printable(reason)}, 1) for reason in FULL.degraded
     ]
-    assert values(text, "styled_stuck") == [({"part": p}, 1) for p in ("intake", "scheduler")]
+    assert values(text, "styled_stalled") == [({"part": p}, 1) for p in ("intake", "scheduler")]
     assert value(text, "styled_disk_free_bytes", folder="inbox") == 1e9
     assert value(text, "styled_disk_free_bytes", folder="outbox") == 5
     kinds = families(text)
-    for name in ("queue_jobs", "queue_paused", "degraded", "stuck", "disk_free_bytes"):
+    for name in ("queue_jobs", "queue_paused", "degraded", "stalled", "disk_free_bytes"):
         assert kinds[f"styled_{name}"] == "gauge"
 
 
 def test_what_there_is_nothing_to_say_about_is_left_out() -> None:
-    """A success that never was has no time, and a job that does not run has no speed."""
-    text = metrics_of(Standing()).text()
-    for name in ("last_success_timestamp_seconds", "steps_per_second", "degraded", "stuck"):
+    """Without a success there is no time of it, and without a running job no speed."""
+    text = metrics_of(MetricsSnapshot()).text()
+    for name in ("last_success_timestamp_seconds", "steps_per_second", "degraded", "stalled"):
         assert values(text, f"styled_{name}") == []
     assert value(text, "styled_queue_oldest_age_seconds") == 0
     assert value(text, "styled_queue_paused") == 0
 
 
 def test_a_clock_that_was_set_back_makes_no_age_negative() -> None:
-    """Then it is nothing."""
-    standing = Standing(oldest_submitted_at=NOW + 50.0)
-    assert value(metrics_of(standing).text(), "styled_queue_oldest_age_seconds") == 0
+    """The age is 0 instead."""
+    snapshot = MetricsSnapshot(oldest_submitted_at=NOW + 50.0)
+    assert value(metrics_of(snapshot).text(), "styled_queue_oldest_age_seconds") == 0
 
 
 def test_a_reason_that_is_given_twice_is_one_line() -> None:
-    """Prometheus refuses a text in which a line comes twice."""
-    text = metrics_of(Standing(degraded=("no GPU", "no GPU"))).text()
+    """Prometheus rejects duplicate series."""
+    text = metrics_of(MetricsSnapshot(degraded=("no GPU", "no GPU"))).text()
     assert values(text, "styled_degraded") == [({"reason": "no GPU"}, 1)]
 
 
 def test_standing_is_asked_each_time_that_somebody_looks() -> None:
-    """And not before: when metrics are made there is nothing to say yet."""
-    asked: list[int] = []
+    """No snapshot is taken when the metrics are created."""
+    calls: list[int] = []
 
-    def standing() -> Standing:
-        asked.append(1)
-        return Standing(steps_per_second={"engine-0": float(len(asked))})
+    def snapshot() -> MetricsSnapshot:
+        calls.append(1)
+        return MetricsSnapshot(steps_per_second={"engine-0": float(len(calls))})
 
-    metrics = Metrics(standing, ["swirls"], lambda: NOW)
-    assert asked == []
+    metrics = Metrics(snapshot, ["swirls"], lambda: NOW)
+    assert calls == []
     for times in (1, 2, 3):
         assert value(metrics.text(), "styled_steps_per_second", engine="engine-0") == times
 
 
 def test_a_name_that_is_not_utf_8_is_escaped() -> None:
-    """A folder may be called anything, and stands in the words of what is degraded."""
+    """Folder names of any bytes may be part of a degradation's message."""
     (labels, _), *_ = values(
-        metrics_of(Standing(degraded=["/mnt/\udcff"])).text(), "styled_degraded"
+        metrics_of(MetricsSnapshot(degraded=["/mnt/\udcff"])).text(), "styled_degraded"
     )
     assert labels == {"reason": "/mnt/\\udcff"}
 
 
 @pytest.mark.parametrize("kind", [ResourceUnavailable, JournalDamaged])
 def test_without_its_journal_all_else_is_said(kind: type[StyledError]) -> None:
-    """What can't be asked for is left out; what was counted is there."""
+    """Gauges of the snapshot are omitted, counters are not."""
     missing = True
 
-    def standing() -> Standing:
+    def snapshot() -> MetricsSnapshot:
         if missing:
             raise kind("the journal is gone")
         return FULL
 
-    metrics = Metrics(standing, ["swirls"], lambda: NOW)
+    metrics = Metrics(snapshot, ["swirls"], lambda: NOW)
     metrics.count_ended("done", None, {}, 5, 0, degraded=False)
     text = metrics.text()
     assert value(text, "styled_jobs_finished_total", outcome="done", failure="") == 1
@@ -278,7 +278,7 @@ def test_without_its_journal_all_else_is_said(kind: type[StyledError]) -> None:
 
 def test_two_daemons_in_one_process_count_for_themselves() -> None:
     """Each has a registry of its own."""
-    first, second = metrics_of(FULL), metrics_of(Standing())
+    first, second = metrics_of(FULL), metrics_of(MetricsSnapshot())
     first.count_ended("done", None, {}, 5, 0, degraded=False)
     assert value(first.text(), "styled_steps_total") == 5
     assert value(second.text(), "styled_steps_total") == 0
@@ -289,23 +289,23 @@ def test_two_daemons_in_one_process_count_for_themselves() -> None:
 
 
 def get(port: int, host: str = LOOPBACK) -> tuple[str, bytes]:
-    """Return the kind of content, and the content."""
+    """Return the content type and the content of a response."""
     with build_opener(ProxyHandler({})).open(f"http://{host}:{port}/metrics", timeout=10) as answer:
         return answer.headers["Content-Type"], answer.read()
 
 
 @pytest.fixture
 def port() -> int:
-    """Return the number of a port that is free."""
-    with socket.socket() as taking:
-        taking.bind((LOOPBACK, 0))
-        number: int = taking.getsockname()[1]
+    """Return a free port."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        number: int = probe.getsockname()[1]
         return number
 
 
 @pytest.fixture
 def served(port: int) -> Iterator[Metrics]:
-    """Serve metrics in which everything has happened."""
+    """Serve the metrics of `populated`."""
     metrics = populated()
     metrics.serve(port)
     yield metrics
@@ -313,7 +313,7 @@ def served(port: int) -> Iterator[Metrics]:
 
 
 def test_prometheus_can_ask_over_http(served: Metrics, port: int) -> None:
-    """It gets what the file has, as it is at that moment."""
+    """The response is the current text of the metrics."""
     kind, text = get(port)
     assert kind.startswith("text/plain; version=")
     assert families(text) == families(served.text())
@@ -324,14 +324,14 @@ def test_prometheus_can_ask_over_http(served: Metrics, port: int) -> None:
 
 @pytest.mark.usefixtures("served")
 def test_nobody_else_can_ask(port: int) -> None:
-    """Only at the one address, which no other machine can reach."""
+    """The server listens only on the loopback address, which other machines can't reach."""
     with pytest.raises(URLError):
         get(port, "127.0.0.2")
 
 
 def test_a_port_that_is_taken_is_named(served: Metrics, port: int) -> None:
-    """With the setting to change; who has the port keeps it, and counting goes on."""
-    late = metrics_of(Standing())
+    """The error names the setting; the other server is not affected, and counting works."""
+    late = metrics_of(MetricsSnapshot())
     with pytest.raises(ResourceUnavailable) as caught:
         late.serve(port)
     assert caught.value.message == (
@@ -344,7 +344,7 @@ def test_a_port_that_is_taken_is_named(served: Metrics, port: int) -> None:
 
 
 def test_closing_ends_the_thread_and_frees_the_port(port: int) -> None:
-    """At once: the next start may be now. Closing twice is no error."""
+    """The port is free at once for the next start. Closing twice is no error."""
     before = set(threading.enumerate())
     metrics = populated()
     metrics.close()
@@ -361,7 +361,7 @@ def test_closing_ends_the_thread_and_frees_the_port(port: int) -> None:
     metrics.close()
 
 
-# What watches it
+# Example alerts
 
 
 def rules() -> list[dict[str, str]]:
@@ -372,7 +372,7 @@ def rules() -> list[dict[str, str]]:
 
 
 def test_an_idle_daemon_is_not_taken_for_one_that_is_down() -> None:
-    """The alert rings a while after the figures of an idle daemon are due again."""
+    """The alert fires some time after the metrics of an idle daemon are due again."""
     (expression,) = [rule["expr"] for rule in rules() if rule["alert"] == "StyledDown"]
     found = re.search(r"styled_alive_timestamp_seconds > (\d+)", expression)
     assert found is not None
@@ -380,39 +380,39 @@ def test_an_idle_daemon_is_not_taken_for_one_that_is_down() -> None:
 
 
 def test_there_is_something_behind_each_alert() -> None:
-    """A name that is misspelt in an alert would never ring."""
+    """An alert on a misspelt metric would never fire."""
     text = populated().text()
-    present = {
+    exported = {
         sample.name
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
     }
-    asked = {name for rule in rules() for name in re.findall(r"styled_\w+", rule["expr"])}
-    assert len(asked) >= 8
-    assert asked - present == set()
+    used = {name for rule in rules() for name in re.findall(r"styled_\w+", rule["expr"])}
+    assert len(used) >= 8
+    assert used - exported == set()
 
 
 def test_labels_that_alerts_ask_for_exist() -> None:
-    """Those in braces with the values that they may have, and those that words quote."""
+    """This covers labels in expressions, with their values, and labels in annotations."""
     text = populated().text()
     for rule in rules():
         (name, *_) = re.findall(r"styled_\w+", rule["expr"])
         labels = [its_labels for its_labels, _ in values(text, name)]
-        for label, wanted in re.findall(r'{(\w+)="(\w+)"}', rule["expr"]):
-            assert wanted in [its_labels[label] for its_labels in labels]
+        for label, expected in re.findall(r'{(\w+)="(\w+)"}', rule["expr"]):
+            assert expected in [its_labels[label] for its_labels in labels]
         for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
             assert all(label in its_labels for its_labels in labels)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_prometheus_itself_finds_nothing_wrong() -> None:
-    """Neither with the alerts nor with the names and units of metrics."""
-    for words, given in (
+    """`promtool` accepts the alerts and the names and units of the metrics."""
+    for args, stdin in (
         (("rules", str(ALERTS)), b""),
         (("metrics",), populated().text()),
-        (("metrics",), metrics_of(Standing()).text()),
+        (("metrics",), metrics_of(MetricsSnapshot()).text()),
     ):
-        ran = subprocess.run(
-            ["promtool", "check", *words], input=given, capture_output=True, timeout=60
+        process = subprocess.run(
+            ["promtool", "check", *args], input=stdin, capture_output=True, timeout=60
         )
-        assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()
+        assert process.returncode == 0, (process.stdout + process.stderr).decode()

@@ -61,17 +61,17 @@ def adobe_rgb_to_srgb(rgb: tuple[int, int, int]) -> np.ndarray:
 
 
 def cmyk_profile() -> bytes:
-    """Return a press whose every ink is neutral: each takes away a quarter of the lightness."""
-    return _of_tables(b"prtr", b"CMYK", [1 - bin(inks).count("1") / 4 for inks in range(16)])
+    """Return a CMYK profile with neutral inks, each of which takes a quarter of the lightness."""
+    return _table_profile(b"prtr", b"CMYK", [1 - bin(inks).count("1") / 4 for inks in range(16)])
 
 
 def lut_profile() -> bytes:
-    """Return a scanner whose every colour is neutral: each adds a third of the lightness."""
-    return _of_tables(b"scnr", b"RGB ", [bin(lights).count("1") / 3 for lights in range(8)])
+    """Return an RGB scanner profile with neutral channels; each adds a third of the lightness."""
+    return _table_profile(b"scnr", b"RGB ", [bin(lights).count("1") / 3 for lights in range(8)])
 
 
-def _of_tables(device: bytes, space: bytes, lightness: list[float]) -> bytes:
-    """Return a profile of a table that has only the corners of a space, and leads only from it."""
+def _table_profile(device: bytes, space: bytes, lightness: list[float]) -> bytes:
+    """Return a profile with a table for the corners of a space, for conversion from it only."""
     corners = b"".join(bytes((round(255 * value), 128, 128)) for value in lightness)
     channels, identity = len(lightness).bit_length() - 1, bytes(range(256))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
@@ -84,14 +84,14 @@ def _of_tables(device: bytes, space: bytes, lightness: list[float]) -> bytes:
 
 
 def parametric(*values: float) -> bytes:
-    """Return a curve of 5 parameters: a power with a straight piece, as sRGB has it."""
-    numbers = struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+    """Return a parametric curve; with 5 values a power law with a linear segment, as in sRGB."""
+    packed = struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
     kind = {1: 0, 3: 1, 4: 2, 5: 3, 7: 4}[len(values)]
-    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + numbers
+    return b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + packed
 
 
 def points(values: np.ndarray) -> bytes:
-    """Return a curve of points in [0, 1]."""
+    """Return a curve given by points in [0, 1]."""
     levels = np.round(values * 65535).astype(">u2")
     return b"curv\0\0\0\0" + struct.pack(">I", len(levels)) + levels.tobytes()
 
@@ -104,7 +104,7 @@ def matrix_profile(to_xyz: np.ndarray, curve: bytes) -> bytes:
 
 
 def gray_profile(curve: bytes) -> bytes:
-    """Return a profile for lightness alone."""
+    """Return a profile for grey images."""
     return icc_profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": curve})
 
 
@@ -127,7 +127,7 @@ def exact(curve: tuple[float, ...], levels: np.ndarray) -> np.ndarray:
 
 
 def exact_inverse(curve: tuple[float, ...], light: np.ndarray) -> np.ndarray:
-    """Return the levels that have some linear light."""
+    """Return the levels of linear light: the inverse of `exact`."""
     if len(curve) == 1:
         return np.asarray(light ** (1 / curve[0]))
     power, a, b, c, d = curve
@@ -135,5 +135,5 @@ def exact_inverse(curve: tuple[float, ...], light: np.ndarray) -> np.ndarray:
 
 
 def as_fixed(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Return parameters as a file holds them: in steps of 1/65536."""
+    """Return parameters rounded as in a file: to steps of 1/65536."""
     return tuple(round(value * 65536) / 65536 for value in values)

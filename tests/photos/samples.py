@@ -1,4 +1,4 @@
-"""Pictures for the tests of photos: small ones, and how to have other programs make them."""
+"""Small images for the tests of photos, and functions that make files with other programs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import torch
 from PIL import Image, features
 
 from styled.errors import InputIncomplete, InputRejected
-from styled.photos import Photo, decode
-from styled.photos.picture import Picture
+from styled.photos import Photo, decode_photo
+from styled.photos.output_image import OutputImage
 from styled.photos.png import save_png
 
 REFUSALS = (InputRejected, InputIncomplete)
@@ -31,7 +31,7 @@ def _needs(program: str, package: str) -> pytest.MarkDecorator:
 
 
 def _is_imagemagick(program: str) -> bool:
-    """Tell whether a program of that common name is ImageMagick's."""
+    """Return whether a program, which may have a common name, is ImageMagick's."""
     if shutil.which(program) is None:
         return False
     done = subprocess.run([program, "-version"], check=False, capture_output=True, timeout=60)
@@ -47,18 +47,18 @@ needs_cjpeg = _needs("cjpeg", "libjpeg-turbo-progs")
 
 
 def run(*command: str | Path) -> str:
-    """Run a program, which must succeed, and return what it says."""
+    """Run a program, which must succeed, and return its standard output."""
     done = subprocess.run(command, check=True, capture_output=True, timeout=60)
     return done.stdout.decode()
 
 
 def converted(source: Path, target: Path, *options: str) -> bytes:
-    """Have ImageMagick make a file of another, and return its bytes."""
+    """Convert a file with ImageMagick, and return the bytes of the result."""
     run("convert", source, *options, target)
     return target.read_bytes()
 
 
-# How to save without visible loss.
+# Options of Pillow that save without visible loss.
 EXACT: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
     "JPEG": {"quality": 100, "subsampling": 0},
@@ -93,8 +93,8 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def decoded(image: Image.Image, format: str, **options: Any) -> Photo:
-    """Return the photo in a file that Pillow writes."""
-    return decode(saved(image, format, **options))
+    """Return an image as a photo, after Pillow has written it to a file."""
+    return decode_photo(saved(image, format, **options))
 
 
 def content() -> torch.Tensor:
@@ -102,14 +102,14 @@ def content() -> torch.Tensor:
 
 
 def own_tensor(photo: Photo) -> torch.Tensor:
-    """Return a painting that is the photo itself: 1x3xHxW."""
+    """Return the photo's own pixels, in place of a painting: 1x3xHxW."""
     return photo.tensor(photo.width, photo.height)[:, :3]
 
 
 def deep_png(levels: np.ndarray, icc: bytes | None = None) -> bytes:
-    """Return a PNG of HxWxC levels of 16 bits."""
+    """Return a PNG of HxWxC 16-bit levels."""
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[levels.shape[2]]
-    return save_png(Picture(levels, mode, icc))
+    return save_png(OutputImage(levels, mode, icc))
 
 
 CUTTABLE: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ CUTTABLE: dict[str, dict[str, Any]] = {
 
 
 def by_cjpeg(folder: Path, *options: str) -> bytes:
-    """Return the astronaut as a JPEG of the reference encoder."""
+    """Return the astronaut as a JPEG by the reference encoder, cjpeg."""
     astronaut().save(folder / "source.ppm")
     run("cjpeg", *options, "-outfile", folder / "input.jpg", folder / "source.ppm")
     return (folder / "input.jpg").read_bytes()

@@ -1,4 +1,4 @@
-"""What is not a picture, or not all of one."""
+"""Files that are not images, or are truncated."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import struct
 import pytest
 
 from styled.errors import InputIncomplete, InputRejected
-from styled.photos import decode
-from styled.photos.containers import is_cut
+from styled.photos import decode_photo
+from styled.photos.containers import is_truncated
 from tests.photos.samples import CUTTABLE, REFUSALS, astronaut, needs_avif, saved
 
 
 def test_an_empty_file_is_rejected() -> None:
-    """Zero bytes are called empty."""
+    """The message for a file of zero bytes says that it is empty."""
     with pytest.raises(InputRejected, match="the file is empty"):
-        decode(b"")
+        decode_photo(b"")
 
 
 @pytest.mark.parametrize(
@@ -31,16 +31,16 @@ def test_an_empty_file_is_rejected() -> None:
     ids=["text", "eps", "psd", "ppm", "film", "zeros"],
 )
 def test_what_is_no_picture_is_rejected_with_the_formats_that_are(data: bytes) -> None:
-    """A text named .jpg, and formats that are kept out, name what can be read."""
+    """For a text named .jpg and for unsupported formats, the error names the supported formats."""
     with pytest.raises(InputRejected, match=r"letter\.jpg is not a picture") as caught:
-        decode(data, name="letter.jpg")
+        decode_photo(data, name="letter.jpg")
     assert any("JPEG" in remedy for remedy in caught.value.remedies)
 
 
 def test_a_text_that_starts_like_a_bitmap_is_not_waited_for() -> None:
-    """The two letters BM alone do not make a picture that is still arriving."""
+    """A text that starts with the letters BM is rejected, not taken for an incomplete bitmap."""
     with pytest.raises(InputRejected):
-        decode(b"BMW photos, spring: all of them are in the other folder.\n" * 3)
+        decode_photo(b"BMW photos, spring: all of them are in the other folder.\n" * 3)
 
 
 @pytest.mark.parametrize(
@@ -51,45 +51,45 @@ def test_a_text_that_starts_like_a_bitmap_is_not_waited_for() -> None:
     ],
 )
 def test_the_first_bytes_of_a_picture_are_incomplete(start: bytes) -> None:
-    """A beginning that only the magic bytes give away may still be on its way."""
+    """A file that is a prefix of a format's magic bytes may still be being copied."""
     with pytest.raises(InputIncomplete):
-        decode(start)
+        decode_photo(start)
 
 
 @pytest.mark.parametrize("kind", CUTTABLE)
 def test_a_picture_cut_anywhere_is_never_painted(kind: str) -> None:
-    """Each 50th of its length, and each of the last bytes, is needed."""
+    """A file cut at any 50th of its length, or within its last bytes, is incomplete."""
     data = saved(astronaut(), **CUTTABLE[kind])
-    assert decode(data).width == 96
+    assert decode_photo(data).width == 96
     cuts = {len(data) * part // 50 for part in range(50)} | {len(data) - n for n in range(1, 40)}
     for cut in sorted(cuts - {0}):
         with pytest.raises(InputIncomplete):
-            decode(data[:cut])
+            decode_photo(data[:cut])
 
 
 @needs_avif
 def test_a_cut_avif_is_never_painted() -> None:
-    """Each 20th of an AVIF's length is needed."""
+    """An AVIF cut at any 20th of its length is refused."""
     data = saved(astronaut(), "AVIF")
-    assert decode(data).format == "avif"
+    assert decode_photo(data).format == "avif"
     for part in range(1, 20):
         with pytest.raises(REFUSALS):
-            decode(data[: len(data) * part // 20])
+            decode_photo(data[: len(data) * part // 20])
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
 def test_a_picture_whose_end_is_still_zeros_is_incomplete(kind: str) -> None:
-    """A copy that reserves its space before it writes is waited for."""
+    """A copy that preallocates its space is incomplete until its end is written."""
     data = saved(astronaut(), **CUTTABLE[kind])
     half = len(data) // 2
     with pytest.raises(InputIncomplete):
-        decode(data[:half] + bytes(len(data) - half))
+        decode_photo(data[:half] + bytes(len(data) - half))
 
 
 def test_an_offset_beyond_all_memory_is_only_refused() -> None:
-    """A BigTIFF whose directory lies at byte 2**64 - 1 is a file that ends too early."""
+    """A BigTIFF whose directory is at byte 2**64 - 1 is incomplete."""
     with pytest.raises(InputIncomplete):
-        decode(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(99))
+        decode_photo(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(99))
 
 
 def test_a_thumbnail_does_not_pass_for_the_end_of_the_photo() -> None:
@@ -98,49 +98,49 @@ def test_a_thumbnail_does_not_pass_for_the_end_of_the_photo() -> None:
     data = saved(astronaut(), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(inner) + 2) + inner
     data = data[:2] + segment + data[2:]
-    assert decode(data).width == 96
+    assert decode_photo(data).width == 96
     with pytest.raises(InputIncomplete):
-        decode(data[:-2])
+        decode_photo(data[:-2])
 
 
 def jpeg_with(segments: bytes = b"", scans: int = 0) -> bytes:
-    """Return a progressive JPEG with further segments, and its last scan so often again."""
+    """Return a progressive JPEG with extra segments and `scans` repetitions of its last scan."""
     whole = saved(astronaut(), "JPEG", progressive=True)
     last = whole[whole.rindex(b"\xff\xda") : -2]
     return whole[:2] + segments + whole[2:-2] + last * scans + whole[-2:]
 
 
 def test_a_jpeg_that_takes_for_ever_is_rejected_at_once() -> None:
-    """Thousands of scans or EXIF segments: no camera writes such, and each costs time."""
+    """No camera writes thousands of scans or EXIF segments, and each of them takes time."""
     exif = b"\xff\xe1\0\x0cExif\0\0MM\0*"
     xmp = b"\xff\xe1\0\x11http://ns.adobe"
-    decode(jpeg_with(exif * 100 + xmp * 1000))
-    decode(jpeg_with(scans=100))
+    decode_photo(jpeg_with(exif * 100 + xmp * 1000))
+    decode_photo(jpeg_with(scans=100))
     with pytest.raises(InputRejected, match="more than 100 EXIF segments"):
-        decode(jpeg_with(exif * 101))
+        decode_photo(jpeg_with(exif * 101))
     with pytest.raises(InputRejected, match="more than 200 scans"):
-        decode(jpeg_with(scans=200))
+        decode_photo(jpeg_with(scans=200))
 
 
 def test_a_jpeg_of_markers_alone_is_judged_at_once() -> None:
-    """Restart markers cost nothing, and other segments are counted."""
-    decode(jpeg_with(b"\xff\xfe\0\2" * 1000))
+    """Restart markers take no time; other segments are counted."""
+    decode_photo(jpeg_with(b"\xff\xfe\0\2" * 1000))
     with pytest.raises(InputRejected, match="segments"):
-        decode(jpeg_with(b"\xff\xfe\0\2" * 100_001))
+        decode_photo(jpeg_with(b"\xff\xfe\0\2" * 100_001))
     with pytest.raises(REFUSALS):
-        decode(saved(astronaut(), "JPEG")[:-2] + b"\xff\xd0" * 10_000_000)
+        decode_photo(saved(astronaut(), "JPEG")[:-2] + b"\xff\xd0" * 10_000_000)
 
 
 def test_what_follows_a_jpeg_does_not_count() -> None:
-    """Motion photos have a film behind them, whose bytes may look like anything."""
+    """Motion photos have a video at their end, which may contain any bytes."""
     whole = jpeg_with()
-    assert decode(whole + b"\xff\xda\0\2" * 1000).width == 96
+    assert decode_photo(whole + b"\xff\xda\0\2" * 1000).width == 96
 
 
 @pytest.mark.parametrize("header_size", [12, 40, 52, 56, 64, 108, 124])
 def test_every_bmp_says_how_long_it_is(header_size: int) -> None:
-    """From OS/2's first header to Windows' fifth; other text that begins with BM is none."""
+    """From OS/2's first header to Windows' fifth; other header sizes are not those of a BMP."""
     whole = b"BM" + struct.pack("<IIII", 200, 0, 60, header_size) + bytes(182)
-    assert is_cut(whole[:-1], "bmp")
-    assert not is_cut(whole, "bmp")
-    assert not is_cut(whole[:14] + struct.pack("<I", header_size + 1) + whole[18:-1], "bmp")
+    assert is_truncated(whole[:-1], "bmp")
+    assert not is_truncated(whole, "bmp")
+    assert not is_truncated(whole[:14] + struct.pack("<I", header_size + 1) + whole[18:-1], "bmp")

@@ -1,4 +1,4 @@
-"""Grey photos: painted in colours, or grey again where that is asked for."""
+"""Grey photos: painted in colour, or in grey if that is configured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from styled.photos import Finish, decode, finish
+from styled.photos import ExportOptions, decode_photo, export_image
 from tests.photos.icc import gamma, gray_profile
 from tests.photos.samples import (
     astronaut,
@@ -24,10 +24,10 @@ from tests.photos.samples import (
     pixels,
 )
 
-KEEP = Finish(grayscale="keep")
+KEEP = ExportOptions(grayscale="keep")
 
 
-def colourful() -> torch.Tensor:
+def colorful() -> torch.Tensor:
     return torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(4))
 
 
@@ -41,17 +41,17 @@ def mode_of(data: bytes) -> str:
     [("L", "JPEG"), ("L", "PNG"), ("L", "TIFF"), ("1", "PNG"), ("LA", "PNG"), ("F", "TIFF")],
 )
 def test_lightness_alone_is_grey(mode: str, format: str) -> None:
-    """Every mode of one channel is known as grey, three equal channels are not."""
+    """Every mode with one colour channel is grey; three equal channels are not."""
     assert decoded(astronaut().convert(mode), format).is_gray
     assert not decoded(astronaut().convert("L").convert("RGB"), format).is_gray
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "tiff", "bmp"])
 def test_a_grey_photo_stays_grey_where_asked(format: str) -> None:
-    """The result has one channel: the painting's lightness by the weights of BT.601."""
+    """The result has one channel: the painting's luma with the weights of BT.601."""
     photo = decoded(astronaut().convert("L"), "PNG")
-    painting = colourful()
-    data = finish(painting, photo, format, KEEP).data
+    painting = colorful()
+    data = export_image(painting, photo, format, KEEP).data
     assert mode_of(data) == "L"
     expected = painting[0].permute(1, 2, 0).numpy() @ np.array([0.299, 0.587, 0.114]) * 255
     with Image.open(BytesIO(data)) as image:
@@ -61,9 +61,11 @@ def test_a_grey_photo_stays_grey_where_asked(format: str) -> None:
 
 @pytest.mark.parametrize("format", ["webp", "gif", "heic", pytest.param("avif", marks=needs_avif)])
 def test_formats_without_grey_have_three_equal_channels(format: str) -> None:
-    """Where a file can't have one channel all three are the same."""
+    """In a format that can't have one channel, all three are the same."""
     photo = decoded(astronaut().convert("L"), "PNG")
-    found = pixels(decode(finish(colourful(), photo, format, Finish(grayscale="keep")).data))
+    found = pixels(
+        decode_photo(export_image(colorful(), photo, format, ExportOptions(grayscale="keep")).data)
+    )
     assert np.ptp(found, axis=2).max() <= 3
 
 
@@ -71,26 +73,26 @@ def test_formats_without_grey_have_three_equal_channels(format: str) -> None:
 def test_a_grey_photo_is_painted_in_colours_otherwise(format: str) -> None:
     """By default the painting keeps its colours."""
     photo = decoded(astronaut().convert("L"), "PNG")
-    data = finish(colourful(), photo, format, Finish()).data
+    data = export_image(colorful(), photo, format, ExportOptions()).data
     assert mode_of(data) == "RGB"
-    assert np.ptp(pixels(decode(data)), axis=2).mean() > 30
+    assert np.ptp(pixels(decode_photo(data)), axis=2).mean() > 30
 
 
 def test_a_photo_in_colours_is_not_made_grey() -> None:
-    """`keep` asks for grey results of grey photos only."""
+    """`keep` makes results grey for grey photos only."""
     photo = decoded(astronaut(), "PNG")
-    assert mode_of(finish(colourful(), photo, "png", KEEP).data) == "RGB"
+    assert mode_of(export_image(colorful(), photo, "png", KEEP).data) == "RGB"
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
 def test_grey_of_16_bits_stays_so(format: str) -> None:
-    """One channel of 16 bits, every level as it was."""
+    """One channel of 16 bits, every level unchanged."""
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
-    photo = decode(deep_png(levels))
-    finished = finish(own_tensor(photo), photo, format, KEEP)
-    assert (finished.bits, finished.icc, finished.degraded) == (16, None, ())
-    assert mode_of(finished.data) == "I;16"
-    with Image.open(BytesIO(finished.data)) as image:
+    photo = decode_photo(deep_png(levels))
+    exported = export_image(own_tensor(photo), photo, format, KEEP)
+    assert (exported.bits, exported.icc, exported.degraded) == (16, None, ())
+    assert mode_of(exported.data) == "I;16"
+    with Image.open(BytesIO(exported.data)) as image:
         assert np.array_equal(np.asarray(image), levels[..., 0])
 
 
@@ -100,9 +102,9 @@ def test_grey_with_opacity_stays_so() -> None:
     image.putalpha(Image.linear_gradient("L").resize((96, 64)))
     photo = decoded(image, "PNG")
     for format in ("png", "tiff"):
-        data = finish(own_tensor(photo), photo, format, KEEP).data
+        data = export_image(own_tensor(photo), photo, format, KEEP).data
         assert mode_of(data) == "LA"
-        result = decode(data)
+        result = decode_photo(data)
         assert result.alpha is not None
         assert photo.alpha is not None
         assert np.array_equal(np.asarray(result.alpha), np.asarray(photo.alpha))
@@ -115,25 +117,27 @@ def test_grey_with_opacity_stays_so() -> None:
 def test_grey_of_16_bits_with_opacity_can_be_read_by_everybody(
     format: str, color: Literal["srgb", "input"]
 ) -> None:
-    """A TIFF of two deep channels is read by few, so that it has four, and no grey profile."""
+    """Few programs read a TIFF of two 16-bit channels, so it gets four, and no grey profile."""
     levels = np.full((40, 40, 2), (30000, 40000), np.uint16)
-    photo = decode(deep_png(levels, gray_profile(gamma(1.0))))
+    photo = decode_photo(deep_png(levels, gray_profile(gamma(1.0))))
     assert photo.deep is not None
     assert np.abs(photo.deep[5, 5] - (46322, 46322, 46322, 40000)).max() <= 2  # sRGB of 0.4578
     assert np.abs(pixels(photo)[5, 5] - 46322 / 257).max() <= 1
-    finished = finish(own_tensor(photo), photo, format, Finish(grayscale="keep", color=color))
-    assert finished.bits == 16
+    exported = export_image(
+        own_tensor(photo), photo, format, ExportOptions(grayscale="keep", color=color)
+    )
+    assert exported.bits == 16
     if format == "png":
-        assert finished.data[24:26] == b"\x10\x04"  # 16 bits, grey with alpha
+        assert exported.data[24:26] == b"\x10\x04"  # 16 bits, grey with alpha
     else:
-        assert mode_of(finished.data) == "RGBA"
-    result = decode(finished.data)
+        assert mode_of(exported.data) == "RGBA"
+    result = decode_photo(exported.data)
     assert result.degraded == ()
     assert result.deep is not None
     assert np.abs(result.deep.astype(int) - photo.deep).max() <= 3
     is_left_out = format == "tiff" and color == "input"
-    assert len(finished.degraded) == is_left_out
-    for degradation in finished.degraded:
+    assert len(exported.degraded) == is_left_out
+    for degradation in exported.degraded:
         assert degradation.kind == "color"
         assert "does not go with this file format" in degradation.message
 
@@ -141,9 +145,9 @@ def test_grey_of_16_bits_with_opacity_can_be_read_by_everybody(
 @needs_cjpeg
 def test_a_jpeg_of_one_component_stays_one(tmp_path: Path) -> None:
     """A grey JPEG of another program gives a grey JPEG."""
-    photo = decode(by_cjpeg(tmp_path, "-grayscale", "-quality", "95"))
+    photo = decode_photo(by_cjpeg(tmp_path, "-grayscale", "-quality", "95"))
     assert photo.is_gray
-    data = finish(own_tensor(photo), photo, "jpeg", KEEP).data
+    data = export_image(own_tensor(photo), photo, "jpeg", KEEP).data
     with Image.open(BytesIO(data)) as image:
         assert len(image.layer) == 1  # type: ignore[attr-defined]  # it is a JPEG
-    assert np.abs(pixels(decode(data)) - pixels(photo)).max() <= 12
+    assert np.abs(pixels(decode_photo(data)) - pixels(photo)).max() <= 12

@@ -1,4 +1,4 @@
-"""HEIC, the photos of telephones, where pillow-heif is installed and where it is not."""
+"""HEIC, the photo format of phones, with and without pillow-heif."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from styled.degradation import Degradation
 from styled.errors import ConfigError, InputIncomplete, InputRejected
-from styled.photos import Finish, decode, encode, finish, output_format
+from styled.photos import ExportOptions, decode_photo, encode_image, export_image, output_format
 from styled.photos.containers import format_of
 from tests.photos.icc import adobe_rgb_profile
 from tests.photos.samples import REFUSALS, astronaut, own_tensor, pixels
@@ -38,63 +38,65 @@ def deep_heic(bits: int) -> bytes:
 
 
 def test_a_heic_becomes_a_photo() -> None:
-    """Pixels, format and size are as they should be, and nothing is noted."""
-    photo = decode(heic())
+    """Pixels, format and size are right, and there is no note."""
+    photo = decode_photo(heic())
     assert (photo.format, photo.width, photo.height, photo.bits) == ("heic", 96, 64, 8)
     assert np.abs(pixels(photo) - np.asarray(astronaut())).mean() < 3
     assert photo.degraded == ()
 
 
 def test_same_means_heic() -> None:
-    """The result of a HEIC is a HEIC, with its own extension."""
+    """With `same`, the result of a HEIC is a HEIC, with its own extension."""
     assert output_format("same", "heic") == ("heic", ".heic")
-    photo = decode(heic())
-    result = decode(finish(own_tensor(photo), photo, "heic", Finish()).data)
+    photo = decode_photo(heic())
+    result = decode_photo(export_image(own_tensor(photo), photo, "heic", ExportOptions()).data)
     assert result.format == "heic"
     assert np.abs(pixels(result) - pixels(photo)).mean() < 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_telephones_orientation_comes_out_upright(orientation: int) -> None:
-    """What HEIC keeps as a rotation of the container is applied once, not twice."""
+    """The orientation, which HEIC stores as a rotation of the container, is applied once only."""
     upright = np.zeros((64, 96, 3), np.uint8)
     upright[:32, :48], upright[:32, 48:], upright[32:, :48] = 60, 120, 180
-    back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    transposition = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
     stored = Image.fromarray(upright)
-    if back is not None:
-        stored = stored.transpose(Image.Transpose(back))
+    if transposition is not None:
+        stored = stored.transpose(Image.Transpose(transposition))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = decode(heic(stored, exif=exif.tobytes()))
+    photo = decode_photo(heic(stored, exif=exif.tobytes()))
     assert (photo.width, photo.height) == (96, 64)
     assert np.abs(pixels(photo) - upright).mean() < 3
 
 
 def test_metadata_passes_through_a_heic() -> None:
-    """EXIF, GPS, XMP and the profile of a HEIC are in a JPEG of it."""
+    """EXIF, GPS, XMP and the profile of a HEIC are in the JPEG that it is exported to."""
     exif = Image.Exif()
     exif[0x010F], exif[0x8825] = "A camera", {1: "N", 2: (48.0, 8.0, 0.0)}
     packet = b"<x:xmpmeta>hello</x:xmpmeta>"
     image = astronaut()
     image.info["icc_profile"] = adobe_rgb_profile()
-    photo = decode(heic(image, exif=exif.tobytes(), xmp=packet))
+    photo = decode_photo(heic(image, exif=exif.tobytes(), xmp=packet))
     assert photo.icc == "Made for a test"
-    finished = finish(own_tensor(photo), photo, "jpeg", Finish(color="input"))
-    with Image.open(BytesIO(finished.data)) as result:
+    exported = export_image(own_tensor(photo), photo, "jpeg", ExportOptions(color="input"))
+    with Image.open(BytesIO(exported.data)) as result:
         assert result.getexif()[0x010F] == "A camera"
         assert result.getexif().get_ifd(0x8825)[2] == (48.0, 8.0, 0.0)
         assert result.info["xmp"] == packet
         assert result.info["icc_profile"] == adobe_rgb_profile()
-    again = decode(finish(own_tensor(photo), photo, "heic", Finish(color="input")).data)
+    again = decode_photo(
+        export_image(own_tensor(photo), photo, "heic", ExportOptions(color="input")).data
+    )
     assert again.profile == adobe_rgb_profile()
     assert again.metadata.xmp == packet
 
 
 def test_opacity_passes_through_a_heic() -> None:
-    """An alpha channel in a HEIC is the photo's, and the result's."""
+    """The alpha channel of a HEIC becomes that of the photo."""
     image = astronaut()
     image.putalpha(Image.linear_gradient("L").resize((96, 64)))
-    photo = decode(heic(image))
+    photo = decode_photo(heic(image))
     assert photo.alpha is not None
     assert (
         np.abs(np.asarray(photo.alpha).astype(int) - np.asarray(image.getchannel("A"))).max() <= 4
@@ -102,8 +104,8 @@ def test_opacity_passes_through_a_heic() -> None:
 
 
 def test_the_bits_that_are_not_used_are_noted() -> None:
-    """A HEIC of 10 bits is painted in 8, and says so."""
-    photo = decode(deep_heic(10))
+    """A HEIC of 10 bits is decoded in 8 bits, with a note."""
+    photo = decode_photo(deep_heic(10))
     assert photo.bits == 8
     assert photo.degraded == (Degradation("bits", "of its 10 bits 8 were used"),)
 
@@ -111,36 +113,36 @@ def test_the_bits_that_are_not_used_are_noted() -> None:
 def test_the_size_limits_hold() -> None:
     """One pixel beyond the limit is refused, and so is an edge under 32."""
     data = heic()
-    assert decode(data, max_pixels=96 * 64).width == 96
+    assert decode_photo(data, max_pixels=96 * 64).width == 96
     with pytest.raises(InputRejected, match="96 x 64 pixels; the limit is 6143"):
-        decode(data, max_pixels=96 * 64 - 1)
+        decode_photo(data, max_pixels=96 * 64 - 1)
     with pytest.raises(InputRejected, match="too small: 31 x 40"):
-        decode(heic(astronaut(31, 40)))
+        decode_photo(heic(astronaut(31, 40)))
 
 
 def test_an_edge_that_a_heic_cannot_hold_is_refused() -> None:
-    """HEVC ends at 16384 pixels here."""
+    """HEIC edges hold at most 16384 pixels."""
     with pytest.raises(ConfigError, match="16385 x 1 pixels do not fit into a heic file"):
-        encode(torch.zeros(1, 3, 1, 16385), "heic")
+        encode_image(torch.zeros(1, 3, 1, 16385), "heic")
 
 
 def test_a_cut_heic_is_incomplete() -> None:
-    """Each 30th of its length is needed, and so are its last bytes."""
+    """A file cut at any 30th of its length, or within its first or last bytes, is incomplete."""
     data = heic()
     cuts = {len(data) * part // 30 for part in range(1, 30)} | {len(data) - 1, 1, 4, 8, 9, 11, 12}
     for cut in sorted(cuts):
         with pytest.raises(InputIncomplete):
-            decode(data[:cut])
+            decode_photo(data[:cut])
 
 
 def test_damage_in_a_heic_is_refused_or_read() -> None:
-    """No byte that is wrong raises anything but a refusal."""
+    """A wrong byte raises one of the refusals, or nothing."""
     data = heic(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", xmp=b"<x/>")
     for position in range(0, min(len(data), 900), 3):
         damaged = bytearray(data)
         damaged[position] ^= 0xFF
         try:
-            photo = decode(bytes(damaged), max_pixels=1_000_000)
+            photo = decode_photo(bytes(damaged), max_pixels=1_000_000)
         except REFUSALS:
             continue
         assert photo.image.mode == "RGB"
@@ -149,11 +151,11 @@ def test_damage_in_a_heic_is_refused_or_read() -> None:
 def test_without_pillow_heif_a_photo_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The message names the package to install and the way around it."""
+    """The message names the package to install, and an alternative."""
     data = heic()
     monkeypatch.setattr("styled.photos.heic.pillow_heif", None)
     with pytest.raises(InputRejected, match="pillow-heif is not installed") as caught:
-        decode(data)
+        decode_photo(data)
     assert "pip install 'styled[heif]'" in str(caught.value)
     assert "JPEG" in str(caught.value)
 
@@ -174,13 +176,13 @@ def test_without_pillow_heif_a_photo_is_refused_with_what_to_do(
     ],
 )
 def test_brands_tell_heic_from_avif(brands: bytes, format: str | None) -> None:
-    """The main brand decides, and where it says neither a compatible one does."""
+    """The major brand decides; if it is neither format's, the first compatible brand that is."""
     box = (len(brands) + 8).to_bytes(4, "big") + b"ftyp" + brands
     assert format_of(box + bytes(64)) == format
 
 
 def test_a_container_under_the_name_of_the_other_is_refused_in_words() -> None:
-    """HEVC that calls itself AVIF can't be decoded, which is a refusal and no crash."""
+    """HEVC in a file with an AVIF brand is refused."""
     data = heic()
     with pytest.raises(InputRejected, match="can't be decoded as AVIF"):
-        decode(data[:8] + b"avif" + data[12:])
+        decode_photo(data[:8] + b"avif" + data[12:])

@@ -1,4 +1,4 @@
-"""Noise and damage: nothing but a refusal ever comes out of decoding."""
+"""Random and damaged files: decoding raises nothing but a refusal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image, features
 
 from styled.degradation import Degradation
 from styled.errors import InputRejected
-from styled.photos import Finish, decode, finish
-from styled.photos.picture import Picture
+from styled.photos import ExportOptions, decode_photo, export_image
+from styled.photos.output_image import OutputImage
 from styled.photos.tiff import save_tiff
 from tests.photos.icc import adobe_rgb_profile, cmyk_profile
 from tests.photos.samples import CUTTABLE, REFUSALS, astronaut, deep_png, png_chunk, saved
@@ -26,9 +26,9 @@ from tests.photos.samples import CUTTABLE, REFUSALS, astronaut, deep_png, png_ch
     st.binary(max_size=300), st.sampled_from([b"", *(b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0")])
 )
 def test_random_bytes_are_only_ever_refused(data: bytes, magic: bytes) -> None:
-    """Nothing but a refusal comes out of noise, with or without magic bytes."""
+    """Random bytes are always refused, with or without magic bytes."""
     with pytest.raises(REFUSALS):
-        decode(magic + data)
+        decode_photo(magic + data)
 
 
 def exif_with_everything() -> Image.Exif:
@@ -49,24 +49,24 @@ VALID = [saved(astronaut(40, 36), **options) for options in CUTTABLE.values()] +
 ]
 
 
-# Among them pictures of which styled makes use beyond their 8-bit colours.
+# Images with more than 8-bit colours: 16 bits, alpha, profiles, metadata.
 LEVELS = np.arange(40 * 36 * 4, dtype=np.uint16).reshape(36, 40, 4) * 11
 VALID += [
     deep_png(LEVELS[..., :1]),
     deep_png(LEVELS[..., :2]),
     deep_png(LEVELS[..., :3], adobe_rgb_profile()),
     deep_png(LEVELS),
-    save_tiff(Picture(LEVELS[..., :3], "RGB", adobe_rgb_profile())),
-    save_tiff(Picture(LEVELS, "RGBA")),
+    save_tiff(OutputImage(LEVELS[..., :3], "RGB", adobe_rgb_profile())),
+    save_tiff(OutputImage(LEVELS, "RGBA")),
     saved(astronaut(40, 36), "JPEG", exif=exif_with_everything(), xmp=b"<x/>", dpi=(72, 72)),
     saved(astronaut(40, 36), "TIFF", exif=exif_with_everything(), tiffinfo={33723: b"\x1c\2"}),
     saved(astronaut(40, 36), "PNG", exif=exif_with_everything()),
 ]
-WAYS = [
-    Finish(),
-    Finish(metadata="strip", bits=16),
-    Finish(color="input", grayscale="keep"),
-    Finish(color="input", bits=16),
+EXPORT_OPTIONS = [
+    ExportOptions(),
+    ExportOptions(metadata="strip", bits=16),
+    ExportOptions(color="input", grayscale="keep"),
+    ExportOptions(color="input", bits=16),
 ]
 
 
@@ -82,13 +82,15 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(data: st.DataObject)
     """Flipped bytes in a valid file never raise anything but a refusal."""
     damaged = bytearray(data.draw(st.sampled_from(VALID)))
     # Most structure is near the start.
-    reach = data.draw(st.sampled_from([64, 700, len(damaged)]))
+    max_position = data.draw(st.sampled_from([64, 700, len(damaged)]))
     for position, value in data.draw(
-        st.lists(st.tuples(st.integers(0, reach - 1), st.integers(0, 255)), min_size=1, max_size=6)
+        st.lists(
+            st.tuples(st.integers(0, max_position - 1), st.integers(0, 255)), min_size=1, max_size=6
+        )
     ):
         damaged[position % len(damaged)] = value
     try:
-        photo = decode(bytes(damaged), max_pixels=1_000_000)
+        photo = decode_photo(bytes(damaged), max_pixels=1_000_000)
     except REFUSALS:
         return
     assert photo.image.mode == "RGB"
@@ -100,8 +102,8 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(data: st.DataObject)
         assert photo.deep.shape == (photo.height, photo.width, channels)
     tensor = photo.tensor(24, 20)
     format = data.draw(st.sampled_from(["jpeg", "png", "tiff", "webp", "bmp", "gif"]))
-    how = data.draw(st.sampled_from(WAYS))
-    assert decode_own(finish(tensor[:, :3], photo, format, how).data) == (24, 20)
+    options = data.draw(st.sampled_from(EXPORT_OPTIONS))
+    assert decode_own(export_image(tensor[:, :3], photo, format, options).data) == (24, 20)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(data: st.DataObject)
 def test_whatever_pillow_raises_becomes_a_refusal_with_a_cause(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any exception of the decoder turns into words."""
+    """Any exception of the decoder becomes an InputRejected with a cause."""
 
     def fail(*_: object) -> None:
         raise error
@@ -119,35 +121,35 @@ def test_whatever_pillow_raises_becomes_a_refusal_with_a_cause(
     data = saved(astronaut(), "BMP")
     monkeypatch.setattr(Image.Image, "load", fail)
     with pytest.raises(InputRejected, match=r"can't be decoded as BMP: .+"):
-        decode(data)
+        decode_photo(data)
 
 
 # --- EXIF data
 
 
 def jpeg_with_exif(payload: bytes) -> bytes:
-    """Return a JPEG with a segment of EXIF data, whatever it is."""
+    """Return a JPEG with an EXIF segment of any content."""
     plain = saved(astronaut(40, 36), "JPEG")
     content = (b"Exif\0\0" + payload)[:65_000]
     return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + plain[2:]
 
 
-def examined(data: bytes) -> None:
-    """Decode a file, and finish it in every format; only a refusal may be raised."""
+def decode_and_export(data: bytes) -> None:
+    """Decode a file, and export it in several formats; only a refusal may be raised."""
     try:
-        photo = decode(data)
+        photo = decode_photo(data)
     except REFUSALS:
         return
     for format in ("jpeg", "png", "tiff", "webp"):
-        finished = finish(photo.tensor(24, 20)[:, :3], photo, format, Finish())
-        assert decode_own(finished.data) == (24, 20)
+        exported = export_image(photo.tensor(24, 20)[:, :3], photo, format, ExportOptions())
+        assert decode_own(exported.data) == (24, 20)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]))
 def test_noise_for_exif_data_never_stops_a_photo(noise: bytes, header: bytes) -> None:
-    """Whatever its EXIF data is, a JPEG is decoded, or refused, and can be finished."""
-    examined(jpeg_with_exif(header + noise))
+    """With any EXIF data, a JPEG is refused, or decoded and can be exported."""
+    decode_and_export(jpeg_with_exif(header + noise))
 
 
 TAGS = [0x010E, 0x010F, 0x0112, 0x011A, 0x0131, 0x013B, 0x8298, 0x8769, 0x8825, 0x9286, 0x927C,
@@ -173,26 +175,26 @@ TAGS = [0x010E, 0x010F, 0x0112, 0x011A, 0x0131, 0x013B, 0x8298, 0x8769, 0x8825, 
 def test_exif_directories_of_any_entries_never_stop_a_photo(
     order: str, entries: list[tuple[int, int, int, int | bytes]], rest: bytes
 ) -> None:
-    """Wrong types, huge counts, and directories that lead to themselves are no danger."""
+    """Wrong types, huge counts and directories that refer to themselves do no harm."""
     payload = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, len(entries))
     for tag, kind, count, value in entries:
         payload += struct.pack(order + "HHI", tag, kind, count)
         payload += value if isinstance(value, bytes) else struct.pack(order + "I", value)
-    examined(jpeg_with_exif(payload + bytes(4) + rest))
+    decode_and_export(jpeg_with_exif(payload + bytes(4) + rest))
 
 
 def test_a_directory_that_leads_to_itself_ends() -> None:
-    """EXIF and GPS directories at the place of the main one are read once."""
+    """EXIF and GPS directories at the offset of the main one are read once."""
     entries = struct.pack(">HHII", 0x8769, 4, 1, 8) + struct.pack(">HHII", 0x8825, 4, 1, 8)
     payload = b"MM\0*\0\0\0\x08\0\2" + entries + struct.pack(">I", 8)
-    examined(jpeg_with_exif(payload))
+    decode_and_export(jpeg_with_exif(payload))
 
 
 def test_damaged_exif_is_noted_and_left_out() -> None:
-    """A photo with EXIF data that can't be read gives a painting without it."""
-    photo = decode(jpeg_with_exif(b"nonsense"))
+    """The painting of a photo with unreadable EXIF data has none of it."""
+    photo = decode_photo(jpeg_with_exif(b"nonsense"))
     assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was ignored"),)
-    data = finish(photo.tensor(40, 36), photo, "jpeg", Finish()).data
+    data = export_image(photo.tensor(40, 36), photo, "jpeg", ExportOptions()).data
     assert b"nonsense" not in data
 
 
@@ -204,7 +206,7 @@ def test_damaged_exif_is_noted_and_left_out() -> None:
     ],
 )
 def test_damaged_iptc_in_a_png_is_passed_over(text: bytes) -> None:
-    """Text that is no IPTC data does not cost the photo."""
+    """A photo with invalid IPTC text is decoded without IPTC."""
     data = saved(astronaut(), "PNG")
     chunk = png_chunk(b"tEXt", b"Raw profile type iptc\0" + text)
-    assert decode(data[:33] + chunk + data[33:]).metadata.iptc == b""
+    assert decode_photo(data[:33] + chunk + data[33:]).metadata.iptc == b""

@@ -1,4 +1,4 @@
-"""Lack of memory: it is told apart from a damaged photo, whoever runs out of it."""
+"""Lack of memory is told apart from a damaged photo, wherever it occurs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from styled.errors import InputRejected, MemoryShortage, ResourceUnavailable
-from styled.photos import decode
+from styled.photos import decode_photo
 from styled.photos.shortage import memory_shortage_at
 from tests.photos.samples import astronaut, deep_png, saved
 
@@ -26,32 +26,34 @@ WIDTH, HEIGHT = 4000, 3000
 
 
 def address_space() -> int:
-    """Return how much of it this process uses, in bytes."""
+    """Return the size of this process's address space in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def with_little_memory(mib: int, do: Callable[[], object]) -> str:
-    """Do something in a child that may use so much more memory; return what it raised."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
+def with_little_memory(mib: int, action: Callable[[], object]) -> str:
+    """Run `action` in a child process with `mib` MiB of extra memory; return what it raised."""
+    previous_limits = resource.getrlimit(resource.RLIMIT_AS)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            resource.setrlimit(resource.RLIMIT_AS, (address_space() + mib * MIB, before[1]))
-            do()
-            said = "nothing"
-        except BaseException as error:  # noqa: BLE001  # the parent looks at it
-            resource.setrlimit(resource.RLIMIT_AS, before)
-            said = type(error).__name__
+            resource.setrlimit(
+                resource.RLIMIT_AS, (address_space() + mib * MIB, previous_limits[1])
+            )
+            action()
+            outcome = "nothing"
+        except BaseException as error:  # noqa: BLE001  # the parent checks it
+            resource.setrlimit(resource.RLIMIT_AS, previous_limits)
+            outcome = type(error).__name__
             if not isinstance(error, ResourceUnavailable):
-                said += "".join(traceback.format_exception(error))
-        os.write(writer, said.encode()[:4000])
+                outcome += "".join(traceback.format_exception(error))
+        os.write(writer, outcome.encode()[:4000])
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
-        said = stream.read().decode()
-    assert os.waitpid(child, 0)[1] == 0, said
-    return said
+        outcome = stream.read().decode()
+    assert os.waitpid(child, 0)[1] == 0, outcome
+    return outcome
 
 
 def large(format: str, **options: object) -> bytes:
@@ -74,9 +76,9 @@ LARGE: dict[str, Callable[[], bytes]] = {
 
 
 def in_a_fresh_process(expression: str) -> list[str]:
-    """Return the words that an expression of this module gives in a process of its own.
+    """Return the words of an expression of this module, evaluated in a new process.
 
-    One that has run other tests has freed memory to spare, and threads that a fork loses.
+    A process that has run other tests has freed memory in reserve, and threads that a fork loses.
     """
     script = f"from tests.photos.test_shortage import *; sys.stdout.write(' '.join({expression}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -86,16 +88,16 @@ def in_a_fresh_process(expression: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, list[str]]:
-    """Return, for each format, what came of reading with little memory."""
-    said = iter(in_a_fresh_process("read_all_with_little_memory()"))
-    return {format: [next(said) for _ in LIMITS_MIB] for format in LARGE}
+    """Return the outcomes of decoding with little memory, by format."""
+    results = iter(in_a_fresh_process("read_all_with_little_memory()"))
+    return {format: [next(results) for _ in LIMITS_MIB] for format in LARGE}
 
 
 @pytest.mark.parametrize("format", LARGE)
 def test_a_sound_photo_is_not_refused_for_lack_of_memory(
     format: str, outcomes: dict[str, list[str]]
 ) -> None:
-    """From hardly any memory to nearly enough, whatever the decoder says of it; then it is read."""
+    """Each limit gives MemoryShortage, whatever the decoder raises, or a photo; never a refusal."""
     assert outcomes[format][-1] == "nothing"
     assert outcomes[format][0] == "MemoryShortage"
     assert set(outcomes[format]) <= {"MemoryShortage", "nothing"}
@@ -105,7 +107,7 @@ LIMITS_MIB = (4, 30, 50, 1000)
 
 
 def read_all_with_little_memory() -> Iterator[str]:
-    """Read a picture of each format in a child of its own: none has memory that another freed."""
+    """Decode each format in its own child, so that no memory freed by another one is available."""
     for format in LARGE:
         reader, writer = os.pipe()
         if os.fork() == 0:
@@ -117,21 +119,21 @@ def read_all_with_little_memory() -> Iterator[str]:
 
 
 def read_with_little_memory(format: str) -> list[str]:
-    """Return what came of reading one of the large pictures with ever more memory."""
+    """Return the outcomes of decoding a large image with increasing amounts of memory."""
     data = LARGE[format]()
-    assert decode(data).width == WIDTH  # and everything is loaded that will be needed
-    return [with_little_memory(mib, lambda: decode(data)) for mib in LIMITS_MIB]
+    assert decode_photo(data).width == WIDTH  # loads all modules that are needed
+    return [with_little_memory(mib, lambda: decode_photo(data)) for mib in LIMITS_MIB]
 
 
 def test_a_photo_that_was_read_may_still_be_too_large_to_resize() -> None:
-    """Bringing it to its size takes memory as well, of numpy and torch."""
+    """Resizing takes memory too, from numpy and torch."""
     assert in_a_fresh_process("resize_with_little_memory()") == ["MemoryShortage", "nothing"]
 
 
 def resize_with_little_memory() -> list[str]:
-    """Return what came of enlarging a photo with little memory, and with enough."""
+    """Return the outcomes of enlarging a photo with little memory and with enough."""
     torch.set_num_threads(1)
-    photo = decode(deep_png(np.zeros((600, 800, 3), np.uint16)))
+    photo = decode_photo(deep_png(np.zeros((600, 800, 3), np.uint16)))
     photo.tensor(40, 30)
 
     def enlarge() -> None:
@@ -155,7 +157,7 @@ def resize_with_little_memory() -> list[str]:
 def test_whoever_runs_out_of_memory_is_understood(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoding says that memory is short, with remedies, and keeps the cause."""
+    """Decoding raises MemoryShortage with remedies and the original cause."""
 
     def fail(*_: object) -> None:
         raise error
@@ -163,7 +165,7 @@ def test_whoever_runs_out_of_memory_is_understood(
     data = saved(astronaut(), "BMP")
     monkeypatch.setattr(Image.Image, "load", fail)
     with pytest.raises(MemoryShortage, match="not enough memory to decode one") as raised:
-        decode(data, name="one")
+        decode_photo(data, name="one")
     assert raised.value.remedies
     assert raised.value.__cause__ is error
 
@@ -171,7 +173,7 @@ def test_whoever_runs_out_of_memory_is_understood(
 def test_a_limit_that_a_hostile_file_exceeds_is_no_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """libheif calls its security limits an error of memory: that would never get better."""
+    """libheif reports exceeded security limits as memory errors, but a retry would not help."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("Memory allocation error: Security limit exceeded: 9 bytes")
@@ -179,11 +181,11 @@ def test_a_limit_that_a_hostile_file_exceeds_is_no_lack_of_memory(
     data = saved(astronaut(), "BMP")
     monkeypatch.setattr(Image.Image, "load", fail)
     with pytest.raises(InputRejected):
-        decode(data)
+        decode_photo(data)
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    """Only lack of memory is told in other words."""
+    """Only exceptions that mean lack of memory are converted."""
     with pytest.raises(ValueError, match="odd"), memory_shortage_at("think"):
         raise ValueError("odd")
     with pytest.raises(InputRejected), memory_shortage_at("think"):
@@ -191,7 +193,7 @@ def test_other_errors_stay_what_they_are() -> None:
 
 
 def test_a_small_photo_is_read_with_little_memory() -> None:
-    """A shortage stops those photos only that it is too small for."""
+    """A photo that fits into the available memory is decoded."""
     data = saved(astronaut(64, 64), "PNG")
-    decode(data)
-    assert with_little_memory(4, lambda: decode(data)) == "nothing"
+    decode_photo(data)
+    assert with_little_memory(4, lambda: decode_photo(data)) == "nothing"

@@ -1,8 +1,8 @@
-"""A container in which a real systemd boots, over a copy of this machine's own files.
+"""A container that boots a real systemd on an overlay of this machine's files.
 
-Its root is an overlay: this machine's `/` below, a tmpfs above. Its mounts and its processes are in
-namespaces of their own that end with the tests, even if those are killed: then nothing but an empty
-control group is left behind, and otherwise not even that.
+The root file system is an overlayfs: this machine's `/` as the lower layer, a tmpfs as the upper
+one. Mounts and processes are in their own namespaces, which end with the tests. If the tests are
+killed, an empty control group is left behind; otherwise nothing is.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
-"""All that commands inside are given; what pytest has, such as a PYTHONPATH, is not for them."""
+"""The environment of commands in the container; pytest's own (PYTHONPATH etc.) is not passed."""
 
 TOOLS = ("systemd-nspawn", "unshare", "nsenter", "setpriv", "chroot", "mount")
 
-# $1: the folder. The upper layer is a tmpfs since nothing that lies below `/` may be above it.
-# A control group tree of the second version in its usual place makes nspawn, and systemd inside,
-# use that, whatever is mounted here. A /run/systemd of its own keeps nspawn's locks out of ours.
+# $1: the folder. The upper layer must be on another file system than the lower layer `/`, hence a
+# tmpfs. With a cgroup2 mount at the usual place nspawn and systemd inside use version 2, whatever
+# is mounted on this machine. A separate /run/systemd keeps nspawn's locks out of the machine's.
 MOUNTS = """
 umask 022
 mount -t tmpfs -o mode=755 tmpfs "$1"
@@ -41,9 +41,9 @@ mkdir -p /run/systemd
 mount -t tmpfs tmpfs /run/systemd
 """
 
-# Run with chroot, so that no absolute link can lead out of the overlay. What is enabled on this
-# machine (databases, timers, mounts, logins) must not start a second time: only what systemd itself
-# brings is left. No logind, or `runuser` would start a session with a manager of its own.
+# Run with chroot, so that absolute symlinks stay inside the overlay. Units that are enabled on this
+# machine (databases, timers, mounts, logins) must not start a second time: only systemd's own units
+# are left. logind is masked: with it `runuser` would start a session with its own user manager.
 PREPARE = """
 rm -rf /etc/systemd/system /etc/systemd/system-generators /var/log/journal /etc/machine-id \
     /etc/styled /opt/styled /var/lib/styled /var/lib/private /var/cache/styled /var/cache/private
@@ -66,88 +66,89 @@ exec "$@"
 
 NSPAWN = (
     "systemd-nspawn", "--boot", "--quiet", "--directory=root", "--settings=no",
-    # There may be no systemd here that it could be registered with.
+    # This machine may not run a systemd to register with.
     "--register=no", "--keep-unit",
     "--private-network", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
-    # systemd enforces DeviceAllow= by a BPF program; without this it silently does not.
+    # systemd enforces DeviceAllow= with a BPF program; without bpf(2) it silently does not.
     "--system-call-filter=bpf",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A container that has booted."""
+    """A booted container."""
 
     leader: int
-    """Its PID 1, as seen from outside."""
+    """The process ID of its PID 1, as seen from outside."""
 
     commands: Path
-    """The control group for commands that are run inside."""
+    """The control group of commands that are run in the container."""
 
     def run(
-        self, *words: str, check: bool = True, timeout: float = 60, user: str | None = None
+        self, *args: str, check: bool = True, timeout: float = 60, user: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside to its end, as root or another user.
+        """Run a command in the container, as root or another user.
 
         Raises:
-            AssertionError: If it fails, with what it said; not without `check`.
+            AssertionError: If `check` is set and the command fails; contains its output.
         """
         if user is not None:
-            words = ("runuser", "-u", user, "--", *words)
+            args = ("runuser", "-u", user, "--", *args)
         namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
-        # A group that belongs to the container must be joined before its namespace is entered.
-        done = subprocess.run(
+        # The container's control group must be joined before its cgroup namespace is entered.
+        completed = subprocess.run(
             ["sh", "-euc", 'umask 022; echo 0 > "$0/cgroup.procs"; exec "$@"', str(self.commands),
-             "nsenter", "--target", str(self.leader), *namespaces, "--", *words],
+             "nsenter", "--target", str(self.leader), *namespaces, "--", *args],
             env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, errors="replace", timeout=timeout,
         )  # fmt: skip
-        if check and done.returncode:
+        if check and completed.returncode:
             raise AssertionError(
-                f"{' '.join(words)!r} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+                f"{' '.join(args)!r} ended with {completed.returncode}:\n"
+                f"{completed.stdout}{completed.stderr}"
             )
-        return done
+        return completed
 
     def systemctl(
-        self, *words: str, check: bool = True, timeout: float = 60
+        self, *args: str, check: bool = True, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run systemctl inside."""
-        return self.run("systemctl", *words, check=check, timeout=timeout)
+        """Run systemctl in the container."""
+        return self.run("systemctl", *args, check=check, timeout=timeout)
 
     def property(self, unit: str, name: str) -> str:
         """Return one property of a unit, as `systemctl show` prints it."""
         return self.systemctl("show", "-P", name, unit).stdout.strip()
 
     def journal(self, unit: str) -> list[dict[str, object]]:
-        """Return all that is in the journal about a unit, oldest first."""
-        # Without it, the last lines of a service may not have arrived yet.
+        """Return all journal entries of a unit, oldest first."""
+        # Without a sync, the last lines of a service may not have arrived yet.
         self.run("journalctl", "--sync")
         lines = self.run("journalctl", "-u", unit, "-o", "json", "--no-pager", "-q").stdout
         return [json.loads(line) for line in lines.splitlines()]
 
     def path(self, inside: str) -> Path:
-        """Return where a file of the container can be read and written from outside.
+        """Return the path at which a file of the container is accessible from outside.
 
-        Absolute links on the way lead to this machine's files, not to the container's.
+        Absolute symlinks in this path resolve to this machine's files, not to the container's.
         """
         return Path(f"/proc/{self.leader}/root", inside.lstrip("/"))
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
-        """Wait until something is so; fail with the end of the journal if that takes too long."""
+        """Poll until a condition is true; fail with the end of the journal after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
-            asked = time.monotonic()
+            check_start = time.monotonic()
             if condition():
                 return
             if time.monotonic() > deadline:
                 journal = self.run("journalctl", "--no-pager", "-n", "50", check=False).stdout
                 raise AssertionError(f"waited {seconds} seconds for nothing:\n{journal}")
-            # To ask takes the processor's time, which what is waited for needs as well.
-            time.sleep(max(0.05, 4 * (time.monotonic() - asked)))
+            # Polling takes CPU time from the container: spend at most a fifth of the time on it.
+            time.sleep(max(0.05, 4 * (time.monotonic() - check_start)))
 
 
 def reason_to_skip() -> str | None:
-    """Return why no container can be booted here, None if nothing speaks against it."""
+    """Return why no container can be booted on this machine, or None if it can."""
     if os.geteuid() != 0:
         return "only root may boot a container"
     missing = [tool for tool in TOOLS if not shutil.which(tool, path=ENVIRONMENT["PATH"])]
@@ -162,12 +163,12 @@ def reason_to_skip() -> str | None:
     except OSError as error:
         return f"no control group can be made: {error}"
     with tempfile.TemporaryDirectory(prefix="styled-trial-") as folder:
-        mounted = subprocess.run(
+        completed = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "sh", "-euc", MOUNTS, "sh", folder],
             env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
-    if mounted.returncode:
-        return f"a container's file systems can't be mounted here: {mounted.stderr.strip()}"
+    if completed.returncode:
+        return f"a container's file systems can't be mounted here: {completed.stderr.strip()}"
     return None
 
 
@@ -176,17 +177,18 @@ def booted(folder: Path, bind_ro: Mapping[Path, str] | None = None) -> Iterator[
     """Boot a container, and power it off when the context ends.
 
     Args:
-        folder: A folder of its own, where the container's files are mounted for itself. From
-            outside there is only its console in `console.log`.
-        bind_ro: Folders of this machine and where they are visible inside, read-only. Of other
-            mounts than `/`, nothing else is visible.
+        folder: A folder for this container only. Its root file system is mounted there, in its own
+            mount namespace; from outside only the console's output in `console.log` is visible.
+        bind_ro: Folders of this machine, and the paths at which they are mounted read-only in the
+            container. Nothing else on mounts other than `/` is visible in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     console = folder / "console.log"
     name = f"styled-{secrets.token_hex(4)}"
     binds = [
-        "--bind-ro=" + ":".join(str(end).replace(":", r"\:") for end in (outside.resolve(), inside))
+        "--bind-ro="
+        + ":".join(str(path).replace(":", r"\:") for path in (outside.resolve(), inside))
         for outside, inside in (bind_ro or {}).items()
     ]
     with ExitStack() as stack:
@@ -194,14 +196,15 @@ def booted(folder: Path, bind_ro: Mapping[Path, str] | None = None) -> Iterator[
         stack.callback(_remove_group, group)
         with console.open("wb") as stream:
             process = subprocess.Popen(
-                # If the tests are killed, unshare is, and with it nspawn, which is PID 1 of a
-                # namespace, and with that everything inside. nspawn alone would leave it running.
+                # If the tests are killed, so are unshare (--pdeathsig) and its child nspawn
+                # (--kill-child), and as nspawn is PID 1 of a namespace, everything in it. Killing
+                # nspawn outside such a namespace would leave the container running.
                 ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private",
                  "--pid", "--mount-proc", "--fork", "--kill-child",
                  "sh", "-euc", BOOT, "sh", str(folder), str(group), secrets.token_hex(16), PREPARE,
                  *NSPAWN, f"--machine={name}", *binds],
                 env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                # Ctrl-C is for the tests, which then power it off.
+                # Ctrl-C must only reach the tests, which then power the container off.
                 start_new_session=True,
             )  # fmt: skip
         stack.callback(_power_off, process, group)
@@ -221,14 +224,14 @@ def _wait_for_boot(process: subprocess.Popen[bytes], group: Path, console: Path)
             if state in ("running", "degraded"):
                 return machine
         time.sleep(0.05)
-    said = console.read_text(errors="replace")
-    raise AssertionError(f"the container did not boot; its state is {state!r}:\n{said}")
+    output = console.read_text(errors="replace")
+    raise AssertionError(f"the container did not boot; its state is {state!r}:\n{output}")
 
 
 def _leader(group: Path) -> int | None:
-    """Return what is PID 1 inside, None until it is there."""
-    with contextlib.suppress(OSError):  # processes come and go
-        # nspawn is in a group beside `payload`; there, systemd makes `init.scope` for itself.
+    """Return the outer process ID of the container's PID 1, or None until it exists."""
+    with contextlib.suppress(OSError):  # processes may end in between
+        # The container's systemd is in `payload/init.scope`, nspawn in a sibling of `payload`.
         for pid in (group / "payload" / "init.scope" / "cgroup.procs").read_text().split():
             if re.search(r"^NSpid:.*\t1$", Path(f"/proc/{pid}/status").read_text(), re.M):
                 return int(pid)
@@ -249,14 +252,14 @@ def _power_off(process: subprocess.Popen[bytes], group: Path) -> None:
 
 
 def _new_group(name: str) -> Path:
-    """Make a control group of the second version, at the top of the tree."""
-    # The last first: one may be mounted over another.
+    """Make a control group (version 2) at the top of the hierarchy."""
+    # The last mount first: it may hide an earlier one.
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        mount, _, system = line.partition(" - ")
-        if system.startswith("cgroup2 "):
+        mount, _, rest = line.partition(" - ")
+        if rest.startswith("cgroup2 "):
             group = Path(mount.split()[4], name)
             group.mkdir()
-            # It ends whatever is left, without a race; Linux before 5.14 has no such thing.
+            # cgroup.kill kills all remaining processes without a race; it exists since Linux 5.14.
             if (group / "cgroup.kill").exists():
                 return group
             group.rmdir()

@@ -1,6 +1,6 @@
-"""Looks at a unit's sandbox from inside: run in place of the daemon, by the unit's own settings.
+"""Inspects a unit's sandbox from inside: runs in place of the daemon, with the unit's settings.
 
-It needs nothing but Python, and prints what it finds as JSON.
+It needs only the standard library, and prints its results as JSON.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def outcome(do: Callable[[], object]) -> str:
-    """Return "yes" if something can be done, else the name of the error."""
+def outcome(function: Callable[[], object]) -> str:
+    """Call a function; return "yes", or the message of the OSError that it raised."""
     try:
-        do()
+        function()
     except OSError as error:
         return os.strerror(error.errno or 0)
     return "yes"
 
 
 def is_read_only(folder: str) -> bool:
-    """Return whether a folder lies on what is mounted read-only."""
+    """Return whether a folder is on a read-only mount."""
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def lease(path: str) -> None:
-    """Take a lease on a file and give it back."""
+    """Take a read lease on a file and release it."""
     file = os.open(path, os.O_RDONLY)
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -38,17 +38,20 @@ def lease(path: str) -> None:
 
 
 def main() -> None:
-    """Print what may be done; the arguments are the folder of data and a file of somebody else."""
+    """Print what the sandbox permits.
+
+    The command line has two arguments: the data folder, and a file that another user owns.
+    """
     data, photo = sys.argv[1:]
     status = dict(
         line.split(":\t", 1)
         for line in Path("/proc/self/status").read_text().splitlines()
         if re.match(r"Cap|NoNewPrivs", line)
     )
-    found = {
+    results = {
         "user": os.geteuid(),
         "data": outcome(lambda: Path(data, "probe").write_text("")),
-        "read_only": [one for one in ("/etc", "/opt", "/usr", data) if is_read_only(one)],
+        "read_only": [path for path in ("/etc", "/opt", "/usr", data) if is_read_only(path)],
         "home": outcome(lambda: os.listdir("/home")),
         "tun": outcome(lambda: os.close(os.open("/dev/net/tun", os.O_RDWR))),
         "null": outcome(lambda: os.close(os.open("/dev/null", os.O_RDWR))),
@@ -57,7 +60,7 @@ def main() -> None:
         "lease": outcome(lambda: lease(photo)),
         **{name: int(value, 16) for name, value in status.items()},
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 main()

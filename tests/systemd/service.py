@@ -1,4 +1,4 @@
-"""The service as an operator has it: installed as README says, with small pictures."""
+"""The service, installed as docs/operations.md describes, with a configuration for small images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from styled.engine.weights import exported, load_weights
 from tests.systemd.machine import Machine
 from tests.systemd.package import PREFIX, install_package
 
-README = Path(__file__).parents[2] / "README.md"
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 
 DATA = "/var/lib/styled"
 CONFIG = "/etc/styled/config.yaml"
 HANG = "/run/styled-hang"
 WEIGHTS = "/etc/styled/untrained.safetensors"
-"""The untrained network, which loads sooner than it is made."""
+"""The untrained network as a file: loading it is faster than generating it."""
 
 FEW_LAYERS = "content_layers: {relu2_2: 1.0}, style_layers: {relu1_1: 0.8, relu2_1: 0.2}"
 ONE_SCALE = "scales: null, min_improvement: 0"
 OVERRIDES = f"{{size: {{long_edge: 64}}, steps: 3, {ONE_SCALE}, {FEW_LAYERS}}}"
 LONG = f"{{size: {{long_edge: 128}}, steps: 40000, {ONE_SCALE}, {FEW_LAYERS}}}"
 
-# What hangs is chosen by a file: a layer of the network, or a look at a folder.
+# Patches the daemon so that it hangs while a file exists: in a layer of the network, or in the scan
+# of a folder.
 SITECUSTOMIZE = f"""\
 import os, sys, threading, time
 
@@ -39,18 +40,19 @@ def hang_if(what):
         time.sleep(0.1)
 
 def late():
-    from styled.engine import local, vgg
+    from styled.engine import local_engine, vgg
     from dataclasses import replace
-    local.WARM_UP = replace(local.WARM_UP, content_layers={{"relu2_2": 1.0}},
-                            style_layers={{"relu1_1": 0.8, "relu2_1": 0.2}})  # half a second less
+    # Warming up few layers saves half a second.
+    local_engine.WARM_UP = replace(local_engine.WARM_UP, content_layers={{"relu2_2": 1.0}},
+                                   style_layers={{"relu1_1": 0.8, "relu2_1": 0.2}})
     from styled.intake import scanning
-    run, look = vgg.F.conv2d, scanning.os.scandir
-    def conv2d(*words, **named):
+    original_conv2d, original_scandir = vgg.F.conv2d, scanning.os.scandir
+    def conv2d(*args, **kwargs):
         hang_if("engine")
-        return run(*words, **named)
+        return original_conv2d(*args, **kwargs)
     def scandir(folder):
         hang_if("intake")
-        return look(folder)
+        return original_scandir(folder)
     vgg.F.conv2d = conv2d
     os.scandir = scandir
 
@@ -61,28 +63,33 @@ if sys.argv[1:2] == ["run"] or "run" in sys.orig_argv:
 
 @dataclass(frozen=True)
 class Service:
-    """A unit of styled in a machine."""
+    """A systemd unit of styled in a container, and methods that use it."""
 
     machine: Machine
     unit: str = "styled"
     data: str = DATA
     config: str = CONFIG
 
-    def do(self, *words: str, user: str = "root", check: bool = True) -> str:
-        """Run one of styled's commands inside; return what it says."""
-        done = self.machine.run(f"{PREFIX}/bin/styled", *words, user=user, check=check)
-        return done.stdout + done.stderr
+    def do(self, *args: str, user: str = "root", check: bool = True) -> str:
+        """Run a `styled` command in the container; return its stdout and stderr."""
+        completed = self.machine.run(f"{PREFIX}/bin/styled", *args, user=user, check=check)
+        return completed.stdout + completed.stderr
 
     def configure(self, overrides: str = OVERRIDES, more: str = "") -> None:
-        """Write a configuration for small pictures."""
+        """Write a configuration for small images.
+
+        Args:
+            overrides: The style's overrides, as a YAML mapping.
+            more: Further lines of the configuration.
+        """
         self.write(self.config, self.configuration(overrides, more))
 
     def configuration(self, overrides: str = OVERRIDES, more: str = "") -> str:
-        """Return what `configure` writes."""
+        """Return the text that `configure` writes."""
         folders = ("inbox", "outbox", "rejected", "archive", "state")
-        places = "".join(f"{folder}: {self.data}/{folder}\n" for folder in folders)
+        folder_lines = "".join(f"{folder}: {self.data}/{folder}\n" for folder in folders)
         return f"""\
-{places}
+{folder_lines}
 default_style: red-trees
 styles:
   red-trees: {{image: /etc/styled/styles/red-trees.png, overrides: {overrides}}}
@@ -92,14 +99,14 @@ intake: {{settle_seconds: 0.2}}
 """
 
     def write(self, path: str, text: str) -> None:
-        """Write a file inside, which everybody may read."""
+        """Write a world-readable file in the container."""
         file = self.machine.path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         os.chmod(file, 0o644)
 
     def drop(self, name: str, data: bytes | None = None, user: str = "alice") -> None:
-        """Put a photo into the inbox, as somebody else than the service."""
+        """Copy a photo into the inbox, as a user who is not the service's."""
         if data is None:
             buffer = io.BytesIO()
             picture = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # it has no types
@@ -116,22 +123,22 @@ intake: {{settle_seconds: 0.2}}
         return content
 
     def wait_for(self, path: str, seconds: float = 90) -> None:
-        """Wait until a file is there, below the folder of data."""
+        """Wait until a file exists below the data folder."""
         self.machine.wait_until(lambda: self.machine.path(f"{self.data}/{path}").exists(), seconds)
 
     def events(self, name: str) -> list[dict[str, object]]:
-        """Return all log events of one name, each with its `PRIORITY`."""
-        found = []
+        """Return all log events of one name, each with the `PRIORITY` of its journal entry."""
+        events = []
         for entry in self.machine.journal(self.unit):
             message = entry["MESSAGE"]
             if isinstance(message, str) and message.startswith("{"):
                 event = json.loads(message)
                 if event.get("event") == name:
-                    found.append({**event, "PRIORITY": entry["PRIORITY"]})
-        return found
+                    events.append({**event, "PRIORITY": entry["PRIORITY"]})
+        return events
 
-    def said(self) -> str:
-        """Return all that the journal has about the unit."""
+    def messages(self) -> str:
+        """Return the messages of all journal entries of the unit, one per line."""
         return "\n".join(str(entry["MESSAGE"]) for entry in self.machine.journal(self.unit))
 
     def property(self, name: str) -> str:
@@ -139,11 +146,11 @@ intake: {{settle_seconds: 0.2}}
         return self.machine.property(self.unit, name)
 
     def pid(self) -> str:
-        """Return the number of its main process."""
+        """Return the ID of the main process."""
         return self.property("MainPID")
 
     def drop_in(self, name: str, text: str) -> None:
-        """Change the unit as `systemctl edit` does; without a text, as it was."""
+        """Write a drop-in file for the unit, as `systemctl edit` does; an empty text removes it."""
         path = f"/etc/systemd/system/{self.unit}.service.d/{name}.conf"
         if text:
             self.write(path, text)
@@ -152,19 +159,19 @@ intake: {{settle_seconds: 0.2}}
         self.machine.systemctl("daemon-reload")
 
     def is_as_installed(self) -> bool:
-        """Tell whether it runs, with nothing changed since `afresh`."""
+        """Return whether the service is active, with its original unit and configuration."""
         drop_in = self.machine.path(f"/etc/systemd/system/{self.unit}.service.d/test.conf")
         config = self.machine.path(self.config).read_text()
-        runs = self.property("ActiveState") == "active"
-        return runs and config == self.configuration() and not drop_in.exists()
+        is_active = self.property("ActiveState") == "active"
+        return is_active and config == self.configuration() and not drop_in.exists()
 
-    def afresh(self) -> None:
-        """Start it with nothing in its folders, in the journal, or in what it remembers."""
+    def restart_clean(self) -> None:
+        """Restart the service with empty folders and an empty journal, see `clear`."""
         self.clear()
         self.machine.systemctl("start", self.unit)
 
     def clear(self) -> None:
-        """Stop it, and leave nothing in its folders, in the journal, or in what it remembers."""
+        """Stop the service, empty its folders and the journal, and reset its configuration."""
         self.machine.systemctl("stop", self.unit, check=False)
         self.machine.systemctl("reset-failed", self.unit, check=False)
         folders = ("outbox", "rejected", "archive", "state")
@@ -175,17 +182,21 @@ intake: {{settle_seconds: 0.2}}
         self.configure()
 
 
-def readme_commands(heading: str) -> list[str]:
-    """Return the commands of the first code block after some words in README."""
-    text = README.read_text()
+def documented_commands(heading: str) -> list[str]:
+    """Return the commands of the first code block after a heading of docs/operations.md."""
+    text = OPERATIONS.read_text("utf-8")
     block = re.search(r"```sh\n(.*?)```", text[text.index(heading) :], re.DOTALL)
     assert block is not None
     return [line for line in block[1].splitlines() if line]
 
 
 def install(machine: Machine) -> Service:
-    """Install it as README says; only pip has no network, and the pretrained network neither."""
-    pip, copy, init, fetch, enable = readme_commands("As a service")
+    """Install the service as docs/operations.md describes.
+
+    Two steps differ, because there is no network access: the wheel is built from the checkout, and
+    the weights are the untrained network's.
+    """
+    pip, copy, init, fetch, enable = documented_commands("As a service")
     assert "pip install" in pip
     install_package(machine)
     machine.run("sh", "-ec", copy.replace("sudo ", ""))
@@ -199,7 +210,7 @@ def install(machine: Machine) -> Service:
     path.write_bytes(exported(load_weights("untrained")))
     path.chmod(0o644)
     service.configure()
-    # Pictures this small gain nothing by more, and other tests may be running.
+    # Images this small gain nothing from more threads, and other tests may be running.
     service.drop_in("threads", "[Service]\nEnvironment=OMP_NUM_THREADS=1\n")
     machine.run(*shlex.split(enable.replace("sudo ", "")), timeout=200)
     return service

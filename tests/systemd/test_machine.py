@@ -1,4 +1,4 @@
-"""The container in which the service is tested: it boots, runs things, and leaves nothing."""
+"""Tests of the container in which the service is tested."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Boot a container with styled in it."""
+    """Boot a container and install styled in it."""
     with booted(tmp_path_factory.mktemp("machine"), python_mounts()) as machine:
         install_package(machine)
         yield machine
 
 
 def test_a_service_is_started_and_its_words_are_in_the_journal(machine: Machine) -> None:
-    """The whole way: a unit is written from outside, started, looked at and read."""
+    """A unit that is written from outside can be started, and its output is in the journal."""
     machine.path("/etc/systemd/system/hello.service").write_text(
         "[Service]\nDynamicUser=yes\nExecStart=sh -c 'echo hello; exec sleep 1000'\n"
     )
@@ -40,26 +40,26 @@ def test_a_service_is_started_and_its_words_are_in_the_journal(machine: Machine)
 
 
 def test_devices_that_a_service_may_not_use_are_refused(machine: Machine) -> None:
-    """What hardens a unit is enforced in the container; else tests of it would prove nothing."""
-    refused = machine.run(
+    """The container enforces a unit's DevicePolicy; otherwise tests of it would prove nothing."""
+    completed = machine.run(
         "systemd-run", "--pipe", "--wait", "--quiet", "--property=DevicePolicy=closed",
         "sh", "-c", "exec < /dev/net/tun", check=False,
     )  # fmt: skip
-    assert "Operation not permitted" in refused.stderr
+    assert "Operation not permitted" in completed.stderr
     machine.run("sh", "-c", "exec < /dev/net/tun")
 
 
 def test_the_installed_program_is_the_wheel_and_anybody_may_run_it(machine: Machine) -> None:
-    """Neither an editable install nor a Python in somebody's home is in the way."""
-    said = machine.run("/opt/styled/bin/styled", "--version", user="nobody").stdout
-    assert "styled" in said
+    """The installed package comes from the wheel, and any user can import and run it."""
+    version = machine.run("/opt/styled/bin/styled", "--version", user="nobody").stdout
+    assert "styled" in version
     code = "import styled, torch; print(styled.__file__)"
-    found = machine.run("/opt/styled/bin/python", "-c", code, user="nobody").stdout
-    assert found.startswith("/opt/styled/lib/")
+    path = machine.run("/opt/styled/bin/python", "-c", code, user="nobody").stdout
+    assert path.startswith("/opt/styled/lib/")
 
 
 def test_nothing_is_left_behind_after_an_error(tmp_path: Path) -> None:
-    """No mounts, processes or control groups stay, even if a test fails in the middle."""
+    """After an exception in the context no mounts, processes or control groups are left."""
     seen: list[Machine] = []
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""The unit under a real systemd: ready, reload, stop, crash, hang, and a bad configuration."""
+"""The unit under a real systemd: start, reload, stop, crash, hang, and a bad configuration."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.systemd.service import (
     LONG,
     WEIGHTS,
     Service,
+    documented_commands,
     install,
-    readme_commands,
 )
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -34,24 +34,24 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Boot a container and install the service in it, as README says."""
+    """Boot a container and install the service in it, as docs/operations.md describes."""
     with booted(tmp_path_factory.mktemp("machine"), python_mounts()) as machine:
         yield install(machine)
 
 
 @pytest.fixture
 def service(installed: Service) -> Service:
-    """Return the service, running as installed; what earlier tests did may lie there."""
+    """Return the service, active and as installed; files of earlier tests may exist."""
     if not installed.is_as_installed():
-        installed.afresh()
+        installed.restart_clean()
     return installed
 
 
 @pytest.fixture
 def stopped(installed: Service) -> Iterator[Service]:
-    """Return the service, not running, with nothing in its folders or the journal, to be changed.
+    """Return the stopped service with empty folders and an empty journal; tests may change it.
 
-    To start it takes seconds; most tests that change it would have to start it once more.
+    It is not started here, which takes seconds: most tests that change it have to start it anyway.
     """
     installed.clear()
     yield installed
@@ -62,28 +62,28 @@ def stopped(installed: Service) -> Iterator[Service]:
 
 @pytest.fixture
 def changed(stopped: Service) -> Service:
-    """Return the same, running."""
-    stopped.afresh()
+    """Return the running service with empty folders and an empty journal; tests may change it."""
+    stopped.restart_clean()
     return stopped
 
 
 def test_a_photo_that_a_member_of_the_group_drops_comes_back(service: Service) -> None:
-    """The painting is there, its owner may read it, and `styled status` tells of it."""
+    """A photo dropped by a group member is painted; the user can read the result and the status."""
     service.drop("a.png")
     service.wait_for("outbox/red-trees/a.png.json")
     machine = service.machine
     machine.run("cat", f"{DATA}/outbox/red-trees/a.png", user="alice")
     assert service.sidecar("a.png")["result"]["width"] == 64
     machine.wait_until(lambda: not machine.path(f"{DATA}/inbox/a.png").exists())
-    said = service.do("status", user="alice")
-    assert "styled is running" in said
-    assert "red-trees/a.png" in said
+    status = service.do("status", user="alice")
+    assert "styled is running" in status
+    assert "red-trees/a.png" in status
     service.wait_for("state/metrics.prom")
     machine.wait_until(lambda: "waiting for photos" in service.property("StatusText"))
 
 
 def test_the_journal_knows_the_level_of_every_line(service: Service) -> None:
-    """A rejection is a warning, the rest information; the lines are JSON as written."""
+    """Log lines have the journal priority of their level: warning for a rejection, else info."""
     service.drop("bad.jpg", b"no picture")
     service.wait_for("rejected/red-trees/bad.jpg.json")
     (rejected,) = service.events("job.rejected")
@@ -96,25 +96,25 @@ def test_the_journal_knows_the_level_of_every_line(service: Service) -> None:
 
 
 def test_two_instances_run_beside_each_other(service: Service) -> None:
-    """Each has its own configuration and folders, and both the same network."""
+    """Two instances run at the same time, with their own configuration and folders."""
     machine = service.machine
     other = Service(machine, "styled@left", f"{DATA}/left", "/etc/styled/left/config.yaml")
     other.configure()
     machine.systemctl("start", "styled@left")
     machine.run("systemd-tmpfiles", "--create", "styled.conf")
-    for one in (service, other):
-        one.drop("two.png")
-        one.wait_for("outbox/red-trees/two.png.json")
+    for instance in (service, other):
+        instance.drop("two.png")
+        instance.wait_for("outbox/red-trees/two.png.json")
     assert service.property("ActiveState") == other.property("ActiveState") == "active"
     machine.systemctl("stop", "styled@left")
 
 
-def probed(service: Service, more: str = "") -> dict[str, object]:
-    """Run the probe by the settings of the installed unit, and return what it has found.
+def run_probe(service: Service, more: str = "") -> dict[str, object]:
+    """Run the probe with the settings of the installed unit, and return its results.
 
     Args:
         service: The service.
-        more: Directives that come after those of the unit.
+        more: Directives that are added to those of the unit.
     """
     machine, name = service.machine, "styled-probe"
     service.write("/opt/probe.py", PROBE.read_text())
@@ -131,13 +131,13 @@ def probed(service: Service, more: str = "") -> dict[str, object]:
     machine.systemctl("daemon-reload")
     before = len(machine.journal(name))
     machine.systemctl("start", name, timeout=100)
-    said = [str(entry["MESSAGE"]) for entry in machine.journal(name)[before:]]
-    (found,) = [json.loads(line) for line in said if line.startswith("{")]
-    return dict(found)
+    messages = [str(entry["MESSAGE"]) for entry in machine.journal(name)[before:]]
+    (results,) = [json.loads(line) for line in messages if line.startswith("{")]
+    return dict(results)
 
 
-def network_of(machine: Machine) -> str:
-    """Return which network the machine itself is in."""
+def net_namespace(machine: Machine) -> str:
+    """Return the network namespace of the container's PID 1."""
     return machine.run("readlink", "/proc/1/ns/net").stdout.strip()
 
 
@@ -145,42 +145,42 @@ CAP_LEASE = 1 << 28
 
 
 def test_the_service_may_do_nothing_else(service: Service) -> None:
-    """Whatever a hostile picture made it do: no other folder, no network, no device, no power."""
-    found = probed(service)
-    assert found["user"] != 0
-    assert found["data"] == "yes"
-    assert found["read_only"] == ["/etc", "/opt", "/usr"]
-    assert found["home"] == "Permission denied"
-    assert (found["null"], found["tun"]) == ("yes", "Operation not permitted")
-    assert found["network"] != network_of(service.machine)
-    assert found["internet_socket"] == "Address family not supported by protocol"
+    """The sandbox denies other folders, the network, devices and all capabilities but CAP_LEASE."""
+    results = run_probe(service)
+    assert results["user"] != 0
+    assert results["data"] == "yes"
+    assert results["read_only"] == ["/etc", "/opt", "/usr"]
+    assert results["home"] == "Permission denied"
+    assert (results["null"], results["tun"]) == ("yes", "Operation not permitted")
+    assert results["network"] != net_namespace(service.machine)
+    assert results["internet_socket"] == "Address family not supported by protocol"
     for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert found[capabilities] == CAP_LEASE, capabilities
-    assert found["NoNewPrivs"] == 1
-    assert found["lease"] == "yes"
+        assert results[capabilities] == CAP_LEASE, capabilities
+    assert results["NoNewPrivs"] == 1
+    assert results["lease"] == "yes"
 
 
 def test_what_the_unit_forbids_would_be_possible_without_it(service: Service) -> None:
-    """Else the test above would prove nothing."""
-    found = probed(
+    """Without the unit's restrictions the probe's actions succeed, so the test above is valid."""
+    results = run_probe(
         service,
         "ProtectSystem=no\nProtectHome=no\nDevicePolicy=auto\nDeviceAllow=\nPrivateNetwork=no\n"
         "RestrictAddressFamilies=\nCapabilityBoundingSet=\nAmbientCapabilities=\n",
     )
-    assert found["read_only"] == []
-    assert (found["home"], found["tun"], found["internet_socket"]) == ("yes", "yes", "yes")
-    assert found["network"] == network_of(service.machine)
-    assert (found["CapEff"], found["CapBnd"]) == (0, 0)
-    assert found["lease"] == "Permission denied"
+    assert results["read_only"] == []
+    assert (results["home"], results["tun"], results["internet_socket"]) == ("yes", "yes", "yes")
+    assert results["network"] == net_namespace(service.machine)
+    assert (results["CapEff"], results["CapBnd"]) == (0, 0)
+    assert results["lease"] == "Permission denied"
 
 
 def test_the_daemon_itself_is_confined(service: Service) -> None:
-    """What the probe has seen holds for the process that reads the photos."""
+    """The restrictions that the probe checks also apply to the daemon's own process."""
     machine, pid = service.machine, service.pid()
     status = machine.path(f"/proc/{pid}/status").read_text()
     assert f"CapEff:\t{CAP_LEASE:016x}" in status
     assert "NoNewPrivs:\t1" in status
-    assert machine.run("readlink", f"/proc/{pid}/ns/net").stdout.strip() != network_of(machine)
+    assert machine.run("readlink", f"/proc/{pid}/ns/net").stdout.strip() != net_namespace(machine)
     assert service.property("DevicePolicy") == "closed"
     allowed = set(service.property("DeviceAllow").splitlines())
     of_protect_clock = {"char-rtc r"}
@@ -189,20 +189,23 @@ def test_the_daemon_itself_is_confined(service: Service) -> None:
 
 
 def test_systemd_finds_no_fault_with_the_units(service: Service) -> None:
-    """Nothing to complain about, and exposed as little as a GPU allows."""
+    """`systemd-analyze verify` reports nothing, and the security exposure is at most 1.5."""
     for unit in ("styled.service", "styled@left.service"):
         path = unit.replace("left", "")
-        verified = service.machine.run(
+        verification = service.machine.run(
             "systemd-analyze", "verify", f"/usr/local/lib/systemd/system/{path}"
         )
-        assert verified.stdout + verified.stderr == ""
-        # It fails where the exposure is more than 1.5, of which ten would be the worst.
-        exposed = service.machine.run("systemd-analyze", "security", "--threshold=15", unit)
-        assert "PrivateNetwork=" in exposed.stdout
+        assert verification.stdout + verification.stderr == ""
+        # The command fails if the exposure is above 1.5, on a scale up to 10 (worst).
+        completed = service.machine.run("systemd-analyze", "security", "--threshold=15", unit)
+        assert "PrivateNetwork=" in completed.stdout
 
 
 def test_a_reload_takes_over_what_is_right_and_refuses_what_is_not(service: Service) -> None:
-    """`systemctl reload` fails for a mistake and says where; the service goes on as it was."""
+    """`systemctl reload` applies a valid configuration, and fails for an invalid one.
+
+    In that case the error is in the journal, and the service runs on with the old configuration.
+    """
     machine, pid = service.machine, service.pid()
     service.configure(more="folders: {both: [red-trees]}")
     machine.systemctl("reload", "styled")
@@ -212,37 +215,39 @@ def test_a_reload_takes_over_what_is_right_and_refuses_what_is_not(service: Serv
     service.configure(more="queue: {max_attempts: many}")
     refused = machine.systemctl("reload", "styled", check=False)
     assert refused.returncode != 0
-    assert "queue.max_attempts: expected a whole number" in service.said()
+    assert "queue.max_attempts: expected a whole number" in service.messages()
     assert (service.property("ActiveState"), service.pid()) == ("active", pid)
     service.drop("both/b.png")
     service.wait_for("outbox/red-trees/b.png.json")
 
 
-def moment(machine: Machine, words: str) -> int:
-    """Return when the journal of the unit has first had a message with these words."""
+def logged_at(machine: Machine, text: str) -> int:
+    """Return the timestamp of the unit's first journal message with this text, in microseconds."""
     return next(
         int(str(entry["__REALTIME_TIMESTAMP"]))
         for entry in machine.journal("styled")
-        if words in str(entry["MESSAGE"])
+        if text in str(entry["MESSAGE"])
     )
 
 
 def test_it_is_started_once_the_network_has_run_and_not_before(changed: Service) -> None:
-    """`systemctl start` returns when photos can be painted; until then it is activating."""
+    """The unit becomes active once the network has run; if that hangs, the start times out."""
     service, machine = changed, changed.machine
     assert service.property("ActiveState") == "active"
     assert machine.run("ps", "-o", "user=", "-p", service.pid()).stdout.strip() == "styled"
-    assert moment(machine, '"daemon.started"') <= moment(machine, "Started styled")
+    assert logged_at(machine, '"daemon.started"') <= logged_at(machine, "Started styled")
     service.drop_in("test", "[Service]\nTimeoutStartSec=8\n")
     machine.systemctl("stop", "styled")
-    machine.path(f"{HANG}-engine").touch()  # the network is there, but does not run
+    machine.path(f"{HANG}-engine").touch()  # the network is loaded, but its layers hang
     machine.systemctl("start", "--no-block", "styled")
-    machine.wait_until(lambda: "start operation timed out" in service.said())
-    assert '"daemon.started"' not in service.said()[service.said().index("Stopped styled") :]
+    machine.wait_until(lambda: "start operation timed out" in service.messages())
+    assert (
+        '"daemon.started"' not in service.messages()[service.messages().index("Stopped styled") :]
+    )
 
 
 def test_a_crash_is_followed_by_a_start(changed: Service) -> None:
-    """After kill -9 it is there again by itself, and paints what was lying there."""
+    """After kill -9 systemd restarts the service, and a photo dropped before is painted."""
     service, machine, pid = changed, changed.machine, changed.pid()
     service.drop("c.png")
     machine.run("kill", "-9", pid)
@@ -252,15 +257,15 @@ def test_a_crash_is_followed_by_a_start(changed: Service) -> None:
 
 
 def test_a_stop_amid_a_job_is_quick_and_the_start_goes_on(stopped: Service) -> None:
-    """It leaves with a checkpoint, and no attempt is counted."""
+    """A stop during a job saves a checkpoint within 10 s; the job resumes in its first attempt."""
     service, machine = stopped, stopped.machine
     service.configure(LONG)
     machine.systemctl("start", "styled")
     service.drop("long.png")
     machine.wait_until(lambda: "painting long.png" in service.property("StatusText"))
-    began = time.monotonic()
+    start = time.monotonic()
     machine.systemctl("stop", "styled")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start < 10
     assert service.property("Result") == "success"
     assert list(machine.path(f"{DATA}/state/checkpoints").glob("*.ckpt"))
     machine.systemctl("start", "styled")
@@ -273,20 +278,20 @@ def test_a_stop_amid_a_job_is_quick_and_the_start_goes_on(stopped: Service) -> N
 
 @pytest.mark.parametrize("what", ["engine", "intake"])
 def test_the_watchdog_ends_what_hangs(stopped: Service, what: str) -> None:
-    """While anything hangs nobody pings; the start after that paints what was lying there."""
+    """If the engine or the scan hangs, the watchdog kills the service; the restart does the job."""
     service, machine = stopped, stopped.machine
     service.drop_in("test", "[Service]\nWatchdogSec=6\nRestartSec=1\n")
     machine.systemctl("start", "styled")
     pid = service.pid()
-    time.sleep(8)  # as long as nothing hangs, it lives
+    time.sleep(8)  # longer than WatchdogSec: without a hang it is not killed
     assert service.pid() == pid
     machine.path(f"{HANG}-{what}").touch()
     service.drop("h.png")
-    machine.wait_until(lambda: "Watchdog timeout" in service.said(), 40)
-    said = service.said()
-    assert "Fatal Python error: Aborted" in said
-    hanging = {"engine": "conv2d", "intake": "scandir"}[what]
-    assert f"in {hanging}" in said  # where it hangs, in the traceback of that thread
+    machine.wait_until(lambda: "Watchdog timeout" in service.messages(), 40)
+    messages = service.messages()
+    assert "Fatal Python error: Aborted" in messages
+    function = {"engine": "conv2d", "intake": "scandir"}[what]
+    assert f"in {function}" in messages  # the traceback shows the function that hangs
     machine.path(f"{HANG}-{what}").unlink()
     service.wait_for("outbox/red-trees/h.png.json")
     assert service.pid() not in (pid, "0")
@@ -294,7 +299,7 @@ def test_the_watchdog_ends_what_hangs(stopped: Service, what: str) -> None:
 
 
 def test_a_bad_configuration_fails_once_and_says_why(stopped: Service) -> None:
-    """The unit has failed with the reason in the journal, and is not started again and again."""
+    """With an invalid configuration the unit fails with exit code 78 and is not restarted."""
     service, machine = stopped, stopped.machine
     service.configure(more="colour: blue")
     assert machine.systemctl("start", "styled", check=False).returncode != 0
@@ -308,29 +313,29 @@ def test_a_bad_configuration_fails_once_and_says_why(stopped: Service) -> None:
 
 
 def test_missing_weights_are_told_and_waited_for(stopped: Service) -> None:
-    """Without the network to download from: exit code 69, the remedies, and another try."""
+    """Without weights the service exits with 69 and is restarted until the file exists."""
     service, machine = stopped, stopped.machine
     text = machine.path(CONFIG).read_text().replace(WEIGHTS, "/etc/styled/vgg19.safetensors")
     service.write(CONFIG, text)
     assert machine.systemctl("start", "styled", check=False).returncode != 0
     machine.wait_until(lambda: service.property("ExecMainStatus") == "69")
-    assert "/etc/styled/vgg19.safetensors" in service.said()
+    assert "/etc/styled/vgg19.safetensors" in service.messages()
     machine.run("/opt/styled/bin/styled", "weights", "export", "/etc/styled/vgg19.safetensors",
                 "--weights", "untrained", timeout=100)  # fmt: skip
     machine.wait_until(lambda: service.property("ActiveState") == "active", 60)
 
 
 def test_folders_elsewhere_take_one_line(stopped: Service) -> None:
-    """Those that `ReadWritePaths=` names; without it the start says what is wrong."""
+    """Folders elsewhere work with `ReadWritePaths=`; without it the start fails with a message."""
     machine = stopped.machine
     machine.run("install", "-d", "-o", "styled", "-g", "styled", "-m", "2775", "/srv/photos")
     text = stopped.configuration().replace(f"{DATA}/inbox", "/srv/photos/inbox")
     stopped.write(CONFIG, text.replace(f"{DATA}/outbox", "/srv/photos/outbox"))
     assert machine.systemctl("start", "styled", check=False).returncode != 0
     assert stopped.property("ExecMainStatus") == "73"
-    assert "/srv/photos/inbox can't be written: Read-only file system" in stopped.said()
+    assert "/srv/photos/inbox can't be written: Read-only file system" in stopped.messages()
     stopped.drop_in("test", "[Service]\nReadWritePaths=/srv/photos\n")
-    for name in ("a.png", "b.png"):  # twice: each start sees a mount of its own there
+    for name in ("a.png", "b.png"):  # twice: each start gets its own mount of the folder
         machine.systemctl("restart", "styled")
         machine.run("runuser", "-u", "styled", "--", "cp", "/etc/styled/styles/red-trees.png",
                     f"/srv/photos/inbox/{name}")  # fmt: skip
@@ -340,9 +345,9 @@ def test_folders_elsewhere_take_one_line(stopped: Service) -> None:
 
 @pytest.fixture
 def removable(service: Service) -> Iterator[Service]:
-    """Return the service, running; what is removed of it is put back for other tests."""
+    """Return the running service; files that the test uninstalls are restored afterwards."""
     machine, kept = service.machine, "/var/tmp/kept"
-    removed = readme_commands("To uninstall")[-1].partition(" -r ")[2]
+    removed = documented_commands("To uninstall")[-1].partition(" -r ")[2]
     machine.run("sh", "-ec", f"mkdir {kept}; cp -a --parents {removed} {kept}")
     yield service
     machine.run("sh", "-ec", f"cp -a {kept}/. /; rm -r {kept}")
@@ -351,11 +356,11 @@ def removable(service: Service) -> Iterator[Service]:
 
 
 def test_it_is_gone_after_two_commands(removable: Service) -> None:
-    """What README says to uninstall leaves the pictures and the configuration."""
+    """The documented uninstall commands keep the results and the configuration."""
     service = removable
     service.drop("last.png")
     service.wait_for("outbox/red-trees/last.png.json")
-    for command in readme_commands("To uninstall"):
+    for command in documented_commands("To uninstall"):
         service.machine.run("sh", "-ec", command.replace("sudo ", ""))
     service.machine.systemctl("daemon-reload")
     assert service.property("LoadState") == "not-found"

@@ -1,4 +1,4 @@
-"""The unit files, without a systemd: that they agree with each other and with the program."""
+"""The unit files, checked without systemd: consistency with each other and with the program."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from styled.cli import exits
+from styled.cli import exit_codes
 from styled.daemon import STOP_SECONDS
-from styled.vigil import STUCK_SECONDS
+from styled.health import STALLED_SECONDS
 
 UNITS = Path(__file__).parents[2] / "systemd"
-ONE = (UNITS / "styled.service").read_text()
-MANY = (UNITS / "styled@.service").read_text()
+SERVICE = (UNITS / "styled.service").read_text()
+TEMPLATE = (UNITS / "styled@.service").read_text()
 
 
 def directives(unit: str) -> list[str]:
-    """Return the lines of a unit that are no comments."""
+    """Return the lines of a unit without comments and empty lines."""
     return [line for line in unit.splitlines() if line and not line.startswith("#")]
 
 
@@ -29,46 +29,50 @@ def settings(unit: str, name: str) -> list[str]:
 
 
 def test_an_instance_is_the_service_with_a_name_in_its_paths() -> None:
-    """What hardens the one hardens the other."""
+    """`styled@.service` equals `styled.service` except for the instance name in six lines."""
     without_names = [
-        line.replace("/%i", "").replace("@%i", "").replace(" (%i)", "") for line in directives(MANY)
+        line.replace("/%i", "").replace("@%i", "").replace(" (%i)", "")
+        for line in directives(TEMPLATE)
     ]
-    assert without_names == directives(ONE)
-    assert sum(a != b for a, b in zip(directives(ONE), directives(MANY), strict=True)) == 6
+    assert without_names == directives(SERVICE)
+    assert sum(a != b for a, b in zip(directives(SERVICE), directives(TEMPLATE), strict=True)) == 6
 
 
 def test_nothing_is_said_twice_and_no_line_is_too_long() -> None:
-    """Of two values of a directive systemd would take the last, or both."""
-    assert max(map(len, (ONE + MANY).splitlines())) <= 100
+    """No directive with a single value is repeated, and no line is longer than 100 characters.
+
+    Of two values systemd would use the last, or both.
+    """
+    assert max(map(len, (SERVICE + TEMPLATE).splitlines())) <= 100
     singles = [
         line.partition("=")[0]
-        for line in directives(ONE)
+        for line in directives(SERVICE)
         if not line.startswith(("DeviceAllow", "Environment", "Exec", "After", "SystemCallFilter"))
     ]
     assert len(set(singles)) == len(singles)
 
 
 def test_the_exit_codes_that_end_it_are_those_of_the_program() -> None:
-    """Wrong usage, folders, configuration; all others are tried again."""
-    codes = {int(code) for code in settings(ONE, "RestartPreventExitStatus")[0].split()}
-    assert codes == {exits.USAGE, exits.NOT_WRITABLE, exits.BAD_CONFIG}
+    """Only wrong usage, unwritable folders and a bad configuration prevent a restart."""
+    codes = {int(code) for code in settings(SERVICE, "RestartPreventExitStatus")[0].split()}
+    assert codes == {exit_codes.USAGE, exit_codes.NOT_WRITABLE, exit_codes.BAD_CONFIG}
 
 
 def test_its_times_fit_those_of_the_program() -> None:
-    """A stop is over in time, and what is stuck is said before the watchdog bites."""
-    assert int(settings(ONE, "TimeoutStopSec")[0]) > 5 * STOP_SECONDS
-    (watchdog,) = settings(ONE, "WatchdogSec")
-    assert float(watchdog.removesuffix("min")) * 60 > 1.5 * STUCK_SECONDS
+    """The unit's stop and watchdog timeouts are longer than the program's own time limits."""
+    assert int(settings(SERVICE, "TimeoutStopSec")[0]) > 5 * STOP_SECONDS
+    (watchdog,) = settings(SERVICE, "WatchdogSec")
+    assert float(watchdog.removesuffix("min")) * 60 > 1.5 * STALLED_SECONDS
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize("unit", ["styled.service", "styled@.service"])
 def test_it_is_exposed_as_little_as_a_gpu_allows(unit: str) -> None:
-    """By systemd's own count, of which ten would be the worst."""
-    ran = subprocess.run(
+    """The exposure computed by systemd-analyze is at most 1.5, on a scale up to 10 (worst)."""
+    completed = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNITS / unit)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", ran.stdout)
-    assert found is not None, ran.stdout + ran.stderr
-    assert float(found[1]) <= 1.5
+    match = re.search(r"Overall exposure level for .*: ([0-9.]+)", completed.stdout)
+    assert match is not None, completed.stdout + completed.stderr
+    assert float(match[1]) <= 1.5

@@ -1,8 +1,8 @@
 """The gallery page: a static HTML file in the outbox, and the data pages it loads.
 
-Everything a visitor of the page sees may have been named by a stranger, so the page trusts
-nothing: its scripts and styles are known to the browser by their hashes, the manifest and
-the data pages are pure ASCII JSON, and the script builds all it shows out of plain text.
+File names and other texts on the page are untrusted input. So a Content-Security-Policy allows
+its script and style by their hashes only, the manifest and the data pages are ASCII JSON, and
+the script inserts texts as plain text, never as HTML.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
 
-Record = Mapping[str, JsonValue]
-"""What the page shows of one result or one rejected input."""
+GalleryRecord = Mapping[str, JsonValue]
+"""The data of one result or one rejected input on the page."""
 
 _DATA_PAGE = re.compile(r"styledGallery\(([1-9][0-9]*), (\[.*\])\);\n", re.DOTALL)
 
-# `<`, `>` and `&` could end a script element or begin a comment in it.
+# `<`, `>` and `&` could end a script element or start a comment in it.
 _IN_A_SCRIPT = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
 
 
@@ -36,7 +36,7 @@ def render(manifest: Mapping[str, JsonValue]) -> bytes:
         manifest: The counts, the styles and the records of the newest data page.
 
     Raises:
-        ValueError: the manifest holds NaN or an infinite number, which JSON does not know.
+        ValueError: the manifest holds NaN or an infinite number, which JSON can't represent.
     """
     css, js = _text("gallery.css"), _text("gallery.js")
     environment = Environment(
@@ -48,21 +48,21 @@ def render(manifest: Mapping[str, JsonValue]) -> bytes:
     return page.encode()
 
 
-def page_file(number: int, records: Sequence[Record]) -> bytes:
+def page_file(number: int, records: Sequence[GalleryRecord]) -> bytes:
     """Return the text of a data page.
 
     Args:
         number: From 1; the highest is the newest.
-        records: The oldest first.
+        records: Oldest first.
 
     Raises:
-        ValueError: a record holds NaN or an infinite number, which JSON does not know.
+        ValueError: a record holds NaN or an infinite number, which JSON can't represent.
     """
     return f"styledGallery({number}, {_json(list(records))});\n".encode()
 
 
 def records_in(data: bytes) -> list[dict[str, JsonValue]]:
-    """Return the records of a data page, the oldest first.
+    """Return the records of a data page, oldest first.
 
     Raises:
         ValueError: this is not a data page.
@@ -88,7 +88,7 @@ def _refuse(constant: str) -> None:
 
 
 def _json(value: object) -> str:
-    """Return JSON in ASCII that may stand inside a script element."""
+    """Return JSON in ASCII that is safe inside a script element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.translate(_IN_A_SCRIPT)
 
@@ -99,12 +99,12 @@ def _text(name: str) -> str:
 
 
 def _policy(css: str, js: str) -> str:
-    """Return the Content-Security-Policy for a page with just this style and script.
+    """Return the Content-Security-Policy for a page with only this style and script.
 
-    On file:// the standard gives every document an origin of its own, so that `'self'`
-    matches nothing there: `file:` stands for the folder then. `'strict-dynamic'` would
-    be narrower for files, but it lets a script add inline scripts; instead, Trusted Types
-    keep the page's script from loading anything but data pages. `data:` is the icon.
+    For file:// URLs every document has a unique origin, so `'self'` matches nothing there, and
+    `file:` is allowed too. `'strict-dynamic'` would be narrower for files, but it lets a script
+    add inline scripts. Instead, Trusted Types restrict the page's script to loading data pages.
+    `data:` is for the icon.
     """
     return "; ".join(
         (

@@ -1,11 +1,11 @@
 (() => {
   'use strict';
 
-  const BATCH = 60; // cards hung at a time
-  const AHEAD = 1200; // pixels below the window that are filled already
-  const LONGEST_LABEL = 120; // characters of a name that are read aloud
-  const RATIOS = [0.45, 2.4]; // narrower and wider pictures are cropped on the wall
-  const FIRST_SPLIT = 62; // per cent of a picture that begin as painting
+  const BATCH = 60; // cards added at a time
+  const AHEAD = 1200; // pixels below the window that are filled with cards
+  const LONGEST_LABEL = 120; // characters of a name for screen readers
+  const RATIOS = [0.45, 2.4]; // limits of width / height; other pictures are cropped on the wall
+  const FIRST_SPLIT = 62; // initial position of the divider, per cent from the left
   const SVG = 'http://www.w3.org/2000/svg';
 
   const $ = (id) => document.getElementById(id);
@@ -13,9 +13,9 @@
   const wall = $('wall');
   const kinds = [...document.querySelectorAll('input[name=kind]')];
 
-  // Building
+  // DOM elements
 
-  /** Makes an element; children that are strings become text, whatever they hold. */
+  /** Makes an element; string children are added as text, never parsed as HTML. */
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     setAll(element, attributes);
@@ -29,8 +29,8 @@
     }
   }
 
-  /** Text of a stranger, which must not change the direction of what is around it. */
-  function theirs(value) {
+  /** Untrusted text, isolated so that it can't change the direction of the text around it. */
+  function isolated(value) {
     return make('bdi', { dir: 'auto' }, value);
   }
 
@@ -43,20 +43,20 @@
     return characters.length > longest ? `${characters.slice(0, longest).join('')}…` : value;
   }
 
-  /** A relative URL that stays on this disk or server, or null. */
+  /** Returns a relative URL that stays on this disk or server, else null. */
   function safeUrl(value) {
     if (typeof value !== 'string' || value === '') return null;
     if (/^[a-z][a-z0-9+.-]*:|^\/|[\\\s\p{Cc}]/iu.test(value)) return null;
     try {
       const url = new URL(value, document.baseURI);
-      const here = window.location;
-      return url.protocol === here.protocol && url.host === here.host ? value : null;
+      const { protocol, host } = window.location;
+      return url.protocol === protocol && url.host === host ? value : null;
     } catch {
       return null;
     }
   }
 
-  // Words
+  // Formatting
 
   const DATES = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
   const LOSSES = new Intl.NumberFormat('en', {
@@ -88,20 +88,20 @@
   }
 
   function separated(parts, separator) {
-    const there = parts.filter((part) => part !== null && part !== '');
-    return there.flatMap((part, index) => (index === 0 ? [part] : [separator, part]));
+    const present = parts.filter((part) => part !== null && part !== '');
+    return present.flatMap((part, index) => (index === 0 ? [part] : [separator, part]));
   }
 
   // Records
 
-  const records = []; // the newest first
+  const records = []; // newest first
   const ids = new Set();
-  const names = new Set(); // style and name of all records so far
-  const lost = []; // numbers of data pages that could not be loaded
+  const names = new Set(); // [style, name] of all records so far, as JSON
+  const failedPages = []; // numbers of data pages that can't be loaded
   let nextPage = manifest.pages - 1;
-  let horizon = Infinity; // when the newest record of the oldest loaded page was finished
+  let oldestLoaded = Infinity; // finish time of the newest record of the oldest loaded page
 
-  function take(page) {
+  function addRecords(page) {
     let newest = -Infinity;
     for (const record of [...page].reverse()) {
       if (record === null || typeof record !== 'object') continue;
@@ -117,13 +117,13 @@
       names.add(name);
       if (outdated) continue;
       records.push(record);
-      offerStyle(record.style);
+      addStyleOption(record.style);
       if (passes(record)) matches.push(record);
     }
-    if (newest > -Infinity) horizon = newest;
+    if (newest > -Infinity) oldestLoaded = newest;
   }
 
-  /** Without lone surrogates, as a URL would keep it. */
+  /** Replaces lone surrogates, as a URL does, so that styles compare equal to those in the hash. */
   function wellFormed(value) {
     return new URLSearchParams([['', value]]).get('');
   }
@@ -140,12 +140,12 @@
   const policy = window.trustedTypes
     ? window.trustedTypes.createPolicy('gallery-pages', onlyDataPages) : onlyDataPages;
 
-  let awaited = null; // the data page that is being loaded, and what has arrived of it
+  let pendingPage = null; // number and received records of the data page that is being loaded
 
   Object.defineProperty(window, 'styledGallery', {
     value(number, page) {
-      if (awaited !== null && awaited.number === number && Array.isArray(page)) {
-        awaited.records = page;
+      if (pendingPage !== null && pendingPage.number === number && Array.isArray(page)) {
+        pendingPage.records = page;
       }
     },
   });
@@ -155,11 +155,11 @@
   function loadPage(number) {
     return new Promise((resolve) => {
       const loading = { number, records: null };
-      awaited = loading;
+      pendingPage = loading;
       const script = document.createElement('script');
       const done = () => {
         script.remove();
-        awaited = null;
+        pendingPage = null;
         resolve(loading.records);
       };
       script.addEventListener('load', done);
@@ -169,12 +169,12 @@
     });
   }
 
-  let underWay = null;
+  let loadingOlder = null;
 
-  /** Loads the next older data page; whoever asks meanwhile waits for the same one. */
+  /** Loads the next older data page; concurrent calls share the same promise. */
   function loadOlder() {
-    underWay ??= loadNext().finally(() => { underWay = null; });
-    return underWay;
+    loadingOlder ??= loadNext().finally(() => { loadingOlder = null; });
+    return loadingOlder;
   }
 
   async function loadNext() {
@@ -183,24 +183,24 @@
     $('more').textContent = 'Looking for older ones …';
     const page = await loadPage(number);
     if (page === null) {
-      lost.push(number);
-      tellTrouble();
+      failedPages.push(number);
+      showLoadErrors();
     } else {
-      take(page);
+      addRecords(page);
     }
   }
 
   function exhausted() {
-    return nextPage < 1 || horizon < bounds.from;
+    return nextPage < 1 || oldestLoaded < bounds.from;
   }
 
   // Filters
 
   const filter = { kind: 'result', style: '', from: '', to: '' };
   const bounds = { from: -Infinity, to: Infinity };
-  const styles = new Map(); // to the number of results
-  let matches = []; // the records that pass the filter, the newest first
-  let hung = 0; // how many of them are on the wall
+  const styles = new Map(); // style -> number of results
+  let matches = []; // the records that pass the filter, newest first
+  let cardCount = 0; // how many of them have a card on the wall
 
   function passes(record) {
     if (filter.kind !== 'all' && record.kind !== filter.kind) return false;
@@ -210,7 +210,7 @@
     return finished >= bounds.from && finished < bounds.to;
   }
 
-  function offerStyle(style, count = 0) {
+  function addStyleOption(style, count = 0) {
     if (style === '' || styles.has(style)) return;
     styles.set(style, count);
     const option = make('option', {}, `\u2068${shortened(style, 60)}\u2069 (${count})`);
@@ -223,22 +223,22 @@
   }
 
   function readHash() {
-    const wanted = new URLSearchParams(window.location.hash.slice(1));
-    const kind = wanted.get('kind');
+    const params = new URLSearchParams(window.location.hash.slice(1));
+    const kind = params.get('kind');
     filter.kind = ['rejected', 'all'].includes(kind) ? kind : 'result';
-    filter.style = wanted.get('style') ?? '';
-    filter.from = isDay(wanted.get('from') ?? '') ? wanted.get('from') : '';
-    filter.to = isDay(wanted.get('to') ?? '') ? wanted.get('to') : '';
-    offerStyle(filter.style);
+    filter.style = params.get('style') ?? '';
+    filter.from = isDay(params.get('from') ?? '') ? params.get('from') : '';
+    filter.to = isDay(params.get('to') ?? '') ? params.get('to') : '';
+    addStyleOption(filter.style);
   }
 
   function writeHash() {
-    const wanted = new URLSearchParams();
-    if (filter.kind !== 'result') wanted.set('kind', filter.kind);
+    const params = new URLSearchParams();
+    if (filter.kind !== 'result') params.set('kind', filter.kind);
     for (const key of ['style', 'from', 'to']) {
-      if (filter[key] !== '') wanted.set(key, filter[key]);
+      if (filter[key] !== '') params.set(key, filter[key]);
     }
-    const hash = `#${wanted}`;
+    const hash = `#${params}`;
     if (hash !== (window.location.hash || '#')) window.location.replace(hash);
   }
 
@@ -252,7 +252,7 @@
     for (const key of ['style', 'from', 'to']) $(key).value = filter[key];
   }
 
-  /** Hangs the wall anew by the filter as it is. */
+  /** Rebuilds the wall for the current filter. */
   function apply() {
     const day = (value, days) => {
       const date = new Date(`${value}T00:00`); // local time, as shown on the cards
@@ -261,13 +261,13 @@
     bounds.from = filter.from === '' ? -Infinity : day(filter.from, 0);
     bounds.to = filter.to === '' ? Infinity : day(filter.to, 1);
     matches = records.filter(passes);
-    hung = 0;
+    cardCount = 0;
     wall.replaceChildren();
     wall.classList.toggle('compact', filter.kind === 'rejected');
     const narrowed = ['style', 'from', 'to'].filter((key) => filter[key] !== '').length;
     $('reset').hidden = narrowed === 0 && filter.kind === 'result';
     $('more-filters').textContent = narrowed === 0 ? 'Filter' : `Filter (${narrowed})`;
-    tell();
+    updateCounts();
     fill();
   }
 
@@ -278,7 +278,7 @@
     apply();
   }
 
-  // Telling
+  // Counts and messages
 
   const NOUNS = {
     result: ['painting'],
@@ -287,14 +287,14 @@
   };
 
   function total(kind) {
-    if (nextPage < 1 && lost.length === 0) {
+    if (nextPage < 1 && failedPages.length === 0) {
       return records.filter((record) => kind === 'all' || record.kind === kind).length;
     }
     if (kind === 'all') return manifest.results + manifest.rejected;
     return kind === 'result' ? manifest.results : manifest.rejected;
   }
 
-  function tell() {
+  function updateCounts() {
     for (const kind of Object.keys(NOUNS)) $(`count-${kind}`).textContent = total(kind);
     const noun = plural(total(filter.kind), ...NOUNS[filter.kind]);
     const narrowed = filter.style !== '' || filter.from !== '' || filter.to !== '';
@@ -308,13 +308,13 @@
       line = `${matches.length} of ${noun} so far`;
     }
     if ($('count').textContent !== line) $('count').textContent = line;
-    tellNothing();
-    if (filling) return;
-    $('more').textContent = exhausted() && hung === matches.length && hung > BATCH / 5
+    updateEmptyText();
+    if (isFilling) return;
+    $('more').textContent = exhausted() && cardCount === matches.length && cardCount > BATCH / 5
       ? 'That is all.' : '';
   }
 
-  function tellNothing() {
+  function updateEmptyText() {
     const nothing = $('nothing');
     nothing.hidden = matches.length > 0 || !exhausted();
     if (nothing.hidden) return;
@@ -328,20 +328,20 @@
     }
   }
 
-  function tellTrouble() {
-    const shown = lost.slice(0, 3).map(urlOfPage).join(', ');
-    const files = lost.length > 3 ? `${shown} and ${lost.length - 3} more` : shown;
-    $('trouble').textContent = lost.length === 1
+  function showLoadErrors() {
+    const shown = failedPages.slice(0, 3).map(urlOfPage).join(', ');
+    const files = failedPages.length > 3 ? `${shown} and ${failedPages.length - 3} more` : shown;
+    $('trouble').textContent = failedPages.length === 1
       ? `A part of the gallery can’t be loaded: ${files}. Its pictures are missing here, but the `
         + 'paintings themselves are still in the outbox.'
-      : `${lost.length} parts of the gallery can’t be loaded: ${files}. Their pictures are `
+      : `${failedPages.length} parts of the gallery can’t be loaded: ${files}. Their pictures are `
         + 'missing here, but the paintings themselves are still in the outbox.';
     $('trouble').hidden = false;
   }
 
   // Cards
 
-  const recordOf = new WeakMap(); // from a card
+  const recordOf = new WeakMap(); // card -> its record
 
   function card(record) {
     const item = make('li', { class: `card ${record.kind}` });
@@ -405,11 +405,11 @@
   function emptyFrame(record) {
     return make('div', { class: 'frame empty' },
       make('p', { class: 'verdict' }, 'Not painted'),
-      make('p', { class: 'reason' }, theirs(textOf(record.reason) || 'No reason is known.')));
+      make('p', { class: 'reason' }, isolated(textOf(record.reason) || 'No reason is known.')));
   }
 
   function nameOf(record) {
-    const heading = make('h2', { class: 'name' }, theirs(record.name || 'Without a name'));
+    const heading = make('h2', { class: 'name' }, isolated(record.name || 'Without a name'));
     if (record.name.length > 60) heading.title = shortened(record.name, 500);
     return heading;
   }
@@ -427,8 +427,8 @@
   function manner(record) {
     const recipe = textOf(record.recipe);
     return [
-      record.style === '' ? null : make('em', {}, theirs(record.style)),
-      recipe === '' ? null : theirs(recipe),
+      record.style === '' ? null : make('em', {}, isolated(record.style)),
+      recipe === '' ? null : isolated(recipe),
     ];
   }
 
@@ -441,7 +441,7 @@
     ];
   }
 
-  /** A fact that is not broken over two lines. */
+  /** A text in a span, which is not broken over two lines. */
   const whole = (text) => (text === '' ? null : make('span', {}, text));
 
   function rejectedLabel(record) {
@@ -464,19 +464,19 @@
     ], ' ');
   }
 
-  function link(href, words, name) {
+  function link(href, text, name) {
     return make('a', { href, target: '_blank', rel: 'noopener noreferrer' },
-      words, make('span', { class: 'unseen' }, ': ', theirs(name)));
+      text, make('span', { class: 'unseen' }, ': ', isolated(name)));
   }
 
   function notes(all) {
     if (all.length === 0) return null;
     return make('details', { class: 'notes' },
       make('summary', {}, plural(all.length, 'note')),
-      make('ul', {}, ...all.map((note) => make('li', {}, theirs(note)))));
+      make('ul', {}, ...all.map((note) => make('li', {}, isolated(note)))));
   }
 
-  // The curve of the loss
+  // The loss curve
 
   function curve(record) {
     const points = listOf(record.curve).filter((point) => Array.isArray(point)
@@ -501,7 +501,7 @@
       make('p', { 'aria-hidden': 'true' }, `loss ${loss(first[1])} → ${loss(last[1])}`));
   }
 
-  /** A path that is interrupted at each mark, where the loss jumps. */
+  /** Returns an SVG path that is interrupted at each mark, where the loss jumps. */
   function lineThrough(points, marks, x, y) {
     let path = '';
     let passed = -1;
@@ -525,38 +525,38 @@
     return element;
   }
 
-  // Hanging
+  // Filling the wall
 
-  let filling = false;
+  let isFilling = false;
 
-  function hang() {
-    const batch = matches.slice(hung, hung + BATCH);
+  function addCards() {
+    const batch = matches.slice(cardCount, cardCount + BATCH);
     wall.append(...batch.map(card));
-    hung += batch.length;
+    cardCount += batch.length;
   }
 
-  /** Hangs and loads until the window is filled, and a bit more. */
+  /** Adds cards and loads data pages until the window and `AHEAD` pixels below it are filled. */
   async function fill() {
-    if (filling) return;
-    filling = true;
+    if (isFilling) return;
+    isFilling = true;
     while ($('more').getBoundingClientRect().top < window.innerHeight + AHEAD) {
-      if (hung < matches.length) hang();
+      if (cardCount < matches.length) addCards();
       else if (!exhausted()) await loadOlder();
       else break;
     }
-    filling = false;
-    tell();
+    isFilling = false;
+    updateCounts();
   }
 
   // The large view
 
   const large = $('large');
-  let inView = null; // the record that is shown large
+  let shownRecord = null; // the record that is shown large
 
   const isPaintable = (record) => record.kind === 'result' && safeUrl(record.result) !== null;
 
   function show(record) {
-    inView = record;
+    shownRecord = record;
     const name = shortened(record.name);
     const full = make('img', {
       class: 'full', decoding: 'async', alt: `Painting of ${name} in style ${shortened(record.style)}`,
@@ -569,9 +569,9 @@
       'The browser can’t show this painting: its file has gone, or is of a kind the browser '
       + 'does not know.')));
     full.src = record.result;
-    $('large-name').replaceChildren(theirs(record.name || 'Without a name'));
+    $('large-name').replaceChildren(isolated(record.name || 'Without a name'));
     const weights = textOf(record.weights) && `${record.weights} weights`;
-    const means = [textOf(record.device), weights].filter((part) => part !== '').map(theirs);
+    const means = [textOf(record.device), weights].filter((part) => part !== '').map(isolated);
     $('large-facts').replaceChildren(
       ...separated([...manner(record), ...facts(record), ...means], ' · '));
     $('large-links').replaceChildren(...links(record));
@@ -581,38 +581,38 @@
   }
 
   function neighbour(direction) {
-    let index = matches.indexOf(inView);
+    let index = matches.indexOf(shownRecord);
     if (index < 0) return undefined;
     do index += direction; while (matches[index] !== undefined && !isPaintable(matches[index]));
     return matches[index];
   }
 
   async function step(direction) {
-    const origin = inView;
+    const origin = shownRecord;
     while (direction > 0 && neighbour(1) === undefined && !exhausted()) await loadOlder();
-    tell();
+    updateCounts();
     const next = neighbour(direction);
-    if (large.open && inView === origin && next !== undefined) show(next);
+    if (large.open && shownRecord === origin && next !== undefined) show(next);
   }
 
-  let walk = Promise.resolve();
+  let steps = Promise.resolve();
 
-  /** Steps after all steps before it, which may still be loading. */
+  /** Queues a step after all earlier ones, which may still be loading. */
   function go(direction) {
-    walk = walk.then(() => step(direction));
+    steps = steps.then(() => step(direction));
   }
 
-  function hangUpTo(record) {
+  function showCardsUpTo(record) {
     const index = matches.indexOf(record);
-    while (index >= hung && hung < matches.length) hang();
+    while (index >= cardCount && cardCount < matches.length) addCards();
     return wall.children[index]?.querySelector('.expand');
   }
 
   large.addEventListener('close', () => {
-    if (large.open) return; // again, before this was told
+    if (large.open) return; // it was opened again before this event arrived
     $('large-stage').replaceChildren();
-    hangUpTo(inView)?.focus();
-    inView = null;
+    showCardsUpTo(shownRecord)?.focus();
+    shownRecord = null;
     fill();
   });
   large.addEventListener('keydown', (event) => {
@@ -629,7 +629,7 @@
     if (event.target === event.currentTarget) large.close();
   });
 
-  // Events of the wall, which may hold thousands of cards
+  // Events of the wall: delegated, because there may be thousands of cards
 
   wall.addEventListener('input', (event) => {
     if (event.target.matches('.compare')) split(event.target, event.target.closest('.frame'));
@@ -647,7 +647,7 @@
     frame.style.removeProperty('--at');
   }, true);
 
-  // Beginning
+  // Initialisation
 
   for (const radio of kinds) radio.addEventListener('change', changed);
   for (const key of ['style', 'from', 'to']) $(key).addEventListener('change', changed);
@@ -674,11 +674,11 @@
   });
 
   const byCount = Object.entries(manifest.styles ?? {}).sort((a, b) => b[1] - a[1]);
-  for (const [style, count] of byCount) offerStyle(wellFormed(style), count);
+  for (const [style, count] of byCount) addStyleOption(wellFormed(style), count);
   const updated = moment(manifest.updated);
   $('summary').replaceChildren(...(updated === null ? [] : ['Updated ', updated]));
   $('filters').hidden = manifest.results + manifest.rejected === 0;
-  take(listOf(manifest.newest));
+  addRecords(listOf(manifest.newest));
   readHash();
   writeControls();
   apply();

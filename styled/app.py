@@ -1,0 +1,345 @@
+"""The composition root: builds all objects of a daemon from its configuration.
+
+This module makes no decisions about images or jobs. Data flows one way: the intake submits to the
+journal, the scheduler claims from it, engines paint, and the I/O pool publishes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+import structlog
+import torch
+
+from styled.atomic import make_folder, sweep_temporaries
+from styled.config import Config
+from styled.config.ignore import IgnoreRules
+from styled.degradation import Degradation
+from styled.delivery.gallery import Gallery
+from styled.delivery.publisher import Publisher
+from styled.engine.local_engine import LocalEngine
+from styled.engine_api import Engine
+from styled.engine_setup import make_engine
+from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.intake.host import InboxReport, SettledInput
+from styled.intake.inbox_folders import InboxFolders
+from styled.intake.intake import Intake
+from styled.intake.pairing import Pairing
+from styled.intake.scanning import scan
+from styled.jobs.engine_slot import EngineFactory, EngineSlot
+from styled.jobs.events import Event, ServiceDegraded, StylesChanged, Wakeup
+from styled.jobs.gallery_updates import GalleryUpdater
+from styled.jobs.input_cleanup import InputCleanup
+from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_pool import ThreadIoPool
+from styled.jobs.job_files import JobFiles
+from styled.jobs.journal import Journal
+from styled.jobs.journal_rebuild import open_or_rebuild
+from styled.jobs.scheduler import Scheduler, SchedulerObserver
+from styled.jobs.style_check import StyleCheck
+from styled.mounts import Mounts
+from styled.ops.heartbeats import Heartbeats
+from styled.ops.lock import InstanceLock
+from styled.precision_record import FILE_NAME, PrecisionRecord
+
+log = structlog.get_logger()
+
+DAY_SECONDS = 86400.0
+
+INTAKE = "intake"
+"""The intake's name in `Heartbeats`."""
+
+ENGINE_PREFIX = "engine"
+"""Engine slots are named `engine-0`, `engine-1`, ..."""
+
+MAX_IO_THREADS = 16
+
+OnBytes = Callable[[int, int], None]
+"""Called with bytes received and bytes in total during a download; an exception aborts it."""
+
+
+class AppObserver(SchedulerObserver, Protocol):
+    """Receives events of jobs and engines, and errors that stop the daemon."""
+
+    def journal_damaged(self, error: JournalDamaged) -> None:
+        """Called if the intake finds the journal damaged, from the intake's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The objects of one daemon.
+
+    Attributes:
+        config: The configuration at the start; `host.config` is the current one after reloads.
+        journal: The job queue on disk.
+        events: The scheduler's event queue; thread-safe.
+        host: Receives the intake's reports.
+        intake: Scans the inbox.
+        scheduler: Runs the jobs.
+        slots: One for each engine.
+    """
+
+    config: Config
+    journal: Journal
+    events: SimpleQueue[Event]
+    host: InboxHost
+    intake: Intake
+    scheduler: Scheduler
+    slots: Sequence[EngineSlot]
+
+    def reload(self, config: Config) -> None:
+        """Use the styles and folders of a new configuration from now on."""
+        self.host.use(config)
+        self.events.put(StylesChanged(config.styles))
+        self.intake.set_pairing(pairing_of(config))
+
+
+def build_app(
+    config: Config,
+    factories: Sequence[EngineFactory],
+    observer: AppObserver,
+    heartbeats: Heartbeats,
+    stack: ExitStack,
+    on_progress: Callable[[], None] = lambda: None,
+) -> App:
+    """Lock the state folder, open the journal, and build all objects.
+
+    Args:
+        config: The configuration.
+        factories: One for each engine.
+        observer: Receives events.
+        heartbeats: Receives the heartbeats of all threads.
+        stack: Closing it releases the lock and closes the journal.
+        on_progress: Called repeatedly; an exception it raises aborts.
+
+    Raises:
+        ResourceUnavailable: a folder or the journal can't be used, or another daemon uses it.
+    """
+    make_folder(config.state / "checkpoints")
+    lock = InstanceLock(config.state / "lock")
+    lock.acquire()
+    stack.callback(lock.release)
+    mounts = Mounts(config.state / "mounts.json")
+    folders = InboxFolders(config.inbox, mounts)
+    folders.prepare(config.inbox_folders)
+    publisher = Publisher(config.outbox, config.rejected, config.archive, mounts)
+    if deleted := publisher.prepare(on_progress) + sweep_temporaries(config.state, on_progress):
+        log.info("temporaries.swept", count=deleted)
+    journal = open_journal(config, on_progress)
+    stack.callback(journal.close)
+    events: SimpleQueue[Event] = SimpleQueue()
+    host = InboxHost(config, journal, mounts, folders, events, observer, heartbeats)
+    intake = build_intake(config, host)
+    scheduler, slots = build_scheduler(
+        config, journal, publisher, mounts, factories, events, observer, heartbeats
+    )
+    return App(config, journal, events, host, intake, scheduler, slots)
+
+
+def pairing_of(config: Config) -> Pairing:
+    """Return the mapping of inbox folders to styles."""
+    return Pairing(tuple(config.styles), config.folders, config.default_style)
+
+
+def open_journal(config: Config, on_progress: Callable[[], None] = lambda: None) -> Journal:
+    """Open the journal, or rebuild it from the inbox and the outbox.
+
+    Raises:
+        ResourceUnavailable: the state folder can't be used.
+    """
+    pairing = pairing_of(config)
+
+    def arrivals() -> Iterator[SettledInput]:
+        for found in scan(config.inbox, IgnoreRules(config.intake.ignore)):
+            if destinations := pairing.destinations(found.path):
+                yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
+
+    path = config.state / "journal.sqlite3"
+    return open_or_rebuild(path, arrivals, config.inbox, config.outbox, time.time(), on_progress)
+
+
+def build_intake(config: Config, host: InboxHost) -> Intake:
+    """Return the intake of the inbox."""
+    settings = config.intake
+    return Intake(
+        config.inbox,
+        pairing_of(config),
+        host,
+        ignore=IgnoreRules(settings.ignore),
+        mode=settings.mode,
+        settle_seconds=settings.settle_seconds,
+        rescan_seconds=settings.rescan_seconds,
+        truncated_grace_seconds=settings.truncated_grace_seconds,
+        open_grace_seconds=settings.open_grace_seconds,
+    )
+
+
+def build_scheduler(
+    config: Config,
+    journal: Journal,
+    publisher: Publisher,
+    mounts: Mounts,
+    factories: Sequence[EngineFactory],
+    events: SimpleQueue[Event],
+    observer: SchedulerObserver,
+    heartbeats: Heartbeats,
+) -> tuple[Scheduler, Sequence[EngineSlot]]:
+    """Return the scheduler, and one engine slot for each factory."""
+    files = JobFiles(config.state)
+    gallery = updater = None
+    if config.output.gallery:
+        gallery = Gallery(config.outbox, mounts, config.intake.max_pixels)
+        updater = GalleryUpdater(journal, gallery, config.outbox, config.inbox)
+    context = IoContext(
+        config,
+        journal,
+        publisher,
+        files,
+        mounts,
+        InputCleanup(config, journal, publisher, mounts),
+        History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs),
+        gallery,
+        updater,
+    )
+    slots = [
+        EngineSlot(f"{ENGINE_PREFIX}-{number}", factory, files, events, heartbeats)
+        for number, factory in enumerate(factories)
+    ]
+    pool = ThreadIoPool(min(len(slots) + 1, MAX_IO_THREADS), events, heartbeats)
+    scheduler = Scheduler(context, slots, pool, events, config.styles, observer, heartbeats)
+    return scheduler, slots
+
+
+class InboxHost:
+    """Connects the intake to the journal and the scheduler; implements `IntakeHost`.
+
+    Attributes:
+        config: The current configuration; a reload replaces it.
+        trouble: Why the inbox can't be scanned; empty if it can.
+        folders: The folders of the inbox.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        mounts: Mounts,
+        folders: InboxFolders,
+        events: SimpleQueue[Event],
+        observer: AppObserver,
+        heartbeats: Heartbeats,
+    ) -> None:
+        """Submit to `journal`, and wake the scheduler through `events`."""
+        self.config = config
+        self.trouble = ""
+        self.folders = folders
+        self._journal = journal
+        self._mounts = mounts
+        self._events = events
+        self._observer = observer
+        self._heartbeats = heartbeats
+        self._style_check = StyleCheck(config.intake.max_pixels)
+
+    def use(self, config: Config) -> None:
+        """Use a new configuration from now on, and make its folders."""
+        self.config = config
+        self.folders.restore(config.inbox_folders)
+
+    def submit(self, inputs: Sequence[SettledInput]) -> int:
+        """Queue jobs for these inputs; return how many of the jobs are new."""
+        try:
+            submitted = self._journal.submit(inputs, time.time())
+        except JournalDamaged as error:
+            self._observer.journal_damaged(error)
+            raise
+        if submitted:
+            self._events.put(Wakeup())
+        return submitted
+
+    def require_inbox(self) -> None:
+        """Check that the inbox is mounted."""
+        self._mounts.require(self.config.inbox)
+
+    def maintain(self) -> None:
+        """Restore folders, and check which styles can be used."""
+        previous = self.folders.trouble
+        self.folders.restore(self.config.inbox_folders)
+        if self.folders.trouble != previous:
+            note_state(self._journal, inbox_read_only=self.folders.trouble or "")
+        self.check_styles()
+
+    def check_styles(self) -> None:
+        """Record which styles can't be used now; retry the jobs of those that can again."""
+        previous = set(self._style_check.troubles)
+        if not self._style_check.check(self.config.styles):
+            return
+        troubles = self._style_check.troubles
+        note_state(self._journal, style_troubles=json.dumps(troubles))
+        with suppress(ResourceUnavailable, JournalDamaged):  # they are retried later anyway
+            for style in previous.difference(troubles):
+                self._journal.release_style(style)
+        self._events.put(Wakeup())
+
+    def watching_changed(self, problem: str | None) -> None:
+        """Record that the inbox is polled, for `styled status` and sidecars."""
+        degraded = () if problem is None else (Degradation("polling", problem),)
+        self._events.put(ServiceDegraded(degraded))
+        note_state(self._journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
+
+    def trouble_changed(self, trouble: str | None) -> None:
+        """Record why the inbox can't be scanned."""
+        self.trouble = trouble or ""
+        note_state(self._journal, inbox_trouble=self.trouble)
+
+    def report_changed(self, report: InboxReport) -> None:
+        """Record which files and folders of the inbox do not become jobs."""
+        note_state(self._journal, inbox_report=json.dumps(asdict(report)))
+
+    def heartbeat(self, idle_for: float) -> None:
+        """Pass on the intake's heartbeat."""
+        self._heartbeats.beat(INTAKE, idle_for)
+
+
+def note_state(journal: Journal, **state: str) -> None:
+    """Record the daemon's state for `styled status`, unless the journal can't be written now."""
+    with suppress(ResourceUnavailable, JournalDamaged):  # reported where the journal is required
+        journal.set_state(**state)
+
+
+class LocalEngineFactory:
+    """Makes the engine of this process; if it is lost, the process must be restarted."""
+
+    can_replace = False
+
+    def __init__(self, config: Config, on_bytes: OnBytes) -> None:
+        """Configure the engine by `config`; `on_bytes` receives the progress of downloads."""
+        self._config = config
+        self._on_bytes = on_bytes
+        # Read before the I/O pool sets torch to one thread: threads started later inherit that.
+        self._threads = torch.get_num_threads()
+
+    def make(self) -> Engine:
+        """Load the network; raises the errors of `build_engine`."""
+        return build_engine(self._config, self._on_bytes, self._threads)
+
+
+def build_engine(config: Config, on_bytes: OnBytes, threads: int | None = None) -> LocalEngine:
+    """Load the network onto the configured device; see `make_engine`.
+
+    Raises:
+        WeightsError: the weights are not available.
+        DeviceError: the device is not available.
+        ConfigError: the configuration does not fit the machine.
+    """
+
+    def warn(reason: str) -> None:
+        log.warning("precision.not_remembered", reason=reason)
+
+    record = PrecisionRecord(config.state / FILE_NAME, warn)
+    return make_engine(config.engine, on_bytes, record, threads)

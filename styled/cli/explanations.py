@@ -1,0 +1,338 @@
+"""Explanations of the state of photos in the inbox and of jobs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from styled.cli.status import InboxStatus, JobStatus, PathStatus, UnfinishedStatus, job_statuses
+from styled.config import Config
+from styled.config.ignore import IgnoreRules
+from styled.errors import NotMounted, ResourceUnavailable
+from styled.files import TEMPORARY_PREFIX, readable
+from styled.intake.pairing import Pairing
+from styled.intake.scanning import MAX_FOLDER_DEPTH
+from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
+from styled.jobs.journal_queries import JournalReader
+from styled.mounts import Mounts
+from styled.ops.humanize import duration, some
+
+Verdict = Literal[
+    "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
+    "unpaired", "unfinished", "unreadable", "no file", "missing", "result", "original", "style",
+    "folder", "elsewhere",
+]  # fmt: skip
+
+
+class Explanation(BaseModel):
+    """The state of a path and its reasons; printed by `styled explain --json`.
+
+    Attributes:
+        verdict: The state as a keyword.
+        reasons: Sentences, the most important one first.
+        remedies: What the user can do.
+        jobs: The jobs of the file, the newest first.
+    """
+
+    path: str
+    verdict: Verdict
+    reasons: list[str]
+    remedies: list[str] = []
+    jobs: list[JobStatus] = []
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainContext:
+    """The data that explanations are based on.
+
+    Attributes:
+        journal: None if there is no readable journal.
+        is_running: Whether the daemon is running.
+        trouble: Why the daemon processes nothing at the moment, or None.
+        inbox: Files in the inbox that are not taken, as reported by the daemon.
+        stuck: Inputs that can't be moved out of the inbox.
+    """
+
+    config: Config
+    journal: JournalReader | None
+    is_running: bool
+    trouble: str | None
+    inbox: InboxStatus
+    stuck: Sequence[PathStatus]
+
+    def jobs_about(self, column: Literal["input", "result", "original"], path: str) -> list[Job]:
+        """Return the jobs whose input, result or original is `path`; empty without a journal."""
+        return [] if self.journal is None else self.journal.jobs_about(column, path)
+
+
+def make_explanation(
+    path: Path, verdict: Verdict, *reasons: str, remedies: Iterable[str] = ()
+) -> Explanation:
+    """Build an explanation without jobs."""
+    return Explanation(
+        path=readable(path), verdict=verdict, reasons=list(reasons), remedies=list(remedies)
+    )
+
+
+# In the inbox
+
+
+def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Explanation:
+    """Explain the state of a file or folder in the inbox; `relative` is relative to the inbox."""
+    config = context.config
+    try:
+        Mounts(config.state / "mounts.json", read_only=True).require(config.inbox)
+    except NotMounted as error:
+        return make_explanation(path, "waiting", error.message, remedies=error.remedies)
+    except ResourceUnavailable:
+        pass
+    ignored = _ignored(path, relative, config)
+    if ignored is not None:
+        return ignored
+    for item in context.inbox.unreadable:
+        if relative == item.path or relative.startswith(f"{item.path}{os.sep}"):
+            about = "it" if relative == item.path else f"the folder {item.path}"
+            return make_explanation(
+                path, "unreadable", f"{about} {item.reason}, so it is not painted",
+                remedies=item.remedies,
+            )  # fmt: skip
+    try:
+        stat_result = os.lstat(path)
+    except PermissionError as error:
+        return make_explanation(
+            path, "unreadable", f"you may not look at it: {error.strerror}",
+            remedies=["ask as the user that styled runs as (sudo -u styled ...), or as root"],
+        )  # fmt: skip
+    except OSError:
+        return _explain_gone(path, relative, context)
+    pairing = Pairing(tuple(config.styles), config.folders, config.default_style)
+    if stat.S_ISDIR(stat_result.st_mode):
+        styles = pairing.destinations(f"{relative}/photo.jpg")
+        for item in context.inbox.misspelled:
+            if item.path == readable(relative).split(os.sep)[0]:
+                return make_explanation(path, "folder", f"it {item.reason}", remedies=item.remedies)
+        return (
+            make_explanation(
+                path, "folder", f"photos in it are painted in {' and in '.join(styles)}"
+            )
+            if styles
+            else _unpaired(path, "photos in it belong", config)
+        )
+    if not stat.S_ISREG(stat_result.st_mode):
+        return make_explanation(
+            path, "no file",
+            f"it is {_file_kind(stat_result.st_mode)}: those are never opened nor moved",
+            remedies=["put the photo itself here"],
+        )  # fmt: skip
+    journal = context.journal
+    jobs = (
+        []
+        if journal is None
+        else journal.jobs_of_file(relative, stat_result.st_size, stat_result.st_mtime_ns)
+    )
+    if jobs:
+        return explain_jobs(readable(path), jobs[::-1], context)
+    for file in context.inbox.unfinished:
+        if file.path == readable(relative):
+            return _unfinished(path, file, context)
+    styles = pairing.destinations(relative)
+    if not styles:
+        return _unpaired(path, "it belongs", config)
+    return _not_taken_yet(path, stat_result, styles, context)
+
+
+def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
+    """Return the explanation if a path in the inbox is ignored because of its name or depth."""
+    rules = IgnoreRules(config.intake.ignore)
+    parts = relative.split(os.sep)
+    for name in parts:
+        if name.startswith(TEMPORARY_PREFIX):
+            return make_explanation(path, "ignored", "it is an unfinished file of styled's own")
+        if (pattern := rules.pattern_of(name)) is not None:
+            return make_explanation(
+                path, "ignored",
+                f'its name is left alone: "{readable(name)}" matches "{pattern}" in intake.ignore',
+                remedies=["rename it, or take that pattern out of intake.ignore"],
+            )  # fmt: skip
+    if len(parts) - 1 > MAX_FOLDER_DEPTH:
+        return make_explanation(
+            path, "ignored", f"it lies more than {MAX_FOLDER_DEPTH} folders deep",
+            remedies=["move it further up"],
+        )  # fmt: skip
+    return None
+
+
+def _explain_gone(path: Path, relative: str, context: ExplainContext) -> Explanation:
+    jobs = context.jobs_about("input", relative)
+    if not jobs:
+        reasons = [] if context.trouble is None else [context.trouble]
+        return make_explanation(
+            path, "missing", *reasons, "there is no such file, and no known job is about it"
+        )
+    latest: dict[str, Job] = {}  # newest job of each style; older attempts are left out
+    for job in jobs:
+        if (job.size, job.mtime_ns) == (jobs[0].size, jobs[0].mtime_ns):
+            latest.setdefault(job.style, job)
+    return explain_jobs(readable(path), list(latest.values()), context)
+
+
+def _unpaired(path: Path, what: str, config: Config) -> Explanation:
+    folders = ", ".join(f"{config.inbox}/{name}" for name in (*config.styles, *config.folders))
+    return make_explanation(
+        path, "unpaired", f"{what} to no style: the folder names none, and there is no "
+        "default_style",
+        remedies=[f"move it into one of {folders}" if folders else "configure a style",
+                  "or name a default_style in the configuration"],
+    )  # fmt: skip
+
+
+def _not_taken_yet(
+    path: Path, stat_result: os.stat_result, styles: Iterable[str], context: ExplainContext
+) -> Explanation:
+    intention = f"it will be painted in {' and in '.join(styles)}"
+    if context.trouble is not None:
+        return make_explanation(path, "new", context.trouble, intention)
+    if not context.is_running:
+        return make_explanation(
+            path, "new", f"{intention}, but styled is not running", remedies=_START
+        )
+    intake = context.config.intake
+    if time.time() - stat_result.st_mtime < intake.settle_seconds + 1:
+        return make_explanation(
+            path,
+            "settling",
+            f"{intention}, once it has not changed for {intake.settle_seconds:g} s",
+        )
+    return make_explanation(
+        path, "new", f"{intention}; it is taken at the next scan of the inbox, within "
+        f"{duration(intake.rescan_seconds)}",
+    )  # fmt: skip
+
+
+def _unfinished(path: Path, file: UnfinishedStatus, context: ExplainContext) -> Explanation:
+    reasons = [f"it is still arriving: it {file.reason}"]
+    if file.until is not None:
+        seconds = (file.until - datetime.now(UTC)).total_seconds()
+        reasons.append(
+            f"unless it changes, it is judged by what is in it in {duration(max(0.0, seconds))}"
+        )
+        return make_explanation(path, "unfinished", *reasons)
+    return make_explanation(
+        path, "unfinished", *reasons,
+        remedies=["let the download go on, or delete the file beside it if it never will"],
+    )  # fmt: skip
+
+
+_START = ["start it: styled run, or systemctl start styled"]
+
+
+def _file_kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    )  # fmt: skip
+    return next((name for is_kind, name in kinds if is_kind(mode)), "no regular file")
+
+
+# Jobs
+
+
+def explain_jobs(path: str, jobs: list[Job], context: ExplainContext) -> Explanation:
+    """Explain the state of jobs of the same photo, the newest first."""
+    reasons: list[str] = []
+    remedies: list[str] = []
+    for job in jobs:
+        reasons.append(f"{job.style}: {_history(job, context)}")
+        reasons += [f"degraded: {degradation.message}" for degradation in job.degraded]
+        remedies += job.remedies
+        if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
+            is_stuck = job.original is not None and not os.path.lexists(job.original)
+            remedies.append(
+                "to have it tried once more: change it where it lies, or put it there anew"
+                if is_stuck
+                else f"to have it tried once more: styled retry {job.id}"
+            )
+    for item in context.stuck:
+        if item.path == readable(jobs[0].input):
+            reasons.append(f"the photo can't leave the inbox: {item.reason}")
+            remedies += item.remedies
+    if any(job.state in _UNFINISHED for job in jobs):
+        if not context.is_running:
+            reasons.insert(0, "styled is not running")
+            remedies += _START
+        elif context.trouble is not None:
+            reasons.insert(0, context.trouble)
+    order: tuple[Verdict, ...] = ("painting", "waiting", "rejected", "cancelled", "done")
+    verdicts = {_verdict(job) for job in jobs}
+    if "painting" in verdicts and not context.is_running:
+        verdicts.add("waiting")
+        verdicts.remove("painting")
+    return Explanation(
+        path=path,
+        verdict=next(verdict for verdict in order if verdict in verdicts),
+        reasons=reasons,
+        remedies=remedies,
+        jobs=job_statuses(jobs),
+    )
+
+
+_UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+_VERDICTS: dict[JobState, Verdict] = {
+    JobState.RUNNING: "painting",
+    JobState.QUEUED: "waiting",
+    JobState.DONE: "done",
+    JobState.REJECTED: "rejected",
+    JobState.CANCELLED: "cancelled",
+}
+
+
+def _verdict(job: Job) -> Verdict:
+    is_before = job.phase in (Phase.PREPARING, Phase.READY)
+    return "waiting" if is_before else _VERDICTS[job.state]
+
+
+def _history(job: Job, context: ExplainContext) -> str:
+    """Return a sentence about the progress or the result of a job."""
+    if job.state is JobState.RUNNING and not context.is_running:
+        return f"was interrupted at {job.fraction:.0%}; the next start goes on with it"
+    if job.phase in (Phase.PREPARING, Phase.READY):
+        return "is read and decoded, and painted next"
+    if job.phase is Phase.PUBLISHING:
+        return "is painted, and being published"
+    if job.state is JobState.RUNNING:
+        left = job.progress.seconds_left if job.progress is not None else None
+        time_left = f", about {duration(left)} left" if left is not None else ""
+        return f"is being painted, {job.fraction:.0%} done{time_left}"
+    if job.state is JobState.QUEUED:
+        jobs_ahead = context.journal.place_in_queue(job) if context.journal is not None else 0
+        position = f"waits, with {some(jobs_ahead, 'job')} before it" if jobs_ahead else "is next"
+        if job.cancel_requested:
+            return f"{position}, and is to be cancelled"
+        if job.reason is None:
+            return position
+        seconds = job.not_before - time.time()
+        retry = f"; tried again in {duration(seconds)}" if seconds >= 1 else ""
+        return f"waits: {job.reason}{retry}"
+    ended = f"{duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
+    if job.state is JobState.DONE:
+        result_path = context.config.outbox / (job.result or "")
+        missing = "" if os.path.exists(result_path) else " (it is not there any more)"
+        return f"was painted {ended}: {readable(result_path)}{missing}"
+    location = ""
+    if job.original:
+        is_there = os.path.lexists(job.original)
+        location = (
+            f"; it lies in {readable(job.original)}" if is_there else "; it never left the inbox"
+        )
+    if job.failure == ON_REQUEST:
+        return f"was cancelled on request {ended}{location}"
+    outcome = "was rejected" if job.state is JobState.REJECTED else "was cancelled"
+    return f"{outcome} {ended}: {job.reason or 'the reason is unknown'}{location}"

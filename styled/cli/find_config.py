@@ -1,0 +1,85 @@
+"""Finds the configuration file of a command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.text import Text
+
+from styled.cli.exit_codes import errors
+from styled.config import Config, load_config
+from styled.errors import ConfigError
+
+LOCAL_CONFIG = Path("config.yaml")
+SYSTEM_CONFIG = Path("/etc/styled/config.yaml")
+
+
+def find_config(config_path: Path | None) -> Config:
+    """Load the given configuration, or else the first that exists of the default locations.
+
+    These are ./config.yaml, ~/styled/config.yaml and /etc/styled/config.yaml, the service's.
+
+    Raises:
+        ConfigError: It is invalid, or there is none.
+    """
+    path = config_path or nearest_config()
+    if path is None:
+        raise ConfigError(
+            f"there is no configuration: neither {' nor '.join(map(str, _search_paths()))}",
+            "styled init DIR makes one",
+            "or name it: -c FILE",
+        )
+    return load_config(path)
+
+
+def nearest_config() -> Path | None:
+    """Return the path of the configuration that is used by default, or None if there is none."""
+    # `os.path.exists` is False for a file in a folder without search permission.
+    return next((path for path in _search_paths() if os.path.exists(path)), None)
+
+
+def _search_paths() -> list[Path]:
+    return [path for path in (LOCAL_CONFIG, _home_config(), SYSTEM_CONFIG) if path is not None]
+
+
+def find_or_make_config(config_path: Path | None) -> Config:
+    """Load the given configuration, else ./config.yaml, else ~/styled/config.yaml.
+
+    ~/styled is created if it is needed and missing. The service's configuration is used only if
+    the user has no home folder.
+
+    Raises:
+        ConfigError: It is invalid.
+        ResourceUnavailable: The folder can't be created.
+    """
+    home_config = _home_config()
+    if config_path is not None or os.path.exists(LOCAL_CONFIG) or home_config is None:
+        return find_config(config_path)
+    if not os.path.exists(home_config):
+        from styled.cli.init import init_folder
+
+        init_folder(home_config.parent)
+        errors.print(
+            Text(
+                f"There was no configuration, so {home_config.parent} was made, with a first style."
+            ),
+            soft_wrap=True,
+        )
+    return load_config(home_config)
+
+
+def _home_config() -> Path | None:
+    """Return ~/styled/config.yaml, or None if the user has no home folder."""
+    try:
+        return Path.home() / "styled" / "config.yaml"
+    except RuntimeError:  # the user has no home folder, as in a container
+        return None
+
+
+def current_folder() -> Path:
+    """Return the current folder, or the root folder if the current one was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")

@@ -1,0 +1,57 @@
+"""Export the configuration: its JSON Schema for editors, its resolved values as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel
+
+from styled.config.models import ConfigFile
+from styled.config.resolved import Config, Style
+from styled.recipes import Recipe
+
+
+def config_schema() -> dict[str, object]:
+    """Return the JSON Schema of the configuration file, for completion and checks in editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **ConfigFile.model_json_schema(),
+    }
+
+
+def show_config(config: Config) -> str:
+    """Return the resolved configuration as YAML; loading it gives the same configuration."""
+    content = {
+        field.name: _plain(getattr(config, field.name))
+        for field in fields(config)
+        if field.name not in ("base", "path")
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _recipe(recipe: Recipe) -> dict[str, object]:
+    """Return the fields of a recipe that can be configured: all but `source`, the citation."""
+    return {
+        field.name: _plain(getattr(recipe, field.name))
+        for field in fields(recipe)
+        if field.name != "source"
+    }
+
+
+def _plain(value: object) -> object:
+    """Convert a value to the types that YAML has."""
+    if isinstance(value, Style):
+        images = [{"path": str(image.path), "weight": image.weight} for image in value.images]
+        return {"images": images, "recipe": _recipe(value.recipe)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,70 @@
+"""Moves rejected inputs back into the inbox, where they become new jobs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from styled.atomic import durable_move, make_folder, resource_errors, sync_folder
+from styled.delivery.names import sidecar_of, unused_path
+from styled.sidecar import job_id_in
+
+
+def rejected_inputs(rejected: Path) -> Iterator[Path]:
+    """Yield all rejected inputs: the files that have a sidecar with the reason."""
+    for folder, folders, names in os.walk(rejected):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if is_rejected_input(path):
+                yield path
+
+
+def is_rejected_input(path: Path) -> bool:
+    """Return whether `path` is a regular file with a sidecar beside it."""
+    try:
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+    return is_file and job_id_in(sidecar_of(path)) is not None
+
+
+def restore(path: Path, rejected: Path, inbox: Path) -> Path:
+    """Move a rejected input back into the inbox; return its new path.
+
+    `rejected/<style>/<sub-path>` goes to `inbox/<style>/<sub-path>`, whatever folder it came
+    from: of several styles, only the one that failed is painted again. If that name is taken,
+    a number is appended.
+
+    Raises:
+        ResourceUnavailable: it can't be moved; it stays in `rejected`.
+    """
+    folder = inbox / path.parent.relative_to(rejected)
+    make_folder(folder)
+    target = _move_to_unused_path(path, folder)
+    # Deleted last: a sidecar without its file is harmless, but it has the only record of the
+    # reason.
+    sidecar = sidecar_of(path)
+    with resource_errors(sidecar):
+        sidecar.unlink(missing_ok=True)
+        sync_folder(sidecar.parent)
+    return target
+
+
+def _move_to_unused_path(path: Path, folder: Path) -> Path:
+    """Move a file into a folder that other programs write to, without replacing any file."""
+    while True:
+        target = unused_path(folder, path.name, sidecar=False)
+        with resource_errors(target):
+            try:
+                os.link(path, target, follow_symlinks=False)
+            except FileExistsError:
+                continue  # another program has just taken the name
+            except OSError:
+                durable_move(path, target)  # another file system, or one without hard links
+                return target
+            sync_folder(folder)
+            path.unlink()
+            return target

@@ -1,0 +1,91 @@
+"""Data that the intake passes to the daemon, and the protocol by which it calls the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from styled.intake.scanning import Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class SettledInput:
+    """A file that has stopped changing, and the styles to paint it in.
+
+    Attributes:
+        path: Relative to the inbox.
+        size: In bytes.
+        mtime_ns: Nanoseconds since the epoch.
+        destinations: Style -> path of the result, relative to the style's outbox folder.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    destinations: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file that is considered unfinished.
+
+    Attributes:
+        path: Relative to the inbox.
+        reason: One sentence.
+        until: Unix time from which the file is accepted as it is; None: not before it changes.
+    """
+
+    path: str
+    reason: str
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class InboxReport:
+    """Files and folders in the inbox that do not become jobs.
+
+    Attributes:
+        unpaired: Number of files that belong to no style.
+        unfinished: Files whose upload is not complete.
+        skipped: Folders that can't be read.
+        misspelled: Pairs (folder, style) whose names differ by case or Unicode form only.
+    """
+
+    unpaired: int = 0
+    unfinished: tuple[Waiting, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    misspelled: tuple[tuple[str, str], ...] = ()
+
+
+class IntakeHost(Protocol):
+    """What the intake needs from the daemon. All methods are called from the intake's thread."""
+
+    def submit(self, inputs: Sequence[SettledInput]) -> int:
+        """Queue jobs for these inputs; return how many of the jobs are new.
+
+        Raises:
+            ResourceUnavailable: they can't be queued now. The next scan submits them again.
+        """
+
+    def require_inbox(self) -> None:
+        """Check that the inbox exists and its disk is mounted; called before each scan.
+
+        Raises:
+            ResourceUnavailable: it does not exist, or its disk is not mounted.
+        """
+
+    def maintain(self) -> None:
+        """Restore style folders that were removed; called every `rescan_seconds`."""
+
+    def watching_changed(self, problem: str | None) -> None:
+        """Called with the reason why the inbox is polled; None: kernel events arrive again."""
+
+    def trouble_changed(self, trouble: str | None) -> None:
+        """Called with the reason why the inbox can't be scanned; None: it can be again."""
+
+    def report_changed(self, report: InboxReport) -> None:
+        """Called with the files and folders that do not become jobs, when these have changed."""
+
+    def heartbeat(self, idle_for: float) -> None:
+        """Called as a heartbeat; the next one follows within about `idle_for` seconds."""

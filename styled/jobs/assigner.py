@@ -1,0 +1,43 @@
+"""Assigns prepared jobs to free engines, and decides when a large photo is prepared."""
+
+from __future__ import annotations
+
+from styled.jobs.engines import Engines
+from styled.jobs.job import Phase
+from styled.jobs.job_log import job_log_context, log_context_of
+from styled.jobs.lifecycle import Lifecycle
+from styled.jobs.running import RunningJobs
+
+
+class Assigner:
+    """Assigns jobs to engines."""
+
+    def __init__(self, running: RunningJobs, engines: Engines, lifecycle: Lifecycle) -> None:
+        """Assign jobs in `running` to `engines`; `lifecycle` builds the assignments."""
+        self._running = running
+        self._engines = engines
+        self._lifecycle = lifecycle
+
+    def assign(self) -> None:
+        """Assign prepared jobs to free engines, in the order in which they were claimed.
+
+        A free engine waits for a job that is still being prepared instead of taking a later one.
+        """
+        if not self._engines.free_count:
+            return
+        if any(one.publishes_alone for one in self._running.in_phase(Phase.PUBLISHING)):
+            return
+        waiting = self._running.in_phase(Phase.PREPARING, Phase.READY)
+        in_order = [one for one in waiting if not one.is_deferred]
+        for running, (name, info) in zip(in_order, list(self._engines.free()), strict=False):
+            if running.phase is Phase.READY:
+                with job_log_context(log_context_of(running.job)):
+                    self._engines.begin(name, self._lifecycle.assign(running, name, info))
+
+    def prepare_deferred(self) -> None:
+        """Prepare a job that is too large to run beside others, once no other job is active."""
+        waiting = self._running.in_phase(Phase.PREPARING)
+        deferred = [one for one in waiting if one.is_deferred]
+        others = self._running.in_phase(Phase.READY, Phase.PAINTING)
+        if deferred and not others and len(waiting) == len(deferred):
+            self._lifecycle.prepare_deferred(deferred[0])

@@ -1,0 +1,70 @@
+"""Decides which jobs are claimed, and when: just early enough that no engine has to wait."""
+
+from __future__ import annotations
+
+import math
+
+from styled.jobs.engines import Engines
+from styled.jobs.io_context import IoContext
+from styled.jobs.job import Job, Phase
+from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
+from styled.jobs.pause import Pauses
+from styled.jobs.prefetch import may_claim
+from styled.jobs.running import RunningJobs
+
+
+class Claimer:
+    """Claims jobs, and knows when the next one may be claimed."""
+
+    def __init__(
+        self, context: IoContext, running: RunningJobs, engines: Engines, pauses: Pauses
+    ) -> None:
+        """Claim jobs for `engines`, except while the queue is paused."""
+        self._context = context
+        self._journal = context.journal
+        self._running = running
+        self._engines = engines
+        self._pauses = pauses
+        self._due: float | None = None  # Unix time
+
+    def claim(self) -> list[Job]:
+        """Claim the jobs that engines will need next; a suspect only while no other job runs.
+
+        Raises:
+            ResourceUnavailable: the journal can't be used.
+        """
+        claimed: list[Job] = []
+        self._due = None
+        if self._pauses.is_paused:
+            self.defer_until_pause_ends()
+            return claimed
+        if self._running.is_exclusive:
+            return claimed
+        free = self._engines.free_count
+        waiting = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
+        while may_claim(engines=self._engines.count, free=free, waiting=waiting + len(claimed)):
+            is_alone = not len(self._running) and not claimed
+            job = self._journal.claim(self._context.now(), is_alone=is_alone)
+            if job is None:
+                due = self._journal.next_due()
+                # A job that is due but was not claimed is a suspect: it waits until the running
+                # jobs have ended.
+                self._due = due if due is not None and due > self._context.now() else None
+                break
+            claimed.append(job)
+            if job.is_suspect:
+                break
+        return claimed
+
+    def defer_until_pause_ends(self) -> None:
+        """Set the next claim to the end of the queue's pause."""
+        self._due = self._context.now() + self._pauses.until - self._context.clock()
+
+    @property
+    def seconds_until_due(self) -> float:
+        """Seconds until the next queued job may be claimed; infinity if there is none."""
+        if self._due is None:
+            return math.inf
+        seconds = self._due - self._context.now()
+        # No job is given a longer wait, so the system clock has been set back: claim now.
+        return max(0.0, seconds) if seconds <= LONGEST_WAIT_SECONDS else 0.0

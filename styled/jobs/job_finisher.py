@@ -1,0 +1,193 @@
+"""Ends attempts: a job becomes done, rejected or cancelled, or is requeued."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from styled.errors import EngineDied, MemoryShortage, StyledError
+from styled.jobs.failure_policy import Fatal, Pause, Reject, Requeue, decide
+from styled.jobs.io_context import IoContext
+from styled.jobs.job import ON_REQUEST, WAITING, Job, JobFinished, JobState, Phase
+from styled.jobs.pause import Pauses
+from styled.jobs.pending import Pending
+from styled.jobs.prepare_request import PrepareRequest
+from styled.jobs.requests import ReleaseRequest, UnpublishRequest
+from styled.jobs.running import EndReason, RunningJob, RunningJobs
+
+log = structlog.get_logger()
+
+
+class JobObserver(Protocol):
+    """Receives notifications about jobs."""
+
+    def job_finished(self, finished: JobFinished) -> None:
+        """Called when a job has ended and this is durable in the journal."""
+
+    def attempt_failed(self, failure: str) -> None:
+        """Called when an attempt has failed and will be retried."""
+
+
+class JobFinisher:
+    """Ends attempts.
+
+    Attributes:
+        rejected: Number of jobs that have been rejected so far.
+    """
+
+    def __init__(
+        self,
+        context: IoContext,
+        running: RunningJobs,
+        pending: Pending,
+        pauses: Pauses,
+        observer: JobObserver,
+    ) -> None:
+        """Remove ended jobs from `running`, and add the writes and requests to `pending`."""
+        self._context = context
+        self._journal = context.journal
+        self._running = running
+        self._pending = pending
+        self._pauses = pauses
+        self._observer = observer
+        self._shortages: dict[str, int] = {}  # job id -> consecutive memory shortages
+        self.rejected = 0
+
+    def interrupted(self, running: RunningJob) -> None:
+        """Requeue a stopped job without counting the attempt; it resumes from its checkpoint."""
+        if running.is_cancelled:
+            self.cancel(running)
+            return
+        self._requeue(running, attempt_counts=False)
+        log.info("job.interrupted", resumes=True)
+
+    def failed(self, running: RunningJob, error: StyledError) -> None:
+        """Requeue or reject a failed job, or pause the queue, as `failure_policy` decides.
+
+        Raises:
+            StyledError: this process can't continue.
+        """
+        job, max_attempts = running.job, self._context.config.queue.max_attempts
+        if traceback := getattr(error, "traceback", None):
+            log.error("job.crashed", exception=traceback)
+        if running.is_cancelled:
+            self.cancel(running)
+            return
+        shortages = self._shortages.get(job.id, 0)
+        match decide(error, job, running.phase, max_attempts=max_attempts, shortages=shortages):
+            case Fatal():
+                raise error
+            case Pause():
+                self._requeue(running, attempt_counts=False)
+                self._pauses.pause(error, running.request)
+            case Reject(failure):
+                self.reject(running, error, failure)
+            case Requeue() as decision:
+                self._try_again(running, error, decision)
+
+    def engine_lost(self, running: RunningJob, error: StyledError) -> None:
+        """Handle the loss of the engine that painted a job, which may be the cause: it counts."""
+        self.failed(running, EngineDied(
+            f"the engine {running.slot} died while it worked on this: {error.message}",
+            *error.remedies,
+        ))  # fmt: skip
+
+    def cancel(self, running: RunningJob) -> None:
+        """End a job that was cancelled on request; its photo moves to `rejected`."""
+        self.end(running, EndReason(
+            JobState.CANCELLED, "cancelled on request", ON_REQUEST,
+            ("styled retry brings the photo back",),
+        ))  # fmt: skip
+
+    def cancel_queued(self, job: Job) -> None:
+        """End a queued job that was cancelled on request."""
+        running = RunningJob(job, style=None, is_cancelled=True)
+        if job.result is None:
+            self.cancel(running)
+        else:  # a process may have died just after publishing its result
+            self._running.add(running)
+            running.request = PrepareRequest(job, self._context, style=None, is_concurrent=False)
+            self._pending.requests.append(running.request)
+
+    def unpublished(self, running: RunningJob) -> None:
+        """End a job whose unfinished result has been removed from the outbox."""
+        assert running.ending is not None, "only jobs that end are unpublished"
+        self._finish_without_result(running, running.ending)
+
+    def _try_again(self, running: RunningJob, error: StyledError, decision: Requeue) -> None:
+        job, not_before = running.job, self._context.now() + decision.wait_seconds
+        self._requeue(
+            running, reason=error.message, failure=decision.failure, remedies=error.remedies,
+            not_before=not_before, attempt_counts=decision.attempt_counts,
+        )  # fmt: skip
+        if decision.whole_style:
+            self._pending.write(
+                self._journal.postpone_style, job.style, reason=error.message,
+                remedies=error.remedies, not_before=not_before,
+            )  # fmt: skip
+        if isinstance(error, MemoryShortage):
+            self._shortages[job.id] = self._shortages.get(job.id, 0) + 1
+        if decision.failure == WAITING:
+            log.info("job.postponed", reason=error.message, seconds=decision.wait_seconds)
+            return
+        self._observer.attempt_failed(decision.failure)
+        log.warning(
+            "job.failed", reason=error.message, failure=decision.failure, attempt=job.attempts,
+            retry_seconds=decision.wait_seconds,
+        )  # fmt: skip
+
+    def _requeue(self, running: RunningJob, **waiting: object) -> None:
+        self._running.remove(running.job.id)
+        self._pending.write(self._journal.requeue, running.job, **waiting)
+
+    def reject(self, running: RunningJob, error: StyledError, failure: str) -> None:
+        """Reject a job; `failure` is the failure class."""
+        reason = error.message
+        if failure in ("engine", "internal"):
+            reason = f"{reason} (after {running.job.attempts} attempts)"
+        self.end(running, EndReason(JobState.REJECTED, reason, failure, tuple(error.remedies)))
+
+    def end(self, running: RunningJob, ending: EndReason) -> None:
+        """End a job without a result, after removing what it has left in the outbox."""
+        running.ending, running.prepared = ending, None
+        if running.job.result is None and running.phase is not Phase.PUBLISHING:
+            self._finish_without_result(running, ending)
+        else:
+            running.request = UnpublishRequest(running.job, self._context)
+            self._pending.requests.append(running.request)
+
+    def _finish_without_result(self, running: RunningJob, ending: EndReason) -> None:
+        self.finish(running, ending.state, ending)
+        job = running.job
+        if ending.state is JobState.REJECTED:
+            self.rejected += 1
+            log.warning(
+                "job.rejected", reason=ending.reason, remedies=list(ending.remedies),
+                failure=ending.failure, attempts=job.attempts,
+            )  # fmt: skip
+        else:
+            log.info("job.cancelled", reason=ending.reason, failure=ending.failure,
+                     attempts=job.attempts)  # fmt: skip
+
+    def finish(
+        self,
+        running: RunningJob,
+        state: JobState,
+        ending: EndReason | None = None,
+        **figures: object,
+    ) -> None:
+        """End a job; `figures` are further fields of `JobFinished`."""
+        job, now = running.job, self._context.now()
+        self._running.remove(job.id)
+        self._shortages.pop(job.id, None)
+        reason, failure = (ending.reason, ending.failure) if ending else (None, None)
+        remedies = ending.remedies if ending else ()
+        self._pending.write(
+            self._journal.finish, job, state, now, reason=reason, failure=failure,
+            remedies=remedies,
+        )  # fmt: skip
+        if state is JobState.DONE:
+            figures.setdefault("degraded", job.degraded)
+        self._pending.finished.append(JobFinished(job, state, failure, now, **figures))  # type: ignore[arg-type]  # its fields
+        self._pending.requests.append(ReleaseRequest(job, self._context))

@@ -1,0 +1,91 @@
+"""Reloads the configuration of a running daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from styled.app import App, note_state
+from styled.config import load_config, require_styles
+from styled.errors import ConfigError, StyledError
+from styled.jobs.style_check import check_styles
+from styled.open_files import WriterCheck, Writers
+
+log = structlog.get_logger()
+
+SETTLE_SECONDS = 0.5
+"""How long a configuration file must stay unchanged before it is loaded."""
+
+MAX_WAIT_SECONDS = 5.0
+"""Maximum time that a reload waits for that."""
+
+POLL_SECONDS = 0.1
+
+NEEDS_RESTART = (
+    "inbox", "outbox", "rejected", "archive", "state", "engine", "intake", "queue", "output",
+    "metrics",
+)  # fmt: skip
+"""Sections of the configuration whose changes need a restart; a reload ignores them."""
+
+
+def reload(app: App, is_stopping: Callable[[], bool]) -> None:
+    """Load the configuration file again and use its styles and folders.
+
+    If the file is invalid, nothing changes and the error is logged.
+
+    Args:
+        app: The running daemon's objects.
+        is_stopping: Returns whether to stop waiting for a file that is being written.
+    """
+    path = app.config.path
+    if path is None:
+        return
+    try:
+        _wait_until_saved(path, is_stopping)
+        config = load_config(path)
+        require_styles(config)
+        # Images of known styles may be missing temporarily; new styles must be usable.
+        check_styles(config, known=app.host.config.styles)
+    except StyledError as error:
+        log.error("config.rejected", reason=str(error))
+        trouble = f"a reload has changed nothing: {error.message}"
+        note_state(app.journal, config_trouble=trouble)
+        return
+    note_state(app.journal, config_trouble="")
+    app.reload(config)
+    log.info("config.reloaded", styles=list(config.styles))
+    ignored = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(app.config, name)]
+    if ignored:
+        log.warning("config.needs_restart", sections=ignored)
+
+
+def _wait_until_saved(path: Path, is_stopping: Callable[[], bool]) -> None:
+    """Wait until the file is unchanged and not open for writing for `SETTLE_SECONDS`.
+
+    Raises:
+        ConfigError: it is still being written after `MAX_WAIT_SECONDS`.
+    """
+    writer_check, previous, since = WriterCheck(), _stamp(path), time.monotonic()
+    deadline = since + MAX_WAIT_SECONDS
+    while not is_stopping():
+        time.sleep(POLL_SECONDS)
+        now, current = time.monotonic(), _stamp(path)
+        if current != previous or writer_check.writers(path) is Writers.SOME:
+            previous, since = current, now
+        if now - since >= SETTLE_SECONDS:
+            return
+        if now > deadline:
+            raise ConfigError(
+                f"{path}: is still being written", "reload again once it has been saved"
+            )
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:  # some editors delete the file before they write it
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
