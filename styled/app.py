@@ -32,7 +32,7 @@ from styled.intake.inbox_folders import InboxFolders
 from styled.intake.intake import Intake
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import scan
-from styled.jobs.engine_slot import EngineFactory, EngineSlot
+from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegraded, StylesChanged, Wakeup
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
@@ -41,6 +41,7 @@ from styled.jobs.io_pool import ThreadIoPool
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.journal_rebuild import open_or_rebuild
+from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler, SchedulerObserver
 from styled.jobs.style_check import StyleCheck
 from styled.mounts import Mounts

@@ -33,11 +33,11 @@ from styled.errors import (
     StyledError,
 )
 from styled.health import HealthMonitor
-from styled.jobs.engine_slot import EngineFactory
 from styled.jobs.events import StopRequested
 from styled.jobs.job import JobFinished, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.prepare_request import PREPARE_PART
+from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler
 from styled.once import OnceResult, Patience, Unprocessed, unprocessed_inputs
 from styled.ops.heartbeats import Heartbeats

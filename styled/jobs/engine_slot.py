@@ -6,7 +6,6 @@ import math
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
 
 import structlog
 
@@ -33,7 +32,7 @@ from styled.jobs.events import (
 from styled.jobs.job_files import JobFiles
 from styled.jobs.job_log import job_log_context
 from styled.jobs.prefetch import Stamps, have_changed
-from styled.jobs.protocols import Heartbeats
+from styled.jobs.protocols import EngineFactory, Heartbeats
 
 log = structlog.get_logger()
 
@@ -41,21 +40,6 @@ FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 """Back-off before a lost engine is replaced: doubles with each further loss until a task is
 finished, up to the longest."""
-
-
-class EngineFactory(Protocol):
-    """Makes a slot's engine, and its replacement after a loss."""
-
-    @property
-    def can_replace(self) -> bool:
-        """Whether a lost engine can be replaced within this process."""
-
-    def make(self) -> Engine:
-        """Make an engine; called in the thread that the engine will run in.
-
-        Raises:
-            StyledError: no engine can be made.
-        """
 
 
 @dataclass(frozen=True, slots=True)

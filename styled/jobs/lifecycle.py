@@ -68,12 +68,7 @@ class Lifecycle:
     # Preparing
 
     def begin(self, job: Job, style: Style | None) -> None:
-        """Start to prepare a job that was just claimed.
-
-        Args:
-            job: The job.
-            style: Its style; None: no longer configured.
-        """
+        """Start to prepare a job that was just claimed; `style` is None if no longer configured."""
         with job_log_context(log_context_of(job)):
             log.info("job.claimed", attempt=job.attempts)
         is_concurrent = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from styled.engine_api import Engine
 from styled.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -20,6 +21,21 @@ class Heartbeats(Protocol):
 
     def beat(self, part: str, idle_for: float = 0.0) -> None:
         """Record a heartbeat of `part`; the next is due in `idle_for` seconds."""
+
+
+class EngineFactory(Protocol):
+    """Makes a slot's engine, and its replacement after a loss."""
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether a lost engine can be replaced within this process."""
+
+    def make(self) -> Engine:
+        """Make an engine; called in the thread that the engine will run in.
+
+        Raises:
+            StyledError: no engine can be made.
+        """
 
 
 class Publisher(Protocol):

@@ -24,9 +24,7 @@ from styled.jobs.claimer import Claimer
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
 from styled.jobs.event_handler import EngineObserver, EventHandler
-from styled.jobs.events import (
-    Event,
-)
+from styled.jobs.events import Event
 from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoPool
 from styled.jobs.job_finisher import JobFinisher, JobObserver
@@ -80,17 +78,7 @@ class Scheduler:
         observer: SchedulerObserver,
         heartbeats: Heartbeats,
     ) -> None:
-        """Create a scheduler; it does nothing before `recover` or `run`.
-
-        Args:
-            context: What the requests to the pool use.
-            slots: The engine slots, not started yet.
-            pool: Executes requests.
-            events: The queue; the slots, the pool and other threads post events to it.
-            styles: All styles by name.
-            observer: Receives notifications about jobs and engines.
-            heartbeats: Receives the loop's heartbeats.
-        """
+        """Create a scheduler of `slots`, which post to `events`; `run` starts them."""
         self._context = context
         self._journal = context.journal
         self._engines = Engines(slots)
@@ -164,11 +152,6 @@ class Scheduler:
     def is_painting(self) -> bool:
         """Whether an engine is painting."""
         return self._engines.is_busy
-
-    @property
-    def has_something_due(self) -> bool:
-        """Whether another turn has work to do without any event."""
-        return self.seconds_to_wait() == 0.0
 
     def turn(self, events: Sequence[Event]) -> None:
         """Handle events, commit the resulting decisions to the journal, then start the work.

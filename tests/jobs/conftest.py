@@ -45,7 +45,7 @@ from styled.engine_api import (
 )
 from styled.errors import StyledError, UnexpectedError
 from styled.jobs.canceller import POLL_SECONDS
-from styled.jobs.engine_slot import EngineFactory, EngineSlot
+from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import EngineLost, EngineReported, Event, StopRequested, Wakeup
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
@@ -54,6 +54,7 @@ from styled.jobs.io_pool import InlineIoPool
 from styled.jobs.job import Job, JobFinished, JobProgress
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
+from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
@@ -442,7 +443,7 @@ class JobHarness:
             events = self._events()
             if self.scheduler.is_over:
                 return
-            if not events and not self.scheduler.has_something_due:
+            if not events and self.scheduler.seconds_to_wait() != 0.0:
                 if not self.scheduler.pauses.is_paused:
                     self._turn([])
                     if self._is_idle():
@@ -457,7 +458,7 @@ class JobHarness:
         raise AssertionError("the queue never ends")
 
     def _is_idle(self) -> bool:
-        return not self.scheduler.has_something_due
+        return self.scheduler.seconds_to_wait() != 0.0
 
     def work_on_one(self) -> None:
         """Run the scheduler until one more job has ended, or an attempt has failed."""

@@ -215,7 +215,7 @@ def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
             excluded = ("fail", "die", "stall", "step")
             choices = [pair for pair in choices if pair[1] not in excluded]
         choices += [(world.pool, request) for request in world.pool.requests]
-        if world.scheduler.has_something_due:
+        if world.scheduler.seconds_to_wait() == 0.0:
             choices = [(None, None)]
         if not choices:
             due = world.journal.next_due()
