@@ -4,14 +4,16 @@ The opponent colours are brightness, red - blue, and green - (red and blue). In 
 are nearly uncorrelated, unlike red, green and blue.
 
 A band is a ring of the discrete Fourier transform, half an octave wide. The frequency of a
-coefficient is the larger of its vertical and its horizontal frequency, so a ring consists of
-rectangles. Sums over rectangles need no index table and are deterministic on GPUs, too.
+coefficient is the larger of its vertical and its horizontal frequency, so a coefficient's band is
+the larger of those of its row and of its column. Sums over bands are therefore two products with
+matrices of ones and zeros: few kernels, and deterministic on GPUs, too.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from math import ceil, floor, log2
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +25,14 @@ _OPPONENT_COLORS = torch.nn.functional.normalize(
 )
 """3x3, orthonormal rows: the weights of red, green and blue in each opponent colour."""
 
-Ring = tuple[tuple[slice, slice], ...]
-"""A band: disjoint rectangles (rows, columns) of a transform."""
+
+class Bands(NamedTuple):
+    """The bands of the rows and columns of a transform, from 0 to K - 1."""
+
+    rows: Tensor  # H
+    columns: Tensor  # W/2 + 1
+    has_row: Tensor  # KxH: 1 where a row is in a band, else 0
+    has_column: Tensor  # (W/2 + 1)xK, likewise
 
 
 def band_energies(picture: Tensor) -> Tensor:
@@ -33,21 +41,19 @@ def band_energies(picture: Tensor) -> Tensor:
     Only half of the transform of a real image is stored, and each stored column counts once.
     Energies are therefore comparable between images in the same band, not between bands.
     """
-    transform = _transform(picture)
-    energies = []
-    for ring in _rings(*picture.shape[-2:]):
-        norms = [torch.linalg.vector_norm(transform[:, *part], dim=(1, 2)) for part in ring]
-        energies.append(torch.stack(norms).square().sum(dim=0))
-    return torch.stack(energies, dim=1)
+    bands = _bands(*picture.shape[-2:], picture.device, picture.dtype)
+    squares = torch.view_as_real(_transform(picture)).square().sum(dim=-1)
+    by_row_and_column = bands.has_row @ squares @ bands.has_column  # 3xKxK
+    return by_row_and_column.tril().sum(dim=2) + by_row_and_column.triu(diagonal=1).sum(dim=1)
 
 
 def with_gains(picture: Tensor, gains: Tensor) -> Tensor:
     """Return the 1x3xHxW image with each band multiplied by its gain; `gains` is 3xK."""
     height, width = picture.shape[-2:]
+    bands = _bands(height, width, picture.device, picture.dtype)
+    band = torch.maximum(bands.rows[:, None], bands.columns)
     transform = _transform(picture)
-    for gain, ring in zip(gains.unbind(dim=1), _rings(height, width), strict=True):
-        for part in ring:
-            transform[:, *part] *= gain[:, None, None]
+    transform *= gains.index_select(1, band.flatten()).view(transform.shape)
     colors = torch.fft.irfft2(transform, s=(height, width), norm="ortho")
     mixed = torch.matmul(_opponent_colors(picture).T, colors.flatten(1))
     return mixed.view_as(picture)
@@ -71,45 +77,31 @@ def _opponent_colors_on(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _rings(height: int, width: int) -> tuple[Ring, ...]:
-    """Return the bands of a transform, from low to high frequency; they cover all of it.
+def _bands(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Bands:
+    """Return the bands of a transform, from low to high frequency.
 
-    The first band contains all frequencies below about two periods over the longer edge.
+    The first band contains all frequencies below about two periods over the longer edge. Bands
+    without a row or a column are left out.
     """
     octaves = log2(max(height, width, 3) / 3)
-    inner = (0, 0, 0)
-    rings = []
-    for band in range(-floor(octaves * BANDS_PER_OCTAVE), 1):
-        edge = 0.5 * 2 ** (band / BANDS_PER_OCTAVE) if band < 0 else 1.0
-        # Frequencies below the band's upper edge: the number of rows with non-negative frequency
-        # (from the top), of rows with negative frequency (from the bottom), and of columns.
-        rows, columns = ceil(edge * height), ceil(edge * width)
-        outer = (
-            min(rows, height // 2 + 1),
-            min(rows - 1, (height - 1) // 2),
-            min(columns, width // 2 + 1),
-        )
-        ring = _ring_between(inner, outer, height)
-        if ring:
-            rings.append(ring)
-        inner = outer
-    return tuple(rings)
-
-
-def _ring_between(inner: tuple[int, int, int], outer: tuple[int, int, int], height: int) -> Ring:
-    """Return the non-empty rectangles that are within `outer` but not within `inner`.
-
-    Both give the number of rows from the top, of rows from the bottom, and of columns.
-    """
-    from_top, from_bottom, columns = outer
-    inner_top, inner_bottom, inner_columns = inner
-    parts = (
-        (slice(0, from_top), slice(inner_columns, columns)),
-        (slice(height - from_bottom, height), slice(inner_columns, columns)),
-        (slice(inner_top, from_top), slice(0, inner_columns)),
-        (slice(height - from_bottom, height - inner_bottom), slice(0, inner_columns)),
+    edges = [
+        0.5 * 2 ** (k / BANDS_PER_OCTAVE) for k in range(-floor(octaves * BANDS_PER_OCTAVE), 0)
+    ]
+    frequencies = torch.arange(height)
+    rows = _bands_along(torch.minimum(frequencies, height - frequencies), height, edges)
+    columns = _bands_along(torch.arange(width // 2 + 1), width, edges)
+    used, numbers = torch.cat([rows, columns]).unique(return_inverse=True)
+    rows, columns = numbers[:height], numbers[height:]
+    every = torch.arange(len(used))
+    return Bands(
+        rows.to(device, torch.int32),
+        columns.to(device, torch.int32),
+        (every[:, None] == rows).to(device, dtype),
+        (columns[:, None] == every).to(device, dtype),
     )
-    return tuple(
-        (rows, column_slice) for rows, column_slice in parts
-        if rows.start < rows.stop and column_slice.start < column_slice.stop
-    )  # fmt: skip
+
+
+def _bands_along(frequencies: Tensor, size: int, edges: list[float]) -> Tensor:
+    """Return the band of each frequency, in periods per image of `size` pixels along an axis."""
+    upper = torch.tensor([ceil(edge * size) for edge in edges], dtype=torch.long)
+    return torch.bucketize(frequencies, upper, right=True)

@@ -20,10 +20,10 @@ COVARIANCE_RIDGE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """The first two moments of a layer's features over all positions, in float32.
+    """The first two moments of a layer's features over all positions.
 
     Attributes:
-        mean: C, the mean of each channel.
+        mean: C, the mean of each channel, in at least float32.
         gram: CxC, the Gram matrix F F^T of the features F, CxN: for each pair of channels the
             sum of their products over all positions.
         positions: The number of positions N; with weights, their sum.
@@ -45,26 +45,62 @@ class Moments:
         return Moments(mean, self.gram + other.gram, positions)
 
     def covariance(self) -> Tensor:
-        """Return the CxC covariance with the ridge on its diagonal."""
-        ridge = COVARIANCE_RIDGE * torch.eye(
-            len(self.mean), dtype=self.mean.dtype, device=self.mean.device
-        )
-        return self.gram / self.positions - torch.outer(self.mean, self.mean) + ridge
+        """Return the CxC covariance with the ridge on its diagonal, in the dtype of `gram`."""
+        mean = self.mean.to(self.gram.dtype)
+        covariance = torch.addr(self.gram / self.positions, mean, mean, alpha=-1)
+        covariance.diagonal().add_(COVARIANCE_RIDGE)
+        return covariance
 
 
-def moments(features: Tensor, weights: Tensor | None = None) -> Moments:
+@dataclass(frozen=True, slots=True)
+class MomentsGrad:
+    """The gradient of a loss with respect to the moments of a layer.
+
+    Attributes:
+        mean: C, the gradient with respect to the mean, divided by the number of positions.
+        gram: CxC, D + D^T, where D is the gradient with respect to the Gram matrix.
+    """
+
+    mean: Tensor
+    gram: Tensor
+
+    def add_feature_grad(self, features: Tensor, weights: Tensor | None, gradient: Tensor) -> None:
+        """Add the gradient with respect to the features F to `gradient`, in place.
+
+        For the Gram matrix F F^T that is (D + D^T) F.
+
+        Args:
+            features: 1xCxhxw, in at least float32.
+            weights: 1x1xhxw, which multiply the gradient of each position; None: all one.
+            gradient: 1xCxhxw, in any dtype.
+        """
+        rows, grad_rows = by_position(features), gradient.permute(0, 2, 3, 1)
+        if weights is None and gradient.dtype == rows.dtype and grad_rows.is_contiguous():
+            grad_rows.flatten(0, 2).addmm_(rows, self.gram).add_(self.mean)
+            return
+        grad = torch.addmm(self.mean, rows, self.gram).view(grad_rows.shape).permute(0, 3, 1, 2)
+        if weights is not None:
+            grad *= weights
+        gradient.add_(grad.to(gradient.dtype))
+
+
+def moments(
+    features: Tensor, weights: Tensor | None = None, *, gram_dtype: torch.dtype | None = None
+) -> Moments:
     """Return the moments of 1xCxhxw features, computed in at least float32.
 
     Args:
         features: Of an image or a part of it, in any floating-point dtype.
         weights: 1x1xhxw, the weight of each position; None: all one.
+        gram_dtype: The dtype in which the Gram matrix is computed. None: that of the mean.
     """
     rows = by_position(at_least_float32(features))
+    exact = rows if gram_dtype is None else rows.to(gram_dtype)
     if weights is None:
-        return Moments(rows.mean(dim=0), rows.T @ rows, len(rows))
+        return Moments(rows.mean(dim=0), exact.T @ exact, len(rows))
     weighted = rows * weights.flatten()[:, None]
     positions = float(weights.sum())
-    return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions)
+    return Moments(weighted.sum(dim=0) / positions, weighted.to(exact.dtype).T @ exact, positions)
 
 
 def by_position(features: Tensor) -> Tensor:
@@ -124,10 +160,11 @@ def total_variation(
 ) -> tuple[Tensor, Tensor]:
     """Return the total variation of a 1x3xHxW image, a scalar, and its gradient, 1x3xHxW.
 
-    `nine_point` is the mean over pixels of (dx^2 + dy^2) / 3 + (both diagonals squared) / 12,
-    with replicate padding, so that the border counts like the interior. `sum_absolute` is the
-    sum of the absolute differences to the right and below, `mean_absolute` half the sum of
-    their two means.
+    `nine_point` is (mean(dx^2) + mean(dy^2)) / 3 + (mean(d1^2) + mean(d2^2)) / 12 for the
+    differences to the right, below and along both diagonals, with the image padded by one
+    replicated pixel: HxW differences along the axes, (H+1)x(W+1) along each diagonal. It is half
+    of the one in K. Crowson's style-transfer-pytorch. `sum_absolute` is the sum of the absolute
+    differences to the right and below, `mean_absolute` half the sum of their two means.
 
     The image is processed in bands of rows: memory besides the gradient does not grow with it.
 
@@ -147,7 +184,7 @@ def total_variation(
         # A band includes the first row of the next one; the last band repeats its last row.
         band = image[..., top : bottom + 1, :].detach().requires_grad_()
         padded = band if bottom < height else torch.cat([band, band[..., -1:, :]], dim=-2)
-        loss = _variation(kind, padded, image.shape, tv_smoothing)
+        loss = _variation(kind, padded, image.shape, tv_smoothing, is_top=top == 0)
         (grad,) = torch.autograd.grad(loss, band)
         value += loss.detach()
         gradient[..., top : bottom + 1, :] += grad
@@ -158,7 +195,7 @@ _BAND_PIXELS = 1 << 20
 
 
 def _variation(
-    kind: TotalVariationLoss, padded: Tensor, size: torch.Size, tv_smoothing: float
+    kind: TotalVariationLoss, padded: Tensor, size: torch.Size, tv_smoothing: float, *, is_top: bool
 ) -> Tensor:
     """Return a band's contribution to the total variation of an image of `size`.
 
@@ -167,10 +204,11 @@ def _variation(
         padded: 1x3x(h+1)xW, the h rows of the band and the row below them.
         size: 1x3xHxW, the shape of the whole image.
         tv_smoothing: See `total_variation`.
+        is_top: Whether the band is the topmost one.
     """
     centre, next_row = padded[..., :-1, :], padded[..., 1:, :]
     if kind == "nine_point":
-        return _nine_point(centre, next_row) / size.numel()
+        return _nine_point(centre, next_row, size, is_top=is_top)
     right = _sum_of_absolutes(centre[..., 1:] - centre[..., :-1], tv_smoothing)
     below = _sum_of_absolutes(next_row - centre, tv_smoothing)
     if kind == "sum_absolute":
@@ -188,12 +226,21 @@ def _sum_of_absolutes(differences: Tensor, tv_smoothing: float) -> Tensor:
     return exact.detach() + smoothed - smoothed.detach()
 
 
-def _nine_point(centre: Tensor, next_row: Tensor) -> Tensor:
-    # With replicate padding, differences across an edge are zero, and a diagonal difference at
-    # the left or right edge is the vertical one.
-    below_right = torch.cat([next_row[..., 1:], next_row[..., -1:]], dim=-1)
-    below_left = torch.cat([next_row[..., :1], next_row[..., :-1]], dim=-1)
+def _nine_point(centre: Tensor, next_row: Tensor, size: torch.Size, *, is_top: bool) -> Tensor:
+    channels, height, width = size[-3:]
     right = centre[..., 1:] - centre[..., :-1]
     sides = right.square().sum() + (next_row - centre).square().sum()
-    diagonals = (below_right - centre).square().sum() + (below_left - centre).square().sum()
-    return sides / 3 + diagonals / 12
+    centre, next_row = _pad_columns(centre), _pad_columns(next_row)
+    falling = next_row[..., 1:] - centre[..., :-1]
+    rising = next_row[..., :-1] - centre[..., 1:]
+    diagonals = falling.square().sum() + rising.square().sum()
+    if is_top:
+        # The row above the first one is a copy of it, so both diagonals equal its differences.
+        diagonals = diagonals + 2 * right[..., :1, :].square().sum()
+    return sides / (3 * channels * height * width) + diagonals / (
+        12 * channels * (height + 1) * (width + 1)
+    )
+
+
+def _pad_columns(rows: Tensor) -> Tensor:
+    return torch.cat([rows[..., :1], rows, rows[..., -1:]], dim=-1)

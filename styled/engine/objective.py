@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import add
 
 import torch
@@ -21,15 +21,16 @@ from torch import Tensor
 from styled.engine.cpu.arena import ActivationArena
 from styled.engine.losses import (
     Moments,
+    MomentsGrad,
     at_least_float32,
-    by_position,
     content_grad,
     content_loss,
     moments,
     total_variation,
 )
 from styled.engine.opacity import Opacity, split_opacity
-from styled.engine.style_losses import StyleTarget, style_loss, style_target
+from styled.engine.scales import pixel_size
+from styled.engine.style_losses import StyleTarget, gram_dtype, style_target, style_term
 from styled.engine.tiling import Tile, stride_of, tiles
 from styled.engine.vgg import (
     ProgressCounter,
@@ -39,11 +40,13 @@ from styled.engine.vgg import (
     layout_on,
     normalize,
 )
+from styled.engine_api import PixelSize
 from styled.recipes import LAYER_NAMES, Recipe
 
 StyleTargets = Mapping[str, StyleTarget]
 
 
+@dataclass(frozen=True)
 class Losses:
     """The value of the objective and its three weighted terms: total = content + style + tv.
 
@@ -53,52 +56,36 @@ class Losses:
             kernels.
     """
 
-    __slots__ = ("_values", "on_device")
-
-    def __init__(self, total: float, content: float, style: float, tv: float) -> None:
-        """Store four known values."""
-        self._values: list[float] | None = [total, content, style, tv]
-        self.on_device = torch.tensor(self._values)
+    on_device: Tensor
 
     @classmethod
-    def from_tensor(cls, on_device: Tensor) -> Losses:
-        """Store total, content, style and tv as one tensor, without waiting for its values."""
-        losses = cls.__new__(cls)
-        losses._values, losses.on_device = None, on_device
-        return losses
+    def of(cls, total: float, content: float, style: float, tv: float) -> Losses:
+        """Return a record of four known values."""
+        return cls(torch.tensor([total, content, style, tv]))
 
     @property
     def total(self) -> float:
         """The total loss."""
-        return self._read()[0]
+        return self._values[0]
 
     @property
     def content(self) -> float:
         """The weighted content loss."""
-        return self._read()[1]
+        return self._values[1]
 
     @property
     def style(self) -> float:
         """The weighted style loss."""
-        return self._read()[2]
+        return self._values[2]
 
     @property
     def tv(self) -> float:
         """The weighted total variation."""
-        return self._read()[3]
+        return self._values[3]
 
-    def __eq__(self, other: object) -> bool:
-        """Return whether all four values are equal."""
-        return isinstance(other, Losses) and self._read() == other._read()
-
-    def __hash__(self) -> int:
-        """Return a hash of the four values."""
-        return hash(tuple(self._read()))
-
-    def _read(self) -> list[float]:
-        if self._values is None:
-            self._values = self.on_device.tolist()
-        return self._values
+    @cached_property
+    def _values(self) -> list[float]:
+        return self.on_device.tolist()
 
 
 def to_space(recipe: Recipe, image: Tensor) -> Tensor:
@@ -172,9 +159,25 @@ def _tile_moments(
 ) -> dict[str, Moments]:
     features = layer_features(network, recipe, tile.window(image), recipe.style_layers, arena)
     return {
-        name: moments(tile.core(f, name), None if opacity is None else opacity.weights(tile, name))
+        name: _layer_moments(
+            recipe,
+            name,
+            tile.core(f, name),
+            pixel_size(image),
+            None if opacity is None else opacity.weights(tile, name),
+        )
         for name, f in features.items()
     }
+
+
+def _layer_moments(
+    recipe: Recipe, layer: str, features: Tensor, size: PixelSize, weights: Tensor | None
+) -> Moments:
+    """Return the moments of a layer's features in a tile of an image of `size`."""
+    stride = stride_of(layer)
+    positions = (size.width // stride) * (size.height // stride)
+    dtype = gram_dtype(recipe.style_loss, channels_of(layer), positions, features.device)
+    return moments(features, weights, gram_dtype=dtype)
 
 
 @torch.no_grad()
@@ -318,7 +321,13 @@ class Objective:
             )
         else:
             by_layer = {
-                name: moments(only_pass.core(name), self._weights(only_pass.tile, name))
+                name: _layer_moments(
+                    recipe,
+                    name,
+                    only_pass.core(name),
+                    pixel_size(image),
+                    self._weights(only_pass.tile, name),
+                )
                 for name in recipe.style_layers
             }
         style, style_grads = self._style_term(by_layer)
@@ -327,13 +336,13 @@ class Objective:
         for index in range(len(self._tiles)):
             content += self._add_tile(only_pass or image, index, style_grads, gradient)
 
-        return Losses.from_tensor(torch.stack([content + style + tv, content, style, tv])), gradient
+        return Losses(torch.stack([content + style + tv, content, style, tv])), gradient
 
     def _add_tile(
         self,
         source: _TilePass | Tensor,
         index: int,
-        style_grads: Mapping[str, _MomentsGrad],
+        style_grads: Mapping[str, MomentsGrad],
         gradient: Tensor,
     ) -> Tensor:
         """Add a tile's contribution to the gradient; return the one to the content term.
@@ -364,21 +373,11 @@ class Objective:
         features = layer_features(self._network, self._recipe, pixels, self._layers, self._arena)
         return _TilePass(tile, pixels, features, self._network.progress)
 
-    def _style_term(
-        self, by_layer: Mapping[str, Moments]
-    ) -> tuple[Tensor, dict[str, _MomentsGrad]]:
+    def _style_term(self, by_layer: Mapping[str, Moments]) -> tuple[Tensor, dict[str, MomentsGrad]]:
         """Return the weighted style term and its gradient with respect to each layer's moments."""
         recipe = self._recipe
-        terms, grads = [], {}
-        for name, weight in recipe.style_layers.items():
-            mean, gram = by_layer[name].mean.requires_grad_(), by_layer[name].gram.requires_grad_()
-            result = Moments(mean, gram, by_layer[name].positions)
-            term = style_loss(recipe.style_loss, result, self._targets[name])
-            term = recipe.style_weight * weight * term
-            mean_grad, gram_grad = torch.autograd.grad(term, (mean, gram), materialize_grads=True)
-            terms.append(term.detach())
-            grads[name] = _MomentsGrad(mean_grad / result.positions, gram_grad + gram_grad.T)
-        return torch.stack(terms).sum(), grads
+        weights = {name: recipe.style_weight * w for name, w in recipe.style_layers.items()}
+        return style_term(recipe.style_loss, by_layer, self._targets, weights)
 
     def _content_term(self, tile_pass: _TilePass, photo: Mapping[str, Tensor]) -> Tensor:
         """Return a tile's contribution to the weighted content term."""
@@ -400,7 +399,7 @@ class Objective:
         self,
         tile_pass: _TilePass,
         photo: Mapping[str, Tensor],
-        style_grads: Mapping[str, _MomentsGrad],
+        style_grads: Mapping[str, MomentsGrad],
         layer: str,
         gradient: Tensor,
     ) -> None:
@@ -467,35 +466,3 @@ def keeps_content_features(recipe: Recipe, tile_count: int) -> bool:
     """
     per_pixel = sum(channels_of(name) / stride_of(name) ** 2 for name in recipe.content_layers)
     return tile_count == 1 or per_pixel <= KEPT_VALUES_PER_PIXEL
-
-
-@dataclass(frozen=True, slots=True)
-class _MomentsGrad:
-    """The gradient of a loss with respect to the moments of a layer.
-
-    Attributes:
-        mean: C, the gradient with respect to the mean, divided by the number of positions.
-        gram: CxC, S + S^T, where S is the gradient with respect to the Gram matrix.
-    """
-
-    mean: Tensor
-    gram: Tensor
-
-    def add_feature_grad(self, features: Tensor, weights: Tensor | None, gradient: Tensor) -> None:
-        """Add the gradient with respect to the features F to `gradient`, in place.
-
-        For the Gram matrix F F^T that is (S + S^T) F.
-
-        Args:
-            features: 1xCxhxw, in at least float32.
-            weights: 1x1xhxw, which multiply the gradient of each position; None: all one.
-            gradient: 1xCxhxw, in any dtype.
-        """
-        rows, grad_rows = by_position(features), gradient.permute(0, 2, 3, 1)
-        if weights is None and gradient.dtype == rows.dtype and grad_rows.is_contiguous():
-            grad_rows.flatten(0, 2).addmm_(rows, self.gram).add_(self.mean)
-            return
-        grad = torch.addmm(self.mean, rows, self.gram).view(grad_rows.shape).permute(0, 3, 1, 2)
-        if weights is not None:
-            grad *= weights
-        gradient.add_(grad.to(gradient.dtype))

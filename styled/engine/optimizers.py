@@ -7,7 +7,6 @@ costs exactly one evaluation.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,22 +91,156 @@ class _Iterate:
     total: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A curvature pair of one step.
+class CurvaturePairs:
+    """The last M curvature pairs of L-BFGS, each of them a row of two matrices.
+
+    A pair is the change of the image in a step, s, and of the gradient, y. With all s in one
+    matrix and all y in another, the two loops of algorithm 7.4 become two products with each and
+    two solutions of a triangular MxM system, however many pairs there are.
 
     Attributes:
-        s: The change of the image, 1x3xHxW.
-        y: The change of the gradient, 1x3xHxW.
-        inverse_curvature: rho = 1 / (s . y), a scalar; 0: the pair is ignored.
-        energies: The energies of `s` and of `y` in each of K frequency bands, 2x3xK; None:
-            without the frequency preconditioner.
+        gamma: (s . y) / (y . y) of the last usable pair, a scalar; 0: there is none.
     """
 
-    s: Tensor
-    y: Tensor
-    inverse_curvature: Tensor
-    energies: Tensor | None
+    def __init__(self, image: Tensor, capacity: int, *, by_frequency: bool) -> None:
+        """Allocate rows for `capacity` pairs of changes of a 1x3xHxW image.
+
+        With `by_frequency`, `newton_step` has one factor per frequency band.
+        """
+        self._capacity = capacity
+        self._s = image.new_empty(capacity, *image.shape[1:])
+        self._y = torch.empty_like(self._s)
+        self._products = image.new_zeros(capacity, capacity)  # s_i . y_j
+        self._usable = image.new_zeros(capacity)  # 1 or 0 for each pair
+        self._energies: Tensor | None = None  # Mx2x3xK: of s and y in each of K frequency bands
+        if by_frequency:
+            self._energies = torch.stack([band_energies(image)] * 2).expand(capacity, -1, -1, -1)
+            self._energies = torch.zeros_like(self._energies)
+        self.gamma = image.new_zeros(())
+        self._latest_energies: Tensor | None = None  # 2x3xK, of the last usable pair
+        self._added = 0
+
+    def add(self, new: _Iterate, old: _Iterate) -> Tensor:
+        """Replace the oldest pair by the change between two iterates.
+
+        Returns:
+            Whether the new pair is usable, a boolean scalar: one without clearly positive
+            curvature would make the approximation indefinite, and is ignored.
+        """
+        slot = self._added % self._capacity
+        self._added += 1
+        torch.sub(new.image[0], old.image[0], out=self._s[slot])
+        torch.sub(new.gradient[0], old.gradient[0], out=self._y[slot])
+        s, y = self._rows()
+        self._products[: len(s), slot] = s.mv(y[slot])
+        curvature, y_squared = self._products[slot, slot], y[slot].dot(y[slot])
+        is_usable = curvature > 1e-10 * y_squared
+        self._usable[slot] = is_usable
+        self.gamma = torch.where(is_usable, curvature / y_squared, self.gamma)
+        if self._energies is not None:
+            energies = torch.stack([band_energies(x[slot][None]) for x in (self._s, self._y)])
+            # Normalised by s . y, so that every pair has the same weight whatever its length.
+            energies = torch.where(is_usable, energies / curvature, 0.0)
+            self._energies[slot] = energies
+            previous = energies if self._latest_energies is None else self._latest_energies
+            self._latest_energies = torch.where(is_usable, energies, previous)
+        return is_usable
+
+    def discard_unless(self, condition: Tensor) -> None:
+        """Make all pairs unusable if the boolean scalar `condition` is false."""
+        self._usable *= condition
+        self.gamma = torch.where(condition, self.gamma, 0.0)
+        if self._energies is not None:
+            self._energies *= condition
+
+    def newton_step(self, negative_grad: Tensor) -> Tensor:
+        """Return H times the negative gradient, 1x3xHxW: algorithm 7.4.
+
+        The first loop computes alpha_i = s_i . q / (s_i . y_i), where the y_j of all newer pairs
+        have been subtracted from q. With R the upper triangle of s_i . y_j, oldest pair first,
+        that is R alpha = S g. Likewise the second loop is R^T delta = D alpha - Y r, with D the
+        diagonal of R, r the vector after multiplication by H0, and delta = alpha - beta.
+        """
+        if not self._added:
+            return negative_grad.clone()
+        s, y = self._rows()
+        oldest = self._added % len(s)
+        usable = self._usable[: len(s)].roll(-oldest)
+        products = self._products[: len(s), : len(s)].roll((-oldest, -oldest), dims=(0, 1))
+        triangle = (products * usable * usable[:, None]).triu()
+        triangle.diagonal().add_(1 - usable)
+
+        vector = negative_grad.flatten()
+        right_hand_side = (s.mv(vector).roll(-oldest) * usable)[:, None]
+        alpha = torch.linalg.solve_triangular(triangle, right_hand_side, upper=True)
+        vector = torch.addmv(vector, y.T, alpha[:, 0].roll(oldest), alpha=-1)
+        vector = self._apply_h0(vector.view_as(negative_grad)).flatten()
+        right_hand_side = (triangle.diagonal() * alpha[:, 0] - y.mv(vector).roll(-oldest) * usable)[
+            :, None
+        ]
+        delta = torch.linalg.solve_triangular(triangle.T, right_hand_side, upper=False)
+        return vector.addmv_(s.T, delta[:, 0].roll(oldest)).view_as(negative_grad)
+
+    def _apply_h0(self, direction: Tensor) -> Tensor:
+        """Multiply by the initial inverse Hessian H0, possibly in place; return the result.
+
+        Without frequency bands, H0 is gamma times the identity.
+
+        With them, each band has its own gamma. Barzilai and Borwein (1988) give two estimates,
+        (s . s) / (s . y) and (s . y) / (y . y); the book uses the second. Within one band s . y
+        may be negative, and so may both estimates. Their geometric mean |s| / |y| is positive.
+        """
+        if self._energies is None or self._latest_energies is None:
+            return direction.mul_(self.gamma)
+        smallest = torch.finfo(direction.dtype).tiny
+        s_norm, y_norm = self._energies.sum(dim=0).clamp(min=smallest).sqrt()
+        gains = s_norm / y_norm
+        gains = gains.clamp(gains.median() / MAX_GAIN_RATIO, gains.median() * MAX_GAIN_RATIO)
+        # The common factor of all bands comes from the latest usable pair, as gamma does.
+        s_energy, y_energy = self._latest_energies
+        common_squared = (s_energy / gains).sum() / (y_energy * gains).sum()
+        return with_gains(direction, gains * common_squared.sqrt())
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Return the pairs so far as two matrices of one row each, in order of their slots."""
+        count = min(self._added, self._capacity)
+        return self._s[:count].flatten(1), self._y[:count].flatten(1)
+
+    def state(self) -> State:
+        """Return the pairs; valid until the next one is added, which overwrites the oldest."""
+        count = min(self._added, self._capacity)
+        return {
+            "added": self._added,
+            "s": self._s[:count],
+            "y": self._y[:count],
+            "products": self._products.clone(),
+            "usable": self._usable.clone(),
+            "gamma": self.gamma,
+            "energies": None if self._energies is None else self._energies.clone(),
+            "latest_energies": self._latest_energies,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restore a state returned by `state`."""
+        self._added = state["added"]
+        self._s[: len(state["s"])] = state["s"]
+        self._y[: len(state["y"])] = state["y"]
+        self._products, self._usable = state["products"], state["usable"]
+        self.gamma = state["gamma"]
+        self._energies, self._latest_energies = state["energies"], state["latest_energies"]
+
+
+@dataclass(slots=True)
+class _StepLength:
+    """How long the next steps of L-BFGS are; both are scalars on the image's device.
+
+    Attributes:
+        steepest_descent_steps: Consecutive steps without a usable pair.
+        backtracks: The next step is multiplied by 0.5 to this power.
+    """
+
+    steepest_descent_steps: Tensor
+    backtracks: Tensor
 
 
 class Lbfgs:
@@ -130,7 +263,7 @@ class Lbfgs:
     total variation, differs between coarse and fine structures by orders of magnitude.
 
     All decisions are made on the image's device with `torch.where`. On a GPU, branching on the
-    host would synchronise at each of about thirty dot products per step.
+    host would wait for the device at each of them.
     """
 
     def __init__(self, settings: OptimizerSettings, box: Box | None = None) -> None:
@@ -138,78 +271,88 @@ class Lbfgs:
         self._settings = settings
         self._box = box
         self._steps = 0
-        self._pairs: deque[_Pair] = deque(maxlen=settings.history)
-        # Scalars on the image's device, created in the first step:
-        self._gamma: Tensor | None = None  # (s . y) / (y . y) of the last pair; 0: no usable pair
-        self._steepest_descent_steps: Tensor | None = None  # consecutive, without a usable pair
-        self._backtracks: Tensor | None = None  # the next step is multiplied by 0.5 to this power
         self._last: _Iterate | None = None
+        # On the image's device, made in the first step:
+        self._pairs: CurvaturePairs | None = None
+        self._length: _StepLength | None = None
 
     def update(self, image: Tensor, gradient: Tensor, total: float | Tensor) -> None:
         """Take one step; see `Optimizer`."""
-        if self._gamma is None or self._steepest_descent_steps is None or self._backtracks is None:
-            zero = image.new_zeros(())
-            self._gamma, self._steepest_descent_steps, self._backtracks = zero, zero, zero
-        total = torch.as_tensor(total, dtype=image.dtype, device=image.device)
-        uphill = torch.zeros_like(total, dtype=torch.bool)
+        settings = self._settings
+        pairs, length = self._started(image)
+        here = _Iterate(
+            image, gradient, torch.as_tensor(total, dtype=image.dtype, device=image.device)
+        )
+        uphill = torch.zeros_like(here.total, dtype=torch.bool)
         if self._last is not None:
-            self._add_pair(image - self._last.image, gradient - self._last.gradient)
-            if self._settings.trust_radius:
-                uphill = total > self._last.total
-                fewer = (self._backtracks - BACKTRACKS_UNDONE).clamp(min=0.0)
-                self._backtracks = torch.where(uphill, self._backtracks + 1, fewer)
-                total = torch.where(uphill, self._last.total, total)
-                gradient = torch.where(uphill, self._last.gradient, gradient)
-                image.copy_(torch.where(uphill, self._last.image, image))
-        step = self._direction(image, gradient, undone=uphill)
-        step.mul_(_rate(self._settings, self._steps) * torch.pow(0.5, self._backtracks))
-        if self._settings.trust_radius:
+            is_usable = pairs.add(here, self._last)
+            length.steepest_descent_steps = torch.where(
+                is_usable, 0.0, length.steepest_descent_steps
+            )
+            if settings.trust_radius:
+                last = self._last
+                uphill = here.total > last.total
+                fewer = (length.backtracks - BACKTRACKS_UNDONE).clamp(min=0.0)
+                length.backtracks = torch.where(uphill, length.backtracks + 1, fewer)
+                image.copy_(torch.where(uphill, last.image, image))
+                gradient = torch.where(uphill, last.gradient, gradient)
+                here = _Iterate(image, gradient, torch.where(uphill, last.total, here.total))
+        step = self._direction(pairs, length, here, undone=uphill)
+        step.mul_(_rate(settings, self._steps) * torch.pow(0.5, length.backtracks))
+        if settings.trust_radius:
             rms = torch.linalg.vector_norm(step) / step.numel() ** 0.5
-            step.mul_((self._settings.trust_radius / rms.clamp(min=1e-12)).clamp(max=1.0))
-        self._last = _Iterate(image.clone(), gradient, total)
+            step.mul_((settings.trust_radius / rms.clamp(min=1e-12)).clamp(max=1.0))
+        self._last = _Iterate(image.clone(), here.gradient, here.total)
         image.add_(step)
         if self._box is not None:
             image.clamp_(self._box.low, self._box.high)
         self._steps += 1
 
-    def _direction(self, image: Tensor, gradient: Tensor, undone: Tensor) -> Tensor:
+    def _started(self, image: Tensor) -> tuple[CurvaturePairs, _StepLength]:
+        """Return the state on the image's device, new in the first step."""
+        if self._pairs is None or self._length is None:
+            settings, zero = self._settings, image.new_zeros(())
+            self._pairs = CurvaturePairs(
+                image, settings.history, by_frequency=settings.frequency_preconditioner
+            )
+            self._length = _StepLength(zero, zero)
+        return self._pairs, self._length
+
+    def _direction(
+        self, pairs: CurvaturePairs, length: _StepLength, here: _Iterate, undone: Tensor
+    ) -> Tensor:
         """Return the search direction, scaled to a full step.
 
         That is the quasi-Newton step; or, without a usable pair, a multiple of the negative
         gradient.
 
         Args:
-            image: 1x3xHxW, the current iterate.
-            gradient: At the image.
+            pairs: Made unusable if the quasi-Newton step is not a descent direction.
+            length: Updated.
+            here: The current iterate.
             undone: Whether the previous step, from the same image, was undone; a boolean scalar.
         """
-        assert self._gamma is not None
-        assert self._steepest_descent_steps is not None
-        negative_grad = self._zero_blocked(image, gradient, -gradient)
-        direction = self._zero_blocked(image, gradient, self._newton_step(negative_grad))
-        has_pairs = self._gamma > 0
-        is_descent = has_pairs & (_dot(direction, gradient) < 0)
+        blocked = self._blocked(here)
+        negative_grad = _zero_where(blocked, -here.gradient)
+        direction = _zero_where(blocked, pairs.newton_step(negative_grad))
+        has_pairs = pairs.gamma > 0
+        is_descent = has_pairs & (_dot(direction, here.gradient) < 0)
         # If the quasi-Newton step is not a descent direction, discard all pairs and start over.
-        self._steepest_descent_steps = torch.where(
-            has_pairs & ~is_descent, 0.0, self._steepest_descent_steps
-        )
-        self._gamma = torch.where(is_descent, self._gamma, 0.0)
-        for pair in self._pairs:
-            pair.inverse_curvature.mul_(is_descent)
-        steepest_descent = negative_grad.mul_(self._steepest_descent_length(negative_grad))
-        self._steepest_descent_steps = self._steepest_descent_steps + (~is_descent & ~undone)
+        pairs.discard_unless(is_descent)
+        steps = torch.where(has_pairs & ~is_descent, 0.0, length.steepest_descent_steps)
+        steepest_descent = negative_grad.mul_(self._steepest_descent_length(negative_grad, steps))
+        length.steepest_descent_steps = steps + (~is_descent & ~undone)
         return torch.where(is_descent, direction, steepest_descent)
 
-    def _steepest_descent_length(self, negative_grad: Tensor) -> Tensor:
+    def _steepest_descent_length(self, negative_grad: Tensor, steps: Tensor) -> Tensor:
         """Return the factor of the negative gradient for a step without a usable pair, a scalar.
 
         It doubles with each such step: in a concave region, such as around uniform grey, every
         pair is rejected. Without a trust radius it starts at min(1, 1 / sum|g|), which is small
         enough to be safe.
         """
-        assert self._steepest_descent_steps is not None
-        max_grad = negative_grad.abs().amax().clamp(min=1e-12)
-        growth_factor = torch.pow(2.0, self._steepest_descent_steps)
+        max_grad = torch.linalg.vector_norm(negative_grad, ord=torch.inf).clamp(min=1e-12)
+        growth_factor = torch.pow(2.0, steps)
         if self._settings.trust_radius:
             return (
                 (STEEPEST_DESCENT_SHARE * growth_factor).clamp(max=1.0)
@@ -221,71 +364,13 @@ class Lbfgs:
             first, torch.minimum(first * growth_factor, STEEPEST_DESCENT_LENGTH / max_grad)
         )
 
-    def _zero_blocked(self, image: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
-        """Return the direction with zeros for pixels that -gradient would push out of the box."""
+    def _blocked(self, here: _Iterate) -> Tensor | None:
+        """Return where -gradient would push a pixel out of the box; None: there is no box."""
         if self._box is None:
-            return direction
-        below_low = (image <= self._box.low) & (gradient > 0)
-        above_high = (image >= self._box.high) & (gradient < 0)
-        blocked = below_low | above_high
-        return direction.masked_fill(blocked, 0.0)
-
-    def _add_pair(self, s: Tensor, y: Tensor) -> None:
-        assert self._gamma is not None
-        assert self._steepest_descent_steps is not None
-        curvature, y_squared = _dot(s, y), _dot(y, y)
-        # A pair without clearly positive curvature would make the approximation indefinite.
-        is_usable = curvature > 1e-10 * y_squared
-        energies = None
-        if self._settings.frequency_preconditioner:
-            energies = torch.stack([band_energies(s), band_energies(y)])
-        inverse_curvature = torch.where(is_usable, 1.0 / curvature, 0.0)
-        self._pairs.append(_Pair(s, y, inverse_curvature, energies))
-        self._gamma = torch.where(is_usable, curvature / y_squared, self._gamma)
-        self._steepest_descent_steps = torch.where(is_usable, 0.0, self._steepest_descent_steps)
-
-    def _newton_step(self, negative_grad: Tensor) -> Tensor:
-        """Return H times the negative gradient: the two-loop recursion, algorithm 7.4."""
-        assert self._gamma is not None
-        direction = negative_grad.clone()
-        alphas = []
-        for pair in reversed(self._pairs):
-            alpha = pair.inverse_curvature * _dot(pair.s, direction)
-            direction.addcmul_(pair.y, alpha, value=-1)
-            alphas.append(alpha)
-        direction = self._apply_h0(direction)
-        for pair, alpha in zip(self._pairs, reversed(alphas), strict=True):
-            alpha_minus_beta = alpha - pair.inverse_curvature * _dot(pair.y, direction)
-            direction.addcmul_(pair.s, alpha_minus_beta)
-        return direction
-
-    def _apply_h0(self, direction: Tensor) -> Tensor:
-        """Multiply by the initial inverse Hessian H0, possibly in place; return the result.
-
-        Without the frequency preconditioner, H0 is gamma times the identity.
-
-        With it, each band has its own gamma. Barzilai and Borwein (1988) give two estimates,
-        (s . s) / (s . y) and (s . y) / (y . y); the book uses the second. Within one band s . y
-        may be negative, and so may both estimates. Their geometric mean |s| / |y| is positive.
-        """
-        assert self._gamma is not None
-        energy_sums = latest = None
-        for pair in self._pairs:
-            if pair.energies is None:
-                continue
-            # Normalised by s . y, so that every pair has the same weight whatever its step length.
-            energies = pair.energies * pair.inverse_curvature
-            energy_sums = energies if energy_sums is None else energy_sums + energies
-            is_usable = pair.inverse_curvature > 0
-            latest = energies if latest is None else torch.where(is_usable, energies, latest)
-        if energy_sums is None or latest is None:
-            return direction.mul_(self._gamma)
-        s_norm, y_norm = energy_sums.clamp(min=torch.finfo(energy_sums.dtype).tiny).sqrt()
-        gains = s_norm / y_norm
-        gains = gains.clamp(gains.median() / MAX_GAIN_RATIO, gains.median() * MAX_GAIN_RATIO)
-        # The common factor of all bands comes from the latest usable pair, as gamma does.
-        common_squared = (latest[0] / gains).sum() / (latest[1] * gains).sum()
-        return with_gains(direction, gains * common_squared.sqrt())
+            return None
+        below_low = (here.image <= self._box.low) & (here.gradient > 0)
+        above_high = (here.image >= self._box.high) & (here.gradient < 0)
+        return below_low | above_high
 
     def result(self, image: Tensor) -> Tensor:
         """Return the image itself."""
@@ -296,24 +381,25 @@ class Lbfgs:
         return Lbfgs(settings, self._box)
 
     def state(self) -> State:
-        """Return the curvature pairs, the scalars and the last iterate."""
-        last = self._last
+        """Return the curvature pairs, the step lengths and the last iterate."""
+        last, length = self._last, self._length
         return {
             "steps": self._steps,
-            "scalars": [self._gamma, self._steepest_descent_steps, self._backtracks],
-            # Cloned: the next step may change it in place before the checkpoint is written.
-            "pairs": [[p.s, p.y, p.inverse_curvature.clone(), p.energies] for p in self._pairs],
+            "pairs": None if self._pairs is None else self._pairs.state(),
+            "length": (
+                None if length is None else [length.steepest_descent_steps, length.backtracks]
+            ),
             "last": None if last is None else [last.image, last.gradient, last.total],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `state`."""
         self._steps = state["steps"]
-        self._gamma, self._steepest_descent_steps, self._backtracks = state["scalars"]
-        self._pairs.clear()
-        self._pairs.extend(_Pair(*pair) for pair in state["pairs"])
-        last = state["last"]
-        self._last = None if last is None else _Iterate(*last)
+        if state["last"] is None:
+            return
+        self._last = _Iterate(*state["last"])
+        pairs, self._length = self._started(self._last.image)[0], _StepLength(*state["length"])
+        pairs.load(state["pairs"])
 
 
 class Adam:
@@ -395,6 +481,10 @@ def _rate(settings: OptimizerSettings, steps: int) -> float:
         return settings.learning_rate
     drops = steps // settings.decay_every
     return settings.learning_rate * float(settings.decay**drops)
+
+
+def _zero_where(blocked: Tensor | None, direction: Tensor) -> Tensor:
+    return direction if blocked is None else direction.masked_fill(blocked, 0.0)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -1,20 +1,20 @@
 """Style losses: distances between a layer's feature statistics and those of the style images.
 
-`style_target` blends the statistics of the style images into a target, once; `style_loss`
-compares an image's statistics with it, at every step.
+`style_target` blends the statistics of the style images into a target, once; `style_term` compares
+an image's statistics with the targets of all layers, at every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styled.engine.losses import Moments
-from styled.engine.matrix_root import symmetric_root, trace_of_root
+from styled.engine.losses import Moments, MomentsGrad
+from styled.engine.matrix_root import CovarianceFactor, root_traces, widest_dtype
 from styled.recipes import StyleLoss
 
 Weighted = Sequence[tuple[Moments, float]]
@@ -27,12 +27,12 @@ class WassersteinTarget:
 
     Attributes:
         mean: C, the mean.
-        root: CxC, the symmetric square root of the covariance, float64.
-        trace: The trace of the covariance, a scalar.
+        factor: The factored covariance.
+        trace: The trace of the covariance, a scalar in the widest dtype of the device.
     """
 
     mean: Tensor
-    root: Tensor
+    factor: CovarianceFactor
     trace: Tensor
 
 
@@ -55,13 +55,20 @@ StyleTarget = WassersteinTarget | GramTarget
 
 
 def style_target(kind: StyleLoss, styles: Weighted) -> StyleTarget:
-    """Return the weighted mean of the styles' statistics; weights are normalised to sum to one."""
+    """Return the weighted mean of the styles' statistics; weights are normalised to sum to one.
+
+    For `wasserstein`, the means and the second raw moments F F^T / N are blended, which gives the
+    moments of a mixture of the styles' features.
+    """
     total = sum(weight for _, weight in styles)
     normalised = [(moments, weight / total) for moments, weight in styles]
     if kind == "wasserstein":
-        covariance = _blend([(m.covariance(), w) for m, w in normalised])
         mean = _blend([(m.mean, w) for m, w in normalised])
-        return WassersteinTarget(mean, symmetric_root(covariance), covariance.trace())
+        second = _blend([(m.gram / m.positions, w) for m, w in normalised])
+        covariance = Moments(mean, second, positions=1).covariance()
+        return WassersteinTarget(
+            mean, CovarianceFactor.of(covariance, mean.dtype), _trace(covariance)
+        )
     return GramTarget(
         _blend([(m.gram, w) for m, w in normalised]),
         _blend([(m.gram / (m.channels * m.positions), w) for m, w in normalised]),
@@ -69,25 +76,79 @@ def style_target(kind: StyleLoss, styles: Weighted) -> StyleTarget:
     )
 
 
-def style_loss(kind: StyleLoss, result: Moments, target: StyleTarget) -> Tensor:
-    """Return the style loss of one layer, a scalar."""
-    if isinstance(target, WassersteinTarget):
-        return wasserstein_loss(result, target)
-    return gram_loss(kind, result, target)
+def gram_dtype(
+    kind: StyleLoss, channels: int, positions: int, device: torch.device
+) -> torch.dtype | None:
+    """Return the dtype in which a layer's Gram matrix is to be computed; None: the usual one.
 
-
-def wasserstein_loss(result: Moments, target: WassersteinTarget) -> Tensor:
-    """Return the squared 2-Wasserstein distance between two Gaussians, averaged over channels.
-
-    mean((mu - mu_s)^2) + mean(diag(S + S_s - 2 (S_s^1/2 S S_s^1/2)^1/2)): Olkin and
-    Pukelsheim (1982), equation 4; as a style loss in K. Crowson's style-transfer-pytorch.
-    The actual distance has sums over channels; means keep layers of different width
-    comparable.
+    With fewer positions than channels a covariance is singular but for its ridge, and in float32
+    the ridge would be lost in the rounding errors of the large eigenvalues.
     """
-    covariance = result.covariance()
-    spread = covariance.trace() + target.trace - 2 * trace_of_root(covariance, target.root)
-    shift = (result.mean - target.mean).square().mean()
-    return shift + spread.to(shift.dtype) / result.channels
+    is_thin = kind == "wasserstein" and positions < channels
+    return widest_dtype(device) if is_thin else None
+
+
+def style_term(
+    kind: StyleLoss,
+    results: Mapping[str, Moments],
+    targets: Mapping[str, StyleTarget],
+    weights: Mapping[str, float],
+) -> tuple[Tensor, dict[str, MomentsGrad]]:
+    """Return the weighted sum of all layers' style losses, a scalar, and its gradients.
+
+    Args:
+        kind: Of the loss.
+        results: The moments of the image, by layer.
+        targets: From `style_target` of the same kind, by layer.
+        weights: The factor of each layer's loss.
+    """
+    if kind == "wasserstein":
+        return _wasserstein_term(results, targets, weights)
+    terms, grads = [], {}
+    for layer, weight in weights.items():
+        target, result = targets[layer], results[layer]
+        assert isinstance(target, GramTarget)
+        gram = result.gram.requires_grad_()
+        term = weight * gram_loss(kind, Moments(result.mean, gram, result.positions), target)
+        (grad,) = torch.autograd.grad(term, gram)
+        terms.append(term.detach())
+        grads[layer] = MomentsGrad(torch.zeros_like(result.mean), grad + grad.T)
+    return torch.stack(terms).sum(), grads
+
+
+def _wasserstein_term(
+    results: Mapping[str, Moments],
+    targets: Mapping[str, StyleTarget],
+    weights: Mapping[str, float],
+) -> tuple[Tensor, dict[str, MomentsGrad]]:
+    """Return the weighted squared 2-Wasserstein distances between Gaussians, and gradients.
+
+    For each layer, mean((mu - mu_s)^2) + mean(diag(S + S_s - 2 (S_s^1/2 S S_s^1/2)^1/2)): Olkin
+    and Pukelsheim (1982), equation 4; as a style loss in K. Crowson's style-transfer-pytorch. The
+    actual distance has sums over channels; means keep layers of different width comparable.
+    """
+    layers = list(weights)
+    wanted = [targets[layer] for layer in layers]
+    gaussians = [target for target in wanted if isinstance(target, WassersteinTarget)]
+    assert len(gaussians) == len(layers)
+    covariances = [results[layer].covariance() for layer in layers]
+    traces, trace_grads = root_traces(covariances, [target.factor for target in gaussians])
+    terms, grads = [], {}
+    for layer, target, covariance, trace, trace_grad in zip(
+        layers, gaussians, covariances, traces, trace_grads, strict=True
+    ):
+        result, per_channel = results[layer], weights[layer] / results[layer].channels
+        shift = result.mean - target.mean
+        # The three nearly cancel out, hence the wider dtype.
+        spread = _trace(covariance) + target.trace - 2 * trace
+        terms.append(per_channel * (shift.square().sum() + spread.to(shift.dtype)))
+        # d spread / dS = I - 2 dT/dS, which is symmetric; and S = F F^T / N - mu mu^T.
+        gram = trace_grad.mul(-4 * per_channel / result.positions)
+        gram.diagonal().add_(2 * per_channel / result.positions)
+        beta = 2 * per_channel / result.positions
+        mean = torch.addmv(shift, gram, result.mean, beta=beta, alpha=-1)
+        grads[layer] = MomentsGrad(mean, gram)
+    return torch.stack(terms).sum(), grads
 
 
 def gram_loss(kind: StyleLoss, result: Moments, target: GramTarget) -> Tensor:
@@ -111,6 +172,10 @@ def gram_loss(kind: StyleLoss, result: Moments, target: GramTarget) -> Tensor:
         # `squared` is a mean over N^2 entries, so that only 4 M^2 is left of the denominator.
         return squared / (4 * result.positions**2)
     return squared
+
+
+def _trace(covariance: Tensor) -> Tensor:
+    return covariance.diagonal().sum(dtype=widest_dtype(covariance.device))
 
 
 def _blend(parts: Sequence[tuple[Tensor, float]]) -> Tensor:

@@ -64,7 +64,7 @@ class Photo:
         If it has transparent pixels: 1x4xHxW, whose last channel is opacity. Fully transparent
         pixels then have the colours of the pixels around them.
 
-        `bilinear` gives the same bits as torchvision's Resize of a Pillow image.
+        `bilinear` and `bicubic` give the same bits as torchvision's Resize of a Pillow image.
 
         Raises:
             ValueError: A side is below 1.
@@ -103,6 +103,8 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Resample) -> Im
         return image
     if resample == "bilinear":
         return image.resize(size, Image.Resampling.BILINEAR)
+    if resample == "bicubic":
+        return image.resize(size, Image.Resampling.BICUBIC)
     if size[0] < image.width or size[1] < image.height:
         # With a gap of 3 the coarse part of a large reduction is done by box averages, which is
         # several times faster, without a visible difference.
