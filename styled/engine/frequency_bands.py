@@ -90,7 +90,7 @@ def _bands(height: int, width: int, device: torch.device, dtype: torch.dtype) ->
     frequencies = torch.arange(height)
     rows = _bands_along(torch.minimum(frequencies, height - frequencies), height, edges)
     columns = _bands_along(torch.arange(width // 2 + 1), width, edges)
-    used, numbers = torch.cat([rows, columns]).unique(return_inverse=True)
+    used, numbers = torch.unique(torch.cat([rows, columns]), return_inverse=True)
     rows, columns = numbers[:height], numbers[height:]
     every = torch.arange(len(used))
     return Bands(

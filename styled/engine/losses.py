@@ -23,31 +23,48 @@ class Moments:
     """The first two moments of a layer's features over all positions.
 
     Attributes:
-        mean: C, the mean of each channel, in at least float32.
+        mean: C, the mean of each channel.
         gram: CxC, the Gram matrix F F^T of the features F, CxN: for each pair of channels the
             sum of their products over all positions.
         positions: The number of positions N; with weights, their sum.
+        precise: Whether mean and Gram matrix have been computed in a wider dtype than the
+            features', and gradients are to be returned in float32.
     """
 
     mean: Tensor
     gram: Tensor
     positions: float
+    precise: bool = False
 
     @property
     def channels(self) -> int:
         """The number of channels C."""
         return len(self.mean)
 
+    @property
+    def grad_dtype(self) -> torch.dtype:
+        """The dtype of gradients with respect to the moments."""
+        return torch.float32 if self.precise else self.mean.dtype
+
+    @property
+    def rounding_error(self) -> Tensor:
+        """A bound on the rounding errors of the covariance's eigenvalues in float32, a scalar.
+
+        They are relative to the largest mean square, and grow with the length of the sums.
+        Measured: 1e-6 to 5e-6 of it with up to 65,536 positions, 3e-5 with 262,144.
+        """
+        largest = self.gram.diagonal().amax() / self.positions
+        return largest * (5e-6 + 1.2e-10 * self.positions)
+
     def __add__(self, other: Moments) -> Moments:
         """Return the moments over the union of both sets of positions."""
         positions = self.positions + other.positions
         mean = torch.lerp(self.mean, other.mean, other.positions / positions)
-        return Moments(mean, self.gram + other.gram, positions)
+        return Moments(mean, self.gram + other.gram, positions, self.precise)
 
     def covariance(self) -> Tensor:
-        """Return the CxC covariance with the ridge on its diagonal, in the dtype of `gram`."""
-        mean = self.mean.to(self.gram.dtype)
-        covariance = torch.addr(self.gram / self.positions, mean, mean, alpha=-1)
+        """Return the CxC covariance with the ridge on its diagonal."""
+        covariance = torch.addr(self.gram / self.positions, self.mean, self.mean, alpha=-1)
         covariance.diagonal().add_(COVARIANCE_RIDGE)
         return covariance
 
@@ -85,22 +102,24 @@ class MomentsGrad:
 
 
 def moments(
-    features: Tensor, weights: Tensor | None = None, *, gram_dtype: torch.dtype | None = None
+    features: Tensor, weights: Tensor | None = None, *, precise_dtype: torch.dtype | None = None
 ) -> Moments:
     """Return the moments of 1xCxhxw features, computed in at least float32.
 
     Args:
         features: Of an image or a part of it, in any floating-point dtype.
         weights: 1x1xhxw, the weight of each position; None: all one.
-        gram_dtype: The dtype in which the Gram matrix is computed. None: that of the mean.
+        precise_dtype: A wider dtype to compute in. None: the features' own, or float32.
     """
     rows = by_position(at_least_float32(features))
-    exact = rows if gram_dtype is None else rows.to(gram_dtype)
+    precise = precise_dtype is not None and precise_dtype != rows.dtype
+    if precise_dtype is not None:
+        rows = rows.to(precise_dtype)
     if weights is None:
-        return Moments(rows.mean(dim=0), exact.T @ exact, len(rows))
+        return Moments(rows.mean(dim=0), rows.T @ rows, len(rows), precise)
     weighted = rows * weights.flatten()[:, None]
     positions = float(weights.sum())
-    return Moments(weighted.sum(dim=0) / positions, weighted.to(exact.dtype).T @ exact, positions)
+    return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions, precise)
 
 
 def by_position(features: Tensor) -> Tensor:

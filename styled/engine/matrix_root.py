@@ -46,6 +46,11 @@ class CovarianceFactor:
     order: Tensor
     place: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return self.columns.nbytes + self.order.nbytes + self.place.nbytes
+
     @classmethod
     def of(cls, covariance: Tensor, dtype: torch.dtype) -> CovarianceFactor:
         """Factor a symmetric positive semidefinite matrix in float64; W is returned as `dtype`."""
@@ -59,13 +64,17 @@ class CovarianceFactor:
 
 
 def root_traces(
-    covariances: Sequence[Tensor], factors: Sequence[CovarianceFactor]
+    covariances: Sequence[Tensor],
+    factors: Sequence[CovarianceFactor],
+    rounding_errors: Sequence[Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return T = tr((B S B)^1/2) and dT/dS for each layer.
 
     Args:
         covariances: S of each layer, CxC, symmetric, positive definite up to rounding.
         factors: Of the style's covariance B B, for each layer.
+        rounding_errors: For each layer a bound on the rounding errors of the eigenvalues of S, a
+            scalar. It is added to them if S is indefinite.
 
     Returns:
         Scalars in the widest dtype of the device, and symmetric CxC gradients in the dtype of the
@@ -76,7 +85,11 @@ def root_traces(
         return [value for value, _ in results], [grad for _, grad in results]
     values, grads = [*covariances], [*covariances]  # all are replaced
     for batch in _batches(covariances):
-        found = _by_polar_factors([covariances[i] for i in batch], [factors[i] for i in batch])
+        found = _by_polar_factors(
+            [covariances[i] for i in batch],
+            [factors[i] for i in batch],
+            torch.stack([rounding_errors[i] for i in batch]),
+        )
         for i, value, grad in zip(batch, *found, strict=True):
             values[i], grads[i] = value, grad
     return values, grads
@@ -114,7 +127,7 @@ def _by_eigenvalues(covariance: Tensor, factor: CovarianceFactor) -> tuple[Tenso
 
 
 def _by_polar_factors(
-    covariances: Sequence[Tensor], factors: Sequence[CovarianceFactor]
+    covariances: Sequence[Tensor], factors: Sequence[CovarianceFactor], rounding_errors: Tensor
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Return T and dT/dS of several layers, padded to the width of the widest one.
 
@@ -127,7 +140,7 @@ def _by_polar_factors(
     # Ones on the diagonal beyond a layer's own channels, so that it can be factored.
     covariance = _padded(sorted_covariances, diagonal=1.0)
     columns = _padded([factor.columns for factor in factors], diagonal=0.0)
-    upper = _cholesky(covariance).mT.to(columns.dtype)
+    upper = _cholesky(covariance, rounding_errors).mT.to(columns.dtype)
     product = upper @ columns
     polar = polar_factor(product)
     values = (polar * product).sum(dim=(1, 2), dtype=widest_dtype(product.device))
@@ -146,7 +159,7 @@ def polar_factor(matrices: Tensor) -> Tensor:
     are fixed in advance, so the host never waits for a result.
     """
     norms = torch.linalg.matrix_norm(matrices, keepdim=True)  # at least the largest singular value
-    factor = matrices / norms
+    factor: Tensor = matrices / norms
     for scale in _SCALES:
         factor = torch.baddbmm(
             factor, factor, factor.mT @ factor, beta=1.5 * scale, alpha=-0.5 * scale**3
@@ -185,21 +198,17 @@ def _scales(smallest: float, iterations: int) -> list[float]:
 _MAX_SCALE = 1.7
 _SCALES = _scales(SMALLEST_SINGULAR_VALUE, ITERATIONS)
 
-_RIDGE_IF_INDEFINITE = 1e-4
-"""Added to a covariance that rounding has made indefinite, relative to each channel's variance.
 
-Pictures of a few flat colours have such covariances: most of their eigenvalues are zero but for
-the ridge, and below the rounding errors of their largest ones.
-"""
+def _cholesky(covariance: Tensor, rounding_errors: Tensor) -> Tensor:
+    """Return the lower Cholesky factors of BxCxC covariances, with a larger ridge if one fails.
 
-
-def _cholesky(covariance: Tensor) -> Tensor:
-    """Return the lower Cholesky factors of BxCxC covariances, with a larger ridge if one fails."""
+    Drawings of a few flat colours have indefinite covariances: most of their eigenvalues are zero
+    but for the ridge, and below the rounding errors of the largest ones.
+    """
     factor, failed_at = torch.linalg.cholesky_ex(covariance)
     # Always computed, but rarely used: asking the device whether it is needed would mean waiting.
-    variances = covariance.diagonal(dim1=1, dim2=2)
-    largest = variances.amax(dim=1, keepdim=True)
-    ridge = torch.diag_embed(_RIDGE_IF_INDEFINITE * (variances + _RIDGE_IF_INDEFINITE * largest))
+    ridge = torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
+    ridge = ridge * rounding_errors.to(covariance.dtype)[:, None, None]
     safe, _ = torch.linalg.cholesky_ex(covariance + ridge)
     return torch.where((failed_at > 0)[:, None, None], safe, factor)
 

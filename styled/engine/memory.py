@@ -6,6 +6,8 @@ import ctypes
 import resource
 import sys
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 
@@ -74,10 +76,39 @@ _OUT_OF_MEMORY = (
 )
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error is a failed allocation; not all devices have a type for it."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is a failed allocation.
+
+    Only GPU allocators have a type for it; the libraries below and torch's CPU allocator raise
+    RuntimeError, and only the message tells.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
     message = str(error).lower()
-    return isinstance(error, MemoryError) or any(text in message for text in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in message for text in _OUT_OF_MEMORY)
+
+
+class MemoryShortage:
+    """A context in which a failed allocation is noted instead of raised.
+
+    Attributes:
+        occurred: Whether one has failed; valid after the context.
+    """
+
+    def __init__(self) -> None:
+        self.occurred = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self.occurred = error is not None and is_out_of_memory(error)
+        return self.occurred
 
 
 def empty_cache(device: torch.device) -> None:

@@ -30,7 +30,7 @@ from styled.engine.losses import (
 )
 from styled.engine.opacity import Opacity, split_opacity
 from styled.engine.scales import pixel_size
-from styled.engine.style_losses import StyleTarget, gram_dtype, style_target, style_term
+from styled.engine.style_losses import StyleTarget, precise_dtype, style_target, style_term
 from styled.engine.tiling import Tile, stride_of, tiles
 from styled.engine.vgg import (
     ProgressCounter,
@@ -46,7 +46,7 @@ from styled.recipes import LAYER_NAMES, Recipe
 StyleTargets = Mapping[str, StyleTarget]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Losses:
     """The value of the objective and its three weighted terms: total = content + style + tv.
 
@@ -176,8 +176,8 @@ def _layer_moments(
     """Return the moments of a layer's features in a tile of an image of `size`."""
     stride = stride_of(layer)
     positions = (size.width // stride) * (size.height // stride)
-    dtype = gram_dtype(recipe.style_loss, channels_of(layer), positions, features.device)
-    return moments(features, weights, gram_dtype=dtype)
+    dtype = precise_dtype(recipe.style_loss, channels_of(layer), positions, features.device)
+    return moments(features, weights, precise_dtype=dtype)
 
 
 @torch.no_grad()

@@ -351,7 +351,7 @@ class Lbfgs:
         pair is rejected. Without a trust radius it starts at min(1, 1 / sum|g|), which is small
         enough to be safe.
         """
-        max_grad = torch.linalg.vector_norm(negative_grad, ord=torch.inf).clamp(min=1e-12)
+        max_grad = negative_grad.abs().amax().clamp(min=1e-12)
         growth_factor = torch.pow(2.0, steps)
         if self._settings.trust_radius:
             return (

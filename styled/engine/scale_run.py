@@ -27,7 +27,7 @@ MILESTONE_STEPS = 10
 """Number of steps over which `min_improvement` is measured."""
 
 READ_EVERY_STEPS = 5
-"""Interval in steps at which losses are read where reading makes the host wait for the device."""
+"""Interval in steps at which values are read where reading makes the host wait for the device."""
 
 SMOOTHING_DECAY, MIN_SMOOTHING = 0.97, 0.01
 """Factor on the TV smoothing per step, and its lower bound as a share of the initial value."""
@@ -64,9 +64,10 @@ class ScaleRun:
         self.updating = False  # whether an update of the image is in progress
         self._image = image.clone()
         self._best = image.clone()
-        self._best_total = image.new_tensor(math.inf)
+        self._best_total = torch.full((), math.inf, device=image.device)
         self._first_total = math.inf
         self._milestone = math.inf
+        self._losses_read = Losses.of(math.nan, math.nan, math.nan, math.nan)
         self.steps_done = 0
         self.finished = False
 
@@ -113,7 +114,8 @@ class ScaleRun:
         """Take one step, or roll back to the best image if the loss is bad.
 
         Returns:
-            The losses of the image before the step.
+            The losses of the image before the step; on a GPU those that were read last, of an
+            image up to `READ_EVERY_STEPS` - 1 steps earlier.
 
         Raises:
             EngineFailure: the loss is bad and no safer settings are left.
@@ -121,22 +123,27 @@ class ScaleRun:
         if self._objective is None:
             self._objective = self._make_objective(self._current_network(), self.settings.tile_px)
         losses, gradient = self._objective.evaluate(self._image, self._tv_smoothing())
-        if self.steps_done == 0:
-            self._first_total = losses.total
-        if not self._reads_losses() or is_good(losses.total, self._first_total):
-            total = losses.on_device[0]
-            is_best = total < self._best_total
-            self._best_total = torch.where(is_best, total, self._best_total)
-            torch.where(is_best, self._image, self._best, out=self._best)
-            self.updating = True
-            self._optimizer.update(self._image, gradient, total)
-            self.updating = False
-            self.steps_done += 1
-            self.finished = self.steps_done >= self._recipe.steps or self._has_converged()
-        else:
-            self.steps_done += 1
-            self._roll_back(losses.total)
-        return losses
+        total = losses.on_device[0]
+        is_best = total < self._best_total
+        self._best_total = torch.where(is_best, total, self._best_total)
+        best_total = None
+        if self._reads_values():
+            # One transfer for all values: each one waits for the device.
+            values = torch.cat([losses.on_device, self._best_total[None]]).cpu()
+            self._losses_read, best_total = Losses(values[:4]), float(values[4])
+            if self.steps_done == 0:
+                self._first_total = self._losses_read.total
+            if not is_good(self._losses_read.total, self._first_total):
+                self.steps_done += 1
+                self._roll_back(self._losses_read.total)
+                return self._losses_read
+        torch.where(is_best, self._image, self._best, out=self._best)
+        self.updating = True
+        self._optimizer.update(self._image, gradient, total)
+        self.updating = False
+        self.steps_done += 1
+        self.finished = self.steps_done >= self._recipe.steps or self._has_converged(best_total)
+        return self._losses_read
 
     def reduce_memory(self, settings: RunSettings) -> None:
         """Continue with settings that take less memory, after an allocation has failed.
@@ -160,15 +167,20 @@ class ScaleRun:
         self._image = self.result()
         self._optimizer = make_optimizer(self.settings.optimizer, self._box)
 
-    def _reads_losses(self) -> bool:
-        """Return whether the host reads this step's losses, which waits for the device.
+    def _reads_values(self) -> bool:
+        """Return whether the host reads values of the next step, which waits for the device.
 
         On a CPU it always does, at no cost. On other devices a bad step is detected a few steps
         late; it never becomes the best image.
         """
-        is_last = self.steps_done + 1 >= self._recipe.steps
-        every = 1 if self._image.device.type == "cpu" else READ_EVERY_STEPS
-        return is_last or self.steps_done % every == 0
+        if self._image.device.type == "cpu":
+            return True
+        step, recipe = self.steps_done + 1, self._recipe
+        return (
+            step in (1, recipe.steps)
+            or step % READ_EVERY_STEPS == 0
+            or step % recipe.trace_every == 0
+        )
 
     def _tv_smoothing(self) -> float:
         """Return the TV smoothing of the next step, see `total_variation`."""
@@ -190,10 +202,12 @@ class ScaleRun:
             self.steps_done = 0  # the first step has not succeeded yet
         self.finished = self.steps_done >= self._recipe.steps
 
-    def _has_converged(self) -> bool:
-        if not self._recipe.min_improvement or self.steps_done % MILESTONE_STEPS:
+    def _has_converged(self, best_total: float | None) -> bool:
+        """Return whether the scale may end; `best_total` is None if it has not been read."""
+        if best_total is None or self.steps_done % MILESTONE_STEPS:
             return False
-        best_total = float(self._best_total)
+        if not self._recipe.min_improvement:
+            return False
         improvement = (self._milestone - best_total) / max(abs(best_total), 1e-12)
         self._milestone = best_total
         return improvement < self._recipe.min_improvement

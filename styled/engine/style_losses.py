@@ -35,6 +35,11 @@ class WassersteinTarget:
     factor: CovarianceFactor
     trace: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return self.mean.nbytes + self.factor.nbytes + self.trace.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class GramTarget:
@@ -49,6 +54,11 @@ class GramTarget:
     gram: Tensor
     gram_by_size: Tensor
     size: float
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return self.gram.nbytes + self.gram_by_size.nbytes
 
 
 StyleTarget = WassersteinTarget | GramTarget
@@ -66,9 +76,8 @@ def style_target(kind: StyleLoss, styles: Weighted) -> StyleTarget:
         mean = _blend([(m.mean, w) for m, w in normalised])
         second = _blend([(m.gram / m.positions, w) for m, w in normalised])
         covariance = Moments(mean, second, positions=1).covariance()
-        return WassersteinTarget(
-            mean, CovarianceFactor.of(covariance, mean.dtype), _trace(covariance)
-        )
+        factor = CovarianceFactor.of(covariance, styles[0][0].grad_dtype)
+        return WassersteinTarget(mean, factor, _trace(covariance))
     return GramTarget(
         _blend([(m.gram, w) for m, w in normalised]),
         _blend([(m.gram / (m.channels * m.positions), w) for m, w in normalised]),
@@ -76,10 +85,10 @@ def style_target(kind: StyleLoss, styles: Weighted) -> StyleTarget:
     )
 
 
-def gram_dtype(
+def precise_dtype(
     kind: StyleLoss, channels: int, positions: int, device: torch.device
 ) -> torch.dtype | None:
-    """Return the dtype in which a layer's Gram matrix is to be computed; None: the usual one.
+    """Return the wider dtype that a layer's moments must be computed in; None: none is needed.
 
     With fewer positions than channels a covariance is singular but for its ridge, and in float32
     the ridge would be lost in the rounding errors of the large eigenvalues.
@@ -132,7 +141,11 @@ def _wasserstein_term(
     gaussians = [target for target in wanted if isinstance(target, WassersteinTarget)]
     assert len(gaussians) == len(layers)
     covariances = [results[layer].covariance() for layer in layers]
-    traces, trace_grads = root_traces(covariances, [target.factor for target in gaussians])
+    traces, trace_grads = root_traces(
+        covariances,
+        [target.factor for target in gaussians],
+        [results[layer].rounding_error for layer in layers],
+    )
     terms, grads = [], {}
     for layer, target, covariance, trace, trace_grad in zip(
         layers, gaussians, covariances, traces, trace_grads, strict=True
@@ -141,12 +154,14 @@ def _wasserstein_term(
         shift = result.mean - target.mean
         # The three nearly cancel out, hence the wider dtype.
         spread = _trace(covariance) + target.trace - 2 * trace
-        terms.append(per_channel * (shift.square().sum() + spread.to(shift.dtype)))
+        terms.append(per_channel * (shift.square().sum() + spread).to(result.grad_dtype))
         # d spread / dS = I - 2 dT/dS, which is symmetric; and S = F F^T / N - mu mu^T.
-        gram = trace_grad.mul(-4 * per_channel / result.positions)
-        gram.diagonal().add_(2 * per_channel / result.positions)
-        beta = 2 * per_channel / result.positions
-        mean = torch.addmv(shift, gram, result.mean, beta=beta, alpha=-1)
+        factor = 2 * per_channel / result.positions
+        gram = trace_grad.mul(-2 * factor)
+        gram.diagonal().add_(factor)
+        mean = torch.addmv(
+            shift.to(gram.dtype), gram, result.mean.to(gram.dtype), beta=factor, alpha=-1
+        )
         grads[layer] = MomentsGrad(mean, gram)
     return torch.stack(terms).sum(), grads
 

@@ -7,7 +7,7 @@ work between two steps. Progress is reported by yielding, not through callbacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from math import prod, sqrt
@@ -25,9 +25,9 @@ from styled.engine.guard import RunSettings, check_result
 from styled.engine.memory import (
     MMAP_THRESHOLD_WITH_ARENA,
     MMAP_THRESHOLD_WITHOUT_ARENA,
+    MemoryShortage,
     configure_allocator,
     empty_cache,
-    is_out_of_memory,
     trim_heap,
 )
 from styled.engine.memory_estimate import MemoryEstimate
@@ -82,44 +82,19 @@ def stylize(
             picture.
     """
     painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes, painted_size)
-    resume = painting.fit_plan(resume)
-    run: ScaleRun | None = None
-    previous: ScaleRun | None
-    scale = resume.scale if resume else 1
-    while scale <= len(painting.plan):
-        previous, run = run, None
-        while run is None or not run.finished:
-            try:
-                run = run or painting.begin(scale, previous, resume)
-                if run.finished:  # possible after resuming
-                    break
-                losses = run.advance()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                losses = None
-            # Not in the except block: there the error's traceback still keeps its frames alive,
-            # and with them all their tensors.
-            if losses is None:
-                can_continue = painting.reduce_memory(scale, run)
-                empty_cache(network.device)
-                if not can_continue:
-                    run = None  # the plan has been reduced
-                    break
-            elif run is not None:
-                previous = resume = None  # free their images
-                painting.settings = run.settings
-                yield painting.progress(scale, run, losses)
-        if run is not None:
-            run.drop_objective()
-            scale += 1
-        elif previous is not None:
-            run = previous  # the plan now ends with this scale: its result is the picture
-        else:
-            scale, resume = 1, None
-            painting.restart()
-    assert run is not None  # a plan has at least one scale
-    return painting.finished(run)
+    painting.resume(resume)
+    resume = None  # the first step frees its images
+    for scale in painting.scales():
+        while not painting.is_finished(scale):
+            with MemoryShortage() as shortage:
+                losses = painting.advance(scale)
+            # Not in an except block: there the error's traceback would still keep its frames
+            # alive, and with them all their tensors.
+            if shortage.occurred:
+                painting.reduce_memory(scale)
+            elif losses is not None:
+                yield painting.progress(scale, losses)
+    return painting.finished()
 
 
 class _Painting:
@@ -161,34 +136,69 @@ class _Painting:
         self.trace: list[TraceRow] = []
         self._environment = Environment.current(network.device, network.dtype)
         self._last_step: tuple[int, int, Losses] | None = None  # scale, step and losses
+        self._run: ScaleRun | None = None
+        self._previous: ScaleRun | None = None  # until the first step of the current scale
+        self._resume: Checkpoint | None = None  # likewise
 
-    def fit_plan(self, resume: Checkpoint | None) -> Checkpoint | None:
+    def scales(self) -> Iterator[int]:
+        """Yield the number of each scale to paint, from one; the plan may shrink meanwhile."""
+        scale = self._resume.scale if self._resume else 1
+        while scale <= len(self.plan):
+            self._start_scale()
+            yield scale
+            if self._run is not None:
+                self._run.drop_objective()
+                scale += 1
+            elif self._previous is None:
+                scale = 1  # the scale at which it resumed did not fit
+
+    def _start_scale(self) -> None:
+        self._previous, self._run = self._run, None
+
+    def is_finished(self, scale: int) -> bool:
+        """Return whether a scale is finished, or has been dropped for lack of memory."""
+        return scale > len(self.plan) or (self._run is not None and self._run.finished)
+
+    def advance(self, scale: int) -> Losses | None:
+        """Take one step; None: there was none left to take, which is possible after resuming."""
+        if self._run is None:
+            self._run = self._begin(scale)
+        if self._run.finished:
+            self._resume = None
+            return None
+        losses = self._run.advance()
+        self._previous = self._resume = None  # free their images
+        self.settings = self._run.settings
+        return losses
+
+    def resume(self, checkpoint: Checkpoint | None) -> None:
         """Reduce the plan until the estimate for its last scale is within the memory limit.
 
-        Returns:
-            The checkpoint to resume from; None if there is none, or none that fits the plan.
+        Args:
+            checkpoint: To resume from, unless it does not fit the plan. None: there is none.
 
         Raises:
             EngineFailure: not even a tiny picture would fit.
         """
-        if resume is not None:
-            self.settings = restored_settings(resume.settings)
+        if checkpoint is not None:
+            self.settings = restored_settings(checkpoint.settings)
         while not fit_to_limit(
             self._memory_bytes, self.settings, self.plan[-1], self._estimate_peak_bytes
         )[1]:
             self.plan = self._reduce_plan()
-        if resume is None:
-            return None
-        height, width = resume.image.shape[-2:]
+        if checkpoint is None:
+            return
+        height, width = checkpoint.image.shape[-2:]
         # The plan may have been reduced before the interruption.
-        while resume.scale == len(self.plan) and self.plan[-1] > (width, height):
+        while checkpoint.scale == len(self.plan) and self.plan[-1] > (width, height):
             self.plan = self._reduce_plan()
-        if resume.scale > len(self.plan) or self.plan[resume.scale - 1] != (width, height):
+        size = self.plan[checkpoint.scale - 1] if checkpoint.scale <= len(self.plan) else None
+        if size != (width, height):
             self.settings = RunSettings(self._recipe.optimizer)
-            return None
-        self.trace = [TraceRow(*row) for row in resume.trace]
-        self._note_resumed(resume)
-        return resume
+            return
+        self.trace = [TraceRow(*row) for row in checkpoint.trace]
+        self._note_resumed(checkpoint)
+        self._resume = checkpoint
 
     def _note_resumed(self, resume: Checkpoint) -> None:
         """Record a degradation if the checkpoint was made in a different environment."""
@@ -200,13 +210,13 @@ class _Painting:
         if note := resumed_elsewhere(previous, self._environment, again=again):
             self.settings = replace(self.settings, degraded=(*degraded, note))
 
-    def restart(self) -> None:
+    def _restart(self) -> None:
         """Clear the trace and the `resumed` degradation: no earlier result is used any more."""
         self.trace.clear()
         others = (d for d in self.settings.degraded if d.kind != "resumed")
         self.settings = replace(self.settings, degraded=tuple(others))
 
-    def begin(self, scale: int, previous: ScaleRun | None, resume: Checkpoint | None) -> ScaleRun:
+    def _begin(self, scale: int) -> ScaleRun:
         """Create the run of a scale, with settings that keep it within the memory limit."""
         trim_heap()
         size = self.plan[scale - 1]
@@ -215,7 +225,8 @@ class _Painting:
             self._memory_bytes, self.settings, size, self._estimate_peak_bytes
         )
         make_objective = partial(self._objective, size=size)
-        if resume is not None and scale == resume.scale:
+        resume, previous = self._resume, self._previous
+        if resume is not None:
             run = ScaleRun.from_checkpoint(
                 resume, recipe, self.settings, self._network, make_objective
             )
@@ -255,37 +266,41 @@ class _Painting:
     def _is_detail(self, scale: int) -> bool:
         return prod(self.plan[scale - 1]) > prod(self._painted_size)
 
-    def reduce_memory(self, scale: int, run: ScaleRun | None) -> bool:
+    def reduce_memory(self, scale: int) -> None:
         """Apply the next memory fallback after an allocation has failed.
 
-        Returns:
-            Whether the run can continue. If not, the plan has been reduced.
+        It may end the current scale early, or drop it from the plan.
 
         Raises:
             EngineFailure: no fallback is left.
         """
-        size = self.plan[scale - 1]
+        size, run = self.plan[scale - 1], self._run
         in_update = run is not None and run.updating
         fallback = next_fallback(self.settings, size, in_update=in_update)
-        if fallback is None:
+        if fallback is not None:
+            if fallback.tile_px != self.settings.tile_px:
+                note = f"memory ran out at {size[0]} x {size[1]}: it went on in tiles"
+                fallback = _with_memory_note(fallback, note)
+            self.settings = fallback
+            if run is not None:
+                run.reduce_memory(fallback)
+        else:
             self.plan = self.plan[:scale]
             if run is not None and run.steps_done > 0:
                 note = f"memory ran out at {size[0]} x {size[1]} after {run.steps_done} steps"
                 self.settings = run.settings = _with_memory_note(self.settings, note)
                 run.finished = True
-                return True
-            self.plan = self._reduce_plan()
-            return False
-        if fallback.tile_px != self.settings.tile_px:
-            note = f"memory ran out at {size[0]} x {size[1]}: it went on in tiles"
-            fallback = _with_memory_note(fallback, note)
-        self.settings = fallback
-        if run is not None:
-            run.reduce_memory(fallback)
-        return True
+            else:
+                self.plan, self._run = self._reduce_plan(), None
+                if self._previous is None:
+                    self._resume = None
+                    self._restart()
+        empty_cache(self._network.device)
 
-    def progress(self, scale: int, run: ScaleRun, losses: Losses) -> Progress:
+    def progress(self, scale: int, losses: Losses) -> Progress:
         """Record the step that was just taken and return its progress."""
+        run = self._run
+        assert run is not None
         step, steps = run.steps_done, self._recipe_at(scale).steps
         self._last_step = scale, step, losses
         if step == 1 or run.finished or step % self._recipe.trace_every == 0:
@@ -320,12 +335,14 @@ class _Painting:
         content = F.interpolate(self._content, image.shape[-2:], mode="area")
         return keep_colors(self._recipe.preserve_color, image, content).float().cpu()
 
-    def finished(self, run: ScaleRun) -> Stylized:
-        """Return the final picture.
+    def finished(self) -> Stylized:
+        """Return the final picture: that of the previous scale if the last one was dropped.
 
         Raises:
             EngineFailure: it is not finite, blank or saturated.
         """
+        run = self._run or self._previous
+        assert run is not None  # a plan has at least one scale
         image = from_space(self._recipe, run.result()).clamp(0, 1)
         content = resize(self._content, *self.plan[-1])
         image = keep_colors(self._recipe.preserve_color, image, content)

@@ -64,7 +64,7 @@ class Photo:
         If it has transparent pixels: 1x4xHxW, whose last channel is opacity. Fully transparent
         pixels then have the colours of the pixels around them.
 
-        `bilinear` and `bicubic` give the same bits as torchvision's Resize of a Pillow image.
+        `bilinear` gives the same bits as torchvision's Resize of a Pillow image.
 
         Raises:
             ValueError: A side is below 1.
@@ -103,12 +103,11 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Resample) -> Im
         return image
     if resample == "bilinear":
         return image.resize(size, Image.Resampling.BILINEAR)
-    if resample == "bicubic":
-        return image.resize(size, Image.Resampling.BICUBIC)
     if size[0] < image.width or size[1] < image.height:
+        bicubic, lanczos = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
         # With a gap of 3 the coarse part of a large reduction is done by box averages, which is
         # several times faster, without a visible difference.
-        return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return image.resize(size, bicubic if resample == "bicubic" else lanczos, reducing_gap=3.0)
     return image.resize(size, Image.Resampling.BICUBIC)  # Lanczos rings when enlarging
 
 

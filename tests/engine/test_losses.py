@@ -61,11 +61,13 @@ def test_no_total_variation_is_zero() -> None:
 
 
 def test_total_variation_of_one_bright_pixel_by_hand() -> None:
-    """One pixel of 1 among nine zeros: (2 + 2)/3 from the sides and 2 * 2/12 from the corners."""
+    """One pixel of 1 among zeros is seen twice in each direction.
+
+    That is among nine differences along each axis, and sixteen along each diagonal.
+    """
     image = torch.zeros(1, 1, 3, 3)
     image[0, 0, 1, 1] = 1.0
-    # Each of the four directions sees the pixel twice, among nine differences.
-    expected = (2 / 9 + 2 / 9) / 3 + (2 / 9 + 2 / 9) / 12
+    expected = (2 / 9 + 2 / 9) / 3 + (2 / 16 + 2 / 16) / 12
     torch.testing.assert_close(total_variation("nine_point", image)[0], torch.tensor(expected))
 
 

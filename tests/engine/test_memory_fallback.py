@@ -17,7 +17,7 @@ from styled.engine.events import Stylized
 from styled.engine.guard import RunSettings
 from styled.engine.memory_fallback import fit_to_limit, next_fallback, reduce_plan
 from styled.engine.objective import Losses, Objective
-from styled.engine.optimizers import Lbfgs
+from styled.engine.optimizers import CurvaturePairs, Lbfgs
 from styled.engine.scale_run import ScaleRun
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
@@ -136,7 +136,7 @@ class Allocator:
         self.evaluations = 0
         self.refuses_evaluation: tuple[int, ...] = ()
         self.refuses_untiled_above = 10_000
-        evaluate, newton_step = Objective.evaluate, Lbfgs._newton_step
+        evaluate, add = Objective.evaluate, CurvaturePairs.add
         self.refuses_history_above = 1000
         self.refuses_updates = False
 
@@ -156,13 +156,13 @@ class Allocator:
                 raise MemoryError
             update(optimizer, image, gradient, total)
 
-        def limited_step(optimizer: Lbfgs, downhill: Tensor) -> Tensor:
-            if len(optimizer._pairs) > self.refuses_history_above:
+        def limited_add(pairs: CurvaturePairs, new: Any, old: Any) -> Tensor:
+            if pairs._capacity > self.refuses_history_above:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
-            return newton_step(optimizer, downhill)
+            return add(pairs, new, old)
 
         monkeypatch.setattr(Objective, "evaluate", limited)
-        monkeypatch.setattr(Lbfgs, "_newton_step", limited_step)
+        monkeypatch.setattr(CurvaturePairs, "add", limited_add)
         monkeypatch.setattr(Lbfgs, "update", limited_update)
         monkeypatch.setattr("styled.engine.memory_fallback.TILE_EDGES_PX", (64, 32))
         monkeypatch.setattr("styled.engine.memory_fallback.HISTORIES", (2, 1))

@@ -145,7 +145,7 @@ def test_the_gradient_is_that_of_the_weighted_losses(network64: Vgg19) -> None:
         covariance = (centred * share) @ centred.T + 1e-4 * torch.eye(len(flat))
         target = targets[name]
         assert isinstance(target, WassersteinTarget)
-        values = torch.linalg.eigvalsh(target.root @ covariance @ target.root)
+        values = torch.linalg.eigvalsh(target.factor.columns.T @ covariance @ target.factor.columns)
         spread = covariance.trace() + target.trace - 2 * values.clamp(min=1e-20).sqrt().sum()
         total = total + weight * ((mean - target.mean).square().mean() + spread / len(flat))
     for name, weight in recipe.content_layers.items():

@@ -78,7 +78,7 @@ def test_memory_is_bounded_and_the_least_recently_used_goes_first() -> None:
     """Above the limit the least recently used entry is evicted, the others are kept."""
     network = Counting(untrained())
     recipe = replace(PYRAMID, style_layers={"relu2_1": 1.0})
-    entry_bytes = 128 * 4 + 128 * 128 * 8 + 4
+    entry_bytes = 128 * 4 + 128 * 128 * 4 + 2 * 128 * 8 + 8  # mean, factor, orders, trace
     cache = StyleCache(limit_bytes=2 * entry_bytes + entry_bytes // 2)
     a, b, c = ([(picture(40, 40, seed), 1.0)] for seed in range(3))
     for styles in (a, b, a, c):  # b is now the least recently used

@@ -50,7 +50,7 @@ def test_no_step_but_a_few_asks_for_a_number(
     monkeypatch: pytest.MonkeyPatch, network: Vgg19, recipe: Recipe, optimizer: OptimizerSettings
 ) -> None:
     """Evaluation, update, guard and best image read no values, on the code path for GPUs."""
-    monkeypatch.setattr(matrix_root, "uses_newton_schulz", lambda device: True)
+    monkeypatch.setattr(matrix_root, "uses_polar_factor", lambda device: True)
     photo, painting = torch.rand(1, 3, 48, 64), torch.rand(1, 3, 48, 48)
     targets = style_targets(network, recipe, [(painting, 1.0)])
 
@@ -60,7 +60,7 @@ def test_no_step_but_a_few_asks_for_a_number(
     run = ScaleRun(photo, recipe, RunSettings(optimizer), network, objective)
     for _ in range(2):  # until there are curvature pairs
         run.advance()
-    monkeypatch.setattr(scale_run.ScaleRun, "_reads_losses", lambda self: False)
+    monkeypatch.setattr(scale_run.ScaleRun, "_reads_values", lambda self: False)
     with RecordReads() as recorder:
         # On a CPU `tolist` is not dispatched.
         monkeypatch.setattr(torch.Tensor, "tolist", lambda self: recorder.reads.append("tolist"))
@@ -71,13 +71,13 @@ def test_no_step_but_a_few_asks_for_a_number(
 
 
 def test_losses_are_read_every_few_steps(network: Vgg19) -> None:
-    """On a CPU losses are read at each step; elsewhere at every fifth and at the last."""
+    """On a CPU losses are read at each step; elsewhere at the first, every fifth and the last."""
     photo = torch.rand(1, 3, 32, 32)
     run = ScaleRun(photo, PYRAMID, RunSettings(PYRAMID.optimizer), network, lambda *_: None)  # type: ignore[arg-type]  # never called
-    assert all(run._reads_losses() for run.steps_done in range(50))
+    assert all(run._reads_values() for run.steps_done in range(50))
     run._image = torch.empty(1, 3, 32, 32, device="meta")
-    read = [step for step in range(50) if _at(run, step)._reads_losses()]
-    assert read == [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 49]
+    read = [step + 1 for step in range(50) if _at(run, step)._reads_values()]
+    assert read == [1, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50]
 
 
 def _at(run: ScaleRun, step: int) -> ScaleRun:

@@ -159,7 +159,7 @@ class ScriptedEngine:
             self.at_step(step)
             self.on_sync()
             image = image * 0.9
-            loss = Losses(1.0 / step, 0.25 / step, 0.5 / step, 0.25 / step)
+            loss = Losses.of(1.0 / step, 0.25 / step, 0.5 / step, 0.25 / step)
             trace.append(TraceRow(1, step, loss.total, loss.content, loss.style, loss.tv))
             snapshot = Checkpoint(
                 1, step, False, image, image, loss.total, loss.total, loss.total, {}, {},

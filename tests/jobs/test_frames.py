@@ -50,7 +50,7 @@ class TwoScaleEngine(ScriptedEngine):
             self.at_step(number)
             self.on_sync()
             image = resize(image, *plan[scale - 1]) * 0.95
-            loss = Losses(1.0 / number, 0.25 / number, 0.5 / number, 0.25 / number)
+            loss = Losses.of(1.0 / number, 0.25 / number, 0.5 / number, 0.25 / number)
             if step in (1, steps):
                 trace.append(TraceRow(scale, step, loss.total, loss.content, loss.style, loss.tv))
             snapshot = Checkpoint(
