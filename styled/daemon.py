@@ -290,7 +290,9 @@ class Daemon:
             self._extended_at = time.monotonic()
             log.info("weights.downloading", bytes=done, of_bytes=total)
             self._notifier.extend_timeout(START_EXTENSION_SECONDS)
-            self._notifier.notify_status(f"starting: loading the weights, {done / total:.0%}")
+            # The total is unknown before the first response, and while another process downloads.
+            amount = f"{done / total:.0%}" if total else f"{done >> 20} MiB"
+            self._notifier.notify_status(f"starting: loading the weights, {amount}")
 
     # In a signal handler
 

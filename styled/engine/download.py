@@ -1,49 +1,48 @@
-"""Resumable download of one large file, verified by its SHA-256.
+"""Resumable download of one large file whose SHA-256 is known.
 
-Received bytes are kept in a partial file next to the final path. After a broken connection the
-missing part is requested with `Range` and `If-Range` (RFC 9110, sections 14.2 and 13.1.5), at
-once or at a later start. The file gets its final name only after its hash has been verified.
+What has come is kept in `.NAME.part` next to the final path. After an interruption, at once or at
+a later start, the rest is requested with `Range` (RFC 9110, section 14.2). Only the hash tells
+whether the parts match: if it is wrong, the file is downloaded once more, from the start.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
-import re
+import os
+import ssl
 import time
 import urllib.request
-from collections.abc import Callable
-from email.message import Message
-from http.client import HTTPException, HTTPResponse
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 
-from styled.engine.partial import PartialFile, Version, locked_partial
 from styled.errors import WeightsError
 
-STALL_SECONDS = 10.0
-"""Socket timeout: a connection silent for this long counts as error."""
-
-ATTEMPTS = 4
-"""Number of attempts in a row without progress before the download fails."""
-
-FIRST_BACK_OFF_SECONDS = 1.0
-"""Back-off before the second attempt; doubled before each further one."""
-
-WAIT_SECONDS = 0.5
-"""Interval at which to poll whether another process has finished the same download."""
+STALL_SECONDS = 10.0  # socket timeout: a connection silent for this long counts as error
+ATTEMPTS = 4  # in a row without progress
+FIRST_BACK_OFF_SECONDS = 1.0  # before the second attempt; doubled before each further one
+WAIT_SECONDS = 0.5  # interval at which to poll whether another process has finished
+MAX_BYTES = 1 << 30  # a larger file is refused, before it fills the disk
 
 _CHUNK_BYTES = 1 << 20
 _MIN_PROGRESS_BYTES = 1 << 20  # fewer bytes between two breaks do not count as progress
 _RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-_PARTIAL_CONTENT = 206
-_RANGE_NOT_SATISFIABLE = 416
+_PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
+# Of an established connection. If there is none, that is a URLError; a full disk is an OSError.
+_NETWORK_ERRORS = (ConnectionError, TimeoutError, ssl.SSLError, HTTPException)
+# flock's errors on file systems without locks, such as some network file systems.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 OnBytes = Callable[[int, int], None]
-"""Called with bytes done and total bytes (0 if the server does not say); may raise to cancel."""
+"""Called with bytes done and total bytes (0 while unknown); may raise to cancel."""
 
-
-class _RetryableError(Exception):
-    """The server was reached but did not send everything; retry."""
+Sleep = Callable[[float], None]
 
 
 def download(
@@ -53,7 +52,7 @@ def download(
     sha256_prefix: str,
     on_bytes: OnBytes | None = None,
     stall_seconds: float = STALL_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Sleep = time.sleep,
 ) -> None:
     """Download `url` to `path`, which appears only once the hash has been verified.
 
@@ -65,28 +64,23 @@ def download(
         url: http or https.
         path: The final path; its folder is created.
         sha256_prefix: Prefix of the hexadecimal SHA-256 of the content.
-        on_bytes: Progress callback, called for every connection and every chunk.
+        on_bytes: Progress callback, for every connection and chunk, and while waiting.
         stall_seconds: Socket timeout.
-        sleep: Called to wait between attempts.
+        sleep: Called to wait between attempts, and for another process.
 
     Raises:
         WeightsError: no connection, too many broken ones, a full disk, or unexpected content.
     """
-    report = on_bytes or _ignore_progress
-
-    def wait(done: int, total: int) -> None:
-        report(done, total)
-        sleep(WAIT_SECONDS)
-
+    report = on_bytes or (lambda done, total: None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked_partial(path, wait) as partial:
+        with _locked_partial(path, report, sleep) as partial:
             if path.exists():
                 if sha256_of(path).startswith(sha256_prefix):
                     return  # another process has downloaded it
                 path.unlink()
             _receive_verified(url, partial, sha256_prefix, report, stall_seconds, sleep)
-            partial.publish(path)
+            _rename_durably(partial, path)
     except (OSError, HTTPException, ValueError) as error:
         raise WeightsError(f"{url} can't be loaded: {_message_of(error)}") from error
 
@@ -102,138 +96,124 @@ def sha256_of(path: Path) -> str:
 
 
 def _receive_verified(
-    url: str,
-    partial: PartialFile,
-    sha256_prefix: str,
-    report: OnBytes,
-    stall_seconds: float,
-    sleep: Callable[[float], None],
+    url: str, partial: Path, sha256_prefix: str, report: OnBytes, stall_seconds: float, sleep: Sleep
 ) -> None:
-    """Receive and verify the file; retry once if parts of several connections do not match."""
+    """Receive what is missing; start again once if joined parts have the wrong hash."""
+    if partial.stat().st_size and sha256_of(partial).startswith(sha256_prefix):
+        return  # interrupted between its last byte and its renaming
     for is_last in (False, True):
-        _receive(url, partial, report, stall_seconds, sleep)
-        digest = partial.sha256()
+        is_joined = _receive(url, partial, report, stall_seconds, sleep)
+        digest = sha256_of(partial)
         if digest.startswith(sha256_prefix):
             return
-        received_at_once = not partial.joined
-        partial.restart(Version())
-        if is_last or received_at_once:
+        os.truncate(partial, 0)
+        if is_last or not is_joined:
             raise WeightsError(
                 f"{url} served a file with SHA-256 {digest[:16]}..., "
                 f"not the expected {sha256_prefix}..."
             )
 
 
-def _receive(
-    url: str,
-    partial: PartialFile,
-    report: OnBytes,
-    stall_seconds: float,
-    sleep: Callable[[float], None],
-) -> None:
-    """Receive everything that is missing, over as many connections as needed."""
-    breaks, farthest = 0, 0
-    while not partial.is_complete:
+def _receive(url: str, partial: Path, report: OnBytes, stall_seconds: float, sleep: Sleep) -> bool:
+    """Receive what is missing; return whether it was joined to what had come before."""
+    breaks = farthest = total = 0
+    while True:
+        start = done = partial.stat().st_size
+        report(done, total)
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
         try:
-            _receive_over_one_connection(url, partial, report, stall_seconds)
-            return
-        except _RetryableError as error:
-            if partial.bytes_done >= farthest + _MIN_PROGRESS_BYTES:
-                breaks, farthest = 0, partial.bytes_done
-            breaks += 1
-            if breaks == ATTEMPTS:
-                kept = "; what has come is kept for the next time" if partial.can_resume else ""
-                raise WeightsError(
-                    f"{url} can't be loaded: {error} ({ATTEMPTS} attempts{kept})"
-                ) from error
+            with (
+                urllib.request.urlopen(request, timeout=stall_seconds) as response,
+                open(partial, "ab") as file,
+            ):
+                if response.status != _PARTIAL_CONTENT:
+                    file.truncate(0)  # the whole file comes, whatever was requested
+                    start = done = 0
+                length = response.headers.get("Content-Length", "")
+                total = start + int(length) if length.isdecimal() else 0
+                # Not `read`, which discards the bytes received so far when the connection breaks.
+                while data := response.read1(_CHUNK_BYTES):
+                    done += len(data)
+                    if max(done, total) > MAX_BYTES:
+                        file.truncate(0)
+                        raise WeightsError(f"{url} served a file of over {MAX_BYTES} bytes")
+                    file.write(data)
+                    report(done, total)
+            if done >= total:
+                return start > 0
+            raise ConnectionError(f"the connection broke after {done} of {total} bytes")
+        except HTTPError as error:
+            error.close()
+            if error.code == _RANGE_NOT_SATISFIABLE:
+                os.truncate(partial, 0)  # there is nothing behind it on the server
+            elif error.code not in _RETRY_STATUSES:
+                raise
+            failure: Exception = error
+        except _NETWORK_ERRORS as error:
+            failure = error
+        done = partial.stat().st_size
+        if done >= farthest + _MIN_PROGRESS_BYTES:
+            breaks, farthest = 0, done
+        breaks += 1
+        if breaks == ATTEMPTS:
+            kept = "; what has come is kept for the next time" if done else ""
+            raise WeightsError(
+                f"{url} can't be loaded: {_message_of(failure)} ({ATTEMPTS} attempts{kept})"
+            ) from failure
         sleep(FIRST_BACK_OFF_SECONDS * 2 ** (breaks - 1))
 
 
-def _receive_over_one_connection(
-    url: str, partial: PartialFile, report: OnBytes, stall_seconds: float
-) -> None:
-    if not partial.can_resume:
-        partial.restart(Version())
-    report(partial.bytes_done, partial.version.total_bytes)
-    with _connect(url, partial, stall_seconds) as response:
-        _resume_or_restart(response, partial)
-        while data := _read(response):
-            partial.append(data)
-            report(partial.bytes_done, partial.version.total_bytes)
-    if partial.bytes_done < partial.version.total_bytes:
-        raise _RetryableError(
-            f"the connection broke after {partial.bytes_done} of "
-            f"{partial.version.total_bytes} bytes"
-        )
+@contextmanager
+def _locked_partial(path: Path, report: OnBytes, sleep: Sleep) -> Iterator[Path]:
+    """Create and lock the partial file of `path`; delete it at the end if it is empty.
+
+    On a file system without locks it has a name of its own, and is always deleted.
+    """
+    shared = partial = path.with_name(f".{path.name}.part")
+    while True:
+        with open(partial, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(os.fstat(file.fileno()).st_size, 0)
+                sleep(WAIT_SECONDS)
+                continue
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                if partial == shared:
+                    shared.unlink(missing_ok=True)
+                    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+                    continue
+            if not _is_at(partial, file):
+                continue  # the process that held the lock has renamed or deleted the file
+            try:
+                yield partial
+            finally:
+                # Before unlocking: afterwards another process may be using the file.
+                if partial != shared or not os.fstat(file.fileno()).st_size:
+                    with suppress(OSError):
+                        partial.unlink()
+            return
 
 
-def _connect(url: str, partial: PartialFile, stall_seconds: float) -> HTTPResponse:
-    """Request the missing part, on condition that the file has not changed."""
-    request = urllib.request.Request(url)
-    if partial.version.validator is not None:
-        request.add_header("Range", f"bytes={partial.bytes_done}-")
-        request.add_header("If-Range", partial.version.validator)
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    return False
+
+
+def _rename_durably(partial: Path, path: Path) -> None:
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        response: HTTPResponse = urllib.request.urlopen(request, timeout=stall_seconds)
-    except HTTPError as error:
-        error.close()
-        if error.code == _RANGE_NOT_SATISFIABLE:
-            partial.restart(Version())
-        elif error.code not in _RETRY_STATUSES:
-            raise
-        raise _RetryableError(_message_of(error)) from error
-    except URLError:
-        raise  # no connection could be established
-    except (OSError, HTTPException) as error:
-        raise _RetryableError(_message_of(error)) from error
-    return response
-
-
-def _resume_or_restart(response: HTTPResponse, partial: PartialFile) -> None:
-    """Decide from the response's headers whether it is the missing part or the whole file."""
-    served = _served_version(response.headers)
-    if response.status != _PARTIAL_CONTENT:
-        partial.restart(served)
-        return
-    # Some servers send another part than requested. A part that does not start where the partial
-    # file ends, or is of another version, would only be detected by the hash at the end.
-    content_range = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range.strip())
-    total_bytes = int(match[3]) if match and match[3] != "*" else 0
-    expected = partial.version
-    if (
-        match is None
-        or not partial.can_resume
-        or int(match[1]) != partial.bytes_done
-        or served.total_bytes not in (0, int(match[2]) + 1 - partial.bytes_done)
-        or (expected.total_bytes and total_bytes not in (0, expected.total_bytes))
-        or served.validator not in (None, expected.validator)
-    ):
-        partial.restart(Version())
-        raise _RetryableError("the server sent another part of the file than it was asked for")
-    partial.resume(Version(expected.validator, expected.total_bytes or total_bytes))
-
-
-def _served_version(headers: Message) -> Version:
-    length = headers.get("Content-Length", "")
-    etag = headers.get("ETag", "")
-    # Files that differ in their bytes may have the same weak ETag.
-    validator = etag if etag.startswith('"') else headers.get("Last-Modified")
-    if headers.get("Accept-Ranges") == "none":
-        validator = None
-    return Version(validator, int(length) if length.isdecimal() else 0)
-
-
-def _read(response: HTTPResponse) -> bytes:
-    try:
-        # Not `read`, which discards the bytes received so far when the connection breaks.
-        return response.read1(_CHUNK_BYTES)
-    except (OSError, HTTPException) as error:
-        raise _RetryableError(_message_of(error)) from error
-
-
-def _ignore_progress(done: int, total: int) -> None:
-    pass
+        # Some network file systems can't sync a folder; they order renames themselves.
+        with suppress(OSError):
+            os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _message_of(error: Exception) -> str:

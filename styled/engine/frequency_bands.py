@@ -11,6 +11,8 @@ matrices of ones and zeros: few kernels, and deterministic on GPUs, too.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable
 from functools import lru_cache
 from math import ceil, floor, log2
 from typing import NamedTuple
@@ -20,10 +22,8 @@ from torch import Tensor
 
 BANDS_PER_OCTAVE = 2
 
-_OPPONENT_COLORS = torch.nn.functional.normalize(
-    torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-)
-"""3x3, orthonormal rows: the weights of red, green and blue in each opponent colour."""
+_OPPONENT_COLORS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
+"""The weights of red, green and blue in each opponent colour; orthogonal."""
 
 
 class Bands(NamedTuple):
@@ -72,8 +72,11 @@ def _opponent_colors(picture: Tensor) -> Tensor:
 
 @lru_cache
 def _opponent_colors_on(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the opponent colour matrix, cached: each copy to a GPU would synchronise with it."""
-    return _OPPONENT_COLORS.to(device, dtype)
+    """Return the opponent colours as 3x3 with orthonormal rows.
+
+    Cached: each copy to a GPU would wait for it.
+    """
+    return torch.nn.functional.normalize(torch.tensor(_OPPONENT_COLORS, dtype=dtype)).to(device)
 
 
 @lru_cache(maxsize=64)
@@ -85,23 +88,26 @@ def _bands(height: int, width: int, device: torch.device, dtype: torch.dtype) ->
     """
     octaves = log2(max(height, width, 3) / 3)
     edges = [
-        0.5 * 2 ** (k / BANDS_PER_OCTAVE) for k in range(-floor(octaves * BANDS_PER_OCTAVE), 0)
+        0.5 * 2 ** (band / BANDS_PER_OCTAVE)
+        for band in range(-floor(octaves * BANDS_PER_OCTAVE), 0)
     ]
-    frequencies = torch.arange(height)
-    rows = _bands_along(torch.minimum(frequencies, height - frequencies), height, edges)
-    columns = _bands_along(torch.arange(width // 2 + 1), width, edges)
-    used, numbers = torch.unique(torch.cat([rows, columns]), return_inverse=True)
-    rows, columns = numbers[:height], numbers[height:]
-    every = torch.arange(len(used))
+    rows = _bands_along((min(row, height - row) for row in range(height)), height, edges)
+    columns = _bands_along(range(width // 2 + 1), width, edges)
+    used = sorted({*rows, *columns})
+    row_bands, column_bands = (
+        torch.tensor([used.index(band) for band in bands], device=device, dtype=torch.int32)
+        for bands in (rows, columns)
+    )
+    every = torch.arange(len(used), device=device)
     return Bands(
-        rows.to(device, torch.int32),
-        columns.to(device, torch.int32),
-        (every[:, None] == rows).to(device, dtype),
-        (columns[:, None] == every).to(device, dtype),
+        row_bands,
+        column_bands,
+        (every[:, None] == row_bands).to(dtype),
+        (column_bands[:, None] == every).to(dtype),
     )
 
 
-def _bands_along(frequencies: Tensor, size: int, edges: list[float]) -> Tensor:
+def _bands_along(frequencies: Iterable[int], size: int, edges: list[float]) -> list[int]:
     """Return the band of each frequency, in periods per image of `size` pixels along an axis."""
-    upper = torch.tensor([ceil(edge * size) for edge in edges], dtype=torch.long)
-    return torch.bucketize(frequencies, upper, right=True)
+    upper = [ceil(edge * size) for edge in edges]
+    return [bisect_right(upper, frequency) for frequency in frequencies]

@@ -162,7 +162,7 @@ def polar_factor(matrices: Tensor) -> Tensor:
     factor: Tensor = matrices / norms
     for scale in _SCALES:
         factor = torch.baddbmm(
-            factor, factor, factor.mT @ factor, beta=1.5 * scale, alpha=-0.5 * scale**3
+            factor, factor, torch.bmm(factor.mT, factor), beta=1.5 * scale, alpha=-0.5 * scale**3
         )
     return factor
 

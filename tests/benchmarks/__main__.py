@@ -11,6 +11,7 @@ from tests.benchmarks import (
     backlog,
     daemon,
     gallery,
+    kernels,
     memory,
     optimizers,
     precision,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "backlog": backlog.run,
     "gallery": gallery.run,
     "queue": queue.run,
+    "kernels": kernels.run,
 }
 
 

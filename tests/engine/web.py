@@ -20,28 +20,18 @@ class Answer:
         cut_at: Close the connection after this many bytes of the body.
         stall_at: Stall after this many bytes of the body.
         status: Respond with this error status instead.
-        etag: The ETag header.
-        last_modified: The Last-Modified header.
-        ranges: Whether range requests are supported.
-        heeds_if_range: Whether the whole file is sent if it does not match `If-Range`.
+        ranges: Whether range requests are supported; otherwise the whole file is sent.
         declared_bytes: A wrong Content-Length; -1: none.
-        range_shift: Start the part this many bytes later, with a correct Content-Range.
-        range_lie: Start the part this many bytes later, with a wrong Content-Range.
-        content_range: Another value for Content-Range.
+        range_shift: Start the part this many bytes later than requested.
     """
 
     data: bytes | None = None
     cut_at: int | None = None
     stall_at: int | None = None
     status: int | None = None
-    etag: str | None = None
-    last_modified: str | None = None
     ranges: bool = True
-    heeds_if_range: bool = True
     declared_bytes: int | None = None
     range_shift: int = 0
-    range_lie: int = 0
-    content_range: str | None = None
 
 
 class Web:
@@ -64,16 +54,9 @@ class Web:
         """The Range header of each request."""
         return [headers.get("Range") for headers in self.request_headers]
 
-    def serve(
-        self,
-        data: bytes,
-        *,
-        cut_at: int | None = None,
-        stall: bool = False,
-        etag: str | None = None,
-    ) -> None:
+    def serve(self, data: bytes, *, cut_at: int | None = None, stall: bool = False) -> None:
         """Serve `data`; close after `cut_at` bytes; with `stall`, stall after the headers."""
-        self.script(Answer(data, cut_at=cut_at, stall_at=0 if stall else None, etag=etag))
+        self.script(Answer(data, cut_at=cut_at, stall_at=0 if stall else None))
 
     def script(self, *answers: Answer) -> None:
         """Give these answers in turn, and repeat the last one."""
@@ -95,22 +78,18 @@ class Web:
             return
         else:
             request.send_response(206)
-            declared_start, total = start + answer.range_shift, len(answer.data)
-            default = f"bytes {declared_start}-{total - 1}/{total}"
-            request.send_header("Content-Range", answer.content_range or default)
-            body = answer.data[declared_start + answer.range_lie :]
+            start, total = start + answer.range_shift, len(answer.data)
+            request.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            body = answer.data[start:]
         if answer.declared_bytes != -1:
             request.send_header("Content-Length", str(answer.declared_bytes or len(body)))
-        for name, value in (("ETag", answer.etag), ("Last-Modified", answer.last_modified)):
-            if value is not None:
-                request.send_header(name, value)
         if not answer.ranges:
             request.send_header("Accept-Ranges", "none")
         request.end_headers()
         body = body[: answer.cut_at]
         if answer.stall_at is not None:
             request.wfile.write(body[: answer.stall_at])
-            self.stalled.wait(10)
+            self.stalled.wait(60)
             body = body[answer.stall_at :]
         request.wfile.write(body)
 
@@ -118,9 +97,6 @@ class Web:
 def _start_of_part(answer: Answer, headers: Message) -> int | None:
     match = re.fullmatch(r"bytes=(\d+)-", headers.get("Range", ""))
     if match is None or not answer.ranges:
-        return None
-    validator = headers.get("If-Range")
-    if answer.heeds_if_range and validator not in (None, answer.etag, answer.last_modified):
         return None
     return int(match[1])
 
