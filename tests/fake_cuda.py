@@ -19,7 +19,8 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from styled.engine import frequency_bands, vgg
-from styled.engine.vgg import Vgg19, convolution_shapes
+from styled.engine.vgg import Vgg19
+from styled.engine.vgg_layers import convolution_shapes
 
 VIEWS = frozenset(
     {"alias", "as_strided", "detach", "diagonal", "expand", "permute", "select", "slice", "split",
@@ -121,7 +122,7 @@ def fake_cuda() -> Iterator[Recorder]:
         stack.enter_context(patch("torch.autograd.grad", _no_backward))
         stack.enter_context(patch("torch.cuda.get_device_name", lambda *_: "a fake GPU"))
         stack.enter_context(patch.object(Tensor, "tolist", _tolist))
-        stack.enter_context(FakeTensorMode())  # type: ignore[no-untyped-call]  # torch's
+        stack.enter_context(FakeTensorMode())
         recorder = stack.enter_context(Recorder())
         try:
             yield recorder

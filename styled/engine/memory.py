@@ -32,8 +32,8 @@ def configure_allocator(mmap_threshold: int = MMAP_THRESHOLD_WITHOUT_ARENA) -> N
     default glibc returns each of them at once, and the kernel clears the pages again at every
     step: a fifth of the time of a step on a CPU. Without glibc this does nothing.
 
-    It applies to the whole process until the next call. `stylize` calls it for each scale,
-    depending on whether the network's layers use the CPU backend.
+    It applies to the whole process until the next call. `stylize` calls it for each scale, and
+    when the precision changes, with what suits the network's backend.
 
     Args:
         mmap_threshold: Allocations of more bytes still use mmap. Otherwise one small live

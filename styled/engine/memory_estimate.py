@@ -14,12 +14,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from styled.engine.backend import uses_cpu_backend
 from styled.engine.cpu.arena import numel_needed
 from styled.engine.guard import RunSettings
 from styled.engine.objective import keeps_content_features
 from styled.engine.scales import pixel_size
 from styled.engine.tiling import Tile, stride_of, tiles
-from styled.engine.vgg import Vgg19, channels_of, needed_slice, uses_cpu_backend
+from styled.engine.vgg import Vgg19
+from styled.engine.vgg_layers import channels_of, needed_slice
 from styled.engine_api import PixelSize
 from styled.recipes import Recipe
 

@@ -10,7 +10,7 @@ tile, not of the image. A single tile needs only one forward and one backward pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
@@ -18,6 +18,7 @@ from operator import add
 import torch
 from torch import Tensor
 
+from styled.engine.backend import layout_on
 from styled.engine.cpu.arena import ActivationArena
 from styled.engine.losses import (
     Moments,
@@ -32,14 +33,8 @@ from styled.engine.opacity import Opacity, split_opacity
 from styled.engine.scales import pixel_size
 from styled.engine.style_losses import StyleTarget, precise_dtype, style_target, style_term
 from styled.engine.tiling import Tile, stride_of, tiles
-from styled.engine.vgg import (
-    ProgressCounter,
-    Vgg19,
-    channels_of,
-    denormalize,
-    layout_on,
-    normalize,
-)
+from styled.engine.vgg import ProgressCounter, Vgg19, denormalize, normalize
+from styled.engine.vgg_layers import channels_of
 from styled.engine_api import PixelSize
 from styled.recipes import LAYER_NAMES, Recipe
 
@@ -292,7 +287,8 @@ class Objective:
         self._layers = {**recipe.content_layers, **recipe.style_layers}
         self._opacity = None if alpha is None else Opacity(alpha, self._layers)
         self._tiles = tiles(content.shape[2], content.shape[3], tile_px, self._layers)
-        self._arena = arena_for(network, self._layers, self._tiles)
+        sizes = [tile.window_size for tile in self._tiles]
+        self._arena = network.backend.arena(self._layers, sizes)
         self._content_features = (
             [self._tile_content_features(tile) for tile in self._tiles]
             if keeps_content_features(recipe, len(self._tiles))
@@ -441,16 +437,6 @@ class Objective:
             name: at_least_float32(tile.core(f, name)).clone(memory_format=layout)
             for name, f in features.items()
         }
-
-
-def arena_for(
-    network: Vgg19, layers: Collection[str], tile_list: Sequence[Tile]
-) -> ActivationArena | None:
-    """Return buffers for a pass over any of the tiles; None: torch allocates the activations."""
-    if not network.uses_cpu_backend:
-        return None
-    sizes = [tile.window_size for tile in tile_list]
-    return ActivationArena(layers, sizes)
 
 
 KEPT_VALUES_PER_PIXEL = 16

@@ -23,8 +23,6 @@ from styled.engine.environment import Environment, resumed_elsewhere
 from styled.engine.events import Progress, Stylized
 from styled.engine.guard import RunSettings, check_result
 from styled.engine.memory import (
-    MMAP_THRESHOLD_WITH_ARENA,
-    MMAP_THRESHOLD_WITHOUT_ARENA,
     MemoryShortage,
     configure_allocator,
     empty_cache,
@@ -168,7 +166,10 @@ class _Painting:
             return None
         losses = self._run.advance()
         self._previous = self._resume = None  # free their images
+        precision_changed = self._run.settings.float32 != self.settings.float32
         self.settings = self._run.settings
+        if precision_changed:
+            self._configure_allocator()
         return losses
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -224,6 +225,7 @@ class _Painting:
         self.settings, _ = fit_to_limit(
             self._memory_bytes, self.settings, size, self._estimate_peak_bytes
         )
+        self._configure_allocator()
         make_objective = partial(self._objective, size=size)
         resume, previous = self._resume, self._previous
         if resume is not None:
@@ -237,6 +239,10 @@ class _Painting:
             run = previous.next_scale(*size, recipe, self.settings, make_objective)
             previous.keep_result_only()
         return run
+
+    def _configure_allocator(self) -> None:
+        network = self._network.in_float32() if self.settings.float32 else self._network
+        configure_allocator(network.backend.mmap_threshold)
 
     def _recipe_at(self, scale: int) -> Recipe:
         """Return the recipe with the step limit of this scale."""
@@ -364,10 +370,6 @@ class _Painting:
         )
 
     def _objective(self, network: Vgg19, tile_px: int | None, *, size: PixelSize) -> Objective:
-        # Whether steps use an `ActivationArena` depends on the precision, which may change.
-        configure_allocator(
-            MMAP_THRESHOLD_WITH_ARENA if network.uses_cpu_backend else MMAP_THRESHOLD_WITHOUT_ARENA
-        )
         recipe, (w, h) = self._recipe, size
         styles = [(self._style_at(image, w, h), weight) for image, weight in self._styles]
         targets = self._targets_of(network, recipe, styles, tile_px)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from styled.engine.vgg import block_of, needed_slice
+from styled.engine.vgg_layers import block_of, needed_slice
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from torch.hub import get_dir as torch_hub_folder
 
 from styled.engine.download import OnBytes, download, sha256_of
 from styled.engine.safetensors import read_safetensors, safetensors_bytes
-from styled.engine.vgg import CONVOLUTION_NAMES, Convolutions, convolution_shapes
+from styled.engine.vgg import Convolutions
+from styled.engine.vgg_layers import CONVOLUTION_NAMES, convolution_shapes
 from styled.errors import WeightsError
 
 IMAGENET_SHA256_PREFIX = "dcbb9e9d"  # of torchvision's IMAGENET1K_V1; part of the file name

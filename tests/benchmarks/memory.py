@@ -32,7 +32,8 @@ from styled.engine.memory import (
 )
 from styled.engine.stylize import stylize
 from styled.engine.tiling import stride_of
-from styled.engine.vgg import Vgg19, channels_of, needed_slice
+from styled.engine.vgg import Vgg19
+from styled.engine.vgg_layers import channels_of, needed_slice
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, Recipe
 from tests.benchmarks.pictures import pairs

@@ -16,16 +16,12 @@ from pathlib import Path
 
 import torch
 
-from styled.engine.memory import (
-    MMAP_THRESHOLD_WITH_ARENA,
-    MMAP_THRESHOLD_WITHOUT_ARENA,
-    configure_allocator,
-)
-from styled.engine.objective import Objective, arena_for, layer_features, style_targets
+from styled.engine.memory import configure_allocator
+from styled.engine.objective import Objective, layer_features, style_targets
 from styled.engine.optimizers import make_optimizer
 from styled.engine.scale_run import valid_colors
-from styled.engine.tiling import tiles
-from styled.engine.vgg import Vgg19, block_of, convolution_shapes, needed_slice
+from styled.engine.vgg import Vgg19
+from styled.engine.vgg_layers import block_of, convolution_shapes, needed_slice
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID
 from tests.benchmarks.pictures import pairs
@@ -54,9 +50,7 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
           f"{'step':>10}{'share':>7}{'beyond':>8}")  # fmt: skip
     for dtype in (torch.float32, torch.bfloat16):
         network = Vgg19(untrained(), device, dtype)
-        configure_allocator(
-            MMAP_THRESHOLD_WITH_ARENA if network.uses_cpu_backend else MMAP_THRESHOLD_WITHOUT_ARENA
-        )
+        configure_allocator(network.backend.mmap_threshold)
         for size in sizes:
             pair = next(iter(pairs(size, paintings)))
             photo, painting = pair.photo.to(device), pair.painting.to(device)
@@ -70,7 +64,7 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
     objective = Objective(network, PYRAMID, photo, targets)
     optimizer = make_optimizer(PYRAMID.optimizer, valid_colors(PYRAMID, photo.device))
     image = photo.clone()
-    arena = arena_for(network, LAYERS, tiles(photo.shape[2], photo.shape[3], None, LAYERS))
+    arena = network.backend.arena(LAYERS, [(photo.shape[2], photo.shape[3])])
 
     def product() -> None:
         factor @ factor  # only its time matters

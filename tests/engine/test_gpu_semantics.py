@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.memory_fallback import TILE_EDGES_PX
 from styled.engine.stylize import stylize
-from styled.recipes import PYRAMID, RECIPES, PreserveColor, Recipe, Scales
+from styled.recipes import PYRAMID, RECIPES, OptimizerName, PreserveColor, Recipe, Scales
 from tests.fake_cuda import Recorded, Recorder, fake_cuda, fake_network
 
 STEPS = 6
@@ -91,7 +90,7 @@ def test_every_recipe_stays_on_its_device(recipe: Recipe, dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_transparency_and_resuming(optimizer: str) -> None:
+def test_transparency_and_resuming(optimizer: OptimizerName) -> None:
     """Neither opacity nor a checkpoint brings a tensor of the host into a step."""
     recipe = short(PYRAMID, optimizer=replace(PYRAMID.optimizer, name=optimizer))
     with fake_cuda() as recorder:
@@ -118,7 +117,6 @@ def test_starts_and_details() -> None:
 def test_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles launch more kernels and read no more values."""
     monkeypatch.setattr("styled.engine.memory_fallback.TILE_EDGES_PX", (256,))
-    assert TILE_EDGES_PX != (256,)
     monkeypatch.setattr(
         "styled.engine.memory_estimate.MemoryEstimate.peak_bytes",
         lambda self, settings, size: settings.tile_px or max(size),

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models import vgg19
 
-from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, channels_of, needed_slice, normalize
+from styled.engine.vgg import Vgg19, normalize
+from styled.engine.vgg_layers import CONVOLUTION_NAMES, channels_of, needed_slice
 from styled.engine.weights import TORCHVISION_INDEX
 from styled.errors import ConfigError
 from styled.recipes import LAYER_NAMES
@@ -104,7 +105,7 @@ def test_gradients_flow_to_the_image_only(network: Vgg19) -> None:
     """The network is frozen: no parameter requires a gradient, the image gets one."""
     image = picture(32, 32).requires_grad_()
     total = network.features(image, ["relu5_1"])["relu5_1"].sum()
-    frozen = [*network._kernels.values(), *network._biases.values()]
+    frozen = [tensor for c in network._convolutions.values() for tensor in c.tensors]
     assert not any(tensor.requires_grad for tensor in frozen)
     (gradient,) = torch.autograd.grad(total, image)
     assert gradient.abs().sum() > 0

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from styled.engine.cpu.layers import LayerBuffers
 from styled.engine.memory import trim_heap
-from styled.engine.vgg import channels_of, needed_slice
+from styled.engine.vgg_layers import channels_of, needed_slice
 
 _FLOAT32_BYTES: Final = 4
 

@@ -56,8 +56,7 @@ def convolve(
 
     Args:
         features: 1 x in x H x W.
-        kernel: out x in x 3 x 3; or the result of `winograd.transform_kernel`, which requires a
-            padding of one.
+        kernel: out x in x 3 x 3.
         bias: out.
         padding: Zero padding on each side, from 0 to 2.
         relu: Whether to apply a ReLU to the output.
@@ -66,7 +65,20 @@ def convolve(
     Returns:
         1 x out x H' x W', channels-last.
     """
-    convolved: Tensor = _Convolution.apply(features, kernel, bias, padding, relu, buffers)
+    convolved: Tensor = _DirectConvolution.apply(features, kernel, bias, padding, relu, buffers)
+    return convolved
+
+
+def winograd_convolve(
+    features: Tensor,
+    kernel: winograd.TransformedKernel,
+    bias: Tensor,
+    *,
+    relu: bool = False,
+    buffers: LayerBuffers = NO_BUFFERS,
+) -> Tensor:
+    """Convolve as `convolve` does, with a padding of one and a kernel already transformed."""
+    convolved: Tensor = _WinogradConvolution.apply(features, kernel, bias, relu, buffers)
     return convolved
 
 
@@ -90,7 +102,7 @@ def pool(features: Tensor, pooling: Pooling, buffers: LayerBuffers = NO_BUFFERS)
 # output -> grad_fn -> ctx -> output is a reference cycle, which would keep the memory alive.
 
 
-class _Convolution(torch.autograd.Function):
+class _DirectConvolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -101,10 +113,7 @@ class _Convolution(torch.autograd.Function):
         relu: bool,
         buffers: LayerBuffers,
     ) -> Tensor:
-        if kernel.dim() == 3:
-            output = winograd.convolve(features, kernel, bias, relu=relu, result=buffers.output)
-        else:
-            output = _conv2d_in_bands(features, kernel, bias, padding, relu, None, buffers.output)
+        output = _conv2d_in_bands(features, kernel, bias, padding, relu, None, buffers.output)
         ctx.save_for_backward(kernel, *([output] if relu else []))
         ctx.padding, ctx.grad_input = padding, buffers.grad_input
         return output
@@ -114,16 +123,36 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         kernel, *saved = ctx.saved_tensors
         relu_output = saved[0] if saved else None
-        result = ctx.grad_input
-        if kernel.dim() == 3:
-            grad_input = winograd.conv2d_input_grad(grad, kernel, relu_output, result)
-        else:
-            flipped = kernel.flip(2, 3).transpose(0, 1)
-            flipped = flipped.contiguous(memory_format=torch.channels_last)
-            grad_input = _conv2d_in_bands(
-                grad, flipped, None, 2 - ctx.padding, False, relu_output, result
-            )
+        flipped = kernel.flip(2, 3).transpose(0, 1)
+        flipped = flipped.contiguous(memory_format=torch.channels_last)
+        grad_input = _conv2d_in_bands(
+            grad, flipped, None, 2 - ctx.padding, False, relu_output, ctx.grad_input
+        )
         return grad_input, None, None, None, None, None
+
+
+class _WinogradConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        kernel: winograd.TransformedKernel,
+        bias: Tensor,
+        relu: bool,
+        buffers: LayerBuffers,
+    ) -> Tensor:
+        output = winograd.convolve(features, kernel, bias, relu=relu, result=buffers.output)
+        ctx.save_for_backward(kernel, *([output] if relu else []))
+        ctx.grad_input = buffers.grad_input
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        kernel, *saved = ctx.saved_tensors
+        relu_output = saved[0] if saved else None
+        grad_input = winograd.conv2d_input_grad(grad, kernel, relu_output, ctx.grad_input)
+        return grad_input, None, None, None, None
 
 
 class _ReLU(torch.autograd.Function):

@@ -17,6 +17,7 @@ from torch import Tensor
 from styled.engine.cpu import layers as cpu_layers
 from styled.engine.cpu import winograd
 from styled.engine.cpu.arena import ActivationArena, numel_needed
+from styled.engine.cpu.backend import CpuBackend
 from styled.engine.objective import Objective, layer_features, style_targets
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
@@ -105,7 +106,7 @@ def test_an_objective_is_the_same_without_it(
     objective = Objective(network, recipe, content, targets, tile_px)
     objective.evaluate(picture(72, 33, 2))
     losses, gradient = objective.evaluate(image)
-    monkeypatch.setattr("styled.engine.objective.arena_for", lambda *_: None)
+    monkeypatch.setattr(CpuBackend, "arena", lambda *_: None)
     plain = Objective(network, recipe, content, targets, tile_px)
     assert objective._arena is not None
     assert plain._arena is None
@@ -135,7 +136,7 @@ def test_where_there_is_no_room_for_it_a_picture_is_painted_in_tiles(
             sizes = list(sizes)
             super().__init__(layers, [*sizes, (1 << 20, 1 << 21)] if len(sizes) == 1 else sizes)
 
-    monkeypatch.setattr("styled.engine.objective.ActivationArena", Greedy)
+    monkeypatch.setattr("styled.engine.cpu.backend.ActivationArena", Greedy)
     recipe = replace(RECIPES["pyramid"], steps=2, scales=None)
     result = driven(stylize(network, picture(600, 80), [(picture(40, 40, 1), 1.0)], recipe))
     assert result.tile_px is not None

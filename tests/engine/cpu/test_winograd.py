@@ -11,7 +11,8 @@ from torch import Tensor
 
 from styled.engine.cpu import layers as cpu_layers
 from styled.engine.cpu import winograd
-from styled.engine.vgg import CONVOLUTION_NAMES, Vgg19, convolution_shapes
+from styled.engine.vgg import Vgg19
+from styled.engine.vgg_layers import CONVOLUTION_NAMES, convolution_shapes
 from tests.engine.conftest import picture, untrained
 
 SIZES = [
@@ -26,6 +27,11 @@ SIZES = [
     (53, 61),  # several bands, the last one with fewer rows
     (64, 48),
 ]
+
+
+def weight_bytes(network: Vgg19) -> int:
+    """Return the bytes of all kernels and biases."""
+    return sum(x.nbytes for c in network._convolutions.values() for x in c.tensors)
 
 
 def layer(
@@ -52,7 +58,7 @@ def test_in_float64_it_is_the_definition(
     grad = torch.randn_like(expected)
     (expected_gradient,) = torch.autograd.grad(expected, features, grad)
 
-    actual = cpu_layers.convolve(features, winograd.transform_kernel(kernel), bias)
+    actual = cpu_layers.winograd_convolve(features, winograd.transform_kernel(kernel), bias)
     (gradient,) = torch.autograd.grad(actual, features, grad)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-13)
@@ -65,7 +71,7 @@ def test_the_error_in_float32_is_some_roundings(channels: tuple[int, int]) -> No
     features, kernel, bias = (x.float() for x in layer(37, 50, torch.float64, channels))
     true = F.conv2d(features.double(), kernel.double(), bias.double(), padding=1)
     direct = F.conv2d(features, kernel, bias, padding=1)
-    actual = cpu_layers.convolve(features, winograd.transform_kernel(kernel), bias)
+    actual = cpu_layers.winograd_convolve(features, winograd.transform_kernel(kernel), bias)
     error, direct_error = (float((x - true).std() / true.std()) for x in (actual, direct))
     assert error < 1.5e-6
     assert error < 10 * direct_error
@@ -75,9 +81,9 @@ def test_values_beyond_the_edge_do_not_matter() -> None:
     """Values that another image left in the scratch buffers have no effect, not even NaN."""
     features, kernel, bias = layer(9, 10, torch.float32)
     transformed = winograd.transform_kernel(kernel)
-    expected = cpu_layers.convolve(features, transformed, bias)
-    cpu_layers.convolve(torch.full((1, 5, 60, 60), torch.nan), transformed, bias)
-    assert torch.equal(cpu_layers.convolve(features, transformed, bias), expected)
+    expected = cpu_layers.winograd_convolve(features, transformed, bias)
+    cpu_layers.winograd_convolve(torch.full((1, 5, 60, 60), torch.nan), transformed, bias)
+    assert torch.equal(cpu_layers.winograd_convolve(features, transformed, bias), expected)
 
 
 def test_threads_do_not_disturb_each_other() -> None:
@@ -86,7 +92,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 
     def convolved(tensors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         features, kernel, bias = tensors
-        return cpu_layers.convolve(features, winograd.transform_kernel(kernel), bias)
+        return cpu_layers.winograd_convolve(features, winograd.transform_kernel(kernel), bias)
 
     expected = [convolved(tensors) for tensors in layers]
     with ThreadPoolExecutor(4) as pool:
@@ -114,11 +120,11 @@ def test_the_network_agrees_with_itself_in_float64(network: Vgg19, network64: Vg
 def test_a_network_grows_by_as_much_as_it_says() -> None:
     """Only kernels of layers that are run are transformed, and only once."""
     network = Vgg19(untrained())
-    before = sum(kernel.nbytes for kernel in network._kernels.values())
+    before = weight_bytes(network)
     predicted = network.lazy_weight_bytes(["relu3_1"])
     assert 0 < predicted < network.lazy_weight_bytes(["relu5_1"])
     for _ in range(2):
         network.features(picture(16, 16), ["relu3_1"])
-        assert sum(kernel.nbytes for kernel in network._kernels.values()) - before == predicted
+        assert weight_bytes(network) - before == predicted
         assert network.lazy_weight_bytes(["relu3_1"]) == 0
     assert Vgg19(untrained(), dtype=torch.bfloat16).lazy_weight_bytes(["relu5_1"]) == 0
