@@ -35,6 +35,7 @@ PreserveColor = Literal["none", "luminance", "histogram", "affine"]
 Space = Literal["srgb", "normalized"]
 Keep = Literal["best", "last"]
 Resample = Literal["lanczos", "bicubic", "bilinear"]
+RecipePrecision = Literal["auto", "float32"]
 Upscale = Literal[True, False, "to_long_edge"]
 StyleFit = Literal["scaled", "content"]
 
@@ -125,6 +126,8 @@ class Recipe:
     normalize_input: bool = True  # by ImageNet's mean and standard deviation
     pooling: Pooling = "max"
     first_padding: FirstPadding = "zeros"  # of the first convolution
+    # Of the convolutions, if the engine's is `auto`: `auto` allows bfloat16 where it is faster.
+    precision: RecipePrecision = "float32"
     # the optimisation
     space: Space = "normalized"  # of the optimised image and its total variation
     clamp: bool = False  # whether the image is clamped to valid colours in every step
@@ -173,6 +176,7 @@ PYRAMID = Recipe(
     tv_weight=4.0,  # there 2, of a total variation twice as large
     tv_loss="nine_point",
     first_padding="replicate",
+    precision="auto",
     space="srgb",
     clamp=True,
     optimizer=OptimizerSettings(

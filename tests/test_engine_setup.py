@@ -48,7 +48,7 @@ class Measured:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ratio = 0.5
         self.times = 0
-        monkeypatch.setattr("styled.engine.device.bfloat16_time_ratio", self.measure)
+        monkeypatch.setattr("styled.engine.precision.bfloat16_time_ratio", self.measure)
 
     def measure(self, device: torch.device) -> float:
         """Count the call and return the ratio."""

@@ -33,6 +33,7 @@ from styled.recipes import (
     OptimizerName,
     Pooling,
     PreserveColor,
+    RecipePrecision,
     Resample,
     Space,
     StyleFit,
@@ -188,6 +189,11 @@ class RecipeOverrides(Section):
     )
     first_padding: FirstPadding | None = Field(
         default=None, description="Padding of the first convolution."
+    )
+    precision: RecipePrecision | None = Field(
+        default=None,
+        description="Precision of the convolutions if engine.precision is auto: auto allows "
+        "bfloat16 where it is faster.",
     )
     space: Space | None = Field(
         default=None,

@@ -1,23 +1,18 @@
-"""Selection of the device, and of the precision of convolutions."""
+"""Selection of the device."""
 
 from __future__ import annotations
 
 import os
 import platform
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from styled.degradation import Degradation
 from styled.engine.determinism import fix_cublas_workspace
 from styled.errors import DeviceError
-
-Precision = Literal["auto", "float32", "bfloat16"]
-
 
 GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 """Created by the drivers of NVIDIA, AMD and WSL, to find GPUs that torch can't use and omits."""
@@ -130,68 +125,3 @@ def _probe(device: torch.device) -> Device:
             "set engine.device to auto or cpu, or mend the driver",
         ) from error
     return Device(device, device_name(device))
-
-
-MAX_BFLOAT16_TIME_RATIO = 0.75
-"""`auto` uses bfloat16 where it takes at most this fraction of float32's time."""
-
-
-def convolution_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the dtype of convolutions; statistics and losses are always float32.
-
-    `auto` measures: some devices compute several times faster in bfloat16, others only emulate
-    it.
-    """
-    if precision == "auto":
-        return (
-            torch.bfloat16
-            if bfloat16_time_ratio(device) <= MAX_BFLOAT16_TIME_RATIO
-            else torch.float32
-        )
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def bfloat16_time_ratio(device: torch.device) -> float:
-    """Measure the time of a convolution, forward and backward, in bfloat16 relative to float32."""
-    try:
-        # Emulation may take a hundred times as long: a small trial is enough to detect it.
-        ratio = _time_ratio(device, _SMALL_EDGE_PX, trials=2)
-        if ratio > _EMULATED_RATIO:
-            return ratio
-        return _time_ratio(device, _EDGE_PX.get(device.type, 96), _TRIALS)
-    except (RuntimeError, NotImplementedError):
-        return float("inf")  # not supported on this device
-
-
-def _time_ratio(device: torch.device, edge_px: int, trials: int) -> float:
-    bfloat16_seconds, float32_seconds = (
-        min(_convolution_seconds(device, dtype, edge_px) for _ in range(trials))
-        for dtype in (torch.bfloat16, torch.float32)
-    )
-    return bfloat16_seconds / float32_seconds
-
-
-_EMULATED_RATIO = 4.0
-_SMALL_EDGE_PX = 16
-_TRIALS = 4  # the first one includes code loaded on demand
-_CHANNELS = 128
-_EDGE_PX = {"cpu": 96, "cuda": 512, "mps": 256}  # large enough that kernel launches do not dominate
-
-
-def _convolution_seconds(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
-    features = torch.ones(1, _CHANNELS, edge_px, edge_px, device=device, dtype=dtype)
-    kernel = torch.ones(_CHANNELS, _CHANNELS, 3, 3, device=device, dtype=dtype)
-    features.requires_grad_()
-    _synchronize(device)
-    start = time.perf_counter()
-    result = torch.nn.functional.conv2d(features, kernel, padding=1)
-    torch.autograd.grad(result, features, torch.ones_like(result))
-    _synchronize(device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

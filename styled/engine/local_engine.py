@@ -13,9 +13,10 @@ from styled.degradation import Degradation
 from styled.engine import memory
 from styled.engine.checkpoint import Checkpoint, load_checkpoint, task_fingerprint
 from styled.engine.determinism import choose_algorithms
-from styled.engine.device import Device, Precision, convolution_dtype
+from styled.engine.device import Device
 from styled.engine.events import Progress, Stylized
 from styled.engine.objective import Objective, style_targets
+from styled.engine.precision import Precision, convolution_dtype
 from styled.engine.style_cache import StyleCache
 from styled.engine.stylize import stylize
 from styled.engine.task_run import TaskRun
@@ -67,9 +68,8 @@ class LocalEngine:
         Args:
             weights: From `load_weights`.
             device: From `choose_device`.
-            precision: Of the convolutions. `auto` is bfloat16 where the device is faster at
-                it, except for recipes that reproduce the pictures of published code: those use
-                float32.
+            precision: Of the convolutions. `auto` is bfloat16 where the device is faster at it,
+                for recipes that allow it (`Recipe.precision`).
             degraded: Degradations from before the engine was made.
             memory_limit: Limit in bytes, including the network: of the process's memory on a
                 CPU, of the device's on a GPU. None: most of what is free when a picture begins.
@@ -217,7 +217,7 @@ class LocalEngine:
             torch.set_num_threads(self._threads)
 
     def _network_for(self, recipe: Recipe) -> Vgg19:
-        exact = recipe.name != PYRAMID.name and not self._precision_was_chosen
+        exact = recipe.precision == "float32" and not self._precision_was_chosen
         return self._network.in_float32() if exact else self._network
 
     def _available_bytes(self) -> int | None:

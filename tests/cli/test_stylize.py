@@ -70,7 +70,7 @@ def test_a_configured_style_has_its_daemons_precision_and_threads(
 ) -> None:
     """The measured precision is cached in the state folder, if there is one."""
     shares = iter([2.0, 2.0])
-    monkeypatch.setattr("styled.engine.device.bfloat16_time_ratio", lambda device: next(shares))
+    monkeypatch.setattr("styled.engine.precision.bfloat16_time_ratio", lambda device: next(shares))
     init_folder(cwd, weights="untrained")
     config = cwd / "config.yaml"
     config.write_text(config.read_text().replace("engine:\n", "engine:\n  threads: 1\n"))

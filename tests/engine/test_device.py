@@ -1,4 +1,4 @@
-"""Selection of the device and of the precision."""
+"""Selection of the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from styled.degradation import Degradation
 from styled.engine import device as device_module
-from styled.engine.device import Device, bfloat16_time_ratio, choose_device, convolution_dtype
+from styled.engine.device import Device, choose_device
 from styled.errors import DeviceError
 
 
@@ -67,57 +67,3 @@ def test_a_device_that_does_not_exist_lists_those_that_may() -> None:
     with pytest.raises(DeviceError, match="gpu") as caught:
         choose_device("gpu")
     assert "cuda:1" in str(caught.value)
-
-
-CPU = torch.device("cpu")
-
-
-def test_precision_decides_what_convolutions_compute_in() -> None:
-    """An explicit precision is used, regardless of its speed."""
-    assert convolution_dtype("bfloat16", CPU) is torch.bfloat16
-    assert convolution_dtype("float32", CPU) is torch.float32
-
-
-@pytest.mark.parametrize(
-    ("ratio", "expected"), [(0.3, torch.bfloat16), (0.9, torch.float32), (2.0, torch.float32)]
-)
-def test_auto_takes_bfloat16_only_where_it_is_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, ratio: float, expected: torch.dtype
-) -> None:
-    """bfloat16 is chosen at 0.3 of float32's time, but not at 0.9 or at twice the time."""
-    monkeypatch.setattr(device_module, "bfloat16_time_ratio", lambda device: ratio)
-    assert convolution_dtype("auto", CPU) is expected
-
-
-def test_the_share_is_the_quotient_of_the_shortest_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The minimum of several trials counts: other load on the machine only adds time."""
-    assert bfloat16_time_ratio(CPU) > 0.01  # an actual measurement
-    times = iter([2.0, 1.0, 1.0, 1.0, 9.0, 2.0, 3.0, 8.0, 9.0, 5.0, 4.0, 8.0])
-    monkeypatch.setattr(
-        device_module, "_convolution_seconds", lambda device, dtype, edge_px: next(times)
-    )
-    assert bfloat16_time_ratio(CPU) == 0.5
-
-
-def test_where_bfloat16_is_emulated_a_small_trial_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full trial would add ten seconds to each start."""
-    sizes = []
-
-    def emulated(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
-        sizes.append(edge_px)
-        return 0.1 if dtype is torch.bfloat16 else 0.001
-
-    monkeypatch.setattr(device_module, "_convolution_seconds", emulated)
-    assert bfloat16_time_ratio(CPU) == 100.0
-    assert set(sizes) == {min(sizes)}
-    assert len(sizes) == 4
-
-
-def test_a_device_without_bfloat16_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the trial raises, `auto` is float32."""
-
-    def unsupported(device: torch.device, dtype: torch.dtype, edge_px: int) -> float:
-        raise RuntimeError("BFloat16 is not supported on this device")
-
-    monkeypatch.setattr(device_module, "_convolution_seconds", unsupported)
-    assert convolution_dtype("auto", CPU) is torch.float32

@@ -108,7 +108,7 @@ def test_bfloat16_is_taken_by_itself_for_pyramid_alone(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Published recipes use float32, so that they match their source, unless bfloat16 is set."""
-    monkeypatch.setattr("styled.engine.device.bfloat16_time_ratio", lambda device: 0.1)
+    monkeypatch.setattr("styled.engine.precision.bfloat16_time_ratio", lambda device: 0.1)
     published = replace(RECIPES["avgpool"], steps=1)
     for precision, recipes in (
         ("auto", [(RECIPE, "bfloat16"), (published, "float32")]),
