@@ -98,6 +98,8 @@ class Progress:
         loss: The weighted total of the image that the step started from.
         first_step_seconds: Duration of the first step of this scale, including style targets.
         step_seconds: Median duration of its latest steps; None after the first step.
+        expected_steps: After how many steps this scale is expected to converge, without its limit.
+            None: it does not end early, or that is not known yet.
     """
 
     plan: tuple[PixelSize, ...]
@@ -108,6 +110,7 @@ class Progress:
     loss: float
     first_step_seconds: float
     step_seconds: float | None
+    expected_steps: float | None = None
 
     @property
     def scales(self) -> int:

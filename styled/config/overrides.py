@@ -212,7 +212,8 @@ class RecipeOverrides(Section):
     )
     min_improvement: Decay | None = Field(
         default=None,
-        description="A scale ends once ten steps lower the loss by less than this share; 0: off.",
+        description="A scale ends once further steps are expected to lower the loss by less than "
+        "this share; 0: off.",
     )
     keep: Keep | None = Field(default=None, description="Which image of a scale is its result.")
     scales: ScalesOverrides | None = Field(

@@ -41,7 +41,7 @@ class Checkpoint:
         best: 1x3xHxW float32, the image of the lowest loss at this scale.
         best_total: That loss.
         first_total: The first loss of this scale, against which an explosion is measured.
-        milestone: The lowest loss ten steps ago, against which convergence is measured.
+        convergence: The state of the scale's `Convergence`.
         optimizer: The optimiser's own state.
         settings: The current settings, as the fields of `guard.RunSettings`.
         trace: Loss rows so far.
@@ -56,7 +56,7 @@ class Checkpoint:
     best: Tensor
     best_total: float
     first_total: float
-    milestone: float
+    convergence: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     settings: Mapping[str, Any]
     trace: list[Any]

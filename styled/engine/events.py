@@ -28,6 +28,8 @@ class Progress:
             long edge of at most the given number of pixels; valid only until the next step.
         budget: The step limit of each scale of the plan; empty: `steps` for each.
         degraded: The degradations so far.
+        expected_steps: After how many steps this scale is expected to converge, without its limit.
+            None: it does not end early, or that is not known yet.
     """
 
     plan: tuple[tuple[int, int], ...]
@@ -40,6 +42,7 @@ class Progress:
     preview: Callable[[int], Tensor]
     budget: tuple[int, ...] = ()
     degraded: tuple[Degradation, ...] = ()
+    expected_steps: float | None = None
 
     @property
     def scales(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
+from styled.engine.convergence import CHECK_EVERY_STEPS, Convergence
 from styled.engine.guard import RunSettings, is_good, safer
 from styled.engine.objective import Losses, Objective, from_space, to_space
 from styled.engine.optimizers import Box, Optimizer, make_optimizer
@@ -22,12 +23,6 @@ from styled.recipes import OptimizerSettings, Recipe
 
 MakeObjective = Callable[[Vgg19, int | None], Objective]
 """Builds the objective of a scale from the network in use and the tile size, None: no tiles."""
-
-MILESTONE_STEPS = 10
-"""Number of steps over which `min_improvement` is measured."""
-
-READ_EVERY_STEPS = 5
-"""Interval in steps at which values are read where reading makes the host wait for the device."""
 
 SMOOTHING_DECAY, MIN_SMOOTHING = 0.97, 0.01
 """Factor on the TV smoothing per step, and its lower bound as a share of the initial value."""
@@ -66,7 +61,7 @@ class ScaleRun:
         self._best = image.clone()
         self._best_total = torch.full((), math.inf, device=image.device)
         self._first_total = math.inf
-        self._milestone = math.inf
+        self._convergence = Convergence(recipe.min_improvement)
         self._losses_read = Losses.of(math.nan, math.nan, math.nan, math.nan)
         self.steps_done = 0
         self.finished = False
@@ -85,7 +80,7 @@ class ScaleRun:
         run._best = checkpoint.best
         run._best_total = checkpoint.image.new_tensor(checkpoint.best_total)
         run._first_total = checkpoint.first_total
-        run._milestone = checkpoint.milestone
+        run._convergence = Convergence.restored(recipe.min_improvement, checkpoint.convergence)
         run._optimizer.load(checkpoint.optimizer)
         run.steps_done = checkpoint.step
         run.finished = checkpoint.finished
@@ -115,7 +110,7 @@ class ScaleRun:
 
         Returns:
             The losses of the image before the step; on a GPU those that were read last, of an
-            image up to `READ_EVERY_STEPS` - 1 steps earlier.
+            image up to four steps earlier.
 
         Raises:
             EngineFailure: the loss is bad and no safer settings are left.
@@ -142,7 +137,9 @@ class ScaleRun:
         self._optimizer.update(self._image, gradient, total)
         self.updating = False
         self.steps_done += 1
-        self.finished = self.steps_done >= self._recipe.steps or self._has_converged(best_total)
+        self.finished = self.steps_done >= self._recipe.steps
+        if best_total is not None and self._convergence.note(self.steps_done, best_total):
+            self.finished = True
         return self._losses_read
 
     def reduce_memory(self, settings: RunSettings) -> None:
@@ -178,7 +175,7 @@ class ScaleRun:
         step, recipe = self.steps_done + 1, self._recipe
         return (
             step in (1, recipe.steps)
-            or step % READ_EVERY_STEPS == 0
+            or step % CHECK_EVERY_STEPS == 0
             or step % recipe.trace_every == 0
         )
 
@@ -202,15 +199,10 @@ class ScaleRun:
             self.steps_done = 0  # the first step has not succeeded yet
         self.finished = self.steps_done >= self._recipe.steps
 
-    def _has_converged(self, best_total: float | None) -> bool:
-        """Return whether the scale may end; `best_total` is None if it has not been read."""
-        if best_total is None or self.steps_done % MILESTONE_STEPS:
-            return False
-        if not self._recipe.min_improvement:
-            return False
-        improvement = (self._milestone - best_total) / max(abs(best_total), 1e-12)
-        self._milestone = best_total
-        return improvement < self._recipe.min_improvement
+    @property
+    def expected_steps(self) -> float | None:
+        """After how many steps this scale is expected to converge; None: not known yet."""
+        return self._convergence.expected_steps
 
     def _current_network(self) -> Vgg19:
         return self._network.in_float32() if self.settings.float32 else self._network
@@ -239,7 +231,7 @@ class ScaleRun:
             best=self._best,
             best_total=float(self._best_total),
             first_total=self._first_total,
-            milestone=self._milestone,
+            convergence=self._convergence.state(),
             optimizer=self._optimizer.state(),
             settings=_as_plain(self.settings),
             trace=trace,

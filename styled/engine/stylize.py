@@ -324,6 +324,7 @@ class _Painting:
             preview=partial(self._preview, run),
             budget=tuple(self._recipe_at(at).steps for at in range(1, len(self.plan) + 1)),
             degraded=self._degraded(),
+            expected_steps=run.expected_steps,
         )
 
     def _degraded(self) -> tuple[Degradation, ...]:

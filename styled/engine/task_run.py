@@ -130,6 +130,7 @@ class TaskRun:
             loss=step.losses.total,
             first_step_seconds=self._first_step_seconds,
             step_seconds=median(self._latest) if self._latest else None,
+            expected_steps=step.expected_steps,
         )
 
     def _frame(self, step: Step) -> Iterator[Frame]:

@@ -4,10 +4,11 @@ Two quantities are not known beforehand:
 
 - The time of a step, which grows with the number of pixels, but less than proportionally: small
   scales are limited by Python and kernel launches.
-- The number of steps: a scale ends early once its loss improves too little.
+- The number of steps: a scale ends early once its loss has converged. The engine predicts when,
+  from its 15th step on; what it predicts at one scale holds for the next ones, too.
 
-Both are estimated from finished scales. The estimates of one painting are the initial values for
-the next one with the same `EtaKey`.
+Step times are estimated from finished scales. The estimates of one painting are the initial values
+for the next one with the same `EtaKey`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,16 @@ from styled.recipes import Recipe
 FEWEST_STEPS = 5
 """A scale must have more steps than this to be used for fitting step time against size."""
 
-EARLY_SHARE = 0.5
-"""Initial share of a scale's maximum steps that are taken: the average of three photographs with
-`pyramid`."""
+FIRST_JOB_STEPS = 25.0
+"""After how many steps a scale is assumed to converge, until the first job's engine predicts it."""
+
+FIRST_JOB_FIXED_PIXELS = 20_000.0
+"""The fixed part of a step's time that is assumed until two scales have been measured: that of
+`pyramid` on two CPU cores, where matrix roots take as long at every size."""
+
+OVERDUE_STEPS = 2.5
+"""Steps that are left where a scale has gone on for longer than expected: it may end at the next
+check of its convergence."""
 
 
 @dataclass(slots=True)
@@ -35,14 +43,14 @@ class _Scale:
     Attributes:
         first_seconds: Duration of its first step, which also computes the targets.
         step_seconds: Median duration of its latest steps; None before it is known.
-        share: Steps taken, as a share of the maximum; None until the scale is finished.
+        finished: Whether it has ended.
     """
 
     pixels: int
     first_seconds: float
     step_seconds: float | None = None
     steps: int = 0
-    share: float | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +58,23 @@ class EtaHistory:
     """Estimates from earlier paintings.
 
     Attributes:
-        share: Steps that a scale takes, as a share of the maximum; None: unknown.
+        expected_steps: After how many steps a scale converges; None: unknown, or never.
         fixed_pixels: The part of a step's time that does not depend on its size, in pixels that
             take as long.
         seconds_per_pixel: Of one step at the last scale; None: unknown.
     """
 
-    share: float | None = None
+    expected_steps: float | None = None
     fixed_pixels: float = 0.0
     seconds_per_pixel: float | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> EtaHistory:
         """Return the initial estimates for a recipe that has not been painted yet."""
-        return cls(share=EARLY_SHARE if recipe.min_improvement else None)
+        return cls(
+            expected_steps=FIRST_JOB_STEPS if recipe.min_improvement else None,
+            fixed_pixels=FIRST_JOB_FIXED_PIXELS,
+        )
 
 
 class EtaKey(NamedTuple):
@@ -109,6 +120,7 @@ class EtaEstimator:
     """Estimates the remaining time of one painting."""
 
     history: EtaHistory = field(default_factory=EtaHistory)
+    _expected_steps: float | None = None
     _scales: dict[int, _Scale] = field(default_factory=dict)
     _last: Progress | None = None
 
@@ -120,8 +132,9 @@ class EtaEstimator:
             scale = self._scales[progress.scale] = _Scale(pixels, progress.first_step_seconds)
         scale.step_seconds = progress.step_seconds
         scale.steps = progress.step
-        if progress.finished:
-            scale.share = progress.step / progress.steps
+        scale.finished = progress.finished
+        if progress.expected_steps is not None:
+            self._expected_steps = progress.expected_steps
         self._last = progress
 
     def seconds_left(self) -> float | None:
@@ -130,29 +143,29 @@ class EtaEstimator:
         per_pixel = self._seconds_per_pixel()
         if last is None or per_pixel is None:
             return None
-        fixed, share = self._fixed_pixels(), self._share()
-        expected = share * last.steps
+        fixed = self._fixed_pixels()
         seconds = 0.0
         if not last.finished:
-            # A scale that takes more steps than expected may end at any step.
-            steps_left = (
-                expected - last.step if last.step < expected else (last.steps - last.step) / 2
-            )
+            limit_left = last.steps - last.step
+            steps_left = self._expected(last.steps) - last.step
+            steps_left = max(steps_left, min(OVERDUE_STEPS, limit_left))
             seconds = steps_left * per_pixel * (prod(last.size) + fixed)
         next_scales = zip(last.plan[last.scale :], last.budget[last.scale :], strict=True)
         for size, steps in next_scales:
             seconds += (
-                per_pixel * (prod(size) + fixed) * (share * steps - 1 + self._first_step_cost())
+                per_pixel
+                * (prod(size) + fixed)
+                * (self._expected(steps) - 1 + self._first_step_cost())
             )
         return seconds
 
     def learnt(self) -> EtaHistory:
         """Return the estimates of this painting, for the next one."""
-        if not any(scale.share is not None for scale in self._scales.values()):
+        if not any(scale.finished for scale in self._scales.values()):
             return self.history
         return replace(
             self.history,
-            share=self._share(),
+            expected_steps=self._expected_steps,
             fixed_pixels=self._fixed_pixels(),
             seconds_per_pixel=self._seconds_per_pixel(),
         )
@@ -162,10 +175,16 @@ class EtaEstimator:
 
     def _seconds_per_pixel(self) -> float | None:
         measured = self._measured()
-        if not measured:
-            return self.history.seconds_per_pixel
+        known = self.history.seconds_per_pixel
+        # A single small scale tells less about the largest one than an earlier painting does.
+        if not measured or (known is not None and self._is_only_one_of_several()):
+            return known
         latest = measured[-1]
         return (latest.step_seconds or 0.0) / (latest.pixels + self._fixed_pixels())
+
+    def _is_only_one_of_several(self) -> bool:
+        """Return whether a single scale has been measured, of a painting that has more."""
+        return self._last is not None and len(self._measured()) == 1 < self._last.scales
 
     def _first_step_cost(self) -> float:
         """Return the duration of a scale's first step, in units of its later steps."""
@@ -174,13 +193,12 @@ class EtaEstimator:
             return 1.0
         return measured[-1].first_seconds / measured[-1].step_seconds
 
-    def _share(self) -> float:
-        # Later scales have more weight: they are larger, and more similar to each other.
-        share = self.history.share
-        for _, scale in sorted(self._scales.items()):
-            if scale.share is not None:
-                share = scale.share if share is None else (share + scale.share) / 2
-        return 1.0 if share is None else share
+    def _expected(self, limit: int) -> float:
+        """Return how many steps a scale with this limit is expected to take."""
+        known = (
+            self.history.expected_steps if self._expected_steps is None else self._expected_steps
+        )
+        return limit if known is None else min(known, limit)
 
     def _fixed_pixels(self) -> float:
         """Return the fixed cost of a step in pixels, from the two largest scales measured."""

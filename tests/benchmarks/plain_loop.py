@@ -74,13 +74,17 @@ def _distance(result: Gaussian, style: Gaussian, style_root: Tensor) -> Tensor:
 
 
 def _variation(image: Tensor) -> Tensor:
-    padded = F.pad(image, (0, 1, 0, 1), mode="replicate")
-    centre = padded[..., :-1, :-1]
-    right, below = padded[..., :-1, 1:] - centre, padded[..., 1:, :-1] - centre
-    down = padded[..., 1:, 1:] - centre
-    up = padded[..., 1:, :-1] - padded[..., :-1, 1:]
-    sides, diagonals = right.square() + below.square(), down.square() + up.square()
-    return sides.mean() / 3 + diagonals.mean() / 12
+    """Return half of that program's total variation; `PYRAMID.tv_weight` has the factor of two."""
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    centre = padded[..., 1:-1, 1:-1]
+    right, below = padded[..., 1:-1, 2:] - centre, padded[..., 2:, 1:-1] - centre
+    falling = padded[..., 1:, 1:] - padded[..., :-1, :-1]
+    rising = padded[..., 1:, :-1] - padded[..., :-1, 1:]
+    sides, diagonals = (
+        first.square().mean() + second.square().mean()
+        for first, second in ((right, below), (falling, rising))
+    )
+    return sides / 3 + diagonals / 12
 
 
 def _features(network: Vgg19, image: Tensor) -> Mapping[str, Tensor]:

@@ -1,7 +1,7 @@
 """Effect of `steps`, `min_improvement` and `frequency_preconditioner` on `pyramid`.
 
-Each contender paints the same picture from coarse to fine. The baseline takes all 50 steps
-at each scale.
+Each contender paints the same picture from coarse to fine, on the untrained network and on one with
+the ranges of a trained one. The baseline takes all steps of the default at each scale.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from styled.engine.memory import configure_allocator
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
-from styled.recipes import PYRAMID, Recipe
+from styled.recipes import PYRAMID, Recipe, Scales
 from tests.benchmarks.pictures import Pair, pairs
+from tests.trained_ranges import with_trained_ranges
 
-BASELINE = "50 steps"
-NOT_PRECONDITIONED = replace(
-    PYRAMID, optimizer=replace(PYRAMID.optimizer, frequency_preconditioner=False)
-)
+BASELINE = "all steps"
+ALL_STEPS = replace(PYRAMID, min_improvement=0.0, scales=Scales())
 CONTENDERS = {
-    BASELINE: replace(PYRAMID, steps=50, min_improvement=0.0),
-    "gain 1 %": replace(PYRAMID, steps=50, min_improvement=0.01),
-    "gain 2 %": replace(PYRAMID, steps=50, min_improvement=0.02),
-    "gain 3 %": replace(PYRAMID, steps=50, min_improvement=0.03),
-    "25 steps": replace(PYRAMID, steps=25, min_improvement=0.0),
-    "not by frequency": replace(NOT_PRECONDITIONED, steps=50, min_improvement=0.0),
-    "that, gain 1 %": replace(NOT_PRECONDITIONED, steps=50, min_improvement=0.01),
-    "that, gain 3 %": replace(NOT_PRECONDITIONED, steps=50, min_improvement=0.03),
+    BASELINE: ALL_STEPS,
+    "default": PYRAMID,
+    "15 coarse": replace(ALL_STEPS, scales=Scales(steps=15)),
+    "left 1 %": replace(PYRAMID, min_improvement=0.01),
+    "left 3 %": replace(PYRAMID, min_improvement=0.03),
+    "not by frequency": replace(
+        PYRAMID, optimizer=replace(PYRAMID.optimizer, frequency_preconditioner=False)
+    ),
 }
 
 
@@ -48,21 +47,23 @@ def painted(network: Vgg19, pair: Pair, recipe: Recipe) -> tuple[float, float]:
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print totals and seconds, and their ratios to the baseline's."""
+    """Print totals and seconds, and their ratios to the baseline's, for both networks."""
     configure_allocator()
-    network = Vgg19(untrained(), device)
     print(f"total, seconds: the same picture by different schedules; torch {torch.__version__}, "
-          f"{device}, untrained network")  # fmt: skip
-    print(f"{'pair':<16}" + "".join(f"{name:>19}" for name in CONTENDERS))
-    ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
-    for size in sizes:
-        for pair in pairs(size, paintings):
-            found = {n: painted(network, pair, r) for n, r in CONTENDERS.items()}
-            base_total, base_seconds = found[BASELINE]
-            for name, (total, seconds) in found.items():
-                ratios[name].append((total / base_total, seconds / base_seconds))
-            cells = "".join(f"{t:>12.6f}{s:>6.1f}s" for t, s in found.values())
-            print(f"{pair.name:<16}{cells}", flush=True)
-    print(f"{'ratio (median)':<16}" + "".join(
-        f"{statistics.median(t for t, _ in r):>12.3f}{statistics.median(s for _, s in r):>7.2f}"
-        for r in ratios.values()))  # fmt: skip
+          f"{device}")  # fmt: skip
+    print(f"{'network, pair':<28}" + "".join(f"{name:>19}" for name in CONTENDERS))
+    networks = {"untrained": untrained(), "trained ranges": with_trained_ranges(untrained())}
+    for network_name, convolutions in networks.items():
+        network = Vgg19(convolutions, device)
+        ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+        for size in sizes:
+            for pair in pairs(size, paintings):
+                found = {n: painted(network, pair, r) for n, r in CONTENDERS.items()}
+                base_total, base_seconds = found[BASELINE]
+                for name, (total, seconds) in found.items():
+                    ratios[name].append((total / base_total, seconds / base_seconds))
+                cells = "".join(f"{t:>12.6f}{s:>6.1f}s" for t, s in found.values())
+                print(f"{f'{network_name}, {pair.name}':<28}{cells}", flush=True)
+        print(f"{f'{network_name}, ratio':<28}" + "".join(
+            f"{statistics.median(t for t, _ in r):>12.3f}{statistics.median(s for _, s in r):>7.2f}"
+            for r in ratios.values()))  # fmt: skip

@@ -73,8 +73,14 @@ def run(recipe: Recipe, **options: Any) -> Iterator[Run]:
         yield Run(recorder, recipe, **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize(
+    ("recipe", "dtype"),
+    [
+        *(pytest.param(recipe, torch.float32, id=name) for name, recipe in RECIPES.items()),
+        pytest.param(PYRAMID, torch.bfloat16, id="pyramid in bfloat16"),
+        pytest.param(RECIPES["avgpool"], torch.bfloat16, id="avgpool in bfloat16"),
+    ],
+)
 def test_every_recipe_stays_on_its_device(recipe: Recipe, dtype: torch.dtype) -> None:
     """No operation mixes devices; products are in float32; the host reads now and then."""
     with run(short(recipe), dtype=dtype) as painting:
@@ -107,11 +113,11 @@ def test_color_modes(preserve_color: PreserveColor) -> None:
         assert painting.end.launches > 0
 
 
-def test_starts_and_details() -> None:
+def test_starts() -> None:
     """Starts from noise, grey and the style's colours mix no devices."""
     for init in ("noise", "gray", "style_colors"):
-        with run(short(PYRAMID, init=init)) as painting:
-            assert len(painting.steps) == 2 * STEPS
+        with run(replace(short(PYRAMID, init=init), scales=None, steps=1)) as painting:
+            assert len(painting.steps) == 1
 
 
 def test_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

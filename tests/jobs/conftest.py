@@ -162,7 +162,7 @@ class ScriptedEngine:
             loss = Losses.of(1.0 / step, 0.25 / step, 0.5 / step, 0.25 / step)
             trace.append(TraceRow(1, step, loss.total, loss.content, loss.style, loss.tv))
             snapshot = Checkpoint(
-                1, step, False, image, image, loss.total, loss.total, loss.total, {}, {},
+                1, step, False, image, image, loss.total, loss.total, {}, {}, {},
                 [tuple(r) for r in trace],
             )  # fmt: skip
             yield Progress(

@@ -54,7 +54,7 @@ class TwoScaleEngine(ScriptedEngine):
             if step in (1, steps):
                 trace.append(TraceRow(scale, step, loss.total, loss.content, loss.style, loss.tv))
             snapshot = Checkpoint(
-                scale, step, False, image, image, loss.total, loss.total, loss.total, {}, {},
+                scale, step, False, image, image, loss.total, loss.total, {}, {}, {},
                 [tuple(r) for r in trace],
             )  # fmt: skip
             yield Progress(
