@@ -54,9 +54,11 @@ intake: {{settle_seconds: 0.2}}
 
 FOR_UNTRAINED = """\
       # The deep layers of an untrained network do not represent objects, so a shallow layer
-      # is used for the content, and the style image is enlarged for larger strokes.
+      # is used for the content, and the style image is enlarged for larger strokes, which less
+      # smoothing keeps distinct.
       content_layers: {{relu2_2: 1}}
       content_weight: 0.06
+      tv_weight: 2.0
       style_scale: 2.0
 """
 

@@ -524,7 +524,9 @@ def test_what_was_refused_tells_why_and_how_to_have_it_back(
         + f"; it lies in {re.escape(str(path))}",
         reason,
     )
-    assert explain_one(run, job.id)["reasons"] == explanation["reasons"]
+    (by_number,) = explain_one(run, job.id)["reasons"]
+    age = r"1 min 3\d s"
+    assert re.sub(age, "", by_number) == re.sub(age, "", reason)
 
 
 def test_a_job_whose_photo_was_replaced_cannot_be_had_back(

@@ -126,7 +126,8 @@ def test_kills_of_a_queue_with_engines_in_threads(tmp_path: Path, engines: int) 
     kills = 0
     while True:
         process = Forked(work_with_threads, str(base), engines, names)
-        time.sleep(rng.uniform(0.05, 0.5))
+        # Longer and longer: on a busy machine half a second may not even suffice for the start.
+        time.sleep(rng.uniform(0.05, 0.5 + 0.02 * kills))
         if process.poll() is not None:
             assert process.wait(60) == 0
             break

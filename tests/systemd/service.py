@@ -40,20 +40,21 @@ def hang_if(what):
         time.sleep(0.1)
 
 def late():
-    from styled.engine import local_engine, vgg
+    import torch.nn.functional as F
+    from styled.engine import local_engine
     from dataclasses import replace
     # Warming up few layers saves half a second.
     local_engine.WARM_UP = replace(local_engine.WARM_UP, content_layers={{"relu2_2": 1.0}},
                                    style_layers={{"relu1_1": 0.8, "relu2_1": 0.2}})
     from styled.intake import scanning
-    original_conv2d, original_scandir = vgg.F.conv2d, scanning.os.scandir
+    original_conv2d, original_scandir = F.conv2d, scanning.os.scandir
     def conv2d(*args, **kwargs):
         hang_if("engine")
         return original_conv2d(*args, **kwargs)
     def scandir(folder):
         hang_if("intake")
         return original_scandir(folder)
-    vgg.F.conv2d = conv2d
+    F.conv2d = conv2d
     os.scandir = scandir
 
 if sys.argv[1:2] == ["run"] or "run" in sys.orig_argv:
