@@ -32,6 +32,10 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     open_standard_streams()
     exit_code = _run_command()
+    # If a KeyboardInterrupt has passed through code that was compiled from a string, such as that
+    # of a named tuple, `python -m styled` would still be killed by SIGINT at exit, even if a
+    # library has turned the exception into an exit code. Running other such code resets that.
+    exec("")
     sys.exit(exit_code)
 
 
@@ -47,10 +51,6 @@ def _run_command() -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
-        # If the exception has passed through code that was compiled from a string, such as that of
-        # a named tuple, `python -m styled` would still be killed by SIGINT at exit. Running other
-        # such code resets that.
-        exec("")
         return INTERRUPTED
     return 0
 

@@ -131,7 +131,11 @@ class MemoryEstimate:
         """Return how many images of the scale's size are kept from step to step."""
         optimizer = settings.optimizer
         if optimizer.name == "lbfgs":
-            optimizer_state = 2 * min(optimizer.history, self.recipe.steps) + 2
+            # All pairs are allocated at once, but a CPU's memory is taken when it is written.
+            pairs = optimizer.history
+            if self.device_type == "cpu":
+                pairs = min(pairs, self.recipe.steps)
+            optimizer_state = 2 * pairs + 2
         else:
             optimizer_state = 2 + (optimizer.average > 0)
         current_best_gradient = 3

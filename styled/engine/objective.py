@@ -228,6 +228,12 @@ class _TilePass:
     def pixel_grad(self, add_grad: Callable[[str, Tensor], None]) -> Tensor:
         """Run the backward pass; return the gradient with respect to the pixels, 1x3xhxw.
 
+        The losses' own gradients are added on the way, each at its layer:
+
+            pixels <- relu1_1 <- ... <- relu4_1 <- relu4_2 <- ... <- relu5_1 <- zeros
+                         +                 +          +                 +
+                       style             style     content            style
+
         Args:
             add_grad: Adds the gradient of the loss with respect to a layer's core features to a
                 tensor, in place. It is called by a hook when the backward pass reaches that
@@ -330,26 +336,28 @@ class Objective:
 
         content = torch.zeros_like(style)
         for index in range(len(self._tiles)):
-            content += self._add_tile(only_pass or image, index, style_grads, gradient)
+            content += self._add_tile(image, index, style_grads, gradient, only_pass)
 
         return Losses(torch.stack([content + style + tv, content, style, tv])), gradient
 
     def _add_tile(
         self,
-        source: _TilePass | Tensor,
+        image: Tensor,
         index: int,
         style_grads: Mapping[str, MomentsGrad],
         gradient: Tensor,
+        tile_pass: _TilePass | None,
     ) -> Tensor:
         """Add a tile's contribution to the gradient; return the one to the content term.
 
         The activations of the tile are freed on return, before the next tile's forward pass.
 
         Args:
-            source: The image; or the tile's forward pass, if it has been run already.
+            image: 1x3xHxW, the whole image.
             index: Of the tile.
             style_grads: The gradient of the style term with respect to each layer's moments.
             gradient: 1x3xHxW, of the whole image; changed in place.
+            tile_pass: The tile's forward pass, if it has been run already.
         """
         tile = self._tiles[index]
         # The photo first: an arena has buffers for one pass at a time.
@@ -358,7 +366,7 @@ class Objective:
             if self._content_features
             else self._tile_content_features(tile)
         )
-        tile_pass = self._forward(source, tile) if isinstance(source, Tensor) else source
+        tile_pass = tile_pass or self._forward(image, tile)
         content_term = self._content_term(tile_pass, photo)
         add_grad = partial(self._add_grad, tile_pass, photo, style_grads)
         tile.window(gradient).add_(tile_pass.pixel_grad(add_grad))

@@ -100,14 +100,26 @@ def test_a_reload_at_any_moment_of_the_start_does_not_end_it(harness: DaemonHarn
         daemon.wait_for("config.reloaded")
 
 
-def test_an_interrupt_amid_code_made_of_a_string_is_one_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "app",
+    [
+        "exec('raise KeyboardInterrupt')",
+        "    try:\n        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n        raise SystemExit(130)",
+    ],
+    ids=["raised", "turned into an exit code"],
+)
+def test_an_interrupt_amid_code_made_of_a_string_is_one_like_any_other(
+    tmp_path: Path, app: str
+) -> None:
     """A KeyboardInterrupt raised in `exec` exits with 130 and without output.
 
     Python records such an interrupt, although it was caught, and would kill its process by SIGINT.
     """
     (tmp_path / "interrupted.py").write_text(
         "from styled.cli import entry, main\n"
-        "main.app = lambda prog_name: exec('raise KeyboardInterrupt')\n"
+        f"def app(prog_name):\n    {app.lstrip()}\n"
+        "main.app = app\n"
         "entry.main()\n"
     )
     completed = subprocess.run(
