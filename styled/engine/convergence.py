@@ -3,7 +3,7 @@
 The gain of an interval of steps decays about like a power of the number of steps, k^-p. With p from
 the last two intervals, all further intervals together gain k / (p - 1) times as much per step as
 the last one. A rule that looks at the last gain alone ends too early where the loss decays slowly:
-in networks with the ranges of a trained one, gains of 2 % in ten steps are followed by 15 % more.
+with the ranges of a trained network, a gain of 2 % in ten steps is followed by 5 % more.
 """
 
 from __future__ import annotations
