@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -40,19 +41,23 @@ def shortened(stem: str, longest_bytes: int) -> str:
 def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[Path] = ()) -> Path:
     """Return a path in `folder` that does not exist; with `sidecar`, neither does its sidecar.
 
+    A name that is that of the sidecar of an existing file counts as taken, since that sidecar may
+    be about to be written.
+
     Args:
         folder: May be missing.
         name: The preferred name.
         sidecar: Whether there will be a sidecar beside it.
         reserved: Paths that are about to be written and count as taken.
     """
-    suffix = ".json" if sidecar else ""
-    for candidate in candidates(name, suffix):
+    for candidate in candidates(name, ".json" if sidecar else ""):
         path = folder / candidate
-        if path in reserved:
+        paths = (path, sidecar_of(path)) if sidecar else (path,)
+        if any(one in reserved or os.path.lexists(one) for one in paths):
             continue
-        if not os.path.lexists(path) and not (sidecar and os.path.lexists(sidecar_of(path))):
-            return path
+        if candidate.endswith(".json") and os.path.lexists(path.with_suffix("")):
+            continue
+        return path
     raise AssertionError("candidates() never ends")
 
 
@@ -69,3 +74,38 @@ def free_folder(parent: Path, name: str) -> Path:
 def sidecar_of(path: Path) -> Path:
     """Return the path of the sidecar of a result or a rejected input."""
     return path.with_name(f"{path.name}.json")
+
+
+class ReservedNames:
+    """Names that are chosen but not yet written: several threads publish at the same time."""
+
+    def __init__(self) -> None:
+        """Start without any reservation."""
+        self._paths: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def choose(self, folder: Path, name: str, *, sidecar: bool) -> Path:
+        """Return an unused path as `unused_path` does, and reserve it and its sidecar's path."""
+        with self._lock:
+            path = unused_path(folder, name, sidecar=sidecar, reserved=self._paths)
+            self._add(path, sidecar=sidecar)
+        return path
+
+    def hold(self, path: Path, *, sidecar: bool) -> None:
+        """Reserve a path that was chosen by an earlier attempt."""
+        with self._lock:
+            self._add(path, sidecar=sidecar)
+
+    def written(self, *paths: Path) -> None:
+        """Release paths that exist by now, but not those of their sidecars."""
+        with self._lock:
+            self._paths.difference_update(paths)
+
+    def release(self, path: Path) -> None:
+        """Release a path and that of its sidecar."""
+        self.written(path, sidecar_of(path))
+
+    def _add(self, path: Path, *, sidecar: bool) -> None:
+        self._paths.add(path)
+        if sidecar:
+            self._paths.add(sidecar_of(path))

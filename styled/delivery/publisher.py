@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from styled.atomic import (
     sweep_temporaries,
     sync_folder,
 )
-from styled.delivery.names import candidates, free_folder, sidecar_of, unused_path
+from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_of, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
 from styled.mounts import Mounts
@@ -48,9 +47,7 @@ class Publisher:
         self.rejected = rejected
         self.archive = archive
         self._mounts = mounts
-        # Names that are chosen but not yet written: several threads publish at the same time.
-        self._reserved: set[Path] = set()
-        self._reserving = threading.Lock()
+        self._reserved = ReservedNames()
 
     def _require_mounted(self, root: Path) -> None:
         if self._mounts is not None:
@@ -85,7 +82,7 @@ class Publisher:
         if is_partial and self.is_own_reservation(path, job_id, sha256):
             with self._narrow_forbidden(path):
                 durable_delete(path)
-        self._reserved.discard(path)
+        self._reserved.release(path)
         if not os.path.lexists(sidecar_of(path)):
             frames = self._frames_of(path, job_id)
             if frames is not None:
@@ -114,10 +111,7 @@ class Publisher:
             folders.pop()
         folder = _free_folder_below(root, folders)
         self._make_folder(folder)
-        with self._reserving:
-            path = unused_path(folder, name, sidecar=sidecar, reserved=self._reserved)
-            self._reserved.add(path)
-        return path
+        return self._reserved.choose(folder, name, sidecar=sidecar)
 
     def require_writable(self, root: Path, relative: str) -> None:
         """Check before painting that `relative` can be written below `root`.
@@ -183,12 +177,18 @@ class Publisher:
         """Write the sidecar of the file at `path`.
 
         Raises:
-            ResourceUnavailable: the folder is full, read-only or gone.
+            ResourceUnavailable: the folder is full, read-only or gone, or another file has the
+                sidecar's name.
         """
         self._make_folder(path.parent)
+        if _is_of_another(sidecar_of(path), sidecar.job.id):
+            raise ResourceUnavailable(
+                f"{sidecar_of(path)} is not the sidecar of this job, and is not overwritten",
+                "move it away; work goes on by itself",
+            )
         with self._narrow_forbidden(path):
             atomic_write(sidecar_of(path), sidecar.to_json())
-        self._reserved.discard(path)
+        self._reserved.release(path)
 
     def is_published(self, path: Path, job_id: str) -> bool:
         """Return whether `path` is complete and was published by this job.
@@ -210,13 +210,12 @@ class Publisher:
         It may if the name is free or holds the result of this job's incomplete publication, with
         the given SHA-256. Any other file that has taken the name is never overwritten.
         """
-        sidecar = sidecar_of(path)
-        if os.path.lexists(sidecar) and job_id_in(sidecar) != job_id:
+        if _is_of_another(sidecar_of(path), job_id):
             return False
         return not os.path.lexists(path) or (sha256 is not None and sha256 == sha256_of(path))
 
     def path_for_original(
-        self, root: Path, relative: str, source: Path, reserved: Path | None
+        self, root: Path, relative: str, source: Path, reserved: Path | None, job_id: str
     ) -> Path:
         """Return where an original goes: `reserved`, unless another file has taken that path.
 
@@ -226,13 +225,17 @@ class Publisher:
         Raises:
             ResourceUnavailable: its folder can't be made.
         """
+        has_sidecar = root == self.rejected
         if reserved is not None and (
-            not os.path.lexists(reserved)
-            or identity(source) is None
-            or _have_same_content(reserved, source)
+            identity(source) is None
+            or (
+                (not os.path.lexists(reserved) or _have_same_content(reserved, source))
+                and not (has_sidecar and _is_of_another(sidecar_of(reserved), job_id))
+            )
         ):
+            self._reserved.hold(reserved, sidecar=has_sidecar)
             return reserved
-        return self.free_path(root, relative, sidecar=root == self.rejected)
+        return self.free_path(root, relative, sidecar=has_sidecar)
 
     def move_original(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
@@ -255,7 +258,7 @@ class Publisher:
             ResourceUnavailable: a destination is full, read-only, gone or taken meanwhile.
         """
         was_moved = self._move_unchanged(source, destinations, same_as=same_as, keep=keep)
-        self._reserved.difference_update(destinations)
+        self._reserved.written(*destinations)
         return was_moved
 
     def _move_unchanged(
@@ -376,6 +379,11 @@ def _is_delivered(source: Path, destination: Path) -> bool:
             "another name is chosen at the next attempt; work goes on by itself",
         )
     return True
+
+
+def _is_of_another(sidecar: Path, job_id: str) -> bool:
+    """Return whether a file exists at this path that is not the sidecar of this job."""
+    return os.path.lexists(sidecar) and job_id_in(sidecar) != job_id
 
 
 def _have_same_content(a: Path, b: Path) -> bool:

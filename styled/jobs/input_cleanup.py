@@ -146,7 +146,8 @@ class InputCleanup:
         reserved = Path(job.original) if job.original else None
         if reserved is not None and not is_in_inbox:
             return reserved  # a process died after moving it there
-        path = publisher.path_for_original(root, f"{job.style}/{job.destination}", source, reserved)
+        relative = f"{job.style}/{job.destination}"
+        path = publisher.path_for_original(root, relative, source, reserved, job.id)
         if path != reserved:
             self._journal.reserve_original(job, path)
         return path

@@ -57,7 +57,7 @@ class Publisher(Protocol):
         """Return a free path below `root` and reserve it."""
 
     def path_for_original(
-        self, root: Path, relative: str, source: Path, reserved: Path | None
+        self, root: Path, relative: str, source: Path, reserved: Path | None, job_id: str
     ) -> Path:
         """Return the path that an original is moved to."""
 

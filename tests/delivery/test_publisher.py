@@ -252,8 +252,8 @@ def test_an_original_without_a_reservation_gets_a_free_place(
         (root / "style").mkdir()
         (root / "style" / "photo.jpg.json").write_bytes(THEIRS)
     relative = "style/photo.jpg"
-    archived = delivery.path_for_original(delivery.archive, relative, source, None)
-    rejected = delivery.path_for_original(delivery.rejected, relative, source, None)
+    archived = delivery.path_for_original(delivery.archive, relative, source, None, "me")
+    rejected = delivery.path_for_original(delivery.rejected, relative, source, None, "me")
     assert archived == delivery.archive / "style" / "photo.jpg"
     assert rejected == delivery.rejected / "style" / "photo-2.jpg"
 
@@ -263,7 +263,7 @@ def test_a_reservation_holds(delivery: Publisher, source: Path) -> None:
     reserved = delivery.archive / "photo-7.jpg"
 
     def choose() -> Path:
-        return delivery.path_for_original(delivery.archive, "photo.jpg", source, reserved)
+        return delivery.path_for_original(delivery.archive, "photo.jpg", source, reserved, "me")
 
     assert choose() == reserved
     reserved.write_bytes(PHOTO)
@@ -274,7 +274,7 @@ def test_a_reservation_outlives_the_move(delivery: Publisher, source: Path) -> N
     """After a crash the original may already be at the reserved path."""
     reserved = delivery.archive / "photo.jpg"
     source.rename(reserved)
-    target = delivery.path_for_original(delivery.archive, "photo.jpg", source, reserved)
+    target = delivery.path_for_original(delivery.archive, "photo.jpg", source, reserved, "me")
     assert target == reserved
 
 
@@ -295,8 +295,60 @@ def test_a_reserved_name_that_is_taken_is_given_up(
     """A file, folder, pipe or link of another program has taken it since."""
     reserved = delivery.archive / "photo.jpg"
     take(reserved)
-    target = delivery.path_for_original(delivery.archive, "photo.jpg", source, reserved)
+    target = delivery.path_for_original(delivery.archive, "photo.jpg", source, reserved, "me")
     assert target == delivery.archive / "photo-2.jpg"
+
+
+# Files whose name is that of another file's sidecar
+
+
+def rejected_names(delivery: Publisher, source: Path, until: str) -> list[str]:
+    """Reject `page.jpg` up to a step, then `page.jpg.json` after a crash or by another thread.
+
+    Returns:
+        The names of the second file: in the same process, and in one that starts after a crash.
+    """
+    page = delivery.path_for_original(delivery.rejected, "page.jpg", source, None, "me")
+    if until != "chosen":
+        delivery.move_original(source, [page], same_as=as_read(source), keep=False)
+    if until == "published":
+        delivery.publish_sidecar(page, sidecar_by("me"))
+    restarted = Publisher(delivery.outbox, delivery.rejected, delivery.archive)
+    if until == "chosen":  # the journal knows the path
+        restarted.path_for_original(restarted.rejected, "page.jpg", source, page, "me")
+    publishers = (delivery, restarted)
+    return [one.free_path(one.rejected, "page.jpg.json", sidecar=True).name for one in publishers]
+
+
+@pytest.mark.parametrize("until", ["chosen", "moved", "published"])
+def test_a_file_never_gets_the_name_of_a_sidecar_that_is_to_come(
+    delivery: Publisher, source: Path, until: str
+) -> None:
+    """Otherwise the sidecar of `page.jpg` would overwrite an input that is named like it."""
+    assert rejected_names(delivery, source, until) == ["page.jpg-2.json"] * 2
+
+
+def test_a_reserved_name_is_given_up_if_its_sidecar_has_been_taken(
+    delivery: Publisher, source: Path
+) -> None:
+    """After a crash before the original was moved, another program has made `photo.jpg.json`."""
+    reserved = delivery.rejected / "photo.jpg"
+    sidecar_of(reserved).write_bytes(THEIRS)
+    path = delivery.path_for_original(delivery.rejected, "photo.jpg", source, reserved, "me")
+    assert path == delivery.rejected / "photo-2.jpg"
+
+
+def test_a_sidecar_overwrites_only_that_of_its_own_job(delivery: Publisher) -> None:
+    """Another file under its name is kept, and the error says what to do."""
+    path = delivery.rejected / "photo.jpg"
+    delivery.publish_sidecar(path, sidecar_by("me"))
+    delivery.publish_sidecar(path, sidecar_by("me"))
+    with pytest.raises(ResourceUnavailable, match="is not the sidecar of this job"):
+        delivery.publish_sidecar(path, sidecar_by("another"))
+    sidecar_of(path).write_bytes(THEIRS)
+    with pytest.raises(ResourceUnavailable, match="is not overwritten"):
+        delivery.publish_sidecar(path, sidecar_by("me"))
+    assert sidecar_of(path).read_bytes() == THEIRS
 
 
 # Moving originals

@@ -288,12 +288,6 @@ def damaged() -> Iterator[tuple[str, bytes, Outcome]]:
         Rejected("can't be decoded as JPEG"),
     )
     yield "page.jpg", b"<!DOCTYPE html><script>alert(1)</script>\n" * 9, Rejected(NOT_A_PICTURE)
-    # The name that the sidecar of `page.jpg` would get, with JSON content.
-    yield (
-        "page.jpg.json",
-        b'{"schema": 1, "job": {"id": "x"}}',
-        Rejected(NOT_A_PICTURE, name="page.jpg-2.json"),
-    )
     # The name that the sidecar of `late.jpg` would get; that photo comes after this file.
     yield "late.jpg.json", b"{}", Rejected(NOT_A_PICTURE)
     yield (
@@ -333,6 +327,12 @@ def test_every_hostile_picture_ends_as_it_should(harness: DaemonHarness) -> None
     """Each file is painted or rejected as expected, all by one process."""
     late: list[tuple[str, bytes, Outcome]] = [
         ("late.jpg", b"no picture", Rejected(NOT_A_PICTURE, name="late-2.jpg")),
+        # The name that the sidecar of `page.jpg` has, with JSON content.
+        (
+            "page.jpg.json",
+            b'{"schema": 1, "job": {"id": "x"}}',
+            Rejected(NOT_A_PICTURE, name="page.jpg-2.json"),
+        ),
         ("z-good.jpg", JPEG, Painted()),
     ]
     cases = [*bombs(), *odd(), *damaged(), *cut(), *late]
@@ -343,6 +343,8 @@ def test_every_hostile_picture_ends_as_it_should(harness: DaemonHarness) -> None
         (inbox / name).write_bytes(data)
     with OutputChecker(harness, "outbox"), harness.running() as daemon:
         daemon.wait_for("input.awaited")
+        rejected = {"swirls/page.jpg.json", "swirls/late.jpg.json.json"}
+        daemon.wait_until(lambda: rejected <= set(harness.files("rejected")))
         for name, data, _ in late:
             elsewhere = harness.folder / name
             elsewhere.write_bytes(data)
