@@ -41,8 +41,8 @@ def shortened(stem: str, longest_bytes: int) -> str:
 def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[Path] = ()) -> Path:
     """Return a path in `folder` that does not exist; with `sidecar`, neither does its sidecar.
 
-    A name that is that of the sidecar of an existing file counts as taken, since that sidecar may
-    be about to be written.
+    With `sidecar`, a name that is that of the sidecar of an existing file counts as taken, since
+    that sidecar may be about to be written.
 
     Args:
         folder: May be missing.
@@ -55,7 +55,7 @@ def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[P
         paths = (path, sidecar_of(path)) if sidecar else (path,)
         if any(one in reserved or os.path.lexists(one) for one in paths):
             continue
-        if candidate.endswith(".json") and os.path.lexists(path.with_suffix("")):
+        if sidecar and candidate.endswith(".json") and os.path.lexists(path.with_suffix("")):
             continue
         return path
     raise AssertionError("candidates() never ends")
