@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import torch
@@ -41,6 +41,7 @@ from styled.jobs.io_pool import ThreadIoPool
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.journal_rebuild import open_or_rebuild
+from styled.jobs.photo_work import LocalPhotoWork
 from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler, SchedulerObserver
 from styled.jobs.style_check import StyleCheck
@@ -48,6 +49,9 @@ from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.lock import InstanceLock
 from styled.precision_record import FILE_NAME, PrecisionRecord
+
+if TYPE_CHECKING:  # it imports ray
+    from styled.cluster.fleet import Fleet
 
 log = structlog.get_logger()
 
@@ -60,6 +64,9 @@ ENGINE_PREFIX = "engine"
 """Engine slots are named `engine-0`, `engine-1`, ..."""
 
 MAX_IO_THREADS = 16
+
+CLUSTER_IO_THREADS = 32
+"""With a cluster these mostly wait: its machines decode and encode."""
 
 OnBytes = Callable[[int, int], None]
 """Called with bytes received and bytes in total during a download; an exception aborts it."""
@@ -83,7 +90,7 @@ class App:
         host: Receives the intake's reports.
         intake: Scans the inbox.
         scheduler: Runs the jobs.
-        slots: One for each engine.
+        fleet: The engines of a cluster; None: the only engine is in this process.
     """
 
     config: Config
@@ -92,7 +99,12 @@ class App:
     host: InboxHost
     intake: Intake
     scheduler: Scheduler
-    slots: Sequence[EngineSlot]
+    fleet: Fleet | None
+
+    @property
+    def slots(self) -> Sequence[EngineSlot]:
+        """The engine slots, one for each engine; may be read from any thread."""
+        return self.scheduler.slots
 
     def reload(self, config: Config) -> None:
         """Use the styles and folders of a new configuration from now on."""
@@ -103,7 +115,8 @@ class App:
 
 def build_app(
     config: Config,
-    factories: Sequence[EngineFactory],
+    factories: Sequence[EngineFactory] | None,
+    on_bytes: OnBytes,
     observer: AppObserver,
     heartbeats: Heartbeats,
     stack: ExitStack,
@@ -113,7 +126,8 @@ def build_app(
 
     Args:
         config: The configuration.
-        factories: One for each engine.
+        factories: One for each engine. None: as configured.
+        on_bytes: Receives the progress of downloads.
         observer: Receives events.
         heartbeats: Receives the heartbeats of all threads.
         stack: Closing it releases the lock and closes the journal.
@@ -121,6 +135,7 @@ def build_app(
 
     Raises:
         ResourceUnavailable: a folder or the journal can't be used, or another daemon uses it.
+        ClusterUnavailable: Ray is not installed.
     """
     make_folder(config.state / "checkpoints")
     lock = InstanceLock(config.state / "lock")
@@ -137,10 +152,17 @@ def build_app(
     events: SimpleQueue[Event] = SimpleQueue()
     host = InboxHost(config, journal, mounts, folders, events, observer, heartbeats)
     intake = build_intake(config, host)
-    scheduler, slots = build_scheduler(
-        config, journal, publisher, mounts, factories, events, observer, heartbeats
+    files = JobFiles(config.state)
+    fleet = None
+    if factories is None and config.cluster.address is not None:
+        fleet = build_fleet(config, on_bytes, events, files, heartbeats, host)
+        factories = ()
+    elif factories is None:
+        factories = [LocalEngineFactory(config, on_bytes)]
+    scheduler = build_scheduler(
+        config, journal, publisher, mounts, files, factories, fleet, events, observer, heartbeats
     )
-    return App(config, journal, events, host, intake, scheduler, slots)
+    return App(config, journal, events, host, intake, scheduler, fleet)
 
 
 def pairing_of(config: Config) -> Pairing:
@@ -186,13 +208,14 @@ def build_scheduler(
     journal: Journal,
     publisher: Publisher,
     mounts: Mounts,
+    files: JobFiles,
     factories: Sequence[EngineFactory],
+    fleet: Fleet | None,
     events: SimpleQueue[Event],
     observer: SchedulerObserver,
     heartbeats: Heartbeats,
-) -> tuple[Scheduler, Sequence[EngineSlot]]:
-    """Return the scheduler, and one engine slot for each factory."""
-    files = JobFiles(config.state)
+) -> Scheduler:
+    """Return the scheduler, with one engine slot for each factory; a fleet adds further ones."""
     gallery = updater = None
     if config.output.gallery:
         gallery = Gallery(config.outbox, mounts, config.intake.max_pixels)
@@ -207,18 +230,42 @@ def build_scheduler(
         History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs),
         gallery,
         updater,
+        LocalPhotoWork() if fleet is None else fleet.work,
     )
     slots = [
         EngineSlot(f"{ENGINE_PREFIX}-{number}", factory, files, events, heartbeats)
         for number, factory in enumerate(factories)
     ]
-    pool = ThreadIoPool(min(len(slots) + 1, MAX_IO_THREADS), events, heartbeats)
-    scheduler = Scheduler(context, slots, pool, events, config.styles, observer, heartbeats)
-    return scheduler, slots
+    threads = min(len(slots) + 1, MAX_IO_THREADS) if fleet is None else CLUSTER_IO_THREADS
+    pool = ThreadIoPool(threads, events, heartbeats)
+    return Scheduler(context, slots, pool, events, config.styles, observer, heartbeats)
+
+
+def build_fleet(
+    config: Config,
+    on_bytes: OnBytes,
+    events: SimpleQueue[Event],
+    files: JobFiles,
+    heartbeats: Heartbeats,
+    host: InboxHost,
+) -> Fleet:
+    """Return the engines of a cluster, not connected yet.
+
+    Raises:
+        ClusterUnavailable: Ray is not installed.
+    """
+    from styled.cluster.environment import prepare_environment
+
+    assert config.cluster.address is not None, "a cluster is configured"
+    prepare_environment(config.cluster.address)
+    from styled.cluster.fleet import Fleet
+
+    record = precision_record(config)
+    return Fleet(config, record, on_bytes, events, files, heartbeats, host, ENGINE_PREFIX)
 
 
 class InboxHost:
-    """Connects the intake to the journal and the scheduler; implements `IntakeHost`.
+    """Connects intake and fleet to the journal; implements `IntakeHost` and `FleetObserver`.
 
     Attributes:
         config: The current configuration; a reload replaces it.
@@ -290,7 +337,7 @@ class InboxHost:
     def watching_changed(self, problem: str | None) -> None:
         """Record that the inbox is polled, for `styled status` and sidecars."""
         degraded = () if problem is None else (Degradation("polling", problem),)
-        self._events.put(ServiceDegraded(degraded))
+        self._events.put(ServiceDegraded(INTAKE, degraded))
         note_state(self._journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
 
     def trouble_changed(self, trouble: str | None) -> None:
@@ -301,6 +348,10 @@ class InboxHost:
     def report_changed(self, report: InboxReport) -> None:
         """Record which files and folders of the inbox do not become jobs."""
         note_state(self._journal, inbox_report=json.dumps(asdict(report)))
+
+    def cluster_changed(self, trouble: str) -> None:
+        """Record why the cluster has fewer engines than it could have."""
+        note_state(self._journal, cluster_trouble=trouble)
 
     def heartbeat(self, idle_for: float) -> None:
         """Pass on the intake's heartbeat."""
@@ -338,9 +389,13 @@ def build_engine(config: Config, on_bytes: OnBytes, threads: int | None = None) 
         DeviceError: the device is not available.
         ConfigError: the configuration does not fit the machine.
     """
+    return make_engine(config.engine, on_bytes, precision_record(config), threads)
+
+
+def precision_record(config: Config) -> PrecisionRecord:
+    """Return the record of measured precisions in the state folder."""
 
     def warn(reason: str) -> None:
         log.warning("precision.not_remembered", reason=reason)
 
-    record = PrecisionRecord(config.state / FILE_NAME, warn)
-    return make_engine(config.engine, on_bytes, record, threads)
+    return PrecisionRecord(config.state / FILE_NAME, warn)

@@ -17,12 +17,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 import structlog
 
 from styled import __version__
-from styled.app import ENGINE_PREFIX, App, LocalEngineFactory, build_app, note_state
+from styled.app import ENGINE_PREFIX, App, build_app, note_state
 from styled.config import Config, require_styles
+from styled.degradation import Degradation
 from styled.engine.memory import configure_allocator
 from styled.engine.weights import imagenet_file
 from styled.engine_api import EngineInfo
@@ -44,7 +46,10 @@ from styled.ops.heartbeats import Heartbeats
 from styled.ops.stall_record import StallRecord
 from styled.ops.systemd import Notifier
 from styled.reload import reload
-from styled.signals import signals_handled
+from styled.signals import restore_signal_handlers, signals_handled
+
+if TYPE_CHECKING:  # it imports ray
+    from styled.cluster.fleet import Fleet
 
 log = structlog.get_logger()
 
@@ -56,6 +61,9 @@ ONCE_POLL_SECONDS = 0.2
 
 STOP_SECONDS = 4.0
 """How long a stop waits for the current step; then this step is abandoned."""
+
+DISCONNECT_SECONDS = 0.8
+"""How long such a stop waits for a cluster at least; the end of this process ends the rest."""
 
 START_REPORT_SECONDS = 5.0
 """How often a long start reports its progress."""
@@ -82,10 +90,11 @@ class Daemon:
 
         Args:
             config: The configuration.
-            factories: One for each engine. None: a single engine in this process.
+            factories: One for each engine. None: as configured, a single engine in this process
+                or those of a cluster.
         """
         self._config = config
-        self._factories = factories or [LocalEngineFactory(config, self._on_bytes)]
+        self._factories = factories
         heartbeats = self._heartbeats = Heartbeats()
         self._notifier = Notifier()
         self._health = HealthMonitor(config, self._notifier, heartbeats)
@@ -93,6 +102,7 @@ class Daemon:
         # SimpleQueue.put is reentrant, so it may be called in a signal handler. Event.set is not:
         # the interrupted code may hold its lock.
         self._commands: SimpleQueue[_Command] = SimpleQueue()
+        self._degraded: list[Degradation] = []  # of engines
         self._failure: BaseException | None = None
         self._is_interrupted = False
         self._is_ready = False
@@ -116,7 +126,7 @@ class Daemon:
                         self._notifier.notify_reloading()
                         reload(app, lambda: self._is_interrupted)
                         self._notifier.notify_ready()
-                    self._health.tick()
+                    self._tick(app)
             finally:
                 self._notifier.notify_stopping()
                 app.intake.stop()
@@ -134,7 +144,7 @@ class Daemon:
             intake, journal = app.intake, app.journal
             patience = Patience(journal, self._config.intake.truncated_grace_seconds)
             while self._next_command(ONCE_POLL_SECONDS) is not _Command.STOP:
-                self._health.tick()
+                self._tick(app)
                 is_settled = intake.scan_once()
                 if is_settled and not journal.unfinished_ids():
                     break
@@ -167,8 +177,9 @@ class Daemon:
             self._notifier.notify_status("starting: checking folders and styles")
             require_styles(self._config)
             app = self._app = build_app(
-                self._config, self._factories, self, self._heartbeats, stack, self._on_progress
-            )
+                self._config, self._factories, self._on_bytes, self, self._heartbeats, stack,
+                self._on_progress,
+            )  # fmt: skip
             journal, scheduler = app.journal, app.scheduler
             stuck = StallRecord.load(self._config.state)
             metrics_trouble = self._health.start()
@@ -179,17 +190,22 @@ class Daemon:
                 inbox_trouble="", metrics_trouble=metrics_trouble,
                 gallery_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=app.host.folders.trouble or "", config_trouble="",
+                cluster_trouble="",
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             app.host.check_styles()
             configure_allocator()
-            scheduler.recover(is_blameless=_is_blameless(stuck))
+            # On a cluster no photo is decoded or painted in this process, so none has killed it.
+            is_blameless = _is_blameless(stuck) or app.fleet is not None
+            scheduler.recover(is_blameless=is_blameless)
             self._health.watch(app)
             thread = threading.Thread(
                 target=self._run_scheduler, args=(scheduler,), name="scheduler", daemon=True
             )
             thread.start()
             try:
+                if app.fleet is not None:
+                    self._start_fleet(app.fleet)
                 yield app
             finally:
                 self._is_stopping = True
@@ -201,12 +217,37 @@ class Daemon:
                 if is_busy and self._is_ready:
                     _requeue_running(journal)
                 is_busy |= not all(slot.join(_seconds_until(deadline)) for slot in app.slots)
+                if app.fleet is not None:
+                    seconds = _seconds_until(deadline)
+                    limit = None if seconds is None else max(seconds, DISCONNECT_SECONDS)
+                    is_busy |= not app.fleet.stop(limit)
                 with suppress(ResourceUnavailable):  # the next start reports it
                     journal.set_state(state="stopped")
                 if self._failure is not None:
                     raise self._failure
             if is_busy:
                 raise StopTimeout
+
+    def _tick(self, app: App) -> None:
+        self._health.tick()
+        if app.fleet is not None:
+            restore_signal_handlers()  # Ray replaces them whenever it connects or disconnects
+
+    def _start_fleet(self, fleet: Fleet) -> None:
+        """Connect to the cluster; the daemon is ready then, even if no machine is there yet.
+
+        Raises:
+            ClusterUnavailable, WeightsError: the daemon can't start.
+        """
+        self._notifier.notify_status("starting: connecting to the cluster")
+        try:
+            fleet.start()
+        except StyledError as error:
+            if self._is_interrupted:
+                raise _StoppedEarly from error
+            raise
+        restore_signal_handlers()
+        self._ready(f"cluster {self._config.cluster.address}", fleet.weights_source, ())
 
     def _wait_until_ready(self) -> None:
         """Wait for READY or STOP; commands received meanwhile are put back into the queue."""
@@ -244,31 +285,50 @@ class Daemon:
             self._commands.put(_Command.STOP)
 
     def engine_ready(self, name: str, info: EngineInfo) -> None:
-        """Report that the daemon is ready, when its first engine is."""
-        if self._is_ready or self._app is None:
+        """Report that the daemon is ready, when its first engine is; collect degradations."""
+        if self._app is None:
             return
+        new = [one for one in info.degraded if one not in self._degraded]
+        self._degraded += new
+        for one in new:
+            log.warning("daemon.degraded", kind=one.kind, reason=one.message, engine=name)
+        if not self._is_ready:
+            self._ready(info.device, info.weights_source, info.degraded, info)
+        elif new:
+            note_state(self._app.journal, degraded=self._degraded_json())
+
+    def _degraded_json(self) -> str:
+        return json.dumps([asdict(one) for one in self._degraded])
+
+    def _ready(
+        self,
+        device: str,
+        weights: str,
+        degraded: Sequence[Degradation],
+        info: EngineInfo | None = None,
+    ) -> None:
+        """Report that jobs can be done from now on; `info` is that of the only engine."""
+        assert self._app is not None, "it is running"
         self._is_ready = True
         note_state(
             self._app.journal,
             state="running",
-            device=info.device,
-            weights=info.weights_source,
-            degraded=json.dumps([asdict(one) for one in info.degraded]),
+            device=device,
+            weights=weights,
+            degraded=self._degraded_json(),
         )
-        self._health.metrics.note_ready(__version__, info.device, info.weights_source, time.time())
-        for one in info.degraded:
-            log.warning("daemon.degraded", kind=one.kind, reason=one.message)
+        self._health.metrics.note_ready(__version__, device, weights, time.time())
         log.info(
             "daemon.started",
             version=__version__,
             inbox=str(self._config.inbox),
             outbox=str(self._config.outbox),
             styles=list(self._config.styles),
-            device=info.device,
-            threads=info.threads,
-            precision=info.precision,
-            weights=info.weights_source,
-            degraded=[asdict(one) for one in info.degraded],
+            device=device,
+            threads=info and info.threads,
+            precision=info and info.precision,
+            weights=weights,
+            degraded=[asdict(one) for one in degraded],
             seconds=round(time.monotonic() - self._began_at, 2),
         )
         self._commands.put(_Command.READY)  # `run` then notifies systemd

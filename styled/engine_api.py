@@ -69,6 +69,14 @@ class PaintTask:
     frame_every_steps: int | None = None
     frame_px: int = 1920
 
+    def loaded(self) -> PaintTask:
+        """Return the task with the pixels of its images, wherever they are; see `styled.cluster`.
+
+        Raises:
+            NodeLost: they were on a machine that is gone.
+        """
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
@@ -197,6 +205,14 @@ class Painted:
     resumed: bool = False
     peak_memory_bytes: int = 0
 
+    def loaded(self) -> Painted:
+        """Return the painting with its pixels, wherever they are; see `styled.cluster`.
+
+        Raises:
+            NodeLost: they were on a machine that is gone.
+        """
+        return self
+
     @property
     def steps(self) -> int:
         """The number of steps taken at all scales."""
@@ -249,6 +265,7 @@ class EngineInfo:
         threads: torch's intra-op thread count while it paints.
         degraded: The degradations of the engine itself.
         deterministic: Whether deterministic algorithms are used; None: the device has no choice.
+        node: The machine of the cluster that it runs on; None: that of the daemon.
     """
 
     weights_source: str
@@ -260,6 +277,12 @@ class EngineInfo:
     threads: int
     degraded: tuple[Degradation, ...] = ()
     deterministic: bool | None = None
+    node: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Device and node, as shown to people."""
+        return self.device if self.node is None else f"{self.device} of {self.node}"
 
 
 class Engine(Protocol):

@@ -8,8 +8,8 @@ from styled.config import EngineConfig
 from styled.engine.device import choose_device
 from styled.engine.download import OnBytes
 from styled.engine.local_engine import LocalEngine
-from styled.engine.weights import load_weights
-from styled.precision_record import PrecisionRecord
+from styled.engine.weights import Weights, load_weights
+from styled.precision_record import KnownPrecisions, PrecisionRecord
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -17,8 +17,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def make_engine(
     config: EngineConfig,
     on_bytes: OnBytes,
-    record: PrecisionRecord | None = None,
+    record: PrecisionRecord | KnownPrecisions | None = None,
     threads: int | None = None,
+    weights: Weights | None = None,
 ) -> LocalEngine:
     """Create the engine; call this in the thread that will paint.
 
@@ -26,13 +27,15 @@ def make_engine(
         config: The section `engine`.
         on_bytes: Called while weights are downloaded, see `OnBytes`.
         record: Stores the precision measured for `precision: auto`. None: always measure.
+        weights: The weights, if they are loaded already.
         threads: Thread count where `config` sets none. None: torch's own choice in this thread.
 
     Raises:
         WeightsError, DeviceError, ConfigError: the engine can't be created.
     """
     device = choose_device(config.device, deterministic=config.deterministic)
-    weights = load_weights(config.weights, on_bytes)
+    if weights is None:
+        weights = load_weights(config.weights, on_bytes)
     recorded = None
     if config.precision == "auto" and record is not None:
         recorded = record.find(device.model, torch.__version__)

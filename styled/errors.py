@@ -134,5 +134,16 @@ class EngineDied(StyledError):
     """An engine has died during a job; another engine may resume the job."""
 
 
+class NodeLost(StyledError):
+    """A machine of the cluster is gone or can't be reached, and with it a job's images or engine.
+
+    The job is probably not the cause: another machine resumes it.
+    """
+
+
+class ClusterUnavailable(StyledError):
+    """Ray is not installed, or the cluster can't be reached."""
+
+
 class StopTimeout(Exception):
     """A stop has abandoned a step that would have taken too long. This is not a failure."""

@@ -267,6 +267,11 @@ class HealthMonitor:
                 if engine.progress is not None and engine.progress.step_seconds
             },
             engines={engine.name: engine.device is not None for engine in queue.engines},
+            places={
+                engine.name: (engine.node or "", engine.device)
+                for engine in queue.engines
+                if engine.device is not None
+            },
         )
 
     def update_metrics(self, *, at_end: bool = False) -> bool:

@@ -34,6 +34,13 @@ class PrecisionRecord:
             self._warn(f"{self._path} can't be used, so the precision is measured anew: {error}")
             return None
 
+    def all(self) -> dict[str, dict[str, str]]:
+        """Return everything that is stored: device model -> torch version -> precision."""
+        try:
+            return self._read()
+        except (OSError, ValueError, RecursionError):
+            return {}
+
     def remember(self, device_model: str, torch_version: str, precision: str) -> None:
         """Store a measured precision; a file that can't be read is replaced."""
         try:
@@ -54,6 +61,21 @@ class PrecisionRecord:
         if not isinstance(content, dict) or not all(map(_is_entry, content.values())):
             raise ValueError("it does not hold precisions by device and version of torch")
         return cast(dict[str, dict[str, str]], content)
+
+
+class KnownPrecisions:
+    """Precisions measured before, in memory: for an engine that is far from the file."""
+
+    def __init__(self, precisions: dict[str, dict[str, str]]) -> None:
+        """Start with `precisions`: device model -> torch version -> precision."""
+        self._precisions = precisions
+
+    def find(self, device_model: str, torch_version: str) -> str | None:
+        """Return the precision known for a device and torch version, or None."""
+        return self._precisions.get(device_model, {}).get(torch_version)
+
+    def remember(self, device_model: str, torch_version: str, precision: str) -> None:
+        """Do nothing: the engine's info tells what was measured."""
 
 
 def _is_entry(value: object) -> bool:

@@ -25,8 +25,8 @@ MAX_WAIT_SECONDS = 5.0
 POLL_SECONDS = 0.1
 
 NEEDS_RESTART = (
-    "inbox", "outbox", "rejected", "archive", "state", "engine", "intake", "queue", "output",
-    "metrics",
+    "inbox", "outbox", "rejected", "archive", "state", "engine", "cluster", "intake", "queue",
+    "output", "metrics",
 )  # fmt: skip
 """Sections of the configuration whose changes need a restart; a reload ignores them."""
 

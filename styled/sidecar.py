@@ -86,6 +86,9 @@ class EngineRun(_Section):
     weights_sha256: str
     device: str
     device_model: str = Field(description="The model of the GPU or the CPU.")
+    node: str | None = Field(
+        default=None, description="The machine of the cluster; null: that of the daemon."
+    )
     threads: int = Field(ge=1, description="torch's intra-op threads. On a CPU they decide bytes.")
     deterministic: bool | None = Field(
         default=None,

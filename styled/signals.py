@@ -59,6 +59,12 @@ def handle_signals(
     return former
 
 
+def restore_signal_handlers() -> None:
+    """Set the current handlers again; a library in C may have replaced them without a word."""
+    for number in HANDLED:
+        signal.signal(number, signal.getsignal(number))
+
+
 @contextmanager
 def signals_handled(on_stop: Callable[[], None], on_reload: Callable[[], None]) -> Iterator[None]:
     """Handle signals as `handle_signals` while the context lasts."""

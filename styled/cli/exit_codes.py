@@ -15,6 +15,7 @@ from rich.text import Text
 
 from styled.cli import streams
 from styled.errors import (
+    ClusterUnavailable,
     ConfigError,
     DeviceError,
     DeviceLost,
@@ -46,6 +47,7 @@ EXIT_CODES: tuple[tuple[type[StyledError], int], ...] = (
     (DeviceLost, TEMPORARY),
     (WeightsError, NOT_AVAILABLE),
     (DeviceError, NOT_AVAILABLE),
+    (ClusterUnavailable, NOT_AVAILABLE),
     (NotMounted, TEMPORARY),
     (MemoryShortage, TEMPORARY),
     (DiskFailure, TEMPORARY),

@@ -75,6 +75,7 @@ class EngineStatus(BaseModel):
 
     name: str
     device: str | None
+    node: str | None = None
     trouble: str | None
 
 
@@ -210,6 +211,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
 
 TROUBLES = (
     "stuck",
+    "cluster_trouble",
     "inbox_trouble",
     "inbox_read_only",
     "config_trouble",

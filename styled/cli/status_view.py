@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from styled.cli.exit_codes import console
 from styled.cli.find_config import find_config
-from styled.cli.status import JobStatus, Status, UnfinishedStatus, read_status
+from styled.cli.status import EngineStatus, JobStatus, Status, UnfinishedStatus, read_status
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
@@ -119,6 +119,11 @@ def _sections(status: Status) -> Iterator[RenderableType]:
             f"{size(disk.free)} free for {', '.join(disk.folders)}",
             "yellow" if disk.free < LOW_DISK_BYTES else "",
         )
+    if len(status.engines) > 1 or any(engine.node for engine in status.engines):
+        there = [engine for engine in status.engines if engine.device is not None]
+        nodes = {engine.node for engine in there if engine.node is not None}
+        on_nodes = f" on {some(len(nodes), 'machine')}" if nodes else ""
+        yield Text(f"{some(len(there), 'engine')}{on_nodes}")
     for engine in status.engines:
         if engine.device is None:
             why = f": {printable(engine.trouble)}" if engine.trouble else ""
@@ -126,7 +131,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
     for job in status.current:
         if job.phase not in BEFORE_PAINTING:
             yield Text()
-            yield from _current(job, status.degraded, with_engine=len(status.engines) > 1)
+            yield from _current(job, status.degraded, _engine_to_show(job, status.engines))
     prepared = [job for job in status.current if job.phase in BEFORE_PAINTING]
     if prepared:
         yield Text()
@@ -165,11 +170,11 @@ def _not_yet_shown(status: Status) -> list[JobStatus]:
 
 
 def _current(
-    job: JobStatus, known: Collection[Degradation], *, with_engine: bool
+    job: JobStatus, known: Collection[Degradation], engine: EngineStatus | None
 ) -> Iterator[RenderableType]:
-    engine = f" on {job.engine}" if with_engine and job.engine is not None else ""
+    where = "" if engine is None else f" on {_name_of(engine)}"
     yield Text.assemble(
-        ("now  ", "bold"), printable(job.input), " in ", printable(job.style), engine
+        ("now  ", "bold"), printable(job.input), " in ", printable(job.style), where
     )
     progress = job.progress
     text = f"{job.fraction:.0%}"
@@ -195,6 +200,20 @@ def _current(
     )
     if progress.preview is not None:
         yield Text(f"     preview: {printable(progress.preview)}")
+
+
+def _engine_to_show(job: JobStatus, engines: Sequence[EngineStatus]) -> EngineStatus | None:
+    """Return the engine that paints a job, unless it is the daemon's only one."""
+    engine = next((one for one in engines if one.name == job.engine), None)
+    is_only = len(engines) == 1 and engine is not None and engine.node is None
+    return None if is_only else engine
+
+
+def _name_of(engine: EngineStatus) -> str:
+    """Return the name of an engine with its device, if it is on a cluster."""
+    if engine.node is None or engine.device is None:
+        return engine.name
+    return printable(f"{engine.name} ({engine.device} of {engine.node})")
 
 
 def job_table(

@@ -10,6 +10,7 @@ from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
 from styled.config.load import default_config, load_config, require_styles
 from styled.config.merging import apply_overrides, resolve_recipe
 from styled.config.models import (
+    ClusterConfig,
     ConfigFile,
     EngineConfig,
     IntakeConfig,
@@ -22,6 +23,7 @@ from styled.config.resolved import Config, Style, StyleImage
 
 __all__ = [
     "DEFAULT_IGNORE",
+    "ClusterConfig",
     "Config",
     "ConfigFile",
     "EngineConfig",

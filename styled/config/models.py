@@ -15,11 +15,14 @@ from styled.config.ignore import DEFAULT_IGNORE
 from styled.config.messages import expected
 from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides
 from styled.config.values import (
+    ClusterAddress,
     Count,
     Device,
+    Engines,
     FilePath,
     Flag,
     FolderName,
+    GpuShare,
     MemoryLimit,
     NamePattern,
     NonNegative,
@@ -87,6 +90,29 @@ class EngineConfig(Section):
     def memory_bytes(self) -> int | None:
         """The memory limit in bytes; None: as much as is free."""
         return None if self.memory_limit == "auto" else self.memory_limit
+
+
+class ClusterConfig(Section):
+    """Engines on all GPUs of this machine, or on a Ray cluster."""
+
+    address: ClusterAddress = Field(
+        default=None,
+        description="null: one engine in the daemon; local: one engine for each GPU of this "
+        "machine; auto or HOST:PORT: engines on a running Ray cluster.",
+    )
+    engines: Engines = Field(
+        default="auto",
+        description="Number of engines; auto: one for each GPU, or for each machine where there "
+        "are no GPUs, following machines that join or leave.",
+    )
+    gpus_per_engine: GpuShare = Field(
+        default=1, description="GPUs of an engine; 0.5: two engines share a GPU."
+    )
+    cpus_per_engine: Threads = Field(
+        default="auto",
+        description="CPU cores and torch threads of an engine; auto: 1 with a GPU, otherwise an "
+        "equal share of its machine's.",
+    )
 
 
 class IntakeConfig(Section):
@@ -260,6 +286,10 @@ class ConfigFile(Section):
     engine: OrEmpty[EngineConfig] = Field(
         default_factory=EngineConfig,
         description="Device, precision, weights and resources of the computation.",
+    )
+    cluster: OrEmpty[ClusterConfig] = Field(
+        default_factory=ClusterConfig,
+        description="Engines on several GPUs or machines.",
     )
     intake: OrEmpty[IntakeConfig] = Field(
         default_factory=IntakeConfig, description="How the inbox is watched."

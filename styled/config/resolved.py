@@ -8,6 +8,7 @@ from pathlib import Path
 
 from styled.config.merging import resolve_recipe
 from styled.config.models import (
+    ClusterConfig,
     ConfigFile,
     EngineConfig,
     IntakeConfig,
@@ -53,6 +54,7 @@ class Config:
     folders: Mapping[str, tuple[str, ...]]  # inbox folder -> names of styles
     # behaviour
     engine: EngineConfig
+    cluster: ClusterConfig
     intake: IntakeConfig
     queue: QueueConfig
     output: OutputConfig
@@ -87,6 +89,7 @@ def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
         styles={name: _resolve_style(entry, base) for name, entry in file.styles.items()},
         folders=dict(file.folders),
         engine=engine,
+        cluster=file.cluster,
         intake=file.intake,
         queue=file.queue,
         output=file.output,

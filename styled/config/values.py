@@ -33,6 +33,8 @@ GALLERY_NAMES = ("gallery.html", "gallery_files")
 MAX_NAME_BYTES = 100  # file systems allow 255; the remainder is for suffixes
 MIN_MEMORY_BYTES = 100_000_000  # the network takes most of this
 MAX_THREADS = 1024
+MAX_ENGINES = 1024
+MAX_GPUS = 16
 UNIT_BYTES = {
     "B": 1,
     **{f"{letter}B": 1000**n for n, letter in enumerate("KMGT", start=1)},
@@ -176,6 +178,32 @@ def _parse_threads(value: object) -> int | Literal["auto"]:
     raise expected(f"auto, or a whole number from 1 to {MAX_THREADS}")
 
 
+def _parse_engines(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ENGINES:
+        return value
+    raise expected(f"auto, or a whole number from 1 to {MAX_ENGINES}")
+
+
+def _check_cluster_address(value: object) -> str | None:
+    if value is None or value in ("local", "auto"):
+        return value
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", str(value), re.ASCII)
+    if isinstance(value, str) and match and 0 < int(match[1]) < 65536:
+        return value
+    raise expected("null, local, auto, or HOST:PORT of a Ray cluster")
+
+
+def _check_gpu_share(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value >= 1 and value == int(value) and value <= MAX_GPUS:
+            return float(value)
+        if 0 < value < 1:
+            return float(value)
+    raise expected("a number between 0 and 1, or a whole number from 1 up")
+
+
 def _check_device(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value, re.ASCII):
         return value
@@ -232,6 +260,22 @@ Threads = Annotated[
     PlainValidator(
         _parse_threads,
         json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_THREADS)],
+    ),
+]
+Engines = Annotated[
+    Literal["auto"] | int,
+    PlainValidator(
+        _parse_engines,
+        json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_ENGINES)],
+    ),
+]
+ClusterAddress = Annotated[
+    str | None, PlainValidator(_check_cluster_address, json_schema_input_type=str | None)
+]
+GpuShare = Annotated[
+    float,
+    PlainValidator(
+        _check_gpu_share, json_schema_input_type=Annotated[float, Field(gt=0, le=MAX_GPUS)]
     ),
 ]
 Flag = Annotated[bool, Field(strict=True)]

@@ -141,7 +141,7 @@ class Gallery:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        opacity, after = before[:, 3:], _shrunk(after)
+        opacity, after = before[:, 3:], shrunk(after)
         if opacity.numel():
             opacity = F.interpolate(opacity, after.shape[-2:], mode="area")
             after = torch.cat([after[:, :3], opacity], dim=1)
@@ -306,7 +306,8 @@ def _sidecar_of(path: Path) -> Sidecar | None:
         return None
 
 
-def _shrunk(image: Tensor) -> Tensor:
+def shrunk(image: Tensor) -> Tensor:
+    """Return an image, 1xCxHxW, at the size of a thumbnail or its own, whichever is smaller."""
     height, width = image.shape[-2:]
     factor = min(1.0, THUMB_PX / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))
@@ -315,7 +316,7 @@ def _shrunk(image: Tensor) -> Tensor:
 
 def _thumbnail(image: Tensor) -> Tensor:
     """Return a thumbnail, 1x3xhxw, of 1x3xHxW, or of 1x4xHxW composited on white."""
-    image = _shrunk(image)
+    image = shrunk(image)
     if image.shape[1] == 4:
         image = image[:, :3] * image[:, 3:] + (1 - image[:, 3:])
     return image

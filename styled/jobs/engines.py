@@ -17,21 +17,54 @@ log = structlog.get_logger()
 
 
 class Engines:
-    """All slots, with the state of each as the scheduler knows it."""
+    """All slots, with the state of each as the scheduler knows it.
+
+    Attributes:
+        slots: All slots; replaced when one comes or goes, so any thread may read it.
+    """
 
     def __init__(self, slots: Sequence[EngineSlot]) -> None:
         """Manage `slots`, none of which has an engine yet."""
         self._slots = {slot.name: slot for slot in slots}
         self._states = {slot.name: SlotState() for slot in slots}
-        # Precomputed: there may be hundreds of slots and thousands of turns.
-        self._order = {name: number for number, name in enumerate(self._slots)}
+        self._order: dict[str, int] = {}
         self._free: set[str] = set()
         self._busy: set[str] = set()
+        self.slots: tuple[EngineSlot, ...] = ()
+        self._slots_changed()
 
     def start(self) -> None:
         """Start all slots: each makes its engine."""
         for slot in self._slots.values():
             slot.start()
+
+    def add(self, slot: EngineSlot) -> None:
+        """Manage a further slot, and start it."""
+        self._slots[slot.name] = slot
+        self._states[slot.name] = SlotState()
+        self._slots_changed()
+        slot.start()
+
+    def remove(self, slot: str, reason: str) -> int | None:
+        """Close a slot and forget it.
+
+        Returns:
+            The number of the assignment that it was running, None if it ran none.
+        """
+        if slot not in self._slots:
+            return None
+        self._slots.pop(slot).close()
+        run = self._states.pop(slot).run
+        self._free.discard(slot)
+        self._busy.discard(slot)
+        self._slots_changed()
+        log.warning("engine.removed", engine=slot, reason=reason)
+        return run
+
+    def _slots_changed(self) -> None:
+        # Precomputed: there may be hundreds of slots and thousands of turns.
+        self._order = {name: number for number, name in enumerate(self._slots)}
+        self.slots = tuple(self._slots.values())
 
     def close(self) -> None:
         """Let each slot end after its current task."""
@@ -40,9 +73,11 @@ class Engines:
 
     def ready(self, slot: str, info: EngineInfo) -> None:
         """Record that a slot has an engine, which is free."""
+        if slot not in self._slots:
+            return  # it was removed in the meantime
         self._states[slot] = SlotState(info)
         self._free.add(slot)
-        log.info("engine.ready", engine=slot, device=info.device)
+        log.info("engine.ready", engine=slot, device=info.device, node=info.node)
 
     def lost(self, slot: str, error: StyledError, retry_seconds: float | None) -> int | None:
         """Record that a slot has lost its engine.
@@ -55,6 +90,8 @@ class Engines:
         Returns:
             The number of the assignment that it was running, None if it ran none.
         """
+        if slot not in self._slots:
+            return None
         run = self._states[slot].run
         self._free.discard(slot)
         self._busy.discard(slot)
@@ -65,7 +102,7 @@ class Engines:
 
     def replace(self, slot: str) -> bool:
         """Abandon and replace a stalled engine; return False if that is impossible."""
-        return self._slots[slot].replace()
+        return slot in self._slots and self._slots[slot].replace()
 
     def free(self) -> Iterator[tuple[str, EngineInfo]]:
         """Yield the slots whose engines are free, in the order of the slots."""
@@ -82,18 +119,19 @@ class Engines:
 
     def end(self, slot: str, run: int) -> None:
         """Record that a slot has ended an assignment and is free."""
-        if self._states[slot].run == run:
+        if slot in self._states and self._states[slot].run == run:
             self._states[slot].run = None
             self._busy.discard(slot)
             self._free.add(slot)
 
     def assign(self, slot: str, assignment: Assignment) -> None:
-        """Pass an assignment to a slot."""
+        """Pass an assignment to a slot; within one turn of the loop none is removed."""
         self._slots[slot].assign(assignment)
 
     def stop(self, slot: str, job_id: str) -> None:
         """Make an engine stop a job at its next step."""
-        self._slots[slot].stop(job_id)
+        if slot in self._slots:
+            self._slots[slot].stop(job_id)
 
     @property
     def count(self) -> int:
@@ -112,13 +150,16 @@ class Engines:
 
     @property
     def are_all_gone(self) -> bool:
-        """Whether all engines are lost and none will be replaced."""
-        return all(state.is_gone for state in self._states.values())
+        """Whether there were engines, all are lost and none will be replaced."""
+        return bool(self._states) and all(state.is_gone for state in self._states.values())
 
     def as_json(self) -> str:
         """Return name, device and trouble of each engine as JSON, for `styled status`."""
         return json.dumps([
-            {"name": name, "device": state.info and state.info.device, "trouble": state.trouble}
+            {
+                "name": name, "device": state.info and state.info.device,
+                "node": state.info and state.info.node, "trouble": state.trouble,
+            }
             for name, state in self._states.items()
         ])  # fmt: skip
 
@@ -129,6 +170,7 @@ class Engines:
                 name,
                 state.info.device if state.info else None,
                 state.info.degraded if state.info else (),
+                state.info.node if state.info else None,
                 state.trouble,
                 running_job.job if running_job else None,
                 running_job.progress if running_job else None,

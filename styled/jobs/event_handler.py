@@ -7,7 +7,7 @@ from typing import Protocol
 
 from styled.config import Style
 from styled.engine_api import Degraded, EngineInfo, Failed, Painted, Progress, Stopped
-from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
+from styled.errors import JournalDamaged, NodeLost, ResourceUnavailable, StyledError
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
     EngineLost,
@@ -17,6 +17,8 @@ from styled.jobs.events import (
     Event,
     PreviewSaved,
     ServiceDegraded,
+    SlotAdded,
+    SlotRemoved,
     StopRequested,
     StylesChanged,
 )
@@ -102,8 +104,14 @@ class EventHandler:
             case StylesChanged(styles):
                 self.styles = styles
                 self._drop_outdated()
-            case ServiceDegraded(degradations):
-                self._lifecycle.service_degraded = degradations
+            case ServiceDegraded(part, degradations):
+                self._lifecycle.service_changed(part, degradations)
+            case SlotAdded(new_slot):
+                if not self.is_stopping:
+                    self._engines.add(new_slot)
+                    self._note_engines()
+            case SlotRemoved(slot, reason):
+                self._slot_removed(slot, reason)
             case StopRequested():
                 self._stop()
 
@@ -146,6 +154,16 @@ class EventHandler:
         if self._engines.are_all_gone:
             self._flush()
             raise error
+
+    def _slot_removed(self, slot: str, reason: str) -> None:
+        """Close a slot; a job that it runs is requeued, to resume on another engine."""
+        run = self._engines.remove(slot, reason)
+        self._note_engines()
+        if run is not None and (running := self._running.of_run(run)):
+            with job_log_context(log_context_of(running.job)):
+                self._finisher.engine_lost(
+                    running, NodeLost(f"the engine {slot} is gone: {reason}")
+                )
 
     def _engine_stalled(self, slot: str) -> None:
         """Abandon an engine that has sent no heartbeat for too long, if it can be replaced."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from styled.config import Style
 from styled.degradation import Degradation
 from styled.engine_api import EngineEvent, EngineInfo
 from styled.errors import StyledError
 from styled.jobs.io_pool import IoDone
+
+if TYPE_CHECKING:
+    from styled.jobs.engine_slot import EngineSlot
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +31,38 @@ class StylesChanged:
 
 @dataclass(frozen=True, slots=True)
 class ServiceDegraded:
-    """The current degradations of the service have changed; those of engines are not included."""
+    """The current degradations of a part of the service have changed; not of single engines.
 
+    Attributes:
+        part: Whose degradations they are, such as `intake`.
+    """
+
+    part: str
     degradations: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
     """A stop was requested: start nothing new, and stop running tasks with a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotAdded:
+    """There is a further slot; the scheduler starts it."""
+
+    slot: EngineSlot
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRemoved:
+    """A slot is no longer to be used, for instance because its machine is gone.
+
+    Attributes:
+        reason: A sentence.
+    """
+
+    slot: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +126,8 @@ Event = (
     | StylesChanged
     | ServiceDegraded
     | StopRequested
+    | SlotAdded
+    | SlotRemoved
     | EngineReady
     | EngineLost
     | EngineStalled

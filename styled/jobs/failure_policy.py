@@ -14,6 +14,7 @@ from styled.errors import (
     JournalDamaged,
     MemoryShortage,
     NameNotSupported,
+    NodeLost,
     ResourceUnavailable,
     StyledError,
     StyleUnavailable,
@@ -26,6 +27,9 @@ UNREADABLE_SECONDS = 5.0
 
 CONFIGURATION_RETRY_SECONDS = 30.0
 """Retry delay of a job whose style or folder can't be used until somebody fixes it."""
+
+BLAMED_NODE_LOSSES = 3
+"""From this loss of a node on, a job's attempts count."""
 
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
@@ -72,7 +76,13 @@ Decision = Requeue | Reject | Pause | Fatal
 
 
 def decide(
-    error: StyledError, job: Job, phase: Phase, *, max_attempts: int, shortages: int = 0
+    error: StyledError,
+    job: Job,
+    phase: Phase,
+    *,
+    max_attempts: int,
+    shortages: int = 0,
+    node_losses: int = 0,
 ) -> Decision:
     """Return what happens to a job after an error.
 
@@ -82,6 +92,7 @@ def decide(
         phase: The job's phase when it failed.
         max_attempts: Number of counted attempts after which it is rejected.
         shortages: Number of consecutive memory shortages of this job before this one.
+        node_losses: How often the node that this job was on was lost before.
     """
     match error:
         case InputRejected():
@@ -95,6 +106,13 @@ def decide(
             if job.attempts >= max_attempts:
                 return Reject("crash")
             return Requeue(0.0, "crash", attempt_counts=True)
+        case NodeLost():
+            # Nodes are switched off and preempted. Only a job that loses one after another is
+            # suspected of killing them.
+            counts = node_losses + 1 >= BLAMED_NODE_LOSSES
+            if counts and job.attempts >= max_attempts:
+                return Reject("crash")
+            return Requeue(0.0, "crash", attempt_counts=counts)
         case StyleUnavailable():
             return Requeue(CONFIGURATION_RETRY_SECONDS, whole_style=True)
         case FolderNotWritable():

@@ -12,7 +12,8 @@ from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import Gallery, Publisher
+from styled.jobs.photo_work import LocalPhotoWork
+from styled.jobs.protocols import Gallery, PhotoWork, Publisher
 from styled.mounts import Mounts
 
 
@@ -38,6 +39,7 @@ class IoContext:
         history: How long finished jobs are kept in the journal.
         gallery: Stores thumbnails; None: there is no gallery.
         gallery_updater: Adds entries to the gallery; None: there is no gallery.
+        work: Where photos are decoded and results encoded.
         is_stopping: When set, long requests return early.
         now: Returns the Unix time.
         clock: Returns monotonic time in seconds, to measure durations.
@@ -52,6 +54,7 @@ class IoContext:
     history: History
     gallery: Gallery | None = None
     gallery_updater: GalleryUpdater | None = None
+    work: PhotoWork = field(default_factory=LocalPhotoWork)
     is_stopping: threading.Event = field(default_factory=threading.Event)
     now: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, TYPE_CHECKING
@@ -16,7 +16,7 @@ import structlog
 from styled.atomic import AtomicWriter, atomic_write, make_folder
 from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted, PaintTask, TraceRow
-from styled.errors import ResourceUnavailable
+from styled.errors import NodeLost, ResourceUnavailable
 from styled.files import readable
 
 if TYPE_CHECKING:
@@ -70,11 +70,16 @@ class JobFiles:
         from styled.engine.checkpoint import task_fingerprint
 
         path = self._painting(task.job_id)
-        parts = {field.name: getattr(painted, field.name) for field in fields(painted)}
+        try:
+            task, painted = task.loaded(), painted.loaded()
+        except NodeLost as error:
+            log.warning("painting.not_saved", reason=error.message)
+            return
+        parts = {field.name: getattr(painted, field.name) for field in fields(Painted)}
         parts["degradations"] = [asdict(one) for one in painted.degradations]
         parts["trace"] = [tuple(row) for row in painted.trace]
-        fingerprint = task_fingerprint(task, engine.weights_sha256), repr(engine)
-        content = {"work": fingerprint, "painted": parts}
+        work = _work(task_fingerprint(task, engine.weights_sha256), engine)
+        content = {"work": work, "painted": parts}
         try:
             make_folder(path.parent)
             writer = AtomicWriter(path)
@@ -101,7 +106,8 @@ class JobFiles:
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             log.warning("painting.ignored", reason=str(error))
             return None
-        if content["work"] != (task_fingerprint(task, engine.weights_sha256), repr(engine)):
+        fingerprint = task_fingerprint(task.loaded(), engine.weights_sha256)
+        if content["work"] != _work(fingerprint, engine):
             return None
         parts = content["painted"]
         parts["degradations"] = tuple(Degradation(**one) for one in parts["degradations"])
@@ -236,3 +242,8 @@ def _delete(path: Path) -> None:
     except OSError as error:
         # The file only takes up space: no reason to fail a finished job.
         log.warning("job_file.not_deleted", path=readable(path), reason=error.strerror)
+
+
+def _work(fingerprint: str, engine: EngineInfo) -> tuple[str, str]:
+    """Return what decides the pixels of a painting: which of several equal engines does not."""
+    return fingerprint, repr(replace(engine, device="", node=None))

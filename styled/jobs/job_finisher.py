@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from styled.errors import EngineDied, MemoryShortage, StyledError
+from styled.errors import EngineDied, MemoryShortage, NodeLost, StyledError
 from styled.jobs.failure_policy import Fatal, Pause, Reject, Requeue, decide
 from styled.jobs.io_context import IoContext
 from styled.jobs.job import ON_REQUEST, WAITING, Job, JobFinished, JobState, Phase
@@ -52,6 +52,7 @@ class JobFinisher:
         self._pauses = pauses
         self._observer = observer
         self._shortages: dict[str, int] = {}  # job id -> consecutive memory shortages
+        self._node_losses: dict[str, int] = {}  # job id -> how often its node was lost
         self.rejected = 0
 
     def interrupted(self, running: RunningJob) -> None:
@@ -74,8 +75,12 @@ class JobFinisher:
         if running.is_cancelled:
             self.cancel(running)
             return
-        shortages = self._shortages.get(job.id, 0)
-        match decide(error, job, running.phase, max_attempts=max_attempts, shortages=shortages):
+        decision = decide(
+            error, job, running.phase, max_attempts=max_attempts,
+            shortages=self._shortages.get(job.id, 0),
+            node_losses=self._node_losses.get(job.id, 0),
+        )  # fmt: skip
+        match decision:
             case Fatal():
                 raise error
             case Pause():
@@ -83,11 +88,17 @@ class JobFinisher:
                 self._pauses.pause(error, running.request)
             case Reject(failure):
                 self.reject(running, error, failure)
-            case Requeue() as decision:
+            case Requeue():
                 self._try_again(running, error, decision)
 
     def engine_lost(self, running: RunningJob, error: StyledError) -> None:
-        """Handle the loss of the engine that painted a job, which may be the cause: it counts."""
+        """Handle the loss of the engine that painted a job.
+
+        The job may be the cause, so the attempt counts, unless the engine's whole node is gone.
+        """
+        if isinstance(error, NodeLost):
+            self.failed(running, error)
+            return
         self.failed(running, EngineDied(
             f"the engine {running.slot} died while it worked on this: {error.message}",
             *error.remedies,
@@ -128,6 +139,8 @@ class JobFinisher:
             )  # fmt: skip
         if isinstance(error, MemoryShortage):
             self._shortages[job.id] = self._shortages.get(job.id, 0) + 1
+        if isinstance(error, NodeLost):
+            self._node_losses[job.id] = self._node_losses.get(job.id, 0) + 1
         if decision.failure == WAITING:
             log.info("job.postponed", reason=error.message, seconds=decision.wait_seconds)
             return
@@ -181,6 +194,7 @@ class JobFinisher:
         job, now = running.job, self._context.now()
         self._running.remove(job.id)
         self._shortages.pop(job.id, None)
+        self._node_losses.pop(job.id, None)
         reason, failure = (ending.reason, ending.failure) if ending else (None, None)
         remedies = ending.remedies if ending else ()
         self._pending.write(

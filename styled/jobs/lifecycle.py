@@ -49,7 +49,6 @@ class Lifecycle:
 
     Attributes:
         running: All running jobs.
-        service_degraded: The current degradations of the service, without those of engines.
     """
 
     def __init__(
@@ -63,7 +62,16 @@ class Lifecycle:
         self._histories = EtaHistories()
         self._runs = count(1)
         self.running = running
-        self.service_degraded: tuple[Degradation, ...] = ()
+        self._degraded_parts: dict[str, tuple[Degradation, ...]] = {}
+
+    @property
+    def service_degraded(self) -> tuple[Degradation, ...]:
+        """The current degradations of the service, without those of engines."""
+        return tuple(one for part in self._degraded_parts.values() for one in part)
+
+    def service_changed(self, part: str, degradations: tuple[Degradation, ...]) -> None:
+        """Replace the degradations of a part of the service."""
+        self._degraded_parts[part] = degradations
 
     # Preparing
 

@@ -106,6 +106,14 @@ class Prepared:
     painted_size: PixelSize | None = None
     result_size: PixelSize | None = None
 
+    def loaded(self) -> Prepared:
+        """Return this with its pixels, wherever they are; see `styled.cluster`.
+
+        Raises:
+            NodeLost: they were on a machine that is gone.
+        """
+        return self
+
     @property
     def pixels(self) -> int:
         """Number of pixels of the content or of the result, whichever has more."""

@@ -118,12 +118,16 @@ class PrepareRequest(JobRequest):
                 raise InboxUnavailable(error.message, *error.remedies) from error
             return InputGone("the input was removed before its turn")
         except StyledError as error:
-            if self.is_concurrent and _is_for_lack_of_memory(error):
+            if (
+                self.is_concurrent
+                and context.work.uses_own_memory
+                and _is_for_lack_of_memory(error)
+            ):
                 return TooLargeToShare()
             raise
 
     def _prepare(self, style: Style) -> PrepareResult:
-        from styled.jobs.prepare import prepare, read_inputs, require_style
+        from styled.jobs.prepare import read_inputs, require_style
         from styled.jobs.publish import require_publishable
         from styled.jobs.sidecars import degradations_of_inputs
 
@@ -144,14 +148,17 @@ class PrepareRequest(JobRequest):
             return InputGone("the input was replaced by another file before its turn")
         stamps = stamps_of([source, *(image.path for image in style.images)])
         limit = config.intake.max_pixels
-        if self.is_concurrent:
+        work = context.work
+        if self.is_concurrent and work.uses_own_memory:
             limit = min(limit, max_concurrent_pixels(READING_BYTES_PER_PIXEL))
-        prepared = prepare(
+        prepared = work.prepare(
             read_inputs(source, style), style.recipe, max_pixels=limit,
             at_own_size=config.output.size == "input",
         )  # fmt: skip
         require_publishable(job, prepared, context)
-        is_large = prepared.pixels > max_concurrent_pixels(PUBLISHING_BYTES_PER_PIXEL)
+        is_large = work.uses_own_memory and prepared.pixels > max_concurrent_pixels(
+            PUBLISHING_BYTES_PER_PIXEL
+        )
         return Ready(prepared, degradations_of_inputs(prepared), is_large, stamps)
 
 

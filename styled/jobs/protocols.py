@@ -1,4 +1,4 @@
-"""The interfaces that the job queue needs from `styled.delivery` and `styled.ops`."""
+"""The interfaces that the job queue needs from other parts of the program."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from styled.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from styled.config import OutputConfig
+    from styled.engine_api import Painted
+    from styled.jobs.prepare import Inputs, Prepared
+    from styled.jobs.publish import Encoded
+    from styled.recipes import Recipe
 
 Heartbeat = Callable[[float], None]
 """Sends a heartbeat; called with the maximum number of seconds until the next one."""
@@ -89,6 +95,32 @@ class Publisher(Protocol):
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
         """Copy or move an input to its destinations; it leaves the inbox unless `keep` is set."""
+
+
+class PhotoWork(Protocol):
+    """Where photos are decoded and results encoded: here, or on the machines of a cluster."""
+
+    @property
+    def uses_own_memory(self) -> bool:
+        """Whether the work takes memory of this process, so that large photos must be alone."""
+
+    def prepare(
+        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
+    ) -> Prepared:
+        """Decode a photo and its style; see `styled.jobs.prepare.prepare`.
+
+        Raises:
+            StyledError: as `prepare`; NodeLost or EngineDied if it was done elsewhere.
+        """
+
+    def encode(
+        self, prepared: Prepared, painted: Painted, format: str, output: OutputConfig
+    ) -> Encoded:
+        """Encode a painting; see `styled.jobs.publish.encode`.
+
+        Raises:
+            StyledError: as `encode`; NodeLost or EngineDied if it was done elsewhere.
+        """
 
 
 class Gallery(Protocol):

@@ -34,7 +34,9 @@ class Encoded:
     """An encoded result that is ready to be published.
 
     Attributes:
-        image: The image in the file: 1x3xHxW, sRGB in [0, 1].
+        image: The image in the file, or a small copy: 1x3xHxW, sRGB in [0, 1].
+        content: The photo, or a small copy: 1x3xHxW, or 1x4xHxW with opacity.
+        size: The size of the image in the file.
         data: The bytes of the file.
         bits: Bits per channel: 8 or 16.
         color: Colour space that the file declares; None: it declares none.
@@ -43,6 +45,8 @@ class Encoded:
     """
 
     image: Tensor
+    content: Tensor
+    size: PixelSize
     data: bytes
     sha256: str
     format: str
@@ -54,8 +58,8 @@ class Encoded:
 
     def result_info(self, path: str, frames: str | None = None) -> ResultInfo:
         """Return the sidecar's entry for this file; `path` and `frames` are its published paths."""
-        height, width = self.image.shape[-2:]
-        has_painted_size = self.painted_size == (width, height)
+        width, height = self.size
+        has_painted_size = self.painted_size == self.size
         return ResultInfo(
             path=path,
             sha256=self.sha256,
@@ -94,6 +98,8 @@ def encode(prepared: Prepared, painted: Painted, format: str, output: OutputConf
         exported = photos.export_image(image, prepared.read.photo, format, options)
         return Encoded(
             image,
+            prepared.content,
+            PixelSize(image.shape[-1], image.shape[-2]),
             exported.data,
             hashlib.sha256(exported.data).hexdigest(),
             format,
@@ -117,7 +123,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     started = context.clock()
     job, prepared, painted = publication.job, publication.prepared, publication.painted
     name, format = result_name(job.destination, context.config.output.format, prepared.read)
-    encoded = encode(prepared, painted, format, context.config.output)
+    encoded = context.work.encode(prepared, painted, format, context.config.output)
     for degradation in encoded.degraded:
         log.warning("job.degraded", kind=degradation.kind, reason=degradation.message)
     degraded = tuple(dict.fromkeys((*publication.degraded, *encoded.degraded)))
@@ -185,9 +191,7 @@ def _keep_thumbnails(publication: Publication, encoded: Encoded, context: IoCont
     # If this fails, for instance for lack of memory, the gallery makes them from the files later.
     # A missing thumbnail must not stop the publication halfway.
     try:
-        context.gallery.write_thumbs(
-            publication.job.id, publication.prepared.content, encoded.image
-        )
+        context.gallery.write_thumbs(publication.job.id, encoded.content, encoded.image)
     except (ResourceUnavailable, RuntimeError, MemoryError, ValueError) as error:
         log.warning("thumbnail.failed", reason=str(error))
 

@@ -138,6 +138,11 @@ class Scheduler:
             self._take_snapshot()
 
     @property
+    def slots(self) -> Sequence[EngineSlot]:
+        """The engine slots; may be read from any thread."""
+        return self._engines.slots
+
+    @property
     def is_over(self) -> bool:
         """Whether a stop was requested, and all running work has ended or the journal failed."""
         is_empty = not len(self._running) and not self.is_busy and not self._pending.writes

@@ -65,6 +65,7 @@ def engine_run(info: EngineInfo, recipe: Recipe, painted: Painted) -> EngineRun:
         weights_sha256=info.weights_sha256,
         device=info.device,
         device_model=info.device_model,
+        node=info.node,
         threads=info.threads,
         deterministic=info.deterministic,
         precision=painted.precision,

@@ -49,6 +49,7 @@ class MetricsSnapshot:
         stalled: Parts of the daemon that make no progress.
         steps_per_second: Engine -> speed of the job that it paints.
         engines: Engine -> whether it is available.
+        places: Engine that is available -> its node (empty: the daemon's machine) and device.
         free_bytes: Folder's name in the configuration -> free bytes on its disk.
     """
 
@@ -60,6 +61,7 @@ class MetricsSnapshot:
     stalled: Sequence[str] = ()
     steps_per_second: Mapping[str, float] = field(default_factory=dict)
     engines: Mapping[str, bool] = field(default_factory=dict)
+    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     free_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -256,6 +258,13 @@ class _SnapshotCollector(Collector):
         for engine, is_up in snapshot.engines.items():
             up.add_metric([engine], is_up)
         yield up
+        info = GaugeMetricFamily(
+            "styled_engine_info", "Where each available engine is: always 1.",
+            labels=["engine", "node", "device"],
+        )  # fmt: skip
+        for engine, (node, device) in snapshot.places.items():
+            info.add_metric([engine, printable(node), device], 1)
+        yield info
         degraded = GaugeMetricFamily(
             "styled_degraded", "1 for each current degradation of the service.", labels=["reason"]
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,20 @@ class Photo:
     def bits(self) -> int:
         """Bits per channel that are used: 8 or 16."""
         return 8 if self.deep is None else 16
+
+    def without_pixels(self) -> Photo:
+        """Return a description of this photo, for a process that does not decode or encode."""
+        return replace(
+            self, image=Image.new("RGB", (0, 0)), alpha=None, deep=None, profile=None,
+            metadata=Metadata(),
+        )  # fmt: skip
+
+    def for_export(self) -> Photo:
+        """Return this photo without its colours, which `export_image` does not use.
+
+        If it has 16 bits, those stay: they tell its depth and its exact opacity.
+        """
+        return replace(self, image=Image.new("RGB", (0, 0)))
 
     def tensor(self, width: int, height: int, resample: Resample = "lanczos") -> torch.Tensor:
         """Return the image at `width` x `height` pixels: 1x3xHxW float32, sRGB in [0, 1].

@@ -33,6 +33,7 @@ from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineEvent, EngineInfo, Painted, PaintTask, TraceRow
 from styled.jobs.events import Event, StopRequested
 from styled.jobs.job import JobFinished
+from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.prepare import prepare, read_inputs
 from styled.jobs.publish import encode
@@ -166,9 +167,10 @@ def _queue(engines: int, jobs: int) -> tuple[float, float]:
         events: SimpleQueue[Event] = SimpleQueue()
         mounts = Mounts(config.state / "mounts.json")
         factories = [Sleeping() for _ in range(engines)]
-        scheduler, _ = build_scheduler(
-            config, journal, publisher, mounts, factories, events, watcher, Heartbeats()
-        )
+        scheduler = build_scheduler(
+            config, journal, publisher, mounts, JobFiles(config.state), factories, None, events,
+            watcher, Heartbeats(),
+        )  # fmt: skip
         start, cpu = time.perf_counter(), time.process_time()
         thread = threading.Thread(target=scheduler.run)
         thread.start()

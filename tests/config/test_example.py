@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from styled.config import (
+    ClusterConfig,
     ConfigFile,
     EngineConfig,
     IntakeConfig,
@@ -53,6 +54,7 @@ def test_the_example_shows_every_key(example: dict[str, dict[str, dict[str, obje
     assert set(example) == set(ConfigFile.model_fields)
     sections: dict[str, type[BaseModel]] = {
         "engine": EngineConfig,
+        "cluster": ClusterConfig,
         "intake": IntakeConfig,
         "queue": QueueConfig,
         "output": OutputConfig,

@@ -522,11 +522,12 @@ def threaded_scheduler(
 ) -> tuple[Scheduler, Sequence[EngineSlot], SimpleQueue[Event]]:
     """Return a scheduler like the daemon's, with an I/O pool that runs threads."""
     events: SimpleQueue[Event] = SimpleQueue()
-    scheduler, slots = build_scheduler(
-        config or harness.config, harness.journal, harness.publisher, harness.mounts, factories,
-        events, harness, Heartbeats(),
+    config = config or harness.config
+    scheduler = build_scheduler(
+        config, harness.journal, harness.publisher, harness.mounts, JobFiles(config.state),
+        factories, None, events, harness, Heartbeats(),
     )  # fmt: skip
-    return scheduler, slots, events
+    return scheduler, scheduler.slots, events
 
 
 @pytest.fixture

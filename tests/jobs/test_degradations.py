@@ -237,13 +237,16 @@ OF_JOBS: dict[Kind, Case] = {
     "resumed": Case("resumed on cpu", stop_and_resume),
 }
 
+OF_CLUSTERS: set[Kind] = {"cluster"}
+"""Kinds that are tested with a real cluster; see tests/cluster."""
+
 OF_THE_SERVICE: set[Kind] = {"device", "weights", "polling"}
 """Kinds that concern all jobs; see `test_what_the_service_does_without_is_told`."""
 
 
 def test_each_kind_is_tested() -> None:
     """Every kind of degradation has a test in this file."""
-    assert sorted([*OF_JOBS, *OF_THE_SERVICE]) == sorted(KINDS)
+    assert sorted([*OF_JOBS, *OF_THE_SERVICE, *OF_CLUSTERS]) == sorted(KINDS)
 
 
 @pytest.mark.parametrize("kind", OF_JOBS)

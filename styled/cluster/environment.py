@@ -1,0 +1,45 @@
+"""Settings that Ray reads from the environment; the only module here that does not import ray."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from importlib.util import find_spec
+
+from styled.errors import ClusterUnavailable
+
+SETTINGS = {
+    # A cluster that anybody in the network may use is a shell for everybody in the network.
+    "RAY_AUTH_MODE": "token",
+    # Otherwise Ray kills this process a minute after it has lost the cluster.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000000",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray warns about a change to come, for engines without a GPU.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+LOCAL_SETTINGS = {
+    # All ports are bound to the loopback interface. Ray's own setting, despite its name.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
+def prepare_environment(address: str) -> None:
+    """Set what Ray reads from the environment; call this before another module imports ray.
+
+    What the user has set stays, except for the address that a cluster on this machine binds to.
+
+    Raises:
+        ClusterUnavailable: Ray is not installed.
+    """
+    if find_spec("ray") is None:
+        raise ClusterUnavailable(
+            "cluster.address is set, but Ray is not installed",
+            "install it: pip install 'styled[cluster]'",
+            "or remove cluster.address: a single engine needs no cluster",
+        )
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if address == "local":
+        os.environ.update(LOCAL_SETTINGS)
+        if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,0 +1,69 @@
+"""Turns Ray's exceptions into those of styled: who died, a process or a whole machine."""
+
+from __future__ import annotations
+
+import time
+
+from ray.exceptions import (
+    ActorUnschedulableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    TaskUnschedulableError,
+)
+
+from styled.cluster.connection import accepts_connections, is_reachable, node_records
+from styled.errors import EngineDied, MemoryShortage, NodeLost, StyledError, UnexpectedError
+
+DETECTION_SECONDS = 8.0
+"""Maximum time that Ray is given to find out whether a machine died along with a process."""
+
+POLL_SECONDS = 0.25
+
+
+def as_styled_error(error: RayError, node_id: str, node: str) -> StyledError:
+    """Return what a failed call means; may wait a few seconds to learn whether the node is dead.
+
+    Args:
+        error: What Ray has raised.
+        node_id: Where the call ran.
+        node: The name of that machine, for the message.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return MemoryShortage(
+            f"Ray has killed a process on {node}, whose memory is nearly full",
+            "give that machine fewer engines, or more memory",
+        )
+    if isinstance(error, RayTaskError):
+        return UnexpectedError.of(error)
+    certain = (NodeDiedError, ObjectLostError, ActorUnschedulableError, TaskUnschedulableError)
+    if isinstance(error, certain) or not _survives(node_id):
+        return NodeLost(
+            f"the machine {node} is gone, or can't be reached any more",
+            "the job resumes elsewhere; if it happens again, look at that machine and its network",
+        )
+    return EngineDied(f"a process on {node} died: {_first_line(error)}")
+
+
+def _survives(node_id: str) -> bool:
+    """Return whether a node still lives; Ray learns of a death only after some seconds.
+
+    A process that was killed alone leaves its node alive at once and afterwards, so this waits
+    only as long as Ray has not noticed that the connection to the node is broken.
+    """
+    deadline = time.monotonic() + DETECTION_SECONDS
+    while is_reachable():
+        record = next((one for one in node_records() if one["NodeID"] == node_id), None)
+        if record is None or not record["Alive"]:
+            return False
+        address, port = record["NodeManagerAddress"], record["NodeManagerPort"]
+        if accepts_connections(address, port) or time.monotonic() > deadline:
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def _first_line(error: RayError) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,259 @@
+"""Keeps the connection to the cluster, and one engine slot for each place in it."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Protocol
+
+import structlog
+
+from styled.cluster.connection import Connection, is_reachable
+from styled.cluster.membership import Membership
+from styled.cluster.photo_work import SPARE_TASKS, RemotePhotoWork, WorkNode, WorkNodes
+from styled.cluster.places import Place, new_places
+from styled.cluster.remote_engine import RemoteEngineFactory
+from styled.cluster.supplies import Supplies
+from styled.config import Config
+from styled.degradation import Degradation
+from styled.engine.download import OnBytes
+from styled.errors import ClusterUnavailable
+from styled.jobs.engine_slot import EngineSlot
+from styled.jobs.events import Event, ServiceDegraded, SlotAdded, SlotRemoved
+from styled.jobs.job_files import JobFiles
+from styled.jobs.protocols import Heartbeats
+from styled.precision_record import PrecisionRecord
+
+log = structlog.get_logger()
+
+PART = "cluster"
+"""The fleet's name in the heartbeats and among the parts of the service."""
+
+POLL_SECONDS = 2.0
+"""How often the machines of the cluster are looked up."""
+
+PROBING_SECONDS = 0.2
+"""How often, while a machine's versions are awaited."""
+
+CALL_SECONDS = 60.0
+"""Maximum time of one look at the cluster, for the heartbeat."""
+
+FIRST_RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 60.0
+"""Back-off of connecting again after the cluster was lost."""
+
+
+class FleetObserver(Protocol):
+    """Receives the state of the cluster."""
+
+    def cluster_changed(self, trouble: str) -> None:
+        """Called when the reason has changed why there are no engines, or fewer than wanted.
+
+        Args:
+            trouble: One sentence; empty if all is well.
+        """
+
+
+class Fleet:
+    """Adds and removes engine slots as machines join and leave.
+
+    Attributes:
+        work: Decodes photos and encodes results on the machines of the cluster.
+        weights_source: `imagenet`, `untrained` or a file's path; known after `start`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        record: PrecisionRecord,
+        on_bytes: OnBytes,
+        events: SimpleQueue[Event],
+        files: JobFiles,
+        heartbeats: Heartbeats,
+        observer: FleetObserver,
+        name_prefix: str,
+    ) -> None:
+        """Prepare everything; `start` connects.
+
+        Args:
+            config: The configuration.
+            record: Stores which precision was measured to be faster on a device.
+            on_bytes: Called while weights are downloaded.
+            events: The scheduler's queue.
+            files: Where checkpoints, previews and frames are kept.
+            heartbeats: Receives the heartbeats of this thread and of the slots.
+            observer: Receives the state of the cluster.
+            name_prefix: Slots are named by it and a number.
+        """
+        address = config.cluster.address
+        assert address is not None, "a cluster is configured"
+        self._config = config
+        self._record = record
+        self._on_bytes = on_bytes
+        self._events = events
+        self._files = files
+        self._heartbeats = heartbeats
+        self._observer = observer
+        self._name_prefix = name_prefix
+        self._connection = Connection(address)
+        self._supplies = Supplies(config.engine, record, on_bytes)
+        self._members = Membership()
+        self._places: dict[str, Place] = {}  # slot name -> its place
+        self._use_gpus = False
+        self._nodes = WorkNodes()
+        self._trouble: str | None = None
+        self._degraded: tuple[Degradation, ...] = ()
+        self._is_stopping = threading.Event()
+        self._started: Future[None] = Future()
+        # This thread also holds the connection: see `Connection.connect`.
+        self._thread = threading.Thread(target=self._run, name=PART, daemon=True)
+        self.work = RemotePhotoWork(self._nodes)
+
+    @property
+    def weights_source(self) -> str:
+        """`imagenet`, `untrained` or a file's path."""
+        return self._supplies.weights_source
+
+    def start(self) -> None:
+        """Connect, and add slots from now on.
+
+        Raises:
+            ClusterUnavailable: the cluster can't be reached.
+            WeightsError: the weights are not available.
+        """
+        self._thread.start()
+        self._started.result()
+
+    def stop(self, within_seconds: float | None = None) -> bool:
+        """Disconnect; return False if that takes longer than `within_seconds`."""
+        self._is_stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(within_seconds)
+        return not self._thread.is_alive()
+
+    # In the fleet's thread
+
+    def _run(self) -> None:
+        try:
+            self._connect()
+            self._poll()
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that has called `start`
+            self._connection.close()
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        try:
+            while not self._is_stopping.wait(self._poll_seconds):
+                self._heartbeats.beat(PART, CALL_SECONDS)
+                if is_reachable():
+                    self._poll()
+                else:
+                    self._reconnect()
+        finally:
+            self._connection.close()
+
+    @property
+    def _poll_seconds(self) -> float:
+        return PROBING_SECONDS if self._members.is_being_probed else POLL_SECONDS
+
+    def _connect(self) -> None:
+        self._connection.connect()
+        self._members = Membership()
+        self._supplies = Supplies(self._config.engine, self._record, self._on_bytes)
+        self._supplies.weights()
+        self.work.connected(self._supplies)
+        log.info("cluster.connected", address=self._connection.address)
+
+    def _reconnect(self) -> None:
+        """Give up all engines, and connect again, as often as it takes."""
+        reason = f"the cluster {self._connection.address} can't be reached any more"
+        log.error("cluster.lost", address=self._connection.address)
+        for name in tuple(self._places):
+            self._remove(name, reason)
+        self._nodes.set(())
+        self._report(f"{reason}; photos wait until it is back")
+        self._connection.close()
+        seconds = FIRST_RETRY_SECONDS
+        while not self._is_stopping.wait(seconds):
+            self._heartbeats.beat(PART, LONGEST_RETRY_SECONDS + CALL_SECONDS)
+            try:
+                self._connect()
+            except ClusterUnavailable as error:
+                log.warning("cluster.not_reconnected", reason=error.message)
+                seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+            else:
+                self._poll()
+                return
+
+    def _poll(self) -> None:
+        """Look up the machines; remove and add slots accordingly."""
+        members, config = self._members, self._config
+        before = {node.id: node.name for node in members.usable}
+        members.update()
+        usable = {node.id: node for node in members.usable}
+        for node in usable.values():
+            if node.id not in before:
+                log.info("node.joined", node=node.name, cpus=node.cpus, gpus=node.gpus)
+        for node_id, name in before.items():
+            if node_id not in usable:
+                log.warning("node.left", node=name, expected=name not in members.gone)
+        for slot, place in tuple(self._places.items()):
+            if place.node.id not in usable:
+                self._remove(slot, f"its machine {place.node.name} has left the cluster")
+        # Once there was a GPU, machines without one are not used: they would take hours.
+        self._use_gpus |= config.engine.device != "cpu" and any(n.gpus > 0 for n in members.usable)
+        taken: dict[str, list[Place]] = defaultdict(list)
+        for place in self._places.values():
+            taken[place.node.id].append(place)
+        for place in new_places(members.usable, taken, config.cluster, use_gpus=self._use_gpus):
+            self._add(place)
+            taken[place.node.id].append(place)
+        self._nodes.set([
+            WorkNode(node.id, node.name, len(taken[node.id]) + SPARE_TASKS)
+            for node in members.usable
+            if taken[node.id]
+        ])  # fmt: skip
+        self._report(self._current_trouble())
+
+    def _add(self, place: Place) -> None:
+        number = next(n for n in range(len(self._places) + 1) if self._name(n) not in self._places)
+        name = self._name(number)
+        self._places[name] = place
+        log.info("engine.added", engine=name, node=place.node.name, gpus=place.gpus,
+                 cpus=place.cpus)  # fmt: skip
+        factory = RemoteEngineFactory(place, self._supplies)
+        slot = EngineSlot(name, factory, self._files, self._events, self._heartbeats)
+        self._events.put(SlotAdded(slot))
+
+    def _remove(self, name: str, reason: str) -> None:
+        del self._places[name]
+        self._events.put(SlotRemoved(name, reason))
+
+    def _name(self, number: int) -> str:
+        return f"{self._name_prefix}-{number}"
+
+    def _current_trouble(self) -> str:
+        members, wanted = self._members, self._config.cluster.engines
+        parts = [f"the machine {n} is not used: {why}" for n, why in members.refused.items()]
+        parts += [f"the machine {name} is gone" for name in members.gone]
+        if not self._places:
+            if members.is_being_probed and not parts:
+                return ""  # the answer takes a moment
+            parts.insert(0, "no machine of the cluster has a place for an engine; photos wait")
+        elif wanted != "auto" and len(self._places) < wanted:
+            parts.insert(0, f"there are places for {len(self._places)} of {wanted} engines only")
+        return "; ".join(parts)
+
+    def _report(self, trouble: str) -> None:
+        if trouble == self._trouble:
+            return
+        if trouble:
+            log.warning("cluster.degraded", reason=trouble)
+        elif self._trouble is not None:
+            log.info("cluster.recovered")
+        self._trouble = trouble
+        degraded = (Degradation("cluster", trouble),) if trouble else ()
+        self._events.put(ServiceDegraded(PART, degraded))
+        self._observer.cluster_changed(trouble)

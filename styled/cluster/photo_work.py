@@ -1,0 +1,246 @@
+"""Decoding photos and encoding results on the machines of the cluster: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from styled.cluster.errors import as_styled_error
+from styled.cluster.remote_images import (
+    RemotePainted,
+    RemotePrepared,
+    TaskImages,
+    remote_prepared,
+    with_pixels,
+    without_pixels,
+)
+from styled.cluster.supplies import Supplies
+from styled.config import OutputConfig
+from styled.engine_api import Painted
+from styled.errors import NodeLost, StyledError, UnexpectedError
+from styled.jobs.prepare import Inputs, Prepared
+from styled.jobs.publish import Encoded
+from styled.photos import Photo
+from styled.recipes import Recipe
+
+SPARE_TASKS = 1
+"""Tasks that a machine may run at once, beyond one for each of its engines."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkNode:
+    """A machine that photos are decoded on.
+
+    Attributes:
+        tasks: Maximum number of tasks at once.
+    """
+
+    id: str
+    name: str
+    tasks: int
+
+
+class WorkNodes:
+    """The machines that tasks run on, each with a limit; thread-safe.
+
+    Ray itself does not limit them: they ask for no CPU, because the engines hold all of them.
+    """
+
+    def __init__(self) -> None:
+        """Start without any machine."""
+        self._changed = threading.Condition()
+        self._nodes: dict[str, WorkNode] = {}
+        self._running: dict[str, int] = {}
+
+    def set(self, nodes: Sequence[WorkNode]) -> None:
+        """Use these machines from now on."""
+        with self._changed:
+            self._nodes = {node.id: node for node in nodes}
+            self._changed.notify_all()
+
+    @contextmanager
+    def acquire(self, preferred: str = "") -> Iterator[WorkNode]:
+        """Wait for a machine with room for a task: `preferred`, or that with the fewest.
+
+        Raises:
+            NodeLost: there is no machine any more.
+        """
+        with self._changed:
+            while (node := self._with_room(preferred)) is None:
+                self._changed.wait()
+            self._running[node.id] = self._running.get(node.id, 0) + 1
+        try:
+            yield node
+        finally:
+            with self._changed:
+                self._running[node.id] -= 1
+                self._changed.notify()
+
+    def _with_room(self, preferred: str) -> WorkNode | None:
+        if not self._nodes:
+            raise NodeLost(
+                "there is no machine in the cluster that could decode or encode photos",
+                "start one, with styled installed: ray start --address=HOST:PORT",
+            )
+        if preferred in self._nodes:
+            node = self._nodes[preferred]
+        else:
+            node = min(self._nodes.values(), key=lambda one: self._running.get(one.id, 0))
+        return node if self._running.get(node.id, 0) < node.tasks else None
+
+
+class RemotePhotoWork:
+    """Does the work as Ray tasks; only encoded bytes and descriptions come to this process."""
+
+    uses_own_memory = False
+
+    def __init__(self, nodes: WorkNodes) -> None:
+        """Run the tasks on `nodes`; `connected` must be called before the first one."""
+        self._nodes = nodes
+        self._supplies: Supplies | None = None
+
+    def connected(self, supplies: Supplies) -> None:
+        """Use the object store of a new connection."""
+        self._supplies = supplies
+
+    def prepare(
+        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
+    ) -> Prepared:
+        """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
+        assert self._supplies is not None, "jobs are claimed only once there are engines"
+        put = self._supplies.style
+        stored = [put(s.data) if isinstance(s.data, bytes) else None for s in inputs.styles]
+        described = tuple(
+            replace(s, data=b"") if isinstance(s.data, bytes) else s for s in inputs.styles
+        )
+        with self._nodes.acquire() as node:
+            answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
+                inputs.photo, described, stored, recipe, max_pixels, at_own_size
+            )
+            prepared: Prepared = _result(answer, node)
+        return remote_prepared(prepared, images, exportable)
+
+    def encode(
+        self, prepared: Prepared, painted: Painted, format: str, output: OutputConfig
+    ) -> Encoded:
+        """Encode a painting where it was painted; see `styled.jobs.publish.encode`."""
+        assert isinstance(prepared, RemotePrepared), "it comes from `prepare`"
+        preferred, pixels = "", painted.image  # kept on disk: it could not be published before
+        if isinstance(painted, RemotePainted):
+            preferred, pixels = painted.node_id, painted.pixels  # type: ignore[assignment]  # Ray passes the image
+            painted = Painted(image=painted.image, trace=(), detail_steps=painted.detail_steps)
+        with self._nodes.acquire(preferred) as node:
+            answer = _on(node, _ENCODE, num_returns=1).remote(
+                _described(prepared), prepared.images, prepared.exportable, painted, pixels,
+                format, output,
+            )  # fmt: skip
+            encoded: Encoded = _result(answer, node)
+        return encoded
+
+
+class _Prepared(NamedTuple):
+    """The three objects that a task returns; an error is in the place of the first."""
+
+    described: Prepared | StyledError
+    images: TaskImages | None
+    exportable: Photo | None
+
+
+def _prepare_there(
+    photo: bytes,
+    described: tuple[Any, ...],
+    stored: list[ray.ObjectRef[Any] | None],
+    recipe: Recipe,
+    max_pixels: int,
+    at_own_size: bool,
+) -> _Prepared:
+    from styled.jobs.prepare import prepare
+
+    _use_one_torch_thread()
+    styles = tuple(
+        style if ref is None else replace(style, data=ray.get(ref))
+        for style, ref in zip(described, stored, strict=True)
+    )
+    inputs = Inputs(photo, styles)
+    try:
+        whole = prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size)
+    except StyledError as error:
+        return _Prepared(error, None, None)
+    except Exception as error:  # noqa: BLE001  # as in the local I/O pool: it ends one job
+        return _Prepared(UnexpectedError.of(error), None, None)
+    return _Prepared(*without_pixels(whole))
+
+
+def _encode_there(
+    described: Prepared,
+    images: TaskImages,
+    exportable: Photo,
+    painted: Painted,
+    pixels: Any,
+    format: str,
+    output: OutputConfig,
+) -> Encoded | StyledError:
+    from styled.delivery.gallery import shrunk
+    from styled.jobs.publish import encode
+
+    _use_one_torch_thread()
+    try:
+        prepared = with_pixels(described, images, exportable)
+        encoded = encode(prepared, replace(painted, image=pixels), format, output)
+    except StyledError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  # as above
+        return UnexpectedError.of(error)
+    # For the gallery's thumbnails.
+    return replace(encoded, image=shrunk(encoded.image), content=shrunk(encoded.content))
+
+
+_PREPARE, _ENCODE = ray.remote(_prepare_there), ray.remote(_encode_there)
+
+
+def _described(prepared: RemotePrepared) -> Prepared:
+    """Return what is known here, without references: those are passed as arguments."""
+    return Prepared(
+        prepared.read, prepared.content, prepared.styles, prepared.recipe,
+        prepared.painted_size, prepared.result_size,
+    )  # fmt: skip
+
+
+def _on(node: WorkNode, task: Any, *, num_returns: int) -> Any:
+    return task.options(
+        num_cpus=0,
+        num_returns=num_returns,
+        max_retries=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        enable_task_events=False,
+    )
+
+
+def _result(answer: ray.ObjectRef[Any], node: WorkNode) -> Any:
+    """Wait for a task's answer.
+
+    Raises:
+        StyledError: the task has returned it, or its process or machine has died.
+    """
+    try:
+        result = ray.get(answer)
+    except RayError as error:
+        raise as_styled_error(error, node.id, node.name) from error
+    if isinstance(result, StyledError):
+        raise result
+    return result
+
+
+def _use_one_torch_thread() -> None:
+    # As in the local I/O pool, so that the bytes are the same.
+    import torch
+
+    torch.get_num_threads()  # the first call resets a number that was set before it
+    torch.set_num_threads(1)

@@ -1,0 +1,162 @@
+"""An engine of the cluster as the queue sees it, and the factory that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO, Any, Protocol
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from styled.cluster.engine_actor import CONTROL, IMAGE_FOLLOWS, EngineActor, EngineSettings
+from styled.cluster.errors import as_styled_error
+from styled.cluster.places import Place
+from styled.cluster.remote_images import remote_painted
+from styled.engine_api import Engine, EngineEvent, EngineInfo, Painted, PaintTask
+from styled.errors import EngineDied, StyledError
+
+POLL_SECONDS = 5.0
+"""How often an engine that reports nothing is asked whether it still computes."""
+
+ANSWER_SECONDS = 30.0
+
+START_SECONDS = 300.0
+"""How long an engine may take to start: torch is loaded from a cold disk, or its GPU is in use."""
+
+BACKPRESSURE_OBJECTS = 32
+"""Events that the daemon has not taken yet; an engine that is further ahead waits."""
+
+
+class RemoteEngine:
+    """An engine in an actor of the cluster.
+
+    Attributes:
+        info: The properties of the engine.
+        ops_done: A counter that grows while work is in progress.
+    """
+
+    def __init__(self, actor: Any, info: EngineInfo, place: Place) -> None:
+        """Use `actor`, whose engine has `info`, and which is at `place`."""
+        self._actor = actor
+        self._place = place
+        self.info = info
+        self.ops_done = 0
+
+    def run(self, task: PaintTask, checkpoint: IO[bytes] | None = None) -> Iterator[EngineEvent]:
+        """Paint one picture; see `styled.engine_api.Engine`.
+
+        Raises:
+            EngineDied: the engine's process has died.
+            NodeLost: its machine is gone.
+        """
+        data = None if checkpoint is None else checkpoint.read()
+        try:
+            run = self._actor.run.options(
+                num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE_OBJECTS
+            )
+            yield from self._events(run.remote(task, data))
+        except RayError as error:
+            raise self._error(error) from error
+
+    def _events(self, items: Any) -> Iterator[EngineEvent]:
+        pixels, is_image = None, False
+        while True:
+            # Pixels are not fetched: they stay on their machine until the painting is encoded.
+            ready, _ = ray.wait([items], timeout=POLL_SECONDS, fetch_local=False)
+            if not ready:
+                self._ask_for_ops_done()
+                continue
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            if is_image:
+                pixels, is_image = item, False
+                continue
+            event = ray.get(item)
+            if event == IMAGE_FOLLOWS:
+                is_image = True
+            elif isinstance(event, Painted):
+                assert pixels is not None, "they come first"
+                yield remote_painted(event, pixels, self._place.node.id)
+            else:
+                yield event
+
+    def _ask_for_ops_done(self) -> None:
+        with suppress(GetTimeoutError):  # a process that does not answer does not work either
+            self.ops_done = ray.get(self._actor.ops_done.remote(), timeout=ANSWER_SECONDS)
+
+    def stop(self, job_id: str) -> None:
+        """Stop this task after its next step; does not wait for an answer."""
+        with suppress(RayError):  # `run` finds out that the engine is gone
+            self._actor.stop.remote(job_id)
+
+    def close(self) -> None:
+        """End the engine's process."""
+        with suppress(RayError, ValueError):  # it is gone already, or the cluster is
+            ray.kill(self._actor)
+
+    def _error(self, error: RayError) -> StyledError:
+        return as_styled_error(error, self._place.node.id, self._place.node.name)
+
+
+class Supplies(Protocol):
+    """What engines are made of; see `styled.cluster.supplies.Supplies`."""
+
+    def weights(self) -> ray.ObjectRef[Any]:
+        """Return a reference to the weights; raises WeightsError."""
+
+    def settings(self, place: Place) -> EngineSettings:
+        """Return the settings of the engine at a place."""
+
+    def note_precision(self, info: EngineInfo) -> None:
+        """Record the precision that an engine has measured."""
+
+
+_ACTOR: Any = ray.remote(concurrency_groups={CONTROL: 2})(EngineActor)  # type: ignore[call-overload]  # Ray's types lack it
+
+
+class RemoteEngineFactory:
+    """Makes the engines of one place, one after another."""
+
+    can_replace = True
+
+    def __init__(self, place: Place, supplies: Supplies) -> None:
+        """Make engines at `place` from `supplies`."""
+        self._place = place
+        self._supplies = supplies
+
+    def make(self) -> Engine:
+        """Start an actor and its engine.
+
+        Raises:
+            EngineDied, NodeLost, StyledError: it could not be made.
+        """
+        place = self._place
+        actor = _ACTOR.options(
+            num_cpus=place.cpus,
+            num_gpus=place.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node.id, soft=False),
+            enable_task_events=False,
+        ).remote()
+        settings = self._supplies.settings(place)
+        try:
+            started = actor.start.remote(settings, self._supplies.weights())
+            answer = ray.get(started, timeout=START_SECONDS)
+        except GetTimeoutError as error:
+            ray.kill(actor)
+            raise EngineDied(
+                f"an engine on {place.node.name} has not started within {START_SECONDS:.0f} s",
+                "something else may be using that machine's GPUs or cores: ray status tells",
+            ) from error
+        except RayError as error:
+            raise as_styled_error(error, place.node.id, place.node.name) from error
+        if isinstance(answer, StyledError):
+            ray.kill(actor)
+            raise answer
+        self._supplies.note_precision(answer)
+        return RemoteEngine(actor, answer, place)

@@ -1,0 +1,34 @@
+"""Decoding photos and encoding results in the thread that asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # they import torch
+    from styled.config import OutputConfig
+    from styled.engine_api import Painted
+    from styled.jobs.prepare import Inputs, Prepared
+    from styled.jobs.publish import Encoded
+    from styled.recipes import Recipe
+
+
+class LocalPhotoWork:
+    """Does the work at once; `styled.cluster` has one that does it on other machines."""
+
+    uses_own_memory = True
+
+    def prepare(
+        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
+    ) -> Prepared:
+        """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
+        from styled.jobs.prepare import prepare
+
+        return prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size)
+
+    def encode(
+        self, prepared: Prepared, painted: Painted, format: str, output: OutputConfig
+    ) -> Encoded:
+        """Encode a painting; see `styled.jobs.publish.encode`."""
+        from styled.jobs.publish import encode
+
+        return encode(prepared, painted, format, output)
