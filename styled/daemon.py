@@ -181,6 +181,8 @@ class Daemon:
                 self._on_progress,
             )  # fmt: skip
             journal, scheduler = app.journal, app.scheduler
+            # If the last process died while it was connected, its cluster was lost.
+            was_connected = journal.get_state().get("cluster") == self._config.cluster.address
             stuck = StallRecord.load(self._config.state)
             metrics_trouble = self._health.start()
             stack.callback(self._health.stop)
@@ -190,7 +192,7 @@ class Daemon:
                 inbox_trouble="", metrics_trouble=metrics_trouble,
                 gallery_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=app.host.folders.trouble or "", config_trouble="",
-                cluster_trouble="",
+                cluster_trouble="", cluster="",
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             app.host.check_styles()
@@ -205,7 +207,7 @@ class Daemon:
             thread.start()
             try:
                 if app.fleet is not None:
-                    self._start_fleet(app.fleet)
+                    self._start_fleet(app.fleet, is_lost=was_connected)
                 yield app
             finally:
                 self._is_stopping = True
@@ -222,7 +224,7 @@ class Daemon:
                     limit = None if seconds is None else max(seconds, DISCONNECT_SECONDS)
                     is_busy |= not app.fleet.stop(limit)
                 with suppress(ResourceUnavailable):  # the next start reports it
-                    journal.set_state(state="stopped")
+                    journal.set_state(state="stopped", cluster="")
                 if self._failure is not None:
                     raise self._failure
             if is_busy:
@@ -233,20 +235,26 @@ class Daemon:
         if app.fleet is not None:
             restore_signal_handlers()  # Ray replaces them whenever it connects or disconnects
 
-    def _start_fleet(self, fleet: Fleet) -> None:
+    def _start_fleet(self, fleet: Fleet, *, is_lost: bool) -> None:
         """Connect to the cluster; the daemon is ready then, even if no machine is there yet.
+
+        Args:
+            fleet: Not started yet.
+            is_lost: Whether the cluster was lost while the daemon ran: then it is waited for.
 
         Raises:
             ClusterUnavailable, WeightsError: the daemon can't start.
         """
         self._notifier.notify_status("starting: connecting to the cluster")
         try:
-            fleet.start()
+            fleet.start(is_lost=is_lost)
         except StyledError as error:
             if self._is_interrupted:
                 raise _StoppedEarly from error
             raise
         restore_signal_handlers()
+        assert self._app is not None, "it is running"
+        note_state(self._app.journal, cluster=self._config.cluster.address or "")
         self._ready(f"cluster {self._config.cluster.address}", fleet.weights_source, ())
 
     def _wait_until_ready(self) -> None:

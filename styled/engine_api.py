@@ -307,5 +307,12 @@ class Engine(Protocol):
     def stop(self, job_id: str) -> None:
         """Stop this task, and no other, after its next step; may be called from any thread."""
 
+    def check(self) -> None:
+        """Check, while no task runs, that the engine can still be used.
+
+        Raises:
+            StyledError: it can't: its process or its machine is gone.
+        """
+
     def close(self) -> None:
         """Release the engine's resources."""

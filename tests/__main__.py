@@ -28,7 +28,7 @@ CHECKS = (
     ("mypy",),
 )
 
-NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end")
+NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "cluster")
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 MEMORY = Path("/dev/shm")

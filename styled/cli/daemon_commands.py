@@ -9,6 +9,7 @@ from pathlib import Path
 
 from styled.cli.exit_codes import DONE, REJECTED, TEMPORARY, print_error
 from styled.cli.find_config import find_or_make_config
+from styled.cli.supervisor import run_in_child
 from styled.daemon import Daemon
 from styled.errors import ResourceUnavailable
 from styled.ops.logs import configure_logs
@@ -17,8 +18,11 @@ from styled.ops.logs import configure_logs
 def run_daemon(config: Path | None) -> None:
     """Run the daemon until it is stopped."""
     configure_logs()
+    found = find_or_make_config(config)
+    if found.cluster.address is not None and "NOTIFY_SOCKET" not in os.environ:
+        run_in_child()
     _enable_fault_handler()
-    Daemon(find_or_make_config(config)).run()
+    Daemon(found).run()
 
 
 def run_once(config: Path | None) -> int:

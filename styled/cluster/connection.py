@@ -29,11 +29,13 @@ class Connection:
 
     Attributes:
         address: As configured: `local`, `auto` or HOST:PORT.
+        is_made: Whether `connect` has succeeded and `close` was not called since.
     """
 
     def __init__(self, address: str) -> None:
         """Prepare the connection; `connect` makes it."""
         self.address = address
+        self.is_made = False
         self._session: Path | None = None
 
     def connect(self) -> None:
@@ -62,8 +64,9 @@ class Connection:
             self.close()
             raise ClusterUnavailable(
                 f"the Ray cluster {self.address} can't be used: {_first_line(error)}",
-                *self._remedies(str(error)),
+                *self._remedies(),
             ) from error
+        self.is_made = True
         # At the end of the process `close` has a time limit; this has none.
         atexit.unregister(ray.shutdown)
 
@@ -73,6 +76,7 @@ class Connection:
         Args:
             within_seconds: Give up after this time; the end of this process then ends the rest.
         """
+        self.is_made = False
         ended = threading.Thread(target=_shut_down, name="ray-shutdown", daemon=True)
         ended.start()
         ended.join(within_seconds)
@@ -102,34 +106,39 @@ class Connection:
         except OSError as error:
             raise ClusterUnavailable(
                 f"the Ray cluster {address} can't be reached: {error.strerror or error}",
-                *self._remedies(""),
+                *self._remedies(),
             ) from error
         return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
-    def _remedies(self, message: str) -> tuple[str, ...]:
-        if "token" in message.lower() or "auth" in message.lower():
-            return (
-                "all machines need the same token: ray get-auth-token --generate makes one, in "
-                "~/.ray/auth_token; or set RAY_AUTH_TOKEN_PATH to the file that has it",
-            )
+    def _remedies(self) -> tuple[str, ...]:
         if self.address == "local":
             return ("look at Ray's message above; ray.init() in Python shows it in full",)
         return (
             "start the cluster: ray start --head on one machine, and ray start --address=HOST:PORT "
             "on the others, this one included",
             "check cluster.address, and the firewall between the machines",
+            "all machines need the same token: ray get-auth-token --generate makes one, in "
+            "~/.ray/auth_token; or set RAY_AUTH_TOKEN_PATH to the file that has it",
         )
 
 
 def is_reachable() -> bool:
-    """Return whether the connected cluster's head answers.
+    """Return whether the connected cluster's head, and Ray on this machine, answer.
 
-    To be asked before calls such as `ray.nodes()`, which can end this process if it does not.
+    To be asked before calls such as `ray.nodes()`, which can end this process if they do not.
     """
     if not ray.is_initialized():
         return False
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    return accepts_connections(host.strip("[]"), int(port))
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    if not accepts_connections(host.strip("[]"), int(port)):
+        return False
+    own = next((one for one in node_records() if one["NodeID"] == context.get_node_id()), None)
+    return (
+        own is not None
+        and own["Alive"]
+        and accepts_connections(own["NodeManagerAddress"], own["NodeManagerPort"])
+    )
 
 
 def node_records() -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ SETTINGS = {
     # Otherwise Ray kills this process a minute after it has lost the cluster.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000000",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray would print what happens to its processes between the lines of the log.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"[\s\S]*",
     # Ray warns about a change to come, for engines without a GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }

@@ -59,8 +59,10 @@ def _survives(node_id: str) -> bool:
         if record is None or not record["Alive"]:
             return False
         address, port = record["NodeManagerAddress"], record["NodeManagerPort"]
-        if accepts_connections(address, port) or time.monotonic() > deadline:
+        if accepts_connections(address, port):
             return True
+        if time.monotonic() > deadline:
+            return False
         time.sleep(POLL_SECONDS)
     return False
 

@@ -105,6 +105,7 @@ class Fleet:
         self._nodes = WorkNodes()
         self._trouble: str | None = None
         self._degraded: tuple[Degradation, ...] = ()
+        self._is_lost = False
         self._is_stopping = threading.Event()
         self._started: Future[None] = Future()
         # This thread also holds the connection: see `Connection.connect`.
@@ -116,13 +117,18 @@ class Fleet:
         """`imagenet`, `untrained` or a file's path."""
         return self._supplies.weights_source
 
-    def start(self) -> None:
+    def start(self, *, is_lost: bool = False) -> None:
         """Connect, and add slots from now on.
+
+        Args:
+            is_lost: Whether to wait for a cluster that can't be reached, as after its loss,
+                instead of raising ClusterUnavailable.
 
         Raises:
             ClusterUnavailable: the cluster can't be reached.
             WeightsError: the weights are not available.
         """
+        self._is_lost = is_lost
         self._thread.start()
         self._started.result()
 
@@ -137,8 +143,7 @@ class Fleet:
 
     def _run(self) -> None:
         try:
-            self._connect()
-            self._poll()
+            self._connect_first()
         except BaseException as error:  # noqa: BLE001  # raised in the thread that has called `start`
             self._connection.close()
             self._started.set_exception(error)
@@ -150,9 +155,21 @@ class Fleet:
                 if is_reachable():
                     self._poll()
                 else:
+                    self._give_up_engines()
                     self._reconnect()
         finally:
             self._connection.close()
+
+    def _connect_first(self) -> None:
+        try:
+            self._connect()
+        except ClusterUnavailable as error:
+            if not self._is_lost:
+                raise
+            log.error("cluster.lost", address=self._connection.address, reason=error.message)
+            self._report(f"{error.message}; photos wait until it is back")
+        else:
+            self._poll()
 
     @property
     def _poll_seconds(self) -> float:
@@ -166,8 +183,10 @@ class Fleet:
         self.work.connected(self._supplies)
         log.info("cluster.connected", address=self._connection.address)
 
-    def _reconnect(self) -> None:
-        """Give up all engines, and connect again, as often as it takes."""
+    def _give_up_engines(self) -> None:
+        """Remove all engines of a cluster that was lost just now."""
+        if not self._connection.is_made:
+            return
         reason = f"the cluster {self._connection.address} can't be reached any more"
         log.error("cluster.lost", address=self._connection.address)
         for name in tuple(self._places):
@@ -175,6 +194,9 @@ class Fleet:
         self._nodes.set(())
         self._report(f"{reason}; photos wait until it is back")
         self._connection.close()
+
+    def _reconnect(self) -> None:
+        """Connect again, as often as it takes."""
         seconds = FIRST_RETRY_SECONDS
         while not self._is_stopping.wait(seconds):
             self._heartbeats.beat(PART, LONGEST_RETRY_SECONDS + CALL_SECONDS)

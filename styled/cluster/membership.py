@@ -59,9 +59,9 @@ class Membership:
             node_id, name = record["NodeID"], record["NodeName"]
             if record["Alive"]:
                 resources = record["Resources"]
-                nodes[node_id] = Node(
-                    node_id, name, resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-                )
+                cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+                if cpus or gpus:  # otherwise nothing is to be computed there
+                    nodes[node_id] = Node(node_id, name, cpus, gpus)
             elif node_id in previous and record.get("DeathReason") != EXPECTED_TERMINATION:
                 self.gone[name] = now
         self._alive = set(nodes)

@@ -15,7 +15,7 @@ from styled.cluster.errors import as_styled_error
 from styled.cluster.places import Place
 from styled.cluster.remote_images import remote_painted
 from styled.engine_api import Engine, EngineEvent, EngineInfo, Painted, PaintTask
-from styled.errors import EngineDied, StyledError
+from styled.errors import EngineDied, NodeLost, StyledError
 
 POLL_SECONDS = 5.0
 """How often an engine that reports nothing is asked whether it still computes."""
@@ -51,6 +51,7 @@ class RemoteEngine:
             EngineDied: the engine's process has died.
             NodeLost: its machine is gone.
         """
+        self._require_alive()
         data = None if checkpoint is None else checkpoint.read()
         try:
             run = self._actor.run.options(
@@ -92,6 +93,31 @@ class RemoteEngine:
         """Stop this task after its next step; does not wait for an answer."""
         with suppress(RayError):  # `run` finds out that the engine is gone
             self._actor.stop.remote(job_id)
+
+    def check(self) -> None:
+        """Check that the engine's process answers.
+
+        Raises:
+            EngineDied, NodeLost: it is gone.
+        """
+        try:
+            self._ask_for_ops_done()
+        except RayError as error:
+            raise self._error(error) from error
+
+    def _require_alive(self) -> None:
+        """Check the same before a job, which is not to blame.
+
+        Raises:
+            NodeLost: the engine is gone.
+        """
+        try:
+            self.check()
+        except EngineDied as error:
+            raise NodeLost(
+                f"an engine on {self._place.node.name} had died before the job began",
+                *error.remedies,
+            ) from error
 
     def close(self) -> None:
         """End the engine's process."""

@@ -163,6 +163,9 @@ class LocalEngine:
         """Stop this task after its next step; may be called from any thread."""
         self._to_stop.add(job_id)
 
+    def check(self) -> None:
+        """Do nothing: this engine is gone only if this process is."""
+
     def close(self) -> None:
         """Clear the style cache and return free memory to the system."""
         self._style_cache.shrink_to(0)

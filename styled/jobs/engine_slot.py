@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import structlog
 
@@ -40,6 +40,10 @@ FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 """Back-off before a lost engine is replaced: doubles with each further loss until a task is
 finished, up to the longest."""
+
+
+CHECK_SECONDS = 10.0
+"""How often an idle engine is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class EngineSlot:
         if self._worker is None or not self._factory.can_replace:
             return False
         self._worker.close()
+        if self._worker.engine is not None:
+            self._worker.engine.close()
         self._worker = self._new_worker(lost_engines=self._worker.lost_engines + 1)
         return True
 
@@ -195,7 +201,7 @@ class _Worker:
             self._post(EngineReady(self._name, self.engine.info))
             while True:
                 self._heartbeat(math.inf)
-                assignment = self.assignments.get()
+                assignment = self._next_assignment(self.engine)
                 if assignment is None:
                     self.engine.close()
                     return None
@@ -212,6 +218,18 @@ class _Worker:
         except BaseException as error:  # returned, and posted as `EngineLost`
             log.exception("engine.crashed", engine=self._name)
             return UnexpectedError.of(error)
+
+    def _next_assignment(self, engine: Engine) -> Assignment | None:
+        """Wait for a task; None: the slot was closed.
+
+        Raises:
+            StyledError: the engine was lost while it was idle.
+        """
+        while True:
+            try:
+                return self.assignments.get(timeout=CHECK_SECONDS)
+            except Empty:
+                engine.check()
 
     def _paint(self, engine: Engine, assignment: Assignment) -> StyledError | None:
         """Run a task to its end; return why the engine was lost, None if it was not."""

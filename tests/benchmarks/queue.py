@@ -69,6 +69,9 @@ class Sleeping:
     def stop(self, job_id: str) -> None:
         pass
 
+    def check(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         pass
 

@@ -143,6 +143,9 @@ class ScriptedEngine:
     def stop(self, job_id: str) -> None:
         self._to_stop.add(job_id)
 
+    def check(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         pass
 

@@ -73,6 +73,9 @@ class FakeEngine:
     def stop(self, job_id: str) -> None:
         self.stopped.append(job_id)
 
+    def check(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         self.is_closed = True
 

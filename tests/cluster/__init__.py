@@ -1,0 +1,1 @@
+"""Engines on a real Ray cluster, whose machines are processes of this one."""

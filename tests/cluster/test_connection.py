@@ -1,0 +1,96 @@
+"""Starting without Ray, or without a cluster that can be reached."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from styled.cluster import environment
+from styled.cluster.connection import SESSION_PREFIX, sweep_sessions
+from styled.errors import ClusterUnavailable
+from tests.cluster.conftest import harness_of
+from tests.cluster.ray_cluster import ENVIRONMENT, RayCluster, free_port, own_address
+
+
+def test_without_ray_the_extra_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to install, and that no cluster is needed for one engine."""
+    monkeypatch.setattr(environment, "find_spec", lambda name: None)
+    with pytest.raises(ClusterUnavailable, match=r"styled\[cluster\]"):
+        environment.prepare_environment("local")
+
+
+def test_tokens_are_required_unless_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local cluster gets a token of its own; what the user has set stays."""
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_TOKEN": "mine"})
+    environment.prepare_environment("local")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ["RAY_AUTH_TOKEN"] == "mine"
+    os.environ.clear()
+    environment.prepare_environment("local")
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    os.environ.clear()
+    environment.prepare_environment("10.0.0.1:6379")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_folders_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    """Those of processes that live, and other folders, are kept."""
+    kept = [
+        tmp_path / f"{SESSION_PREFIX}{os.getpid()}-a",
+        tmp_path / "styled-ray-x",
+        tmp_path / "b",
+    ]
+    dead = tmp_path / f"{SESSION_PREFIX}{2**22 + 1}-a"
+    for folder in (*kept, dead):
+        folder.mkdir()
+    sweep_sessions(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_an_unreachable_cluster_is_exit_code_69(tmp_path: Path) -> None:
+    """At once, with the address and what to do."""
+    address = f"{own_address()}:{free_port()}"
+    harness = harness_of(tmp_path / "harness", address)
+    harness.environment.update(ENVIRONMENT)
+    done = harness.do("run")
+    assert done.returncode == 69
+    assert f"the Ray cluster {address} can't be reached: Connection refused" in done.stderr
+    assert "ray start --address=HOST:PORT" in done.stderr
+    assert harness.do("once").returncode == 69
+
+
+def test_no_cluster_on_this_machine_is_exit_code_69(tmp_path: Path) -> None:
+    """`auto` finds none."""
+    harness = harness_of(tmp_path / "harness", "auto")
+    harness.environment.update({**ENVIRONMENT, "RAY_TMPDIR": str(tmp_path)})
+    done = harness.do("run")
+    assert done.returncode == 69
+    assert "the Ray cluster auto can't be used" in done.stderr
+
+
+def test_a_wrong_token_is_exit_code_69(tmp_path: Path, cluster: RayCluster) -> None:
+    """The message names the token, and how to make one."""
+    harness = harness_of(tmp_path / "harness", cluster.address)
+    harness.environment.update({**cluster.environment, "RAY_AUTH_TOKEN": "0" * 64})
+    done = harness.do("run")
+    assert done.returncode == 69, done.stderr
+    assert "ray get-auth-token" in done.stderr
+
+
+def test_a_stop_while_there_is_no_machine_is_quick(tmp_path: Path, cluster: RayCluster) -> None:
+    """The daemon is ready without any machine, says so, and leaves within seconds."""
+    harness = harness_of(tmp_path / "harness", cluster.address)
+    harness.environment.update(cluster.environment)
+    harness.drop("a.jpg", size=(64, 48))
+    with harness.running() as daemon:
+        daemon.wait_for("jobs.submitted")
+        status = harness.do("status").stdout
+        assert "no machine of the cluster has a place for an engine; photos wait" in status
+        assert "1 queued" in status
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(5) == 0
+    assert harness.files("inbox") == ["a.jpg"]

@@ -1,0 +1,162 @@
+"""Machines that join, leave, die or do not fit; and a cluster that is lost and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import styled
+from tests.cluster.conftest import harness_of
+from tests.cluster.ray_cluster import RayCluster
+from tests.daemon_harness import PYRAMID, Daemon, DaemonHarness
+
+JOBS = PYRAMID.replace("steps: 3", "steps: STEPS\n      min_improvement: 0").replace(
+    "long_edge: 96", "long_edge: 160"
+)
+
+
+PRETEND_TO_BE_NEWER = """
+import importlib.metadata
+real = importlib.metadata.version
+importlib.metadata.version = lambda name: "9.9.9" if name == "styled" else real(name)
+"""
+
+
+def cluster_harness(
+    folder: Path, cluster: RayCluster, steps: int = 60, **settings: str
+) -> DaemonHarness:
+    """Return a working folder for a cluster; 60 steps take some seconds."""
+    configuration = JOBS.replace("STEPS", str(steps))
+    harness = harness_of(folder / "harness", cluster.address, configuration=configuration)
+    harness.configure(**{"queue": "{checkpoint_seconds: 0.5, max_attempts: 1}", **settings})
+    harness.environment.update(cluster.environment)
+    return harness
+
+
+def status_of(harness: DaemonHarness) -> dict[str, Any]:
+    """Return the output of `styled status --json`."""
+    status: dict[str, Any] = json.loads(harness.do("status", "--json").stdout)
+    return status
+
+
+def has_checkpoint(harness: DaemonHarness) -> bool:
+    """Return whether a job has left a checkpoint."""
+    return bool(list((harness.folder / "state/checkpoints").glob("*.ckpt")))
+
+
+def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
+    """One that joins is used within 10 s; a job of one that dies resumes on another.
+
+    With `max_attempts: 1` any attempt that counted would reject the photo.
+    """
+    harness = cluster_harness(tmp_path, cluster, steps=250)
+    with harness.running() as daemon:
+        daemon.wait_for("daemon.started")
+        harness.drop("a.jpg", size=(320, 240))
+        first = cluster.add("first")
+        daemon.wait_for("node.joined")
+        since = time.monotonic()
+        daemon.wait_for("engine.added")
+        assert time.monotonic() - since < 10
+        daemon.wait_until(lambda: has_checkpoint(harness))
+        cluster.add("second")
+        daemon.wait_for("engine.ready", 2)
+        first.kill()
+        daemon.wait_for("job.published")
+        assert len(daemon.events("job.resumed")) >= 1
+        assert harness.files("rejected") == []
+        daemon.wait_until(lambda: "the machine first is gone" in status_of(harness)["troubles"])
+        assert [engine["node"] for engine in status_of(harness)["engines"]] == ["second"]
+        cluster.add("first")  # it is back
+        daemon.wait_until(lambda: not status_of(harness)["troubles"])
+        cluster.nodes[1].leave()
+        daemon.wait_for("node.left", 2)
+        assert daemon.events("node.left")[1]["expected"] is True
+        assert not status_of(harness)["troubles"]
+    sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
+    assert sidecar["engine"]["node"] == "second"
+    assert sidecar["job"]["attempts"] == 1
+    assert sidecar["job"]["resumed"] is True
+
+
+def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) -> None:
+    """While it paints, the attempt counts; while it is idle, nothing happens to the next job."""
+    harness = cluster_harness(tmp_path, cluster, queue="{checkpoint_seconds: 0.5, max_attempts: 2}")
+    node = cluster.add("only")
+    with harness.running() as daemon:
+        daemon.wait_for("engine.ready")
+        harness.drop("a.jpg", size=(320, 240))
+        daemon.wait_until(lambda: has_checkpoint(harness))
+        _kill_engine(node.pids("ray::EngineActor"))
+        daemon.wait_for("job.published")
+        assert daemon.events("job.failed")[0]["failure"] == "crash"
+        assert "a process on only died" in str(daemon.events("engine.lost")[0]["reason"])
+        _kill_engine(node.pids("ray::EngineActor"))
+        harness.drop("b.jpg", size=(320, 240))
+        daemon.wait_for("job.published", 2)
+    first: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
+    second: dict[str, Any] = harness.sidecar("outbox/swirls/b.jpg.json")
+    assert (first["job"]["attempts"], first["job"]["resumed"]) == (2, True)
+    assert (second["job"]["attempts"], second["job"]["resumed"]) == (1, False)
+
+
+def _kill_engine(pids: list[int]) -> None:
+    assert len(pids) == 1
+    os.kill(pids[0], signal.SIGKILL)
+
+
+def test_a_machine_with_another_version_is_refused(tmp_path: Path, cluster: RayCluster) -> None:
+    """It is named, with both versions; the others work."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text(PRETEND_TO_BE_NEWER)
+    harness = cluster_harness(tmp_path, cluster)
+    cluster.add("newer", environment={"PYTHONPATH": str(other)})
+    with harness.running() as daemon:
+        reason = (
+            f"the machine newer is not used: it has styled 9.9.9, and this machine "
+            f"{styled.__version__}"
+        )
+        daemon.wait_until(lambda: _is_in_troubles(harness, reason))
+        cluster.add("same")
+        harness.drop("a.jpg", size=(160, 120))
+        daemon.wait_for("job.published")
+        assert status_of(harness)["troubles"] == [reason]
+    sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
+    assert sidecar["engine"]["node"] == "same"
+    assert {"kind": "cluster", "message": reason} in sidecar["degraded"]
+
+
+def _is_in_troubles(harness: DaemonHarness, reason: str) -> bool:
+    return any(reason in trouble for trouble in status_of(harness)["troubles"])
+
+
+def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluster) -> None:
+    """The daemon goes on, says so, and resumes the job when the cluster is back."""
+    harness = cluster_harness(tmp_path, cluster)
+    cluster.add("first")
+    with harness.running() as daemon:
+        harness.drop("a.jpg", size=(320, 240))
+        daemon.wait_until(lambda: has_checkpoint(harness))
+        cluster.close()
+        daemon.wait_for("cluster.lost")
+        _wait_for_trouble(daemon, harness, "can't be reached any more; photos wait")
+        harness.drop("b.jpg", size=(160, 120))
+        cluster.start_head()
+        cluster.add("second")
+        daemon.wait_for("job.published", 2)
+        assert not status_of(harness)["troubles"]
+        daemon.process.send_signal(signal.SIGTERM)  # Ray has replaced the handlers meanwhile
+        assert daemon.process.wait(5) == 0
+    sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
+    assert (sidecar["job"]["attempts"], sidecar["job"]["resumed"]) == (1, True)
+    assert harness.files("rejected") == []
+    assert "\n{" not in daemon.log.read_text().replace("}\n{", "}{"), "only JSON lines"
+
+
+def _wait_for_trouble(daemon: Daemon, harness: DaemonHarness, text: str) -> None:
+    daemon.wait_until(lambda: _is_in_troubles(harness, text))
