@@ -42,6 +42,7 @@ _REMEDIES = {
     "weights": "styled weights fetch loads the pretrained network; or name another file in "
     "engine.weights",
     "device": "set engine.device to auto or cpu",
+    "cluster": "see docs/cluster.md",
 }
 """Default remedies, by subject of the check, for errors without remedies."""
 
@@ -89,7 +90,11 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from _journal(config)
     yield from _run_check(_styles, config, "styles")
     yield from _run_check(partial(_weights, state), config, "weights")
-    yield from _run_check(_device, config, "device")
+    if config.cluster.address is None:
+        yield from _run_check(_device, config, "device")
+    else:
+        yield from _run_check(_cluster, config, "cluster")
+        yield from _engines(state)
 
 
 def _daemon_user(config: Config) -> int:
@@ -260,6 +265,53 @@ def _weights(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("ok", "weights", text)
+
+
+def _cluster(config: Config) -> Iterator[Finding]:
+    from styled.cluster.environment import prepare_environment
+
+    address = config.cluster.address
+    assert address is not None, "a cluster is configured"
+    prepare_environment(address)
+    import ray
+
+    if address == "local":
+        import torch
+
+        gpus = some(torch.cuda.device_count(), "GPU")
+        yield Finding("ok", "cluster", f"Ray {ray.__version__} on this machine, {gpus}")
+        return
+    from styled.cluster.survey import survey
+
+    found = survey(address)
+    for node in found.usable:
+        yield Finding(
+            "ok", "cluster", f"{node.name}: {some(int(node.gpus), 'GPU')}, "
+            f"{some(int(node.cpus), 'core')}, same versions",
+        )  # fmt: skip
+    for name, difference in found.refused.items():
+        yield Finding(
+            "fail", "cluster", f"{name} is not used: {difference}",
+            ("install the same version on all machines",), NOT_AVAILABLE,
+        )  # fmt: skip
+    if not found.usable:
+        yield Finding(
+            "fail", "cluster", f"no machine of {address} can be used",
+            ("start one: ray start --address=HOST:PORT",), NOT_AVAILABLE,
+        )  # fmt: skip
+
+
+def _engines(state: Mapping[str, str]) -> Iterator[Finding]:
+    """Report the engines of the running daemon."""
+    for engine in json.loads(state.get("engines", "[]")):
+        if engine["device"] is None:
+            reason = engine["trouble"] or "it is starting"
+            yield Finding("warn", engine["name"], f"not there: {reason}", ("see the log",))
+        else:
+            where = (
+                f"{engine['device']} of {engine['node']}" if engine["node"] else engine["device"]
+            )
+            yield Finding("ok", engine["name"], where)
 
 
 def _device(config: Config) -> Iterator[Finding]:
