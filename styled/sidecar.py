@@ -82,6 +82,9 @@ class StyleInfo(_Section):
 class EngineRun(_Section):
     """What computed it."""
 
+    name: str | None = Field(
+        default=None, description="As in the log and in `styled status`; null: a single command."
+    )
     weights_source: Readable
     weights_sha256: str
     device: str

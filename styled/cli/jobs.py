@@ -12,7 +12,7 @@ from rich.text import Text
 
 from styled.cli.exit_codes import console, exit_with_usage_error
 from styled.cli.find_config import current_folder, find_config
-from styled.cli.status import JobStatus, job_statuses
+from styled.cli.status import JobStatus, engine_statuses, job_statuses
 from styled.cli.status_view import job_table
 from styled.config import Config
 from styled.errors import ResourceUnavailable
@@ -60,9 +60,10 @@ def show_jobs(
                 jobs += journal.in_state(
                     *selected_states, limit=limit, newest_first=newest_first, style=style
                 )
+        engines = engine_statuses(journal.get_state())
     finally:
         journal.close()
-    statuses = job_statuses(jobs)
+    statuses = job_statuses(jobs, engines)
     if as_json:
         print(TypeAdapter(list[JobStatus]).dump_json(statuses, indent=2).decode())
     elif statuses:

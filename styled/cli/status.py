@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -39,7 +39,10 @@ class ProgressStatus(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """One job, as printed by `styled status` and `styled jobs`."""
+    """One job, as printed by `styled status` and `styled jobs`.
+
+    `device` and `node` are those of the engine that paints it now.
+    """
 
     id: str
     input: str
@@ -57,6 +60,8 @@ class JobStatus(BaseModel):
     cancel_requested: bool
     phase: Phase | None
     engine: str | None
+    device: str | None = None
+    node: str | None = None
     degraded: list[Degradation]
     remedies: list[str]
     progress: ProgressStatus | None
@@ -156,6 +161,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
     is_running = owner is not None
     started_at = state.get("started_at")
     inbox = inbox_status(state)
+    engines = engine_statuses(state) if is_running else []
     return Status(
         running=is_running,
         pid=owner,
@@ -164,10 +170,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
         version=state.get("version"),
         device=state.get("device"),
         weights=state.get("weights"),
-        engines=[
-            EngineStatus.model_validate(item)
-            for item in (json.loads(state.get("engines", "[]")) if is_running else ())
-        ],
+        engines=engines,
         troubles=troubles_in(state) if is_running else [],
         degraded=[] if not is_running else [
             Degradation(**item)
@@ -190,7 +193,8 @@ def _status(config: Config, journal: JournalReader) -> Status:
             for style, counts in journal.waiting_by_style().items()
         ],
         # If the daemon has died, its running jobs wait for the next start like queued ones.
-        current=job_statuses(journal.in_state(JobState.RUNNING, limit=-1)) if is_running else [],
+        current=job_statuses(journal.in_state(JobState.RUNNING, limit=-1), engines)
+        if is_running else [],
         waiting=job_statuses(
             journal.in_state(
                 JobState.QUEUED, *([] if is_running else [JobState.RUNNING]), limit=MAX_LISTED
@@ -278,8 +282,14 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
     )
 
 
-def job_statuses(jobs: list[Job]) -> list[JobStatus]:
-    """Convert jobs to their printed form."""
+def engine_statuses(state: Mapping[str, str]) -> list[EngineStatus]:
+    """Return the daemon's engines, as stored by it."""
+    return [EngineStatus.model_validate(one) for one in json.loads(state.get("engines", "[]"))]
+
+
+def job_statuses(jobs: list[Job], engines: Sequence[EngineStatus] = ()) -> list[JobStatus]:
+    """Convert jobs to their printed form; `engines` are those of the running daemon."""
+    by_name = {engine.name: engine for engine in engines}
     return [
         JobStatus(
             id=job.id,
@@ -298,6 +308,8 @@ def job_statuses(jobs: list[Job]) -> list[JobStatus]:
             cancel_requested=job.cancel_requested,
             phase=job.phase,
             engine=job.engine,
+            device=by_name[job.engine].device if job.engine in by_name else None,
+            node=by_name[job.engine].node if job.engine in by_name else None,
             degraded=list(job.degraded),
             remedies=list(job.remedies),
             progress=None

@@ -126,8 +126,10 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         yield Text(f"{some(len(there), 'engine')}{on_nodes}")
     for engine in status.engines:
         if engine.device is None:
-            why = f": {printable(engine.trouble)}" if engine.trouble else ""
-            yield Text(f"{engine.name} is not there{why}", "bold red")
+            if engine.trouble is None:
+                yield Text(f"{engine.name} is starting", "yellow")
+            else:
+                yield Text(f"{engine.name} is not there: {printable(engine.trouble)}", "bold red")
     for job in status.current:
         if job.phase not in BEFORE_PAINTING:
             yield Text()
@@ -231,7 +233,7 @@ def job_table(
         table.add_column(column, overflow="fold")
     for job in jobs:
         # File names are untrusted: `Text` does not interpret them as markup.
-        why = job.reason or job.result or ""
+        why = job.reason or job.result or _place_of(job)
         cells = (job.input, job.style, _state(job), _when(job), why)
         table.add_row(
             *(Text(printable(cell)) for cell in ((job.id, *cells) if with_ids else cells))
@@ -241,6 +243,11 @@ def job_table(
                 note = Text(f"degraded: {printable(degradation.message)}", "yellow")
                 table.add_row(*("" for _ in table.columns[1:]), note)
     return table
+
+
+def _place_of(job: JobStatus) -> str:
+    """Return where a job is painted, if that is on a cluster."""
+    return "" if job.node is None else f"on {job.engine}: {job.device} of {job.node}"
 
 
 def _state(job: JobStatus) -> str:

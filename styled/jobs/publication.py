@@ -20,6 +20,7 @@ class Publication:
 
     Attributes:
         engine: The engine that painted it.
+        slot: The name of that engine's slot.
         degraded: All degradations before encoding.
         prepare_seconds: Duration of preparing it.
         optimise_seconds: Duration of painting it.
@@ -29,6 +30,7 @@ class Publication:
     prepared: Prepared
     painted: Painted
     engine: EngineInfo
+    slot: str
     degraded: tuple[Degradation, ...]
     prepare_seconds: float
     optimise_seconds: float

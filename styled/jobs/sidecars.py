@@ -58,9 +58,10 @@ def style_info(prepared: Prepared, name: str) -> StyleInfo:
     return StyleInfo(name=name, images=images)
 
 
-def engine_run(info: EngineInfo, recipe: Recipe, painted: Painted) -> EngineRun:
-    """Return the sidecar's entry for the engine."""
+def engine_run(info: EngineInfo, slot: str | None, recipe: Recipe, painted: Painted) -> EngineRun:
+    """Return the sidecar's entry for the engine; `slot` is its name in the daemon."""
     return EngineRun(
+        name=slot,
         weights_source=info.weights_source,
         weights_sha256=info.weights_sha256,
         device=info.device,
@@ -114,14 +115,15 @@ def sidecar_of_result(
     degraded: Sequence[Degradation],
     changed: bool,
     now: float,
+    slot: str | None = None,
 ) -> Sidecar:
-    """Return the sidecar of a finished job."""
+    """Return the sidecar of a finished job; `slot` is the name of its engine in the daemon."""
     return Sidecar(
         job=_job_info(job, painted.resumed, now),
         input=input_info(prepared, job.input, changed=changed),
         style=style_info(prepared, job.style),
         recipe=recipe_fields(prepared.recipe),
-        engine=engine_run(info, prepared.recipe, painted),
+        engine=engine_run(info, slot, prepared.recipe, painted),
         result=result,
         losses=loss_info(painted.trace),
         timing=timing,

@@ -9,6 +9,7 @@ import torch
 
 from tests.benchmarks import (
     backlog,
+    cluster,
     daemon,
     gallery,
     kernels,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "gallery": gallery.run,
     "queue": queue.run,
     "kernels": kernels.run,
+    "cluster": cluster.run,
 }
 
 

@@ -1,26 +1,26 @@
-"""Engines as Ray actors: efficiency of two, overhead per job, and the head process with up to 128.
+"""Engines on a Ray cluster: efficiency of two, overhead per job, and up to 128 that only sleep.
 
-1. Two engines of a local cluster, with one thread each, against a daemon whose only engine has one
+1. Two engines of a local cluster, with one thread each, and a daemon whose own engine has one
 thread. All photos have one size, and the number of steps is fixed. Throughput is the number of jobs
-divided by the time from the first `job.started` to the last `job.published`. Efficiency is that of
-two engines, divided by twice that of the one daemon. Two daemons at once show how much of the loss
-is that of the machine, whose cores share caches and memory.
+divided by the time from the first `job.started` to the last `job.published`; efficiency is that of
+two engines, divided by twice that of the daemon without a cluster. Two such daemons at once show
+how much is lost because two processes share the machine's caches and memory.
 
-2. Tiny jobs, with one engine of a cluster and with an engine in the daemon, in turn; the overhead is
+2. Tiny jobs, on one engine of a cluster and on the daemon's own engine, in turn. The overhead is
 the difference of the times per job.
 
-3. Up to 128 engines whose jobs consist of sleeping for 2 s and eight reports of progress. They are
-threads of a few actors; scheduler, slots, transport of images, decoding and encoding of photos,
-journal and publishing are real. The baseline is the same queue with sleeping threads instead of
-actors, and photos decoded and encoded in the daemon. With N engines, the window is from the start
-of the Nth job to the start of the last one: while `jobs - N` jobs start, the engines are busy for
-2 s x (jobs - N) of N x window. The bytes that pass through the head are those of the photos, of the
-results, of thumbnails and of previews. Engines, decoding, encoding and the head share the cores, so
-in this part `jobs/s` is limited by the CPU time of all of them.
+3. Up to 128 engines whose jobs are 2 s of sleep and eight reports of progress. They are threads of
+a few actors, which together hold all CPUs in Ray's accounts, as engines do. The rest is real: the
+scheduler and its slots, decoding, encoding, the transport of images, the journal, publishing and
+the gallery. The baseline has sleeping threads of the daemon instead, which decodes and encodes. Of
+N engines the busy share is 2 s x (jobs - N) / (N x the time from the start of job N to that of the
+last job), in which jobs - N jobs start. All processes share the machine's cores: `jobs/s` can't
+exceed cores / (CPU time per job of head and workers). Bytes through the head are those of the
+photo, the result and their thumbnails; jobs this short have neither previews nor checkpoints.
 
-CPU time is that of a process with all its threads, from the first drop to the last result; workers
-are all processes that the head has started, Ray's included. A value of `--sizes` other than the
-default is the long edge in the first part. `--device` and `--paintings` are ignored.
+CPU time of the head is that of the daemon's process, with all its threads; workers are all
+processes below it, Ray's own included. A value of `--sizes` other than the default is the long edge
+in the first part. `--device` and `--paintings` are ignored.
 """
 
 from __future__ import annotations
@@ -39,315 +39,273 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from statistics import median
+from statistics import mean, median
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import skimage.data
 import torch
 from PIL import Image
-from torch import Tensor
 
 from styled.app import build_scheduler, precision_record
 from styled.atomic import make_folder
-from styled.config import Config, OutputConfig, load_config
+from styled.config import Config, load_config
 from styled.delivery.publisher import Publisher
-from styled.engine_api import (
-    Engine,
-    EngineEvent,
-    EngineInfo,
-    Painted,
-    PaintTask,
-    PixelSize,
-    Progress,
-    TraceRow,
-)
+from styled.engine_api import Engine, EngineEvent, Painted, PaintTask, PixelSize, Progress, TraceRow
 from styled.jobs.events import Event, StopRequested
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.prepare import Inputs, Prepared, read_inputs
+from styled.jobs.prepare import read_inputs
 from styled.jobs.protocols import EngineFactory, PhotoWork
-from styled.jobs.publish import Encoded
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.logs import configure_logs
-from styled.recipes import Recipe
-from tests.benchmarks.queue import Arrival, Watcher
+from tests.benchmarks import queue
 from tests.cluster.ray_cluster import processes_below
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
-from tests.faults.conftest import QUICK
 
-if TYPE_CHECKING:  # it imports ray, whose settings must be in the environment before that
+if TYPE_CHECKING:  # it imports ray, which must not be imported before `prepare_environment`
     from styled.cluster.fleet import Fleet
 
 CONFIGURATION = """\
 default_style: swirls
 styles:
-  swirls: {{image: styles/swirls.png, overrides: {{size: {{long_edge: {edge}}}, steps: {steps},
-           min_improvement: 0}}}}
-  short: {{image: styles/swirls.png, overrides: {{size: {{long_edge: {edge}}}, steps: 1}}}}
-  tiny: {{image: styles/swirls.png, recipe: udacity,
-         overrides: {{size: {{long_edge: 48}}, {quick}}}}}
+  swirls:
+    image: styles/swirls.png
+    overrides: {{size: {{long_edge: {edge}}}, steps: {steps}, min_improvement: 0}}
+  short:
+    image: styles/swirls.png
+    overrides: {{size: {{long_edge: {edge}}}, scales: null, steps: 1}}
+  tiny:
+    image: styles/swirls.png
+    recipe: udacity
+    overrides: {{size: {{long_edge: 48}}, steps: 1, content_layers: {{relu2_1: 1}},
+                style_layers: {{relu1_1: 1, relu2_1: 1}}}}
 engine: {{weights: untrained, device: cpu, precision: float32, threads: 1}}
 intake: {{settle_seconds: 0.3}}
 """
 CLUSTER = "cluster: {{address: local, engines: {engines}, cpus_per_engine: 1}}\n"
-PHOTOS = ("coffee", "astronaut", "chelsea", "rocket")
-DEFAULT_SIZES, EDGE, STEPS = [128], 192, 70
-JOBS = 4  # for each engine
-EFFICIENCY_GOAL = 0.95
-
-TINY_QUICK = QUICK.replace("steps: 2", "steps: 1")
+PHOTOS, PHOTO_SIZE = ("coffee", "astronaut", "chelsea", "rocket"), (512, 344)
+DEFAULT_SIZES, EDGE, STEPS = [128], 192, 20  # 10 to 15 s on one core
+JOBS, EFFICIENCY_GOAL = 4, 0.95  # jobs for each engine
 TINY_JOBS, ROUNDS = 40, 5
-
+SCRIPTED_JOBS = {8: 48, 32: 160, 128: 512}  # by number of engines
+PAINT_SECONDS, REPORTS, THREADS_PER_ACTOR = 2.0, 8, 32
+TASKS = 4  # photos that are decoded or encoded at once
+TRACE = (TraceRow(1, REPORTS, 1.0, 0.5, 0.25, 0.25),)
 POLL_SECONDS, TIMEOUT_SECONDS = 0.5, 1800.0
 
-ENGINES = (8, 32, 128)
-SCRIPTED_JOBS = {8: 48, 32: 128, 128: 384}
-PAINT_SECONDS, REPORTS = 2.0, 8
-PHOTO_SIZE, LONG_EDGE = (512, 344), 512
-THREADS_PER_ACTOR = 32
-TASKS = 4
-"""Photos that are decoded or encoded at once: more processes would only wait for a core."""
 
-INFO = EngineInfo("untrained", "0" * 64, "cpu", "none", "float32", torch.__version__, 1)
-TRACE = (TraceRow(1, REPORTS, 1.0, 0.5, 0.25, 0.25),)
+class Cpu(NamedTuple):
+    """CPU seconds of a process, and of all processes below it that live or have lived."""
+
+    head: float
+    workers: float
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs that a daemon has done.
-
-    Attributes:
-        started: Unix times, in order.
-        ended: Likewise.
-        head_cpu: CPU seconds of the daemon's process.
-        workers_cpu: CPU seconds of the processes below it.
-    """
+    """Jobs that were done: Unix times in order, and the CPU seconds meanwhile."""
 
     started: list[float]
-    ended: list[float]
-    head_cpu: float
-    workers_cpu: float
+    published: list[float]
+    cpu: Cpu
 
     @property
     def seconds(self) -> float:
-        """The time from the first start to the last end."""
-        return self.ended[-1] - self.started[0]
+        """The time from the first start to the last result."""
+        return self.published[-1] - self.started[0]
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print three tables."""
-    edge = EDGE if list(sizes) == DEFAULT_SIZES else sizes[0]
+    """Print a table for each part."""
     with tempfile.TemporaryDirectory() as folder:
-        _compare_throughput(Path(folder), edge)
+        _compare_daemons(Path(folder), EDGE if list(sizes) == DEFAULT_SIZES else sizes[0])
         _compare_tiny_jobs(Path(folder))
-    _scale()
+    print(f"engines that sleep for {PAINT_SECONDS:.0f} s a job; photos of {PHOTO_SIZE[0]} px")
+    print(f"{'engines':<9}{'in':>9}{'jobs':>6}{'busy':>9}{'jobs/s':>8}{'at most':>9}"
+          f"{'CPU ms a job: head':>20}{'workers':>9}{'kB a job':>10}")  # fmt: skip
+    for engines, jobs in SCRIPTED_JOBS.items():
+        for place in ("daemon", "cluster"):
+            _print_scripted(place, engines, jobs)
+
+
+def _cpu_since(pid: int, before: Cpu = Cpu(0, 0)) -> Cpu:  # noqa: B008  # it is immutable
+    workers, tick = 0, os.sysconf("SC_CLK_TCK")
+    for below, _ in processes_below(pid):
+        with suppress(OSError):  # it has just ended: counted with its parent
+            workers += sum(_ticks(below))
+    return Cpu(sum(_ticks(pid)[:2]) / tick - before.head, workers / tick - before.workers)
+
+
+def _ticks(pid: int) -> list[int]:
+    """Return the time of a process as user and in the kernel, and those of its ended children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return list(map(int, fields[11:15]))
 
 
 # Daemons
 
 
-def _harness(folder: Path, edge: int, engines: int = 0) -> DaemonHarness:
-    """Return a working folder; with 0 engines, its daemon uses no cluster."""
-    text = CONFIGURATION.format(edge=edge, steps=STEPS, quick=TINY_QUICK)
+def _harness(folder: Path, edge: int = EDGE, engines: int | None = None) -> DaemonHarness:
+    """Make a working folder whose daemon has `engines` on a local cluster, or its own engine."""
+    text = CONFIGURATION.format(edge=edge, steps=STEPS)
     return make_harness(folder, text + (CLUSTER.format(engines=engines) if engines else ""))
 
 
-def _photo_files(size: tuple[int, int]) -> list[bytes]:
+@cache
+def _photos() -> list[bytes]:
     """Return real photos as JPEG files, all of one size."""
-    files = []
-    for name in PHOTOS:
-        file = io.BytesIO()
-        Image.fromarray(getattr(skimage.data, name)()).resize(size).save(file, "jpeg", quality=90)
-        files.append(file.getvalue())
-    return files
+    files = [io.BytesIO() for _ in PHOTOS]
+    for file, name in zip(files, PHOTOS, strict=True):
+        photo = Image.fromarray(getattr(skimage.data, name)())
+        photo.resize(PHOTO_SIZE).save(file, "jpeg", quality=90)
+    return [file.getvalue() for file in files]
 
 
 @contextmanager
 def _running(harness: DaemonHarness, engines: int = 1) -> Iterator[tuple[Daemon, int]]:
-    """Run the daemon until all engines are ready; yields its process ID, too."""
+    """Run the daemon until the context ends; yields it and its process ID, with all engines."""
     with harness.running_from_scratch() as daemon:
         daemon.wait_for("engine.ready", engines)
         command = harness.command("status", "--json")
-        status = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-        yield daemon, json.loads(status)["pid"]
+        status = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        yield daemon, status["pid"]  # a child of what was started, if there is a cluster
 
 
-def _paint(harness: DaemonHarness, daemon: Daemon, pid: int, style: str, count: int) -> Batch:
-    """Drop `count` photos at once, and wait for their results."""
-    files, name = _photo_files((600, 400)), f"{time.time_ns()}"
-    staged = [harness.folder / f"{name}-{number}.jpg" for number in range(count)]
-    for number, path in enumerate(staged):
-        path.write_bytes(files[number % len(files)])
-    before = len(daemon.events("job.published"))
-    cpu = _cpu_of(pid), _cpu_below(pid)
-    inbox = harness.folder / "inbox" / style
+def _paint(harness: DaemonHarness, running: tuple[Daemon, int], style: str, count: int) -> Batch:
+    """Drop photos at once, and wait for their results."""
+    daemon, pid = running
+    inbox, done_before = harness.folder / "inbox" / style, len(daemon.events("job.published"))
     make_folder(inbox)
-    for path in staged:
-        path.rename(inbox / path.name)
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while len(daemon.events("job.published")) < before + count:
-        # Not `Daemon.wait_for`, whose polling takes more time from the cores.
+    names = [f"{time.time_ns()}-{number}.jpg" for number in range(count)]
+    for number, name in enumerate(names):
+        (harness.folder / name).write_bytes(_photos()[number % len(PHOTOS)])
+    before, deadline = _cpu_since(pid), time.monotonic() + TIMEOUT_SECONDS
+    for name in names:
+        (harness.folder / name).rename(inbox / name)
+    # Not `Daemon.wait_for`, which polls more often: engines use all cores.
+    while len(daemon.events("job.published")) < done_before + count:
         assert daemon.process.poll() is None, daemon.log.read_text()
         assert time.monotonic() < deadline, daemon.log.read_text()
         time.sleep(POLL_SECONDS)
-    return _batch(daemon, before, _cpu_of(pid) - cpu[0], _cpu_below(pid) - cpu[1])
+    return _batch(daemon, done_before, _cpu_since(pid, before))
 
 
-def _batch(daemon: Daemon, skipped: int, head_cpu: float, workers_cpu: float) -> Batch:
+def _batch(daemon: Daemon, skipped: int, cpu: Cpu) -> Batch:
     """Read the times of all but the first jobs from the log."""
-    started, ended = (
-        sorted(datetime.fromisoformat(str(event["timestamp"])).timestamp() for event in events)
-        for events in (daemon.events("job.started"), daemon.events("job.published"))
+    started, published = (
+        [datetime.fromisoformat(str(one["timestamp"])).timestamp() for one in daemon.events(name)]
+        for name in ("job.started", "job.published")
     )
-    assert len(started) == len(ended), daemon.log.read_text()
-    return Batch(started[skipped:], ended[skipped:], head_cpu, workers_cpu)
+    assert len(started) == len(published), daemon.log.read_text()
+    return Batch(sorted(started)[skipped:], sorted(published)[skipped:], cpu)
 
 
-def _cpu_of(pid: int, *, with_children: bool = False) -> float:
-    """Return the CPU seconds of a process, optionally with those of its children that ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = sum(map(int, fields[11 : 15 if with_children else 13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+def _compare_daemons(folder: Path, edge: int) -> None:
+    print(f"engines with one thread each, pyramid at {edge} px, {STEPS} steps at most; torch "
+          f"{torch.__version__}, {os.cpu_count()} CPUs, untrained network")  # fmt: skip
+    print(f"{'':<26}{'jobs':>6}{'s a job':>10}{'jobs/h':>9}{'efficiency':>12}"
+          f"{'CPU s a job: head':>20}{'workers':>9}{'goal':>7}{'reached':>9}")  # fmt: skip
+    (one,) = batches = _paint_at_once(folder / "one", edge, 1, None)
+    _print_throughput("a daemon", batches, one, 1)
+    _print_throughput("two daemons", _paint_at_once(folder / "two", edge, 2, None), one, 2)
+    batches = _paint_at_once(folder / "cluster", edge, 1, 2)
+    _print_throughput("two engines of a cluster", batches, one, 2, EFFICIENCY_GOAL)
 
 
-def _cpu_below(root: int) -> float:
-    """Return the CPU seconds of all processes that descend from `root`."""
-    seconds = 0.0
-    for pid, _ in processes_below(root):
-        with suppress(OSError):  # it has just ended
-            seconds += _cpu_of(pid, with_children=True)
-    return seconds
+def _paint_at_once(folder: Path, edge: int, daemons: int, engines: int | None) -> list[Batch]:
+    """Run daemons, each with its own engine or with `engines` on a cluster of its own."""
+    barrier, count = threading.Barrier(daemons), engines or 1
+
+    def paint(number: int) -> Batch:
+        harness = _harness(folder / str(number), edge, engines)
+        try:
+            with _running(harness, count) as running:
+                _paint(harness, running, "short", 2 * count)  # loads what is loaded on demand
+                barrier.wait()
+                return _paint(harness, running, "swirls", JOBS * count)
+        finally:
+            barrier.abort()  # if this one has failed, the other one must not wait for it
+
+    with ThreadPoolExecutor(daemons) as pool:
+        return list(pool.map(paint, range(daemons)))
 
 
-def _compare_throughput(folder: Path, edge: int) -> None:
-    print(f"engines with one thread each, pyramid at {edge} px, {STEPS} steps, untrained; torch "
-          f"{torch.__version__}, {os.cpu_count()} CPUs")  # fmt: skip
-    print(f"{'':<28}{'jobs':>6}{'s a job':>9}{'jobs/h':>8}{'efficiency':>12}"
-          f"{'head CPU s a job':>18}{'workers':>9}{'goal':>7}{'reached':>9}")  # fmt: skip
-    rates = []
-    for name, daemons, engines in (
-        ("one daemon", 1, 0), ("two daemons", 2, 0), ("one daemon, two engines", 1, 2),
-    ):  # fmt: skip
-        harnesses = [_harness(folder / f"{name} {n}", edge, engines) for n in range(daemons)]
-        with ThreadPoolExecutor(daemons) as pool:
-            batches = list(pool.map(_throughput, harnesses, [engines or 1] * daemons))
-        jobs = sum(len(batch.ended) for batch in batches)
-        seconds = max(b.ended[-1] for b in batches) - min(b.started[0] for b in batches)
-        rates.append(jobs / seconds)
-        efficiency = rates[-1] / rates[0] / (daemons * max(1, engines))
-        reached = ("yes" if efficiency >= EFFICIENCY_GOAL else "NO") if engines else ""
-        print(f"{name:<28}{jobs:>6}{seconds * daemons * max(1, engines) / jobs:>9.2f}"
-              f"{3600 * rates[-1]:>8.1f}{efficiency:>12.3f}"
-              f"{sum(b.head_cpu for b in batches) / jobs:>18.2f}"
-              f"{sum(b.workers_cpu for b in batches) / jobs:>9.2f}"
-              f"{EFFICIENCY_GOAL if engines else '':>7}{reached:>9}", flush=True)  # fmt: skip
-
-
-def _throughput(harness: DaemonHarness, engines: int) -> Batch:
-    with _running(harness, engines) as (daemon, pid):
-        _paint(harness, daemon, pid, "short", 2 * engines)  # the first ones load code on demand
-        return _paint(harness, daemon, pid, "swirls", JOBS * engines)
+def _print_throughput(
+    name: str, batches: list[Batch], one: Batch, engines: int, goal: float | None = None
+) -> None:
+    jobs = sum(len(batch.started) for batch in batches)
+    rate = sum(len(batch.started) / batch.seconds for batch in batches)
+    efficiency = rate / engines / (len(one.started) / one.seconds)
+    reached = "" if goal is None else "yes" if efficiency >= goal else "NO"
+    print(f"{name:<26}{jobs:>6}{engines / rate:>10.2f}{3600 * rate:>9.1f}{efficiency:>12.3f}"
+          f"{sum(batch.cpu.head for batch in batches) / jobs:>20.2f}"
+          f"{sum(batch.cpu.workers for batch in batches) / jobs:>9.2f}"
+          f"{goal or '':>7}{reached:>9}", flush=True)  # fmt: skip
 
 
 def _compare_tiny_jobs(folder: Path) -> None:
-    print(f"ms a job, {TINY_JOBS} tiny jobs, median of {ROUNDS} rounds")
-    print(f"{'':<28}{'median':>9}{'least':>9}{'most':>9}{'head CPU':>10}{'workers':>9}")
-    here, there = _harness(folder / "here", EDGE), _harness(folder / "there", EDGE, 1)
-    batches: dict[str, list[Batch]] = {"engine in the daemon": [], "one engine of a cluster": []}
+    print(f"ms a job, {ROUNDS} times {TINY_JOBS} tiny jobs")
+    print(f"{'':<26}{'median':>9}{'least':>9}{'most':>9}{'CPU: head':>12}{'workers':>9}")
+    here, there = _harness(folder / "here"), _harness(folder / "there", engines=1)
+    batches: list[list[Batch]] = [[], []]
     with _running(here) as local, _running(there) as remote:
-        for number in range(ROUNDS + 1):
-            for name, harness, (daemon, pid) in zip(
-                batches, (here, there), (local, remote), strict=True
-            ):
-                batch = _paint(harness, daemon, pid, "tiny", TINY_JOBS)
-                if number:  # the first ones load code on demand
-                    batches[name].append(batch)
-    for name, ours in batches.items():
+        for _ in range(ROUNDS + 1):
+            batches[0].append(_paint(here, local, "tiny", TINY_JOBS))
+            batches[1].append(_paint(there, remote, "tiny", TINY_JOBS))
+    medians = []
+    for name, (_, *ours) in zip(("the daemon's engine", "a cluster's"), batches, strict=True):
         times = [1000 * batch.seconds / TINY_JOBS for batch in ours]
-        cpu = (1000 * sum(b.head_cpu for b in ours), 1000 * sum(b.workers_cpu for b in ours))
-        print(f"{name:<28}{median(times):>9.1f}{min(times):>9.1f}{max(times):>9.1f}"
-              f"{cpu[0] / TINY_JOBS / ROUNDS:>10.1f}{cpu[1] / TINY_JOBS / ROUNDS:>9.1f}",
+        medians.append(median(times))
+        print(f"{name:<26}{medians[-1]:>9.1f}{min(times):>9.1f}{max(times):>9.1f}"
+              f"{1000 * mean(batch.cpu.head for batch in ours) / TINY_JOBS:>12.1f}"
+              f"{1000 * mean(batch.cpu.workers for batch in ours) / TINY_JOBS:>9.1f}",
               flush=True)  # fmt: skip
-    local_ms, remote_ms = (
-        median(1000 * batch.seconds / TINY_JOBS for batch in ours) for ours in batches.values()
-    )
-    print(f"{'overhead':<28}{remote_ms - local_ms:>9.1f}", flush=True)
+    print(f"{'overhead':<26}{medians[1] - medians[0]:>9.1f}", flush=True)
 
 
-# Scripted engines
+# Engines that sleep
 
 
-def _scale() -> None:
-    print(f"engines that sleep for {PAINT_SECONDS:.0f} s, photos of {PHOTO_SIZE[0]} px")
-    print(f"{'engines':<10}{'of a':>10}{'jobs':>6}{'busy':>9}{'jobs/s':>9}{'at most':>9}"
-          f"{'head CPU ms a job':>19}{'workers':>9}{'kB a job':>10}")  # fmt: skip
-    for engines in ENGINES:
-        for kind in ("daemon", "cluster"):
-            _scale_to(engines, kind)
-
-
-def _scale_to(engines: int, kind: str) -> None:
-    jobs = SCRIPTED_JOBS[engines]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "log.jsonl")
-        command = [sys.executable, "-m", __name__, folder, kind, str(engines), str(jobs)]
-        with open(log, "wb") as stderr:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
-            stdout, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-        assert process.returncode == 0, log.read_text()
-        head_cpu, workers_cpu, moved = json.loads(stdout)
-        batch = _batch(Daemon(process, log), 0, head_cpu, workers_cpu)
-    window = batch.started[-1] - batch.started[engines - 1]
-    print(f"{engines:<10}{kind:>10}{jobs:>6}"
-          f"{PAINT_SECONDS * (jobs - engines) / engines / window:>9.1%}"
-          f"{(jobs - engines) / window:>9.1f}{engines / PAINT_SECONDS:>9.1f}"
-          f"{1000 * batch.head_cpu / jobs:>19.1f}{1000 * batch.workers_cpu / jobs:>9.1f}"
-          f"{moved / jobs / 1000 if moved else '':>10.0f}", flush=True)  # fmt: skip
+def _print_scripted(place: str, engines: int, jobs: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "wb") as log:
+        command = [sys.executable, "-m", __name__, folder, place, str(engines), str(jobs)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        answer = process.communicate(timeout=TIMEOUT_SECONDS)[0]
+        daemon = Daemon(process, Path(log.name))
+        assert process.returncode == 0, daemon.log.read_text()
+        moved, *cpu = json.loads(answer)
+        batch = _batch(daemon, 0, Cpu(*cpu))
+    rate = (jobs - engines) / (batch.started[-1] - batch.started[engines - 1])
+    print(f"{engines:<9}{place:>9}{jobs:>6}{rate * PAINT_SECONDS / engines:>9.1%}{rate:>8.1f}"
+          f"{engines / PAINT_SECONDS:>9.1f}{1000 * batch.cpu.head / jobs:>20.1f}"
+          f"{1000 * batch.cpu.workers / jobs:>9.1f}{moved / 1000:>10.0f}", flush=True)  # fmt: skip
 
 
 def _reports(task: PaintTask) -> Iterator[EngineEvent]:
-    """Sleep instead of painting; the result is the photo."""
+    """Sleep instead of painting: the result is the photo."""
     size = PixelSize(task.content.shape[-1], task.content.shape[-2])
     for step in range(1, REPORTS + 1):
         time.sleep(PAINT_SECONDS / REPORTS)
-        is_last = step == REPORTS
-        yield Progress((size,), (REPORTS,), 1, step, is_last, 1.0, 0.1, 0.1)
+        yield Progress((size,), (REPORTS,), 1, step, step == REPORTS, 1.0, 0.1, 0.1)
     yield Painted(task.content[:, :3], TRACE)
 
 
-class Sleeping:
-    """An engine in this process."""
-
-    info = INFO
-    ops_done = 0
-    can_replace = False
-
-    def make(self) -> Sleeping:
-        return self
+class Sleeping(queue.Sleeping):
+    """An engine in the daemon."""
 
     def run(self, task: PaintTask, checkpoint: IO[bytes] | None = None) -> Iterator[EngineEvent]:
         yield from _reports(task)
 
-    def stop(self, job_id: str) -> None:
-        pass
-
-    def check(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        pass
-
 
 class SleepingActor:
-    """Engines in an actor, one in each of its threads; see `EngineActor`."""
+    """Engines of a cluster, one in each thread; answers calls as `EngineActor` does."""
 
-    def run(
-        self, task: PaintTask, checkpoint: bytes | None
-    ) -> Iterator[EngineEvent | Tensor | str]:
+    def run(self, task: PaintTask, checkpoint: bytes | None) -> Iterator[Any]:
         from styled.cluster.engine_actor import IMAGE_FOLLOWS
 
         for event in _reports(task.loaded()):
@@ -362,8 +320,8 @@ class SleepingActor:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A factory that returns an engine made before."""
+class Made:
+    """The factory of an engine that exists already."""
 
     engine: Engine
     can_replace = False
@@ -372,130 +330,101 @@ class Ready:
         return self.engine
 
 
-class CountingWork:
-    """Adds up the bytes that come to the head: of photos, of results and of thumbnails."""
-
-    def __init__(self, work: PhotoWork) -> None:
-        self.uses_own_memory = work.uses_own_memory
-        self.moved = 0
-        self._work = work
-        self._lock = threading.Lock()
-
-    def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
-    ) -> Prepared:
-        self._add(len(inputs.photo))
-        return self._work.prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size)
-
-    def encode(
-        self, prepared: Prepared, painted: Painted, format: str, output: OutputConfig
-    ) -> Encoded:
-        encoded = self._work.encode(prepared, painted, format, output)
-        self._add(len(encoded.data) + encoded.image.nbytes + encoded.content.nbytes)
-        return encoded
-
-    def _add(self, count: int) -> None:
-        with self._lock:
-            self.moved += count
-
-
-def _scripted(folder: Path, kind: str, engines: int, jobs: int) -> tuple[float, float, int]:
-    """Do all jobs; return CPU seconds of this process and of those below it, and bytes moved."""
+def _scripted(folder: Path, place: str, engines: int, jobs: int) -> tuple[float, ...]:
+    """Do all jobs; return bytes through the head per job, and the CPU seconds of all jobs."""
     configure_logs()
-    harness = _harness(folder / "work", LONG_EDGE)
-    config = load_config(harness.config)
+    config = load_config(_harness(folder / "work", PHOTO_SIZE[0]).config)
     make_folder(config.inbox)
-    files = _photo_files(PHOTO_SIZE)
     for number in range(jobs):
-        (config.inbox / f"{number}.jpg").write_bytes(files[number % len(files)])
-    if kind == "daemon":
-        return (*_do_all(config, [Sleeping() for _ in range(engines)], None), 0)
-    return _on_cluster(config, engines)
-
-
-def _on_cluster(config: Config, engines: int) -> tuple[float, float, int]:
+        (config.inbox / f"{number}.jpg").write_bytes(_photos()[number % len(PHOTOS)])
+    if place == "daemon":
+        return (0, *_do_all(config, [Sleeping() for _ in range(engines)], None))
     from styled.cluster.environment import prepare_environment
 
     prepare_environment("local")
+    from styled.cluster.connection import Connection
+
+    connection = Connection("local")
+    connection.connect()
+    try:
+        return _scripted_cluster(config, engines)
+    finally:
+        connection.close()
+
+
+def _scripted_cluster(config: Config, engines: int) -> tuple[float, ...]:
     import ray
 
-    from styled.cluster.connection import Connection
     from styled.cluster.membership import Membership
     from styled.cluster.photo_work import RemotePhotoWork, WorkNode, WorkNodes
     from styled.cluster.places import Place
     from styled.cluster.remote_engine import RemoteEngine
     from styled.cluster.supplies import Supplies
 
-    connection, members, nodes = Connection("local"), Membership(), WorkNodes()
-    connection.connect()
-    try:
-        while not members.usable:
-            time.sleep(POLL_SECONDS)
-            members.update()
-        node = members.usable[0]
-        nodes.set([WorkNode(node.id, node.name, TASKS)])
-        remote = RemotePhotoWork(nodes)
-        remote.connected(
-            Supplies(config.engine, precision_record(config), lambda done, total: None)
-        )
-        _warm_up(config, remote)
-        count = math.ceil(engines / THREADS_PER_ACTOR)
-        # Together they hold all CPUs, as engines do.
-        options = {"num_cpus": node.cpus / count, "max_concurrency": THREADS_PER_ACTOR + 2}
-        actors = [ray.remote(SleepingActor).options(**options).remote() for _ in range(count)]
-        ray.get([actor.ops_done.remote() for actor in actors])
-        place, work = Place(node, 0, 1, 1), CountingWork(remote)
-        factories = [Ready(RemoteEngine(actors[n % count], INFO, place)) for n in range(engines)]
-        fleet = cast("Fleet", SimpleNamespace(work=work))
-        return (*_do_all(config, factories, fleet), work.moved)
-    finally:
-        connection.close()
+    members, nodes = Membership(), WorkNodes()
+    while not members.usable:
+        members.update()
+        time.sleep(POLL_SECONDS)
+    (node,) = members.usable
+    nodes.set([WorkNode(node.id, node.name, TASKS)])
+    work = RemotePhotoWork(nodes)
+    work.connected(Supplies(config.engine, precision_record(config), lambda done, total: None))
+    count = math.ceil(engines / THREADS_PER_ACTOR)
+    options = {"num_cpus": node.cpus / count, "max_concurrency": THREADS_PER_ACTOR + 2}
+    kind: Any = ray.remote(SleepingActor)
+    actors = [kind.options(**options).remote() for _ in range(count)]
+    ray.get([actor.ops_done.remote() for actor in actors])
+    moved = _warm_up(config, work)
+    place, info = Place(node, 0, 1, 1), Sleeping.info
+    factories = [Made(RemoteEngine(actors[n % count], info, place)) for n in range(engines)]
+    fleet = cast("Fleet", SimpleNamespace(work=work))  # its engines are there already
+    return (moved, *_do_all(config, factories, fleet))
 
 
-def _warm_up(config: Config, work: PhotoWork) -> None:
-    """Let the processes that decode and encode load their code."""
-    style, painted = config.styles["swirls"], Painted(torch.rand(1, 3, 64, 96), TRACE)
+def _warm_up(config: Config, work: PhotoWork) -> float:
+    """Start the processes that decode and encode; return the bytes through this one per photo."""
+    style = config.styles["swirls"]
 
-    def convert(number: int) -> None:
-        prepared = work.prepare(
-            read_inputs(config.inbox / f"{number}.jpg", style), style.recipe,
-            max_pixels=10**8, at_own_size=False,
-        )  # fmt: skip
-        work.encode(prepared, painted, "jpeg", config.output)
+    def convert(number: int) -> int:
+        inputs = read_inputs(config.inbox / f"{number}.jpg", style)
+        prepared = work.prepare(inputs, style.recipe, max_pixels=10**8, at_own_size=False)
+        painted = Painted(prepared.loaded().content[:, :3], TRACE)
+        encoded = work.encode(prepared, painted, "jpeg", config.output)
+        thumbnails = encoded.content.nbytes + encoded.image.nbytes
+        return len(inputs.photo) + len(encoded.data) + thumbnails
 
     with ThreadPoolExecutor(TASKS) as pool:
-        list(pool.map(convert, range(2 * TASKS)))
+        return mean(pool.map(convert, range(2 * len(PHOTOS))))
 
 
 def _do_all(
     config: Config, factories: Sequence[EngineFactory], fleet: Fleet | None
 ) -> tuple[float, float]:
-    """Paint the whole inbox; return CPU seconds of this process and of those below it."""
+    """Paint all photos; return CPU seconds of this process, and of those below it."""
     make_folder(config.state / "checkpoints")
     journal = Journal.open(config.state / "journal.sqlite3")
     publisher = Publisher(config.outbox, config.rejected, config.archive)
     publisher.prepare()
     found = [(entry.name, entry.stat()) for entry in os.scandir(config.inbox)]
-    journal.submit(
-        [Arrival(name, f.st_size, f.st_mtime_ns, {"swirls": name}) for name, f in found], 1.0
-    )
-    watcher, events = Watcher(len(found)), SimpleQueue[Event]()
+    arrivals = [queue.Arrival(n, f.st_size, f.st_mtime_ns, {"swirls": n}) for n, f in found]
+    journal.submit(arrivals, time.time())
+    watcher, events = queue.Watcher(len(found)), SimpleQueue[Event]()
     scheduler = build_scheduler(
         config, journal, publisher, Mounts(config.state / "mounts.json"), JobFiles(config.state),
         factories, fleet, events, watcher, Heartbeats(),
     )  # fmt: skip
-    cpu = time.process_time(), _cpu_below(os.getpid())
+    before = _cpu_since(os.getpid())
     thread = threading.Thread(target=scheduler.run, daemon=True)
     thread.start()
-    assert watcher.is_done.wait(TIMEOUT_SECONDS), "a job has hung"
-    spent = time.process_time() - cpu[0], _cpu_below(os.getpid()) - cpu[1]
+    assert watcher.is_done.wait(TIMEOUT_SECONDS), "a job has not ended"
+    cpu = _cpu_since(os.getpid(), before)
     events.put(StopRequested())
     thread.join()
     journal.close()
-    return spent
+    return cpu
 
 
 if __name__ == "__main__":
-    with ThreadPoolExecutor(1) as _pool:  # Ray must not be used in the main thread
-        _arguments = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-        sys.stdout.write(json.dumps(_pool.submit(_scripted, *_arguments).result()) + "\n")
+    with ThreadPoolExecutor(1) as _pool:  # not the main thread: Ray replaces its signal handlers
+        _job = _pool.submit(_scripted, Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
+        sys.stdout.write(json.dumps(_job.result()) + "\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from styled.cluster.connection import SESSION_PREFIX, sweep_sessions
 from styled.errors import ClusterUnavailable
 from tests.cluster.conftest import harness_of
 from tests.cluster.ray_cluster import ENVIRONMENT, RayCluster, free_port, own_address
+from tests.daemon_harness import make_harness
 
 
 def test_without_ray_the_extra_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +23,22 @@ def test_without_ray_the_extra_is_the_remedy(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(environment, "find_spec", lambda name: None)
     with pytest.raises(ClusterUnavailable, match=r"styled\[cluster\]"):
         environment.prepare_environment("local")
+
+
+def test_without_a_cluster_ray_is_neither_imported_nor_required(tmp_path: Path) -> None:
+    """A photo is painted although importing ray fails, and the package does not depend on it."""
+    poison = tmp_path / "poison"
+    poison.mkdir()
+    (poison / "ray.py").write_text("raise AssertionError('ray was imported')\n")
+    harness = make_harness(tmp_path / "harness")
+    harness.drop("a.jpg", size=(64, 48))
+    done = subprocess.run(
+        harness.command("once"), env={**os.environ, "PYTHONPATH": str(poison)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(harness.files("outbox")) == 2
+    assert not [one for one in requires("styled") or () if one.startswith("ray") and ";" not in one]
 
 
 def test_tokens_are_required_unless_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +82,14 @@ def test_an_unreachable_cluster_is_exit_code_69(tmp_path: Path) -> None:
     assert harness.do("once").returncode == 69
 
 
-def test_no_cluster_on_this_machine_is_exit_code_69(tmp_path: Path) -> None:
-    """`auto` finds none."""
+def test_auto_takes_the_address_from_the_environment(tmp_path: Path) -> None:
+    """As Ray's own programs do."""
+    address = f"{own_address()}:{free_port()}"
     harness = harness_of(tmp_path / "harness", "auto")
-    harness.environment.update({**ENVIRONMENT, "RAY_TMPDIR": str(tmp_path)})
+    harness.environment.update({**ENVIRONMENT, "RAY_ADDRESS": address})
     done = harness.do("run")
     assert done.returncode == 69
-    assert "the Ray cluster auto can't be used" in done.stderr
+    assert f"the Ray cluster {address} can't be reached" in done.stderr
 
 
 def test_a_wrong_token_is_exit_code_69(tmp_path: Path, cluster: RayCluster) -> None:

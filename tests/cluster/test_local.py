@@ -64,6 +64,7 @@ def test_sidecars_name_the_machine(painted: tuple[DaemonHarness, Daemon]) -> Non
     harness, _ = painted
     sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/coffee.jpg.json")
     assert sidecar["engine"]["node"] == "127.0.0.1"
+    assert sidecar["engine"]["name"] in ("engine-0", "engine-1")
     assert sidecar["engine"]["threads"] == 1
     assert sidecar["result"]["width"] == 96
     assert {one["kind"] for one in sidecar["degraded"]} <= {"weights", "device"}

@@ -91,6 +91,12 @@ def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) ->
         daemon.wait_for("engine.ready")
         harness.drop("a.jpg", size=(320, 240))
         daemon.wait_until(lambda: has_checkpoint(harness))
+        (job,) = json.loads(harness.do("jobs", "--json").stdout)
+        assert (job["engine"], job["device"], job["node"]) == ("engine-0", "cpu", "only")
+        assert "on engine-0: cpu of only" in " ".join(harness.do("jobs").stdout.split())
+        doctor = harness.do("doctor").stdout
+        assert "engine-0: cpu of only" in doctor
+        assert "only: 0 GPUs, 1 core, same versions" in doctor
         _kill_engine(node.pids("ray::EngineActor"))
         daemon.wait_for("job.published")
         assert daemon.events("job.failed")[0]["failure"] == "crash"
@@ -98,6 +104,10 @@ def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) ->
         _kill_engine(node.pids("ray::EngineActor"))
         harness.drop("b.jpg", size=(320, 240))
         daemon.wait_for("job.published", 2)
+    deadline = time.monotonic() + 20
+    while node.pids("ray::EngineActor"):  # nothing of the daemon's remains in the cluster
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     first: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
     second: dict[str, Any] = harness.sidecar("outbox/swirls/b.jpg.json")
     assert (first["job"]["attempts"], first["job"]["resumed"]) == (2, True)
@@ -121,6 +131,7 @@ def test_a_machine_with_another_version_is_refused(tmp_path: Path, cluster: RayC
             f"the machine newer is not used: it has styled 9.9.9, and this machine "
             f"{styled.__version__}"
         )
+        daemon.wait_for("daemon.started")
         daemon.wait_until(lambda: _is_in_troubles(harness, reason))
         cluster.add("same")
         harness.drop("a.jpg", size=(160, 120))

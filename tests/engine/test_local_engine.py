@@ -130,7 +130,7 @@ def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured in /proc")
 def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
-    """A picture that needs 400 MB is painted in tiles under a limit of 300 MB, with equal result.
+    """A picture that needs some 300 MB is painted in tiles under a limit of 200, with equal result.
 
     The actual memory of tiles is measured in `test_memory_estimate`.
     """
@@ -138,7 +138,7 @@ def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
     recipe = replace(RECIPE, steps=1)
     unlimited = finish(LocalEngine(weights, CPU), recipe, content, style)
     engine = LocalEngine(weights, CPU, memory_limit=1 << 40)
-    engine._memory_limit = engine._resident_bytes + (300 << 20)
+    engine._memory_limit = engine._resident_bytes + (200 << 20)
     limited = finish(engine, recipe, content, style)
     assert (unlimited.tile_px, limited.tile_px) == (None, 256)
     assert limited.degradations == ()
