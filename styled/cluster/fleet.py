@@ -19,7 +19,7 @@ from styled.cluster.supplies import Supplies
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.engine.download import OnBytes
-from styled.errors import ClusterUnavailable
+from styled.errors import ClusterUnavailable, StyledError
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegraded, SlotAdded, SlotRemoved
 from styled.jobs.job_files import JobFiles
@@ -152,13 +152,22 @@ class Fleet:
         try:
             while not self._is_stopping.wait(self._poll_seconds):
                 self._heartbeats.beat(PART, CALL_SECONDS)
-                if is_reachable():
-                    self._poll()
-                else:
+                if not self._is_polled():
                     self._give_up_engines()
                     self._reconnect()
         finally:
             self._connection.close()
+
+    def _is_polled(self) -> bool:
+        """Look up the machines; return False if the cluster can't be used."""
+        try:
+            if is_reachable():
+                self._poll()
+                return True
+        # Whatever Ray raises here, connecting again is the remedy; this thread must not end.
+        except Exception:
+            log.exception("cluster.crashed")
+        return False
 
     def _connect_first(self) -> None:
         try:
@@ -202,7 +211,7 @@ class Fleet:
             self._heartbeats.beat(PART, LONGEST_RETRY_SECONDS + CALL_SECONDS)
             try:
                 self._connect()
-            except ClusterUnavailable as error:
+            except StyledError as error:
                 log.warning("cluster.not_reconnected", reason=error.message)
                 seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
             else:

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from styled.config import load_config
 from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineInfo, Failed, Painted, PixelSize, Progress, Stopped, TraceRow
-from styled.errors import EngineFailure, StyledError
+from styled.errors import EngineFailure, NodeLost, StyledError
 from styled.jobs.engine_slot import Assignment
 from styled.jobs.events import (
     EngineLost,
     EngineReady,
     EngineReported,
     EngineStalled,
+    SlotAdded,
+    SlotRemoved,
     StopRequested,
     StylesChanged,
 )
@@ -50,6 +52,7 @@ class FakeSlot:
         self.world = world
         self.assignment: Assignment | None = None
         self.is_ready = False
+        self.has_left = False
         self.to_stop: set[str] = set()
         self.ops_done = 0
 
@@ -77,16 +80,25 @@ class FakeSlot:
     # What can happen next
 
     def choices(self) -> list[str]:
+        if self.has_left:
+            return ["join"]
         if not self.is_ready:
-            return ["come"]
+            return ["come", "leave"]
         if self.assignment is None:
-            return []
+            return ["leave"]
         if self.assignment.task.job_id in self.to_stop:
             return ["stop"]
-        return ["step", "step", "paint", "paint", "paint", "fail", "die", "stall"]
+        return ["step", "step", "paint", "paint", "paint", "fail", "die", "stall", "leave",
+                "node"]  # fmt: skip
 
     def do(self, choice: str) -> list[Any]:
         """Return the events that a choice causes."""
+        if choice == "join":
+            self.has_left = False
+            return [SlotAdded(self)]  # type: ignore[arg-type]  # it is a fake
+        if choice == "leave":
+            self.has_left, self.is_ready, self.assignment = True, False, None
+            return [SlotRemoved(self.name, "its machine has left")]
         if choice == "come":
             self.is_ready = True
             info: EngineInfo = ScriptedEngine.info
@@ -111,6 +123,9 @@ class FakeSlot:
             case "die":
                 self.is_ready = False
                 return [EngineLost(self.name, StyledError("it is gone"), 1.0)]
+            case "node":
+                self.is_ready = False
+                return [EngineLost(self.name, NodeLost("its machine is gone"), 1.0)]
         self.assignment = assignment  # the engine hangs until the scheduler replaces it
         return [EngineStalled(self.name)]
 
@@ -212,7 +227,7 @@ def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
             (slot, choice) for slot in world.slots for choice in slot.choices()
         ]
         if moves > calm_after:
-            excluded = ("fail", "die", "stall", "step")
+            excluded = ("fail", "die", "stall", "step", "leave", "node")
             choices = [pair for pair in choices if pair[1] not in excluded]
         choices += [(world.pool, request) for request in world.pool.requests]
         if world.scheduler.seconds_to_wait() == 0.0:
@@ -334,6 +349,56 @@ def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) 
     assert world.pool.requests == []
     (job,) = world.journal.in_state(JobState.RUNNING, limit=-1)
     assert (job.phase, job.engine) == (Phase.PAINTING, "engine-1")
+    world.journal.close()
+
+
+def finish_requests(world: World) -> None:
+    """Run all requests, and those that follow from them."""
+    while world.pool.requests:
+        world.scheduler.turn([do(world.pool.requests.pop(0), lambda idle_for: None)])
+        world.scheduler.turn([])
+
+
+@pytest.mark.parametrize("how", ["leave", "node"])
+def test_a_lost_machine_counts_from_the_third_time_on(tmp_path: Path, how: str) -> None:
+    """The job goes on elsewhere; only one that loses one machine after another is suspected."""
+    world = World(tmp_path, 1, [("photo.png", PHOTO, "oil")])
+    (slot,) = world.slots
+    attempts = []
+    for _ in range(5):
+        if slot.has_left:
+            world.scheduler.turn(slot.do("join"))
+        world.scheduler.turn(slot.do("come"))
+        finish_requests(world)
+        if slot.assignment is None:
+            break
+        world.scheduler.turn(slot.do(how))
+        world.scheduler.turn([])
+        (job,) = world.journal._jobs("1")
+        attempts.append((job.state, job.attempts))
+    max_attempts = world.config.queue.max_attempts
+    assert max_attempts == 3
+    queued, rejected = JobState.QUEUED, JobState.REJECTED
+    assert attempts == [(queued, 0), (queued, 0), (queued, 1), (queued, 2), (rejected, 3)]
+    world.journal.close()
+
+
+def test_an_engine_that_joins_is_used_and_one_that_leaves_is_not(tmp_path: Path) -> None:
+    """The scheduler's slots, which health and stop read, follow."""
+    world = World(tmp_path, 1, [("photo.png", PHOTO, "oil")])
+    other = FakeSlot("engine-7", world)
+    other.has_left = True
+    world.scheduler.turn(world.slots[0].do("leave"))
+    assert list(world.scheduler.slots) == []
+    assert world.journal.in_state(JobState.RUNNING, limit=-1) == []
+    world.scheduler.turn(other.do("join"))
+    assert [slot.name for slot in world.scheduler.slots] == ["engine-7"]
+    world.scheduler.turn(other.do("come"))
+    finish_requests(world)
+    assert other.assignment is not None
+    late = world.slots[0]
+    world.scheduler.turn([EngineReady(late.name, ScriptedEngine.info)])
+    assert [slot.name for slot in world.scheduler.slots] == ["engine-7"]
     world.journal.close()
 
 
