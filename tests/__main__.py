@@ -31,6 +31,10 @@ CHECKS = (
 NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "cluster")
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
+CLUSTERS = ("cluster", "systemd/test_cluster.py")
+"""Tests that start Ray clusters: they run afterwards, one by one. Each cluster has some thirty
+processes, which on few cores would make the time limits of all other tests meaningless."""
+
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 3 * 2**30
 """Free space that `MEMORY` must have to be used for the tests' temporary folders."""
@@ -51,15 +55,15 @@ def main(args: list[str]) -> int:
     cores = os.cpu_count() or 1
     workers = cores if options.quick else 5 * cores // 2
 
+    runs = [(workers, pytest_args)]
+    if not pytest_args:
+        clusters = [str(ROOT / "tests" / path) for path in CLUSTERS]
+        runs = [(workers, [f"--ignore={path}" for path in clusters]), (1, clusters)]
+
     start = time.monotonic()
     failed = []
     with folder_for_tests() as folder, ThreadPoolExecutor(1) as pool:
         checks = [pool.submit(run_check, check) for check in CHECKS]
-        command = [
-            sys.executable, "-m", "pytest", "-n", str(workers), "--no-loadscope-reorder",
-            "--basetemp", f"{folder}/p", *pytest_args,
-        ]  # fmt: skip
-        print("$", *command, flush=True)
         # One OpenMP thread per worker: more would only wait for each other. Tests that use two
         # threads must not busy-wait, hence the passive wait policy.
         threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -67,8 +71,14 @@ def main(args: list[str]) -> int:
         # Hundreds of processes import this project. Without cached bytecode each would compile
         # it, and each pytest worker would compile its tests.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        if subprocess.run(command, cwd=ROOT, env=environment).returncode:
-            failed.append("pytest")
+        for count, args in runs:
+            command = [
+                sys.executable, "-m", "pytest", "-n", str(count), "--no-loadscope-reorder",
+                "--basetemp", f"{folder}/p", *args,
+            ]  # fmt: skip
+            print("$", *command, flush=True)
+            if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+                failed.append("pytest")
         for check, future in zip(CHECKS, checks, strict=True):
             if not report(check, future):
                 failed.append(" ".join(check))

@@ -22,6 +22,18 @@ WAITING = ("systemd", "cluster", "gallery", "end_to_end", "faults")
 SPREAD = ("faults", "end_to_end")
 """Folders whose tests share little; they are distributed to the workers one by one."""
 
+TOGETHER = ("cluster",)
+"""Folders whose tests all run in one worker: several Ray clusters at once are too much."""
+
+
+def scope_of(nodeid: str) -> str:
+    """Return the name of the group of tests that run in the same worker."""
+    file = nodeid.partition("::")[0]
+    folder = Path(file).parent
+    if folder.name in TOGETHER:
+        return str(folder)
+    return nodeid if folder.name in SPREAD else file
+
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Assigns all tests of a file to one worker: they share a network, a browser or a container.
@@ -31,8 +43,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return nodeid if Path(file).parent.name in SPREAD else file
+        return scope_of(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
@@ -44,8 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests: the slowest folders first, waiting and CPU-bound groups interleaved."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        spread = item.path.parent.name in SPREAD
-        groups.setdefault(item.nodeid if spread else str(item.path), []).append(item)
+        groups.setdefault(scope_of(item.nodeid), []).append(item)
     groups_by_folder: dict[str, list[list[pytest.Item]]] = {}
     for group in groups.values():
         groups_by_folder.setdefault(group[0].path.parent.name, []).append(group)

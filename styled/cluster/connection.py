@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,16 +69,14 @@ class Connection:
         # At the end of the process `close` has a time limit; this has none.
         atexit.unregister(ray.shutdown)
 
-    def close(self, within_seconds: float | None = None) -> None:
+    def close(self) -> None:
         """Disconnect; a cluster on this machine that was started by `connect` ends.
 
-        Args:
-            within_seconds: Give up after this time; the end of this process then ends the rest.
+        Takes a second, and ten if the cluster is gone.
         """
         self.is_made = False
-        ended = threading.Thread(target=_shut_down, name="ray-shutdown", daemon=True)
-        ended.start()
-        ended.join(within_seconds)
+        with suppress(Exception):  # nothing can be done about a cluster that is gone
+            ray.shutdown()
         if self._session is not None:
             shutil.rmtree(self._session, ignore_errors=True)
             self._session = None
@@ -112,7 +109,7 @@ class Connection:
 
     def _remedies(self) -> tuple[str, ...]:
         if self.address == "local":
-            return ("look at Ray's message above; ray.init() in Python shows it in full",)
+            return ("python -c 'import ray; ray.init()' shows what Ray has to say about it",)
         return (
             "start the cluster: ray start --head on one machine, and ray start --address=HOST:PORT "
             "on the others, this one included",
@@ -162,11 +159,6 @@ def sweep_sessions(folder: Path | None = None) -> None:
         pid = path.name.removeprefix(SESSION_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _shut_down() -> None:
-    with suppress(Exception):  # nothing can be done about a cluster that is gone
-        ray.shutdown()
 
 
 def _first_line(error: Exception) -> str:

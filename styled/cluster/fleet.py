@@ -104,7 +104,6 @@ class Fleet:
         self._use_gpus = False
         self._nodes = WorkNodes()
         self._trouble: str | None = None
-        self._degraded: tuple[Degradation, ...] = ()
         self._is_lost = False
         self._is_stopping = threading.Event()
         self._started: Future[None] = Future()

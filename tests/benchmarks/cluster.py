@@ -40,6 +40,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import mean, median
@@ -94,16 +95,38 @@ JOBS, EFFICIENCY_GOAL = 4, 0.95  # jobs for each engine
 TINY_JOBS, ROUNDS = 40, 5
 SCRIPTED_JOBS = {8: 48, 32: 160, 128: 512}  # by number of engines
 PAINT_SECONDS, REPORTS, THREADS_PER_ACTOR = 2.0, 8, 32
-TASKS = 4  # photos that are decoded or encoded at once
+TASKS = 4  # photos that are decoded or encoded at once; the machine has no cores for more
 TRACE = (TraceRow(1, REPORTS, 1.0, 0.5, 0.25, 0.25),)
 POLL_SECONDS, TIMEOUT_SECONDS = 0.5, 1800.0
 
 
 class Cpu(NamedTuple):
-    """CPU seconds of a process, and of all processes below it that live or have lived."""
+    """CPU seconds of a process, and of all processes below it."""
 
     head: float
     workers: float
+
+
+class CpuMeter:
+    """Adds up CPU seconds from now on; also of processes that end, until the last `read`."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._workers: dict[int, float] = {}
+        self._before = Cpu(0.0, 0.0)
+        self._before = self.read()
+
+    def read(self) -> Cpu:
+        for pid, _ in processes_below(self._pid):
+            with suppress(OSError):  # it has just ended
+                self._workers[pid] = _cpu_seconds(pid)
+        head, workers = _cpu_seconds(self._pid), sum(self._workers.values())
+        return Cpu(head - self._before.head, workers - self._before.workers)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -131,20 +154,6 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
     for engines, jobs in SCRIPTED_JOBS.items():
         for place in ("daemon", "cluster"):
             _print_scripted(place, engines, jobs)
-
-
-def _cpu_since(pid: int, before: Cpu = Cpu(0, 0)) -> Cpu:  # noqa: B008  # it is immutable
-    workers, tick = 0, os.sysconf("SC_CLK_TCK")
-    for below, _ in processes_below(pid):
-        with suppress(OSError):  # it has just ended: counted with its parent
-            workers += sum(_ticks(below))
-    return Cpu(sum(_ticks(pid)[:2]) / tick - before.head, workers / tick - before.workers)
-
-
-def _ticks(pid: int) -> list[int]:
-    """Return the time of a process as user and in the kernel, and those of its ended children."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return list(map(int, fields[11:15]))
 
 
 # Daemons
@@ -184,15 +193,16 @@ def _paint(harness: DaemonHarness, running: tuple[Daemon, int], style: str, coun
     names = [f"{time.time_ns()}-{number}.jpg" for number in range(count)]
     for number, name in enumerate(names):
         (harness.folder / name).write_bytes(_photos()[number % len(PHOTOS)])
-    before, deadline = _cpu_since(pid), time.monotonic() + TIMEOUT_SECONDS
+    meter, deadline = CpuMeter(pid), time.monotonic() + TIMEOUT_SECONDS
     for name in names:
         (harness.folder / name).rename(inbox / name)
     # Not `Daemon.wait_for`, which polls more often: engines use all cores.
     while len(daemon.events("job.published")) < done_before + count:
         assert daemon.process.poll() is None, daemon.log.read_text()
         assert time.monotonic() < deadline, daemon.log.read_text()
+        meter.read()
         time.sleep(POLL_SECONDS)
-    return _batch(daemon, done_before, _cpu_since(pid, before))
+    return _batch(daemon, done_before, meter.read())
 
 
 def _batch(daemon: Daemon, skipped: int, cpu: Cpu) -> Batch:
@@ -206,7 +216,7 @@ def _batch(daemon: Daemon, skipped: int, cpu: Cpu) -> Batch:
 
 
 def _compare_daemons(folder: Path, edge: int) -> None:
-    print(f"engines with one thread each, pyramid at {edge} px, {STEPS} steps at most; torch "
+    print(f"engines with one thread each, pyramid at {edge} px, {STEPS} steps; torch "
           f"{torch.__version__}, {os.cpu_count()} CPUs, untrained network")  # fmt: skip
     print(f"{'':<26}{'jobs':>6}{'s a job':>10}{'jobs/h':>9}{'efficiency':>12}"
           f"{'CPU s a job: head':>20}{'workers':>9}{'goal':>7}{'reached':>9}")  # fmt: skip
@@ -275,7 +285,10 @@ def _print_scripted(place: str, engines: int, jobs: int) -> None:
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "wb") as log:
         command = [sys.executable, "-m", __name__, folder, place, str(engines), str(jobs)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
-        answer = process.communicate(timeout=TIMEOUT_SECONDS)[0]
+        try:
+            answer = process.communicate(timeout=TIMEOUT_SECONDS)[0]
+        finally:
+            process.kill()
         daemon = Daemon(process, Path(log.name))
         assert process.returncode == 0, daemon.log.read_text()
         moved, *cpu = json.loads(answer)
@@ -304,6 +317,9 @@ class Sleeping(queue.Sleeping):
 
 class SleepingActor:
     """Engines of a cluster, one in each thread; answers calls as `EngineActor` does."""
+
+    def __init__(self) -> None:
+        import_module("styled.cluster.remote_images")  # with torch, which takes a second
 
     def run(self, task: PaintTask, checkpoint: bytes | None) -> Iterator[Any]:
         from styled.cluster.engine_actor import IMAGE_FOLLOWS
@@ -397,10 +413,8 @@ def _warm_up(config: Config, work: PhotoWork) -> float:
         return mean(pool.map(convert, range(2 * len(PHOTOS))))
 
 
-def _do_all(
-    config: Config, factories: Sequence[EngineFactory], fleet: Fleet | None
-) -> tuple[float, float]:
-    """Paint all photos; return CPU seconds of this process, and of those below it."""
+def _do_all(config: Config, factories: Sequence[EngineFactory], fleet: Fleet | None) -> Cpu:
+    """Paint all photos."""
     make_folder(config.state / "checkpoints")
     journal = Journal.open(config.state / "journal.sqlite3")
     publisher = Publisher(config.outbox, config.rejected, config.archive)
@@ -413,11 +427,14 @@ def _do_all(
         config, journal, publisher, Mounts(config.state / "mounts.json"), JobFiles(config.state),
         factories, fleet, events, watcher, Heartbeats(),
     )  # fmt: skip
-    before = _cpu_since(os.getpid())
+    meter, deadline = CpuMeter(os.getpid()), time.monotonic() + TIMEOUT_SECONDS
     thread = threading.Thread(target=scheduler.run, daemon=True)
     thread.start()
-    assert watcher.is_done.wait(TIMEOUT_SECONDS), "a job has not ended"
-    cpu = _cpu_since(os.getpid(), before)
+    while not watcher.is_done.wait(POLL_SECONDS):
+        assert thread.is_alive(), "a job has failed"
+        assert time.monotonic() < deadline, "a job has not ended"
+        meter.read()
+    cpu = meter.read()
     events.put(StopRequested())
     thread.join()
     journal.close()
