@@ -22,6 +22,9 @@ ALIVE_SECONDS = 2.0
 SESSION_PREFIX = "styled-ray-"
 """Start of the names of folders for the logs and sockets of a local cluster."""
 
+MAX_PARENT_BYTES = 18
+"""The path of a socket has at most 107 bytes, of which Ray's names take 64 and ours 25."""
+
 
 class Connection:
     """The connection of this process. There can be only one at a time.
@@ -51,7 +54,8 @@ class Connection:
         options: dict[str, Any]
         if self.address == "local":
             sweep_sessions()
-            self._session = Path(tempfile.mkdtemp(prefix=f"{SESSION_PREFIX}{os.getpid()}-"))
+            prefix = f"{SESSION_PREFIX}{os.getpid()}-"
+            self._session = Path(tempfile.mkdtemp(prefix=prefix, dir=session_parent()))
             session = str(self._session)
             options = {"address": "local", "include_dashboard": False, "_temp_dir": session}
         else:
@@ -153,9 +157,15 @@ def accepts_connections(host: str, port: int) -> bool:
     return True
 
 
+def session_parent() -> Path:
+    """Return the folder of temporary files, or /tmp if paths in that are too long for sockets."""
+    folder = tempfile.gettempdir()
+    return Path(folder if len(os.fsencode(folder)) <= MAX_PARENT_BYTES else "/tmp")
+
+
 def sweep_sessions(folder: Path | None = None) -> None:
     """Delete the folders of local clusters whose process was killed."""
-    for path in (folder or Path(tempfile.gettempdir())).glob(f"{SESSION_PREFIX}*"):
+    for path in (folder or session_parent()).glob(f"{SESSION_PREFIX}*"):
         pid = path.name.removeprefix(SESSION_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(path, ignore_errors=True)

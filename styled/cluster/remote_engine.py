@@ -23,9 +23,9 @@ POLL_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 
 ENGINE_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
-"""Of an engine's process. `configure_allocator` says the same, but too late for threads that Ray has
-started before: glibc gives each a heap of its own, in which no block is larger than 64 MiB, so that
-the kernel would map and clear larger ones at each step. A step takes half as long again then."""
+"""Of an engine's process. `configure_allocator` says the same, but too late for threads that Ray
+has started before: glibc gives each a heap of its own, without blocks above 64 MiB, so that the
+kernel maps and clears larger ones at each step. A step then takes half as long again."""
 
 START_SECONDS = 300.0
 """How long an engine may take to start: torch is loaded from a cold disk, or its GPU is in use."""

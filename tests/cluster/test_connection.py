@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 
 from styled.cluster import environment
-from styled.cluster.connection import SESSION_PREFIX, sweep_sessions
+from styled.cluster.connection import SESSION_PREFIX, session_parent, sweep_sessions
 from styled.errors import ClusterUnavailable
 from tests.cluster.conftest import harness_of
 from tests.cluster.ray_cluster import ENVIRONMENT, RayCluster, free_port, own_address
@@ -54,6 +55,14 @@ def test_tokens_are_required_unless_the_user_has_decided(monkeypatch: pytest.Mon
     environment.prepare_environment("10.0.0.1:6379")
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_long_temporary_folder_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's sockets would have paths of more than 107 bytes."""
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    assert session_parent() == Path("/var/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", "/home/somebody/temporary files")
+    assert session_parent() == Path("/tmp")
 
 
 def test_folders_of_killed_processes_are_swept(tmp_path: Path) -> None:
