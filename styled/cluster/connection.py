@@ -22,8 +22,8 @@ ALIVE_SECONDS = 2.0
 SESSION_PREFIX = "styled-ray-"
 """Start of the names of folders for the logs and sockets of a local cluster."""
 
-MAX_PARENT_BYTES = 18
-"""The path of a socket has at most 107 bytes, of which Ray's names take 64 and ours 25."""
+MAX_PARENT_BYTES = 15
+"""The path of a socket has at most 107 bytes, of which Ray's names take 64 and ours 28."""
 
 
 class Connection:

@@ -139,7 +139,7 @@ class RemotePhotoWork:
         with self._nodes.acquire(preferred) as node:
             answer = _on(node, _ENCODE, num_returns=1).remote(
                 _described(prepared), prepared.images, prepared.exportable, painted, pixels,
-                format, output,
+                format, output, output.gallery,
             )  # fmt: skip
             encoded: Encoded = _result(answer, node)
         return encoded
@@ -186,8 +186,10 @@ def _encode_there(
     pixels: Any,
     format: str,
     output: OutputConfig,
+    with_thumbs: bool,
 ) -> Encoded | StyledError:
-    from styled.delivery.gallery import shrunk
+    import torch
+
     from styled.jobs.publish import encode
 
     _use_one_torch_thread()
@@ -198,8 +200,23 @@ def _encode_there(
         return error
     except Exception as error:  # noqa: BLE001  # as above
         return UnexpectedError.of(error)
-    # For the gallery's thumbnails.
-    return replace(encoded, image=shrunk(encoded.image), content=shrunk(encoded.content))
+    meta = torch.device("meta")
+    return replace(
+        encoded,
+        image=encoded.image.to(meta),
+        content=encoded.content.to(meta),
+        thumbs=_thumbs(encoded) if with_thumbs else None,
+    )
+
+
+def _thumbs(encoded: Encoded) -> tuple[bytes, bytes] | None:
+    """Return the gallery's thumbnails; None: the gallery makes them later, from the files."""
+    from styled.delivery.gallery import encode_thumbs
+
+    try:
+        return encode_thumbs(encoded.content, encoded.image)
+    except (RuntimeError, MemoryError, ValueError):  # as the publication without a cluster
+        return None
 
 
 _PREPARE, _ENCODE = ray.remote(_prepare_there), ray.remote(_encode_there)

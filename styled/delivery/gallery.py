@@ -141,12 +141,16 @@ class Gallery:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        opacity, after = before[:, 3:], shrunk(after)
-        if opacity.numel():
-            opacity = F.interpolate(opacity, after.shape[-2:], mode="area")
-            after = torch.cat([after[:, :3], opacity], dim=1)
-        for which, image in (("before", before), ("after", after)):
-            self._write_thumb(self.files.thumb(job_id, which), image)
+        self.store_thumbs(job_id, *encode_thumbs(before, after))
+
+    def store_thumbs(self, job_id: str, before: bytes, after: bytes) -> None:
+        """Write thumbnails from `encode_thumbs`.
+
+        Raises:
+            ResourceUnavailable: the outbox is full, read-only or gone.
+        """
+        self.files.write_thumb(self.files.thumb(job_id, "before"), before)
+        self.files.write_thumb(self.files.thumb(job_id, "after"), after)
 
     def add(self, entries: Sequence[tuple[Path, Path | None]]) -> None:
         """Add results and rejected inputs to the page.
@@ -287,11 +291,8 @@ class Gallery:
             return False  # the file was deleted or replaced, or is no picture
         except (MemoryError, RuntimeError):
             return False  # the entry is shown without this thumbnail
-        self._write_thumb(thumb, small)
+        self.files.write_thumb(thumb, _encoded(small))
         return True
-
-    def _write_thumb(self, thumb: Path, image: Tensor) -> None:
-        self.files.write_thumb(thumb, photos.encode_image(_thumbnail(image), "webp", THUMB_QUALITY))
 
 
 def _refuse(constant: str) -> None:
@@ -306,8 +307,20 @@ def _sidecar_of(path: Path) -> Sidecar | None:
         return None
 
 
-def shrunk(image: Tensor) -> Tensor:
-    """Return an image, 1xCxHxW, at the size of a thumbnail or its own, whichever is smaller."""
+def encode_thumbs(before: Tensor, after: Tensor) -> tuple[bytes, bytes]:
+    """Return the thumbnails of a photo and its painting; arguments as of `Gallery.write_thumbs`."""
+    opacity, after = before[:, 3:], _shrunk(after)
+    if opacity.numel():
+        opacity = F.interpolate(opacity, after.shape[-2:], mode="area")
+        after = torch.cat([after[:, :3], opacity], dim=1)
+    return _encoded(before), _encoded(after)
+
+
+def _encoded(image: Tensor) -> bytes:
+    return photos.encode_image(_thumbnail(image), "webp", THUMB_QUALITY)
+
+
+def _shrunk(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     factor = min(1.0, THUMB_PX / max(height, width))
     size = max(1, round(height * factor)), max(1, round(width * factor))
@@ -316,7 +329,7 @@ def shrunk(image: Tensor) -> Tensor:
 
 def _thumbnail(image: Tensor) -> Tensor:
     """Return a thumbnail, 1x3xhxw, of 1x3xHxW, or of 1x4xHxW composited on white."""
-    image = shrunk(image)
+    image = _shrunk(image)
     if image.shape[1] == 4:
         image = image[:, :3] * image[:, 3:] + (1 - image[:, 3:])
     return image

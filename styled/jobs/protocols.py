@@ -129,5 +129,8 @@ class Gallery(Protocol):
     def write_thumbs(self, job_id: str, before: Tensor, after: Tensor) -> None:
         """Write thumbnails of a photo and its painting."""
 
+    def store_thumbs(self, job_id: str, before: bytes, after: bytes) -> None:
+        """Write thumbnails that are encoded already."""
+
     def add(self, entries: Sequence[tuple[Path, Path | None]]) -> None:
         """Add results and rejected inputs that have a sidecar, with their originals."""

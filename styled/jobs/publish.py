@@ -34,8 +34,10 @@ class Encoded:
     """An encoded result that is ready to be published.
 
     Attributes:
-        image: The image in the file, or a small copy: 1x3xHxW, sRGB in [0, 1].
-        content: The photo, or a small copy: 1x3xHxW, or 1x4xHxW with opacity.
+        image: The image in the file: 1x3xHxW, sRGB in [0, 1]. Without pixels, on the meta device,
+            if it was encoded on another machine.
+        content: The photo, likewise: 1x3xHxW, or 1x4xHxW with opacity.
+        thumbs: Thumbnails of both for the gallery, if they are made already.
         size: The size of the image in the file.
         data: The bytes of the file.
         bits: Bits per channel: 8 or 16.
@@ -55,6 +57,7 @@ class Encoded:
     painted_size: PixelSize
     detail_steps: int
     degraded: tuple[Degradation, ...]
+    thumbs: tuple[bytes, bytes] | None = None
 
     def result_info(self, path: str, frames: str | None = None) -> ResultInfo:
         """Return the sidecar's entry for this file; `path` and `frames` are its published paths."""
@@ -191,7 +194,11 @@ def _keep_thumbnails(publication: Publication, encoded: Encoded, context: IoCont
     # If this fails, for instance for lack of memory, the gallery makes them from the files later.
     # A missing thumbnail must not stop the publication halfway.
     try:
-        context.gallery.write_thumbs(publication.job.id, encoded.content, encoded.image)
+        job_id = publication.job.id
+        if encoded.thumbs is not None:
+            context.gallery.store_thumbs(job_id, *encoded.thumbs)
+        elif not encoded.image.is_meta:
+            context.gallery.write_thumbs(job_id, encoded.content, encoded.image)
     except (ResourceUnavailable, RuntimeError, MemoryError, ValueError) as error:
         log.warning("thumbnail.failed", reason=str(error))
 
