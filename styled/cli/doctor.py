@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -273,13 +274,11 @@ def _cluster(config: Config) -> Iterator[Finding]:
     address = config.cluster.address
     assert address is not None, "a cluster is configured"
     prepare_environment(address)
-    import ray
-
     if address == "local":
         import torch
 
         gpus = some(torch.cuda.device_count(), "GPU")
-        yield Finding("ok", "cluster", f"Ray {ray.__version__} on this machine, {gpus}")
+        yield Finding("ok", "cluster", f"Ray {version('ray')} on this machine, {gpus}")
         return
     from styled.cluster.survey import survey
 

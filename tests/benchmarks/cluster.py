@@ -406,8 +406,7 @@ def _warm_up(config: Config, work: PhotoWork) -> float:
         prepared = work.prepare(inputs, style.recipe, max_pixels=10**8, at_own_size=False)
         painted = Painted(prepared.loaded().content[:, :3], TRACE)
         encoded = work.encode(prepared, painted, "jpeg", config.output)
-        thumbnails = encoded.content.nbytes + encoded.image.nbytes
-        return len(inputs.photo) + len(encoded.data) + thumbnails
+        return sum(map(len, (inputs.photo, encoded.data, *(encoded.thumbs or ()))))
 
     with ThreadPoolExecutor(TASKS) as pool:
         return mean(pool.map(convert, range(2 * len(PHOTOS))))
