@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ from styled.jobs.prepare import Inputs, Prepared
 from styled.jobs.publish import Encoded
 from styled.photos import Photo
 from styled.recipes import Recipe
+
+AVOIDED_SECONDS = 30.0
+"""How long a machine that was lost gets no tasks; Ray takes some 15 s to notice."""
 
 SPARE_TASKS = 1
 """Tasks that a machine may run at once, beyond one for each of its engines."""
@@ -58,6 +62,12 @@ class WorkNodes:
         self._changed = threading.Condition()
         self._nodes: dict[str, WorkNode] = {}
         self._running: dict[str, int] = {}
+        self._avoided: dict[str, float] = {}  # node id -> until when, in monotonic seconds
+
+    def avoid(self, node: WorkNode) -> None:
+        """Use another machine, if there is one, while Ray finds out that this one is dead."""
+        with self._changed:
+            self._avoided[node.id] = time.monotonic() + AVOIDED_SECONDS
 
     def set(self, nodes: Sequence[WorkNode]) -> None:
         """Use these machines from now on."""
@@ -89,10 +99,13 @@ class WorkNodes:
                 "there is no machine in the cluster that could decode or encode photos",
                 "start one, with styled installed: ray start --address=HOST:PORT",
             )
-        if preferred in self._nodes:
+        if preferred in self._nodes and preferred not in self._avoided:
             node = self._nodes[preferred]
         else:
-            node = min(self._nodes.values(), key=lambda one: self._running.get(one.id, 0))
+            now = time.monotonic()
+            good = [one for one in self._nodes.values() if self._avoided.get(one.id, 0.0) < now]
+            candidates = good or self._nodes.values()
+            node = min(candidates, key=lambda one: self._running.get(one.id, 0))
         return node if self._running.get(node.id, 0) < node.tasks else None
 
 
@@ -124,7 +137,7 @@ class RemotePhotoWork:
             answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
                 inputs.photo, described, stored, recipe, max_pixels, at_own_size
             )
-            prepared: Prepared = _result(answer, node)
+            prepared: Prepared = self._result(answer, node)
         return remote_prepared(prepared, images, exportable)
 
     def encode(
@@ -141,8 +154,15 @@ class RemotePhotoWork:
                 _described(prepared), prepared.images, prepared.exportable, painted, pixels,
                 format, output, output.gallery,
             )  # fmt: skip
-            encoded: Encoded = _result(answer, node)
+            encoded: Encoded = self._result(answer, node)
         return encoded
+
+    def _result(self, answer: ray.ObjectRef[Any], node: WorkNode) -> Any:
+        try:
+            return _result(answer, node)
+        except NodeLost:
+            self._nodes.avoid(node)
+            raise
 
 
 class _Prepared(NamedTuple):

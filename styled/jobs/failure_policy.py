@@ -31,6 +31,9 @@ CONFIGURATION_RETRY_SECONDS = 30.0
 BLAMED_NODE_LOSSES = 3
 """From this loss of a node on, a job's attempts count."""
 
+LONGEST_NODE_SECONDS = 30.0
+"""Longest retry delay of a job that has lost its node; Ray takes half as long to notice that."""
+
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 300.0
 """Back-off of a job after a failure or a shortage of memory: doubles each time, up to the longest.
@@ -112,7 +115,11 @@ def decide(
             counts = node_losses + 1 >= BLAMED_NODE_LOSSES
             if counts and job.attempts >= max_attempts:
                 return Reject("crash")
-            return Requeue(0.0, "crash", attempt_counts=counts)
+            # At once the first time; later ones may be about the same node, not yet known as dead.
+            wait = (
+                0.0 if not node_losses else min(2.0 ** min(node_losses, 10), LONGEST_NODE_SECONDS)
+            )
+            return Requeue(wait, "crash", attempt_counts=counts)
         case StyleUnavailable():
             return Requeue(CONFIGURATION_RETRY_SECONDS, whole_style=True)
         case FolderNotWritable():

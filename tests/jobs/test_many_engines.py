@@ -373,6 +373,7 @@ def test_a_lost_machine_counts_from_the_third_time_on(tmp_path: Path, how: str) 
         if slot.assignment is None:
             break
         world.scheduler.turn(slot.do(how))
+        world.now += 100.0  # later ones wait a little
         world.scheduler.turn([])
         (job,) = world.journal._jobs("1")
         attempts.append((job.state, job.attempts))
