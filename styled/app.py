@@ -41,7 +41,7 @@ from styled.jobs.io_pool import ThreadIoPool
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.journal_rebuild import open_or_rebuild
-from styled.jobs.photo_work import LocalPhotoWork
+from styled.jobs.photo_codec import LocalPhotoCodec
 from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler, SchedulerObserver
 from styled.jobs.style_check import StyleCheck
@@ -230,7 +230,7 @@ def build_scheduler(
         History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs),
         gallery,
         updater,
-        LocalPhotoWork() if fleet is None else fleet.work,
+        LocalPhotoCodec() if fleet is None else fleet.codec,
     )
     slots = [
         EngineSlot(f"{ENGINE_PREFIX}-{number}", factory, files, events, heartbeats)
@@ -259,9 +259,10 @@ def build_fleet(
     assert config.cluster.address is not None, "a cluster is configured"
     prepare_environment(config.cluster.address)
     from styled.cluster.fleet import Fleet
+    from styled.cluster.shared_objects import SharedObjects
 
-    record = precision_record(config)
-    return Fleet(config, record, on_bytes, events, files, heartbeats, host, ENGINE_PREFIX)
+    objects = SharedObjects(config.engine, precision_record(config), on_bytes)
+    return Fleet(config, objects, events, files, heartbeats, host, ENGINE_PREFIX)
 
 
 class InboxHost:

@@ -11,7 +11,7 @@ import ray
 
 from styled.config import EngineConfig
 from styled.engine_api import EngineEvent, EngineInfo, Failed, Painted, PaintTask
-from styled.errors import NodeLost, StyledError
+from styled.errors import NodeLost
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,14 +45,18 @@ class EngineSettings:
 
 
 class EngineActor:
-    """One engine in a process of its own. A failure to make it is returned as a value."""
+    """One engine in a process of its own."""
 
     def __init__(self) -> None:
-        """Do nothing: `start` makes the engine, whose errors an actor could not tell."""
+        """Do nothing: `start` makes the engine. Ray would hide the type of an error raised here."""
         self._engine: LocalEngine | None = None
 
-    def start(self, settings: EngineSettings, weights: Weights) -> EngineInfo | StyledError:
-        """Make the engine."""
+    def start(self, settings: EngineSettings, weights: Weights) -> EngineInfo:
+        """Make the engine.
+
+        Raises:
+            DeviceError, ConfigError: it can't be made on this machine.
+        """
         from styled.engine.memory import configure_allocator
         from styled.engine_setup import make_engine
         from styled.precision_record import KnownPrecisions
@@ -65,11 +69,8 @@ class EngineActor:
             config = config.model_copy(update={"device": "cuda"})
         config = config.model_copy(update={"threads": threads})
         configure_allocator()
-        try:
-            known = KnownPrecisions(settings.recorded_precisions)
-            engine = make_engine(config, lambda done, total: None, known, weights=weights)
-        except StyledError as error:
-            return error
+        known = KnownPrecisions(settings.recorded_precisions)
+        engine = make_engine(config, lambda done, total: None, known, weights=weights)
         info = replace(engine.info, node=settings.node)
         if gpu_ids := ray.get_gpu_ids():  # as the machine numbers them
             info = replace(info, device=f"cuda:{','.join(map(str, gpu_ids))}")

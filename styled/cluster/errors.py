@@ -24,13 +24,20 @@ POLL_SECONDS = 0.25
 
 
 def as_styled_error(error: RayError, node_id: str, node: str) -> StyledError:
-    """Return what a failed call means; may wait a few seconds to learn whether the node is dead.
+    """Return what a failed call means: the StyledError that it has raised, or what has died.
+
+    May wait a few seconds to learn whether the node is dead.
 
     Args:
         error: What Ray has raised.
         node_id: Where the call ran.
         node: The name of that machine, for the message.
     """
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, StyledError):
+        return cause
+    if isinstance(cause, RayError):
+        error = cause  # of an argument that could not be fetched
     if isinstance(error, OutOfMemoryError):
         return MemoryShortage(
             f"Ray has killed a process on {node}, whose memory is nearly full",

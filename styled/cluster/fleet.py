@@ -1,4 +1,4 @@
-"""Keeps the connection to the cluster, and one engine slot for each place in it."""
+"""Keeps the connection to the cluster, and a slot for each engine that has room in it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import structlog
 
 from styled.cluster.connection import Connection, is_reachable
 from styled.cluster.membership import Membership
-from styled.cluster.photo_work import SPARE_TASKS, RemotePhotoWork, WorkNode, WorkNodes
-from styled.cluster.places import Place, new_places
+from styled.cluster.placement import Placement, new_placements
+from styled.cluster.remote_codec import SPARE_TASKS, RemotePhotoCodec, TaskNode, TaskNodes
 from styled.cluster.remote_engine import RemoteEngineFactory
-from styled.cluster.supplies import Supplies
+from styled.cluster.shared_objects import SharedObjects
 from styled.config import Config
 from styled.degradation import Degradation
-from styled.engine.download import OnBytes
 from styled.errors import ClusterUnavailable, StyledError
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegraded, SlotAdded, SlotRemoved
 from styled.jobs.job_files import JobFiles
 from styled.jobs.protocols import Heartbeats
-from styled.precision_record import PrecisionRecord
 
 log = structlog.get_logger()
 
@@ -60,15 +58,14 @@ class Fleet:
     """Adds and removes engine slots as machines join and leave.
 
     Attributes:
-        work: Decodes photos and encodes results on the machines of the cluster.
+        codec: Decodes photos and encodes results on the machines of the cluster.
         weights_source: `imagenet`, `untrained` or a file's path; known after `start`.
     """
 
     def __init__(
         self,
         config: Config,
-        record: PrecisionRecord,
-        on_bytes: OnBytes,
+        objects: SharedObjects,
         events: SimpleQueue[Event],
         files: JobFiles,
         heartbeats: Heartbeats,
@@ -79,8 +76,7 @@ class Fleet:
 
         Args:
             config: The configuration.
-            record: Stores which precision was measured to be faster on a device.
-            on_bytes: Called while weights are downloaded.
+            objects: What the engines are made of.
             events: The scheduler's queue.
             files: Where checkpoints, previews and frames are kept.
             heartbeats: Receives the heartbeats of this thread and of the slots.
@@ -90,31 +86,29 @@ class Fleet:
         address = config.cluster.address
         assert address is not None, "a cluster is configured"
         self._config = config
-        self._record = record
-        self._on_bytes = on_bytes
+        self._objects = objects
         self._events = events
         self._files = files
         self._heartbeats = heartbeats
         self._observer = observer
         self._name_prefix = name_prefix
         self._connection = Connection(address)
-        self._supplies = Supplies(config.engine, record, on_bytes)
         self._members = Membership()
-        self._places: dict[str, Place] = {}  # slot name -> its place
+        self._placements: dict[str, Placement] = {}  # by slot name
         self._use_gpus = False
-        self._nodes = WorkNodes()
+        self._nodes = TaskNodes()
         self._trouble: str | None = None
         self._is_lost = False
         self._is_stopping = threading.Event()
         self._started: Future[None] = Future()
         # This thread also holds the connection: see `Connection.connect`.
         self._thread = threading.Thread(target=self._run, name=PART, daemon=True)
-        self.work = RemotePhotoWork(self._nodes)
+        self.codec = RemotePhotoCodec(self._nodes, objects)
 
     @property
     def weights_source(self) -> str:
         """`imagenet`, `untrained` or a file's path."""
-        return self._supplies.weights_source
+        return self._objects.weights_source
 
     def start(self, *, is_lost: bool = False) -> None:
         """Connect, and add slots from now on.
@@ -186,9 +180,8 @@ class Fleet:
     def _connect(self) -> None:
         self._connection.connect()
         self._members = Membership()
-        self._supplies = Supplies(self._config.engine, self._record, self._on_bytes)
-        self._supplies.weights()
-        self.work.connected(self._supplies)
+        self._objects.reset()
+        self._objects.weights()
         log.info("cluster.connected", address=self._connection.address)
 
     def _give_up_engines(self) -> None:
@@ -197,7 +190,7 @@ class Fleet:
             return
         reason = f"the cluster {self._connection.address} can't be reached any more"
         log.error("cluster.lost", address=self._connection.address)
-        for name in tuple(self._places):
+        for name in tuple(self._placements):
             self._remove(name, reason)
         self._nodes.set(())
         self._report(f"{reason}; photos wait until it is back")
@@ -229,36 +222,37 @@ class Fleet:
         for node_id, name in before.items():
             if node_id not in usable:
                 log.warning("node.left", node=name, expected=name not in members.gone)
-        for slot, place in tuple(self._places.items()):
-            if place.node.id not in usable:
-                self._remove(slot, f"its machine {place.node.name} has left the cluster")
+        for slot, placement in tuple(self._placements.items()):
+            if placement.node.id not in usable:
+                self._remove(slot, f"its machine {placement.node.name} has left the cluster")
         # Once there was a GPU, machines without one are not used: they would take hours.
         self._use_gpus |= config.engine.device != "cpu" and any(n.gpus > 0 for n in members.usable)
-        taken: dict[str, list[Place]] = defaultdict(list)
-        for place in self._places.values():
-            taken[place.node.id].append(place)
-        for place in new_places(members.usable, taken, config.cluster, use_gpus=self._use_gpus):
-            self._add(place)
-            taken[place.node.id].append(place)
+        taken: dict[str, list[Placement]] = defaultdict(list)
+        for placement in self._placements.values():
+            taken[placement.node.id].append(placement)
+        new = new_placements(members.usable, taken, config.cluster, use_gpus=self._use_gpus)
+        for placement in new:
+            self._add(placement)
+            taken[placement.node.id].append(placement)
         self._nodes.set([
-            WorkNode(node.id, node.name, len(taken[node.id]) + SPARE_TASKS)
+            TaskNode(node.id, node.name, len(taken[node.id]) + SPARE_TASKS)
             for node in members.usable
             if taken[node.id]
         ])  # fmt: skip
         self._report(self._current_trouble())
 
-    def _add(self, place: Place) -> None:
-        number = next(n for n in range(len(self._places) + 1) if self._name(n) not in self._places)
-        name = self._name(number)
-        self._places[name] = place
-        log.info("engine.added", engine=name, node=place.node.name, gpus=place.gpus,
-                 cpus=place.cpus)  # fmt: skip
-        factory = RemoteEngineFactory(place, self._supplies)
+    def _add(self, placement: Placement) -> None:
+        names = map(self._name, range(len(self._placements) + 1))
+        name = next(name for name in names if name not in self._placements)
+        self._placements[name] = placement
+        log.info("engine.added", engine=name, node=placement.node.name, gpus=placement.gpus,
+                 cpus=placement.cpus)  # fmt: skip
+        factory = RemoteEngineFactory(placement, self._objects)
         slot = EngineSlot(name, factory, self._files, self._events, self._heartbeats)
         self._events.put(SlotAdded(slot))
 
     def _remove(self, name: str, reason: str) -> None:
-        del self._places[name]
+        del self._placements[name]
         self._events.put(SlotRemoved(name, reason))
 
     def _name(self, number: int) -> str:
@@ -266,14 +260,15 @@ class Fleet:
 
     def _current_trouble(self) -> str:
         members, wanted = self._members, self._config.cluster.engines
+        there = len(self._placements)
         parts = [f"the machine {n} is not used: {why}" for n, why in members.refused.items()]
         parts += [f"the machine {name} is gone" for name in members.gone]
-        if not self._places:
+        if not there:
             if members.is_being_probed and not parts:
                 return ""  # the answer takes a moment
             parts.insert(0, "no machine of the cluster has a place for an engine; photos wait")
-        elif wanted != "auto" and len(self._places) < wanted:
-            parts.insert(0, f"there are places for {len(self._places)} of {wanted} engines only")
+        elif wanted != "auto" and there < wanted:
+            parts.insert(0, f"there are places for {there} of {wanted} engines only")
         return "; ".join(parts)
 
     def _report(self, trouble: str) -> None:

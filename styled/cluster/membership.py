@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from styled.cluster import probe
 from styled.cluster.connection import node_records
-from styled.cluster.places import Node
+from styled.cluster.placement import Node
 
 GONE_SECONDS = 3600.0
 """How long the loss of a machine is reported, unless it comes back."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from styled.cluster.engine_actor import CONTROL, IMAGE_FOLLOWS, EngineActor, EngineSettings
+from styled.cluster.engine_actor import CONTROL, IMAGE_FOLLOWS, EngineActor
 from styled.cluster.errors import as_styled_error
-from styled.cluster.places import Place
+from styled.cluster.placement import Placement
 from styled.cluster.remote_images import remote_painted
+from styled.cluster.shared_objects import SharedObjects
 from styled.engine_api import Engine, EngineEvent, EngineInfo, Painted, PaintTask
 from styled.errors import EngineDied, NodeLost, StyledError
 
@@ -42,10 +43,10 @@ class RemoteEngine:
         ops_done: A counter that grows while work is in progress.
     """
 
-    def __init__(self, actor: Any, info: EngineInfo, place: Place) -> None:
-        """Use `actor`, whose engine has `info`, and which is at `place`."""
+    def __init__(self, actor: Any, info: EngineInfo, placement: Placement) -> None:
+        """Use the engine of `actor`, which has these properties and this placement."""
         self._actor = actor
-        self._place = place
+        self._placement = placement
         self.info = info
         self.ops_done = 0
 
@@ -86,7 +87,7 @@ class RemoteEngine:
                 is_image = True
             elif isinstance(event, Painted):
                 assert pixels is not None, "they come first"
-                yield remote_painted(event, pixels, self._place.node.id)
+                yield remote_painted(event, pixels, self._placement.node.id)
             else:
                 yield event
 
@@ -120,7 +121,7 @@ class RemoteEngine:
             self.check()
         except EngineDied as error:
             raise NodeLost(
-                f"an engine on {self._place.node.name} had died before the job began",
+                f"an engine on {self._placement.node.name} had died before the job began",
                 *error.remedies,
             ) from error
 
@@ -130,34 +131,21 @@ class RemoteEngine:
             ray.kill(self._actor)
 
     def _error(self, error: RayError) -> StyledError:
-        return as_styled_error(error, self._place.node.id, self._place.node.name)
-
-
-class Supplies(Protocol):
-    """What engines are made of; see `styled.cluster.supplies.Supplies`."""
-
-    def weights(self) -> ray.ObjectRef[Any]:
-        """Return a reference to the weights; raises WeightsError."""
-
-    def settings(self, place: Place) -> EngineSettings:
-        """Return the settings of the engine at a place."""
-
-    def note_precision(self, info: EngineInfo) -> None:
-        """Record the precision that an engine has measured."""
+        return as_styled_error(error, self._placement.node.id, self._placement.node.name)
 
 
 _ACTOR: Any = ray.remote(concurrency_groups={CONTROL: 2})(EngineActor)  # type: ignore[call-overload]  # Ray's types lack it
 
 
 class RemoteEngineFactory:
-    """Makes the engines of one place, one after another."""
+    """Makes the engine of one placement, and its replacements."""
 
     can_replace = True
 
-    def __init__(self, place: Place, supplies: Supplies) -> None:
-        """Make engines at `place` from `supplies`."""
-        self._place = place
-        self._supplies = supplies
+    def __init__(self, placement: Placement, objects: SharedObjects) -> None:
+        """Make engines at `placement` with the weights of `objects`."""
+        self._placement = placement
+        self._objects = objects
 
     def make(self) -> Engine:
         """Start an actor and its engine.
@@ -165,30 +153,27 @@ class RemoteEngineFactory:
         Raises:
             EngineDied, NodeLost, StyledError: it could not be made.
         """
-        place = self._place
+        placement = self._placement
         actor = _ACTOR.options(
-            num_cpus=place.cpus,
-            num_gpus=place.gpus,
+            num_cpus=placement.cpus,
+            num_gpus=placement.gpus,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node.id, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=False),
             enable_task_events=False,
             runtime_env={"env_vars": ENGINE_ENVIRONMENT},
         ).remote()
-        settings = self._supplies.settings(place)
+        settings = self._objects.settings(placement)
         try:
-            started = actor.start.remote(settings, self._supplies.weights())
-            answer = ray.get(started, timeout=START_SECONDS)
+            started = actor.start.remote(settings, self._objects.weights())
+            info = ray.get(started, timeout=START_SECONDS)
         except GetTimeoutError as error:
             ray.kill(actor)
             raise EngineDied(
-                f"an engine on {place.node.name} has not started within {START_SECONDS:.0f} s",
+                f"an engine on {placement.node.name} has not started within {START_SECONDS:.0f} s",
                 "something else may be using that machine's GPUs or cores: ray status tells",
             ) from error
         except RayError as error:
-            raise as_styled_error(error, place.node.id, place.node.name) from error
-        if isinstance(answer, StyledError):
-            ray.kill(actor)
-            raise answer
-        self._supplies.note_precision(answer)
-        return RemoteEngine(actor, answer, place)
+            raise as_styled_error(error, placement.node.id, placement.node.name) from error
+        self._objects.note_precision(info)
+        return RemoteEngine(actor, info, placement)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from styled.cluster.connection import Connection
 from styled.cluster.membership import Membership
-from styled.cluster.places import Node
+from styled.cluster.placement import Node
 
 ANSWER_SECONDS = 30.0
 POLL_SECONDS = 0.2

@@ -116,9 +116,7 @@ def decide(
             if counts and job.attempts >= max_attempts:
                 return Reject("crash")
             # At once the first time; later ones may be about the same node, not yet known as dead.
-            wait = (
-                0.0 if not node_losses else min(2.0 ** min(node_losses, 10), LONGEST_NODE_SECONDS)
-            )
+            wait = min(2.0**node_losses, LONGEST_NODE_SECONDS) if node_losses else 0.0
             return Requeue(wait, "crash", attempt_counts=counts)
         case StyleUnavailable():
             return Requeue(CONFIGURATION_RETRY_SECONDS, whole_style=True)

@@ -12,8 +12,8 @@ from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.photo_work import LocalPhotoWork
-from styled.jobs.protocols import Gallery, PhotoWork, Publisher
+from styled.jobs.photo_codec import LocalPhotoCodec
+from styled.jobs.protocols import Gallery, PhotoCodec, Publisher
 from styled.mounts import Mounts
 
 
@@ -39,7 +39,7 @@ class IoContext:
         history: How long finished jobs are kept in the journal.
         gallery: Stores thumbnails; None: there is no gallery.
         gallery_updater: Adds entries to the gallery; None: there is no gallery.
-        work: Where photos are decoded and results encoded.
+        codec: Where photos are decoded and results encoded.
         is_stopping: When set, long requests return early.
         now: Returns the Unix time.
         clock: Returns monotonic time in seconds, to measure durations.
@@ -54,7 +54,7 @@ class IoContext:
     history: History
     gallery: Gallery | None = None
     gallery_updater: GalleryUpdater | None = None
-    work: PhotoWork = field(default_factory=LocalPhotoWork)
+    codec: PhotoCodec = field(default_factory=LocalPhotoCodec)
     is_stopping: threading.Event = field(default_factory=threading.Event)
     now: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic

@@ -120,7 +120,7 @@ class PrepareRequest(JobRequest):
         except StyledError as error:
             if (
                 self.is_concurrent
-                and context.work.uses_own_memory
+                and context.codec.uses_own_memory
                 and _is_for_lack_of_memory(error)
             ):
                 return TooLargeToShare()
@@ -148,15 +148,15 @@ class PrepareRequest(JobRequest):
             return InputGone("the input was replaced by another file before its turn")
         stamps = stamps_of([source, *(image.path for image in style.images)])
         limit = config.intake.max_pixels
-        work = context.work
-        if self.is_concurrent and work.uses_own_memory:
+        codec = context.codec
+        if self.is_concurrent and codec.uses_own_memory:
             limit = min(limit, max_concurrent_pixels(READING_BYTES_PER_PIXEL))
-        prepared = work.prepare(
+        prepared = codec.prepare(
             read_inputs(source, style), style.recipe, max_pixels=limit,
             at_own_size=config.output.size == "input",
         )  # fmt: skip
         require_publishable(job, prepared, context)
-        is_large = work.uses_own_memory and prepared.pixels > max_concurrent_pixels(
+        is_large = codec.uses_own_memory and prepared.pixels > max_concurrent_pixels(
             PUBLISHING_BYTES_PER_PIXEL
         )
         return Ready(prepared, degradations_of_inputs(prepared), is_large, stamps)

@@ -97,12 +97,12 @@ class Publisher(Protocol):
         """Copy or move an input to its destinations; it leaves the inbox unless `keep` is set."""
 
 
-class PhotoWork(Protocol):
+class PhotoCodec(Protocol):
     """Where photos are decoded and results encoded: here, or on the machines of a cluster."""
 
     @property
     def uses_own_memory(self) -> bool:
-        """Whether the work takes memory of this process, so that large photos must be alone."""
+        """Whether that takes memory of this process, so that large photos must be alone."""
 
     def prepare(
         self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool

@@ -126,7 +126,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     started = context.clock()
     job, prepared, painted = publication.job, publication.prepared, publication.painted
     name, format = result_name(job.destination, context.config.output.format, prepared.read)
-    encoded = context.work.encode(prepared, painted, format, context.config.output)
+    encoded = context.codec.encode(prepared, painted, format, context.config.output)
     for degradation in encoded.degraded:
         log.warning("job.degraded", kind=degradation.kind, reason=degradation.message)
     degraded = tuple(dict.fromkeys((*publication.degraded, *encoded.degraded)))

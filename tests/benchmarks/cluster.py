@@ -60,7 +60,7 @@ from styled.jobs.events import Event, StopRequested
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.prepare import read_inputs
-from styled.jobs.protocols import EngineFactory, PhotoWork
+from styled.jobs.protocols import EngineFactory, PhotoCodec
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.logs import configure_logs
@@ -90,8 +90,8 @@ intake: {{settle_seconds: 0.3}}
 """
 CLUSTER = "cluster: {{address: local, engines: {engines}, cpus_per_engine: 1}}\n"
 PHOTOS, PHOTO_SIZE = ("coffee", "astronaut", "chelsea", "rocket"), (512, 344)
-DEFAULT_SIZES, EDGE, STEPS = [128], 192, 20  # 10 to 15 s on one core
-JOBS, EFFICIENCY_GOAL = 4, 0.95  # jobs for each engine
+DEFAULT_SIZES, EDGE, STEPS = [128], 192, 24  # 10 to 15 s on one core
+JOBS, EFFICIENCY_GOAL = 4, 0.9  # jobs for each engine
 TINY_JOBS, ROUNDS = 40, 5
 SCRIPTED_JOBS = {8: 48, 32: 160, 128: 512}  # by number of engines
 PAINT_SECONDS, REPORTS, THREADS_PER_ACTOR = 2.0, 8, 32
@@ -372,40 +372,40 @@ def _scripted_cluster(config: Config, engines: int) -> tuple[float, ...]:
     import ray
 
     from styled.cluster.membership import Membership
-    from styled.cluster.photo_work import RemotePhotoWork, WorkNode, WorkNodes
-    from styled.cluster.places import Place
+    from styled.cluster.placement import Placement
+    from styled.cluster.remote_codec import RemotePhotoCodec, TaskNode, TaskNodes
     from styled.cluster.remote_engine import RemoteEngine
-    from styled.cluster.supplies import Supplies
+    from styled.cluster.shared_objects import SharedObjects
 
-    members, nodes = Membership(), WorkNodes()
+    members, nodes = Membership(), TaskNodes()
     while not members.usable:
         members.update()
         time.sleep(POLL_SECONDS)
     (node,) = members.usable
-    nodes.set([WorkNode(node.id, node.name, TASKS)])
-    work = RemotePhotoWork(nodes)
-    work.connected(Supplies(config.engine, precision_record(config), lambda done, total: None))
+    nodes.set([TaskNode(node.id, node.name, TASKS)])
+    objects = SharedObjects(config.engine, precision_record(config), lambda done, total: None)
+    codec = RemotePhotoCodec(nodes, objects)
     count = math.ceil(engines / THREADS_PER_ACTOR)
     options = {"num_cpus": node.cpus / count, "max_concurrency": THREADS_PER_ACTOR + 2}
     kind: Any = ray.remote(SleepingActor)
     actors = [kind.options(**options).remote() for _ in range(count)]
     ray.get([actor.ops_done.remote() for actor in actors])
-    moved = _warm_up(config, work)
-    place, info = Place(node, 0, 1, 1), Sleeping.info
+    moved = _warm_up(config, codec)
+    place, info = Placement(node, 0, 1, 1), Sleeping.info
     factories = [Made(RemoteEngine(actors[n % count], info, place)) for n in range(engines)]
-    fleet = cast("Fleet", SimpleNamespace(work=work))  # its engines are there already
+    fleet = cast("Fleet", SimpleNamespace(codec=codec))  # its engines are there already
     return (moved, *_do_all(config, factories, fleet))
 
 
-def _warm_up(config: Config, work: PhotoWork) -> float:
+def _warm_up(config: Config, codec: PhotoCodec) -> float:
     """Start the processes that decode and encode; return the bytes through this one per photo."""
     style = config.styles["swirls"]
 
     def convert(number: int) -> int:
         inputs = read_inputs(config.inbox / f"{number}.jpg", style)
-        prepared = work.prepare(inputs, style.recipe, max_pixels=10**8, at_own_size=False)
+        prepared = codec.prepare(inputs, style.recipe, max_pixels=10**8, at_own_size=False)
         painted = Painted(prepared.loaded().content[:, :3], TRACE)
-        encoded = work.encode(prepared, painted, "jpeg", config.output)
+        encoded = codec.encode(prepared, painted, "jpeg", config.output)
         return sum(map(len, (inputs.photo, encoded.data, *(encoded.thumbs or ()))))
 
     with ThreadPoolExecutor(TASKS) as pool:

@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # as docs/cluster.md says
     # All nodes share the loopback interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
 }

@@ -29,9 +29,10 @@ PHOTOS = {
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonHarness, Daemon]]:
     """Return a daemon with two engines that has painted all photos and is still running."""
     harness = harness_of(tmp_path_factory.mktemp("local") / "harness", "local", "2")
-    with OutputChecker(harness), harness.running() as daemon:
+    with OutputChecker(harness, "outbox", "archive"), harness.running() as daemon:
         for name, photo in PHOTOS.items():
             harness.drop(name, photo)
+        (harness.folder / "inbox/page.jpg").write_bytes(b"<!DOCTYPE html>")
         daemon.wait_until(lambda: len(harness.files("outbox")) == 10 and not harness.files("inbox"))
         yield harness, daemon
 
@@ -68,6 +69,39 @@ def test_sidecars_name_the_machine(painted: tuple[DaemonHarness, Daemon]) -> Non
     assert sidecar["engine"]["threads"] == 1
     assert sidecar["result"]["width"] == 96
     assert {one["kind"] for one in sidecar["degraded"]} <= {"weights", "device"}
+
+
+def test_an_error_of_a_photo_is_the_same_as_without_a_cluster(
+    painted: tuple[DaemonHarness, Daemon],
+) -> None:
+    """A worker raises it, and the head rejects the photo with its reason and remedies."""
+    harness, _ = painted
+    assert harness.files("rejected") == ["swirls/page.jpg", "swirls/page.jpg.json"]
+    rejected = harness.sidecar("rejected/swirls/page.jpg.json")["rejected"]
+    assert rejected["failure"] == "input"
+    assert rejected["reason"] == "the file is not a picture that styled can read"
+    assert rejected["remedies"]
+
+
+def test_thumbnails_are_those_of_the_workers(painted: tuple[DaemonHarness, Daemon]) -> None:
+    """They are there as soon as the result is, without reading it again."""
+    harness, daemon = painted
+    thumbs = list((harness.folder / "outbox/gallery_files/thumbs").rglob("*.webp"))
+    assert len(thumbs) >= 10
+    assert not daemon.events("thumbnail.failed")
+
+
+def test_processes_that_decode_are_kept(painted: tuple[DaemonHarness, Daemon]) -> None:
+    """Ray would end them after a second, since the engines hold all CPUs."""
+    _, daemon = painted
+
+    def idle() -> set[int]:
+        lines = processes_below(daemon.process.pid)
+        return {pid for pid, line in lines if line.startswith("ray::IDLE")}
+
+    before = idle()
+    time.sleep(4)
+    assert before & idle()
 
 
 def test_status_names_engines_and_machines(painted: tuple[DaemonHarness, Daemon]) -> None:
@@ -135,6 +169,7 @@ def test_nothing_remains(tmp_path: Path, number: int) -> None:
     while ray_processes(session):
         assert time.monotonic() < deadline, ray_processes(session)
         time.sleep(0.1)
+    assert not list(Path("/dev/shm").glob("plasma*"))
     if number == signal.SIGTERM:
         assert not list(Path("/tmp").glob(f"{session}*"))
     harness.config.write_text(harness.config.read_text().replace("steps: 3000", "steps: 3"))

@@ -26,6 +26,18 @@ importlib.metadata.version = lambda name: "9.9.9" if name == "styled" else real(
 """
 
 
+KILL_BY_SOME_PHOTOS = """
+import hashlib, os
+real = hashlib.sha256
+def sha256(data=b"", **options):
+    if bytes(data[-6:]) == b"DEADLY":
+        os.kill(os.getpid(), 9)
+    return real(data, **options)
+hashlib.sha256 = sha256
+"""
+"""A worker that loads this dies right after decoding such a photo."""
+
+
 def cluster_harness(
     folder: Path, cluster: RayCluster, steps: int = 60, **settings: str
 ) -> DaemonHarness:
@@ -58,9 +70,9 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
         daemon.wait_for("daemon.started")
         harness.drop("a.jpg", size=(320, 240))
         first = cluster.add("first")
-        daemon.wait_for("node.joined")
+        daemon.wait_until(lambda: "Ray runtime started" in first.log.read_text())
         since = time.monotonic()
-        daemon.wait_for("engine.added")
+        daemon.wait_for("job.started")
         assert time.monotonic() - since < 10
         daemon.wait_until(lambda: has_checkpoint(harness))
         cluster.add("second")
@@ -117,6 +129,29 @@ def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) ->
 def _kill_engine(pids: list[int]) -> None:
     assert len(pids) == 1
     os.kill(pids[0], signal.SIGKILL)
+
+
+def test_a_photo_that_kills_its_decoder_is_rejected_alone(
+    tmp_path: Path, cluster: RayCluster
+) -> None:
+    """It kills one process of a worker at each attempt; other photos and the daemon go on."""
+    poison = tmp_path / "poison"
+    poison.mkdir()
+    (poison / "sitecustomize.py").write_text(KILL_BY_SOME_PHOTOS)
+    harness = cluster_harness(tmp_path, cluster, queue="{max_attempts: 2}")
+    cluster.add("only", environment={"PYTHONPATH": str(poison)})
+    with harness.running() as daemon:
+        daemon.wait_for("engine.ready")
+        path = harness.drop("a.jpg", size=(160, 120))
+        (harness.folder / "inbox/deadly.jpg").write_bytes(path.read_bytes() + b"DEADLY")
+        harness.drop("z.jpg", size=(160, 120))
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+        assert len(daemon.events("daemon.started")) == 1
+    rejected = harness.sidecar("rejected/swirls/deadly.jpg.json")["rejected"]
+    assert rejected["failure"] == "crash"
+    assert "a process on only died" in str(rejected["reason"])
+    assert len(harness.files("outbox")) == 4
+    assert harness.sidecar("outbox/swirls/z.jpg.json")["job"]["attempts"] == 1
 
 
 def test_a_machine_with_another_version_is_refused(tmp_path: Path, cluster: RayCluster) -> None:

@@ -21,4 +21,7 @@ def test_a_difference_is_named() -> None:
     assert difference(own, {**own, "styled": "9.9"}) == (
         f"it has styled 9.9, and this machine {own['styled']}"
     )
+    assert difference(own, {**own, "torch": "1.0"}) == (
+        f"it has torch 1.0, and this machine {own['torch']}"
+    )
     assert difference(own, {**own, "torch": None}) == "torch is not installed there"

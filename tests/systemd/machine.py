@@ -22,6 +22,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
 """The environment of commands in the container; pytest's own (PYTHONPATH etc.) is not passed."""
 
@@ -145,6 +147,16 @@ class Machine:
                 raise AssertionError(f"waited {seconds} seconds for nothing:\n{journal}")
             # Polling takes CPU time from the container: spend at most a fifth of the time on it.
             time.sleep(max(0.05, 4 * (time.monotonic() - check_start)))
+
+
+def container_marks() -> list[pytest.MarkDecorator]:
+    """Return the marks of tests that boot a container."""
+    reason = reason_to_skip()
+    return [
+        pytest.mark.systemd,
+        pytest.mark.timeout(300),
+        pytest.mark.skipif(reason is not None, reason=reason or ""),
+    ]
 
 
 def reason_to_skip() -> str | None:

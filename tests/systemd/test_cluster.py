@@ -9,19 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.machine import Machine, booted, reason_to_skip
+from tests.systemd.machine import Machine, booted, container_marks
 from tests.systemd.package import PREFIX, python_mounts
 from tests.systemd.service import Service, install
 
 DROP_INS = Path(__file__).parents[2] / "systemd/drop-ins"
 WORKER = "styled-worker"
 
-_reason = reason_to_skip()
-pytestmark = [
-    pytest.mark.systemd,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(_reason is not None, reason=_reason or ""),
-]
+pytestmark = container_marks()
 
 
 @pytest.fixture(scope="module")

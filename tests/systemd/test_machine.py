@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.machine import Machine, booted, reason_to_skip
+from tests.systemd.machine import Machine, booted, container_marks
 from tests.systemd.package import install_package, python_mounts
 
-_reason = reason_to_skip()
-pytestmark = [
-    pytest.mark.systemd,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(_reason is not None, reason=_reason or ""),
-]
+pytestmark = container_marks()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.machine import Machine, booted, reason_to_skip
+from tests.systemd.machine import Machine, booted, container_marks
 from tests.systemd.package import PREFIX, python_mounts
 from tests.systemd.service import (
     CONFIG,
@@ -24,12 +24,7 @@ from tests.systemd.service import (
 
 PROBE = Path(__file__).with_name("probe.py")
 
-_reason = reason_to_skip()
-pytestmark = [
-    pytest.mark.systemd,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(_reason is not None, reason=_reason or ""),
-]
+pytestmark = container_marks()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -22,10 +22,10 @@ from styled.cluster.remote_images import (
     with_pixels,
     without_pixels,
 )
-from styled.cluster.supplies import Supplies
+from styled.cluster.shared_objects import SharedObjects
 from styled.config import OutputConfig
 from styled.engine_api import Painted
-from styled.errors import NodeLost, StyledError, UnexpectedError
+from styled.errors import NodeLost
 from styled.jobs.prepare import Inputs, Prepared
 from styled.jobs.publish import Encoded
 from styled.photos import Photo
@@ -39,7 +39,7 @@ SPARE_TASKS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class WorkNode:
+class TaskNode:
     """A machine that photos are decoded on.
 
     Attributes:
@@ -51,7 +51,7 @@ class WorkNode:
     tasks: int
 
 
-class WorkNodes:
+class TaskNodes:
     """The machines that tasks run on, each with a limit; thread-safe.
 
     Ray itself does not limit them: they ask for no CPU, because the engines hold all of them.
@@ -60,23 +60,23 @@ class WorkNodes:
     def __init__(self) -> None:
         """Start without any machine."""
         self._changed = threading.Condition()
-        self._nodes: dict[str, WorkNode] = {}
+        self._nodes: dict[str, TaskNode] = {}
         self._running: dict[str, int] = {}
         self._avoided: dict[str, float] = {}  # node id -> until when, in monotonic seconds
 
-    def avoid(self, node: WorkNode) -> None:
+    def avoid(self, node: TaskNode) -> None:
         """Use another machine, if there is one, while Ray finds out that this one is dead."""
         with self._changed:
             self._avoided[node.id] = time.monotonic() + AVOIDED_SECONDS
 
-    def set(self, nodes: Sequence[WorkNode]) -> None:
+    def set(self, nodes: Sequence[TaskNode]) -> None:
         """Use these machines from now on."""
         with self._changed:
             self._nodes = {node.id: node for node in nodes}
             self._changed.notify_all()
 
     @contextmanager
-    def acquire(self, preferred: str = "") -> Iterator[WorkNode]:
+    def acquire(self, preferred: str = "") -> Iterator[TaskNode]:
         """Wait for a machine with room for a task: `preferred`, or that with the fewest.
 
         Raises:
@@ -91,44 +91,38 @@ class WorkNodes:
         finally:
             with self._changed:
                 self._running[node.id] -= 1
-                self._changed.notify()
+                self._changed.notify_all()  # each waits for a machine of its own
 
-    def _with_room(self, preferred: str) -> WorkNode | None:
+    def _with_room(self, preferred: str) -> TaskNode | None:
         if not self._nodes:
             raise NodeLost(
                 "there is no machine in the cluster that could decode or encode photos",
                 "start one, with styled installed: ray start --address=HOST:PORT",
             )
-        if preferred in self._nodes and preferred not in self._avoided:
-            node = self._nodes[preferred]
-        else:
-            now = time.monotonic()
-            good = [one for one in self._nodes.values() if self._avoided.get(one.id, 0.0) < now]
-            candidates = good or self._nodes.values()
-            node = min(candidates, key=lambda one: self._running.get(one.id, 0))
+        now = time.monotonic()
+        nodes = [one for one in self._nodes.values() if self._avoided.get(one.id, 0.0) < now]
+        nodes = nodes or list(self._nodes.values())
+        node = next((one for one in nodes if one.id == preferred), None) or min(
+            nodes, key=lambda one: self._running.get(one.id, 0)
+        )
         return node if self._running.get(node.id, 0) < node.tasks else None
 
 
-class RemotePhotoWork:
+class RemotePhotoCodec:
     """Does the work as Ray tasks; only encoded bytes and descriptions come to this process."""
 
     uses_own_memory = False
 
-    def __init__(self, nodes: WorkNodes) -> None:
-        """Run the tasks on `nodes`; `connected` must be called before the first one."""
+    def __init__(self, nodes: TaskNodes, objects: SharedObjects) -> None:
+        """Run the tasks on `nodes`, and keep style images in `objects`."""
         self._nodes = nodes
-        self._supplies: Supplies | None = None
-
-    def connected(self, supplies: Supplies) -> None:
-        """Use the object store of a new connection."""
-        self._supplies = supplies
+        self._objects = objects
 
     def prepare(
         self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
     ) -> Prepared:
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
-        assert self._supplies is not None, "jobs are claimed only once there are engines"
-        put = self._supplies.style
+        put = self._objects.style
         stored = [put(s.data) if isinstance(s.data, bytes) else None for s in inputs.styles]
         described = tuple(
             replace(s, data=b"") if isinstance(s.data, bytes) else s for s in inputs.styles
@@ -145,10 +139,11 @@ class RemotePhotoWork:
     ) -> Encoded:
         """Encode a painting where it was painted; see `styled.jobs.publish.encode`."""
         assert isinstance(prepared, RemotePrepared), "it comes from `prepare`"
-        preferred, pixels = "", painted.image  # kept on disk: it could not be published before
+        preferred = ""
+        pixels: Any = painted.image  # kept on disk, since it could not be published before
         if isinstance(painted, RemotePainted):
-            preferred, pixels = painted.node_id, painted.pixels  # type: ignore[assignment]  # Ray passes the image
-            painted = Painted(image=painted.image, trace=(), detail_steps=painted.detail_steps)
+            preferred, pixels = painted.node_id, painted.pixels  # Ray passes the image itself
+        painted = Painted(painted.image.to("meta"), trace=(), detail_steps=painted.detail_steps)
         with self._nodes.acquire(preferred) as node:
             answer = _on(node, _ENCODE, num_returns=1).remote(
                 _described(prepared), prepared.images, prepared.exportable, painted, pixels,
@@ -157,20 +152,19 @@ class RemotePhotoWork:
             encoded: Encoded = self._result(answer, node)
         return encoded
 
-    def _result(self, answer: ray.ObjectRef[Any], node: WorkNode) -> Any:
+    def _result(self, answer: ray.ObjectRef[Any], node: TaskNode) -> Any:
+        """Wait for a task's answer.
+
+        Raises:
+            StyledError: the task has raised it, or its process or machine has died.
+        """
         try:
-            return _result(answer, node)
-        except NodeLost:
-            self._nodes.avoid(node)
-            raise
-
-
-class _Prepared(NamedTuple):
-    """The three objects that a task returns; an error is in the place of the first."""
-
-    described: Prepared | StyledError
-    images: TaskImages | None
-    exportable: Photo | None
+            return ray.get(answer)
+        except RayError as error:
+            meaning = as_styled_error(error, node.id, node.name)
+            if isinstance(meaning, NodeLost):
+                self._nodes.avoid(node)
+            raise meaning from error
 
 
 def _prepare_there(
@@ -180,7 +174,7 @@ def _prepare_there(
     recipe: Recipe,
     max_pixels: int,
     at_own_size: bool,
-) -> _Prepared:
+) -> tuple[Prepared, TaskImages, Photo]:
     from styled.jobs.prepare import prepare
 
     _use_one_torch_thread()
@@ -189,13 +183,7 @@ def _prepare_there(
         for style, ref in zip(described, stored, strict=True)
     )
     inputs = Inputs(photo, styles)
-    try:
-        whole = prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size)
-    except StyledError as error:
-        return _Prepared(error, None, None)
-    except Exception as error:  # noqa: BLE001  # as in the local I/O pool: it ends one job
-        return _Prepared(UnexpectedError.of(error), None, None)
-    return _Prepared(*without_pixels(whole))
+    return without_pixels(prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size))
 
 
 def _encode_there(
@@ -207,19 +195,14 @@ def _encode_there(
     format: str,
     output: OutputConfig,
     with_thumbs: bool,
-) -> Encoded | StyledError:
+) -> Encoded:
     import torch
 
     from styled.jobs.publish import encode
 
     _use_one_torch_thread()
-    try:
-        prepared = with_pixels(described, images, exportable)
-        encoded = encode(prepared, replace(painted, image=pixels), format, output)
-    except StyledError as error:
-        return error
-    except Exception as error:  # noqa: BLE001  # as above
-        return UnexpectedError.of(error)
+    prepared = with_pixels(described, images, exportable)
+    encoded = encode(prepared, replace(painted, image=pixels), format, output)
     meta = torch.device("meta")
     return replace(
         encoded,
@@ -250,7 +233,7 @@ def _described(prepared: RemotePrepared) -> Prepared:
     )  # fmt: skip
 
 
-def _on(node: WorkNode, task: Any, *, num_returns: int) -> Any:
+def _on(node: TaskNode, task: Any, *, num_returns: int) -> Any:
     return task.options(
         num_cpus=0,
         num_returns=num_returns,
@@ -258,21 +241,6 @@ def _on(node: WorkNode, task: Any, *, num_returns: int) -> Any:
         scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         enable_task_events=False,
     )
-
-
-def _result(answer: ray.ObjectRef[Any], node: WorkNode) -> Any:
-    """Wait for a task's answer.
-
-    Raises:
-        StyledError: the task has returned it, or its process or machine has died.
-    """
-    try:
-        result = ray.get(answer)
-    except RayError as error:
-        raise as_styled_error(error, node.id, node.name) from error
-    if isinstance(result, StyledError):
-        raise result
-    return result
 
 
 def _use_one_torch_thread() -> None:

@@ -27,7 +27,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where an engine is to be, and what it gets.
 
     Attributes:
@@ -42,43 +42,45 @@ class Place:
     threads: int
 
 
-def new_places(
+def new_placements(
     nodes: Sequence[Node],
-    taken: Mapping[str, Sequence[Place]],
+    taken: Mapping[str, Sequence[Placement]],
     config: ClusterConfig,
     *,
     use_gpus: bool,
-) -> list[Place]:
-    """Return the places of engines that are still to be made; none that exists is moved.
+) -> list[Placement]:
+    """Return the placements of engines that are still to be made; none that exists is moved.
 
     Args:
         nodes: All usable machines.
-        taken: Node id -> the places of its engines.
+        taken: Node id -> the placements of its engines.
         config: The section `cluster`.
         use_gpus: Whether engines are to compute on GPUs. Then machines without one get none.
     """
     suited = [node for node in nodes if (node.gpus > 0 if use_gpus else node.cpus >= 1)]
-    places: list[Place] = []
+    placements: list[Placement] = []
     taken_there = {node.id: list(taken.get(node.id, ())) for node in suited}
     wanted = math.inf if config.engines == "auto" else config.engines
     while sum(map(len, taken_there.values())) < wanted:
         # The machine with the fewest engines is next, so that a given number is spread evenly.
         for node in sorted(suited, key=lambda node: len(taken_there[node.id])):
-            place = _place_on(node, taken_there[node.id], config, len(suited), use_gpus=use_gpus)
-            if place is not None:
-                places.append(place)
-                taken_there[node.id].append(place)
+            placement = _placement_on(
+                node, taken_there[node.id], config, len(suited), use_gpus=use_gpus
+            )
+            if placement is not None:
+                placements.append(placement)
+                taken_there[node.id].append(placement)
                 break
         else:
             break
-    return places
+    return placements
 
 
-def _place_on(
-    node: Node, taken: Sequence[Place], config: ClusterConfig, nodes: int, *, use_gpus: bool
-) -> Place | None:
-    """Return one more place on a machine, None if it is full."""
-    free_cpus = node.cpus - sum(place.cpus for place in taken)
+def _placement_on(
+    node: Node, taken: Sequence[Placement], config: ClusterConfig, nodes: int, *, use_gpus: bool
+) -> Placement | None:
+    """Return one more placement on a machine, None if it is full."""
+    free_cpus = node.cpus - sum(placement.cpus for placement in taken)
     if use_gpus:
         share = config.gpus_per_engine
         per_gpu = 1.0 if share >= 1 else math.floor(1 / share)
@@ -86,7 +88,7 @@ def _place_on(
         cpus = min(1.0, node.cpus) if config.cpus_per_engine == "auto" else config.cpus_per_engine
         if len(taken) >= capacity or cpus > free_cpus:
             return None
-        return Place(node, share, cpus, max(1, int(cpus)))
+        return Placement(node, share, cpus, max(1, int(cpus)))
     if config.cpus_per_engine != "auto":
         cpus = config.cpus_per_engine
     elif config.engines == "auto":
@@ -95,4 +97,4 @@ def _place_on(
         cpus = max(1, node.cpus // math.ceil(config.engines / nodes))
     if cpus > free_cpus or (config.engines == "auto" and taken):
         return None
-    return Place(node, 0, cpus, max(1, int(cpus)))
+    return Placement(node, 0, cpus, max(1, int(cpus)))

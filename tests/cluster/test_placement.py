@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from styled.cluster.places import Node, Place, new_places
+from styled.cluster.placement import Node, Placement, new_placements
 from styled.config import ClusterConfig
 
 GPU = Node("g", "gpu", cpus=8, gpus=4)
@@ -16,14 +16,16 @@ HEAD = Node("h", "head", cpus=0, gpus=0)
 
 
 def planned(
-    nodes: list[Node], taken: dict[str, list[Place]] | None = None, **settings: Any
+    nodes: list[Node], taken: dict[str, list[Placement]] | None = None, **settings: Any
 ) -> dict[str, list[tuple[float, float, int]]]:
     """Return for each machine the GPUs, CPUs and threads of each new engine."""
     config = ClusterConfig(address="auto", **settings)
     use_gpus = any(node.gpus for node in nodes)
     result: dict[str, list[tuple[float, float, int]]] = {}
-    for place in new_places(nodes, taken or {}, config, use_gpus=use_gpus):
-        result.setdefault(place.node.name, []).append((place.gpus, place.cpus, place.threads))
+    for placement in new_placements(nodes, taken or {}, config, use_gpus=use_gpus):
+        result.setdefault(placement.node.name, []).append(
+            (placement.gpus, placement.cpus, placement.threads)
+        )
     return result
 
 
@@ -65,9 +67,9 @@ def test_a_number_of_engines_is_spread() -> None:
 
 def test_engines_that_exist_stay() -> None:
     """Only what is missing is added, on a machine that has joined too."""
-    taken = {"g": [Place(GPU, 1, 1, 1)] * 3}
+    taken = {"g": [Placement(GPU, 1, 1, 1)] * 3}
     assert planned([GPU], taken) == {"gpu": [(1, 1, 1)]}
     other = Node("o", "other", cpus=8, gpus=4)
     assert planned([GPU, other], taken, engines=5) == {"other": [(1, 1, 1)] * 2}
     assert planned([GPU, other], taken, engines=3) == {}
-    assert planned([SMALL], {"s": [Place(SMALL, 0, 2, 2)]}) == {}
+    assert planned([SMALL], {"s": [Placement(SMALL, 0, 2, 2)]}) == {}

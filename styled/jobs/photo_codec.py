@@ -12,8 +12,8 @@ if TYPE_CHECKING:  # they import torch
     from styled.recipes import Recipe
 
 
-class LocalPhotoWork:
-    """Does the work at once; `styled.cluster` has one that does it on other machines."""
+class LocalPhotoCodec:
+    """Does it at once; `styled.cluster` has one that does it on other machines."""
 
     uses_own_memory = True
 

@@ -1,4 +1,4 @@
-"""What engines of the cluster are made of, in the object store: each node fetches it once."""
+"""Weights and style images in the object store, from which each node fetches them once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from styled.cluster.engine_actor import EngineSettings
-from styled.cluster.places import Place
+from styled.cluster.placement import Placement
 from styled.config import EngineConfig
 from styled.engine.download import OnBytes
 from styled.engine.weights import load_weights
@@ -21,8 +21,12 @@ STYLE_FILES = 64
 """Maximum number of style images that are kept in the object store."""
 
 
-class Supplies:
-    """The weights, style images and settings for one connection; thread-safe."""
+class SharedObjects:
+    """The weights and style images, and the settings of engines; thread-safe.
+
+    Attributes:
+        weights_source: `imagenet`, `untrained` or a file's path; known after `weights`.
+    """
 
     def __init__(self, config: EngineConfig, record: PrecisionRecord, on_bytes: OnBytes) -> None:
         """Make engines as `config` says.
@@ -39,6 +43,12 @@ class Supplies:
         self._weights: ray.ObjectRef[Any] | None = None
         self._styles: OrderedDict[str, ray.ObjectRef[Any]] = OrderedDict()
         self.weights_source = ""
+
+    def reset(self) -> None:
+        """Forget all references: they are those of a connection that was lost."""
+        with self._lock:
+            self._weights = None
+            self._styles.clear()
 
     def weights(self) -> ray.ObjectRef[Any]:
         """Return a reference to the weights, which are loaded at the first call.
@@ -64,13 +74,13 @@ class Supplies:
             self._styles.move_to_end(key)
             return self._styles[key]
 
-    def settings(self, place: Place) -> EngineSettings:
-        """Return the settings of the engine at a place."""
+    def settings(self, placement: Placement) -> EngineSettings:
+        """Return the settings of an engine."""
         return EngineSettings(
             self._config,
-            place.node.name,
-            place.threads,
-            place.gpus > 0,
+            placement.node.name,
+            placement.threads,
+            placement.gpus > 0,
             self._record.all() if self._config.precision == "auto" else {},
         )
 
