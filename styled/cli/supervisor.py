@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from typing import NoReturn
 
 import structlog
 
@@ -49,17 +50,22 @@ def run_in_child() -> None:
             return
         code, is_stopping = _wait(child)
         if is_stopping or code not in ENDED_BY_RAY:
-            # As the child has ended: by a code, or by the same signal.
-            if code < 0:
-                signal.signal(-code, signal.SIG_DFL)
-                os.kill(parent, -code)
-            sys.stdout.flush()
-            os._exit(code if code >= 0 else 128 - code)
+            _end_like(code)
         if time.monotonic() - started > LONGEST_RETRY_SECONDS:
             seconds = FIRST_RETRY_SECONDS
         log.error("daemon.died", exit_code=code, retry_seconds=seconds)
         time.sleep(seconds)
         seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+
+
+def _end_like(code: int) -> NoReturn:
+    """End as the child has ended: with the same code, or by the same signal."""
+    if code < 0:
+        with suppress(OSError):  # SIGKILL and SIGSTOP have no handlers to reset
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.stdout.flush()
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _wait(child: int) -> tuple[int, bool]:

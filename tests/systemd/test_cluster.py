@@ -94,6 +94,8 @@ def test_a_worker_as_a_service(stopped: Service) -> None:
         machine.wait_until(lambda: ray_processes(machine).count("\n") >= 2, 60)
         paint(stopped, "a.png")
         assert stopped.sidecar("a.png")["engine"]["node"] == host
+        assert "10.0.0.0/24" in stopped.property("IPAddressAllow")
+        assert set(stopped.property("IPAddressDeny").split()) == {"::/0", "0.0.0.0/0"}
         doctor = stopped.do("doctor", user="styled", check=False)
         assert "engine-0: cpu of" in doctor
         machine.systemctl("restart", WORKER)
