@@ -14,6 +14,7 @@ Kind = Literal[
     "guard",
     "memory",
     "resumed",
+    "damaged",
     "frames",
     "bits",
     "color",
@@ -29,9 +30,11 @@ KINDS: Mapping[Kind, str] = {
     "guard": "the loss went astray, and the optimisation went on with safer settings",
     "memory": "tiles, a shorter L-BFGS history, fewer steps or a smaller size, for lack of memory",
     "resumed": "resumed on another device, or with other threads, precision, torch or styled",
+    "damaged": "part of the picture is missing, or only the end of its file",
     "frames": "only the first of several frames or pages was used",
     "bits": "fewer bits than the photo has or than were asked for",
-    "color": "a colour profile that was ignored, or another colour space than asked for",
+    "color": "a colour profile that was ignored, another colour space than asked for, or HDR that "
+    "was brought to the range of screens",
     "transparency": "it was placed on white: the format has none",
     "metadata": "EXIF, XMP or IPTC data that was damaged, too long or has no place in the file",
 }

@@ -119,8 +119,9 @@ class RemotePhotoCodec:
         self._objects = objects
 
     def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
-    ) -> Prepared:
+        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
+        paint_damaged: bool,
+    ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
         put = self._objects.style
         stored = [put(s.data) if isinstance(s.data, bytes) else None for s in inputs.styles]
@@ -129,8 +130,9 @@ class RemotePhotoCodec:
         )
         with self._nodes.acquire() as node:
             answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
-                inputs.photo, described, stored, recipe, max_pixels, at_own_size
-            )
+                inputs.photo, described, stored, recipe, max_pixels, at_own_size,
+                paint_damaged,
+            )  # fmt: skip
             prepared: Prepared = self._result(answer, node)
         return remote_prepared(prepared, images, exportable)
 
@@ -174,6 +176,7 @@ def _prepare_there(
     recipe: Recipe,
     max_pixels: int,
     at_own_size: bool,
+    paint_damaged: bool,
 ) -> tuple[Prepared, TaskImages, Photo]:
     from styled.jobs.prepare import prepare
 
@@ -183,7 +186,10 @@ def _prepare_there(
         for style, ref in zip(described, stored, strict=True)
     )
     inputs = Inputs(photo, styles)
-    return without_pixels(prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size))
+    prepared = prepare(
+        inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size, paint_damaged=paint_damaged
+    )
+    return without_pixels(prepared)
 
 
 def _encode_there(

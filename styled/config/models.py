@@ -133,6 +133,11 @@ class IntakeConfig(Section):
         default=60,
         description="How long a file that is empty or ends too early is waited for.",
     )
+    damaged: Literal["reject", "paint"] = Field(
+        default="reject",
+        description="What happens to a photo of which a part is missing: it is rejected, or "
+        "painted as far as it goes, which its sidecar says.",
+    )
     open_grace_seconds: NonNegative = Field(
         default=3600,
         description="How long a file is waited for that a program on this machine has open for "

@@ -16,14 +16,10 @@ import structlog
 
 from styled.intake.scanning import FoundFile
 from styled.open_files import WriterCheck, Writers, open_regular
-from styled.photos.containers import (
-    Bytes,
-    could_become_picture,
-    format_of,
-    is_truncated,
-    view_of,
-)
+from styled.photos.completeness import is_truncated
+from styled.photos.file_view import Bytes, view_of
 from styled.photos.files import DEFAULT_LIMIT_BYTES
+from styled.photos.formats import could_become_picture, format_of
 
 log = structlog.get_logger()
 

@@ -18,12 +18,16 @@ class LocalPhotoCodec:
     uses_own_memory = True
 
     def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
-    ) -> Prepared:
+        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
+        paint_damaged: bool,
+    ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
         from styled.jobs.prepare import prepare
 
-        return prepare(inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size)
+        return prepare(
+            inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size,
+            paint_damaged=paint_damaged,
+        )  # fmt: skip
 
     def encode(
         self, prepared: Prepared, painted: Painted, format: str, output: OutputConfig

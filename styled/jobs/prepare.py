@@ -31,6 +31,7 @@ _SUFFIXES = {
     "tiff": {".tif", ".tiff"},
     "bmp": {".bmp", ".dib"},
     "heic": {".heic", ".heif", ".hif"},
+    "jxl": {".jxl"},
 }
 
 
@@ -154,8 +155,9 @@ def _read_style(path: Path, weight: float) -> StyleInput:
 
 
 def prepare(
-    inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False
-) -> Prepared:
+    inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False,
+    paint_damaged: bool = False,
+) -> Prepared:  # fmt: skip
     """Decode a photo and its style. A pure function: it may run in any thread or process.
 
     Args:
@@ -163,6 +165,7 @@ def prepare(
         recipe: Of the style.
         max_pixels: Maximum number of pixels of an image file.
         at_own_size: Whether the result gets the size of the photo.
+        paint_damaged: Whether a photo is accepted of which a part is missing.
 
     Raises:
         InputRejected: the photo can never be painted; TooManyPixels: because of `max_pixels`.
@@ -171,7 +174,7 @@ def prepare(
         MemoryShortage: there is not enough memory now.
     """
     with photos.memory_shortage_at("read the photo and its style"):
-        read = decode(inputs.photo, max_pixels=max_pixels)
+        read = decode(inputs.photo, max_pixels=max_pixels, paint_damaged=paint_damaged)
         photo_size = PixelSize(read.photo.width, read.photo.height)
         painted_size = size = PixelSize(*working_size(recipe.size, *photo_size))
         is_detailed = (
@@ -189,13 +192,13 @@ def prepare(
         )
 
 
-def decode(data: bytes, *, max_pixels: int) -> ReadFile:
+def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> ReadFile:
     """Decode one image file.
 
     Raises:
         InputRejected, InputIncomplete, MemoryShortage: as `prepare`.
     """
-    photo = photos.decode_photo(data, max_pixels=max_pixels)
+    photo = photos.decode_photo(data, max_pixels=max_pixels, paint_damaged=paint_damaged)
     return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 

@@ -154,6 +154,7 @@ class PrepareRequest(JobRequest):
         prepared = codec.prepare(
             read_inputs(source, style), style.recipe, max_pixels=limit,
             at_own_size=config.output.size == "input",
+            paint_damaged=config.intake.damaged == "paint",
         )  # fmt: skip
         require_publishable(job, prepared, context)
         is_large = codec.uses_own_memory and prepared.pixels > max_concurrent_pixels(

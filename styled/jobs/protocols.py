@@ -105,8 +105,9 @@ class PhotoCodec(Protocol):
         """Whether that takes memory of this process, so that large photos must be alone."""
 
     def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool
-    ) -> Prepared:
+        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
+        paint_damaged: bool,
+    ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`.
 
         Raises:

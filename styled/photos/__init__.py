@@ -6,7 +6,7 @@ engine's result into the bytes of a file with the photo's properties; `encode_im
 for a tensor that belongs to no photo.
 """
 
-from styled.photos.decode import DEFAULT_MAX_PIXELS, MIN_EDGE_PX, decode_photo
+from styled.photos.decode import decode_photo
 from styled.photos.encode import require_encodable
 from styled.photos.export import (
     ExportedImage,
@@ -17,6 +17,7 @@ from styled.photos.export import (
     to_grayscale,
 )
 from styled.photos.files import read_bytes
+from styled.photos.limits import DEFAULT_MAX_PIXELS, MIN_EDGE_PX
 from styled.photos.photo import Photo
 from styled.photos.shortage import memory_shortage_at
 

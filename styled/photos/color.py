@@ -1,9 +1,7 @@
-"""Converts decoded images of any Pillow mode to sRGB: in 8 bits, and in 16 if the file has them.
+"""Converts decoded images to sRGB: in 8 bits, and in 16 if the file has more than 8.
 
-An image passes through three steps, each a function below: levels of more than 8 bits are
-scaled to 8, the alpha channel is split off, and the colour profile is applied. 16-bit images
-go through the same steps a second time at full depth. Every step that loses information
-returns a `Degradation`.
+The colours are separated from the alpha channel, and converted by the colour profile of the file.
+Every step that loses information returns a `Degradation`.
 """
 
 from __future__ import annotations
@@ -12,22 +10,29 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from styled.degradation import Degradation
+from styled.photos import vips
+from styled.photos.color_spaces import ColorSpace
+from styled.photos.hdr import hdr_to_srgb
 from styled.photos.profiles import Profile, convert
-from styled.photos.sixteen_bit import Levels
+from styled.photos.raster import Levels, Raster
 
-_TIFF_WHITE_IS_ZERO = 0
 _MAX_NAME_LENGTH = 120
 _DAMAGED_PROFILE = Degradation("color", "the colour profile is damaged and was ignored")
+_NO_CMYK_PROFILE = Degradation(
+    "color", "there is no colour profile, so CMYK was converted approximately"
+)
 
 # ICC colour space signature -> the Pillow mode that the pixels must have.
 _MODES_BY_COLOR_SPACE: Mapping[str, str] = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_SPACES_BY_SIGNATURE: Mapping[bytes, str] = {b"RGB ": "rgb", b"GRAY": "gray", b"CMYK": "cmyk"}
 
 
 def _srgb_profile() -> bytes:
@@ -50,7 +55,7 @@ def _srgb() -> Profile:
 SRGB = _srgb()
 SRGB_GRAY = Profile(SRGB.curves[:1], None)
 
-_BAND_PIXELS = 1 << 20
+_BAND_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,153 +68,157 @@ class SrgbImage:
     is_gray: bool
     icc: str | None
     profile: bytes | None
-    degraded: list[Degradation]
+    degraded: tuple[Degradation, ...]
 
 
-def to_srgb(image: Image.Image, deep: Levels | None = None) -> SrgbImage:
-    """Convert a decoded image of any mode to sRGB.
+def image_to_srgb(
+    image: Image.Image, icc: bytes | None, alpha: Image.Image | None = None
+) -> SrgbImage:
+    """Convert an 8-bit image to sRGB.
 
     Args:
-        image: An image that Pillow has loaded.
-        deep: The same image in 16 bits, from `read_sixteen_bit`; with two or four channels the
-            last one is alpha. None if the image has no 16-bit levels, or has one channel, for
-            which Pillow itself keeps all 16 bits.
+        image: An image that Pillow has loaded, of any mode of 8 bits or fewer.
+        icc: Its colour profile; None: it has none; b"": a damaged one.
+        alpha: Opacity, if the image has a mode without it.
     """
-    info = image.info
-    is_gray = image.mode in _GRAY_MODES or (deep is not None and deep.shape[2] == 2)
-    if deep is None and image.mode.startswith("I;16"):
-        deep = _scale_sixteen_bit_gray(image, np.asarray(image))
-    eight_bit, degraded = _to_eight_bit(image)
-    if deep is not None and deep.shape[2] == 2:
-        eight_bit = eight_bit.convert("LA")  # Pillow opens 16-bit LA as RGBA
-    colors, alpha = _split_alpha(eight_bit)
-    transparent = info.get("transparency")
-    if deep is not None and deep.shape[2] == 3 and isinstance(transparent, tuple):
-        # Pillow compares the transparent colour, which has 16 bits, with 8-bit pixels, so the
-        # alpha channel is made from the 16-bit levels.
-        deep = _add_color_key_alpha(deep, transparent)
-        opacity = Image.fromarray((deep[..., 3] >> 8).astype(np.uint8))
-        alpha = None if opacity.getextrema() == (255, 255) else opacity
-    profiled = _apply_profile(colors, info)
-    profiled.image.info = {}  # removes the metadata; may be the same object as `image`
-    degraded += profiled.degraded
-    if deep is not None:
-        deep = _sixteen_bit_to_srgb(deep, profiled, info)
-        if deep is None:
-            degraded.append(
-                Degradation(
-                    "bits", "of its 16 bits 8 were used: its colour profile is made of tables"
-                )
-            )
-        elif alpha is None:
-            deep = deep[..., :3]
-    return SrgbImage(profiled.image, alpha, deep, is_gray, profiled.icc, profiled.profile, degraded)
-
-
-_GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-
-
-def _scale_sixteen_bit_gray(image: Image.Image, levels: np.ndarray) -> Levels:
-    """Scale HxW levels to HxWx1 in the full 16-bit range; HxWx2 if one level is transparent."""
-    max_level, is_inverted = _sixteen_bit_range(image)
-    full = np.minimum(levels.astype(np.uint32) * 65535 // max_level, 65535).astype(np.uint16)
-    if is_inverted:
-        full = 65535 - full
-    transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return full[..., None]
-    return np.stack([full, np.where(levels == transparent, 0, 65535).astype(np.uint16)], axis=-1)
-
-
-def _add_color_key_alpha(colors: Levels, transparent: tuple[int, ...]) -> Levels:
-    """Return HxWx4: the HxWx3 levels with an alpha of 0 where they equal the transparent colour."""
-    opaque = (colors != np.array(transparent, dtype=np.uint16)).any(axis=-1)
-    return np.concatenate([colors, np.where(opaque, 65535, 0)[..., None]], axis=2).astype(np.uint16)
-
-
-def _sixteen_bit_to_srgb(
-    deep: Levels, profiled: _ProfileResult, info: Mapping[str | tuple[int, int], object]
-) -> Levels | None:
-    """Return HxWx3 in sRGB, HxWx4 with alpha; None if the profile can't be applied in 16 bits."""
-    colors, opacity = (
-        (deep[..., :3], deep[..., 3:]) if deep.shape[2] > 2 else (deep[..., :1], deep[..., 1:])
+    is_gray = image.mode in _GRAY_MODES
+    colors, own_alpha = _split_alpha(image)
+    alpha = alpha if alpha is not None else own_alpha
+    if alpha is not None and alpha.getextrema() == (255, 255):
+        alpha = None
+    converted = _apply_profile(colors, icc)
+    converted.image.info = {}  # removes the metadata; may be the same object as `image`
+    return SrgbImage(
+        converted.image, alpha, None, is_gray, converted.icc, converted.profile, converted.degraded
     )
-    if profiled.profile is not None and profiled.profile != SRGB_PROFILE:
-        profile = Profile.parse(profiled.profile)
-        if profile is None:
-            return None
-        if colors.shape[2] == 1 and not profile.is_gray:
-            colors = np.repeat(colors, 3, axis=2)
-        if profile.is_gray and colors.shape[2] == 3:
-            return None
-        target = SRGB_GRAY if profile.is_gray else SRGB
-        colors = _convert_in_bands(colors, profile, target)
+
+
+def raster_to_srgb(raster: Raster, icc: bytes | None) -> SrgbImage:
+    """Convert levels of more than 8 bits to sRGB.
+
+    Args:
+        raster: The levels.
+        icc: Their colour profile; None: they have none; b"": a damaged one.
+    """
+    colors, name, profile, degraded = _convert_raster(raster, None if raster.is_srgb else icc)
     if colors.shape[2] == 1:
         colors = np.repeat(colors, 3, axis=2)
-    return np.concatenate([colors, opacity], axis=2) if opacity.shape[2] else colors
+    return _deep_image(colors, raster, name, profile, degraded)
+
+
+def hdr_image_to_srgb(
+    pixels: Image.Image | Raster, space: ColorSpace, alpha: Image.Image | None = None
+) -> SrgbImage:
+    """Convert an image of high dynamic range to sRGB.
+
+    Args:
+        pixels: The image, in 8 bits or more.
+        space: Its colour space.
+        alpha: Opacity of an image in 8 bits.
+    """
+    message = f"it is HDR ({space.name}): brightness above that of paper was compressed"
+    degraded = (Degradation("color", message),)
+    if isinstance(pixels, Raster):
+        colors = pixels.colors
+        if colors.shape[2] == 1:
+            colors = np.repeat(colors, 3, axis=2)
+        deep = _quantized(hdr_to_srgb(colors[..., :3], space), 65535, np.uint16)
+        return _deep_image(deep, pixels, None, None, degraded)
+    is_gray = pixels.mode in _GRAY_MODES
+    plain, own_alpha = _split_alpha(pixels)
+    levels = np.asarray(_to_rgb(plain))
+    image = Image.fromarray(_quantized(hdr_to_srgb(levels, space), 255, np.uint8))
+    return SrgbImage(image, alpha or own_alpha, None, is_gray, None, None, degraded)
+
+
+_GRAY_MODES = frozenset({"1", "L", "LA", "La"})
+
+
+def _quantized(levels: NDArray[np.float32], highest: int, dtype: Any) -> NDArray[Any]:
+    return (levels * highest + 0.5).clip(0, highest).astype(dtype)
+
+
+def _deep_image(
+    colors: Levels, raster: Raster, name: str | None, profile: bytes | None,
+    degraded: tuple[Degradation, ...],
+) -> SrgbImage:  # fmt: skip
+    """Return HxWx3 levels in sRGB with the alpha channel of their raster, also in 8 bits."""
+    alpha = raster.alpha
+    if alpha is not None and (alpha == 65535).all():
+        alpha = None
+    deep = colors if alpha is None else np.dstack([colors, alpha])
+    return SrgbImage(
+        Image.fromarray(_to_eight_bit(colors)),
+        None if alpha is None else Image.fromarray(_to_eight_bit(alpha)),
+        deep, raster.space == "gray", name, profile, degraded,
+    )  # fmt: skip
+
+
+def _to_eight_bit(levels: Levels) -> NDArray[np.uint8]:
+    result = np.empty(levels.shape, dtype=np.uint8)
+    for top in range(0, len(levels), _BAND_ROWS):
+        band = levels[top : top + _BAND_ROWS].astype(np.uint32)
+        result[top : top + _BAND_ROWS] = (band * 255 + 32767) // 65535
+    return result
+
+
+def _convert_raster(
+    raster: Raster, icc: bytes | None
+) -> tuple[Levels, str | None, bytes | None, tuple[Degradation, ...]]:
+    """Return HxWx1 or HxWx3 in sRGB, name and bytes of the profile that was used, and notes."""
+    colors = raster.colors
+    if not icc:
+        degraded = () if icc is None else (_DAMAGED_PROFILE,)
+        if raster.space == "cmyk":
+            degraded = (*degraded, _NO_CMYK_PROFILE)
+        return _without_profile(raster), None, None, degraded
+    name = _name_of(icc)
+    if name is None:
+        return _without_profile(raster), None, None, (_DAMAGED_PROFILE,)
+    space = _SPACES_BY_SIGNATURE.get(icc[16:20])
+    if space == "rgb" and raster.space == "gray":
+        colors = np.repeat(colors, 3, axis=2)
+    elif space != raster.space:
+        described = _printable(icc[16:20].decode("latin-1"))
+        message = f"the colour profile is for {described} pixels and was ignored"
+        degraded = (Degradation("color", message),)
+        return _without_profile(raster), name, None, degraded
+    if icc == SRGB_PROFILE:
+        return colors, name, icc, ()
+    profile = Profile.parse(icc)
+    if profile is not None:
+        target = SRGB_GRAY if profile.is_gray else SRGB
+        return _convert_in_bands(colors, profile, target), name, icc, ()
+    try:
+        actual_space = "rgb" if space == "rgb" else raster.space
+        return vips.apply_profile(colors, actual_space, icc), name, icc, ()
+    except vips.Error:
+        return _without_profile(raster), None, None, (_DAMAGED_PROFILE,)
+
+
+def _without_profile(raster: Raster) -> Levels:
+    """Return the colours as they are; CMYK by the plain formula."""
+    if raster.space != "cmyk":
+        return raster.colors
+    result = np.empty((*raster.colors.shape[:2], 3), dtype=np.uint16)
+    for top in range(0, len(result), _BAND_ROWS):
+        ink = raster.colors[top : top + _BAND_ROWS].astype(np.float32) / np.float32(65535)
+        light = (1 - ink[..., :3]) * (1 - ink[..., 3:])
+        result[top : top + _BAND_ROWS] = _quantized(light, 65535, np.uint16)
+    return result
 
 
 def _convert_in_bands(levels: Levels, source: Profile, target: Profile) -> Levels:
     result = np.empty_like(levels)
-    rows = max(1, _BAND_PIXELS // levels.shape[1])
-    for top in range(0, len(levels), rows):
-        band = levels[top : top + rows].astype(np.float32) / np.float32(65535)
-        scaled = convert(band, source, target) * 65535 + 0.5
-        result[top : top + rows] = scaled.astype(np.uint16)
+    for top in range(0, len(levels), _BAND_ROWS):
+        band = levels[top : top + _BAND_ROWS].astype(np.float32) / np.float32(65535)
+        result[top : top + _BAND_ROWS] = _quantized(convert(band, source, target), 65535, np.uint16)
     return result
-
-
-def _to_eight_bit(image: Image.Image) -> tuple[Image.Image, list[Degradation]]:
-    """Scale levels of more than 8 bits to 8; Pillow would clip them."""
-    if image.mode.startswith("I;16"):
-        return _gray_to_eight_bit(image, np.asarray(image)), []
-    if image.mode == "I":
-        values = np.asarray(image)
-        if values.min() >= 0 and values.max() <= 65535:
-            return _gray_to_eight_bit(image, values), []
-        return _stretch_to_eight_bit(values)
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=0.0, neginf=0.0)
-        if values.min() >= 0 and values.max() <= 1:
-            return Image.fromarray((values * 255 + 0.5).astype(np.uint8)), []
-        return _stretch_to_eight_bit(values)
-    return image, []
-
-
-def _gray_to_eight_bit(image: Image.Image, levels: np.ndarray) -> Image.Image:
-    """Scale HxW levels to mode L, or to LA if one level is transparent."""
-    max_level, is_inverted = _sixteen_bit_range(image)
-    table = np.minimum((np.arange(65536) * 255 + max_level // 2) // max_level, 255).astype(np.uint8)
-    if is_inverted:
-        table = 255 - table
-    gray = Image.fromarray(table[levels])
-    transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return gray
-    opaque = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
-    return Image.merge("LA", (gray, opaque))
-
-
-def _sixteen_bit_range(image: Image.Image) -> tuple[int, bool]:
-    """Return the highest level, and whether it means black."""
-    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    max_level = 4095 if 12 in np.atleast_1d(tags.get(BITSPERSAMPLE, 0)) else 65535
-    # Pillow itself inverts WhiteIsZero images only up to 8 bits.
-    return max_level, tags.get(PHOTOMETRIC_INTERPRETATION) == _TIFF_WHITE_IS_ZERO
-
-
-def _stretch_to_eight_bit(values: np.ndarray) -> tuple[Image.Image, list[Degradation]]:
-    """Map the lowest of HxW values to black and the highest to white."""
-    low, high = float(values.min()), float(values.max())
-    scale = 255 / (high - low) if high > low else 0.0
-    gray = ((values.astype(np.float64) - low) * scale + 0.5).astype(np.uint8)
-    message = f"brightness values from {low:g} to {high:g} were stretched to 8 bits"
-    return Image.fromarray(gray), [Degradation("bits", message)]
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return the colours (mode L, RGB, CMYK or LAB) and the alpha channel (L; None: all opaque)."""
-    is_gray = image.mode in ("1", "L", "LA", "La")
+    is_gray = image.mode in _GRAY_MODES
     if not image.has_transparency_data:
         if image.mode in ("L", "RGB", "CMYK", "LAB"):
             # JPEG is not copied: copying 24 megapixels takes a third of the time of decoding
@@ -234,17 +243,11 @@ class _ProfileResult:
     profile: bytes | None = None
 
 
-def _apply_profile(
-    colors: Image.Image, info: Mapping[str | tuple[int, int], object]
-) -> _ProfileResult:
-    """Convert to sRGB by the embedded ICC profile, or by Pillow's default if none can be used."""
-    if "icc_profile" not in info:
-        message = "there is no colour profile, so CMYK was converted approximately"
-        degraded = (Degradation("color", message),) if colors.mode == "CMYK" else ()
+def _apply_profile(colors: Image.Image, icc: bytes | None) -> _ProfileResult:
+    """Convert to sRGB by an ICC profile, or by Pillow's default if none can be used."""
+    if icc is None:
+        degraded = (_NO_CMYK_PROFILE,) if colors.mode == "CMYK" else ()
         return _ProfileResult(_to_rgb(colors), degraded=degraded)
-    icc = info["icc_profile"]
-    if not isinstance(icc, bytes):  # Pillow could not join its segments
-        return _ProfileResult(_to_rgb(colors), degraded=(_DAMAGED_PROFILE,))
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
         name = _printable(profile.profile.profile_description or "unnamed")
@@ -260,6 +263,15 @@ def _apply_profile(
         return _ProfileResult(_apply_transform(colors, profile), name, profile=icc)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return _ProfileResult(_to_rgb(colors), degraded=(_DAMAGED_PROFILE,))
+
+
+def _name_of(icc: bytes) -> str | None:
+    """Return the name of a profile, None if it is damaged."""
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        return _printable(profile.profile.profile_description or "unnamed")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
 
 
 def _to_rgb(colors: Image.Image) -> Image.Image:

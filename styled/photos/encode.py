@@ -12,7 +12,9 @@ from PIL import Image, ImageFile
 
 from styled.errors import ConfigError
 from styled.photos.heic import save_heic
-from styled.photos.metadata import as_photoshop_segment
+from styled.photos.iptc import photoshop_resource
+from styled.photos.jpeg import comment_segment, photoshop_segment, xmp_segments
+from styled.photos.jxl import save_jxl
 from styled.photos.output_image import OutputImage
 from styled.photos.png import save_png
 from styled.photos.tiff import save_tiff
@@ -26,6 +28,7 @@ EXTENSIONS = {
     "gif": ".gif",
     "avif": ".avif",
     "heic": ".heic",
+    "jxl": ".jxl",
 }
 _LONGEST_EDGE_PX = {
     "jpeg": 65_500, "webp": 16_383, "gif": 65_535, "avif": 65_535, "heic": 16_384,
@@ -40,6 +43,7 @@ MODES = {
     "gif": {"RGB", "RGBA"},
     "avif": {"RGB", "RGBA"},
     "heic": {"RGB", "RGBA"},
+    "jxl": {"L", "RGB", "RGBA"},
 }
 """The Pillow modes that the pixels of a file may have."""
 
@@ -47,11 +51,12 @@ SIXTEEN_BIT_FORMATS = frozenset({"png", "tiff"})
 UNREADABLE_SIXTEEN_BIT_MODES = {"tiff": frozenset({"LA"})}
 """Modes that a 16-bit file must not have: Pillow and programs that use it can't read them."""
 
-EXIF_FORMATS = frozenset({"jpeg", "png", "tiff", "webp", "avif", "heic"})
+EXIF_FORMATS = frozenset({"jpeg", "png", "tiff", "webp", "avif", "heic", "jxl"})
 IPTC_FORMATS = frozenset({"jpeg", "png", "tiff"})
 MAX_EXIF_BYTES = {"jpeg": 65_500}
-MAX_XMP_BYTES = {"jpeg": 65_400}
 MAX_IPTC_BYTES = {"jpeg": 65_400, "png": 500_000}  # Pillow does not read longer texts of a PNG
+MAX_COMMENT_BYTES = 65_400
+MAX_XMP_SEGMENT_BYTES = 65_400
 
 _WORST_JPEG_BYTES_PER_PIXEL = 6  # 3.3 measured: black and white noise at quality 100
 _TRANSPARENT_INDEX = 255  # in a GIF's palette
@@ -91,6 +96,8 @@ def require_encodable(format: str, width: int, height: int) -> None:
 def _save_jpeg(picture: OutputImage, quality: int) -> bytes:
     file = BytesIO()
     image = picture.image()
+    options = picture.save_options()
+    options.pop("xmp", None)
     with _jpeg_buffer(picture):
         image.save(
             file,
@@ -99,10 +106,20 @@ def _save_jpeg(picture: OutputImage, quality: int) -> bytes:
             subsampling="4:4:4",
             optimize=True,
             progressive=True,
-            extra=as_photoshop_segment(picture.iptc) if picture.iptc else b"",
-            **picture.save_options(),
+            extra=_jpeg_segments(picture),
+            **options,
         )
     return file.getvalue()
+
+
+def _jpeg_segments(picture: OutputImage) -> bytes:
+    """Return the segments of XMP, IPTC and comment; Pillow writes those of EXIF and the profile."""
+    segments = xmp_segments(picture.xmp, picture.xmp_extension)
+    if picture.iptc:
+        segments += photoshop_segment(photoshop_resource(picture.iptc))
+    if picture.comment:
+        segments += comment_segment(picture.comment)
+    return segments
 
 
 def _save_webp(picture: OutputImage, quality: int) -> bytes:
@@ -151,6 +168,7 @@ _SAVERS: dict[str, Callable[[OutputImage, int], bytes]] = {
     "gif": _save_gif,
     "avif": _save_avif,
     "heic": save_heic,
+    "jxl": save_jxl,
 }
 
 

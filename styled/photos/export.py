@@ -13,22 +13,26 @@ from PIL import Image, ImageCms
 
 from styled.degradation import Degradation
 from styled.photos.color import SRGB, SRGB_GRAY, SRGB_PROFILE
+from styled.photos.color_spaces import ADOBE_RGB_SPACE
 from styled.photos.encode import (
     EXIF_FORMATS,
     EXTENSIONS,
     IPTC_FORMATS,
+    MAX_COMMENT_BYTES,
     MAX_EXIF_BYTES,
     MAX_IPTC_BYTES,
-    MAX_XMP_BYTES,
+    MAX_XMP_SEGMENT_BYTES,
     MODES,
     SIXTEEN_BIT_FORMATS,
     UNREADABLE_SIXTEEN_BIT_MODES,
     save,
 )
+from styled.photos.exif import Exif
 from styled.photos.metadata import Metadata, exif_for_painting
 from styled.photos.output_image import OutputImage
 from styled.photos.photo import Photo
 from styled.photos.profiles import Profile, convert
+from styled.photos.xmp import XmpDamaged, split_xmp
 
 Floats = NDArray[np.float32]
 
@@ -123,25 +127,28 @@ def export_image(
         levels = np.concatenate([levels, opacity[..., None]], axis=2)
 
     metadata = photo.metadata if options.metadata == "keep" else Metadata()
+    exif = _exif(metadata, format, (width, height), profiled.icc, degraded)
+    xmp, xmp_extension = _xmp(metadata, format, degraded)
     picture = OutputImage(
         levels=_quantize(levels, np.uint16 if deep else np.uint8),
         mode="CMYK" if profiled.is_cmyk else _MODES_BY_CHANNELS[levels.shape[2]],
         icc=icc,
-        exif=_exif(metadata, format, (width, height), _is_srgb(profiled.icc), degraded),
-        xmp=_metadata_if_it_fits(
-            metadata.xmp, "XMP", format, EXIF_FORMATS, MAX_XMP_BYTES, degraded
-        ),
+        exif=exif,
+        xmp=xmp,
+        xmp_extension=xmp_extension,
         iptc=_metadata_if_it_fits(
             metadata.iptc, "IPTC", format, IPTC_FORMATS, MAX_IPTC_BYTES, degraded
         ),
         dpi=metadata.dpi,
+        comment=_comment(metadata, format, degraded),
+        texts=_texts(metadata, format, degraded),
     )
     data = save(picture, format, options.quality)
     return ExportedImage(data, 16 if deep else 8, icc_name if icc else None, tuple(degraded))
 
 
 _MODES_BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_FORMATS_WITHOUT_PROFILE = frozenset({"bmp", "gif"})
+_FORMATS_WITHOUT_PROFILE = frozenset({"bmp", "gif", "jxl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +221,13 @@ def _gray_mode(has_opacity: bool) -> str:
     return "LA" if has_opacity else "L"
 
 
-def _is_srgb(icc: bytes) -> bool:
-    """Return whether a profile describes sRGB, whichever program made it."""
+_ADOBE_RGB = Profile.parse(ADOBE_RGB_SPACE.icc_profile())
+
+
+def _is_like(icc: bytes, other: Profile | None) -> bool:
+    """Return whether a profile describes the same space as another one, whoever made it."""
     profile = Profile.parse(icc)
-    return profile is not None and profile.is_like(SRGB)
+    return profile is not None and other is not None and profile.is_like(other)
 
 
 def _is_sixteen_bit(
@@ -232,16 +242,52 @@ def _is_sixteen_bit(
 
 
 def _exif(
-    metadata: Metadata, format: str, size: tuple[int, int], srgb: bool, degraded: list[Degradation]
-) -> Image.Exif | None:
+    metadata: Metadata, format: str, size: tuple[int, int], icc: bytes, degraded: list[Degradation]
+) -> Exif | None:
     if format not in EXIF_FORMATS:
         if metadata.exif:
             message = f"EXIF data was left out: {format.upper()} files have none"
             degraded.append(Degradation("metadata", message))
         return None
-    exif, notes = exif_for_painting(metadata, size, srgb=srgb, max_bytes=MAX_EXIF_BYTES.get(format))
+    exif, notes = exif_for_painting(
+        metadata, size, srgb=_is_like(icc, SRGB), adobe_rgb=_is_like(icc, _ADOBE_RGB),
+        max_bytes=MAX_EXIF_BYTES.get(format),
+    )  # fmt: skip
     degraded += notes
     return exif
+
+
+def _xmp(metadata: Metadata, format: str, degraded: list[Degradation]) -> tuple[bytes, bytes]:
+    """Return the XMP packet, and for a JPEG what of it does not fit into one segment."""
+    xmp = _metadata_if_it_fits(metadata.xmp, "XMP", format, EXIF_FORMATS, {}, degraded)
+    if format != "jpeg":
+        return xmp, b""
+    try:
+        return split_xmp(xmp, MAX_XMP_SEGMENT_BYTES)
+    except XmpDamaged:
+        message = f"XMP data of {len(xmp)} bytes was left out: it is too long"
+        degraded.append(Degradation("metadata", message))
+        return b"", b""
+
+
+def _comment(metadata: Metadata, format: str, degraded: list[Degradation]) -> bytes:
+    if not metadata.comment:
+        return b""
+    if format == "jpeg" and len(metadata.comment) <= MAX_COMMENT_BYTES:
+        return metadata.comment
+    message = f"the comment was left out: {format.upper()} files have none"
+    degraded.append(Degradation("metadata", message))
+    return b""
+
+
+def _texts(
+    metadata: Metadata, format: str, degraded: list[Degradation]
+) -> tuple[tuple[str, str], ...]:
+    if metadata.texts and format != "png":
+        message = f"the texts of the PNG were left out: {format.upper()} files have none"
+        degraded.append(Degradation("metadata", message))
+        return ()
+    return metadata.texts
 
 
 def _metadata_if_it_fits(
@@ -312,17 +358,20 @@ def encode_image(tensor: torch.Tensor, format: str, quality: int = 95) -> bytes:
     return save(OutputImage(_quantize(to_floats(tensor), np.uint8), "RGB", icc), format, quality)
 
 
+_RESULT_OF = {"raw": "tiff"}  # nothing of its 16 bits is lost
+
+
 def output_format(configured: str, input_format: str) -> tuple[str, str]:
     """Return the result's format and file name extension (with its dot).
 
     Args:
-        configured: A format, or `same` for that of the input.
+        configured: A format, or `same` for that of the input, which for raw photos is tiff.
         input_format: The format of the input.
 
     Raises:
         ValueError: The format is unknown.
     """
-    chosen = input_format if configured == "same" else configured
+    chosen = _RESULT_OF.get(input_format, input_format) if configured == "same" else configured
     if chosen not in EXTENSIONS:
         raise ValueError(f"unknown picture format {chosen!r}: expected {', '.join(EXTENSIONS)}")
     return chosen, EXTENSIONS[chosen]

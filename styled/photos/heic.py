@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
-from PIL import ImageFile
+import numpy as np
+from PIL import Image
 
+from styled.degradation import Degradation
 from styled.errors import ConfigError, InputRejected
 from styled.photos.output_image import OutputImage
+from styled.photos.raster import Raster, widen
 
 try:
     import pillow_heif
-    from pillow_heif.as_plugin import HeifImageFile
 except ImportError:
     pillow_heif = None  # type: ignore[assignment]  # checked below
 
 _NOT_INSTALLED = "the package pillow-heif is not installed"
 
 
-def open_heic(file: BytesIO) -> ImageFile.ImageFile:
+class HeicFile:
+    """An open HEIC file, not decoded yet.
+
+    Attributes:
+        size: Width and height in pixels, upright.
+        info: Metadata, with the names that Pillow uses.
+        degraded: Frames that are not used.
+    """
+
+    def __init__(self, file: Any) -> None:
+        """Describe a file that pillow-heif has opened."""
+        self._file = file
+        self.size: tuple[int, int] = file.size
+        self.info: Mapping[str | tuple[int, int], object] = file.info
+        frames = len(file)
+        message = f"only the first of {frames} frames was used"
+        self.degraded = (Degradation("frames", message),) if frames > 1 else ()
+
+    def load(self) -> Image.Image | Raster:
+        """Decode it: to an image, or to levels of more than 8 bits."""
+        mode = self._file.mode
+        if not mode.endswith(";16") and not mode.startswith("I;16"):
+            image: Image.Image = self._file.to_pillow()
+            return image
+        bits = int(self._file.info.get("bit_depth", 16))
+        levels = widen(np.asarray(self._file), bits)
+        if levels.ndim == 2:
+            return Raster(levels[..., None], "gray")
+        alpha = levels[..., 3] if levels.shape[2] == 4 else None
+        return Raster(np.ascontiguousarray(levels[..., :3]), "rgb", alpha)
+
+
+def open_heic(data: bytes) -> HeicFile:
     """Open a HEIC file.
 
     Raises:
@@ -30,8 +66,7 @@ def open_heic(file: BytesIO) -> ImageFile.ImageFile:
             "pip install 'styled[heif]', restart styled, and drop the photo once more.",
             "Or save the photo as a JPEG.",
         )
-    image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]  # untyped package
-    return image
+    return HeicFile(pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=False))
 
 
 def save_heic(picture: OutputImage, quality: int) -> bytes:

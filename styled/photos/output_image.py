@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from styled.photos.exif import Exif, to_bytes
+
 Levels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -20,19 +22,25 @@ class OutputImage:
         levels: HxWxC, 8 or 16 bit.
         mode: L, LA, RGB, RGBA or CMYK, as in Pillow.
         icc: The colour profile of the levels.
-        exif: With orientation 1, or with none.
+        exif: EXIF data; None: none.
         xmp: The XMP packet.
+        xmp_extension: Its second part, for JPEG.
         iptc: IPTC-IIM records.
         dpi: Dots per inch, horizontally and vertically.
+        comment: A comment, for JPEG.
+        texts: Keys and texts, for PNG.
     """
 
     levels: Levels
     mode: str
     icc: bytes | None = None
-    exif: Image.Exif | None = None
+    exif: Exif | None = None
     xmp: bytes = b""
+    xmp_extension: bytes = b""
     iptc: bytes = b""
     dpi: tuple[float, float] | None = None
+    comment: bytes = b""
+    texts: tuple[tuple[str, str], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,7 +61,7 @@ class OutputImage:
         """Return the metadata that is not empty, as keyword arguments for Pillow's `Image.save`."""
         options = {
             "icc_profile": self.icc,
-            "exif": self.exif.tobytes() if self.exif is not None else None,
+            "exif": b"Exif\0\0" + to_bytes(self.exif) if self.exif is not None else None,
             "xmp": self.xmp,
             "dpi": self.dpi,
         }

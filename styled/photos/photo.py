@@ -12,7 +12,7 @@ from PIL import Image
 
 from styled.degradation import Degradation
 from styled.photos.metadata import Metadata
-from styled.photos.sixteen_bit import Levels
+from styled.photos.raster import Levels
 from styled.recipes import Resample
 
 Floats = NDArray[np.float32]
@@ -27,16 +27,16 @@ class Photo:
 
     Attributes:
         image: Upright, mode RGB, sRGB, 8 bit. Where `alpha` is 0 its colours are meaningless.
-        format: jpeg, png, tiff, webp, bmp, gif, avif or heic.
+        format: jpeg, png, tiff, webp, bmp, gif, avif, heic, jxl or raw.
         width: Width of the upright image in pixels.
         height: Height of the upright image in pixels.
         orientation: EXIF orientation of the file, 1..8.
-        icc: The name of the embedded colour profile.
+        icc: The name of the colour profile: of the embedded one, or of what the file names.
         degraded: What was lost in decoding.
         alpha: Opacity of each pixel, mode L; None: all are opaque.
         deep: The same image in 16 bits, if the file has them: HxWx3, with alpha HxWx4.
         is_gray: Whether the file has grey levels only.
-        profile: The embedded profile, if the colours were converted by it.
+        profile: That profile, if the colours were converted by it.
         metadata: EXIF, XMP, IPTC and resolution of the file.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from styled.photos.metadata import as_png_text
+from styled.photos.iptc import PNG_KEY, as_png_text
 from styled.photos.output_image import Levels, OutputImage
 
 _BAND_BYTES = 1 << 20
@@ -21,12 +21,15 @@ _COMPRESSION_LEVEL = 6
 def save_png(picture: OutputImage) -> bytes:
     """Return the bytes of a PNG. Pillow writes all of it but 16-bit pixels."""
     options = replace(picture, xmp=b"").save_options()
-    if picture.xmp or picture.iptc:
+    if picture.xmp or picture.iptc or picture.texts:
         texts = PngImagePlugin.PngInfo()
+        for key, text in picture.texts:
+            add = texts.add_text if _is_latin1(text) else texts.add_itxt
+            add(key, text)
         if picture.xmp:
             texts.add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
         if picture.iptc:
-            texts.add_text(*as_png_text(picture.iptc), zip=True)
+            texts.add_text(PNG_KEY, as_png_text(picture.iptc), zip=True)
         options["pnginfo"] = texts
     file = BytesIO()
     if not picture.is_sixteen_bit:
@@ -34,6 +37,14 @@ def save_png(picture: OutputImage) -> bytes:
         return file.getvalue()
     Image.new(picture.mode, (1, 1)).save(file, "PNG", **options)
     return _replace_pixels(file.getvalue(), picture.levels)
+
+
+def _is_latin1(text: str) -> bool:
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _PNG_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from styled.errors import MemoryShortage, StyledError
 
@@ -44,13 +45,34 @@ def can_be_allocated(size: int) -> bool:
     return True
 
 
+def require_memory(doing: str, needed_bytes: int) -> None:
+    """Raise `MemoryShortage` if memory can't be allocated.
+
+    For libraries that end the process in that case.
+
+    Args:
+        doing: What it is for, for the message, such as "read the photo".
+        needed_bytes: Memory that it takes.
+    """
+    if not can_be_allocated(needed_bytes):
+        raise MemoryShortage(f"there is not enough memory to {doing}", *_REMEDIES)
+
+
+class Need(Protocol):
+    """Tells how much memory something takes, which may become known only while it is done."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes that are known so far."""
+
+
 @contextmanager
-def memory_shortage_at(doing: str, needed_bytes: int = 0) -> Iterator[None]:
+def memory_shortage_at(doing: str, need: Need | None = None) -> Iterator[None]:
     """Raise `MemoryShortage` for every exception in the context that means lack of memory.
 
     Args:
         doing: What fails, for the message, such as "read the photo".
-        needed_bytes: Memory that it takes. Several decoders do not say why they failed: if this
+        need: Memory that it takes. Several decoders do not say why they failed: if this
             much memory can't be allocated, lack of memory is taken for the cause.
     """
     try:
@@ -58,6 +80,7 @@ def memory_shortage_at(doing: str, needed_bytes: int = 0) -> Iterator[None]:
     except StyledError:
         raise
     except Exception as error:
+        needed_bytes = 0 if need is None else need.needed_bytes
         if not is_memory_shortage(error) and can_be_allocated(needed_bytes):
             raise
         raise MemoryShortage(f"there is not enough memory to {doing}", *_REMEDIES) from error

@@ -403,7 +403,9 @@ def _warm_up(config: Config, codec: PhotoCodec) -> float:
 
     def convert(number: int) -> int:
         inputs = read_inputs(config.inbox / f"{number}.jpg", style)
-        prepared = codec.prepare(inputs, style.recipe, max_pixels=10**8, at_own_size=False)
+        prepared = codec.prepare(
+            inputs, style.recipe, max_pixels=10**8, at_own_size=False, paint_damaged=False
+        )
         painted = Painted(prepared.loaded().content[:, :3], TRACE)
         encoded = codec.encode(prepared, painted, "jpeg", config.output)
         return sum(map(len, (inputs.photo, encoded.data, *(encoded.thumbs or ()))))

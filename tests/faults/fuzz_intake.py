@@ -38,7 +38,7 @@ from styled.config import load_config
 from styled.errors import InputIncomplete, InputRejected
 from styled.jobs.prepare import decode, prepare, read_inputs
 from styled.photos.color import SRGB_PROFILE
-from styled.photos.containers import format_of
+from styled.photos.formats import format_of
 from styled.photos.output_image import OutputImage
 from styled.photos.png import save_png
 from styled.photos.tiff import save_tiff

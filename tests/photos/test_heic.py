@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from styled.degradation import Degradation
 from styled.errors import ConfigError, InputIncomplete, InputRejected
 from styled.photos import ExportOptions, decode_photo, encode_image, export_image, output_format
-from styled.photos.containers import format_of
+from styled.photos.formats import format_of
 from tests.photos.icc import adobe_rgb_profile
 from tests.photos.samples import REFUSALS, astronaut, own_tensor, pixels
 
@@ -103,11 +102,11 @@ def test_opacity_passes_through_a_heic() -> None:
     )
 
 
-def test_the_bits_that_are_not_used_are_noted() -> None:
-    """A HEIC of 10 bits is decoded in 8 bits, with a note."""
-    photo = decode_photo(deep_heic(10))
-    assert photo.bits == 8
-    assert photo.degraded == (Degradation("bits", "of its 10 bits 8 were used"),)
+@pytest.mark.parametrize("bits", [10, 12])
+def test_more_than_8_bits_are_kept(bits: int) -> None:
+    """A HEIC of 10 or 12 bits is decoded in 16, and white is 65535."""
+    photo = decode_photo(deep_heic(bits))
+    assert (photo.bits, photo.degraded) == (16, ())
 
 
 def test_the_size_limits_hold() -> None:

@@ -10,9 +10,11 @@ from PIL import Image
 
 from styled.degradation import Degradation
 from styled.photos import ExportOptions, decode_photo, export_image
+from styled.photos.exif import ORIENTATION, Exif, number_field
 from styled.photos.output_image import OutputImage
 from styled.photos.png import save_png
 from styled.photos.tiff import save_tiff
+from styled.photos.tiff_tags import SHORT
 from tests.photos.samples import (
     EXACT,
     astronaut,
@@ -89,11 +91,12 @@ def stored_file(kind: str, orientation: int) -> bytes:
     """Return a file with the image as stored for an orientation, and the EXIF orientation."""
     colors = STORED[orientation].astype(np.uint16) * 257 + 3
     levels = np.stack([*[colors] * 3, colors // 2 + 9999], axis=-1)
+    if kind in ("png", "tiff"):
+        fields = {ORIENTATION: number_field("<", SHORT, orientation)}
+        save = {"png": save_png, "tiff": save_tiff}[kind]
+        return save(OutputImage(levels, "RGBA", exif=Exif(image=fields)))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    if kind in ("png", "tiff"):
-        format = {"png": save_png, "tiff": save_tiff}[kind]
-        return format(OutputImage(levels, "RGBA", exif=exif))
     stored = Image.fromarray((levels >> 8).astype(np.uint8))
     options = EXACT.get(kind.upper(), {})
     return saved(stored, kind.upper(), exif=exif, **options)

@@ -18,7 +18,6 @@ from tests.photos.samples import (
     deep_png,
     needs_convert,
     own_tensor,
-    pixels,
     run,
 )
 
@@ -168,25 +167,20 @@ def test_a_further_channel_that_is_no_opacity_is_passed_over(tmp_path: Path) -> 
 @needs_convert
 @pytest.mark.parametrize("order", ["II", "MM"])
 @pytest.mark.parametrize("compression", ["None", "Zip"])
-def test_separate_planes_give_eight_bits_and_a_note(
-    compression: str, order: str, tmp_path: Path
-) -> None:
-    """A planar TIFF is decoded correctly, but in 8 bits, with a note."""
+def test_separate_planes_keep_sixteen_bits(compression: str, order: str, tmp_path: Path) -> None:
+    """A planar TIFF is decoded with all its bits."""
     options = ("-interlace", "Plane", "-compress", compression)
     photo = decode_photo(tiff_by_imagemagick(tmp_path, gradients(3), order, *options))
-    assert photo.bits == 8
-    assert photo.degraded == (
-        Degradation("bits", "of its 16 bits 8 were used: its colours lie in separate planes"),
-    )
-    assert np.array_equal(pixels(photo), gradients(3) >> 8)
+    assert photo.degraded == ()
+    assert np.array_equal(deep_of(photo), gradients(3))
 
 
 @needs_convert
-def test_inks_of_16_bits_give_eight_and_a_note(tmp_path: Path) -> None:
-    """CMYK is decoded in 8 bits."""
+def test_inks_keep_sixteen_bits(tmp_path: Path) -> None:
+    """CMYK without a profile is decoded with all its bits, by the plain formula."""
     photo = decode_photo(tiff_by_imagemagick(tmp_path, gradients(3), "II", "-colorspace", "CMYK"))
-    assert photo.bits == 8
-    assert photo.degraded[0] == Degradation("bits", "of its 16 bits 8 were used")
+    assert [note.kind for note in photo.degraded] == ["color"]
+    assert np.abs(deep_of(photo).astype(int) - gradients(3)).max() <= 2
 
 
 @needs_convert

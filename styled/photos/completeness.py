@@ -1,0 +1,203 @@
+"""Tells whether an image file is complete, by its outer structure.
+
+Pillow decodes many truncated files without an error (a JPEG whose tail is all zeros comes out
+grey, a PNG without its last chunks lacks its orientation). These checks read only the outer
+structure, and so tell a file that is still being copied from a damaged one before a pixel is
+decoded.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from styled.photos.file_view import WINDOW_BYTES, Bytes
+from styled.photos.tiff_pages import find_picture
+from styled.photos.tiff_tags import Directory, TiffReader
+
+
+def _unpack(layout: str, data: Bytes, position: int) -> tuple[Any, ...]:
+    return struct.unpack(layout, data[position : position + struct.calcsize(layout)])
+
+
+def _search(pattern: re.Pattern[bytes], data: Bytes, position: int) -> tuple[int, int] | None:
+    """Find the next match of a two-byte marker; return its second byte and its end position."""
+    if isinstance(data, bytes):
+        match = pattern.search(data, position)
+        return None if match is None else (match[1][0], match.end())
+    while position < len(data) - 1:
+        window = data[position : position + WINDOW_BYTES]
+        if match := pattern.search(window):
+            return match[1][0], position + match.end()
+        position += max(1, len(window) - 1)  # a marker may span two windows
+    return None
+
+
+MAX_PARTS, MAX_BLOCKS = 20_000, 400_000
+"""Most structural parts of a file, and most blocks of a GIF frame, that are checked: a file may
+consist of millions of tiny ones. One with more does not count as truncated; its decoder decides."""
+
+
+def is_truncated(data: Bytes, format: str) -> bool:
+    """Return whether a file ends before its own structure says so.
+
+    A file with an invalid structure is not truncated: decoding will report what is wrong with it.
+    """
+    try:
+        return _CHECKS[format](data)
+    except (struct.error, IndexError, OverflowError, ValueError):  # a field lies beyond the end
+        return True
+
+
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_JPEG_SEGMENT = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # restart markers are not segments
+_JPEG_START_OF_SCAN = 0xDA
+_JPEG_END_OF_IMAGE = 0xD9
+_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
+
+
+def _jpeg_is_truncated(data: Bytes) -> bool:
+    # Segments are skipped by their length: an EXIF thumbnail is a whole JPEG in itself,
+    # whose end-of-image marker must not be taken for the photo's.
+    position = 2
+    for _ in range(MAX_PARTS):
+        if (match := _search(_JPEG_MARKER, data, position)) is None:
+            return True
+        marker, position = match
+        if marker not in _JPEG_WITHOUT_LENGTH:
+            (length,) = _unpack(">H", data, position)
+            position += length
+        if marker == _JPEG_START_OF_SCAN:
+            return data.find(b"\xff\xd9", position) < 0
+    return False
+
+
+def _png_is_truncated(data: Bytes) -> bool:
+    position = 8
+    for _ in range(MAX_PARTS):
+        length, kind = _unpack(">I4s", data, position)
+        position += 12 + length
+        if kind == b"IEND":
+            return bool(position > len(data))
+        if not kind.isalpha():
+            # A copy that reserves its space first has zeros where nothing is written yet.
+            return bool(kind == b"\0\0\0\0")
+    return False
+
+
+def _gif_is_truncated(data: Bytes) -> bool:
+    position = 13 + _gif_palette_bytes(data[10])
+    for _ in range(MAX_PARTS):
+        kind = data[position : position + 1]
+        if kind == b"!":
+            position += 2
+        elif kind == b",":
+            position += 11 + _gif_palette_bytes(data[position + 9])
+        else:
+            return not kind  # otherwise the trailer, or an invalid block
+        for _ in range(MAX_BLOCKS):
+            length = data[position]
+            position += 1 + length
+            if not length:
+                break
+        else:
+            return False
+    return False
+
+
+def _gif_palette_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _webp_is_truncated(data: Bytes) -> bool:
+    (length,) = _unpack("<I", data, 4)
+    return bool(len(data) < 8 + length)
+
+
+_BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
+
+
+def _bmp_is_truncated(data: Bytes) -> bool:
+    length, _, _, header_size = _unpack("<IIII", data, 2)
+    # A text that starts with "BM" is not an incomplete bitmap.
+    return header_size in _BMP_HEADER_SIZES and len(data) < length
+
+
+def _avif_is_truncated(data: Bytes, *, needs_meta: bool = True) -> bool:
+    position = 0
+    kinds = set()
+    for _ in range(MAX_PARTS):
+        if position >= len(data):
+            break
+        length, kind = _unpack(">I4s", data, position)
+        if length == 1:  # a 64-bit length follows
+            (length,) = _unpack(">Q", data, position + 8)
+        if length < 8:  # 0: to the end of the file; others below 8 are invalid
+            return False
+        kinds.add(kind)
+        position += length
+    return position > len(data) or (needs_meta and b"meta" not in kinds)
+
+
+_TIFF_LAST_BASELINE_TAG = 532
+_TIFF_ICC_PROFILE = 34675
+_TIFF_PIXEL_SPANS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
+
+
+def _tiff_is_truncated(data: Bytes) -> bool:
+    """Check the picture only: other pages are not used."""
+    reader = TiffReader(data)
+    try:
+        first, _ = reader.read(reader.first_offset)
+    except ValueError:
+        return True
+    picture = find_picture(reader)
+    if picture is None:  # a header that is not written yet, or none
+        return bool(first.missing)
+    return _lacks_fields(picture.directory) or _lacks_pixels(picture.directory, len(data))
+
+
+def _lacks_fields(directory: Directory) -> bool:
+    # Private fields are not checked: editors often damage them, and they do not matter.
+    return any(
+        tag <= _TIFF_LAST_BASELINE_TAG or tag == _TIFF_ICC_PROFILE for tag in directory.missing
+    )
+
+
+def _lacks_pixels(directory: Directory, size: int) -> bool:
+    return any(
+        offset + length > size
+        for offsets, lengths in _TIFF_PIXEL_SPANS
+        for offset, length in zip(
+            directory.numbers(offsets), directory.numbers(lengths), strict=False
+        )
+    )
+
+
+def _raw_is_truncated(data: Bytes) -> bool:
+    """Check raws that are TIFF files or consist of boxes; others are left to their decoder."""
+    if data[4:8] == b"ftyp":
+        return _avif_is_truncated(data, needs_meta=False)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _tiff_is_truncated(data)
+    return False
+
+
+def _jxl_is_truncated(data: Bytes) -> bool:
+    return data[:2] != b"\xff\x0a" and _avif_is_truncated(data, needs_meta=False)
+
+
+_CHECKS: dict[str, Callable[[Bytes], bool]] = {
+    "jpeg": _jpeg_is_truncated,
+    "png": _png_is_truncated,
+    "gif": _gif_is_truncated,
+    "webp": _webp_is_truncated,
+    "bmp": _bmp_is_truncated,
+    "avif": _avif_is_truncated,
+    "heic": _avif_is_truncated,
+    "tiff": _tiff_is_truncated,
+    "raw": _raw_is_truncated,
+    "jxl": _jxl_is_truncated,
+}

@@ -1,0 +1,60 @@
+"""Develops the raw photos of cameras by LibRaw (the package rawpy), if that is installed."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from numpy.typing import NDArray
+
+from styled.errors import InputRejected
+from styled.photos.limits import Limits
+from styled.photos.raster import Raster
+
+try:
+    import rawpy
+except ImportError:
+    rawpy = None  # type: ignore[assignment]  # checked below
+
+_SRGB_CURVE = (2.4, 12.92)
+
+
+def develop(data: bytes, limits: Limits) -> Raster:
+    """Develop a raw photo: full size, the camera's white balance, sRGB, 16 bits, upright.
+
+    Brightness is scaled until 1 % of the pixels are white, which is LibRaw's default.
+
+    Args:
+        data: The bytes of the file.
+        limits: Checks the size.
+
+    Raises:
+        InputRejected: rawpy is not installed, or it can't read this camera's files.
+    """
+    if rawpy is None:
+        raise InputRejected(
+            f"{limits.name} is a raw photo of a camera, and the package rawpy that develops them "
+            "is not installed",
+            "pip install 'styled[raw]', restart styled, and drop the photo once more.",
+            "Or develop the photo in another program, and save it as a TIFF or JPEG.",
+        )
+    try:
+        with rawpy.imread(BytesIO(data)) as photo:
+            sizes = photo.sizes
+            limits.check((sizes.iwidth, sizes.iheight))
+            limits.require_memory()
+            levels: NDArray[Any] = photo.postprocess(
+                use_camera_wb=True,
+                output_color=rawpy.ColorSpace.sRGB,
+                output_bps=16,
+                gamma=_SRGB_CURVE,
+            )
+    except rawpy.LibRawFileUnsupportedError as error:
+        raise InputRejected(
+            f"{limits.name} is a raw photo of a camera that LibRaw does not know",
+            "Develop it in the camera maker's program, and save it as a TIFF or JPEG.",
+            "Or update rawpy.",
+        ) from error
+    if levels.shape[2] == 1:
+        return Raster(levels, "gray", is_srgb=True)
+    return Raster(levels[..., :3], "rgb", is_srgb=True)

@@ -1,0 +1,348 @@
+"""Reads the pixels of a file: by Pillow, and what Pillow can't read by libvips or other packages.
+
+Only these readers are given a file. Pillow's own registry holds dozens more, among them EPS, which
+runs Ghostscript; libvips' holds ImageMagick.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from styled.degradation import Degradation
+from styled.errors import StyledError
+from styled.photos import bmp, heic, jpeg, jxl, raw, vips
+from styled.photos.exif import ORIENTATION
+from styled.photos.heif_boxes import heif_picture
+from styled.photos.limits import Limits
+from styled.photos.png_chunks import has_all_pixels, read_chunks
+from styled.photos.raster import Raster, to_sixteen_bit
+from styled.photos.shortage import is_memory_shortage
+from styled.photos.side_data import SideData, read_side_data
+from styled.photos.tiff_pages import PHOTOMETRIC, find_picture
+from styled.photos.tiff_tags import Directory, TiffReader
+
+_BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
+_WHITE_IS_ZERO, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 3, 0
+_UNUSED_TAG = 65_001
+_END_OF_JPEG = b"\xff\xd9"
+_END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
+
+
+class Damaged(Exception):
+    """Part of the picture is missing or wrong; the message says what, as a clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that is to be read.
+
+    Attributes:
+        data: Its bytes.
+        is_truncated: Whether it ends before its structure says so.
+        tolerant: Whether damaged pictures are read as far as they go.
+        limits: Checks the size.
+    """
+
+    data: bytes
+    is_truncated: bool
+    tolerant: bool
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The pixels of a file, as it stores them: in its own colour space, and not turned upright.
+
+    Attributes:
+        pixels: A loaded image of 8 bits, or levels of more.
+        alpha: Opacity, if an image has a mode without it.
+        side: What the file says beside its pixels.
+        degraded: What was lost.
+        damage: What is wrong with the picture, as a clause; None if it is whole.
+    """
+
+    pixels: Image.Image | Raster
+    alpha: Image.Image | None = None
+    side: SideData = field(default_factory=SideData)
+    degraded: tuple[Degradation, ...] = ()
+    damage: str | None = None
+
+
+def read_picture(source: Source, format: str) -> Decoded:
+    """Read a file of a known format.
+
+    Raises:
+        StyledError: The size is not acceptable, or a package for this format is missing.
+        Damaged: Part of the picture is missing, and `source.tolerant` is false.
+        Exception: Any other, if the file is not valid.
+    """
+    return _READERS[format](source)
+
+
+def _read_jpeg(source: Source) -> Decoded:
+    data = source.data + (_END_OF_JPEG if source.is_truncated else b"")
+    image = JpegImagePlugin.jpeg_factory(BytesIO(data))  # including MPO: several images
+    source.limits.check(image.size)
+    damage = vips.damage_of_jpeg(data) or jpeg.missing_scans(data)
+    if damage is not None and not source.tolerant:
+        raise Damaged(damage)
+    image.load()
+    side = read_side_data(source.data, "jpeg", image.info)
+    return Decoded(image, side=side, degraded=_ignored_frames(image), damage=damage)
+
+
+def _read_png(source: Source) -> Decoded:
+    chunks = read_chunks(source.data)
+    header = chunks.picture[8:33]
+    if header[4:8] != b"IHDR" or len(header) < 25:
+        raise ValueError("its header is missing")
+    source.limits.check(struct.unpack_from(">II", header, 8))
+    damage = "the checksum of its data is wrong" if chunks.is_damaged else None
+    if damage is not None and not source.tolerant:
+        raise Damaged(damage)
+    picture = chunks.picture
+    if source.is_truncated:
+        if not source.tolerant and not has_all_pixels(picture):
+            raise Damaged("its data ends too early")
+        picture += _END_OF_PNG
+    side = read_side_data(source.data, "png", {}, chunks=chunks)
+    if chunks.bit_depth == 16:
+        return replace(_by_vips(source, picture, "png"), side=side, damage=damage)
+    try:
+        decoded = _by_pillow(PngImagePlugin.PngImageFile(BytesIO(picture)))
+    except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+        decoded = _by_vips(source, picture, "png", instead_of=error)
+    return replace(decoded, side=side, damage=damage)
+
+
+def _read_tiff(source: Source) -> Decoded:
+    reader = TiffReader(source.data)
+    picture = find_picture(reader)
+    if picture is None:
+        raise ValueError("it holds no picture")
+    source.limits.check(picture.size)
+    directory = picture.directory
+    notes = []
+    if picture.has_more_pages:
+        notes.append(Degradation("frames", "only the first of several pages was used"))
+    if picture.is_reduced:
+        width, height = picture.size
+        message = f"the file holds only a reduced copy of the picture, of {width} x {height} pixels"
+        notes.append(Degradation("frames", message))
+    data = _with_only(source.data, reader, directory)
+    is_float = _FLOATING_POINT in directory.numbers(_SAMPLE_FORMAT)
+    if max(directory.numbers(_BITS_PER_SAMPLE), default=1) > 8 or is_float:
+        decoded = _tiff_by_vips(source, data, directory)
+    else:
+        try:
+            decoded = _by_pillow(TiffImagePlugin.TiffImageFile(BytesIO(data)))
+        except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+            decoded = _by_vips(source, data, "tiff", instead_of=error)
+    side = read_side_data(source.data, "tiff", {})
+    return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
+
+
+def _with_only(data: bytes, reader: TiffReader, directory: Directory) -> bytes:
+    """Return a TIFF whose only page is the given directory, without its orientation."""
+    layout = reader.order + reader.word
+    end = directory.end
+    start = 8 if reader.is_big else 4
+    word = reader.word_bytes
+    head = data[:start] + struct.pack(layout, directory.offset)
+    rest = data[start + word : end] + bytes(word) + data[end + word :]
+    result = bytearray(head + rest)
+    if ORIENTATION in directory:  # Pillow would turn the picture, libvips would not
+        struct.pack_into(f"{reader.order}H", result, directory.entries[ORIENTATION], _UNUSED_TAG)
+    return bytes(result)
+
+
+def _tiff_by_vips(source: Source, data: bytes, directory: Directory) -> Decoded:
+    try:
+        decoded = _by_vips(source, data, "tiff")
+    except vips.Error as error:
+        if source.is_truncated or is_memory_shortage(error):
+            raise
+        try:  # 12 bits, for example
+            image = TiffImagePlugin.TiffImageFile(BytesIO(data))
+            image.load()
+            levels = _raster_of(image)
+            return Decoded(levels, degraded=levels.degraded)
+        except Exception:  # noqa: BLE001  # as above; the first error tells more
+            raise error from None
+    raster = decoded.pixels
+    is_alpha = directory.numbers(_EXTRA_SAMPLES)[:1] != (_UNSPECIFIED_SAMPLE,)
+    if isinstance(raster, Raster) and not is_alpha:
+        decoded = replace(decoded, pixels=replace(raster, alpha=None))
+    return decoded
+
+
+def _raster_of(image: Image.Image) -> Raster:
+    """Return the levels of a TIFF that Pillow reads with more than 8 bits: grey of 12, 16, 32."""
+    if not image.mode.startswith(("I", "F")):
+        raise ValueError(f"unknown levels of mode {image.mode}")
+    tags = getattr(image, "tag_v2", {})
+    levels = np.asarray(image)
+    if 12 in np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 0)):
+        levels = np.minimum(levels.astype(np.uint32) * 65535 // 4095, 65535).astype(np.uint16)
+    colors, notes = to_sixteen_bit(levels)
+    if tags.get(PHOTOMETRIC) == _WHITE_IS_ZERO:
+        colors = 65535 - colors
+    return Raster(colors[..., None], "gray", degraded=notes)
+
+
+def _read_avif(source: Source) -> Decoded:
+    picture = heif_picture(source.data)
+    configuration = picture.property(b"av1C") if picture is not None else None
+    is_deep = configuration is not None and len(configuration) > 2 and configuration[2] & 0x40
+    image = AvifImagePlugin.AvifImageFile(BytesIO(source.data))
+    source.limits.check(image.size)
+    if is_deep:
+        decoded = _by_vips(source, source.data, "avif")
+        frames = _ignored_frames(image)
+    else:
+        decoded = _by_pillow(image)
+        frames = ()
+    side = read_side_data(source.data, "avif", image.info, ignores_orientation=bool(is_deep))
+    return replace(decoded, side=side, degraded=(*frames, *decoded.degraded))
+
+
+def _read_heic(source: Source) -> Decoded:
+    heif = heic.open_heic(source.data)
+    source.limits.check(heif.size)
+    side = read_side_data(source.data, "heic", heif.info, ignores_orientation=True)
+    return Decoded(heif.load(), side=side, degraded=heif.degraded)
+
+
+def _read_webp(source: Source) -> Decoded:
+    # Pillow allocates memory for the whole image when it opens a WebP.
+    pixels = min(_webp_pixels(source.data), source.limits.max_pixels)
+    source.limits.expect(pixels)
+    image = WebPImagePlugin.WebPImageFile(BytesIO(source.data))
+    source.limits.check(image.size)
+    return replace(_by_pillow(image), side=read_side_data(source.data, "webp", image.info))
+
+
+def _webp_pixels(data: bytes) -> int:
+    """Return the number of pixels that the first chunk of a WebP declares (RFC 9649), else 0."""
+    kind, first = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(first[at : at + 3], "little") for at in (4, 7))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(first[1:5], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(first[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    else:
+        return 0
+    return width * height
+
+
+def _read_gif(source: Source) -> Decoded:
+    image = GifImagePlugin.GifImageFile(BytesIO(source.data))
+    source.limits.check(image.size)
+    return replace(_by_pillow(image), side=read_side_data(source.data, "gif", image.info))
+
+
+def _read_bmp(source: Source) -> Decoded:
+    try:
+        image: Image.Image = BmpImagePlugin.BmpImageFile(BytesIO(source.data))
+        source.limits.check(image.size)
+        image.load()
+    except OSError as error:
+        if "bitfields" not in str(error):
+            raise
+        source.limits.check(bmp.size_of(source.data))
+        image = bmp.read_bitfields(source.data)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image = image.convert("RGB")  # programs that know no transparency leave the channel empty
+    return Decoded(image, side=read_side_data(source.data, "bmp", image.info))
+
+
+def _read_raw(source: Source) -> Decoded:
+    raster = raw.develop(source.data, source.limits)
+    side = read_side_data(source.data, "raw", {}, ignores_orientation=True)
+    return Decoded(raster, side=side)
+
+
+def _read_jxl(source: Source) -> Decoded:
+    source.limits.check(jxl.size_of(source.data))
+    image, notes = jxl.open_jxl(source.data)
+    side = read_side_data(source.data, "jxl", image.info, ignores_orientation=True)
+    return Decoded(image, side=side, degraded=notes)
+
+
+_READERS: dict[str, Callable[[Source], Decoded]] = {
+    "jpeg": _read_jpeg,
+    "png": _read_png,
+    "tiff": _read_tiff,
+    "webp": _read_webp,
+    "bmp": _read_bmp,
+    "gif": _read_gif,
+    "avif": _read_avif,
+    "heic": _read_heic,
+    "raw": _read_raw,
+    "jxl": _read_jxl,
+}
+
+
+def _by_pillow(image: ImageFile.ImageFile) -> Decoded:
+    frames = _ignored_frames(image)
+    image.load()
+    return Decoded(image, degraded=frames)
+
+
+def _by_vips(
+    source: Source, data: bytes, format: str, *, instead_of: Exception | None = None
+) -> Decoded:
+    """Read a picture by libvips.
+
+    Args:
+        source: The file.
+        data: The bytes that libvips is given.
+        format: The format.
+        instead_of: The error of another reader; it is raised if libvips can't read it either.
+    """
+    if instead_of is not None and (
+        source.is_truncated
+        or isinstance(instead_of, StyledError | Image.DecompressionBombError)
+        or is_memory_shortage(instead_of)
+    ):
+        raise instead_of
+    source.limits.require_memory()
+    try:
+        levels = vips.read(data, format, tolerant=source.tolerant)
+    except vips.Error as error:
+        raise instead_of or error from None
+    if isinstance(levels, Raster):
+        return Decoded(levels, degraded=levels.degraded)
+    channels = levels.shape[2]
+    alpha = None
+    if channels == 5:
+        alpha = Image.fromarray(np.ascontiguousarray(levels[..., 4]))
+        levels = levels[..., :4]
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA", 5: "CMYK"}[channels]
+    pixels = levels[..., 0] if channels == 1 else levels
+    return Decoded(Image.fromarray(np.ascontiguousarray(pixels), mode), alpha=alpha)
+
+
+def _ignored_frames(image: ImageFile.ImageFile) -> tuple[Degradation, ...]:
+    frames: int = getattr(image, "n_frames", 1)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) or frames < 2:
+        return ()
+    return (Degradation("frames", f"only the first of {frames} frames was used"),)

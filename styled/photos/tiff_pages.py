@@ -1,0 +1,99 @@
+"""Chooses the picture of a TIFF file: it may have thumbnails, masks, further pages, or be a raw.
+
+Source: TIFF revision 6.0 (1992); TIFF/EP and Adobe's Technical Note on SubIFDs (1995); DNG 1.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from styled.photos.tiff_tags import Directory, TiffReader
+
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, COMPRESSION = 254, 255, 256, 257, 259
+PHOTOMETRIC, SUB_DIRECTORIES = 262, 330
+_REDUCED, _MASK = 1, 4
+_OLD_REDUCED = 2
+_TRANSPARENCY_MASK = 4
+_COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
+_RAW_COMPRESSIONS = frozenset({32767, 32769, 32770, 34713, 34892, 52546, 65000, 65535})
+"""Sony, Epson, Samsung, Nikon, lossy DNG, DNG with JPEG XL, Kodak, Pentax."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiffPicture:
+    """The picture of a TIFF file.
+
+    Attributes:
+        directory: Of the picture.
+        is_raw: Whether it is the data of a camera's sensor.
+        is_reduced: Whether it calls itself a reduced copy; the file has no other.
+        has_more_pages: Whether the file has further pictures at full size.
+    """
+
+    directory: Directory
+    is_raw: bool
+    is_reduced: bool
+    has_more_pages: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as stored."""
+        return _size(self.directory)
+
+
+def find_picture(reader: TiffReader) -> TiffPicture | None:
+    """Return the first picture at full size; if all are reduced copies the largest; or None."""
+    pages = [
+        [d for d in group if _is_picture(d)]
+        for group in _groups(reader)
+    ]  # fmt: skip
+    full = [[d for d in group if not _is_reduced(d)] for group in pages]
+    full = [group for group in full if group]
+    everything = [directory for group in pages for directory in group]
+    if not everything:
+        return None
+    # Within a page the largest one: sub-directories are the picture where the page is a preview,
+    # and reduced copies of it where the file forgets to say so.
+    candidates = full[0] if full else everything
+    chosen = max(candidates, key=_pixels)
+    return TiffPicture(
+        chosen, is_raw=_is_raw(chosen), is_reduced=not full, has_more_pages=len(full) > 1
+    )
+
+
+def _groups(reader: TiffReader) -> Iterator[list[Directory]]:
+    """Return each page of a file, with its sub-directories after it."""
+    for page in reader.chain(reader.first_offset):
+        yield [page, *reader.sub_directories(page, SUB_DIRECTORIES)]
+
+
+def _size(directory: Directory) -> tuple[int, int]:
+    return directory.number(WIDTH), directory.number(HEIGHT)
+
+
+def _pixels(directory: Directory) -> int:
+    width, height = _size(directory)
+    return width * height
+
+
+def _is_picture(directory: Directory) -> bool:
+    is_mask = (
+        directory.number(NEW_SUBFILE_TYPE) & _MASK
+        or directory.number(PHOTOMETRIC) == _TRANSPARENCY_MASK
+    )
+    return not is_mask and _pixels(directory) > 0
+
+
+def _is_reduced(directory: Directory) -> bool:
+    return bool(
+        directory.number(NEW_SUBFILE_TYPE) & _REDUCED
+        or directory.number(SUBFILE_TYPE) == _OLD_REDUCED
+    )
+
+
+def _is_raw(directory: Directory) -> bool:
+    return (
+        directory.number(PHOTOMETRIC) in (_COLOR_FILTER_ARRAY, _LINEAR_RAW)
+        or directory.number(COMPRESSION) in _RAW_COMPRESSIONS
+    )
