@@ -148,7 +148,7 @@ _TIFF_PIXEL_SPANS = ((273, 279), (324, 325))  # offsets and byte counts of strip
 
 def _tiff_is_truncated(data: Bytes) -> bool:
     """Check the picture only: other pages are not used."""
-    reader = TiffReader(data)
+    reader = TiffReader(data, layout_only=True)
     try:
         first, _ = reader.read(reader.first_offset)
     except ValueError:

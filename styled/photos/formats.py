@@ -26,7 +26,6 @@ _MAGICS: tuple[tuple[str, bytes], ...] = (
     ("gif", b"GIF89a"),
     ("avif", b"\0\0\0?ftypavif"),
     ("avif", b"\0\0\0?ftypavis"),
-    ("raw", b"????ftypcrx "),  # Canon CR3
     ("raw", b"FUJIFILMCCD-RAW "),
     ("raw", b"IIRO"),  # Olympus
     ("raw", b"IIRS"),
@@ -66,14 +65,15 @@ _VIDEO_BRANDS = (b"isom", b"iso2", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1", 
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"miaf", b"mif2", b"heif", b"1pic"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_CANON_CR3 = b"crx "
 _ALL_BRANDS = _HEIF_BRANDS | _HEIC_BRANDS | _AVIF_BRANDS
 _MAX_BRANDS = 32
 
 
 def format_of(data: Bytes) -> str | None:
     """Return jpeg, png, tiff, webp, gif, avif, heic, bmp, jxl or raw; None for all else."""
-    if data[4:8] == b"ftyp" and len(data) >= 12 and data[8:12] != b"crx ":
-        return _heif_format(data)
+    if data[4:8] == b"ftyp" and len(data) >= 12:
+        return "raw" if data[8:12] == _CANON_CR3 else _heif_format(data)
     for name, magic in _MAGICS:
         if len(data) >= len(magic) and _matches(data, magic):
             return "raw" if name == "tiff" and _is_raw_tiff(data) else name
@@ -83,7 +83,7 @@ def format_of(data: Bytes) -> str | None:
 def _is_raw_tiff(data: Bytes) -> bool:
     """Return whether the picture of a TIFF is what a camera's sensor saw: DNG, NEF, ARW, PEF..."""
     try:
-        picture = find_picture(TiffReader(data))
+        picture = find_picture(TiffReader(data, layout_only=True))
     except ValueError:
         return False
     return picture is not None and picture.is_raw

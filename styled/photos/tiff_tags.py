@@ -39,7 +39,8 @@ class Field:
     Attributes:
         type: The field type, an index of `TYPE_BYTES`.
         count: Number of values.
-        data: The bytes of the values, in the byte order of their file.
+        data: The bytes of the values, in the byte order of their file; the first ones only, if
+            the reader was asked for the layout only.
         offset: Position of `data` in the file.
     """
 
@@ -78,7 +79,8 @@ class Directory:
         value = self.fields.get(tag)
         if value is None:
             return ()
-        count = min(value.count, MAX_NUMBERS)
+        size = TYPE_BYTES[value.type]
+        count = min(value.count, MAX_NUMBERS, len(value.data) // size)
         if value.type in _LAYOUTS_OF_FRACTIONS:
             layout = self.order + _LAYOUTS_OF_FRACTIONS[value.type] * count
             parts = struct.unpack_from(layout, value.data)
@@ -114,11 +116,12 @@ class Directory:
 class TiffReader:
     """Reads directories of a TIFF structure at given offsets."""
 
-    def __init__(self, data: Bytes) -> None:
+    def __init__(self, data: Bytes, *, layout_only: bool = False) -> None:
         """Read the header.
 
         Args:
             data: The file, or the EXIF data from its byte order mark on.
+            layout_only: Whether of each field only as much is read as `numbers` returns.
 
         Raises:
             ValueError: It has no such header.
@@ -128,6 +131,7 @@ class TiffReader:
             raise ValueError("this is no TIFF structure")
         self.order = "<" if mark == b"II" else ">"
         self._data = data
+        self._longest = 8 * MAX_NUMBERS if layout_only else len(data)
         self.is_big = self._unpack("H", 2)[0] == 43
         self.word, self.word_bytes = ("Q", 8) if self.is_big else ("I", 4)
         self._count, self._count_bytes = ("Q", 8) if self.is_big else ("H", 2)
@@ -167,7 +171,8 @@ class TiffReader:
             if position + length > size:
                 missing.add(tag)
             elif tag not in fields:
-                fields[tag] = Field(kind, values, data[position : position + length], position)
+                content = data[position : position + min(length, self._longest)]
+                fields[tag] = Field(kind, values, content, position)
         try:
             (following,) = self._unpack(self.word, end)
         except struct.error:

@@ -188,12 +188,12 @@ def bombs() -> Iterator[tuple[str, bytes, Outcome]]:
         with_chunks(
             saved(COFFEE, "PNG"), chunk(b"zTXt", b"Title\0\0" + packed_zeros(64 * 1024**2))
         ),
-        large,
+        Painted((("metadata", "a text in it is damaged or too long and was left out"),)),
     )
     yield (
         "profile.png",
         with_chunks(saved(COFFEE, "PNG"), chunk(b"iCCP", b"name\0\0" + packed_zeros(64 * 1024**2))),
-        large,
+        DAMAGED_PROFILE,
     )
     yield (
         "claims.jpg",
@@ -281,7 +281,7 @@ def damaged() -> Iterator[tuple[str, bytes, Outcome]]:
     image_bytes = saved(COFFEE, "PNG")
     flipped = bytearray(image_bytes)
     flipped[len(image_bytes) // 2] ^= 0xFF
-    yield "checksum.png", bytes(flipped), Rejected("can't be decoded as PNG")
+    yield "checksum.png", bytes(flipped), Rejected("is damaged: the checksum of its data")
     yield (
         "headless.jpg",
         JPEG[:2] + JPEG[JPEG.index(b"\xff\xda") :],
@@ -298,10 +298,10 @@ def damaged() -> Iterator[tuple[str, bytes, Outcome]]:
         ),
         Rejected(NOT_A_PICTURE),
     )
-    yield "paper.pdf", saved(COFFEE, "PDF"), Rejected(NOT_A_PICTURE)
-    yield "script.eps", saved(COFFEE, "EPS"), Rejected(NOT_A_PICTURE)
-    yield "script.jpg", b"%!PS\n(pwned) (w) file closefile\n", Rejected(NOT_A_PICTURE)
-    yield "photos.zip", zipped(), Rejected(NOT_A_PICTURE)
+    yield "paper.pdf", saved(COFFEE, "PDF"), Rejected("is a PDF document")
+    yield "script.eps", saved(COFFEE, "EPS"), Rejected("is a PostScript document")
+    yield "script.jpg", b"%!PS\n(pwned) (w) file closefile\n", Rejected("is a PostScript document")
+    yield "photos.zip", zipped(), Rejected("is a ZIP archive")
     yield "noise.jpg", b"\1" + random.Random(2).randbytes(50_000), Rejected(NOT_A_PICTURE)
     yield (
         "noise-behind-magic.jpg",
@@ -316,8 +316,11 @@ def cut() -> Iterator[tuple[str, bytes, Outcome]]:
     """Yield truncated images, a JPEG at a dozen lengths, with their expected outcomes."""
     incomplete = Rejected(TOO_EARLY, "incomplete")
     size = len(JPEG)
-    for length in (1, 2, 3, 20, 170, 400, 620, 700, size // 2, size - 200, size - 2, size - 1):
+    for length in (1, 2, 3, 20, 170, 400, 620, 700, size // 2, size - 200):
         yield f"cut-{length}.jpg", JPEG[:length], incomplete
+    whole = Painted((("damaged", "the file ends too early, but all of the picture is there"),))
+    for length in (size - 2, size - 1):  # the end marker
+        yield f"cut-{length}.jpg", JPEG[:length], whole
     for format in ("PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF"):
         image_bytes = saved(COFFEE, format)
         yield f"cut.{format.lower()}", image_bytes[: len(image_bytes) * 3 // 4], incomplete

@@ -145,6 +145,12 @@ def drop_sixteen_bit_png_for_jpeg(
     harness.drop("photo.png", deep_png(np.full((36, 40, 3), 30_000, dtype=np.uint16)))
 
 
+def drop_without_end(
+    harness: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.drop("photo.jpg", picture(format="jpeg")[:-2])
+
+
 def drop_damaged_profile(
     harness: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +231,7 @@ class Case:
 
 OF_JOBS: dict[Kind, Case] = {
     "frames": Case("only the first of 2 frames was used", drop_gif_with_two_frames),
+    "damaged": Case("the file ends too early, but all of the picture is there", drop_without_end),
     "bits": Case("16 bits were rounded to 8: JPEG", drop_sixteen_bit_png_for_jpeg, True),
     "color": Case("the colour profile is damaged and was ignored", drop_damaged_profile),
     "transparency": Case(
