@@ -150,7 +150,7 @@ def _tiff_is_truncated(data: Bytes) -> bool:
     """Check the picture only: other pages are not used."""
     reader = TiffReader(data, layout_only=True)
     try:
-        first, _ = reader.read(reader.first_offset)
+        first = reader.read(reader.first_offset)
     except ValueError:
         return True
     picture = find_picture(reader)

@@ -21,7 +21,7 @@ from styled.photos.jpeg import find_excess
 from styled.photos.limits import DEFAULT_MAX_PIXELS, Limits
 from styled.photos.photo import Photo
 from styled.photos.raster import Levels, Raster
-from styled.photos.readers import Damaged, Decoded, Source, read_picture
+from styled.photos.readers import Damaged, Decoded, Source, Unreadable, read_picture
 from styled.photos.shortage import memory_shortage_at
 
 _MAX_CAUSE_LENGTH = 200
@@ -238,8 +238,10 @@ def _incomplete(name: str) -> InputIncomplete:
     )
 
 
-def _cause(error: Exception) -> str:
-    text = "".join(c for c in str(error) if c.isprintable())[:_MAX_CAUSE_LENGTH]
+def _cause(error: BaseException) -> str:
+    if isinstance(error, Unreadable) and error.__cause__ is not None:
+        return f"{_cause(error.__cause__)}; it has {error}"
+    text = "".join(c if c.isprintable() else " " for c in str(error)).strip()[:_MAX_CAUSE_LENGTH]
     if text and not any(c.isalpha() for c in text):  # a KeyError's bare number
         return f"it holds the unknown value {text}"
     return text or type(error).__name__

@@ -54,7 +54,8 @@ UNREADABLE_SIXTEEN_BIT_MODES = {"tiff": frozenset({"LA"})}
 EXIF_FORMATS = frozenset({"jpeg", "png", "tiff", "webp", "avif", "heic", "jxl"})
 IPTC_FORMATS = frozenset({"jpeg", "png", "tiff"})
 MAX_EXIF_BYTES = {"jpeg": 65_500}
-MAX_IPTC_BYTES = {"jpeg": 65_400, "png": 500_000}  # Pillow does not read longer texts of a PNG
+MAX_PHOTOSHOP_BYTES = 5000
+MAX_IPTC_BYTES = {"jpeg": 60_000, "png": 500_000}  # Pillow does not read longer texts of a PNG
 MAX_COMMENT_BYTES = 65_400
 MAX_XMP_SEGMENT_BYTES = 65_400
 
@@ -115,8 +116,9 @@ def _save_jpeg(picture: OutputImage, quality: int) -> bytes:
 def _jpeg_segments(picture: OutputImage) -> bytes:
     """Return the segments of XMP, IPTC and comment; Pillow writes those of EXIF and the profile."""
     segments = xmp_segments(picture.xmp, picture.xmp_extension)
-    if picture.iptc:
-        segments += photoshop_segment(photoshop_resource(picture.iptc))
+    if picture.iptc or picture.photoshop:
+        resources = photoshop_resource(picture.iptc) if picture.iptc else b""
+        segments += photoshop_segment(resources + picture.photoshop)
     if picture.comment:
         segments += comment_segment(picture.comment)
     return segments

@@ -1,7 +1,8 @@
 """EXIF data, kept byte for byte in the photo's own byte order.
 
 Cameras fill the MakerNote with a structure of their own, whose offsets mostly count from the start
-of the EXIF data. It is therefore written at the offset where it was, with all else around it.
+of the EXIF data, and which refers to bytes outside of it. It is therefore written at the offset
+where it was, and so is all that belongs to no field that is known here.
 
 Source: EXIF 2.32 (CIPA DC-008); TIFF revision 6.0; on MakerNotes ExifTool's documentation.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from styled.photos.tiff_tags import (
     ASCII,
@@ -46,12 +48,13 @@ _LAYOUT_TAGS = frozenset(
 """Tags of the main directory that describe the file: its layout, thumbnails, the sensor of a DNG,
 and what is kept elsewhere (XMP, IPTC, the colour profile)."""
 
-_UNTRUE_OF_PAINTINGS = frozenset({ORIENTATION, SOFTWARE})
 _OF_COMPRESSION = 37122
 _OF_SENSOR = (41486, 41487, 41488)  # pixels of the focal plane for each unit of length
 _OF_PLACE = (37396, 41492)  # subject area and location, in pixels
 
 _SRGB, _UNCALIBRATED = 1, 0xFFFF
+
+MAX_MAKER_NOTE_OFFSET = 1 << 20
 
 _LAST_TYPE = 12  # offsets of further directories, and the types of BigTIFF, come after it
 
@@ -70,6 +73,7 @@ class Exif:
         photo: Fields of the EXIF directory.
         gps: Fields of the GPS directory.
         interop: Fields of the interoperability directory.
+        loose: Offset and bytes of what belongs to none of these fields: MakerNotes refer to it.
     """
 
     order: str = "<"
@@ -77,6 +81,7 @@ class Exif:
     photo: Fields = field(default_factory=dict)
     gps: Fields = field(default_factory=dict)
     interop: Fields = field(default_factory=dict)
+    loose: tuple[tuple[int, bytes], ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether there is any field."""
@@ -115,7 +120,7 @@ def read_exif(reader: TiffReader) -> tuple[Exif, int, bool]:
     Raises:
         ValueError: Its main directory can't be read.
     """
-    main, _ = reader.read(reader.first_offset)
+    main = reader.read(reader.first_offset)
     photo = _sub_directory(reader, main, EXIF_DIRECTORY)
     gps = _sub_directory(reader, main, GPS_DIRECTORY)
     interop = _sub_directory(reader, photo, INTEROP_DIRECTORY)
@@ -123,7 +128,7 @@ def read_exif(reader: TiffReader) -> tuple[Exif, int, bool]:
     if main.number(EXIF_DIRECTORY) and not photo.fields:
         missing = True
     orientation = main.number(ORIENTATION, 1)
-    image = _without(main.fields, _LAYOUT_TAGS | _UNTRUE_OF_PAINTINGS)
+    image = _without(main.fields, _LAYOUT_TAGS | {SOFTWARE})
     if not all(_is_resolution(main, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)):
         image = _without(image, (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT))
     exif = Exif(
@@ -132,8 +137,34 @@ def read_exif(reader: TiffReader) -> tuple[Exif, int, bool]:
         _without(photo.fields, {INTEROP_DIRECTORY, _PADDING}),
         _without(gps.fields, {_PADDING}),
         interop.fields,
+        _loose_bytes(reader, [main, photo, gps, interop]),
     )
     return exif, orientation if orientation in range(1, 9) else 1, missing
+
+
+def _loose_bytes(reader: TiffReader, directories: list[Directory]) -> tuple[tuple[int, bytes], ...]:
+    """Return what belongs to no known field of EXIF data, but for long runs of zeros."""
+    if reader.size > MAX_MAKER_NOTE_OFFSET:  # a TIFF file: the rest is its pixels
+        return ()
+    thumbnail = next(reader.chain(directories[0].next_offset), Directory(reader.order, {}))
+    known = [(0, 8)]
+    for directory in (*directories, thumbnail):
+        known.append((directory.offset, directory.end + reader.word_bytes))
+        known += [(v.offset, v.offset + len(v.data)) for v in directory.fields.values()]
+    start = thumbnail.number(_THUMBNAIL_OFFSET)
+    known.append((start, start + thumbnail.number(_THUMBNAIL_BYTES)))
+    loose = []
+    position = 0
+    for start, end in (*sorted(known), (reader.size, reader.size)):
+        content = reader.bytes_at(position, start) if start > position else b""
+        if content.strip(b"\0") or 0 < len(content) <= _LONGEST_PADDING:
+            loose.append((position, content))
+        position = max(position, end)
+    return tuple(loose)
+
+
+_THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 513, 514
+_LONGEST_PADDING = 64
 
 
 def _is_resolution(directory: Directory, tag: int) -> bool:
@@ -185,10 +216,15 @@ def exif_of_painting(
     if is_turned or exif.size != size:
         photo = _without(photo, (*_OF_PLACE, *_OF_SENSOR))
     width, height = size
-    photo[PIXEL_X], photo[PIXEL_Y] = (number_field(order, LONG, n) for n in (width, height))
-    photo[COLOR_SPACE] = number_field(order, SHORT, _SRGB if srgb else _UNCALIBRATED)
+    for tag, number in ((PIXEL_X, width), (PIXEL_Y, height)):
+        if tag in photo:
+            photo[tag] = number_field(order, LONG, number)
+    if COLOR_SPACE in photo:
+        photo[COLOR_SPACE] = number_field(order, SHORT, _SRGB if srgb else _UNCALIBRATED)
+    if ORIENTATION in image:
+        image[ORIENTATION] = number_field(order, SHORT, 1)
     interop = dict(exif.interop)
-    if INTEROP_INDEX in interop:
+    if Directory(order, interop).text(INTEROP_INDEX)[:3] in ("R98", "R03"):
         index = "R98" if srgb else "R03" if adobe_rgb else ""
         interop[INTEROP_INDEX] = text_field(index)
         if not index:
@@ -223,13 +259,16 @@ def bytes_field(kind: int, data: bytes) -> Field:
 
 def without(exif: Exif, tag: int) -> Exif:
     """Return EXIF data without a field of its EXIF directory."""
-    return replace(exif, photo=_without(exif.photo, {tag}))
+    loose = () if tag == MAKER_NOTE else exif.loose
+    return replace(exif, photo=_without(exif.photo, {tag}), loose=loose)
 
 
 def maker_note_offset(exif: Exif) -> int | None:
     """Return where the MakerNote has to lie; None: anywhere, or there is none."""
     note = exif.photo.get(MAKER_NOTE)
-    if note is None or len(note.data) <= 4 or note.data.startswith(_MOVABLE):
+    if note is None or len(note.data) <= 4:
+        return None
+    if note.data.startswith(_MOVABLE) and note.offset > MAX_MAKER_NOTE_OFFSET:
         return None
     return note.offset
 
@@ -251,7 +290,12 @@ def to_bytes(exif: Exif) -> bytes:
         image[EXIF_DIRECTORY] = zero
     if gps:
         image[GPS_DIRECTORY] = zero
-    layout = _Layout(maker_note_offset(exif), photo.get(MAKER_NOTE))
+    note = photo.get(MAKER_NOTE)
+    note_offset = maker_note_offset(exif)
+    pieces = dict(exif.loose)
+    if note is not None and note_offset is not None:
+        pieces[note_offset] = note.data
+    layout = _Layout([(start, start + len(data)) for start, data in pieces.items()])
     parts = [(fields, layout.place(2 + 12 * len(fields) + 4)) for fields in
              (image, photo, gps, interop) if fields or fields is image]  # fmt: skip
     offsets = {id(fields): offset for fields, offset in parts}
@@ -261,7 +305,6 @@ def to_bytes(exif: Exif) -> bytes:
         image[EXIF_DIRECTORY] = number_field(order, LONG, offsets[id(photo)])
     if gps:
         image[GPS_DIRECTORY] = number_field(order, LONG, offsets[id(gps)])
-    pieces: dict[int, bytes] = {}
     for fields, offset in parts:
         entries = [struct.pack(f"{order}H", len(fields))]
         for tag, value in sorted(fields.items()):
@@ -269,12 +312,11 @@ def to_bytes(exif: Exif) -> bytes:
             if len(value.data) <= 4:
                 entries.append(value.data.ljust(4, b"\0"))
                 continue
-            if tag == MAKER_NOTE and fields is photo and layout.fixed is not None:
-                position = layout.fixed
-            else:
+            position = note_offset if value is note else None
+            if position is None:
                 position = layout.place(len(value.data))
+                pieces[position] = value.data
             entries.append(struct.pack(f"{order}I", position))
-            pieces[position] = value.data
         entries.append(bytes(4))  # no further directory
         pieces[offset] = b"".join(entries)
     mark = b"II*\0" if order == "<" else b"MM\0*"
@@ -286,23 +328,28 @@ def to_bytes(exif: Exif) -> bytes:
 
 
 class _Layout:
-    """Places blocks of bytes behind the header of 8 bytes, around a block at a fixed place."""
+    """Places blocks of bytes behind the header of 8 bytes, around blocks at fixed places."""
 
-    def __init__(self, fixed: int | None, note: Field | None) -> None:
-        if fixed is not None and fixed < 8:
-            raise ValueError("the MakerNote overlaps the header")
-        self.fixed = fixed
-        self._before = 8
-        self._after = 8 if fixed is None or note is None else fixed + len(note.data)
-        self._after += self._after % 2
+    def __init__(self, fixed: list[tuple[int, int]]) -> None:
+        """Leave out the ranges in `fixed`.
+
+        Raises:
+            ValueError: One of them overlaps the header.
+        """
+        self._gaps: list[tuple[int, float]] = []
+        position = 8
+        for start, end in sorted(fixed):
+            if start < 8:
+                raise ValueError("the MakerNote overlaps the header")
+            self._gaps.append((position, start))
+            position = max(position, end)
+        self._gaps.append((position, inf))
 
     def place(self, size: int) -> int:
         """Return an even position for a block of `size` bytes."""
-        size += size % 2
-        if self.fixed is not None and self._before + size <= self.fixed:
-            position = self._before
-            self._before += size
-        else:
-            position = self._after
-            self._after += size
-        return position
+        for index, (start, end) in enumerate(self._gaps):
+            start += start % 2
+            if start + size <= end:
+                self._gaps[index] = (start + size, end)
+                return start
+        raise AssertionError("the last gap has no end")

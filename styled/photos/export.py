@@ -21,6 +21,7 @@ from styled.photos.encode import (
     MAX_COMMENT_BYTES,
     MAX_EXIF_BYTES,
     MAX_IPTC_BYTES,
+    MAX_PHOTOSHOP_BYTES,
     MAX_XMP_SEGMENT_BYTES,
     MODES,
     SIXTEEN_BIT_FORMATS,
@@ -139,6 +140,7 @@ def export_image(
         iptc=_metadata_if_it_fits(
             metadata.iptc, "IPTC", format, IPTC_FORMATS, MAX_IPTC_BYTES, degraded
         ),
+        photoshop=metadata.photoshop if len(metadata.photoshop) < MAX_PHOTOSHOP_BYTES else b"",
         dpi=metadata.dpi,
         comment=_comment(metadata, format, degraded),
         texts=_texts(metadata, format, degraded),

@@ -7,6 +7,7 @@ that ImageMagick and ExifTool write into PNG text.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 _RESOURCE = 0x0404
 _RECORD_MARK = 0x1C
@@ -19,19 +20,38 @@ def photoshop_resource(iptc: bytes) -> bytes:
     return struct.pack(">4sHHI", b"8BIM", _RESOURCE, 0, len(iptc)) + iptc + padding
 
 
-def iptc_in(blob: bytes) -> bytes:
-    """Return the IPTC records in Photoshop's resources, or those that `blob` itself consists of."""
-    if blob[:1] == bytes([_RECORD_MARK]):
-        return blob
+def kept_resources(blob: bytes) -> bytes:
+    """Return Photoshop's resources that are true of a painting: rights, links, IPTC's digest."""
+    kept = []
+    for resource, start, end in _resources(blob):
+        if resource in _KEPT_RESOURCES:
+            kept.append(blob[start:end] + b"\0" * ((end - start) % 2))
+    return b"".join(kept)
+
+
+_KEPT_RESOURCES = frozenset({0x040A, 0x040B, 0x041E, 0x0425})
+
+
+def _resources(blob: bytes) -> Iterator[tuple[int, int, int]]:
+    """Return number, start and end of each of Photoshop's resources, without padding."""
     position = 0
     while (start := blob.find(b"8BIM", position)) >= 0 and len(blob) >= start + 12:
         (resource,) = struct.unpack_from(">H", blob, start + 4)
         name_bytes = (blob[start + 6] + 2) & ~1  # with its length byte, padded to even
         at = start + 6 + name_bytes
-        length = int.from_bytes(blob[at : at + 4], "big")
+        end = at + 4 + int.from_bytes(blob[at : at + 4], "big")
+        yield resource, start, end
+        position = end
+
+
+def iptc_in(blob: bytes) -> bytes:
+    """Return the IPTC records in Photoshop's resources, or those that `blob` itself consists of."""
+    if blob[:1] == bytes([_RECORD_MARK]):
+        return blob
+    for resource, start, end in _resources(blob):
         if resource == _RESOURCE:
-            return blob[at + 4 : at + 4 + length]
-        position = at + 4 + length
+            name_bytes = (blob[start + 6] + 2) & ~1
+            return blob[start + 10 + name_bytes : end]
     return b""
 
 

@@ -15,8 +15,6 @@ from styled.photos.exif import Exif
 
 SOFTWARE = f"styled {__version__}"
 
-_MAX_MAKER_NOTE_OFFSET = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
@@ -26,6 +24,7 @@ class Metadata:
         exif: EXIF data, without what describes the photo's file.
         xmp: The XMP packet.
         iptc: IPTC-IIM records.
+        photoshop: Photoshop's resources about rights and links.
         dpi: Dots per inch, horizontally and vertically; None: the photo has no resolution.
         comment: The comment of a JPEG.
         texts: Keys and texts of a PNG.
@@ -35,6 +34,7 @@ class Metadata:
     exif: Exif = field(default_factory=Exif)
     xmp: bytes = b""
     iptc: bytes = b""
+    photoshop: bytes = b""
     dpi: tuple[float, float] | None = None
     comment: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
@@ -64,7 +64,7 @@ def exif_for_painting(
         is_turned=metadata.is_turned,
     )  # fmt: skip
     offset = exif_data.maker_note_offset(exif)
-    if offset is not None and not 8 <= offset <= _MAX_MAKER_NOTE_OFFSET:
+    if offset is not None and not 8 <= offset <= exif_data.MAX_MAKER_NOTE_OFFSET:
         exif = exif_data.without(exif, exif_data.MAKER_NOTE)
         left_out("the MakerNote would have to lie where the file has no place for it")
     for tag, name in ((exif_data.MAKER_NOTE, "MakerNote"), (exif_data.USER_COMMENT, "UserComment")):

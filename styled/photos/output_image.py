@@ -26,6 +26,7 @@ class OutputImage:
         xmp: The XMP packet.
         xmp_extension: Its second part, for JPEG.
         iptc: IPTC-IIM records.
+        photoshop: Photoshop's resources about rights and links, for JPEG and TIFF.
         dpi: Dots per inch, horizontally and vertically.
         comment: A comment, for JPEG.
         texts: Keys and texts, for PNG.
@@ -38,6 +39,7 @@ class OutputImage:
     xmp: bytes = b""
     xmp_extension: bytes = b""
     iptc: bytes = b""
+    photoshop: bytes = b""
     dpi: tuple[float, float] | None = None
     comment: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()

@@ -34,7 +34,7 @@ from styled.photos.png_chunks import has_all_pixels, read_chunks
 from styled.photos.raster import Raster, to_sixteen_bit
 from styled.photos.shortage import is_memory_shortage
 from styled.photos.side_data import SideData, read_side_data
-from styled.photos.tiff_pages import PHOTOMETRIC, find_picture
+from styled.photos.tiff_pages import PHOTOMETRIC, describe, find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
@@ -46,6 +46,10 @@ _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 class Damaged(Exception):
     """Part of the picture is missing or wrong; the message says what, as a clause."""
+
+
+class Unreadable(Exception):
+    """A picture can't be read; the message says of what kind it is, the cause why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +149,25 @@ def _read_tiff(source: Source) -> Decoded:
         width, height = picture.size
         message = f"the file holds only a reduced copy of the picture, of {width} x {height} pixels"
         notes.append(Degradation("frames", message))
+    try:
+        decoded = _tiff_pixels(source, reader, directory)
+    except Exception as error:
+        if isinstance(error, StyledError) or source.is_truncated or is_memory_shortage(error):
+            raise
+        raise Unreadable(describe(directory)) from error
+    side = read_side_data(source.data, "tiff", {})
+    return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
+
+
+def _tiff_pixels(source: Source, reader: TiffReader, directory: Directory) -> Decoded:
     data = _with_only(source.data, reader, directory)
     is_float = _FLOATING_POINT in directory.numbers(_SAMPLE_FORMAT)
     if max(directory.numbers(_BITS_PER_SAMPLE), default=1) > 8 or is_float:
-        decoded = _tiff_by_vips(source, data, directory)
-    else:
-        try:
-            decoded = _by_pillow(TiffImagePlugin.TiffImageFile(BytesIO(data)))
-        except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
-            decoded = _by_vips(source, data, "tiff", instead_of=error)
-    side = read_side_data(source.data, "tiff", {})
-    return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
+        return _tiff_by_vips(source, data, directory)
+    try:
+        return _by_pillow(TiffImagePlugin.TiffImageFile(BytesIO(data)))
+    except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+        return _by_vips(source, data, "tiff", instead_of=error)
 
 
 def _with_only(data: bytes, reader: TiffReader, directory: Directory) -> bytes:

@@ -78,6 +78,7 @@ class _Found:
     xmp: bytes = b""
     xmp_extension: bytes = b""
     iptc: bytes = b""
+    photoshop: bytes = b""
     dpi: tuple[float, float] | None = None
     comment: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
@@ -120,8 +121,9 @@ def read_side_data(
     if found.icc is None and space is None and exif.is_adobe_rgb:
         space = color_spaces.ADOBE_RGB_SPACE
     metadata = Metadata(
-        exif=exif, xmp=xmp, iptc=found.iptc, dpi=_sane(found.dpi) or _sane(exif.dpi()),
-        comment=found.comment, texts=found.texts, is_turned=orientation != 1,
+        exif=exif, xmp=xmp, iptc=found.iptc, photoshop=found.photoshop,
+        dpi=_sane(found.dpi) or _sane(exif.dpi()), comment=found.comment,
+        texts=found.texts, is_turned=orientation != 1,
     )  # fmt: skip
     return SideData(metadata, orientation, found.icc, space, tuple(degraded))
 
@@ -145,6 +147,7 @@ def _find_in_jpeg(data: bytes, info: Info, found: _Found) -> None:
     found.exif, found.xmp = segments.exif, segments.xmp
     found.xmp_extension, found.comment = segments.xmp_extension, segments.comment
     found.iptc, found.dpi = iptc.iptc_in(segments.photoshop), segments.dpi
+    found.photoshop = iptc.kept_resources(segments.photoshop)
     found.gain_map = segments.has_gain_map
     found.icc = _profile_in(info)
     found.degraded += segments.degraded
@@ -182,7 +185,7 @@ def _find_in_png(chunks: PngChunks, found: _Found) -> None:
 def _find_in_tiff(data: bytes, info: Info, found: _Found) -> None:
     try:
         reader = TiffReader(data)
-        first, _ = reader.read(reader.first_offset)
+        first = reader.read(reader.first_offset)
     except ValueError:
         return
     picture = find_picture(reader)
@@ -193,8 +196,9 @@ def _find_in_tiff(data: bytes, info: Info, found: _Found) -> None:
         # Many programs declare it as 32-bit numbers, which pads it with zeros.
         records = fields[IPTC]
         found.iptc = records.data.rstrip(b"\0") if records.type == LONG else records.data
-    elif PHOTOSHOP in fields:
-        found.iptc = iptc.iptc_in(fields[PHOTOSHOP].data)
+    if PHOTOSHOP in fields:
+        found.iptc = found.iptc or iptc.iptc_in(fields[PHOTOSHOP].data)
+        found.photoshop = iptc.kept_resources(fields[PHOTOSHOP].data)
     of_picture = picture.directory.fields if picture is not None else {}
     if ICC_PROFILE in of_picture or ICC_PROFILE in fields:
         found.icc = (of_picture.get(ICC_PROFILE) or fields[ICC_PROFILE]).data

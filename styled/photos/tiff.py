@@ -15,6 +15,7 @@ from styled.errors import ConfigError
 from styled.photos.exif import (
     ICC_PROFILE,
     IPTC,
+    PHOTOSHOP,
     RESOLUTION_UNIT,
     X_RESOLUTION,
     XMP,
@@ -85,6 +86,7 @@ def save_tiff(picture: OutputImage) -> bytes:
         (ICC_PROFILE, UNDEFINED, picture.icc),
         (XMP, BYTE, picture.xmp),
         (IPTC, UNDEFINED, picture.iptc),
+        (PHOTOSHOP, UNDEFINED, picture.photoshop),
     ):
         if data:
             fields[tag] = Field(kind, len(data), data)

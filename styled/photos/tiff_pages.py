@@ -62,6 +62,26 @@ def find_picture(reader: TiffReader) -> TiffPicture | None:
     )
 
 
+def describe(directory: Directory) -> str:
+    """Return of what kind a picture is, for people."""
+    bits = sorted({int(n) for n in directory.numbers(_BITS_PER_SAMPLE)}) or [1]
+    channels = directory.number(_SAMPLES_PER_PIXEL, 1)
+    kind = {2: ", signed", 3: ", floating point"}.get(directory.number(_SAMPLE_FORMAT, 1), "")
+    compression = directory.number(COMPRESSION, 1)
+    packed = _COMPRESSIONS.get(compression, f"compression {compression}")
+    depth = " and ".join(map(str, bits))
+    plural = "s" if channels != 1 else ""
+    return f"{channels} channel{plural} of {depth} bits{kind}, {packed}"
+
+
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339
+_COMPRESSIONS = {
+    1: "not compressed", 2: "CCITT RLE", 3: "fax G3", 4: "fax G4", 5: "LZW", 6: "old JPEG",
+    7: "JPEG", 8: "Deflate", 32773: "PackBits", 32946: "Deflate", 34712: "JPEG 2000",
+    34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
+}  # fmt: skip
+
+
 def _groups(reader: TiffReader) -> Iterator[list[Directory]]:
     """Return each page of a file, with its sub-directories after it."""
     for page in reader.chain(reader.first_offset):

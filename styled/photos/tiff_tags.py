@@ -59,6 +59,7 @@ class Directory:
         fields: In the order of the file.
         offset: Position of the directory in the file.
         end: Position behind its entries, where the offset of the next directory is.
+        next_offset: Offset of the next directory of its chain, 0 if there is none.
         entries: Positions of its entries by tag.
         missing: Tags of fields that lie outside the file, wholly or in part.
     """
@@ -67,6 +68,7 @@ class Directory:
     fields: Mapping[int, Field]
     offset: int = 0
     end: int = 0
+    next_offset: int = 0
     entries: Mapping[int, int] = field(default_factory=dict)
     missing: frozenset[int] = frozenset()
 
@@ -141,8 +143,17 @@ class TiffReader:
         layout = self.order + layout
         return struct.unpack(layout, self._data[position : position + struct.calcsize(layout)])
 
-    def read(self, offset: int) -> tuple[Directory, int]:
-        """Return the directory at an offset, and the offset of the next one, 0 if there is none.
+    @property
+    def size(self) -> int:
+        """Bytes of the structure."""
+        return len(self._data)
+
+    def bytes_at(self, start: int, end: int) -> bytes:
+        """Return a part of the structure."""
+        return self._data[start:end]
+
+    def read(self, offset: int) -> Directory:
+        """Return the directory at an offset.
 
         Raises:
             ValueError: There is no whole directory.
@@ -177,8 +188,9 @@ class TiffReader:
             (following,) = self._unpack(self.word, end)
         except struct.error:
             following = 0
-        directory = Directory(self.order, fields, offset, end, entries, frozenset(missing))
-        return directory, int(following)
+        return Directory(
+            self.order, fields, offset, end, int(following), entries, frozenset(missing)
+        )
 
     def chain(self, offset: int) -> Iterator[Directory]:
         """Return directories from an offset on, as far as they are whole; at most 100."""
@@ -186,15 +198,16 @@ class TiffReader:
         while offset and offset not in seen and len(seen) < MAX_DIRECTORIES:
             seen.add(offset)
             try:
-                directory, offset = self.read(offset)
+                directory = self.read(offset)
             except ValueError:
                 return
             yield directory
+            offset = directory.next_offset
 
     def sub_directories(self, directory: Directory, tag: int) -> Iterator[Directory]:
         """Return the directories that a field of `directory` points to; at most 100."""
         for offset in directory.numbers(tag)[:MAX_DIRECTORIES]:
             try:
-                yield self.read(int(offset))[0]
+                yield self.read(int(offset))
             except ValueError:
                 continue
