@@ -6,7 +6,8 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -42,6 +43,9 @@ _LACKS_ITS_END = Degradation(
 )  # fmt: skip
 
 
+_PAINTED_DAMAGED = "the photo is damaged, and was painted as far as it goes"
+
+
 def decode_photo(
     data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, paint_damaged: bool = False,
     name: str = "the file",
@@ -72,14 +76,10 @@ def decode_photo(
         )
     truncated = is_truncated(data, format)
     limits = Limits(max_pixels, name)
+    source = Source(data, truncated, False, limits)
+    notes = (_LACKS_ITS_END,) if truncated else ()
     try:
-        with (
-            _pillow_settings(max_pixels, tolerant=paint_damaged),
-            _silence_libtiff(format),
-            memory_shortage_at(f"decode {name}", limits),
-        ):
-            decoded = read_picture(Source(data, truncated, paint_damaged, limits), format)
-            return _photo(decoded, format, truncated, name)
+        return _decode(source, format, notes)
     except StyledError:
         raise
     except Image.DecompressionBombError as error:
@@ -89,6 +89,10 @@ def decode_photo(
         # Every exception is caught here: on damaged or hostile bytes the decoders raise nearly
         # every built-in type (OSError, SyntaxError, struct.error, KeyError, AssertionError...),
         # and they all mean that this input can't be decoded.
+        if paint_damaged:
+            with suppress(Exception):  # the first error tells more
+                note = Degradation("damaged", f"{_PAINTED_DAMAGED}: {_damage(error, truncated)}")
+                return _decode(replace(source, tolerant=True), format, (note,))
         if truncated or "image file is truncated" in str(error):
             raise _incomplete(name) from error
         if isinstance(error, Damaged):
@@ -101,6 +105,21 @@ def decode_photo(
             f"{name} can't be decoded as {format.upper()}: {_cause(error)}",
             "Open it in an image editor and save it as a JPEG, PNG or TIFF of 8 or 16 bits.",
         ) from error
+
+
+def _decode(source: Source, format: str, notes: tuple[Degradation, ...]) -> Photo:
+    with (
+        _pillow_settings(source.limits.max_pixels, tolerant=source.tolerant),
+        _silence_libtiff(format),
+        memory_shortage_at(f"decode {source.limits.name}", source.limits),
+    ):
+        return _photo(read_picture(source, format), format, notes, source.limits.name)
+
+
+def _damage(error: Exception, truncated: bool) -> str:
+    if truncated or "image file is truncated" in str(error):
+        return "its data ends too early"
+    return _cause(error)
 
 
 def _require_format(data: bytes, name: str) -> str:
@@ -118,14 +137,11 @@ def _require_format(data: bytes, name: str) -> str:
     raise InputRejected(f"{name} is not a picture that styled can read", READABLE)
 
 
-def _photo(decoded: Decoded, format: str, truncated: bool, name: str) -> Photo:
-    notes = [*decoded.degraded, *decoded.side.degraded]
-    if decoded.damage is not None:
-        message = f"the photo is damaged, and was painted as far as it goes: {decoded.damage}"
-        notes.append(Degradation("damaged", message))
-    elif truncated:
-        notes.append(_LACKS_ITS_END)
+def _photo(
+    decoded: Decoded, format: str, notes: tuple[Degradation, ...], name: str
+) -> Photo:  # fmt: skip
     side = decoded.side
+    notes = (*decoded.degraded, *side.degraded, *notes)
     srgb = _to_srgb(decoded)
     rgb, alpha, deep = srgb.image, srgb.alpha, srgb.deep
     del decoded

@@ -51,6 +51,18 @@ def find_excess(data: bytes) -> str | None:
     return None
 
 
+def closed(data: bytes) -> bytes:
+    """Return a file that lacks its end with an end marker, and without a segment that is cut."""
+    for marker, position in _markers(data):
+        if marker in _WITHOUT_LENGTH:
+            continue
+        lengths = data[position : position + 2]
+        if len(lengths) < 2 or position + int.from_bytes(lengths, "big") > len(data):
+            data = data[: position - 2]
+            break
+    return data.removesuffix(b"\xff") + b"\xff\xd9"
+
+
 def missing_scans(data: bytes) -> str | None:
     """Return what is missing if a progressive JPEG has not all of its scans, otherwise None.
 

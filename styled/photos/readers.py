@@ -40,7 +40,6 @@ from styled.photos.tiff_tags import Directory, TiffReader
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
 _WHITE_IS_ZERO, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 3, 0
 _UNUSED_TAG = 65_001
-_END_OF_JPEG = b"\xff\xd9"
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
@@ -78,14 +77,12 @@ class Decoded:
         alpha: Opacity, if an image has a mode without it.
         side: What the file says beside its pixels.
         degraded: What was lost.
-        damage: What is wrong with the picture, as a clause; None if it is whole.
     """
 
     pixels: Image.Image | Raster
     alpha: Image.Image | None = None
     side: SideData = field(default_factory=SideData)
     degraded: tuple[Degradation, ...] = ()
-    damage: str | None = None
 
 
 def read_picture(source: Source, format: str) -> Decoded:
@@ -100,15 +97,15 @@ def read_picture(source: Source, format: str) -> Decoded:
 
 
 def _read_jpeg(source: Source) -> Decoded:
-    data = source.data + (_END_OF_JPEG if source.is_truncated else b"")
+    data = jpeg.closed(source.data) if source.is_truncated else source.data
     image = JpegImagePlugin.jpeg_factory(BytesIO(data))  # including MPO: several images
     source.limits.check(image.size)
-    damage = vips.damage_of_jpeg(data) or jpeg.missing_scans(data)
-    if damage is not None and not source.tolerant:
+    damage = None if source.tolerant else vips.damage_of_jpeg(data) or jpeg.missing_scans(data)
+    if damage is not None:
         raise Damaged(damage)
     image.load()
     side = read_side_data(source.data, "jpeg", image.info)
-    return Decoded(image, side=side, degraded=_ignored_frames(image), damage=damage)
+    return Decoded(image, side=side, degraded=_ignored_frames(image))
 
 
 def _read_png(source: Source) -> Decoded:
@@ -117,9 +114,8 @@ def _read_png(source: Source) -> Decoded:
     if header[4:8] != b"IHDR" or len(header) < 25:
         raise ValueError("its header is missing")
     source.limits.check(struct.unpack_from(">II", header, 8))
-    damage = "the checksum of its data is wrong" if chunks.is_damaged else None
-    if damage is not None and not source.tolerant:
-        raise Damaged(damage)
+    if chunks.is_damaged and not source.tolerant:
+        raise Damaged("the checksum of its data is wrong")
     picture = chunks.picture
     if source.is_truncated:
         if not source.tolerant and not has_all_pixels(picture):
@@ -127,12 +123,12 @@ def _read_png(source: Source) -> Decoded:
         picture += _END_OF_PNG
     side = read_side_data(source.data, "png", {}, chunks=chunks)
     if chunks.bit_depth == 16:
-        return replace(_by_vips(source, picture, "png"), side=side, damage=damage)
+        return replace(_by_vips(source, picture, "png"), side=side)
     try:
         decoded = _by_pillow(PngImagePlugin.PngImageFile(BytesIO(picture)))
     except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
         decoded = _by_vips(source, picture, "png", instead_of=error)
-    return replace(decoded, side=side, damage=damage)
+    return replace(decoded, side=side)
 
 
 def _read_tiff(source: Source) -> Decoded:
@@ -331,7 +327,7 @@ def _by_vips(
         instead_of: The error of another reader; it is raised if libvips can't read it either.
     """
     if instead_of is not None and (
-        source.is_truncated
+        (source.is_truncated and format != "tiff")  # libtiff alone notices what is missing
         or isinstance(instead_of, StyledError | Image.DecompressionBombError)
         or is_memory_shortage(instead_of)
     ):

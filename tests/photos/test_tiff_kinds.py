@@ -218,7 +218,7 @@ def test_raw_photos_of_other_makers_are_known(start: bytes) -> None:
     """What LibRaw can't read is rejected as a raw photo, not as a damaged TIFF."""
     data = start + bytes(4000)
     assert format_of(data) == "raw"
-    with pytest.raises(InputRejected, match="raw|RAW"):
+    with pytest.raises(InputRejected, match=r"raw|RAW"):
         decode_photo(data)
 
 

@@ -1,6 +1,6 @@
 """Decodes all pictures of a folder, and compares them with what other programs make of them.
 
-    python -m tests.photos.collections FOLDER...
+    python -m tests.benchmarks.collections FOLDER...
 
 prints a table of the folders, the reasons of all rejections, and each file on which all other
 programs that open it (Pillow, ImageMagick, libvips) disagree with styled in size or colour. It is
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -133,7 +132,7 @@ def difference(own: Seen, other: Seen, program: str) -> str:
 def scaled(image: Image.Image) -> Thumbnail:
     """Return an image in `EDGE` x `EDGE` pixels, 0..1."""
     small = image.convert("RGB").resize((EDGE, EDGE), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32) / 255
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
 def others(name: str, data: bytes) -> Iterator[tuple[str, Seen | None]]:
@@ -172,9 +171,9 @@ def by_pillow(_: str, data: bytes) -> Seen:
 
 def by_vips(_: str, data: bytes) -> Seen:
     """Open a file with libvips, apply profile and orientation."""
-    from styled.photos import vips  # sets libvips up
+    import pyvips
 
-    image = vips.pyvips.Image.new_from_buffer(data, "", fail_on="error").autorot()
+    image = pyvips.Image.new_from_buffer(data, "", fail_on="error").autorot()
     if image.hasalpha() and image.extract_band(image.bands - 1).min() < 255:
         raise ValueError("colours of transparent pixels are not compared")
     if "icc-profile-data" in image.get_fields():
@@ -202,9 +201,11 @@ def by_magick(name: str, _: bytes) -> Seen:
         raise ValueError("colours of transparent pixels are not compared")
     if len(pixels) != EDGE * EDGE * 3:
         raise ValueError("no pixels")
-    colors = np.frombuffer(pixels, np.uint8).reshape(EDGE, EDGE, 3).astype(np.float32) / 255
+    colors = np.frombuffer(pixels, np.uint8).reshape(EDGE, EDGE, 3).astype(np.float32) / np.float32(
+        255
+    )
     return Seen((int(width), int(height)), colors)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
