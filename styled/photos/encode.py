@@ -189,7 +189,7 @@ def _jpeg_buffer(picture: OutputImage) -> Iterator[None]:
     with _BUFFER_LOCK:
         previous = ImageFile.MAXBLOCK
         width, height = picture.size
-        metadata_bytes = len(picture.icc or b"") + len(picture.xmp) + len(picture.iptc) + (1 << 17)
+        metadata_bytes = len(picture.icc or b"") + len(_jpeg_segments(picture)) + (1 << 17)
         ImageFile.MAXBLOCK = max(
             previous, width * height * _WORST_JPEG_BYTES_PER_PIXEL + metadata_bytes
         )

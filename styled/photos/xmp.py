@@ -56,7 +56,7 @@ _FILE_CONTENTS = (
 """Namespaces (or how they begin) of properties that describe what else lies in the photo's file."""
 
 _CAMERA_PREFIXES = ("MotionPhoto", "MicroVideo", "HdrPlus")
-_SIGNS_OF_GAIN_MAPS = (b"hdr-gain-map", b"HDRGainMap")
+_SIGNS_OF_GAIN_MAPS = (b"hdrgm:Version", b"HDRGainMapVersion")
 
 _REGIONS = frozenset({"http://www.metadataworkinggroup.com/schemas/regions/",
                       "http://ns.microsoft.com/photo/1.2/"})  # fmt: skip
