@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from styled.errors import ConfigError
+from styled.photos.exif import without_orientation
 from styled.photos.heic import save_heic
 from styled.photos.iptc import photoshop_resource
 from styled.photos.jpeg import comment_segment, photoshop_segment, xmp_segments
@@ -130,6 +132,9 @@ def _save_webp(picture: OutputImage, quality: int) -> bytes:
 
 
 def _save_avif(picture: OutputImage, quality: int) -> bytes:
+    if picture.exif is not None:
+        # Given an orientation, Pillow would write the EXIF data anew, in its own way.
+        picture = replace(picture, exif=without_orientation(picture.exif))
     return _save_with_pillow(picture, "AVIF", quality=quality, subsampling="4:4:4")
 
 

@@ -216,9 +216,8 @@ def exif_of_painting(
     if is_turned or exif.size != size:
         photo = _without(photo, (*_OF_PLACE, *_OF_SENSOR))
     width, height = size
-    for tag, number in ((PIXEL_X, width), (PIXEL_Y, height)):
-        if tag in photo:
-            photo[tag] = number_field(order, LONG, number)
+    if PIXEL_X in photo or PIXEL_Y in photo:
+        photo[PIXEL_X], photo[PIXEL_Y] = (number_field(order, LONG, n) for n in (width, height))
     if COLOR_SPACE in photo:
         photo[COLOR_SPACE] = number_field(order, SHORT, _SRGB if srgb else _UNCALIBRATED)
     if ORIENTATION in image:
@@ -261,6 +260,11 @@ def without(exif: Exif, tag: int) -> Exif:
     """Return EXIF data without a field of its EXIF directory."""
     loose = () if tag == MAKER_NOTE else exif.loose
     return replace(exif, photo=_without(exif.photo, {tag}), loose=loose)
+
+
+def without_orientation(exif: Exif) -> Exif:
+    """Return EXIF data that does not say how the picture is oriented."""
+    return replace(exif, image=_without(exif.image, {ORIENTATION}))
 
 
 def maker_note_offset(exif: Exif) -> int | None:

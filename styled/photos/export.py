@@ -232,12 +232,17 @@ def _is_like(icc: bytes, other: Profile | None) -> bool:
     return profile is not None and other is not None and profile.is_like(other)
 
 
+_DEEPER_FORMATS = frozenset({"heic", "avif", "jxl"})
+"""Formats that can hold more than 8 bits, which are not written here."""
+
+
 def _is_sixteen_bit(
     photo: Photo, format: str, options: ExportOptions, degraded: list[Degradation]
 ) -> bool:
     bits: int = photo.bits if options.bits == "same" else options.bits
     if bits == 16 and format not in SIXTEEN_BIT_FORMATS:
-        message = f"16 bits were rounded to 8: {format.upper()} files have no more"
+        reason = "are written in 8" if format in _DEEPER_FORMATS else "have no more"
+        message = f"16 bits were rounded to 8: {format.upper()} files {reason}"
         degraded.append(Degradation("bits", message))
         return False
     return bits == 16

@@ -218,16 +218,22 @@ def _read_avif(source: Source) -> Decoded:
     picture = heif_picture(source.data)
     configuration = picture.property(b"av1C") if picture is not None else None
     is_deep = configuration is not None and len(configuration) > 2 and configuration[2] & 0x40
-    image = AvifImagePlugin.AvifImageFile(BytesIO(source.data))
-    source.limits.check(image.size)
-    if is_deep:
-        decoded = _by_vips(source, source.data, "avif")
-        frames = _ignored_frames(image)
+    try:
+        image = AvifImagePlugin.AvifImageFile(BytesIO(source.data))
+        source.limits.check(image.size)
+        if not is_deep:
+            side = read_side_data(source.data, "avif", image.info)
+            return replace(_by_pillow(image), side=side)
+        info, notes = image.info, _ignored_frames(image)
+    except SyntaxError as error:  # libavif insists on the brand `avif`
+        source.limits.check(vips.size_of(source.data, "avif"))
+        info, notes = {}, ()
+        decoded = _by_vips(source, source.data, "avif", instead_of=error)
     else:
-        decoded = _by_pillow(image)
-        frames = ()
-    side = read_side_data(source.data, "avif", image.info, ignores_orientation=bool(is_deep))
-    return replace(decoded, side=side, degraded=(*frames, *decoded.degraded))
+        decoded = _by_vips(source, source.data, "avif")
+    # libheif turns the picture upright.
+    side = read_side_data(source.data, "avif", info, ignores_orientation=True)
+    return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
 
 
 def _read_heic(source: Source) -> Decoded:

@@ -173,7 +173,12 @@ def by_vips(_: str, data: bytes) -> Seen:
     """Open a file with libvips, apply profile and orientation."""
     import pyvips
 
-    image = pyvips.Image.new_from_buffer(data, "", fail_on="error").autorot()
+    from styled.photos import DEFAULT_MAX_PIXELS
+
+    image = pyvips.Image.new_from_buffer(data, "", fail_on="error")
+    if image.width * image.height > DEFAULT_MAX_PIXELS:
+        raise ValueError("a bomb")
+    image = image.autorot()
     if image.hasalpha() and image.extract_band(image.bands - 1).min() < 255:
         raise ValueError("colours of transparent pixels are not compared")
     if "icc-profile-data" in image.get_fields():

@@ -448,7 +448,7 @@ def test_sizes_and_counts_beyond_the_end_are_no_profile() -> None:
 def test_exif_says_srgb_where_the_result_is_srgb(name: str, expected: int) -> None:
     """The EXIF colour space follows the colours of the result, not the name of the profile."""
     exif = Image.Exif()
-    exif[0x010F] = "A camera"
+    exif[0x8769] = {0xA001: 0xFFFF}
     photo = decoded(astronaut(), "JPEG", icc_profile=SPACES[name].icc, exif=exif)
     for options, value in [(OWN, expected), (ExportOptions(), 1)]:
         data = export_image(own_tensor(photo), photo, "jpeg", options).data
