@@ -120,6 +120,8 @@ _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
 def _bmp_is_truncated(data: Bytes) -> bool:
+    if data[:2] != b"BM":  # a DIB does not say how long it is
+        return False
     length, _, _, header_size = _unpack("<IIII", data, 2)
     # A text that starts with "BM" is not an incomplete bitmap.
     return header_size in _BMP_HEADER_SIZES and len(data) < length

@@ -14,7 +14,7 @@ READABLE = (
 
 # The magic bytes of each format; "?" stands for any byte.
 _MAGICS: tuple[tuple[str, bytes], ...] = (
-    ("jpeg", b"\xff\xd8\xff"),
+    ("jpeg", b"\xff\xd8"),
     ("png", b"\x89PNG\r\n\x1a\n"),
     ("raw", b"II*\0????CR\2"),  # Canon CR2
     ("tiff", b"II*\0"),
@@ -37,6 +37,7 @@ _MAGICS: tuple[tuple[str, bytes], ...] = (
     ("jxl", b"\xff\x0a"),
     ("jxl", b"\0\0\0\x0cJXL \r\n\x87\n"),
     ("bmp", b"BM"),
+    ("bmp", b"\x28\0\0\0????????\1\0"),  # a DIB: without the header of a file
 )
 
 # Kinds of files that people drop here and that are not read: what they are, what to do.

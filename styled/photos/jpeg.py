@@ -51,6 +51,12 @@ def find_excess(data: bytes) -> str | None:
     return None
 
 
+def repaired(data: bytes) -> bytes:
+    """Return a file without the bytes that some programs write before its first segment."""
+    match = _SEGMENT.search(data, 2)
+    return data if match is None or match.start() == 2 else data[:2] + data[match.start() :]
+
+
 def closed(data: bytes) -> bytes:
     """Return a file that lacks its end with an end marker, and without a segment that is cut."""
     for marker, position in _markers(data):

@@ -49,12 +49,18 @@ def develop(data: bytes, limits: Limits) -> Raster:
                 output_bps=16,
                 gamma=_SRGB_CURVE,
             )
+    except rawpy.LibRawUnsufficientMemoryError as error:
+        raise MemoryError from error
     except rawpy.LibRawFileUnsupportedError as error:
         raise InputRejected(
             f"{limits.name} is a raw photo of a camera that LibRaw does not know",
             "Develop it in the camera maker's program, and save it as a TIFF or JPEG.",
             "Or update rawpy.",
         ) from error
+    except rawpy.LibRawError as error:
+        cause = error.args[0] if error.args else ""
+        text = cause.decode("utf-8", "replace") if isinstance(cause, bytes) else str(cause)
+        raise ValueError(text) from error
     if levels.shape[2] == 1:
         return Raster(levels, "gray", is_srgb=True)
     return Raster(levels[..., :3], "rgb", is_srgb=True)

@@ -38,6 +38,7 @@ from styled.photos.tiff_pages import PHOTOMETRIC, describe, find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
+_LOG_L = 32844
 _WHITE_IS_ZERO, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 3, 0
 _UNUSED_TAG = 65_001
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
@@ -97,15 +98,22 @@ def read_picture(source: Source, format: str) -> Decoded:
 
 
 def _read_jpeg(source: Source) -> Decoded:
-    data = jpeg.closed(source.data) if source.is_truncated else source.data
-    image = JpegImagePlugin.jpeg_factory(BytesIO(data))  # including MPO: several images
-    source.limits.check(image.size)
+    data = jpeg.repaired(source.data)
+    if source.is_truncated:
+        data = jpeg.closed(data)
+    try:
+        image = JpegImagePlugin.jpeg_factory(BytesIO(data))  # including MPO: several images
+        size, info = image.size, image.info
+    except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+        size, info = vips.size_of(data, "jpeg"), {}
+        source.limits.check(size)
+        decoded = _by_vips(source, data, "jpeg", instead_of=error)
+        return replace(decoded, side=read_side_data(data, "jpeg", info))
+    source.limits.check(size)
     damage = None if source.tolerant else vips.damage_of_jpeg(data) or jpeg.missing_scans(data)
     if damage is not None:
         raise Damaged(damage)
-    image.load()
-    side = read_side_data(source.data, "jpeg", image.info)
-    return Decoded(image, side=side, degraded=_ignored_frames(image))
+    return replace(_by_pillow(image), side=read_side_data(data, "jpeg", info))
 
 
 def _read_png(source: Source) -> Decoded:
@@ -156,6 +164,8 @@ def _read_tiff(source: Source) -> Decoded:
 
 
 def _tiff_pixels(source: Source, reader: TiffReader, directory: Directory) -> Decoded:
+    if directory.number(PHOTOMETRIC) == _LOG_L:
+        raise ValueError("its brightness is logarithmic (LogL)")
     data = _with_only(source.data, reader, directory)
     is_float = _FLOATING_POINT in directory.numbers(_SAMPLE_FORMAT)
     if max(directory.numbers(_BITS_PER_SAMPLE), default=1) > 8 or is_float:
@@ -189,6 +199,10 @@ def _tiff_by_vips(source: Source, data: bytes, directory: Directory) -> Decoded:
         try:  # 12 bits, for example
             image = TiffImagePlugin.TiffImageFile(BytesIO(data))
             image.load()
+            if image.mode in ("RGB", "RGBA", "CMYK"):
+                bits = int(directory.numbers(_BITS_PER_SAMPLE)[0])
+                note = Degradation("bits", f"of its {bits} bits 8 were used")
+                return Decoded(image, degraded=(note,))
             levels = _raster_of(image)
             return Decoded(levels, degraded=levels.degraded)
         except Exception:  # noqa: BLE001  # as above; the first error tells more
@@ -218,10 +232,12 @@ def _read_avif(source: Source) -> Decoded:
     picture = heif_picture(source.data)
     configuration = picture.property(b"av1C") if picture is not None else None
     is_deep = configuration is not None and len(configuration) > 2 and configuration[2] & 0x40
+    # libavif does not crop the picture to its clean aperture.
+    is_cropped = picture is not None and picture.property(b"clap") is not None
     try:
         image = AvifImagePlugin.AvifImageFile(BytesIO(source.data))
         source.limits.check(image.size)
-        if not is_deep:
+        if not (is_deep or is_cropped):
             side = read_side_data(source.data, "avif", image.info)
             return replace(_by_pillow(image), side=side)
         info, notes = image.info, _ignored_frames(image)
@@ -275,7 +291,8 @@ def _read_gif(source: Source) -> Decoded:
 
 def _read_bmp(source: Source) -> Decoded:
     try:
-        image: Image.Image = BmpImagePlugin.BmpImageFile(BytesIO(source.data))
+        reader = BmpImagePlugin.BmpImageFile if source.data[:2] == b"BM" else _DIB
+        image: Image.Image = reader(BytesIO(source.data))
         source.limits.check(image.size)
         image.load()
     except OSError as error:
@@ -286,6 +303,9 @@ def _read_bmp(source: Source) -> Decoded:
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         image = image.convert("RGB")  # programs that know no transparency leave the channel empty
     return Decoded(image, side=read_side_data(source.data, "bmp", image.info))
+
+
+_DIB = BmpImagePlugin.DibImageFile  # without the header of a file
 
 
 def _read_raw(source: Source) -> Decoded:

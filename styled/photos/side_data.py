@@ -41,7 +41,7 @@ _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 _EXIF_MARK = b"Exif\0\0"
 
 _GAIN_MAP = Degradation(
-    "color", "its gain map was not used: of an HDR photo the standard range (SDR) was painted"
+    "color", "its gain map, for screens of another dynamic range (HDR or SDR), was not used"
 )
 _DAMAGED_EXIF = Degradation("metadata", "the EXIF data is damaged and was ignored")
 _PARTLY_DAMAGED_EXIF = Degradation(

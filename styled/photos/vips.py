@@ -31,6 +31,7 @@ _LOCK = threading.Lock()
 """The buffer of error messages is one for the whole process."""
 
 _LOADERS = {
+    "jpeg": pyvips.Image.jpegload_buffer,
     "tiff": pyvips.Image.tiffload_buffer,
     "png": pyvips.Image.pngload_buffer,
     "avif": pyvips.Image.heifload_buffer,

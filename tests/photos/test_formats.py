@@ -78,6 +78,62 @@ def test_boxes_that_lead_nowhere_do_no_harm() -> None:
             heif_picture(data[:position] + bytes([value]) + data[position + 1 :])
 
 
+@needs_avif
+def test_a_crop_of_an_avif_is_applied() -> None:
+    """The clean aperture (clap) of a picture cuts it: here to 40 x 32 of its 96 x 64 pixels."""
+    data = saved(astronaut(), "AVIF", quality=100)
+    aperture = box(b"clap", struct.pack(">8I", 40, 1, 32, 1, 0, 1, 0, 1))
+    photo = decode_photo(with_property(data, aperture))
+    assert (photo.width, photo.height) == (40, 32)
+
+
+def with_property(data: bytes, content: bytes) -> bytes:
+    """Return an AVIF of Pillow's with another property of its picture, the only item."""
+    at = data.index(b"ipma") - 4
+    (length,) = struct.unpack_from(">I", data, at)
+    associations = bytearray(data[at : at + length])
+    number = data.index(b"ipco") - 4
+    (listed,) = struct.unpack_from(">I", data, number)
+    count, position = 0, number + 8
+    while position < number + listed:
+        position += struct.unpack_from(">I", data, position)[0]
+        count += 1
+    associations[18] += 1  # the number of associations of the first item
+    associations += bytes([0x80 | (count + 1)])
+    struct.pack_into(">I", associations, 0, len(associations))
+    added = len(content) + 1
+    result = bytearray(
+        data[: number + listed] + content + data[number + listed : at] + bytes(associations)
+        + data[at + length :]
+    )  # fmt: skip
+    struct.pack_into(">I", result, number, listed + len(content))
+    for kind in (b"iprp", b"meta"):
+        start = data.index(kind) - 4
+        (old,) = struct.unpack_from(">I", data, start)
+        struct.pack_into(">I", result, start, old + added)
+    # The picture's data has moved: iloc, version 0, has its offset as four bytes.
+    location = data.index(b"iloc")
+    mdat = data.index(b"mdat") + 4
+    where = result.index(struct.pack(">I", mdat), location)
+    struct.pack_into(">I", result, where, mdat + added)
+    return bytes(result)
+
+
+@pytest.mark.parametrize("garbage", [b"\0", b"\0\1\2\3", bytes(300)])
+def test_a_jpeg_may_begin_with_garbage(garbage: bytes) -> None:
+    """Between the first marker and the first segment."""
+    data = saved(astronaut(), "JPEG")
+    photo = decode_photo(data[:2] + garbage + data[2:])
+    assert (photo.format, photo.degraded) == ("jpeg", ())
+
+
+def test_a_bitmap_without_the_header_of_a_file_is_read() -> None:
+    """A DIB, as it lies on the clipboard."""
+    data = saved(astronaut(), "BMP")[14:]
+    assert format_of(data) == "bmp"
+    assert np.array_equal(pixels(decode_photo(data)), np.asarray(astronaut()))
+
+
 # --- JPEG XL
 
 
