@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 
@@ -80,6 +80,7 @@ def _findings(config: Config) -> Iterator[Finding]:
         name: getattr(config, name) for name in ("inbox", "outbox", "rejected", "archive", "state")
     }
     yield Finding("ok", "version", f"styled {__version__}, Python {platform.python_version()}")
+    yield _formats()
     yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
     state = _read_daemon_state(config)
     yield from _run_check(partial(_daemon, state), config, "daemon")
@@ -96,6 +97,23 @@ def _findings(config: Config) -> Iterator[Finding]:
     else:
         yield from _run_check(_cluster, config, "cluster")
         yield from _engines(state)
+
+
+_EXTRAS = (("pillow-heif", "heif", "HEIC"), ("pillow-jxl-plugin", "jxl", "JPEG XL"),
+           ("rawpy", "raw", "raw photos"))  # fmt: skip
+
+
+def _formats() -> Finding:
+    """Tell which formats can be read with the installed packages."""
+    read = ["JPEG, PNG, TIFF, WebP, AVIF, BMP, GIF"]
+    missing = []
+    for package, extra, name in _EXTRAS:
+        try:
+            read.append(f"{name} ({package} {version(package)})")
+        except PackageNotFoundError:
+            missing.append(f"{name}: pip install 'styled[{extra}]'")
+    without = f"; not {', nor '.join(missing)}" if missing else ""
+    return Finding("ok", "formats", f"{', '.join(read)}{without}")
 
 
 def _daemon_user(config: Config) -> int:

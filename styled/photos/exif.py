@@ -177,7 +177,9 @@ def _is_resolution(directory: Directory, tag: int) -> bool:
 
 
 def _sub_directory(reader: TiffReader, parent: Directory, tag: int) -> Directory:
-    return next(reader.sub_directories(parent, tag), Directory(reader.order, {}))
+    found = next(reader.sub_directories(parent, tag), Directory(reader.order, {}))
+    leads_back = found.offset in (parent.offset, reader.first_offset)
+    return Directory(reader.order, {}) if leads_back else found
 
 
 def _without(fields: Fields, tags: Iterable[int]) -> dict[int, Field]:

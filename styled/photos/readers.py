@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 
@@ -33,7 +34,7 @@ from styled.photos.limits import Limits
 from styled.photos.png_chunks import has_all_pixels, read_chunks
 from styled.photos.raster import Raster, to_sixteen_bit
 from styled.photos.shortage import is_memory_shortage
-from styled.photos.side_data import SideData, read_side_data
+from styled.photos.side_data import Info, SideData, read_side_data
 from styled.photos.tiff_pages import PHOTOMETRIC, describe, find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
 
@@ -234,6 +235,8 @@ def _read_avif(source: Source) -> Decoded:
     is_deep = configuration is not None and len(configuration) > 2 and configuration[2] & 0x40
     # libavif does not crop the picture to its clean aperture.
     is_cropped = picture is not None and picture.property(b"clap") is not None
+    info: Info = {}
+    notes: tuple[Degradation, ...] = ()
     try:
         image = AvifImagePlugin.AvifImageFile(BytesIO(source.data))
         source.limits.check(image.size)
@@ -241,9 +244,10 @@ def _read_avif(source: Source) -> Decoded:
             side = read_side_data(source.data, "avif", image.info)
             return replace(_by_pillow(image), side=side)
         info, notes = image.info, _ignored_frames(image)
-    except SyntaxError as error:  # libavif insists on the brand `avif`
+    except StyledError:
+        raise
+    except Exception as error:  # noqa: BLE001  # libavif is stricter: it insists on its brand
         source.limits.check(vips.size_of(source.data, "avif"))
-        info, notes = {}, ()
         decoded = _by_vips(source, source.data, "avif", instead_of=error)
     else:
         decoded = _by_vips(source, source.data, "avif")
@@ -286,7 +290,12 @@ def _webp_pixels(data: bytes) -> int:
 def _read_gif(source: Source) -> Decoded:
     image = GifImagePlugin.GifImageFile(BytesIO(source.data))
     source.limits.check(image.size)
-    return replace(_by_pillow(image), side=read_side_data(source.data, "gif", image.info))
+    image.load()
+    side = read_side_data(source.data, "gif", image.info)
+    frames: tuple[Degradation, ...] = ()
+    with suppress(Exception):  # a damaged frame behind the first one
+        frames = _ignored_frames(GifImagePlugin.GifImageFile(BytesIO(source.data)))
+    return Decoded(image, side=side, degraded=frames)
 
 
 def _read_bmp(source: Source) -> Decoded:

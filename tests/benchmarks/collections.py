@@ -49,7 +49,10 @@ class Seen(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One file: painted if `reason` is empty; `disagreements` name kind and program."""
+    """One file: painted if `reason` is empty; `disagreement` names kind and programs.
+
+    `space` is the colour space that the photo was converted from: other programs may ignore it.
+    """
 
     path: str
     format: str
@@ -57,6 +60,7 @@ class Finding(NamedTuple):
     notes: tuple[str, ...]
     openers: tuple[str, ...]
     disagreement: str
+    space: str = ""
 
 
 def main() -> None:
@@ -74,7 +78,7 @@ def main() -> None:
             all_findings += findings
             painted = [f for f in findings if not f.reason]
             differing = [f for f in painted if f.disagreement]
-            silent = [f for f in differing if not f.notes]
+            silent = [f for f in differing if not f.notes and not f.space]
             print(
                 f"{folder.name:42}{len(findings):6}{len(painted):8}"
                 f"{len(findings) - len(painted):9}{len(differing):14}{len(silent):7}",
@@ -96,8 +100,8 @@ def print_details(findings: list[Finding]) -> None:
     print("\ndisagreements of all other programs")
     for finding in findings:
         if finding.disagreement:
-            mark = "said" if finding.notes else "SILENT"
-            print(f"  {mark} {finding.path}: {finding.disagreement}; {'; '.join(finding.notes)}")
+            said = "; ".join((*finding.notes, *([f"from {finding.space}"] * bool(finding.space))))
+            print(f"  {finding.path}: {finding.disagreement}; {said or 'SILENT'}")
 
 
 def examine(name: str) -> Finding:
@@ -118,7 +122,8 @@ def examine(name: str) -> Finding:
     seen = {program: result for program, result in others(name, data) if result is not None}
     differences = [difference(own, other, program) for program, other in seen.items()]
     agrees = not differences or any(text == "" for text in differences)
-    return Finding(name, format, "", notes, tuple(seen), "" if agrees else ", ".join(differences))
+    disagreement = "" if agrees else ", ".join(differences)
+    return Finding(name, format, "", notes, tuple(seen), disagreement, photo.icc or "")
 
 
 def difference(own: Seen, other: Seen, program: str) -> str:

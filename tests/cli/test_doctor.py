@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,14 +119,29 @@ def test_where_all_is_well_that_is_said(run: Run, cwd: Path) -> None:
     assert result.exit_code == 0, result.output
     *lines, last = result.output.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "ok    version", "ok    configuration", "ok    daemon", "ok    permissions", "ok    disks",
+        "ok    version", "ok    formats", "ok    configuration", "ok    daemon", "ok    permissions", "ok    disks",
         "ok    inbox, outbox, state", "ok    inotify", "ok    uploads", "ok    journal",
         "ok    styles", "ok    weights", "ok    device",
     ]  # fmt: skip
     assert last == "all is well"
     assert f"styled {__version__}, Python 3." in result.output
+    assert "raw photos (rawpy " in result.output
     assert "config.yaml: 1 style\n" in result.output
     assert sorted(path.name for path in cwd.rglob("*")) == before
+
+
+def test_formats_that_need_a_package_are_named_with_their_extra(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rawpy, raw photos can't be read."""
+
+    def version_of(package: str) -> str:
+        if package == "rawpy":
+            raise PackageNotFoundError
+        return version(package)
+
+    monkeypatch.setattr("styled.cli.doctor.version", version_of)
+    assert "not raw photos: pip install 'styled[raw]'" in run("doctor").output
 
 
 @pytest.mark.usefixtures("machine")

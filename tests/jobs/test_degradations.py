@@ -320,6 +320,26 @@ def test_what_a_job_gives_up_is_told(
     assert sidecar["degraded"] == [asdict(one) for one in harness.job().degraded]
 
 
+@pytest.mark.parametrize("policy", ["reject", "paint"])
+def test_a_damaged_photo_is_rejected_or_painted_as_configured(
+    harness: JobHarness, policy: str
+) -> None:
+    """`intake.damaged: paint` paints what is left of it, and says so."""
+    harness.configure("intake", damaged=policy)
+    data = picture(format="jpeg")
+    harness.drop("photo.jpg", data[: len(data) * 3 // 4] + b"\xff\xd9")
+    harness.work()
+    if policy == "reject":
+        assert harness.states() == ["rejected"]
+        rejected = harness.sidecar("rejected/oil/photo.jpg.json")["rejected"]
+        assert rejected["reason"] == "the file is damaged: its data ends too early"
+        assert len(rejected["remedies"]) == 2
+    else:
+        assert harness.states() == ["done"]
+        damaged = [one.message for one in harness.job().degraded if one.kind == "damaged"]
+        assert ["painted as far as it goes" in message for message in damaged] == [True]
+
+
 def test_what_the_service_does_without_is_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
