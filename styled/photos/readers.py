@@ -179,13 +179,14 @@ def _tiff_pixels(source: Source, reader: TiffReader, directory: Directory) -> De
 
 def _with_only(data: bytes, reader: TiffReader, directory: Directory) -> bytes:
     """Return a TIFF whose only page is the given directory, without its orientation."""
+    is_alone = reader.first_offset == directory.offset and not directory.next_offset
+    if is_alone and ORIENTATION not in directory:
+        return data
+    result = bytearray(data)
     layout = reader.order + reader.word
-    end = directory.end
-    start = 8 if reader.is_big else 4
-    word = reader.word_bytes
-    head = data[:start] + struct.pack(layout, directory.offset)
-    rest = data[start + word : end] + bytes(word) + data[end + word :]
-    result = bytearray(head + rest)
+    struct.pack_into(layout, result, reader.word_bytes, directory.offset)
+    if directory.end + reader.word_bytes <= len(result):
+        struct.pack_into(layout, result, directory.end, 0)
     if ORIENTATION in directory:  # Pillow would turn the picture, libvips would not
         struct.pack_into(f"{reader.order}H", result, directory.entries[ORIENTATION], _UNUSED_TAG)
     return bytes(result)
