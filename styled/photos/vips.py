@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from styled.photos.raster import CHANNELS, Raster, Space, to_sixteen_bit, widen
 
-# libvips would write its warnings to standard error; it reads this when it is loaded.
+# libvips reads these when it is loaded. It would write its warnings to standard error, and compute
+# on all cores, which the engine has.
 os.environ.setdefault("VIPS_WARNING", "0")
+os.environ.setdefault("VIPS_CONCURRENCY", "1")
 
 import pyvips  # after the environment is set
 
@@ -25,7 +27,6 @@ Error = pyvips.Error
 
 pyvips.cache_set_max(0)  # no picture is read twice
 _vips = pyvips.vips_lib
-_vips.vips_concurrency_set(1)  # the engine has the other cores
 
 _LOCK = threading.Lock()
 """The buffer of error messages is one for the whole process."""
