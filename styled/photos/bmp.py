@@ -26,8 +26,8 @@ def size_of(data: bytes) -> tuple[int, int]:
     return width, abs(height)
 
 
-def read_bitfields(data: bytes) -> Image.Image:
-    """Return a BMP with bit fields as an RGB image, RGBA if it has an alpha field.
+def read_bitfields(data: bytes) -> tuple[Image.Image, int]:
+    """Return a BMP with bit fields as an RGB image, RGBA if it has an alpha field; and its bits.
 
     Raises:
         ValueError: The header is invalid, or pixels are missing.
@@ -53,7 +53,8 @@ def read_bitfields(data: bytes) -> Image.Image:
     levels = np.stack(channels, axis=-1)
     if struct.unpack_from("<i", data, 22)[0] > 0:
         levels = levels[::-1]  # rows are stored from the bottom up
-    return Image.fromarray(np.ascontiguousarray(levels))
+    bits_per_channel = max(mask.bit_count() for mask in masks[:3])
+    return Image.fromarray(np.ascontiguousarray(levels)), bits_per_channel
 
 
 def _scaled(words: np.ndarray, mask: int) -> np.ndarray:

@@ -300,6 +300,7 @@ def _read_gif(source: Source) -> Decoded:
 
 
 def _read_bmp(source: Source) -> Decoded:
+    notes: tuple[Degradation, ...] = ()
     try:
         reader = BmpImagePlugin.BmpImageFile if source.data[:2] == b"BM" else _DIB
         image: Image.Image = reader(BytesIO(source.data))
@@ -309,10 +310,13 @@ def _read_bmp(source: Source) -> Decoded:
         if "bitfields" not in str(error):
             raise
         source.limits.check(bmp.size_of(source.data))
-        image = bmp.read_bitfields(source.data)
+        image, bits = bmp.read_bitfields(source.data)
+        if bits > 8:
+            notes = (Degradation("bits", f"of its {bits} bits 8 were used"),)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         image = image.convert("RGB")  # programs that know no transparency leave the channel empty
-    return Decoded(image, side=read_side_data(source.data, "bmp", image.info))
+    side = read_side_data(source.data, "bmp", image.info)
+    return Decoded(image, side=side, degraded=notes)
 
 
 _DIB = BmpImagePlugin.DibImageFile  # without the header of a file

@@ -234,6 +234,8 @@ def test_bit_fields_of_a_bmp(bits: int, channels: Any, top_down: bool) -> None:
     step = 255 / ((1 << min(width for width, _ in channels[:3])) - 1)
     assert np.abs(pixels(photo) - SCENE[:, :95]).max() <= step / 2 + 8
     assert photo.alpha is None
+    is_deep = max(width for width, _ in channels[:3]) > 8
+    assert [note.kind for note in photo.degraded] == ["bits"] * is_deep
 
 
 def test_an_alpha_channel_that_nobody_filled_is_opaque() -> None:
