@@ -35,6 +35,7 @@ from styled.intake.scanning import scan
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegraded, StylesChanged, Wakeup
 from styled.jobs.gallery_updates import GalleryUpdater
+from styled.jobs.hook_runner import HookRunner
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.io_context import History, IoContext
 from styled.jobs.io_pool import ThreadIoPool
@@ -91,6 +92,7 @@ class App:
         intake: Scans the inbox.
         scheduler: Runs the jobs.
         fleet: The engines of a cluster; None: the only engine is in this process.
+        hooks: Runs the user's commands for ended jobs; None: there are none.
     """
 
     config: Config
@@ -100,11 +102,20 @@ class App:
     intake: Intake
     scheduler: Scheduler
     fleet: Fleet | None
+    hooks: HookRunner | None
 
     @property
     def slots(self) -> Sequence[EngineSlot]:
         """The engine slots, one for each engine; may be read from any thread."""
         return self.scheduler.slots
+
+    def start_hooks(self) -> HookRunner | None:
+        """Start to run hooks, if there are any."""
+        if self.hooks is None:
+            self.journal.set_state(hooks_since="")
+        else:
+            self.hooks.start()
+        return self.hooks
 
     def reload(self, config: Config) -> None:
         """Use the styles and folders of a new configuration from now on."""
@@ -162,7 +173,8 @@ def build_app(
     scheduler = build_scheduler(
         config, journal, publisher, mounts, files, factories, fleet, events, observer, heartbeats
     )
-    return App(config, journal, events, host, intake, scheduler, fleet)
+    hooks = HookRunner(config, journal, heartbeats) if config.hooks.any else None
+    return App(config, journal, events, host, intake, scheduler, fleet, hooks)
 
 
 def pairing_of(config: Config) -> Pairing:

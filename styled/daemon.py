@@ -151,6 +151,10 @@ class Daemon:
                 if patience.is_over(may_settle=intake.may_settle()):
                     break
             unprocessed = list(unprocessed_inputs(self._config.inbox, journal, intake))
+            if app.hooks is not None:
+                app.hooks.wake()
+                while not (app.hooks.wait_until_idle(ONCE_POLL_SECONDS) or self._is_interrupted):
+                    self._tick(app)
         if self._app is None:
             return OnceResult(0, unprocessed)
         if self._config.output.after_success != "keep":  # with `keep`, inputs stay in the inbox
@@ -190,7 +194,7 @@ class Daemon:
                 state="starting", version=__version__, pid=str(os.getpid()),
                 started_at=str(time.time()), degraded="[]", degraded_intake="[]", engines="[]",
                 inbox_trouble="", metrics_trouble=metrics_trouble,
-                gallery_trouble="", inbox_report="{}", style_troubles="{}",
+                gallery_trouble="", hook_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=app.host.folders.trouble or "", config_trouble="",
                 cluster_trouble="", cluster="",
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
@@ -205,6 +209,7 @@ class Daemon:
                 target=self._run_scheduler, args=(scheduler,), name="scheduler", daemon=True
             )
             thread.start()
+            hooks = app.start_hooks()
             try:
                 if app.fleet is not None:
                     self._start_fleet(app.fleet, is_lost=was_connected)
@@ -212,6 +217,8 @@ class Daemon:
             finally:
                 self._is_stopping = True
                 app.events.put(StopRequested())
+                if hooks is not None:
+                    hooks.request_stop()
                 # After a signal the stop has a time limit; otherwise it waits for the scheduler.
                 deadline = time.monotonic() + STOP_SECONDS if self._is_interrupted else None
                 thread.join(_seconds_until(deadline))
@@ -219,6 +226,8 @@ class Daemon:
                 if is_busy and self._is_ready:
                     _requeue_running(journal)
                 is_busy |= not all(slot.join(_seconds_until(deadline)) for slot in app.slots)
+                if hooks is not None:
+                    is_busy |= not hooks.join(_seconds_until(deadline))
                 if app.fleet is not None:
                     seconds = _seconds_until(deadline)
                     limit = None if seconds is None else max(seconds, DISCONNECT_SECONDS)
@@ -342,8 +351,10 @@ class Daemon:
         self._commands.put(_Command.READY)  # `run` then notifies systemd
 
     def job_finished(self, finished: JobFinished) -> None:
-        """Count a finished job."""
+        """Count a finished job, and run its hook."""
         self._health.job_finished(finished)
+        if self._app is not None and self._app.hooks is not None:
+            self._app.hooks.wake()
 
     def attempt_failed(self, failure: str) -> None:
         """Count a failed attempt."""

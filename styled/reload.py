@@ -26,7 +26,7 @@ POLL_SECONDS = 0.1
 
 NEEDS_RESTART = (
     "inbox", "outbox", "rejected", "archive", "state", "engine", "cluster", "intake", "queue",
-    "output", "metrics",
+    "output", "metrics", "hooks",
 )  # fmt: skip
 """Sections of the configuration whose changes need a restart; a reload ignores them."""
 

@@ -221,6 +221,7 @@ TROUBLES = (
     "config_trouble",
     "gallery_trouble",
     "metrics_trouble",
+    "hook_trouble",
 )
 
 

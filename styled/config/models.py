@@ -23,6 +23,7 @@ from styled.config.values import (
     Flag,
     FolderName,
     GpuShare,
+    HookCommand,
     MemoryLimit,
     NamePattern,
     NonNegative,
@@ -223,6 +224,26 @@ class MetricsConfig(Section):
     )
 
 
+class HooksConfig(Section):
+    """Commands that are run when jobs end."""
+
+    on_done: HookCommand = Field(
+        default=(), description="Command for each finished painting, once it is published."
+    )
+    on_failed: HookCommand = Field(default=(), description="Command for each rejected photo.")
+    on_idle: HookCommand = Field(
+        default=(), description="Command that is run when the queue has become empty."
+    )
+    timeout_seconds: Positive = Field(
+        default=60, description="How long a command may run; then it is ended."
+    )
+
+    @property
+    def any(self) -> bool:
+        """Whether any hook is configured."""
+        return bool(self.on_done or self.on_failed or self.on_idle)
+
+
 class StyleImageEntry(Section):
     """One of the images that make up a style."""
 
@@ -307,4 +328,7 @@ class ConfigFile(Section):
     )
     metrics: OrEmpty[MetricsConfig] = Field(
         default_factory=MetricsConfig, description="Where Prometheus metrics are published."
+    )
+    hooks: OrEmpty[HooksConfig] = Field(
+        default_factory=HooksConfig, description="Commands that are run when jobs end."
     )

@@ -11,6 +11,7 @@ from styled.config.models import (
     ClusterConfig,
     ConfigFile,
     EngineConfig,
+    HooksConfig,
     IntakeConfig,
     MetricsConfig,
     OutputConfig,
@@ -59,6 +60,7 @@ class Config:
     queue: QueueConfig
     output: OutputConfig
     metrics: MetricsConfig
+    hooks: HooksConfig
 
     @property
     def inbox_folders(self) -> tuple[str, ...]:
@@ -94,6 +96,7 @@ def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
         queue=file.queue,
         output=file.output,
         metrics=file.metrics,
+        hooks=file.hooks,
     )
 
 

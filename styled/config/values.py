@@ -245,6 +245,24 @@ T = TypeVar("T")
 OrEmpty = Annotated[T, EmptyAsDefault()]
 NotEmpty = Annotated[T, BeforeValidator(_check_not_empty), Field(json_schema_extra={"minItems": 1})]
 
+HOOK_PLACEHOLDERS = ("result", "sidecar", "input", "style", "job", "reason")
+
+
+def _check_hook(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Check a hook's command: a program, arguments, and known placeholders in them."""
+    if words and not words[0]:
+        raise refused("the first word is the program; it must not be empty")
+    for word in words:
+        if "\0" in word:
+            raise refused("a word must not contain a zero byte")
+        for name in re.findall(r"\{(\w+)\}", word):
+            if name not in HOOK_PLACEHOLDERS:
+                known = ", ".join(f"{{{name}}}" for name in HOOK_PLACEHOLDERS)
+                raise refused(f"unknown placeholder {{{name}}}: there are {known}")
+    return words
+
+
+HookCommand = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 FilePath = Annotated[Path, PlainValidator(_parse_path, json_schema_input_type=str)]
 FolderName = Annotated[str, AfterValidator(_check_folder_name)]
 NamePattern = Annotated[str, AfterValidator(_check_pattern)]

@@ -159,6 +159,26 @@ class JournalReader:
             (limit,),
         )
 
+    def missing_hooks(self, limit: int, not_after: float) -> list[Job]:
+        """Return ended jobs whose hook has not run, in the order in which they ended.
+
+        Rejected inputs are included once they have left the inbox, with their sidecars.
+
+        Args:
+            limit: Maximum number of jobs.
+            not_after: Unix time; jobs that were rejected before it are included in any case.
+        """
+        return self._jobs(
+            "NOT hook_run AND finished_at IS NOT NULL"
+            " AND (state != 'rejected' OR (NOT in_inbox AND original IS NOT NULL)"
+            " OR finished_at < ?) ORDER BY finished_at, seq LIMIT ?",
+            (not_after, limit),
+        )
+
+    def has_missing_hooks(self) -> bool:
+        """Return whether a job has ended whose hook has not run."""
+        return bool(self._jobs("NOT hook_run AND finished_at IS NOT NULL LIMIT 1"))
+
     def waiting_by_style(self) -> dict[str, dict[JobState, int]]:
         """Return the number of queued and running jobs of each style that has any."""
         with self._reading() as cursor:

@@ -128,8 +128,8 @@ def enter_finished(
                 cursor.execute(
                     "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style,"
                     " destination, state, attempts, submitted_at, finished_at, result,"
-                    " result_sha256, input_sha256, degraded, fraction, in_gallery)"
-                    " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, ?, 1.0, 1)",
+                    " result_sha256, input_sha256, degraded, fraction, in_gallery, hook_run)"
+                    " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, ?, 1.0, 1, 1)",
                     (job.job_id, os.fsencode(arrival.path), arrival.size,
                      str(arrival.mtime_ns), job.style,
                      os.fsencode(arrival.destinations[job.style]), now, now,

@@ -43,7 +43,8 @@ CREATE TABLE jobs (
     engine TEXT,
     is_suspect INTEGER NOT NULL DEFAULT 0, -- a process died while it worked on it
     in_inbox INTEGER NOT NULL DEFAULT 1,
-    in_gallery INTEGER NOT NULL DEFAULT 0
+    in_gallery INTEGER NOT NULL DEFAULT 0,
+    hook_run INTEGER NOT NULL DEFAULT 0 -- 1: nothing to run any more
 );
 -- The same file is never submitted twice while it lies in the inbox, done or not.
 CREATE UNIQUE INDEX jobs_identity ON jobs (input, style, size, mtime_ns) WHERE in_inbox;
@@ -51,6 +52,8 @@ CREATE INDEX jobs_queue ON jobs (state, seq);
 CREATE INDEX jobs_cancel_requested ON jobs (seq) WHERE cancel_requested;
 CREATE INDEX jobs_not_in_gallery ON jobs (finished_at)
     WHERE NOT in_gallery AND finished_at IS NOT NULL;
+CREATE INDEX jobs_hook_not_run ON jobs (finished_at)
+    WHERE NOT hook_run AND finished_at IS NOT NULL;
 -- What metrics and `styled status` ask for, without reading all jobs.
 CREATE INDEX jobs_waiting ON jobs (style, state) WHERE state IN ('queued', 'running');
 CREATE INDEX jobs_oldest ON jobs (submitted_at) WHERE state IN ('queued', 'running');

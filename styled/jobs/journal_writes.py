@@ -67,6 +67,14 @@ class JournalWrites(JournalReader):
                 "UPDATE jobs SET in_gallery = 1 WHERE id = ?", [(job_id,) for job_id in job_ids]
             )
 
+    def mark_hook_run(self, job: Job) -> None:
+        """Record that the hook of an ended job has run."""
+        self._execute("UPDATE jobs SET hook_run = 1 WHERE id = ?", (job.id,))
+
+    def skip_hooks(self) -> None:
+        """Record that no hook is to be run for the jobs that have ended so far."""
+        self._execute("UPDATE jobs SET hook_run = 1 WHERE NOT hook_run AND finished_at IS NOT NULL")
+
     # Files of jobs
 
     def reserve_result(
