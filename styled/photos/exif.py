@@ -125,7 +125,7 @@ def read_exif(reader: TiffReader) -> tuple[Exif, int, bool]:
     gps = _sub_directory(reader, main, GPS_DIRECTORY)
     interop = _sub_directory(reader, photo, INTEROP_DIRECTORY)
     missing = any(directory.missing for directory in (main, photo, gps))
-    if main.number(EXIF_DIRECTORY) and not photo.fields:
+    if main.number(EXIF_DIRECTORY) not in (0, main.offset) and not photo.fields:
         missing = True
     orientation = main.number(ORIENTATION, 1)
     image = _without(main.fields, _LAYOUT_TAGS | {SOFTWARE})
