@@ -9,6 +9,7 @@ from pathlib import Path
 
 from styled.cli.exit_codes import DONE, REJECTED, TEMPORARY, print_error
 from styled.cli.find_config import find_or_make_config
+from styled.cli.pause import is_suspended
 from styled.cli.supervisor import run_in_child
 from styled.daemon import Daemon
 from styled.errors import ResourceUnavailable
@@ -28,7 +29,11 @@ def run_daemon(config: Path | None) -> None:
 def run_once(config: Path | None) -> int:
     """Process the inbox once, print what could not be processed, and return the exit code."""
     configure_logs()
-    result = Daemon(find_or_make_config(config)).once()
+    found = find_or_make_config(config)
+    if is_suspended(found):
+        print_error(ResourceUnavailable("the queue is paused on request", "styled resume"))
+        return TEMPORARY
+    result = Daemon(found).once()
     for item in result.unprocessed:
         print_error(ResourceUnavailable(f"{item.path} is left: {item.reason}"))
     if result.rejected:

@@ -248,6 +248,29 @@ def cancel(
 
 
 @app.command()
+def pause(
+    after_current: Annotated[
+        bool, typer.Option("--after-current", help="Finish what is being painted first.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Pause the queue until `styled resume`, over restarts too. What is being painted is saved."""
+    with errors_as_exit_codes():
+        from styled.cli.pause import pause
+
+        pause(config, after_current=after_current)
+
+
+@app.command()
+def resume(config: ConfigOption = None) -> None:
+    """Go on with the queue after `styled pause`."""
+    with errors_as_exit_codes():
+        from styled.cli.pause import resume
+
+        resume(config)
+
+
+@app.command()
 def explain(
     paths: Annotated[list[str], typer.Argument(help="Files, or job ids.", show_default=False)],
     config: ConfigOption = None,

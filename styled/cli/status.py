@@ -15,6 +15,7 @@ from styled.files import readable
 from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
+from styled.jobs.pause import SUSPENDED
 from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
@@ -165,7 +166,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
     return Status(
         running=is_running,
         pid=owner,
-        state=state.get("state", "unknown") if is_running else "not running",
+        state=state.get("state", "unknown") if is_running else _state_at_rest(state),
         started_at=_time(float(started_at)) if is_running and started_at else None,
         version=state.get("version"),
         device=state.get("device"),
@@ -211,6 +212,11 @@ def _status(config: Config, journal: JournalReader) -> Status:
         ),
         disks=_disks(config),
     )  # fmt: skip
+
+
+def _state_at_rest(state: Mapping[str, str]) -> str:
+    """Return the state of a daemon that does not run."""
+    return "not running, and paused on request" if state.get(SUSPENDED) else "not running"
 
 
 TROUBLES = (

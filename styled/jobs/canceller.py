@@ -1,4 +1,4 @@
-"""Cancels jobs on request; other processes write the requests to the journal."""
+"""Polls the journal for requests of other processes: to cancel jobs, to pause the queue."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.pause import Pauses
 from styled.jobs.running import RunningJobs
+from styled.jobs.suspension import Suspension
 
 CANCELLED_AT_ONCE = 50
 """Maximum number of jobs that one turn of the loop cancels."""
@@ -30,8 +31,10 @@ class Canceller:
         engines: Engines,
         finisher: JobFinisher,
         pauses: Pauses,
+        suspension: Suspension,
     ) -> None:
         """Cancel jobs through `finisher`; a painting job's engine is stopped first."""
+        self._suspension = suspension
         self._context = context
         self._journal = context.journal
         self._running = running
@@ -47,7 +50,7 @@ class Canceller:
         return self._polled_at + POLL_SECONDS
 
     def poll(self) -> None:
-        """Cancel the requested jobs, if it is time to poll."""
+        """Cancel the requested jobs and pause on request, if it is time to poll."""
         if self._context.clock() < self.next_at:
             return
         self._polled_at = self._context.clock()
@@ -55,6 +58,7 @@ class Canceller:
             changes = self._journal.count_changes_by_others()
             if changes == self._changes_seen:
                 return
+            self._suspension.poll()
             jobs = self._journal.cancel_requests(CANCELLED_AT_ONCE)
         except ResourceUnavailable as error:
             self._pauses.pause(error, self._journal)

@@ -11,15 +11,22 @@ from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
 from styled.jobs.pause import Pauses
 from styled.jobs.prefetch import may_claim
 from styled.jobs.running import RunningJobs
+from styled.jobs.suspension import Suspension
 
 
 class Claimer:
     """Claims jobs, and knows when the next one may be claimed."""
 
     def __init__(
-        self, context: IoContext, running: RunningJobs, engines: Engines, pauses: Pauses
+        self,
+        context: IoContext,
+        running: RunningJobs,
+        engines: Engines,
+        pauses: Pauses,
+        suspension: Suspension,
     ) -> None:
         """Claim jobs for `engines`, except while the queue is paused."""
+        self._suspension = suspension
         self._context = context
         self._journal = context.journal
         self._running = running
@@ -38,7 +45,7 @@ class Claimer:
         if self._pauses.is_paused:
             self.defer_until_pause_ends()
             return claimed
-        if self._running.is_exclusive:
+        if self._suspension.is_active or self._running.is_exclusive:
             return claimed
         free = self._engines.free_count
         waiting = len(self._running.in_phase(Phase.PREPARING, Phase.READY))

@@ -14,6 +14,13 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 
 
+SUSPENDED = "suspended"
+"""The journal's state of this key tells whether a person has paused the queue: empty, `now` or
+`after-current`."""
+
+NOW, AFTER_CURRENT = "now", "after-current"
+
+
 class Pauses:
     """Whether the queue is paused, until when, and why.
 

@@ -35,6 +35,8 @@ from styled.jobs.pending import Pending
 from styled.jobs.protocols import Heartbeats
 from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot, snapshot_of
+from styled.jobs.suspension import REASON as SUSPENDED_REASON
+from styled.jobs.suspension import Suspension
 
 log = structlog.get_logger()
 
@@ -92,9 +94,12 @@ class Scheduler:
         self.maintenance = Maintenance(context, self._pending, self.pauses)
         self.finisher = JobFinisher(context, self._running, self._pending, self.pauses, observer)
         self._lifecycle = Lifecycle(context, self._running, self._pending, self.finisher)
-        self._claimer = Claimer(context, self._running, self._engines, self.pauses)
+        self._suspension = Suspension(context, self._running, self._engines, self.finisher)
+        self._claimer = Claimer(
+            context, self._running, self._engines, self.pauses, self._suspension
+        )
         self._canceller = Canceller(
-            context, self._running, self._engines, self.finisher, self.pauses
+            context, self._running, self._engines, self.finisher, self.pauses, self._suspension
         )
         self._assigner = Assigner(self._running, self._engines, self._lifecycle)
         self._handler = EventHandler(
@@ -247,7 +252,8 @@ class Scheduler:
     def _report_state(self) -> None:
         """Take a snapshot if the last one is old; write to the journal whether it is paused."""
         clock = self._context.clock()
-        state = "running" if self.pauses.reason is None else f"paused: {self.pauses.reason}"
+        reason = self._paused_reason
+        state = "running" if reason is None else f"paused: {reason}"
         if state != self._reported_state:
             self._reported_state = state
             self._pending.write(self._journal.set_state, state=state)
@@ -255,9 +261,16 @@ class Scheduler:
             return
         self._take_snapshot()
 
+    @property
+    def _paused_reason(self) -> str | None:
+        """Why the queue is paused; None: it is not."""
+        if self.pauses.reason is not None or not self._suspension.is_active:
+            return self.pauses.reason
+        return SUSPENDED_REASON
+
     def _take_snapshot(self) -> None:
         degraded = self._lifecycle.service_degraded
         engines = self._engines.snapshot(self._running)
         with suppress(ResourceUnavailable, JournalDamaged):
-            self.snapshot = snapshot_of(self._journal, engines, self.pauses.reason, degraded)
+            self.snapshot = snapshot_of(self._journal, engines, self._paused_reason, degraded)
             self._snapshot_at, self._is_changed = self._context.clock(), False

@@ -1,0 +1,102 @@
+"""`styled pause` and `styled resume`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from styled.cli.exit_codes import console
+from styled.cli.find_config import find_config
+from styled.config import Config
+from styled.errors import ResourceUnavailable
+from styled.files import readable
+from styled.jobs.job import JobState
+from styled.jobs.journal import Journal
+from styled.jobs.journal_queries import JournalReader
+from styled.jobs.pause import AFTER_CURRENT, NOW, SUSPENDED
+from styled.ops.lock import InstanceLock
+
+WAIT_SECONDS = 10.0
+"""How long `styled pause` waits for the running job to be saved."""
+
+
+def pause(config_path: Path | None, *, after_current: bool) -> None:
+    """Pause the queue until `resume`, and print what becomes of the running job.
+
+    Args:
+        config_path: The configuration file; None: the default one.
+        after_current: Whether the running jobs are finished first.
+
+    Raises:
+        ConfigError: There is no valid configuration.
+        ResourceUnavailable: There is no journal, or this user may not write it.
+    """
+    config = find_config(config_path)
+    journal = _open(config)
+    try:
+        journal.set_state(**{SUSPENDED: AFTER_CURRENT if after_current else NOW})
+        is_running = InstanceLock(config.state / "lock").owner() is not None
+        deadline = time.monotonic() + (WAIT_SECONDS if is_running and not after_current else 0.0)
+        while (running := _running(journal)) or not _is_paused(journal):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+    finally:
+        journal.close()
+    if running and is_running:
+        when = "finished" if after_current else "saved"
+        console.print(f"pauses once this is {when}: {', '.join(running)}")
+    else:
+        console.print("paused; styled resume goes on")
+
+
+def resume(config_path: Path | None) -> None:
+    """Go on with the queue.
+
+    Raises:
+        ConfigError, ResourceUnavailable: as `pause`.
+    """
+    config = find_config(config_path)
+    journal = _open(config)
+    try:
+        was_suspended = bool(journal.get_state().get(SUSPENDED))
+        journal.set_state(**{SUSPENDED: ""})
+    finally:
+        journal.close()
+    is_running = InstanceLock(config.state / "lock").owner() is not None
+    if not was_suspended:
+        console.print("it was not paused on request")
+    else:
+        console.print("goes on" if is_running else "goes on when styled starts; it is not running")
+
+
+def is_suspended(config: Config) -> bool:
+    """Return whether the queue is paused on request; False if there is no journal yet."""
+    path = config.state / "journal.sqlite3"
+    if not path.exists():
+        return False
+    journal = JournalReader.open_read_only(path)
+    try:
+        return bool(journal.get_state().get(SUSPENDED))
+    finally:
+        journal.close()
+
+
+def _open(config: Config) -> Journal:
+    path = config.state / "journal.sqlite3"
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise ResourceUnavailable(
+            f"only whoever may write {path} may pause the queue",
+            "do it as the user that styled runs as (sudo -u styled ...), or as root",
+        )
+    return Journal.open_for_requests(path)
+
+
+def _is_paused(journal: Journal) -> bool:
+    """Return whether the daemon has noticed the request."""
+    return journal.get_state().get("state", "").startswith("paused")
+
+
+def _running(journal: Journal) -> list[str]:
+    return [readable(job.input) for job in journal.in_state(JobState.RUNNING, limit=-1)]
