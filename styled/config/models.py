@@ -213,6 +213,35 @@ class OutputConfig(Section):
     )
 
 
+class StyleOutput(Section):
+    """Values of the section `output` that a style has of its own; null: those of that section."""
+
+    format: Literal["same", "jpeg", "png", "tiff", "webp"] | None = Field(
+        default=None, description="File format of this style's results."
+    )
+    quality: Annotated[int, Number(ge=1, le=100)] | None = Field(
+        default=None, description="Quality of JPEG, WebP, AVIF and HEIC files, from 1 to 100."
+    )
+    size: Literal["painted", "input"] | None = Field(
+        default=None, description="Size of the results: the recipe's size, or that of the photo."
+    )
+    metadata: Literal["keep", "strip"] | None = Field(
+        default=None, description="Whether results keep the metadata of their photos."
+    )
+    color: Literal["srgb", "input"] | None = Field(
+        default=None, description="Colour space of the results: sRGB, or that of the photo."
+    )
+    grayscale: Literal["color", "keep"] | None = Field(
+        default=None, description="Whether grey photos become colourful paintings, or stay grey."
+    )
+    bits: Literal["same", 8, 16] | None = Field(
+        default=None, description="Bits per channel in PNG and TIFF files."
+    )
+    keep_frames: Annotated[int, Number(ge=1)] | None = Field(
+        default=None, description="Save a picture every so many steps beside the result."
+    )
+
+
 class MetricsConfig(Section):
     """Where Prometheus metrics are published."""
 
@@ -275,6 +304,10 @@ class StyleEntry(Section):
     )
     overrides: OrEmpty[RecipeOverrides] = Field(
         default_factory=RecipeOverrides, description="Values that replace those of the recipe."
+    )
+    output: OrEmpty[StyleOutput] = Field(
+        default_factory=StyleOutput,
+        description="Values that replace those of the section `output`.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from styled.config.merging import resolve_recipe
@@ -17,6 +17,7 @@ from styled.config.models import (
     OutputConfig,
     QueueConfig,
     StyleEntry,
+    StyleOutput,
 )
 from styled.recipes import Recipe
 
@@ -31,10 +32,11 @@ class StyleImage:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """The images of a style and the recipe to paint with."""
+    """The images of a style, the recipe to paint with, and its own values of `output`."""
 
     images: tuple[StyleImage, ...]
     recipe: Recipe
+    output: StyleOutput = field(default_factory=StyleOutput)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class Config:
     def inbox_folders(self) -> tuple[str, ...]:
         """Names of the inbox folders that determine the styles of their photos."""
         return (*self.styles, *self.folders)
+
+    def output_of(self, style: Style) -> OutputConfig:
+        """Return the section `output` as it holds for a style."""
+        return self.output.model_copy(update=style.output.model_dump(exclude_none=True))
 
 
 def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
@@ -104,4 +110,5 @@ def _resolve_style(entry: StyleEntry, base: Path) -> Style:
     images = [StyleImage(base / image.path, image.weight) for image in entry.images or ()]
     if entry.image is not None:
         images.append(StyleImage(base / entry.image))
-    return Style(tuple(images), resolve_recipe(entry.recipe.name, entry.recipe, entry.overrides))
+    recipe = resolve_recipe(entry.recipe.name, entry.recipe, entry.overrides)
+    return Style(tuple(images), recipe, entry.output)

@@ -145,6 +145,7 @@ class Lifecycle:
         """Assign a prepared job to a slot; return the number of the assignment."""
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
+        assert running.style is not None, "likewise"
         running.slot, running.engine, running.run = slot, info, next(self._runs)
         self.running.note_run(running)
         running.paint_since = self._context.clock()
@@ -153,7 +154,7 @@ class Lifecycle:
             prepared.task(running.job.id),
             checkpoint_seconds=config.queue.checkpoint_seconds,
             preview_seconds=PREVIEW_SECONDS,
-            frame_every_steps=config.output.keep_frames,
+            frame_every_steps=config.output_of(running.style).keep_frames,
         )
         context = log_context_of(running.job)
         assignment = Assignment(running.run, task, context, running.stamps)
@@ -219,12 +220,14 @@ class Lifecycle:
         self.note_degraded(running, painted.degradations)
         assert running.prepared is not None, "it was painted"
         assert running.engine is not None, "likewise"
+        assert running.style is not None, "likewise"
         publication = Publication(
             running.job,
             running.prepared,
             painted,
             running.engine,
             running.slot or "",
+            self._context.config.output_of(running.style),
             running.degradations.all(),
             prepare_seconds=running.paint_since - running.prepare_since,
             optimise_seconds=self._context.clock() - running.paint_since,

@@ -147,16 +147,17 @@ class PrepareRequest(JobRequest):
         if current != (job.size, job.mtime_ns):
             return InputGone("the input was replaced by another file before its turn")
         stamps = stamps_of([source, *(image.path for image in style.images)])
+        output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec
         if self.is_concurrent and codec.uses_own_memory:
             limit = min(limit, max_concurrent_pixels(READING_BYTES_PER_PIXEL))
         prepared = codec.prepare(
             read_inputs(source, style), style.recipe, max_pixels=limit,
-            at_own_size=config.output.size == "input",
+            at_own_size=output.size == "input",
             paint_damaged=config.intake.damaged == "paint",
         )  # fmt: skip
-        require_publishable(job, prepared, context)
+        require_publishable(job, prepared, output, context)
         is_large = codec.uses_own_memory and prepared.pixels > max_concurrent_pixels(
             PUBLISHING_BYTES_PER_PIXEL
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from styled.config import OutputConfig
 from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted
 from styled.jobs.job import Job
@@ -21,6 +22,7 @@ class Publication:
     Attributes:
         engine: The engine that painted it.
         slot: The name of that engine's slot.
+        output: How the result is saved.
         degraded: All degradations before encoding.
         prepare_seconds: Duration of preparing it.
         optimise_seconds: Duration of painting it.
@@ -31,6 +33,7 @@ class Publication:
     painted: Painted
     engine: EngineInfo
     slot: str
+    output: OutputConfig
     degraded: tuple[Degradation, ...]
     prepare_seconds: float
     optimise_seconds: float

@@ -125,8 +125,9 @@ def publish(publication: Publication, context: IoContext) -> Published:
     """
     started = context.clock()
     job, prepared, painted = publication.job, publication.prepared, publication.painted
-    name, format = result_name(job.destination, context.config.output.format, prepared.read)
-    encoded = context.codec.encode(prepared, painted, format, context.config.output)
+    output = publication.output
+    name, format = result_name(job.destination, output.format, prepared.read)
+    encoded = context.codec.encode(prepared, painted, format, output)
     for degradation in encoded.degraded:
         log.warning("job.degraded", kind=degradation.kind, reason=degradation.message)
     degraded = tuple(dict.fromkeys((*publication.degraded, *encoded.degraded)))
@@ -160,14 +161,22 @@ def publish(publication: Publication, context: IoContext) -> Published:
     return Published(result_info, timing, changed, degraded)
 
 
-def require_publishable(job: Job, prepared: Prepared, context: IoContext) -> None:
+def require_publishable(
+    job: Job, prepared: Prepared, output: OutputConfig, context: IoContext
+) -> None:
     """Check, before painting, that a result of this size can be published.
+
+    Args:
+        job: The job.
+        prepared: Its photo.
+        output: How the result is going to be saved.
+        context: Has the publisher.
 
     Raises:
         ConfigError: the output format can't hold an image of this size.
         FolderNotWritable: the result's folder may not be written.
     """
-    name, format = result_name(job.destination, context.config.output.format, prepared.read)
+    name, format = result_name(job.destination, output.format, prepared.read)
     height, width = prepared.content.shape[-2:]
     photos.require_encodable(format, *(prepared.result_size or (width, height)))
     context.publisher.require_writable(context.publisher.outbox, f"{job.style}/{name}")
