@@ -191,7 +191,7 @@ def open_journal(config: Config, on_progress: Callable[[], None] = lambda: None)
     pairing = pairing_of(config)
 
     def arrivals() -> Iterator[SettledInput]:
-        for found in scan(config.inbox, IgnoreRules(config.intake.ignore)):
+        for found in scan(config.inbox, IgnoreRules(config.intake.ignored_names)):
             if destinations := pairing.destinations(found.path):
                 yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
 
@@ -206,7 +206,7 @@ def build_intake(config: Config, host: InboxHost) -> Intake:
         config.inbox,
         pairing_of(config),
         host,
-        ignore=IgnoreRules(settings.ignore),
+        ignore=IgnoreRules(settings.ignored_names),
         mode=settings.mode,
         settle_seconds=settings.settle_seconds,
         rescan_seconds=settings.rescan_seconds,

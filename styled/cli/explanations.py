@@ -19,7 +19,7 @@ from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX, readable
 from styled.intake.pairing import Pairing
-from styled.intake.scanning import MAX_FOLDER_DEPTH
+from styled.intake.scanning import LEFT_ALONE_MARK, MAX_FOLDER_DEPTH
 from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
 from styled.jobs.journal_queries import JournalReader
 from styled.mounts import Mounts
@@ -151,16 +151,24 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
 
 def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
     """Return the explanation if a path in the inbox is ignored because of its name or depth."""
-    rules = IgnoreRules(config.intake.ignore)
+    rules = IgnoreRules(config.intake.ignored_names)
     parts = relative.split(os.sep)
     for name in parts:
         if name.startswith(TEMPORARY_PREFIX):
             return make_explanation(path, "ignored", "it is an unfinished file of styled's own")
         if (pattern := rules.pattern_of(name)) is not None:
+            key = "ignore" if pattern in config.intake.ignore else "ignore_also"
             return make_explanation(
                 path, "ignored",
-                f'its name is left alone: "{readable(name)}" matches "{pattern}" in intake.ignore',
-                remedies=["rename it, or take that pattern out of intake.ignore"],
+                f'its name is left alone: "{readable(name)}" matches "{pattern}" in intake.{key}',
+                remedies=[f"rename it, or take that pattern out of intake.{key}"],
+            )  # fmt: skip
+    for depth in range(1, len(parts)):
+        folder = os.sep.join(parts[:depth])
+        if (config.inbox / folder / LEFT_ALONE_MARK).exists():
+            return make_explanation(
+                path, "ignored", f"{readable(folder)} is left alone: it holds {LEFT_ALONE_MARK}",
+                remedies=[f"delete {LEFT_ALONE_MARK} there"],
             )  # fmt: skip
     if len(parts) - 1 > MAX_FOLDER_DEPTH:
         return make_explanation(

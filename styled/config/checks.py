@@ -62,16 +62,19 @@ def _check_names(top: Mapping[str, object]) -> Iterator[Problem]:
 
 def _check_ignored(top: Mapping[str, object]) -> Iterator[Problem]:
     """Check that no ignore pattern matches the name of an inbox folder."""
-    given = _mapping(top.get("intake")).get("ignore")
+    intake = _mapping(top.get("intake"))
+    given = intake.get("ignore")
     patterns = _list(given) if given is not None else DEFAULT_IGNORE
-    rules = IgnoreRules(pattern for pattern in patterns if isinstance(pattern, str))
+    also = _list(intake.get("ignore_also"))
+    rules = IgnoreRules(p for p in (*patterns, *also) if isinstance(p, str))
     for section in ("styles", "folders"):
         for name in _mapping(top.get(section)):
             if isinstance(name, str) and (pattern := rules.pattern_of(name)) is not None:
+                key = "ignore" if pattern in patterns else "ignore_also"
                 yield Problem(
                     (section, name),
                     f"its folder would be left alone: the name matches {quoted(pattern)} in "
-                    "intake.ignore; choose another name, or take out that pattern",
+                    f"intake.{key}; choose another name, or take out that pattern",
                 )
 
 

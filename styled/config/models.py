@@ -148,10 +148,22 @@ class IntakeConfig(Section):
         default=DEFAULT_IGNORE,
         description="Patterns (* ? [...]) of names of files and folders that are ignored.",
     )
+    ignore_also: tuple[NamePattern, ...] = Field(
+        default=(), description="Further patterns, beside those of `ignore`."
+    )
+    remove_empty_folders: Flag = Field(
+        default=False,
+        description="Whether sub-folders are removed that are empty after their photos have left.",
+    )
     max_pixels: Count = Field(
         default=200_000_000,
         description="Larger photos are rejected: they may be decompression bombs.",
     )
+
+    @property
+    def ignored_names(self) -> tuple[str, ...]:
+        """All patterns of names that are ignored."""
+        return (*self.ignore, *self.ignore_also)
 
 
 class QueueConfig(Section):

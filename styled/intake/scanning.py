@@ -68,6 +68,9 @@ CONTROL_SUFFIXES = (".aria2", ".st", ".lftp-pget-status")
 PLACEHOLDER_SUFFIXES = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".crswap")
 """Files that browsers write to while an empty file has the final name."""
 
+LEFT_ALONE_MARK = ".nomedia"
+"""A sub-folder that holds a file of this name is left alone, as photo libraries do."""
+
 MAX_FOLDER_DEPTH = 100
 """Folders nested more deeply are skipped."""
 
@@ -76,7 +79,8 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
     """Yield every regular file below `inbox`.
 
     The files of a folder are sorted by name and come before those of its sub-folders. Symbolic
-    links, pipes, sockets and devices are neither followed nor opened. Whatever vanishes during
+    links, pipes, sockets and devices are neither followed nor opened. Sub-folders that hold a file
+    `.nomedia` are left out, with all that is below them. Whatever vanishes during
     the scan is skipped silently; whatever can't be read is skipped, logged and added to `notes`.
 
     Raises:
@@ -98,6 +102,8 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
                     "mount it, make it again or fix its permissions; work goes on by itself",
                 ) from error
             _skip_error(folder, error, notes.skipped)
+            continue
+        if folder and any(entry.name == LEFT_ALONE_MARK for entry in entries):
             continue
         folders = []
         control_files = _ControlFiles(entry.name for entry in entries)

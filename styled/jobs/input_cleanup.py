@@ -48,6 +48,8 @@ class InputCleanup:
         """Release inputs of `config.inbox` as `config.output.after_success` says."""
         self._inbox = config.inbox
         self._after_success = config.output.after_success
+        self._removes_folders = config.intake.remove_empty_folders
+        self._kept_folders = frozenset(config.inbox_folders)
         self._journal = journal
         self._publisher = publisher
         self._mounts = mounts
@@ -135,9 +137,23 @@ class InputCleanup:
             raise stuck
         if not keep or not was_in_inbox:
             self._journal.mark_input_gone(job)
+        if was_in_inbox and not keep and self._removes_folders:
+            self._remove_empty_folders(source)
         log.debug(
             "input.released", path=readable(job.input), places=[str(p) for p in paths.values()]
         )
+
+    def _remove_empty_folders(self, source: Path) -> None:
+        """Remove the sub-folders of the inbox that are empty now that a photo has left them."""
+        for folder in source.parents:
+            relative = folder.relative_to(self._inbox)
+            if not relative.parts or relative.as_posix() in self._kept_folders:
+                return
+            try:
+                folder.rmdir()
+            except OSError:  # it is not empty, or may not be removed
+                return
+            log.info("folder.removed", path=readable(relative.as_posix()))
 
     def _path_for(self, job: Job, source: Path, *, is_in_inbox: bool) -> Path:
         """Return the path that the original of a job moves to, and reserve it in the journal."""

@@ -940,3 +940,14 @@ def test_a_photo_behind_a_link_is_told_as_such(run: Run, folder: Path) -> None:
     explanation = explain_one(run, "inbox/album/a.jpg")
     assert explanation["verdict"] == "no file"
     assert "is a link" in explanation["reasons"][0]
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_folder_with_nomedia_is_named(run: Run, folder: Path) -> None:
+    """And what to do to have its photos painted."""
+    (folder / "inbox/trip").mkdir(parents=True)
+    (folder / "inbox/trip/.nomedia").touch()
+    explanation = explain_one(run, drop(folder / "inbox/trip/day1/photo.jpg"))
+    assert explanation["verdict"] == "ignored"
+    assert explanation["reasons"] == ["trip is left alone: it holds .nomedia"]
+    assert explanation["remedies"] == ["delete .nomedia there"]
