@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +23,7 @@ from styled.photos.photo import Photo
 from styled.photos.raster import Levels, Raster
 from styled.photos.readers import Damaged, Decoded, Source, Unreadable, read_picture
 from styled.photos.shortage import memory_shortage_at
+from styled.photos.standard_error import captured_standard_error
 
 _MAX_CAUSE_LENGTH = 200
 
@@ -110,7 +110,7 @@ def decode_photo(
 def _decode(source: Source, format: str, notes: tuple[Degradation, ...]) -> Photo:
     with (
         _pillow_settings(source.limits.max_pixels, tolerant=source.tolerant),
-        _silence_libtiff(format),
+        captured_standard_error() if format == "tiff" else nullcontext(),
         memory_shortage_at(f"decode {source.limits.name}", source.limits),
     ):
         return _photo(read_picture(source, format), format, notes, source.limits.name)
@@ -215,35 +215,6 @@ def _pillow_settings(max_pixels: int, *, tolerant: bool) -> Iterator[None]:
         finally:
             Image.MAX_IMAGE_PIXELS = previous
             ImageFile.LOAD_TRUNCATED_IMAGES = was_tolerant
-
-
-@contextmanager
-def _silence_libtiff(format: str) -> Iterator[None]:
-    """Redirect standard error to /dev/null while libtiff decodes.
-
-    libtiff writes a line there for each damaged row. This affects the whole process; its log
-    goes to another file descriptor.
-    """
-    if format != "tiff":
-        yield
-        return
-    with ExitStack() as stack:
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            stack.callback(os.close, null)
-            saved_stderr = os.dup(_STDERR_FD)
-        except OSError:  # standard error is closed, or too many files are open
-            yield
-            return
-        os.dup2(null, _STDERR_FD)
-    try:
-        yield
-    finally:
-        os.dup2(saved_stderr, _STDERR_FD)
-        os.close(saved_stderr)
-
-
-_STDERR_FD = 2
 
 
 def _incomplete(name: str) -> InputIncomplete:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from styled.errors import InputRejected
 from styled.photos.limits import Limits
 from styled.photos.raster import Raster
+from styled.photos.standard_error import captured_standard_error
 
 try:
     import rawpy
@@ -19,7 +20,11 @@ except ImportError:
 _SRGB_CURVE = (2.4, 12.92)
 
 
-def develop(data: bytes, limits: Limits) -> Raster:
+# What LibRaw writes to standard error and does not raise; the rest of the picture is black then.
+_SIGNS_OF_DAMAGE = ("Unexpected end of file", "data corrupted")
+
+
+def develop(data: bytes, limits: Limits) -> tuple[Raster, str | None]:
     """Develop a raw photo: full size, the camera's white balance, sRGB, 16 bits, upright.
 
     Brightness is scaled until 1 % of the pixels are white, which is LibRaw's default.
@@ -27,6 +32,9 @@ def develop(data: bytes, limits: Limits) -> Raster:
     Args:
         data: The bytes of the file.
         limits: Checks the size.
+
+    Returns:
+        The picture, and what is wrong with its data; None if it is whole.
 
     Raises:
         InputRejected: rawpy is not installed, or it can't read this camera's files.
@@ -39,7 +47,7 @@ def develop(data: bytes, limits: Limits) -> Raster:
             "Or develop the photo in another program, and save it as a TIFF or JPEG.",
         )
     try:
-        with rawpy.imread(BytesIO(data)) as photo:
+        with captured_standard_error() as captured, rawpy.imread(BytesIO(data)) as photo:
             sizes = photo.sizes
             limits.check((sizes.iwidth, sizes.iheight))
             limits.require_memory()
@@ -61,6 +69,9 @@ def develop(data: bytes, limits: Limits) -> Raster:
         cause = error.args[0] if error.args else ""
         text = cause.decode("utf-8", "replace") if isinstance(cause, bytes) else str(cause)
         raise ValueError(text) from error
+    is_damaged = any(sign in captured.text for sign in _SIGNS_OF_DAMAGE) or not levels.any()
     if levels.shape[2] == 1:
-        return Raster(levels, "gray", is_srgb=True)
-    return Raster(levels[..., :3], "rgb", is_srgb=True)
+        raster = Raster(levels, "gray", is_srgb=True)
+    else:
+        raster = Raster(levels[..., :3], "rgb", is_srgb=True)
+    return raster, "part of its data is missing or wrong" if is_damaged else None

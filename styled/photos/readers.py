@@ -33,7 +33,7 @@ from styled.photos.heif_boxes import heif_picture
 from styled.photos.limits import Limits
 from styled.photos.png_chunks import has_all_pixels, read_chunks
 from styled.photos.raster import Raster, to_sixteen_bit
-from styled.photos.shortage import is_memory_shortage
+from styled.photos.shortage import can_be_allocated, is_memory_shortage
 from styled.photos.side_data import Info, SideData, read_side_data
 from styled.photos.tiff_pages import PHOTOMETRIC, describe, find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
@@ -323,7 +323,11 @@ _DIB = BmpImagePlugin.DibImageFile  # without the header of a file
 
 
 def _read_raw(source: Source) -> Decoded:
-    raster = raw.develop(source.data, source.limits)
+    raster, damage = raw.develop(source.data, source.limits)
+    if source.is_truncated and damage is None:  # LibRaw does not notice everything
+        damage = "its data ends too early"
+    if damage is not None and not source.tolerant:
+        raise Damaged(damage)
     side = read_side_data(source.data, "raw", {}, ignores_orientation=True)
     return Decoded(raster, side=side)
 
@@ -376,6 +380,8 @@ def _by_vips(
     try:
         levels = vips.read(data, format, tolerant=source.tolerant)
     except vips.Error as error:
+        if is_memory_shortage(error) and can_be_allocated(source.limits.needed_bytes):
+            raise ValueError("it asks for more memory than a picture of its size takes") from None
         raise instead_of or error from None
     if isinstance(levels, Raster):
         return Decoded(levels, degraded=levels.degraded)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
-from styled.errors import InputRejected
+from styled.errors import InputIncomplete, InputRejected
 from styled.photos import Photo, decode_photo, raw
 from styled.photos.formats import format_of
 from tests.photos.samples import ASTRONAUT, pixels
@@ -117,6 +119,14 @@ def test_what_nobody_reads_is_named_in_words() -> None:
     assert any("16 bits" in remedy for remedy in caught.value.remedies)
 
 
+@pytest.mark.parametrize("tag", [322, 323])
+def test_a_claim_of_enormous_tiles_is_no_lack_of_memory(tag: int) -> None:
+    """The file is rejected; it would wait for memory for ever otherwise."""
+    tiles = {322: (4, [64]), 323: (4, [64]), 324: (4, [8]), 325: (4, [99]), tag: (4, [2**31 - 16])}
+    with pytest.raises((InputRejected, InputIncomplete)):
+        decode_photo(tiff(Page(SCENE16, tiles)))
+
+
 def test_a_picture_in_a_sub_directory_is_used() -> None:
     """A first page that calls itself a reduced copy is not painted if there is the full picture."""
     photo = decode_photo(tiff(Page(SMALL, REDUCED, children=(Page(SCENE, FULL),))))
@@ -189,6 +199,32 @@ def test_a_raw_photo_is_developed(order: str) -> None:
     # The scene is there: bright where it is bright.
     small = pixels(photo)[2::4, 2::4].mean(axis=2)
     assert np.corrcoef(small.ravel(), SCENE.mean(axis=2).ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 100_000])
+def test_a_cut_raw_photo_is_never_painted_black(cut: int) -> None:
+    """LibRaw fills what is missing with black, and raises nothing."""
+    data = tiff(Page(SMALL, DNG, children=()), Page(sensor(), CFA))
+    photo = decode_photo(data)
+    assert photo.degraded == ()
+    # The sensor's data is moved behind the directories, so that it can be cut.
+    strips = data.index(sensor().tobytes())
+    moved = bytearray(data + sensor().tobytes())
+    at = moved.rindex(struct.pack("<HHI", 273, 4, 1)) + 8
+    assert struct.unpack_from("<I", moved, at) == (strips,)
+    struct.pack_into("<I", moved, at, len(data))
+    assert np.array_equal(pixels(decode_photo(bytes(moved))), pixels(photo))
+    with pytest.raises(InputIncomplete):
+        decode_photo(bytes(moved[:-cut]))
+
+
+def test_a_raw_photo_without_data_is_damaged() -> None:
+    """Metadata tools cut the data out of raw photos, and leave the counts."""
+    empty = Page(np.zeros_like(sensor()), CFA)
+    with pytest.raises(InputRejected, match="is damaged: part of its data is missing or wrong"):
+        decode_photo(tiff(Page(SMALL, DNG), empty))
+    photo = decode_photo(tiff(Page(SMALL, DNG), empty), paint_damaged=True)
+    assert [note.kind for note in photo.degraded] == ["damaged"]
 
 
 def test_without_rawpy_a_raw_photo_is_rejected_by_that_name(
