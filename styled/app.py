@@ -160,6 +160,7 @@ def build_app(
         log.info("temporaries.swept", count=deleted)
     journal = open_journal(config, on_progress)
     stack.callback(journal.close)
+    journal.set_priorities(config.priorities)
     events: SimpleQueue[Event] = SimpleQueue()
     host = InboxHost(config, journal, mounts, folders, events, observer, heartbeats)
     intake = build_intake(config, host)
@@ -311,11 +312,13 @@ class InboxHost:
         """Use a new configuration from now on, and make its folders."""
         self.config = config
         self.folders.restore(config.inbox_folders)
+        with suppress(ResourceUnavailable, JournalDamaged):  # the next start or reload does it
+            self._journal.set_priorities(config.priorities)
 
     def submit(self, inputs: Sequence[SettledInput]) -> int:
         """Queue jobs for these inputs; return how many of the jobs are new."""
         try:
-            submitted = self._journal.submit(inputs, time.time())
+            submitted = self._journal.submit(inputs, time.time(), self.config.priorities)
         except JournalDamaged as error:
             self._observer.journal_damaged(error)
             raise

@@ -87,13 +87,7 @@ def cancel(config_path: Path | None, args: list[str], *, everything: bool) -> No
     config = find_config(config_path)
     if everything == bool(args):
         exit_with_usage_error("name what to cancel, or use --all for everything in the queue")
-    path = config.state / "journal.sqlite3"
-    if os.path.exists(path) and not os.access(path, os.W_OK):
-        raise ResourceUnavailable(
-            f"only whoever may write {path} may cancel jobs",
-            "do it as the user that styled runs as (sudo -u styled ...), or as root",
-        )
-    journal = Journal.open_for_requests(path)
+    journal = open_for_requests(config, "cancel jobs")
     try:
         selected = (
             journal.in_state(*UNFINISHED, limit=-1)
@@ -113,6 +107,39 @@ def cancel(config_path: Path | None, args: list[str], *, everything: bool) -> No
         journal.close()
     if not selected:
         console.print("nothing in the queue")
+
+
+def put_first(config_path: Path | None, args: list[str]) -> None:
+    """Put queued jobs before all others, and print what became of each.
+
+    Args:
+        config_path: The configuration file; None: the default one.
+        args: Paths of photos in the inbox, or job ids.
+
+    Raises:
+        ConfigError: There is no valid configuration.
+        ResourceUnavailable: There is no journal, or this user may not write it.
+    """
+    config = find_config(config_path)
+    journal = open_for_requests(config, "reorder the queue")
+    try:
+        jobs = {job.id: job for arg in args for job in _jobs_for(arg, config, journal)}
+        for job in jobs.values():
+            description = f"{readable(job.input)} in {job.style}"
+            outcome = "next" if journal.put_first(job) else f"it is {job.state} already"
+            console.print(Text(printable(f"{outcome}: {description}")), soft_wrap=True)
+    finally:
+        journal.close()
+
+
+def open_for_requests(config: Config, purpose: str) -> Journal:
+    path = config.state / "journal.sqlite3"
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise ResourceUnavailable(
+            f"only whoever may write {path} may {purpose}",
+            "do it as the user that styled runs as (sudo -u styled ...), or as root",
+        )
+    return Journal.open_for_requests(path)
 
 
 def _jobs_for(arg: str, config: Config, journal: JournalReader) -> list[Job]:

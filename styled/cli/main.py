@@ -248,6 +248,20 @@ def cancel(
 
 
 @app.command()
+def first(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO...", help="Photos in the inbox, or job ids.")
+    ],
+    config: ConfigOption = None,
+) -> None:
+    """Paint these photos next, before all others that wait."""
+    with errors_as_exit_codes():
+        from styled.cli.jobs import put_first
+
+        put_first(config, photos)
+
+
+@app.command()
 def pause(
     after_current: Annotated[
         bool, typer.Option("--after-current", help="Finish what is being painted first.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 from styled.cli.exit_codes import console
 from styled.cli.find_config import find_config
+from styled.cli.jobs import open_for_requests
 from styled.config import Config
-from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
@@ -33,7 +32,7 @@ def pause(config_path: Path | None, *, after_current: bool) -> None:
         ResourceUnavailable: There is no journal, or this user may not write it.
     """
     config = find_config(config_path)
-    journal = _open(config)
+    journal = open_for_requests(config, "pause the queue")
     try:
         journal.set_state(**{SUSPENDED: AFTER_CURRENT if after_current else NOW})
         is_running = InstanceLock(config.state / "lock").owner() is not None
@@ -58,7 +57,7 @@ def resume(config_path: Path | None) -> None:
         ConfigError, ResourceUnavailable: as `pause`.
     """
     config = find_config(config_path)
-    journal = _open(config)
+    journal = open_for_requests(config, "pause the queue")
     try:
         was_suspended = bool(journal.get_state().get(SUSPENDED))
         journal.set_state(**{SUSPENDED: ""})
@@ -81,16 +80,6 @@ def is_suspended(config: Config) -> bool:
         return bool(journal.get_state().get(SUSPENDED))
     finally:
         journal.close()
-
-
-def _open(config: Config) -> Journal:
-    path = config.state / "journal.sqlite3"
-    if os.path.exists(path) and not os.access(path, os.W_OK):
-        raise ResourceUnavailable(
-            f"only whoever may write {path} may pause the queue",
-            "do it as the user that styled runs as (sudo -u styled ...), or as root",
-        )
-    return Journal.open_for_requests(path)
 
 
 def _is_paused(journal: Journal) -> bool:

@@ -20,7 +20,7 @@ from styled.config.models import (
     QueueConfig,
 )
 from styled.config.overrides import RecipeOverrides
-from styled.config.resolved import Config, Style, StyleImage
+from styled.config.resolved import Config, Priorities, Style, StyleImage
 
 __all__ = [
     "DEFAULT_IGNORE",
@@ -33,6 +33,7 @@ __all__ = [
     "IntakeConfig",
     "MetricsConfig",
     "OutputConfig",
+    "Priorities",
     "QueueConfig",
     "RecipeOverrides",
     "Style",

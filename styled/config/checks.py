@@ -49,10 +49,13 @@ def _check_names(top: Mapping[str, object]) -> Iterator[Problem]:
     default = top.get("default_style")
     if isinstance(default, str) and default not in styles:
         yield Problem(("default_style",), _unknown_style(default, styles))
-    for folder, names in _mapping(top.get("folders")).items():
-        path = ("folders", folder)
+    for folder, entry in _mapping(top.get("folders")).items():
+        path: tuple[str | int, ...] = ("folders", folder)
+        names = entry
         if folder in styles:
             yield Problem(path, "is the name of a style, which has a folder of that name already")
+        if isinstance(entry, dict):
+            names, path = entry.get("styles"), (*path, "styles")
         for index, name in enumerate(_list(names)):
             if isinstance(name, str) and name not in styles:
                 yield Problem((*path, index), _unknown_style(name, styles))

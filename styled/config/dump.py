@@ -24,12 +24,26 @@ def config_schema() -> dict[str, object]:
 
 def show_config(config: Config) -> str:
     """Return the resolved configuration as YAML; loading it gives the same configuration."""
-    content = {
+    content: dict[str, object] = {
         field.name: _plain(getattr(config, field.name))
         for field in fields(config)
-        if field.name not in ("base", "path")
+        if field.name not in ("base", "path", "priorities", "styles", "folders")
+    }
+    priorities = config.priorities
+    content["styles"] = {
+        name: {**_style(style), "priority": priorities.styles.get(name, 0)}
+        for name, style in config.styles.items()
+    }
+    content["folders"] = {
+        name: {"styles": list(styles), "priority": priorities.folders.get(name)}
+        for name, styles in config.folders.items()
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _style(style: Style) -> dict[str, object]:
+    images = [{"path": str(image.path), "weight": image.weight} for image in style.images]
+    return {"images": images, "recipe": _recipe(style.recipe), "output": _plain(style.output)}
 
 
 def _recipe(recipe: Recipe) -> dict[str, object]:
@@ -43,9 +57,6 @@ def _recipe(recipe: Recipe) -> dict[str, object]:
 
 def _plain(value: object) -> object:
     """Convert a value to the types that YAML has."""
-    if isinstance(value, Style):
-        images = [{"path": str(image.path), "weight": image.weight} for image in value.images]
-        return {"images": images, "recipe": _recipe(value.recipe)}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if is_dataclass(value):

@@ -55,6 +55,18 @@ def _image_by_path(value: object) -> object:
     raise expected("a path, or a mapping of path and weight")
 
 
+def _folder_by_styles(value: object) -> object:
+    """Convert the short form `[a, b]` to `{styles: [a, b]}`."""
+    if isinstance(value, list | tuple):
+        return {"styles": value}
+    if isinstance(value, dict | FolderEntry):
+        return value
+    raise expected("a list of styles, or a mapping of styles and priority")
+
+
+Priority = Annotated[int, Number(ge=-100, le=100)]
+
+
 class EngineConfig(Section):
     """Device, precision, weights and resources of the computation."""
 
@@ -317,10 +329,30 @@ class StyleEntry(Section):
     overrides: OrEmpty[RecipeOverrides] = Field(
         default_factory=RecipeOverrides, description="Values that replace those of the recipe."
     )
+    priority: Priority = Field(
+        default=0, description="Photos of higher priority are painted first; from -100 to 100."
+    )
     output: OrEmpty[StyleOutput] = Field(
         default_factory=StyleOutput,
         description="Values that replace those of the section `output`.",
     )
+
+
+class FolderEntry(Section):
+    """A further inbox folder."""
+
+    styles: NotEmpty[tuple[str, ...]] = Field(
+        description="The styles that its photos are painted in."
+    )
+    priority: Priority | None = Field(
+        default=None, description="Priority of its photos; null: that of their styles."
+    )
+
+
+_Names = Annotated[list[str], Field(min_length=1)]
+FolderOrStyles = Annotated[
+    FolderEntry, BeforeValidator(_folder_by_styles, json_schema_input_type=_Names | FolderEntry)
+]
 
 
 class ConfigFile(Section):
@@ -350,9 +382,10 @@ class ConfigFile(Section):
     styles: OrEmpty[dict[FolderName, StyleEntry]] = Field(
         default_factory=dict, description="The styles; each has a folder in the inbox."
     )
-    folders: OrEmpty[dict[FolderName, NotEmpty[tuple[str, ...]]]] = Field(
+    folders: OrEmpty[dict[FolderName, FolderOrStyles]] = Field(
         default_factory=dict,
-        description="Further inbox folders, each with the styles that its photos are painted in.",
+        description="Further inbox folders, each with the styles that its photos are painted in, "
+        "and with a priority.",
     )
     engine: OrEmpty[EngineConfig] = Field(
         default_factory=EngineConfig,

@@ -40,6 +40,26 @@ class Style:
 
 
 @dataclass(frozen=True, slots=True)
+class Priorities:
+    """Which photos are painted first.
+
+    Attributes:
+        styles: Of each style.
+        folders: Of inbox folders that have one of their own.
+    """
+
+    styles: Mapping[str, int]
+    folders: Mapping[str, int]
+
+    def of(self, path: str, style: str) -> int:
+        """Return the priority of a photo, whose path is relative to the inbox, in a style."""
+        folder, _, below = path.partition("/")
+        if below and folder in self.folders:
+            return self.folders[folder]
+        return self.styles.get(style, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A valid configuration. Paths are absolute, but symbolic links in them are not resolved."""
 
@@ -55,6 +75,7 @@ class Config:
     default_style: str | None
     styles: Mapping[str, Style]
     folders: Mapping[str, tuple[str, ...]]  # inbox folder -> names of styles
+    priorities: Priorities
     # behaviour
     engine: EngineConfig
     cluster: ClusterConfig
@@ -95,7 +116,11 @@ def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
         state=base / file.state,
         default_style=file.default_style,
         styles={name: _resolve_style(entry, base) for name, entry in file.styles.items()},
-        folders=dict(file.folders),
+        folders={name: entry.styles for name, entry in file.folders.items()},
+        priorities=Priorities(
+            {name: entry.priority for name, entry in file.styles.items()},
+            {name: e.priority for name, e in file.folders.items() if e.priority is not None},
+        ),
         engine=engine,
         cluster=file.cluster,
         intake=file.intake,

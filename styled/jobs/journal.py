@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+from styled.config import Priorities
 from styled.jobs.job import WAITING, Arrival, Job, JobState
 from styled.jobs.journal_queries import COLUMNS, LONGEST_WAIT_SECONDS, NEXT_TO_CLAIM, job_of
 from styled.jobs.journal_schema import open_database, open_existing_database
@@ -41,15 +42,47 @@ class Journal(JournalWrites):
 
     # New jobs
 
-    def submit(self, arrivals: Iterable[Arrival], now: float) -> int:
+    def submit(
+        self, arrivals: Iterable[Arrival], now: float, priorities: Priorities | None = None
+    ) -> int:
         """Queue a job for each style of each arrival that has none yet.
+
+        Args:
+            arrivals: Inputs with their styles.
+            now: Unix time.
+            priorities: Of styles and folders; None: all have the same.
 
         Returns:
             The number of new jobs.
         """
         with self.transaction() as cursor:
-            cursor.executemany(_SUBMIT, _rows(arrivals, now))
+            cursor.executemany(_SUBMIT, _rows(arrivals, now, priorities))
             return max(cursor.rowcount, 0)
+
+    def set_priorities(self, priorities: Priorities) -> None:
+        """Give queued jobs the priorities of a new configuration, except those put first."""
+        with self.transaction() as cursor:
+            rows = cursor.execute(
+                "SELECT seq, input, style, priority FROM jobs"
+                " WHERE state IN ('queued', 'running') AND priority < ?", (FIRST_PRIORITY,),
+            ).fetchall()  # fmt: skip
+            wanted = [
+                (priorities.of(os.fsdecode(path), style), seq, priority)
+                for seq, path, style, priority in rows
+            ]
+            cursor.executemany(
+                "UPDATE jobs SET priority = ? WHERE seq = ?",
+                [(new, seq) for new, seq, old in wanted if new != old],
+            )
+
+    def put_first(self, job: Job) -> bool:
+        """Give a queued job the highest priority; return False if it is not queued."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET priority = ? WHERE id = ? AND state = 'queued'",
+                (FIRST_PRIORITY, job.id),
+            )
+            return cursor.rowcount > 0
 
     # Changes of state
 
@@ -74,7 +107,9 @@ class Journal(JournalWrites):
         return interrupted
 
     def claim(self, now: float, *, is_alone: bool = True) -> Job | None:
-        """Claim the oldest job that is due and count an attempt; return None if none is due.
+        """Claim the first job that is due and count an attempt; return None if none is due.
+
+        That is the oldest one of the highest priority.
 
         Args:
             now: Unix time.
@@ -196,16 +231,23 @@ class Journal(JournalWrites):
             return max(cursor.rowcount, 0)
 
 
+FIRST_PRIORITY = 1000
+"""Of jobs that a person has put first; priorities in the configuration are lower."""
+
 _SUBMIT = (
-    "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style, destination, submitted_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR IGNORE INTO jobs"
+    " (id, input, size, mtime_ns, style, destination, submitted_at, priority)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
-def _rows(arrivals: Iterable[Arrival], now: float) -> list[tuple[object, ...]]:
+def _rows(
+    arrivals: Iterable[Arrival], now: float, priorities: Priorities | None
+) -> list[tuple[object, ...]]:
     return [
         (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
-         style, os.fsencode(destination), now)
+         style, os.fsencode(destination), now,
+         0 if priorities is None else priorities.of(arrival.path, style))
         for arrival in arrivals
         for style, destination in arrival.destinations.items()
     ]  # fmt: skip

@@ -29,7 +29,7 @@ LONGEST_WAIT_SECONDS = 3600.0
 
 NEXT_TO_CLAIM = (
     "SELECT seq FROM jobs WHERE state = 'queued' AND NOT cancel_requested"
-    " AND (not_before <= ? OR not_before > ?) ORDER BY seq LIMIT 1"
+    " AND (not_before <= ? OR not_before > ?) ORDER BY priority DESC, seq LIMIT 1"
 )
 
 FINISHED = (JobState.DONE, JobState.REJECTED, JobState.CANCELLED)
@@ -103,7 +103,7 @@ class JournalReader:
             newest_first: Sort by the time when they ended, else started, else were submitted.
             style: Only jobs in this style.
         """
-        order = f"{_LAST_CHANGE} DESC" if newest_first else "seq"
+        order = f"{_LAST_CHANGE} DESC" if newest_first else "priority DESC, seq"
         style_clause = "" if style is None else " AND style = ?"
         # The index is sorted within one state, so the first `limit` jobs of each state are
         # selected, all in one statement: a job whose state changes meanwhile is returned once.

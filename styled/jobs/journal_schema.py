@@ -42,13 +42,14 @@ CREATE TABLE jobs (
     phase TEXT, -- of a running job
     engine TEXT,
     is_suspect INTEGER NOT NULL DEFAULT 0, -- a process died while it worked on it
+    priority INTEGER NOT NULL DEFAULT 0, -- higher first; 1000: by `styled first`
     in_inbox INTEGER NOT NULL DEFAULT 1,
     in_gallery INTEGER NOT NULL DEFAULT 0,
     hook_run INTEGER NOT NULL DEFAULT 0 -- 1: nothing to run any more
 );
 -- The same file is never submitted twice while it lies in the inbox, done or not.
 CREATE UNIQUE INDEX jobs_identity ON jobs (input, style, size, mtime_ns) WHERE in_inbox;
-CREATE INDEX jobs_queue ON jobs (state, seq);
+CREATE INDEX jobs_queue ON jobs (state, priority DESC, seq);
 CREATE INDEX jobs_cancel_requested ON jobs (seq) WHERE cancel_requested;
 CREATE INDEX jobs_not_in_gallery ON jobs (finished_at)
     WHERE NOT in_gallery AND finished_at IS NOT NULL;

@@ -394,3 +394,26 @@ def test_it_has_to_be_told_what(run: Run, journal: Journal, args: str) -> None:
     assert result.exit_code == 2
     assert "--all" in result.output
     assert journal.cancel_requests() == []
+
+
+def test_photos_can_be_put_first(run: Run, journal: Journal) -> None:
+    """All jobs of the photo, before what has waited for longer; nothing else changes."""
+    before = [job.input for job in journal.in_state(JobState.QUEUED, limit=-1)]
+    last = before[-1]
+    assert before[0] != last
+    result = run("first", last)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"next: {last} in ")
+    after = [job.input for job in journal.in_state(JobState.QUEUED, limit=-1)]
+    assert after[0] == last
+    rest = [name for name in after if name != last]
+    assert rest == [name for name in before if name != last]
+
+
+def test_what_is_not_queued_cannot_be_put_first(run: Run, journal: Journal) -> None:
+    """The state is told; a name that is not in the queue is wrong usage."""
+    claimed = journal.claim(1e12)
+    assert claimed is not None
+    result = run("first", claimed.id)
+    assert (result.exit_code, "it is running already" in result.output) == (0, True)
+    assert run("first", "nothing.jpg").exit_code == 2

@@ -41,7 +41,8 @@ def test_the_example_loads() -> None:
     config = load_config(EXAMPLE)
     assert config.default_style == "starry-night"
     assert [image.weight for image in config.styles["two-masters"].images] == [0.7, 0.3]
-    assert config.folders == {"all": ("starry-night", "two-masters")}
+    assert config.folders == {"all": ("starry-night", "two-masters"), "rush": ("starry-night",)}
+    assert dict(config.priorities.folders) == {"rush": 10}
 
 
 def test_the_example_passes_the_schema(example: object) -> None:
