@@ -25,18 +25,33 @@ class HeifPicture:
     Attributes:
         properties: Kinds and contents of its properties.
         codecs: The kinds of all codec configurations in the file, such as hvcC.
+        configurations: The contents of those of AV1.
         item_kinds: The kinds of all items, such as hvc1, grid, tmap.
         auxiliary: The names of the kinds of all auxiliary pictures.
     """
 
     properties: tuple[tuple[bytes, bytes], ...]
     codecs: frozenset[bytes]
+    configurations: tuple[bytes, ...]
     item_kinds: frozenset[bytes]
     auxiliary: tuple[str, ...]
 
-    def property(self, kind: bytes) -> bytes | None:
+    def find_property(self, kind: bytes) -> bytes | None:
         """Return the main picture's first property of a kind, None if it has none."""
         return next((content for name, content in self.properties if name == kind), None)
+
+    @property
+    def bits(self) -> int:
+        """Bits per channel of an AVIF; of a grid, whose tiles have the configuration, as well."""
+        pixel_information = self.find_property(b"pixi")
+        if pixel_information is not None and len(pixel_information) > 5:
+            return max(pixel_information[5 : 5 + pixel_information[4]], default=8)
+        own = self.find_property(b"av1C")
+        for configuration in (own, *self.configurations):
+            if configuration is not None and len(configuration) > 2:
+                flags = configuration[2]
+                return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+        return 8
 
     def cicp(self) -> tuple[int, int] | None:
         """Return primaries and transfer characteristics (H.273) of its nclx colours, or None."""
@@ -94,6 +109,7 @@ def _of_meta(meta: bytes) -> HeifPicture:
             kind for kind, _ in properties if len(kind) == 4 and kind[3:] in (b"C", b"H")
             and kind not in (b"auxC", b"iscC", b"cclv")
         ),
+        configurations=tuple(content for kind, content in properties if kind == b"av1C"),
         item_kinds=frozenset(_item_kinds(parts.get(b"iinf", b""))),
         auxiliary=tuple(
             content[4:].split(b"\0")[0].decode("latin-1")

@@ -232,10 +232,9 @@ def _raster_of(image: Image.Image) -> Raster:
 
 def _read_avif(source: Source) -> Decoded:
     picture = heif_picture(source.data)
-    configuration = picture.property(b"av1C") if picture is not None else None
-    is_deep = configuration is not None and len(configuration) > 2 and configuration[2] & 0x40
+    is_deep = picture is not None and picture.bits > 8
     # libavif does not crop the picture to its clean aperture.
-    is_cropped = picture is not None and picture.property(b"clap") is not None
+    is_cropped = picture is not None and picture.find_property(b"clap") is not None
     info: Info = {}
     notes: tuple[Degradation, ...] = ()
     try:

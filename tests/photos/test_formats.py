@@ -68,6 +68,28 @@ def test_heif_of_another_codec_is_rejected_by_its_name(codec: bytes, name: str) 
         decode_photo(data)
 
 
+@pytest.mark.parametrize(
+    ("properties", "bits"),
+    [
+        ([box(b"pixi", b"\0\0\0\0\3\x0a\x0a\x0a")], 10),
+        ([box(b"pixi", b"\0\0\0\0\1\x08"), box(b"av1C", b"\x81\x20\x40\0")], 8),
+        ([box(b"av1C", b"\x81\x20\x40\0")], 10),
+        ([box(b"av1C", b"\x81\x40\x60\0")], 12),
+        ([box(b"av1C", b"\x81\x20\0\0")], 8),
+        ([], 8),
+    ],
+)
+def test_the_bits_of_a_grid_are_those_of_its_tiles(properties: list[bytes], bits: int) -> None:
+    """The main picture is a grid without a configuration of its own; pixi tells the bits, too."""
+    content = box(b"ipco", b"".join(properties))
+    content += box(b"ipma", b"\0\0\0\0\0\0\0\1\0\1\1\x81")  # item 1 has the first property
+    meta = bytes(4) + box(b"pitm", b"\0\0\0\0\0\1") + box(b"iprp", content)
+    data = box(b"ftyp", b"avif\0\0\0\0mif1") + box(b"meta", meta)
+    picture = heif_picture(data)
+    assert picture is not None
+    assert picture.bits == bits
+
+
 @needs_avif
 def test_boxes_that_lead_nowhere_do_no_harm() -> None:
     """Any byte of the boxes may be wrong."""
