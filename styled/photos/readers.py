@@ -35,11 +35,11 @@ from styled.photos.png_chunks import has_all_pixels, read_chunks
 from styled.photos.raster import Raster, to_sixteen_bit
 from styled.photos.shortage import can_be_allocated, is_memory_shortage
 from styled.photos.side_data import Info, SideData, read_side_data
-from styled.photos.tiff_pages import PHOTOMETRIC, describe, find_picture
+from styled.photos.tiff_pages import COMPRESSION, PHOTOMETRIC, describe, find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
-_LOG_L = 32844
+_LOG_L, _JPEG = 32844, 7
 _WHITE_IS_ZERO, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 3, 0
 _UNUSED_TAG = 65_001
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
@@ -157,7 +157,8 @@ def _read_tiff(source: Source) -> Decoded:
     try:
         decoded = _tiff_pixels(source, reader, directory)
     except Exception as error:
-        if isinstance(error, StyledError) or source.is_truncated or is_memory_shortage(error):
+        is_named = isinstance(error, StyledError | Damaged)
+        if is_named or source.is_truncated or is_memory_shortage(error):
             raise
         raise Unreadable(describe(directory)) from error
     side = read_side_data(source.data, "tiff", {})
@@ -168,6 +169,10 @@ def _tiff_pixels(source: Source, reader: TiffReader, directory: Directory) -> De
     if directory.number(PHOTOMETRIC) == _LOG_L:
         raise ValueError("its brightness is logarithmic (LogL)")
     data = _with_only(source.data, reader, directory)
+    if directory.number(COMPRESSION) == _JPEG and not source.tolerant:
+        damage = vips.damage_of_tiff(data)
+        if damage is not None:
+            raise Damaged(damage)
     is_float = _FLOATING_POINT in directory.numbers(_SAMPLE_FORMAT)
     if max(directory.numbers(_BITS_PER_SAMPLE), default=1) > 8 or is_float:
         return _tiff_by_vips(source, data, directory)

@@ -138,6 +138,22 @@ def damage_of_jpeg(data: bytes) -> str | None:
     return next((meaning for sign, meaning in _DAMAGE if sign in messages), None)
 
 
+def damage_of_tiff(data: bytes) -> str | None:
+    """Return what is wrong with the data of a TIFF that is compressed as JPEG; None if it is whole.
+
+    libtiff only warns of it. Warnings about the fields of the file come earlier, on opening.
+    """
+    try:
+        image = pyvips.Image.tiffload_buffer(data, fail_on="warning", access="sequential")
+    except pyvips.Error:
+        return None
+    try:
+        image.avg()
+    except pyvips.Error:
+        return "part of its data is missing or wrong"
+    return None
+
+
 def apply_profile(colors: NDArray[np.uint16], space: Space, icc: bytes) -> NDArray[np.uint16]:
     """Convert 16-bit levels from a colour profile, of tables for example, to sRGB.
 
