@@ -24,7 +24,7 @@ from styled.jobs.claimer import Claimer
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
 from styled.jobs.event_handler import EngineObserver, EventHandler
-from styled.jobs.events import Event
+from styled.jobs.events import EngineReady, Event
 from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoPool
 from styled.jobs.job_finisher import JobFinisher, JobObserver
@@ -171,6 +171,8 @@ class Scheduler:
         """
         for event in events:
             self._handler.handle(event)
+            if isinstance(event, EngineReady):
+                self._reported_state = "running"  # the observer has just reported this
         if not self._handler.is_stopping:
             self._advance()
         elif not len(self._running) and not self.is_busy:

@@ -56,16 +56,26 @@ def test_a_pause_saves_or_finishes_the_running_job(
     assert harness.journal.get_state()["state"] == "running"
 
 
-def test_a_pause_is_kept_over_a_restart(harness: JobHarness) -> None:
-    """The journal has it; nothing is claimed."""
+def test_a_pause_is_kept_over_a_restart(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal has it; nothing is claimed, and the state says so although the daemon started."""
+
+    def report_running(*_: object) -> None:
+        harness.journal.set_state(state="running")  # as the daemon does
+
+    monkeypatch.setattr(harness, "engine_ready", report_running)
     request(harness, NOW)
     harness.restart()
+    harness.scheduler.turn([])  # while the engine still loads its network
     harness.drop("one.png")
     harness.work()
     assert harness.states() == ["queued"]
+    assert harness.journal.get_state()["state"].startswith("paused: on request")
     request(harness, "")
     harness.work()
     assert harness.states() == ["done"]
+    assert harness.journal.get_state()["state"] == "running"
 
 
 def test_all_engines_stop(tmp_path: Path) -> None:
