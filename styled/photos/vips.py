@@ -7,6 +7,7 @@ other can be reached by a hostile file.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import Any
@@ -26,6 +27,7 @@ import pyvips  # after the environment is set
 Error = pyvips.Error
 
 pyvips.cache_set_max(0)  # no picture is read twice
+logging.getLogger("pyvips").setLevel(logging.ERROR)  # its warnings are read from its buffer below
 _vips = pyvips.vips_lib
 
 _LOCK = threading.Lock()
