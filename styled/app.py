@@ -213,6 +213,7 @@ def build_intake(config: Config, host: InboxHost) -> Intake:
         rescan_seconds=settings.rescan_seconds,
         truncated_grace_seconds=settings.truncated_grace_seconds,
         open_grace_seconds=settings.open_grace_seconds,
+        leave_other_files=settings.not_pictures == "leave",
     )
 
 

@@ -63,3 +63,17 @@ def lies_in(root: Path, relative: str) -> bool:
         if os.path.islink(folder):
             return False
     return True
+
+
+_PICTURE_SUFFIXES = """
+    .jpg .jpeg .jpe .jfif .png .apng .tif .tiff .webp .gif .avif .avifs .heic .heif .hif .bmp .dib
+    .jxl .psd .psb .xcf .jp2 .j2k .jpf .jpx .jxr .wdp .exr .hdr .dds .ico .svg .tga .ppm .pgm .pbm
+    .pnm .pcx .qoi .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw
+    .orf .eps .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f
+    """.split()  # noqa: SIM905  # a list of names is easier to read and to extend
+"""Suffixes by which a name says that the file is a picture, whether it can be read or not."""
+
+
+def has_picture_name(path: str) -> bool:
+    """Return whether a file's name says that it is a picture."""
+    return os.path.splitext(path)[1].lower() in _PICTURE_SUFFIXES

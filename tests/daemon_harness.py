@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import skimage.data
 from PIL import Image
@@ -115,6 +115,10 @@ class DaemonHarness:
         picture = Image.fromarray(getattr(skimage.data, photo)())
         (picture.resize(size) if size else picture).save(path)
         return path
+
+    def status(self) -> Any:
+        """Return what `styled status --json` prints."""
+        return json.loads(self.do("status", "--json").stdout)
 
     def files(self, root: str) -> list[str]:
         """Return the relative paths of all files below a folder, except the gallery's.

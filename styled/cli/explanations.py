@@ -17,7 +17,7 @@ from styled.cli.status import InboxStatus, JobStatus, PathStatus, UnfinishedStat
 from styled.config import Config
 from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX, readable
+from styled.files import TEMPORARY_PREFIX, has_picture_name, readable
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import LEFT_ALONE_MARK, MAX_FOLDER_DEPTH
 from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
@@ -27,8 +27,8 @@ from styled.ops.humanize import duration, some
 
 Verdict = Literal[
     "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
-    "unpaired", "unfinished", "unreadable", "no file", "missing", "result", "original", "style",
-    "folder", "elsewhere",
+    "unpaired", "no picture", "unfinished", "unreadable", "no file", "missing", "result",
+    "original", "style", "folder", "elsewhere",
 ]  # fmt: skip
 
 
@@ -146,6 +146,8 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
     styles = pairing.destinations(relative)
     if not styles:
         return _unpaired(path, "it belongs", config)
+    if (other_file := _other_file(path, config)) is not None:
+        return other_file
     return _not_taken_yet(path, stat_result, styles, context)
 
 
@@ -199,6 +201,24 @@ def _unpaired(path: Path, what: str, config: Config) -> Explanation:
         "default_style",
         remedies=[f"move it into one of {folders}" if folders else "configure a style",
                   "or name a default_style in the configuration"],
+    )  # fmt: skip
+
+
+def _other_file(path: Path, config: Config) -> Explanation | None:
+    """Return the explanation of a file that is no picture; None if it is one."""
+    if config.intake.not_pictures == "reject" or has_picture_name(path.name):
+        return None
+    from styled.intake.other_files import PictureCheck  # it imports torch
+
+    check = PictureCheck(path.parent)
+    if check.is_picture(path.name):
+        return None
+    kind = check.kind_of(path.name)
+    what = f"it is {kind[0]}" if kind is not None else "its name and its content are no picture"
+    return make_explanation(
+        path, "no picture", f"{what}, so it is left where it is",
+        remedies=[kind[1]] if kind is not None else
+        ["if it is one, save it again in a usual format, such as JPEG or PNG"],
     )  # fmt: skip
 
 

@@ -124,6 +124,7 @@ class Status(BaseModel):
     troubles: list[str]
     degraded: list[Degradation]
     unpaired: int
+    not_pictures: int
     unfinished: list[UnfinishedStatus]
     unreadable: list[PathStatus]
     misspelled: list[PathStatus]
@@ -179,6 +180,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
             for item in json.loads(state.get(part, "[]"))
         ],
         unpaired=inbox.unpaired,
+        not_pictures=inbox.not_pictures,
         unfinished=inbox.unfinished,
         unreadable=inbox.unreadable,
         misspelled=inbox.misspelled,
@@ -253,6 +255,7 @@ class InboxStatus:
     """Files in the inbox that are not taken; see `styled.intake.intake.InboxReport`."""
 
     unpaired: int
+    not_pictures: int
     unfinished: list[UnfinishedStatus]
     unreadable: list[PathStatus]
     misspelled: list[PathStatus]
@@ -263,6 +266,7 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
     report = json.loads(state.get("inbox_report", "{}"))
     return InboxStatus(
         unpaired=report.get("unpaired", 0),
+        not_pictures=report.get("not_pictures", 0),
         unfinished=[
             UnfinishedStatus(
                 path=readable(item["path"]), reason=item["reason"], until=_time(item["until"])

@@ -103,6 +103,8 @@ def _sections(status: Status) -> Iterator[RenderableType]:
             "styled explain says what to do",
             "yellow",
         )
+    if status.not_pictures:
+        yield Text(f"{some(status.not_pictures, 'file')} in the inbox left alone: no pictures")
     for item in (*status.unreadable, *status.misspelled, *status.stuck[:MAX_LISTED]):
         yield Text(f"{printable(item.path)}: {printable(item.reason)}", "yellow")
         for remedy in item.remedies[:1]:

@@ -163,6 +163,11 @@ class IntakeConfig(Section):
     ignore_also: tuple[NamePattern, ...] = Field(
         default=(), description="Further patterns, beside those of `ignore`."
     )
+    not_pictures: Literal["leave", "reject"] = Field(
+        default="leave",
+        description="What happens to files that are no pictures, neither by name nor by content: "
+        "they are left where they are, or rejected.",
+    )
     remove_empty_folders: Flag = Field(
         default=False,
         description="Whether sub-folders are removed that are empty after their photos have left.",

@@ -47,12 +47,14 @@ class InboxReport:
 
     Attributes:
         unpaired: Number of files that belong to no style.
+        not_pictures: Number of files that are no pictures, neither by name nor by content.
         unfinished: Files whose upload is not complete.
         skipped: Folders that can't be read.
         misspelled: Pairs (folder, style) whose names differ by case or Unicode form only.
     """
 
     unpaired: int = 0
+    not_pictures: int = 0
     unfinished: tuple[Waiting, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     misspelled: tuple[tuple[str, str], ...] = ()

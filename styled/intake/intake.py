@@ -17,6 +17,7 @@ from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.intake.host import InboxReport, IntakeHost, SettledInput, Waiting
+from styled.intake.other_files import PictureCheck
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import FoundFile, ScanNotes, scan
 from styled.intake.settling import SettleGate, UnfinishedFile
@@ -71,6 +72,7 @@ class Intake:
         rescan_seconds: float = 30.0,
         truncated_grace_seconds: float = 60.0,
         open_grace_seconds: float = 3600.0,
+        leave_other_files: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -88,6 +90,8 @@ class Intake:
                 is accepted.
             open_grace_seconds: How long after its last change a file is accepted that a process
                 has open for writing.
+            leave_other_files: Whether files that are no pictures, neither by name nor by content,
+                are left where they are; otherwise they are submitted like all others.
             rescan_seconds: How often all inputs are submitted again.
             clock: Monotonic seconds.
             now: Unix time.
@@ -116,6 +120,7 @@ class Intake:
                 truncated_grace_seconds=truncated_grace_seconds,
                 open_grace_seconds=open_grace_seconds,
             ),
+            PictureCheck(inbox) if leave_other_files else None,
         )
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._next_full_scan = clock()
@@ -204,6 +209,7 @@ class Intake:
         by_form = {_caseless(name): name for name in names}
         report = InboxReport(
             self._unpaired,
+            self._gate.not_pictures(),
             tuple(
                 Waiting(file.path, file.reason, None if file.until is None else file.until + offset)
                 for file in unfinished
@@ -220,6 +226,8 @@ class Intake:
             return
         if report.unpaired and not previous.unpaired:
             log.warning("inbox.unpaired", count=report.unpaired)
+        if report.not_pictures and not previous.not_pictures:
+            log.info("inbox.other_files_left", count=report.not_pictures)
         awaited = {file.path for file in self._unfinished}
         for file in unfinished:
             if file.path not in awaited:

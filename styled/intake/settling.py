@@ -25,6 +25,13 @@ class FinishedCheck(Protocol):
         """Return why the file looks unfinished, None if it can be accepted."""
 
 
+class PictureCheck(Protocol):
+    """Checks what finished files are; see `styled.intake.other_files`."""
+
+    def is_picture(self, path: str) -> bool:
+        """Return whether a file becomes a job; `path` is relative to the inbox."""
+
+
 @dataclass(slots=True)
 class _Tracked:
     """The state of one file.
@@ -36,6 +43,7 @@ class _Tracked:
         checked_at: When its content was last checked.
         is_finished: Whether its content was found complete: it is not checked again.
         passed: Whether it has passed the gate.
+        is_picture: Whether it becomes a job, as far as is known.
     """
 
     file: FoundFile
@@ -44,6 +52,7 @@ class _Tracked:
     checked_at: float | None = None
     is_finished: bool = False
     passed: bool = False
+    is_picture: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +78,20 @@ class SettleGate:
     changes: other machines set them, and copies may keep the old ones.
     """
 
-    def __init__(self, settle_seconds: float, check: FinishedCheck) -> None:
-        """Let a file pass after `settle_seconds` without a change, if `check` agrees."""
+    def __init__(
+        self,
+        settle_seconds: float,
+        check: FinishedCheck,
+        picture_check: PictureCheck | None = None,
+    ) -> None:
+        """Let a file pass after `settle_seconds` without a change, if `check` agrees.
+
+        Files that are no pictures according to `picture_check` do not pass, and are not waited for;
+        without it all files do.
+        """
         self._settle_seconds = settle_seconds
         self._check = check
+        self._picture_check = picture_check
         self._tracked: dict[str, _Tracked] = {}
 
     def filter_settled(self, found: Iterable[FoundFile], now: float) -> Iterator[FoundFile]:
@@ -92,7 +111,8 @@ class SettleGate:
             seen[file.path] = tracked
             if not tracked.passed and self._is_due(tracked, now):
                 tracked.passed = True
-                yield file
+                if tracked.is_picture:
+                    yield file
         self._tracked = seen
 
     def _is_due(self, tracked: _Tracked, now: float) -> bool:
@@ -104,6 +124,8 @@ class SettleGate:
             tracked.sign = self._check.sign_of(tracked.file, now - tracked.since)
             tracked.checked_at = now
             tracked.is_finished = tracked.sign is None
+            if tracked.is_finished and self._picture_check is not None:
+                tracked.is_picture = self._picture_check.is_picture(tracked.file.path)
         return tracked.is_finished
 
     def _was_just_checked(self, tracked: _Tracked, now: float) -> bool:
@@ -132,6 +154,10 @@ class SettleGate:
             for path, tracked in self._tracked.items()
             if tracked.sign is not None and not tracked.is_finished
         ]
+
+    def not_pictures(self) -> int:
+        """Return the number of files that are no pictures."""
+        return sum(not tracked.is_picture for tracked in self._tracked.values())
 
     def next_settled_at(self) -> float | None:
         """Return when the next unchecked file may settle, None if there is none."""

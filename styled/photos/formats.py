@@ -40,12 +40,9 @@ _MAGICS: tuple[tuple[str, bytes], ...] = (
     ("bmp", b"\x28\0\0\0????????\1\0"),  # a DIB: without the header of a file
 )
 
-# Kinds of files that people drop here and that are not read: what they are, what to do.
-_OTHER_KINDS: tuple[tuple[bytes, str, str], ...] = (
+# Pictures that are not read: what they are, what to do.
+_OTHER_PICTURES: tuple[tuple[bytes, str, str], ...] = (
     (b"8BPS", "a Photoshop document", "Export it as a TIFF, PNG or JPEG."),
-    (b"%PDF", "a PDF document", "Export the page or the picture in it as a PNG or JPEG."),
-    (b"%!PS", "a PostScript document", "Export it as a PNG or JPEG."),
-    (b"\xc5\xd0\xd3\xc6", "a PostScript document", "Export it as a PNG or JPEG."),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture", "Save it as a TIFF, PNG or JPEG."),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture", "Save it as a TIFF, PNG or JPEG."),
     (b"II\xbc", "a JPEG XR picture", "Save it as a TIFF, PNG or JPEG."),
@@ -54,6 +51,14 @@ _OTHER_KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"#?RADIANCE", "a Radiance HDR picture", "Save it as a 16-bit TIFF or PNG."),
     (b"DDS ", "a texture (DDS)", "Save it as a PNG."),
     (b"\0\0\1\0", "an icon", "Save it as a PNG."),
+    (b"<svg", "a drawing (SVG)", "Export it as a PNG."),
+)
+
+# Other files that people drop here.
+_OTHER_FILES: tuple[tuple[bytes, str, str], ...] = (
+    (b"%PDF", "a PDF document", "Export the page or the picture in it as a PNG or JPEG."),
+    (b"%!PS", "a PostScript document", "Export it as a PNG or JPEG."),
+    (b"\xc5\xd0\xd3\xc6", "a PostScript document", "Export it as a PNG or JPEG."),
     (b"\x1aE\xdf\xa3", "a video", "Save one frame of it as a JPEG or PNG."),
     (b"RIFF????AVI ", "a video", "Save one frame of it as a JPEG or PNG."),
     (b"PK\3\4", "a ZIP archive", "Unpack it, and drop the pictures in it here."),
@@ -61,6 +66,8 @@ _OTHER_KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it, and drop the pictures in it here."),
 )
 _VIDEO_BRANDS = (b"isom", b"iso2", b"mp41", b"mp42", b"qt  ", b"M4V ", b"avc1", b"3gp4", b"3gp5")
+
+_BMP_HEADER_BYTES = 26
 
 # HEIC and AVIF share a container. It begins with its major brand and its compatible brands.
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"miaf", b"mif2", b"heif", b"1pic"})
@@ -79,6 +86,18 @@ def format_of(data: Bytes) -> str | None:
         if len(data) >= len(magic) and _matches(data, magic):
             return "raw" if name == "tiff" and _is_raw_tiff(data) else name
     return None
+
+
+def is_picture(data: Bytes) -> bool:
+    """Return whether `data` is a picture, of a format that is read or of another one."""
+    format = format_of(data)
+    if format == "bmp" and b"\0" not in data[:_BMP_HEADER_BYTES]:
+        format = None  # a text that begins with BM
+    return (
+        format is not None
+        or (data[4:8] == b"ftyp" and data[8:12] in _ALL_BRANDS)
+        or any(len(data) >= len(magic) and _matches(data, magic) for magic, _, _ in _OTHER_PICTURES)
+    )
 
 
 def _is_raw_tiff(data: Bytes) -> bool:
@@ -108,7 +127,7 @@ def _heif_format(data: Bytes) -> str | None:
 
 def other_kind_of(data: bytes) -> tuple[str, str] | None:
     """Return what a file is that can't be read, and what to do about it; None if it is unknown."""
-    for magic, kind, remedy in _OTHER_KINDS:
+    for magic, kind, remedy in (*_OTHER_PICTURES, *_OTHER_FILES):
         if len(data) >= len(magic) and _matches(data, magic):
             return kind, remedy
     if data[4:8] != b"ftyp":

@@ -951,3 +951,25 @@ def test_a_folder_with_nomedia_is_named(run: Run, folder: Path) -> None:
     assert explanation["verdict"] == "ignored"
     assert explanation["reasons"] == ["trip is left alone: it holds .nomedia"]
     assert explanation["remedies"] == ["delete .nomedia there"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason", "remedy"),
+    [
+        ("a.json", b"{}", "its name and its content are no picture", "if it is one, save it again"),
+        ("a.pdf", b"%PDF-1.7", "it is a PDF document", "Export the page"),
+        ("a.mp4", b"\0\0\0\x18ftypisom", "it is a video", "Save one frame of it"),
+    ],
+)
+@pytest.mark.usefixtures("journal")
+def test_a_file_that_is_no_picture_is_told_as_such(
+    run: Run, folder: Path, name: str, data: bytes, reason: str, remedy: str
+) -> None:
+    """What it is, that it stays, and what to do if it was meant to be painted."""
+    path = folder / "inbox/oil" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    explanation = explain_one(run, path)
+    assert explanation["verdict"] == "no picture"
+    assert explanation["reasons"] == [f"{reason}, so it is left where it is"]
+    assert explanation["remedies"][0].startswith(remedy)

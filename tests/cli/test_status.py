@@ -483,6 +483,7 @@ def test_following_what_is_not_there_tells_the_remedy(run: Run, cwd: Path) -> No
 
 INBOX = {
     "unpaired": 0,
+    "not_pictures": 0,
     "unfinished": [
         {"path": "slow.jpg", "reason": "is still open for writing", "until": None},
         {"path": "cut.jpg", "reason": "ends too early", "until": 4_000_000_000.0},

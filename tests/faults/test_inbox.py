@@ -217,8 +217,8 @@ def test_photos_that_are_kept_are_not_painted_again_after_their_disk_was_away(
     with harness.running() as daemon:
         daemon.wait_for("job.published", 2)
         # Once a later job has ended, nothing of the first two is left to do.
-        (harness.folder / "inbox/swirls/letter.txt").write_text("not a photo")
-        daemon.wait_until((harness.folder / "rejected/swirls/letter.txt.json").exists)
+        (harness.folder / "inbox/swirls/letter.jpg").write_text("not a photo")
+        daemon.wait_until((harness.folder / "rejected/swirls/letter.jpg.json").exists)
         disk.unplug()
         daemon.wait_for("inbox.unavailable")
         assert f"mounted at {disk.point}" in reasons(daemon, "inbox.unavailable")
@@ -551,3 +551,38 @@ def test_a_file_rewritten_with_its_size_and_date_kept_while_it_is_worked_on(
     }
     archive = harness.folder / "archive"
     assert [sha256(archive / name) for name in harness.files("archive")] == [after]
+
+
+def test_files_that_are_no_pictures_stay_and_are_counted(harness: DaemonHarness) -> None:
+    """What phones and exports put beside photos is neither rejected nor waited for."""
+    harness.configure(intake=OFTEN)
+    harness.drop("a.jpg", "coffee", SIZE)
+    inbox = harness.folder / "inbox"
+    others = {
+        "a.jpg.supplemental-metadata.json": b'{"title": "a.jpg", "photoTakenTime": {}}',
+        "IMG_1.AAE": b"<?xml version='1.0'?><plist version='1.0'><dict/></plist>",
+        "swirls/a.xmp": b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>",
+        "swirls/notes": b"BM: bring milk",
+        "clip.mov": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ",
+        "empty.txt": b"",
+    }
+    for name, data in others.items():
+        (inbox / name).parent.mkdir(exist_ok=True)
+        (inbox / name).write_bytes(data)
+    named = inbox / "named.png"
+    named.write_bytes(b"not a picture")
+    picture = inbox / "swirls/no-suffix"
+    picture.write_bytes((inbox / "a.jpg").read_bytes())
+    with harness.running() as daemon:
+        daemon.wait_for("job.published", 2)
+        daemon.wait_until(lambda: harness.status()["not_pictures"] == len(others))
+        assert harness.files("inbox") == sorted(others)
+        assert harness.files("rejected") == ["swirls/named.png", "swirls/named.png.json"]
+        assert "6 files in the inbox left alone: no pictures" in harness.do("status").stdout
+        # A file that becomes a picture is painted.
+        (inbox / "swirls/notes").write_bytes((harness.folder / "archive/swirls/a.jpg").read_bytes())
+        daemon.wait_for("job.published", 3)
+        daemon.wait_until(lambda: harness.status()["not_pictures"] == len(others) - 1)
+        harness.configure(intake=OFTEN.replace("}", ", not_pictures: reject}"))
+    assert harness.do("once").returncode == 1
+    assert harness.files("inbox") == []

@@ -340,6 +340,8 @@ def test_every_hostile_picture_ends_as_it_should(harness: DaemonHarness) -> None
     ]
     cases = [*bombs(), *odd(), *damaged(), *cut(), *late]
     assert len({name for name, _, _ in cases}) == len(cases)
+    settings = "settle_seconds: 0.2, truncated_grace_seconds: 2, rescan_seconds: 5"
+    harness.configure(intake=f"{{{settings}, not_pictures: reject}}")
     inbox = harness.folder / "inbox"
     inbox.mkdir()
     for name, data, _ in cases[: -len(late)]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,11 +32,6 @@ ANNA, DAEMON = 61001, 61000
 """User IDs, which do not have to exist."""
 
 SIZE = (96, 72)
-
-
-def status_of(harness: DaemonHarness) -> Any:
-    """Return the output of `styled status --json`."""
-    return json.loads(harness.do("status", "--json").stdout)
 
 
 def assert_reported(harness: DaemonHarness, path: Path, *texts: str) -> None:
@@ -69,13 +63,13 @@ def test_a_sticky_inbox_stops_nobody(harness: DaemonHarness) -> None:
             daemon.wait_for("job.published", count)
             daemon.wait_for("input.stuck", count)
         assert_never_paused(daemon)
-        assert status_of(harness)["stuck_count"] == 2
+        assert harness.status()["stuck_count"] == 2
         assert_reported(harness, folder / "a.jpg", "can't be moved", "chmod -t")
         assert harness.files("inbox") == ["swirls/a.jpg", "swirls/b.jpg"]
         assert harness.files("archive") == []
         folder.chmod(0o777)
         daemon.wait_until(lambda: harness.files("inbox") == [], 100)
-        daemon.wait_until(lambda: status_of(harness)["stuck_count"] == 0, 20)
+        daemon.wait_until(lambda: harness.status()["stuck_count"] == 0, 20)
     assert harness.files("archive") == ["swirls/a.jpg", "swirls/b.jpg"]
     assert len(harness.files("outbox")) == 4
 
@@ -121,19 +115,19 @@ def test_a_library_that_may_only_be_read(harness: DaemonHarness) -> None:
     harness.configure(output="{after_success: keep}")
     with small_disk(inbox, "8m"):
         harness.drop("a.jpg", "coffee", SIZE)
-        (inbox / "notes.txt").write_text("no photo " * 50)
+        (inbox / "notes.jpg").write_text("no photo " * 50)
         harness.drop("trip/b.jpg", "chelsea", SIZE)
         remount(inbox, "ro")
         with harness.running() as daemon:
             daemon.wait_for("job.published", 2)
             daemon.wait_for("job.rejected")
             assert_never_paused(daemon)
-            (note,) = status_of(harness)["troubles"]
+            (note,) = harness.status()["troubles"]
             assert "may only be read" in note
         assert harness.files("outbox") == [
             "swirls/a.jpg", "swirls/a.jpg.json", "swirls/trip/b.jpg", "swirls/trip/b.jpg.json"
         ]  # fmt: skip
-        assert harness.files("rejected") == ["swirls/notes.txt.json"]
+        assert harness.files("rejected") == ["swirls/notes.jpg.json"]
         once = harness.do("once")
         assert once.returncode == 0, once.stderr  # kept files do not count as left
         assert len(harness.files("outbox")) == 4
@@ -172,7 +166,7 @@ def test_a_folder_that_can_t_be_listed_is_named(harness: DaemonHarness) -> None:
     private.chmod(0o700)
     with harness.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for("folder.skipped")
-        daemon.wait_until(lambda: status_of(harness)["unreadable"])
+        daemon.wait_until(lambda: harness.status()["unreadable"])
         assert_reported(harness, private, "can't be looked into", "Permission denied")
         explained = json.loads(harness.do("explain", "--json", str(photo)).stdout)
         assert explained["verdict"] == "unreadable"
@@ -224,7 +218,7 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(harness: DaemonHa
         daemon.wait_for("style.unavailable")
         daemon.wait_for("job.published")
         assert daemon.events("job.published")[0]["style"] == "swirls"
-        (trouble,) = status_of(harness)["troubles"]
+        (trouble,) = harness.status()["troubles"]
         assert "photos of the style coffee wait" in trouble
         assert str(image) in trouble
         assert (
@@ -234,7 +228,7 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(harness: DaemonHa
         (harness.folder / "away.jpg").rename(image)
         daemon.wait_for("style.recovered", seconds=60)
         daemon.wait_for("job.published", 2, seconds=60)
-        assert status_of(harness)["troubles"] == []
+        assert harness.status()["troubles"] == []
 
 
 def test_a_folder_that_looks_like_a_style_s_is_named(harness: DaemonHarness) -> None:
@@ -242,7 +236,7 @@ def test_a_folder_that_looks_like_a_style_s_is_named(harness: DaemonHarness) -> 
     harness.drop("Swirls/a.jpg", "coffee", SIZE)
     with harness.running() as daemon:
         daemon.wait_for("folder.misspelled")
-        daemon.wait_until(lambda: status_of(harness)["misspelled"])
+        daemon.wait_until(lambda: harness.status()["misspelled"])
         assert_reported(harness, harness.folder / "inbox/Swirls", 'not the folder of "swirls"')
 
 
@@ -296,11 +290,11 @@ def test_a_reload_of_nothing_changes_nothing(harness: DaemonHarness, what: str) 
         daemon.process.send_signal(1)
         daemon.wait_for("config.rejected")
         harness.config.write_text(valid)  # status and the others read it too
-        (trouble,) = status_of(harness)["troubles"]
+        (trouble,) = harness.status()["troubles"]
         assert "a reload has changed nothing" in trouble
         daemon.process.send_signal(1)
         daemon.wait_for("config.reloaded")
-        assert status_of(harness)["troubles"] == []
+        assert harness.status()["troubles"] == []
         daemon.wait_for("job.published", 2)
         assert daemon.events("job.cancelled") == []
 

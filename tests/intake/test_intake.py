@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -636,3 +637,31 @@ def test_what_belongs_to_no_style_is_counted(harness: IntakeHarness) -> None:
     harness.intake.set_pairing(NIGHT)
     harness.scan_at(8.0)
     assert [report.unpaired for report in harness.host.reports] == [2, 3, 0]
+
+
+def test_what_is_no_picture_is_counted_and_not_submitted(harness: IntakeHarness) -> None:
+    """It is not waited for either; if it becomes a picture, it is submitted."""
+    harness.put("a.jpg")
+    harness.put("a.json", b"{}")
+    harness.scan_at(0.0)
+    assert harness.scan_at(2.0)
+    assert harness.host.paths() == ["a.jpg"]
+    assert [report.not_pictures for report in harness.host.reports] == [1]
+    assert harness.intake.not_taken() == []
+    harness.put("a.json", b"\xff\xd8 a JPEG by its content \xff\xd9")
+    harness.scan_at(4.0)
+    harness.scan_at(70.0)
+    assert harness.host.paths() == ["a.jpg", "a.json"]
+    assert [report.not_pictures for report in harness.host.reports][-1] == 0
+
+
+def test_what_can_not_be_read_is_submitted(harness: IntakeHarness) -> None:
+    """Its job says why, and waits."""
+    harness.put("a.json", b"{}")
+    (harness.inbox / "a.json").chmod(0)
+    if os.access(harness.inbox / "a.json", os.R_OK):
+        pytest.skip("root may read everything")
+    harness.scan_at(0.0)
+    harness.scan_at(100.0)
+    harness.scan_at(102.0)
+    assert harness.host.paths() == ["a.json"]
