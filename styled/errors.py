@@ -86,6 +86,10 @@ class DiskFailure(ResourceUnavailable):
     """A disk is full or failing; it may recover."""
 
 
+class DiskNearlyFull(ResourceUnavailable):
+    """A disk has less free space than is to remain; any job would take more of it."""
+
+
 class NameNotSupported(ResourceUnavailable):
     """The file system does not support this file name."""
 

@@ -86,7 +86,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from _run_check(partial(_daemon, state), config, "daemon")
     yield from doctor.check_permissions(folders, _daemon_user(config))
     yield from doctor.check_mounts(folders, config.state)
-    yield from doctor.check_disk_space(folders)
+    yield from doctor.check_disk_space(folders, config.output.min_free)
     yield from doctor.check_inotify(config.inbox)
     yield from doctor.check_open_files(config.inbox, _daemon_user(config), _daemon_pid(config))
     yield from _journal(config)

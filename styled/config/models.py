@@ -18,6 +18,7 @@ from styled.config.values import (
     ClusterAddress,
     Count,
     Device,
+    DiskSpace,
     Engines,
     FilePath,
     Flag,
@@ -239,6 +240,11 @@ class OutputConfig(Section):
     after_success: Literal["archive", "keep", "delete"] = Field(
         default="archive",
         description="What happens to the photo once its result is safely on disk.",
+    )
+    min_free: DiskSpace = Field(
+        default=1_000_000_000,
+        description="No job begins while a disk that it writes to has less free space than this, "
+        "such as 500MB or 2GiB; 0: off.",
     )
 
 

@@ -155,19 +155,29 @@ def _parse_weights(value: object) -> BuiltInWeights | Path:
 
 
 def _parse_memory(value: object) -> int | Literal["auto"]:
-    """Return a size in bytes; 1 GB is 1000**3 bytes and 1 GiB is 1024**3 bytes."""
     if value == "auto":
         return "auto"
-    size: float = 0
+    size = _bytes_of(value)
+    if size is None or not MIN_MEMORY_BYTES <= size < 2**63:
+        raise expected("auto, or a size from 100MB up such as 4GB or 6GiB")
+    return size
+
+
+def _parse_disk_space(value: object) -> int:
+    size = _bytes_of(value)
+    if size is None or not 0 <= size < 2**63:
+        raise expected("0, or a size such as 500MB or 2GiB")
+    return size
+
+
+def _bytes_of(value: object) -> int | None:
+    """Return a size in bytes, None if it is none; 1 GB is 1000**3 and 1 GiB is 1024**3 bytes."""
     if isinstance(value, str) and (
         match := re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?I?B)", value.upper(), re.ASCII)
     ):
-        size = float(match[1]) * UNIT_BYTES.get(match[2], 0)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    if not MIN_MEMORY_BYTES <= size < 2**63:
-        raise expected("auto, or a size from 100MB up such as 4GB or 6GiB")
-    return int(size)
+        unit = UNIT_BYTES.get(match[2])
+        return None if unit is None else int(float(match[1]) * unit)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _parse_threads(value: object) -> int | Literal["auto"]:
@@ -272,6 +282,9 @@ Weights = Annotated[
 ]
 MemoryLimit = Annotated[
     Literal["auto"] | int, PlainValidator(_parse_memory, json_schema_input_type=str | int)
+]
+DiskSpace = Annotated[
+    int, PlainValidator(_parse_disk_space, json_schema_input_type=Annotated[int, Field(ge=0)] | str)
 ]
 Threads = Annotated[
     Literal["auto"] | int,

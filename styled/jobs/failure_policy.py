@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from styled.errors import (
+    DiskNearlyFull,
     EngineDied,
     EngineFailure,
     FolderNotWritable,
@@ -128,7 +129,7 @@ def decide(
         case MemoryShortage():
             # Other photos may be smaller: only this job waits, with a growing delay.
             return Requeue(retry_seconds(shortages))
-        case InboxUnavailable():
+        case InboxUnavailable() | DiskNearlyFull():
             return Pause()
         case ResourceUnavailable():
             # A single unreadable file must not stop all other jobs.

@@ -17,6 +17,7 @@ from styled.errors import (
     TooManyPixels,
 )
 from styled.files import identity, lies_in
+from styled.jobs.free_space import require_free_space
 from styled.jobs.job import WAITING
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
@@ -95,6 +96,7 @@ class PrepareRequest(JobRequest):
         """Execute the request.
 
         Raises:
+            DiskNearlyFull: there is too little free space.
             StyledError: as `read_inputs`, `prepare` and `require_publishable`.
         """
         job, context = self.job, self.context
@@ -104,6 +106,7 @@ class PrepareRequest(JobRequest):
             return AlreadyPublished()
         if self.style is None:
             return NotPublished()
+        require_free_space(context.config)
         source = context.config.inbox / job.input
         try:
             return self._prepare(self.style)

@@ -247,8 +247,13 @@ def _has_cap_lease(process: int | None) -> bool:
 _CAP_LEASE = 28  # linux/capability.h
 
 
-def check_disk_space(folders: Mapping[str, Path]) -> Iterator[Finding]:
-    """Check the free space and inodes of each disk once."""
+def check_disk_space(folders: Mapping[str, Path], min_free: int = 0) -> Iterator[Finding]:
+    """Check the free space and inodes of each disk once.
+
+    Args:
+        folders: name -> path.
+        min_free: With less free space, in bytes, no job begins.
+    """
     seen: dict[int, list[str]] = {}
     for name, folder in folders.items():
         with suppress(OSError):  # it is missing or can't be read, which other checks report
@@ -258,9 +263,11 @@ def check_disk_space(folders: Mapping[str, Path]) -> Iterator[Finding]:
         free, about = shutil.disk_usage(folder).free, ", ".join(names)
         inodes = os.statvfs(folder)
         text, files_left = f"{size(free)} free", some(inodes.f_favail, "file")
-        if free < WARN_BELOW_BYTES:
+        if free < max(WARN_BELOW_BYTES, min_free):
             yield Finding(
-                "fail" if free < FAIL_BELOW_BYTES else "warn", about, text,
+                "fail" if free < max(FAIL_BELOW_BYTES, min_free) else "warn", about,
+                f"{text}; no job begins with less than {size(min_free)} (output.min_free)"
+                if free < min_free else text,
                 ("free some space: originals in the archive are the first to think of",),
             )  # fmt: skip
         elif inodes.f_favail < MIN_FREE_INODES * inodes.f_files:

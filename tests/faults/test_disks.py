@@ -160,3 +160,22 @@ def test_photos_in_a_locked_inbox_are_painted_and_leave_once_they_may(
         daemon.wait_until(lambda: harness.files("inbox") == [])
         assert daemon.events("queue.paused") == []
     assert_all_done_once(harness)
+
+
+@needs_root
+def test_a_nearly_full_disk_is_left_as_it_is(harness: DaemonHarness) -> None:
+    """With `min_free` the queue pauses before a disk is full, and goes on once it has room."""
+    outbox = harness.folder / "outbox"
+    harness.configure(output="{min_free: 6MB}")
+    with small_disk(outbox, "8m"), OutputChecker(harness, "outbox", "rejected"):
+        ballast = fill(outbox, leaving_bytes=5_000_000)
+        drop_photos(harness)
+        with harness.running() as daemon:
+            daemon.wait_for("queue.paused")
+            assert "less than output.min_free (0.006 GB)" in pauses(daemon)
+            assert "less than output.min_free" in harness.status()["state"]
+            assert harness.do("doctor").stdout.count("output.min_free") >= 1
+            assert harness.do("once").returncode == 73  # the daemon has the folders
+            ballast.unlink()
+            daemon.wait_for("job.published", 2)
+        assert_all_done_once(harness)

@@ -72,6 +72,7 @@ default_style: oil
 styles:
   oil: {image: styles/oil.png}
   ink: {image: styles/ink.png}
+output: {min_free: 0}
 """
 
 

@@ -310,6 +310,16 @@ def test_little_room_is_a_warning_and_none_a_failure(
     assert bool(finding.remedies) == (level != "ok")
 
 
+def test_less_than_min_free_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No job begins then."""
+    set_free_space(monkeypatch, 4.9e9)
+    (finding,) = check_disk_space({"outbox": tmp_path}, min_free=5 * 10**9)
+    assert finding.level == "fail"
+    assert finding.words == ("4.9 GB free; no job begins with less than 5 GB (output.min_free)")
+    (finding,) = check_disk_space({"outbox": tmp_path}, min_free=4 * 10**9)
+    assert finding.level == "ok"
+
+
 @pytest.mark.parametrize(
     ("files", "free_files", "level"),
     [(1000, 19, "warn"), (1000, 20, "ok"), (1000, 0, "fail"), (0, 0, "ok")],
