@@ -92,6 +92,7 @@ class App:
         intake: Scans the inbox.
         scheduler: Runs the jobs.
         fleet: The engines of a cluster; None: the only engine is in this process.
+        gallery: What is being painted is shown in it; None: there is no gallery.
         hooks: Runs the user's commands for ended jobs; None: there are none.
     """
 
@@ -102,6 +103,7 @@ class App:
     intake: Intake
     scheduler: Scheduler
     fleet: Fleet | None
+    gallery: Gallery | None
     hooks: HookRunner | None
 
     @property
@@ -175,7 +177,8 @@ def build_app(
         config, journal, publisher, mounts, files, factories, fleet, events, observer, heartbeats
     )
     hooks = HookRunner(config, journal, heartbeats) if config.hooks.any else None
-    return App(config, journal, events, host, intake, scheduler, fleet, hooks)
+    live = Gallery(config.outbox, mounts) if config.output.gallery else None
+    return App(config, journal, events, host, intake, scheduler, fleet, live, hooks)
 
 
 def pairing_of(config: Config) -> Pairing:

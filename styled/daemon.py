@@ -41,6 +41,7 @@ from styled.jobs.journal import Journal
 from styled.jobs.prepare_request import PREPARE_PART
 from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler
+from styled.live_gallery import LiveGallery
 from styled.once import OnceResult, Patience, Unprocessed, unprocessed_inputs
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.stall_record import StallRecord
@@ -210,6 +211,10 @@ class Daemon:
             )
             thread.start()
             hooks = app.start_hooks()
+            if app.gallery is not None:
+                live = LiveGallery(app.gallery, scheduler)
+                live.start()
+                stack.callback(live.stop)
             try:
                 if app.fleet is not None:
                     self._start_fleet(app.fleet, is_lost=was_connected)

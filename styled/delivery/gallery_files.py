@@ -20,14 +20,18 @@ from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.delivery.gallery_records import GalleryRecord
 from styled.delivery.page import page_file, records_in
 from styled.errors import InputRejected, ResourceUnavailable
+from styled.files import TEMPORARY_PREFIX
 from styled.mounts import Mounts
 from styled.ownership import chown_to_owner_of
 
 PAGE, FILES = "gallery.html", "gallery_files"
+NOW = "now.js"
+"""The file in `gallery_files/live` that says what is being painted."""
 
 _GENERATOR_TAG = b'<meta name="generator" content="styled">'
 _DATA_PAGE = re.compile(r"[0-9]{6}\.js")
 _THUMBNAIL = re.compile(r"([0-9A-Za-z_-]{1,64})-(before|after)\.webp")
+_LIVE = re.compile(r"now\.js|[0-9A-Za-z_-]{1,64}\.jpg")
 _MAX_BYTES = 1 << 26
 
 
@@ -180,6 +184,42 @@ class GalleryFiles:
                 with suppress(FileNotFoundError):
                     if match and match[1] not in keep and path.lstat().st_mtime < before:
                         path.unlink()
+
+    # What is being painted
+
+    def write_live(self, name: str, data: bytes) -> None:
+        """Write a file that shows what is being painted.
+
+        Raises:
+            ResourceUnavailable: the outbox is full, read-only or gone.
+        """
+        atomic_write(self._folder("live") / name, data)
+
+    def delete_live(self, name: str) -> None:
+        """Delete one of these files.
+
+        Raises:
+            ResourceUnavailable: the outbox is read-only or gone.
+        """
+        path = self._folder("live") / name
+        with resource_errors(path):
+            path.unlink(missing_ok=True)
+
+    def clear_live(self) -> None:
+        """Delete all of these files, and their folder unless it has others.
+
+        Raises:
+            ResourceUnavailable: the outbox is read-only or gone.
+        """
+        if not (self._files / "live").is_dir():
+            return
+        folder = self._folder("live")
+        with resource_errors(folder):
+            for path in folder.iterdir():
+                if _LIVE.fullmatch(path.name) or path.name.startswith(TEMPORARY_PREFIX):
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
 
     # All files
 

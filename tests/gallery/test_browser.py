@@ -19,10 +19,10 @@ import pytest
 from PIL import Image, ImageOps
 from pydantic import JsonValue
 
-from styled.delivery.page import page_file, render
+from styled.delivery.page import live_file, page_file, render
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
 
 playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright for Python is not installed"
@@ -225,6 +225,11 @@ class Visit:
     messages: list[str] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
 
+    def note(self, message: ConsoleMessage) -> None:
+        """Record a message, unless it is that nothing is being painted: a file is missing then."""
+        if "/gallery_files/live/now.js?" not in message.location["url"]:
+            self.messages.append(message.text)
+
     def cards(self, more: str = "") -> Locator:
         """Return the cards on the wall."""
         return self.page.locator(f"#wall > .card{more}")
@@ -286,7 +291,7 @@ def visit(browser: Browser) -> Iterator[Open]:
         contexts.append(context)
         page = context.new_page()
         opened = Visit(page)
-        page.on("console", lambda message: opened.messages.append(message.text))
+        page.on("console", opened.note)
         page.on("pageerror", lambda error: opened.messages.append(str(error)))
         page.on("dialog", lambda dialog: opened.messages.append(f"dialog {dialog.message}"))
         page.on("request", lambda request: opened.requested.append(request.url))
@@ -581,6 +586,18 @@ def test_nothing_hostile_runs(hostile: Gallery, visit: Open) -> None:
     page.get_by_role("button", name="Show <img").first.click()
     playwright_api.expect(page.locator("dialog")).to_be_visible()
     page.keyboard.press("Escape")
+    paint(
+        hostile,
+        *(live_job(number, name=text, style=text) for number, text in enumerate(HOSTILE)),
+        *(live_job(100 + number, preview=url) for number, url in enumerate(HOSTILE_URLS)),
+        {"id": 7, "fraction": "x", "seconds_left": {}, "width": "9", "name": None},
+        None,
+    )
+    page.reload()
+    playwright_api.expect(page.locator("#live-jobs > li")).to_have_count(
+        len(HOSTILE) + len(HOSTILE_URLS) + 1
+    )
+    assert page.locator("#live-jobs img[src]").count() == 0
     for style in page.get_by_label("Style", exact=True).locator("option").all():
         page.get_by_label("Style", exact=True).select_option(style.get_attribute("value"))
     assert page.evaluate("window.__pwned") is None
@@ -724,6 +741,78 @@ def test_a_lost_data_page_is_told(gallery: Gallery, visit: Open, damage: bytes |
     assert opened.data_pages() == ["000002.js", "000001.js"]
 
 
+# What is being painted
+
+
+def live_job(number: int, **changes: JsonValue) -> Record:
+    """Return a job as the page is told of it."""
+    return {
+        "id": f"{number:04x}", "name": f"trip/now {number}.jpg", "style": "oil", "fraction": 0.43,
+        "seconds_left": 125, "width": 96, "height": 64, "preview": None, **changes,
+    }  # fmt: skip
+
+
+def paint(gallery: Gallery, *jobs: JsonValue, waiting: int = 0, written: str = "1") -> None:
+    """Tell the page that these jobs are being painted."""
+    folder = gallery.root / "gallery_files/live"
+    folder.mkdir(parents=True, exist_ok=True)
+    state: Record = {"written": written, "waiting": waiting, "jobs": list(jobs)}
+    (folder / "now.js").write_bytes(live_file(state))
+
+
+@pytest.mark.parametrize("over_http", [False, True], ids=["file", "http"])
+def test_what_is_painted_is_shown_and_goes_on(
+    filled: Gallery, served: str, visit: Open, over_http: bool
+) -> None:
+    """The page follows by itself, and offers what is finished; all is beside it."""
+    live = filled.root / "gallery_files/live"
+    live.mkdir(parents=True)
+    Image.new("RGB", (96, 64), "teal").save(live / "0001.jpg")
+    first = live_job(1, preview="gallery_files/live/0001.jpg?1")
+    paint(filled, first, live_job(2, fraction=0.0, seconds_left=None), waiting=3)
+    opened = visit(f"{served}gallery.html" if over_http else filled)
+    page = opened.page
+    cards = page.locator("#live-jobs > li")
+    playwright_api.expect(cards).to_have_count(2)
+    playwright_api.expect(cards.first).to_contain_text("trip/now 1.jpg")
+    playwright_api.expect(cards.first).to_contain_text("oil · 43 % · about 2 min 5 s left")
+    playwright_api.expect(cards.nth(1)).to_contain_text("oil · 0 %")
+    playwright_api.expect(page.locator("#live-waiting")).to_have_text("3 photos waiting")
+    image = cards.first.locator("img")
+    playwright_api.expect(image).to_be_visible()
+    assert image.evaluate("image => image.naturalWidth") == 96
+    assert cards.first.locator("progress").evaluate("bar => bar.value") == 0.43
+    Image.new("RGB", (90, 60), "gold").save(live / "0001.jpg")
+    later = {**first, "fraction": 0.9, "preview": "gallery_files/live/0001.jpg?2"}
+    paint(filled, later, written="2")
+    playwright_api.expect(cards).to_have_count(1, timeout=15_000)
+    playwright_api.expect(cards.first).to_contain_text("90 %")
+    playwright_api.expect(image).to_have_js_property("naturalWidth", 90)
+    new = page.get_by_role("button", name="Show what is new (1)")
+    playwright_api.expect(new).to_be_visible()
+    shutil.rmtree(live)
+    playwright_api.expect(cards).to_have_count(0, timeout=15_000)
+    page.get_by_role("button", name="Show what is new (2)").click()
+    playwright_api.expect(page.locator("#live")).to_be_hidden()
+    root = served if over_http else filled.root.as_uri()
+    requested = [url for url in opened.requested if not url.startswith("data:image/svg+xml,")]
+    assert [url for url in requested if not url.startswith(root)] == []
+    assert opened.messages == []
+
+
+def test_a_daemon_that_was_killed_is_not_shown_for_ever(filled: Gallery, visit: Open) -> None:
+    """What has not changed for a minute is no longer painted."""
+    paint(filled, live_job(1))
+    opened = visit(filled)
+    opened.page.clock.install()
+    opened.page.reload()
+    playwright_api.expect(opened.page.locator("#live-jobs > li")).to_have_count(1)
+    for _ in range(30):
+        opened.page.clock.run_for(3000)
+        opened.page.wait_for_timeout(20)
+    playwright_api.expect(opened.page.locator("#live-jobs > li")).to_have_count(0)
+
+
 # Accessibility and layout
 
 
@@ -736,8 +825,10 @@ def test_axe_finds_nothing(
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe for Playwright is not installed"
     )
+    paint(filled, live_job(1), live_job(2), waiting=3)
     opened = visit(filled, size, scheme)
     opened.choose("All")
+    playwright_api.expect(opened.page.locator("#live-jobs > li")).to_have_count(2)
     found = issues(axe.Axe().run(opened.page))
     opened.cards(".result").first.locator(".expand").click()
     found += issues(axe.Axe().run(opened.page))
@@ -754,7 +845,9 @@ def issues(report: object) -> list[str]:
 @pytest.mark.parametrize("kind", ["Paintings", "Rejected", "All"])
 def test_a_phone_never_scrolls_sideways(hostile: Gallery, visit: Open, kind: str) -> None:
     """At 360 px width even 4,000 letters without a space stay inside the window."""
+    paint(hostile, *(live_job(number, name=text) for number, text in enumerate(HOSTILE)))
     opened = visit(hostile, PHONE)
+    playwright_api.expect(opened.page.locator("#live-jobs > li")).to_have_count(len(HOSTILE))
     opened.choose(kind)
     opened.page.get_by_role("button", name="Filter", exact=True).click()
     assert opened.page.get_by_label("Style", exact=True).is_visible()

@@ -61,6 +61,15 @@ def page_file(number: int, records: Sequence[GalleryRecord]) -> bytes:
     return f"styledGallery({number}, {_json(list(records))});\n".encode()
 
 
+def live_file(state: Mapping[str, JsonValue]) -> bytes:
+    """Return the text of the file that says what is being painted.
+
+    Args:
+        state: `written` (ISO time), `waiting` (number of jobs) and `jobs`.
+    """
+    return f"styledLive({_json(state)});\n".encode()
+
+
 def records_in(data: bytes) -> list[dict[str, JsonValue]]:
     """Return the records of a data page, oldest first.
 

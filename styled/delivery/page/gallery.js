@@ -130,15 +130,15 @@
 
   // Data pages
 
-  const DATA_PAGE = /^gallery_files\/pages\/[0-9]{6,}\.js$/;
-  const onlyDataPages = {
+  const DATA_FILE = /^gallery_files\/(pages\/[0-9]{6,}\.js|live\/now\.js\?[0-9]+)$/;
+  const onlyDataFiles = {
     createScriptURL(url) {
-      if (!DATA_PAGE.test(url)) throw new TypeError('not a data page');
+      if (!DATA_FILE.test(url)) throw new TypeError('not a data file');
       return url;
     },
   };
   const policy = window.trustedTypes
-    ? window.trustedTypes.createPolicy('gallery-pages', onlyDataPages) : onlyDataPages;
+    ? window.trustedTypes.createPolicy('gallery-pages', onlyDataFiles) : onlyDataFiles;
 
   let pendingPage = null; // number and received records of the data page that is being loaded
 
@@ -152,21 +152,27 @@
 
   const urlOfPage = (number) => `gallery_files/pages/${String(number).padStart(6, '0')}.js`;
 
-  function loadPage(number) {
+  /** Runs a data file, which calls one of the functions above; resolves in any case. */
+  function runDataFile(url) {
     return new Promise((resolve) => {
-      const loading = { number, records: null };
-      pendingPage = loading;
       const script = document.createElement('script');
       const done = () => {
         script.remove();
-        pendingPage = null;
-        resolve(loading.records);
+        resolve();
       };
       script.addEventListener('load', done);
       script.addEventListener('error', done);
-      script.src = policy.createScriptURL(urlOfPage(number));
+      script.src = policy.createScriptURL(url);
       document.head.append(script);
     });
+  }
+
+  async function loadPage(number) {
+    const loading = { number, records: null };
+    pendingPage = loading;
+    await runDataFile(urlOfPage(number));
+    pendingPage = null;
+    return loading.records;
   }
 
   let loadingOlder = null;
@@ -647,6 +653,105 @@
     frame.style.removeProperty('--at');
   }, true);
 
+  // What is being painted: a file that is there only meanwhile
+
+  const LIVE_SECONDS = 3;
+  const IDLE_SECONDS = 20;
+  const LOST_SECONDS = 60; // without an update for so long, the daemon is gone
+
+  const liveCards = new Map(); // job id -> its elements
+  let liveState = null; // what the file said that is being loaded
+  let liveWritten = '';
+  let liveSeen = 0; // when it changed last
+  let liveTimer = 0;
+  let finishedCount = 0; // of jobs that this page has seen, and does not show yet
+
+  Object.defineProperty(window, 'styledLive', {
+    value(state) {
+      if (state !== null && typeof state === 'object') liveState = state;
+    },
+  });
+
+  async function pollLive() {
+    window.clearTimeout(liveTimer);
+    liveTimer = 0;
+    liveState = null;
+    await runDataFile(`gallery_files/live/now.js?${Date.now()}`);
+    const written = textOf(liveState?.written);
+    if (written !== liveWritten) {
+      liveWritten = written;
+      liveSeen = Date.now();
+    }
+    const isThere = liveState !== null && Date.now() - liveSeen < LOST_SECONDS * 1000;
+    showLive(isThere ? liveState : { jobs: [], waiting: 0 });
+    window.clearTimeout(liveTimer);
+    if (!document.hidden) {
+      liveTimer = window.setTimeout(pollLive, 1000 * (isThere ? LIVE_SECONDS : IDLE_SECONDS));
+    }
+  }
+
+  function showLive(state) {
+    const jobs = listOf(state.jobs).filter((job) => job !== null && typeof job === 'object');
+    const current = new Set(jobs.map((job) => textOf(job.id)));
+    for (const [id, elements] of liveCards) {
+      if (current.has(id)) continue;
+      elements.card.remove();
+      liveCards.delete(id);
+      finishedCount += 1;
+    }
+    for (const job of jobs) showLiveJob(job);
+    const { waiting } = state;
+    $('live-waiting').textContent = isNumber(waiting) && waiting > 0
+      ? `${plural(waiting, 'photo')} waiting` : '';
+    $('live-new').hidden = finishedCount === 0;
+    $('live-new').textContent = `Show what is new (${finishedCount})`;
+    $('live').hidden = jobs.length === 0 && finishedCount === 0;
+    $('live-title').textContent = jobs.length === 0 ? 'Finished' : 'Being painted';
+  }
+
+  function showLiveJob(job) {
+    const id = textOf(job.id);
+    if (!liveCards.has(id)) {
+      const name = shortened(textOf(job.name));
+      const elements = {
+        card: make('li', { class: 'live-card' }),
+        image: make('img', { alt: `Unfinished painting of ${name}`, decoding: 'async' }),
+        frame: make('div', { class: 'frame blank' }),
+        bar: make('progress', { max: 1, 'aria-label': `Progress of ${name}` }),
+        text: make('p', { class: 'facts' }),
+      };
+      elements.image.hidden = true;
+      elements.frame.append(elements.image);
+      elements.image.addEventListener('load', () => {
+        elements.image.hidden = false;
+        elements.frame.classList.remove('blank');
+      });
+      elements.card.append(
+        elements.frame,
+        make('div', { class: 'live-label' },
+          make('h3', { class: 'name' }, isolated(textOf(job.name) || 'Without a name')),
+          elements.bar, elements.text),
+      );
+      liveCards.set(id, elements);
+      $('live-jobs').append(elements.card);
+    }
+    const { frame, image, bar, text } = liveCards.get(id);
+    const fraction = isNumber(job.fraction) ? Math.min(Math.max(job.fraction, 0), 1) : 0;
+    const left = duration(job.seconds_left);
+    bar.value = fraction;
+    text.replaceChildren(...separated([
+      isolated(textOf(job.style)), `${Math.round(100 * fraction)} %`, left && `about ${left} left`,
+    ], ' · '));
+    frame.style.setProperty('--ratio', ratioOf(job));
+    const preview = safeUrl(job.preview);
+    if (preview !== null && image.getAttribute('src') !== preview) image.src = preview;
+  }
+
+  $('live-new').addEventListener('click', () => window.location.reload());
+  document.addEventListener('visibilitychange', () => {
+    if (!document.hidden) pollLive();
+  });
+
   // Initialisation
 
   for (const radio of kinds) radio.addEventListener('change', changed);
@@ -683,4 +788,5 @@
   writeControls();
   apply();
   new IntersectionObserver(fill, { rootMargin: `${AHEAD}px 0px` }).observe($('more'));
+  pollLive();
 })();
