@@ -61,7 +61,7 @@ def examine(config_path: Path | None, *, as_json: bool) -> int:
     """
     config = find_config(config_path)
     findings = []
-    for finding in _findings(config):
+    for finding in findings_of(config):
         findings.append(finding)
         if not as_json:
             _print_finding(finding)
@@ -75,7 +75,8 @@ def examine(config_path: Path | None, *, as_json: bool) -> int:
     return failed[0].exit_code if failed else DONE
 
 
-def _findings(config: Config) -> Iterator[Finding]:
+def findings_of(config: Config) -> Iterator[Finding]:
+    """Run all checks; yield their findings."""
     folders = {
         name: getattr(config, name) for name in ("inbox", "outbox", "rejected", "archive", "state")
     }

@@ -298,6 +298,38 @@ def explain(
 
 
 @app.command()
+def report(
+    about: Annotated[
+        str,
+        typer.Argument(
+            help="A photo, a result or a rejected file, or a job id.", show_default=False
+        ),
+    ],
+    config: ConfigOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write.", show_default=False),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            help="The daemon's log; - is standard input. Default: systemd's journal.",
+            show_default=False,
+        ),
+    ] = None,
+    with_picture: Annotated[
+        bool, typer.Option("--with-picture", help="Add the photo, too.")
+    ] = False,
+) -> None:
+    """Write a zip file for a bug report: sidecar, log, doctor, versions, configuration."""
+    with errors_as_exit_codes():
+        from styled.cli.report import write_report
+
+        write_report(config, about, output, log, with_picture=with_picture)
+
+
+@app.command()
 def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Find problems of this machine, and say how to fix them."""
     with errors_as_exit_codes():
