@@ -151,6 +151,9 @@ def build_app(
         ClusterUnavailable: Ray is not installed.
     """
     make_folder(config.state / "checkpoints")
+    if config.styles_folder is not None:
+        with suppress(ResourceUnavailable):  # it may be read-only, and then has no styles
+            make_folder(config.styles_folder)
     lock = InstanceLock(config.state / "lock")
     lock.acquire()
     stack.callback(lock.release)

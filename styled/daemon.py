@@ -48,6 +48,7 @@ from styled.ops.stall_record import StallRecord
 from styled.ops.systemd import Notifier
 from styled.reload import reload
 from styled.signals import restore_signal_handlers, signals_handled
+from styled.styles_watch import StylesWatch
 
 if TYPE_CHECKING:  # it imports ray
     from styled.cluster.fleet import Fleet
@@ -116,8 +117,12 @@ class Daemon:
         Raises:
             StyledError: the daemon can't start, or can't continue.
         """
-        with suppress(_StoppedEarly), self._running_app() as app:
+        with suppress(_StoppedEarly), self._running_app() as app, ExitStack() as stack:
             app.intake.start()  # the inbox is scanned while the network is loaded
+            if self._config.styles_folder is not None:
+                watch = StylesWatch(self._config.styles_folder, self._on_reload)
+                watch.start()
+                stack.callback(watch.stop)
             try:
                 self._wait_until_ready()
                 if self._is_ready:
@@ -197,7 +202,7 @@ class Daemon:
                 inbox_trouble="", metrics_trouble=metrics_trouble,
                 gallery_trouble="", hook_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=app.host.folders.trouble or "", config_trouble="",
-                cluster_trouble="", cluster="",
+                cluster_trouble="", cluster="", styles_left_out="; ".join(self._config.left_out),
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             app.host.check_styles()
@@ -378,7 +383,7 @@ class Daemon:
             amount = f"{done / total:.0%}" if total else f"{done >> 20} MiB"
             self._notifier.notify_status(f"starting: loading the weights, {amount}")
 
-    # In a signal handler
+    # In a signal handler, or in the thread that watches the styles folder
 
     def _on_stop(self) -> None:
         self._is_interrupted = True

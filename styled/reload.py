@@ -26,7 +26,7 @@ POLL_SECONDS = 0.1
 
 NEEDS_RESTART = (
     "inbox", "outbox", "rejected", "archive", "state", "engine", "cluster", "intake", "queue",
-    "output", "metrics", "hooks",
+    "output", "metrics", "hooks", "styles_folder",
 )  # fmt: skip
 """Sections of the configuration whose changes need a restart; a reload ignores them."""
 
@@ -47,14 +47,20 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
         _wait_until_saved(path, is_stopping)
         config = load_config(path)
         require_styles(config)
-        # Images of known styles may be missing temporarily; new styles must be usable.
-        check_styles(config, known=app.host.config.styles)
+        # Images of known styles may be missing temporarily; new styles must be usable. Those of
+        # the styles folder become usable when they are: each concerns only its own photos.
+        in_folder = {
+            name: style
+            for name, style in config.styles.items()
+            if config.styles_folder in {image.path.parent for image in style.images}
+        }
+        check_styles(config, known={**app.host.config.styles, **in_folder})
     except StyledError as error:
         log.error("config.rejected", reason=str(error))
         trouble = f"a reload has changed nothing: {error.message}"
         note_state(app.journal, config_trouble=trouble)
         return
-    note_state(app.journal, config_trouble="")
+    note_state(app.journal, config_trouble="", styles_left_out="; ".join(config.left_out))
     app.reload(config)
     log.info("config.reloaded", styles=list(config.styles))
     ignored = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(app.config, name)]

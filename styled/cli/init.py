@@ -33,8 +33,11 @@ outbox: {outbox}
 # For photos that are not in the folder of a style.
 default_style: {style}
 
-# Each style has a folder of its name in the inbox. To add a style, put a picture into
-# styles/ and add an entry here, then run `systemctl reload styled` or send SIGHUP.
+# To add a style, put a picture into this folder: it is a style named after its file, whose folder
+# in the inbox appears within seconds. Settings may be in a NAME.yaml beside NAME.jpg.
+styles_folder: styles
+
+# Styles that are listed here have their settings here.
 styles:
   {style}:
     image: styles/{style}.png

@@ -230,6 +230,7 @@ TROUBLES = (
     "gallery_trouble",
     "metrics_trouble",
     "hook_trouble",
+    "styles_left_out",
 )
 
 

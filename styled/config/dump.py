@@ -27,7 +27,7 @@ def show_config(config: Config) -> str:
     content: dict[str, object] = {
         field.name: _plain(getattr(config, field.name))
         for field in fields(config)
-        if field.name not in ("base", "path", "priorities", "styles", "folders")
+        if field.name not in ("base", "path", "priorities", "styles", "folders", "left_out")
     }
     priorities = config.priorities
     content["styles"] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from styled.config.checks import check
@@ -10,6 +11,12 @@ from styled.config.models import ConfigFile
 from styled.config.problems import Problem, dotted, validate
 from styled.config.resolved import Config, resolve
 from styled.config.source import Source, SourceError, parse, read_file
+from styled.config.styles_folder import (
+    FolderStyle,
+    StylesFolder,
+    read_styles_folder,
+    settings_problems,
+)
 from styled.errors import ConfigError
 
 
@@ -29,11 +36,36 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{_location(path, error.line)}: {error.message}") from error
     base = path.absolute().parent
     data = {} if source.data is None else source.data  # an empty file means all defaults
+    in_folder = _styles_in_folder(data, base)
+    if isinstance(data, dict):
+        listed = data.get("styles") or {}
+        if isinstance(listed, dict):
+            by_name = {name: style.data for name, style in in_folder.styles.items()}
+            data = {**data, "styles": {**by_name, **listed}}
+            in_folder = replace(in_folder, styles=_without(in_folder.styles, listed))
     file, problems = validate(ConfigFile, data)
     problems += [*source.problems, *check(data, base)]
+    for name, style in in_folder.styles.items():
+        problems += settings_problems(name, style)
     if file is None or problems:
-        raise ConfigError("\n".join(_problem_lines(path, source, problems)))
-    return resolve(file, base, path)
+        raise ConfigError("\n".join(_problem_lines(path, source, in_folder, problems)))
+    return replace(resolve(file, base, path), left_out=in_folder.left_out)
+
+
+def _styles_in_folder(data: object, base: Path) -> StylesFolder:
+    folder = data.get("styles_folder") if isinstance(data, dict) else None
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        return StylesFolder({})
+    folders = data.get("folders") if isinstance(data, dict) else None
+    try:
+        path = base / Path(folder).expanduser()
+    except RuntimeError:  # an unknown home folder, which the validation reports
+        return StylesFolder({})
+    return read_styles_folder(path, folders if isinstance(folders, dict) else ())
+
+
+def _without(styles: Mapping[str, FolderStyle], names: Container[object]) -> dict[str, FolderStyle]:
+    return {name: style for name, style in styles.items() if name not in names}
 
 
 def require_styles(config: Config) -> None:
@@ -51,6 +83,11 @@ def require_styles(config: Config) -> None:
             f"{config.path or 'the configuration'}: "
             + ("is empty" if is_empty else "names no style, so nothing would ever be painted"),
             "name one under styles: (styled init DIR makes a folder with one to start from)",
+            *(
+                [f"or put a picture into {config.styles_folder}"]
+                if config.styles_folder is not None
+                else []
+            ),
         )
 
 
@@ -59,17 +96,32 @@ def default_config(base: Path) -> Config:
     return resolve(ConfigFile(), base.absolute(), None)
 
 
-def _problem_lines(path: Path, source: Source, problems: Iterable[Problem]) -> list[str]:
-    """Return one line of text for each problem, in the order of the file."""
+def _problem_lines(
+    path: Path, source: Source, in_folder: StylesFolder, problems: Iterable[Problem]
+) -> list[str]:
+    """Return one line of text for each problem, in the order of the files."""
     located = []
     for problem in problems:
-        # A short form (`recipe: pyramid`) is validated as the long form, so the last keys of the
-        # problem's path may not be in the file.
-        key_path = source.known_part(problem.path)
-        line = problem.line or source.lines.get(key_path)
-        keys = f"{dotted(key_path)}: " if key_path else ""
-        located.append((line or 0, f"{_location(path, line)}: {keys}{problem.message}"))
-    return [text for _, text in sorted(located, key=lambda entry: entry[0])]
+        style = None
+        if problem.path[:1] == ("styles",) and len(problem.path) > 1:
+            style = in_folder.styles.get(str(problem.path[1]))
+        if style is not None:
+            problem_path = style.settings or Path(str(style.data["image"]))
+            text = problem_line(problem_path, style.source, replace(problem, path=problem.path[2:]))
+        else:
+            text = problem_line(path, source, problem)
+        located.append((style is not None, *text))
+    return [text for *_, text in sorted(located, key=lambda entry: entry[:2])]
+
+
+def problem_line(path: Path, source: Source, problem: Problem) -> tuple[int, str]:
+    """Return the line of a problem in a file, 0 if unknown, and the text that names it."""
+    # A short form (`recipe: pyramid`) is validated as the long form, so the last keys of the
+    # problem's path may not be in the file.
+    key_path = source.known_part(problem.path)
+    line = problem.line or source.lines.get(key_path)
+    keys = f"{dotted(key_path)}: " if key_path else ""
+    return line or 0, f"{_location(path, line)}: {keys}{problem.message}"
 
 
 def _location(path: Path, line: int | None) -> str:

@@ -390,6 +390,11 @@ class ConfigFile(Section):
     default_style: str | None = Field(
         default=None, description="Style of photos that are not in the folder of a style."
     )
+    styles_folder: FilePath | None = Field(
+        default=None,
+        description="Folder in which each picture is a style named after its file, with settings "
+        "in a NAME.yaml beside it; null: none. It is watched.",
+    )
     styles: OrEmpty[dict[FolderName, StyleEntry]] = Field(
         default_factory=dict, description="The styles; each has a folder in the inbox."
     )

@@ -73,6 +73,7 @@ class Config:
     state: Path
     # styles
     default_style: str | None
+    styles_folder: Path | None
     styles: Mapping[str, Style]
     folders: Mapping[str, tuple[str, ...]]  # inbox folder -> names of styles
     priorities: Priorities
@@ -84,6 +85,8 @@ class Config:
     output: OutputConfig
     metrics: MetricsConfig
     hooks: HooksConfig
+    # pictures of the styles folder that are no styles, and why
+    left_out: tuple[str, ...] = ()
 
     @property
     def inbox_folders(self) -> tuple[str, ...]:
@@ -115,6 +118,7 @@ def resolve(file: ConfigFile, base: Path, path: Path | None) -> Config:
         archive=base / file.archive,
         state=base / file.state,
         default_style=file.default_style,
+        styles_folder=None if file.styles_folder is None else base / file.styles_folder,
         styles={name: _resolve_style(entry, base) for name, entry in file.styles.items()},
         folders={name: entry.styles for name, entry in file.folders.items()},
         priorities=Priorities(

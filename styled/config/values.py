@@ -220,18 +220,25 @@ def _check_device(value: object) -> str:
     raise expected("auto, cpu, cuda, cuda:N (N counts from 0) or mps")
 
 
-def _check_folder_name(name: str) -> str:
-    """Check that the name is a valid name of a single folder on all common file systems."""
+def folder_name_problem(name: str) -> str | None:
+    """Return why this is no valid name of a single folder on all common file systems, or None."""
     if not name:
-        raise refused("the name is empty, but a folder takes this name")
+        return "the name is empty, but a folder takes this name"
     if "/" in name or any(unicodedata.category(letter) in FORBIDDEN_CATEGORIES for letter in name):
-        raise refused("a folder takes this name: it cannot hold a slash or a control character")
+        return "a folder takes this name: it cannot hold a slash or a control character"
     if name.startswith("."):
-        raise refused("a folder takes this name: it cannot begin with a dot")
+        return "a folder takes this name: it cannot begin with a dot"
     if name in GALLERY_NAMES:
-        raise refused("this name is the gallery's, in the outbox: choose another")
-    if len(name.encode()) > MAX_NAME_BYTES:
-        raise refused(f"the name is longer than {MAX_NAME_BYTES} bytes")
+        return "this name is the gallery's, in the outbox: choose another"
+    if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+        return f"the name is longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def _check_folder_name(name: str) -> str:
+    problem = folder_name_problem(name)
+    if problem is not None:
+        raise refused(problem)
     return name
 
 

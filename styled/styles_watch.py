@@ -1,0 +1,43 @@
+"""Watches the styles folder, and asks for a reload once a change of it has settled."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from styled.config.styles_folder import folder_stamp
+
+POLL_SECONDS = 1.0
+"""How often the folder is listed. It has few files, and may be on a drive that sends no events."""
+
+
+class StylesWatch:
+    """Polls the folder in a thread of its own: a drive that hangs stops nothing else."""
+
+    def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
+        """Call `on_change` when pictures or settings in `folder` have changed and settled."""
+        self._folder = folder
+        self._on_change = on_change
+        self._stopping = threading.Event()
+        self._loaded = self._latest = folder_stamp(folder)
+        self._thread = threading.Thread(target=self._run, name="styles-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it is not waited for."""
+        self._stopping.set()
+
+    def poll(self) -> None:
+        """Look once; a change is reported when the next look finds the same."""
+        previous, self._latest = self._latest, folder_stamp(self._folder)
+        if self._latest == previous and self._latest != self._loaded:
+            self._loaded = self._latest
+            self._on_change()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
+            self.poll()
