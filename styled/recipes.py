@@ -8,7 +8,7 @@ library.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
@@ -27,10 +27,10 @@ TotalVariationLoss = Literal[
     "sum_absolute",  # sum|dx| + sum|dy|
     "mean_absolute",  # (mean|dx| + mean|dy|) / 2
 ]
-Pooling = Literal["max", "average", "average_rescaled"]
+Pooling = Literal["max", "average", "average_rescaled", "l2"]
 FirstPadding = Literal["zeros", "replicate"]
 OptimizerName = Literal["lbfgs", "adam"]
-Init = Literal["content", "noise", "gray", "style_colors"]
+Init = Literal["content", "noise", "uniform", "gray", "style_colors"]  # uniform is noise
 PreserveColor = Literal["none", "luminance", "histogram", "affine"]
 Space = Literal["srgb", "normalized"]
 Keep = Literal["best", "last"]
@@ -151,6 +151,12 @@ class Recipe:
     style_scale: float = 1.0
     resample: Resample = "lanczos"  # the filter with which photo and style are resized
     preserve_color: PreserveColor = "none"  # how the photo's colours are preserved
+    # How far the painting departs from the photo, from 0 (nearly the photo) to 100 (nearly texture
+    # alone); 50: the recipe as it is. See `effective`.
+    strength: float = 50.0
+    # Whether the gradient of each content and style term is multiplied by the term's own weight
+    # once more, as neural-style-pt's option of this name does.
+    normalize_gradients: bool = False
     # the sidecar
     trace_every: int = 10  # steps between two rows of the loss trace
 
@@ -299,3 +305,36 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe for recipe in (PYRAMID, AVGPOOL, UDACITY, D2L, FIVE_LAYER, GATYS)
 }
 DEFAULT_RECIPE = PYRAMID.name
+
+STRONGER = 100.0
+"""Factor of the style weight at strength 100; it grows exponentially from strength 50."""
+
+
+def style_share(recipe: Recipe) -> float:
+    """Return the share of the style in the target statistics; the rest is the photo's own.
+
+    It grows linearly up to strength 50. With the photo's statistics as the target, nothing departs
+    from the photo, whatever the weights and the network are.
+    """
+    return min(1.0, recipe.strength / 50.0)
+
+
+def effective(recipe: Recipe) -> Recipe:
+    """Return the recipe with its strength and `normalize_gradients` applied to the weights.
+
+    Below strength 50 the total variation gets the share of the style, see `style_share`, and the
+    initial image is the photo. Above it the style weight grows, up to the factor `STRONGER`.
+    `normalize_gradients` squares the weights of all terms of content and style.
+    """
+    if recipe.normalize_gradients:
+        recipe = replace(
+            recipe,
+            content_weight=recipe.content_weight**2,
+            style_weight=recipe.style_weight**2,
+            content_layers={name: w**2 for name, w in recipe.content_layers.items()},
+            style_layers={name: w**2 for name, w in recipe.style_layers.items()},
+        )
+    if recipe.strength < 50:
+        return replace(recipe, tv_weight=recipe.tv_weight * style_share(recipe), init="content")
+    factor = STRONGER ** (recipe.strength / 50.0 - 1.0)
+    return replace(recipe, style_weight=recipe.style_weight * factor)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 from torch import Tensor
@@ -26,9 +26,9 @@ from styled.cli.stylize import (
     progress_bar,
     require_writable,
 )
-from styled.config import EngineConfig, Style, StyleImage
+from styled.config import EngineConfig, Style, StyleImage, resolve_recipe
 from styled.engine.local_engine import LocalEngine
-from styled.engine.scales import fitted, resize
+from styled.engine.scales import SHORTEST_EDGE_PX, fitted, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
 from styled.jobs.prepare import check_style, decode, prepare, read_inputs
 from styled.ops.humanize import printable
@@ -52,41 +52,54 @@ class Cell:
     caption: str
 
 
-def make_sheet(
-    photo: Path,
-    style: str,
-    out: Path,
-    edge_px: int,
-    max_steps: int | None,
-    weights: str | None,
-    config_path: Path | None,
-) -> None:
-    """Paint `photo` by every recipe and write the pictures to a contact sheet.
+@dataclass(frozen=True, slots=True)
+class SheetRequest:
+    """The command-line options of `styled recipes --sheet`.
 
-    Args:
+    Attributes:
         photo: The photo.
         style: A style image, or the name of a configured style.
         out: Where to write the sheet.
         edge_px: Long edge of each picture in pixels.
         max_steps: Upper limit of the steps at each scale; None: no limit.
+        strengths: Numbers from 0 to 100 with commas between them; None: that of the recipe.
+        recipe: Only this one; None: all.
         weights: As for `styled stylize`.
-        config_path: The configuration file, used if `style` is a name.
+        config: The configuration file, used if `style` is a name.
+    """
+
+    photo: Path
+    style: str
+    out: Path
+    edge_px: int
+    max_steps: int | None
+    strengths: str | None
+    recipe: str | None
+    weights: str | None
+    config: Path | None
+
+
+def make_sheet(request: SheetRequest) -> None:
+    """Paint a photo by every recipe and write the pictures to a contact sheet.
 
     Raises:
         StyledError: Invalid input, or the sheet can't be written.
     """
+    photo, out, edge_px = request.photo, request.out, request.edge_px
+    strengths = _strengths(request.strengths)
+    names = list(RECIPES) if request.recipe is None else [resolve_recipe(request.recipe).name]
     sheet_format = FORMATS.get(out.suffix.lower())
     if sheet_format is None:
         exit_with_usage_error(f"--out: {out} should end in one of {', '.join(sorted(FORMATS))}")
-    images, engine_config, state = _load_style(style, config_path)
+    images, engine_config, state = _load_style(request.style, request.config)
     for picture in (photo, *(image.path for image in images)):
         if is_same_file(picture, out):
             exit_with_usage_error(f"--out: {out} is {picture} itself, and would be lost")
     if problems := check_style(Style(images, RECIPES["pyramid"]), max_pixels=MAX_PIXELS):
         raise ConfigError("\n".join(f"style: {problem}" for problem in problems))
-    if weights is not None:
+    if request.weights is not None:
         engine_config = EngineConfig.model_validate(
-            {**engine_config.model_dump(), "weights": weights}
+            {**engine_config.model_dump(), "weights": request.weights}
         )
     try:
         cells = [_photo_cell(photo, "photo", edge_px)]
@@ -98,15 +111,39 @@ def make_sheet(
     cells += [_photo_cell(image.path, "style", edge_px) for image in images[:1]]
     with progress_bar() as bar:
         engine = load_engine(engine_config, bar, state)
-        for name in RECIPES:
-            cells.append(
-                _painted_cell(engine, photo, images, RECIPES[name], edge_px, max_steps, bar)
-            )
-    sheet = _draw_sheet(cells, edge_px)
+        for name in names:
+            for strength in strengths:
+                recipe = RECIPES[name]
+                if strength is not None:
+                    recipe = replace(recipe, strength=strength)
+                cells.append(
+                    _painted_cell(engine, photo, images, recipe, edge_px, request.max_steps, bar)
+                )
+    columns = COLUMNS
+    if request.strengths is not None:  # a row for each recipe, below the photo and the style
+        columns = max(len(strengths), len(cells) - len(names) * len(strengths))
+        color = torch.tensor(ImageColor.getrgb(_BACKGROUND)).view(1, 3, 1, 1) / 255
+        blank = Cell(color.expand(1, 3, SHORTEST_EDGE_PX, SHORTEST_EDGE_PX), "", "")
+        first = len(cells) - len(names) * len(strengths)
+        cells[first:first] = [blank] * (columns - first)
+    sheet = _draw_sheet(cells, edge_px, columns)
     atomic_write(out, photos.encode_image(sheet, sheet_format))
     for degradation in engine.info.degraded:
         errors.print(Text(f"note: {degradation.message}"), soft_wrap=True)
     console.print(Text(printable(str(out))), soft_wrap=True)
+
+
+def _strengths(text: str | None) -> list[float | None]:
+    """Return the strengths of `--strengths`; one None if there are none."""
+    if text is None:
+        return [None]
+    try:
+        strengths: list[float | None] = [float(word) for word in text.split(",")]
+    except ValueError:
+        strengths = [-1.0]
+    if not all(strength is not None and 0 <= strength <= 100 for strength in strengths):
+        exit_with_usage_error("--strengths: expected numbers from 0 to 100, such as 20,50,80")
+    return strengths
 
 
 def _load_style(
@@ -139,7 +176,8 @@ def _painted_cell(
     bar: ProgressBar,
 ) -> Cell:
     small = Size(long_edge=edge_px)
-    name, recipe_steps = recipe.name, recipe.steps
+    recipe_steps = recipe.steps
+    name = recipe.name if recipe.strength == 50 else f"{recipe.name} {recipe.strength:g}"
     steps = min(recipe_steps, max_steps or recipe_steps)
     style_size = small if isinstance(recipe.style_size, Size) else recipe.style_size
     recipe = replace(recipe, size=small, style_size=style_size, steps=steps)
@@ -158,9 +196,9 @@ def _painted_cell(
     return Cell(painted.image, name, f"{steps_text} steps, {seconds:.0f} s")
 
 
-def _draw_sheet(cells: Sequence[Cell], edge_px: int) -> Tensor:
+def _draw_sheet(cells: Sequence[Cell], edge_px: int, columns: int) -> Tensor:
     """Arrange the cells in rows, with their captions. Returns 1x3xHxW in [0, 1]."""
-    columns = min(COLUMNS, len(cells))
+    columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
     sizes = [fitted(cell.image.shape[3], cell.image.shape[2], edge_px) for cell in cells]
     tallest = max(height for _, height in sizes)

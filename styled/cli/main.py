@@ -121,6 +121,15 @@ def stylize(
         Literal["painted", "input"],
         typer.Option(help="Size of the result: the recipe's, or the photo's own."),
     ] = "painted",
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="0: nearly the photo, 50: as the recipe is, 100: nearly texture alone.",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Paint one picture, with a progress bar; writes OUT and OUT.json."""
@@ -142,6 +151,7 @@ def stylize(
                 seed=seed,
                 config=config,
                 size=size,
+                strength=strength,
             )
         )
 
@@ -386,6 +396,12 @@ def recipes(
         int | None,
         typer.Option(min=1, help="Maximum number of steps at each scale.", show_default=False),
     ] = None,
+    strengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="20,50,80", help="Paint by each of these strengths.", show_default=False
+        ),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Weights for the sheet, as in stylize.", show_default=False)
     ] = None,
@@ -394,9 +410,9 @@ def recipes(
     """List the recipes, show the values of one, or try all of them on a photo."""
     with errors_as_exit_codes():
         if sheet is not None:
-            from styled.cli.contact_sheet import make_sheet
+            from styled.cli.contact_sheet import SheetRequest, make_sheet
 
-            make_sheet(*sheet, out, edge_px, steps, weights, config)
+            make_sheet(SheetRequest(*sheet, out, edge_px, steps, strengths, name, weights, config))
             return
         from styled.cli.recipes import show_recipe, show_recipes
 

@@ -76,6 +76,7 @@ class StylizeRequest:
     seed: int | None
     config: Path | None
     size: Literal["painted", "input"] = "painted"
+    strength: float | None = None
 
 
 def stylize_one(request: StylizeRequest) -> None:
@@ -178,6 +179,8 @@ def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig, Pat
 
 def _apply_options(recipe: Recipe, request: StylizeRequest) -> Recipe:
     recipe = parse_settings(request.settings, recipe)
+    if request.strength is not None:
+        recipe = replace(recipe, strength=request.strength)
     return recipe if request.seed is None else replace(recipe, seed=request.seed)
 
 

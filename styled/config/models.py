@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from styled.config.ignore import DEFAULT_IGNORE
 from styled.config.messages import expected
-from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides
+from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides, Strength
 from styled.config.values import (
     ClusterAddress,
     Count,
@@ -339,6 +339,11 @@ class StyleEntry(Section):
     )
     overrides: OrEmpty[RecipeOverrides] = Field(
         default_factory=RecipeOverrides, description="Values that replace those of the recipe."
+    )
+    strength: Strength | None = Field(
+        default=None,
+        description="0 (nearly the photo) to 100 (nearly texture alone), 50 is the recipe as it "
+        "is; null: that of the recipe.",
     )
     priority: Priority = Field(
         default=0, description="Photos of higher priority are painted first; from -100 to 100."

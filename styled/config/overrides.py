@@ -72,6 +72,7 @@ WidthAndHeight = Annotated[
     tuple[EdgePx, EdgePx],
     Expected("[width, height], two whole numbers from 32 to 30000"),
 ]
+Strength = Annotated[float, Number(ge=0, le=100)]
 Decay = Annotated[float, Number(ge=0, lt=1)]
 Betas = Annotated[tuple[Decay, Decay], Expected("two numbers >= 0 and < 1, such as [0.9, 0.99]")]
 
@@ -237,6 +238,16 @@ class RecipeOverrides(Section):
     )
     preserve_color: PreserveColor | None = Field(
         default=None, description="Whether and how the result keeps the photo's colours."
+    )
+    strength: Strength | None = Field(
+        default=None,
+        description="How far the painting departs from the photo: 0 (nearly the photo) to 100 "
+        "(nearly texture alone); 50: the recipe as it is.",
+    )
+    normalize_gradients: Flag | None = Field(
+        default=None,
+        description="Whether gradients of content and style are multiplied by their weights once "
+        "more, as in neural-style-pt.",
     )
     trace_every: Count | None = Field(
         default=None, description="Steps between two rows of the loss trace in the sidecar."

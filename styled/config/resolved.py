@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from styled.config.merging import resolve_recipe
@@ -140,4 +140,6 @@ def _resolve_style(entry: StyleEntry, base: Path) -> Style:
     if entry.image is not None:
         images.append(StyleImage(base / entry.image))
     recipe = resolve_recipe(entry.recipe.name, entry.recipe, entry.overrides)
+    if entry.strength is not None:
+        recipe = replace(recipe, strength=entry.strength)
     return Style(tuple(images), recipe, entry.output)

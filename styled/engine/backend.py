@@ -11,7 +11,7 @@ from torch import Tensor
 
 from styled.engine.cpu.arena import ActivationArena
 from styled.engine.cpu.backend import CpuBackend
-from styled.engine.cpu.layers import LayerBuffers
+from styled.engine.cpu.layers import LayerBuffers, l2_pool
 from styled.engine.memory import MMAP_THRESHOLD_WITHOUT_ARENA
 from styled.recipes import Pooling
 
@@ -51,7 +51,10 @@ class Backend(Protocol):
         """Return the ReLU of features of any shape."""
 
     def pool(self, features: Tensor, pooling: Pooling, buffers: LayerBuffers) -> Tensor:
-        """Return 1xCxHxW pooled by 2 x 2: the maximum, the average, or twice the average."""
+        """Return 1xCxHxW pooled by 2 x 2.
+
+        `max`: the maximum; `average`; `average_rescaled`: twice the average; `l2`: see `l2_pool`.
+        """
 
     def arena(
         self, layers: Collection[str], sizes: Iterable[tuple[int, int]]
@@ -127,6 +130,8 @@ class TorchBackend:
         """See `Backend`."""
         if pooling == "max":
             return F.max_pool2d(features, 2)
+        if pooling == "l2":
+            return l2_pool(features)
         pooled = F.avg_pool2d(features, 2)
         return pooled * 2 if pooling == "average_rescaled" else pooled
 

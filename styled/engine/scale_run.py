@@ -127,7 +127,7 @@ class ScaleRun:
             values = torch.cat([losses.on_device, self._best_total[None]]).cpu()
             self._losses_read, best_total = Losses(values[:4]), float(values[4])
             if self.steps_done == 0:
-                self._first_total = self._losses_read.total
+                self._first_total = max(self._losses_read.total, self._gray_total())
             if not is_good(self._losses_read.total, self._first_total):
                 self.steps_done += 1
                 self._roll_back(self._losses_read.total)
@@ -141,6 +141,18 @@ class ScaleRun:
         if best_total is not None and self._convergence.note(self.steps_done, best_total):
             self.finished = True
         return self._losses_read
+
+    def _gray_total(self) -> float:
+        """Return the loss of uniform grey if the recipe's strength is below 50, otherwise zero.
+
+        There the photo has a loss of almost nothing, against which any step would be an explosion.
+        """
+        if self._recipe.strength >= 50:
+            return 0.0
+        assert self._objective is not None, "it was just evaluated"
+        gray = to_space(self._recipe, torch.full_like(self._image, 0.5))
+        losses, _ = self._objective.evaluate(gray)
+        return losses.total
 
     def reduce_memory(self, settings: RunSettings) -> None:
         """Continue with settings that take less memory, after an allocation has failed.

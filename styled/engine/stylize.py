@@ -42,7 +42,7 @@ from styled.engine.scale_run import ScaleRun, restored_settings
 from styled.engine.scales import plan_scales, resize, style_picture_size
 from styled.engine.vgg import Vgg19
 from styled.engine_api import PixelSize, TraceRow
-from styled.recipes import Recipe
+from styled.recipes import Recipe, effective, style_share
 
 TargetsOf = Callable[[Vgg19, Recipe, Sequence[tuple[Tensor, float]], int | None], StyleTargets]
 """Computes style targets or returns cached ones; see `style_targets`."""
@@ -79,6 +79,7 @@ def stylize(
             is not finite, blank or saturated; or there is too little memory for the smallest
             picture.
     """
+    recipe = effective(recipe)
     painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes, painted_size)
     painting.resume(resume)
     resume = None  # the first step frees its images
@@ -122,7 +123,8 @@ class _Painting:
         self._requested_size: PixelSize = PixelSize(width, height)
         self._content = content.to(network.device)
         styles = [(image.to(network.device), weight) for image, weight in styles]
-        self._styles = recolored_styles(recipe.preserve_color, styles, self._content)
+        styles = recolored_styles(recipe.preserve_color, styles, self._content)
+        self._styles = _with_photo(styles, self._content, style_share(recipe))
         self._estimate_peak_bytes = MemoryEstimate.of(
             network, recipe, self._content, self._styles, painted_size
         ).peak_bytes
@@ -397,6 +399,17 @@ def _with_memory_note(settings: RunSettings, message: str) -> RunSettings:
     return replace(settings, degraded=(*others, degradation))
 
 
+def _with_photo(
+    styles: Sequence[tuple[Tensor, float]], photo: Tensor, share: float
+) -> list[tuple[Tensor, float]]:
+    """Return the styles with their share of the weight, and the photo with the rest."""
+    if share == 1:
+        return list(styles)
+    rest = sum(weight for _, weight in styles) * (1 - share)
+    kept = [(image, weight * share) for image, weight in styles if share > 0]
+    return [*kept, (photo, rest)]
+
+
 def _first_image(
     recipe: Recipe,
     content: Tensor,
@@ -406,7 +419,7 @@ def _first_image(
 ) -> Tensor:
     if recipe.init == "gray":
         return content.new_full((1, 3, height, width), 0.5)
-    if recipe.init == "noise":
+    if recipe.init in ("noise", "uniform"):
         generator = torch.Generator().manual_seed(recipe.seed)
         # Drawn on the CPU, so that a seed gives the same noise on every device.
         return torch.rand(1, 3, height, width, generator=generator).to(content)

@@ -21,6 +21,7 @@ from tests.benchmarks import (
     schedule,
     start,
     step,
+    strength,
     tiles,
 )
 
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "queue": queue.run,
     "kernels": kernels.run,
     "cluster": cluster.run,
+    "strength": strength.run,
 }
 
 

@@ -178,3 +178,31 @@ def test_captions_stay_below_their_picture() -> None:
     assert cut.endswith("\N{HORIZONTAL ELLIPSIS}")
     assert contact_sheet._truncate("caf\udce9\nline", font, EDGE_PX) == "caf?"
     assert contact_sheet._truncate("", font, EDGE_PX) == ""
+
+
+@pytest.mark.usefixtures("_cached_network")
+def test_strengths_have_a_row_for_each_recipe(run: Run, photo: Path, painting: Path) -> None:
+    """Photo and style come first, in a row of their own; a name chooses a single recipe."""
+    result = run("recipes", "pyramid", "--sheet", photo, painting, "-o", "sheet.png",
+                 "--strengths", "0,50,100", *UNTRAINED)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    step = EDGE_PX + contact_sheet._MARGIN_PX
+    with Image.open("sheet.png") as image:
+        sheet = image.convert("RGB")
+    margin, caption = contact_sheet._MARGIN_PX, contact_sheet._CAPTION_PX
+    assert sheet.size == (3 * step + margin, 2 * (step + caption) + margin)
+    top = sheet.crop((margin, margin, margin + EDGE_PX, margin + EDGE_PX))
+    low = margin + step + caption
+    below = sheet.crop((margin, low, margin + EDGE_PX, low + EDGE_PX))
+    difference = np.abs(np.asarray(top).astype(int) - np.asarray(below).astype(int))
+    assert difference.mean() < 2  # strength 0 is the photo
+
+
+@pytest.mark.parametrize("text", ["", "a", "20;50", "-1", "101", "20,,50"])
+def test_strengths_that_are_none_are_a_usage_error(
+    run: Run, photo: Path, painting: Path, text: str
+) -> None:
+    """Nothing is painted."""
+    result = run("recipes", "--sheet", photo, painting, f"--strengths={text}", *UNTRAINED)
+    assert result.exit_code == 2
+    assert "expected numbers from 0 to 100" in result.output

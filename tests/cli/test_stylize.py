@@ -8,11 +8,13 @@ import os
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from PIL import Image
 
 from styled.cli import stylize
 from styled.cli.init import init_folder
+from styled.recipes import RECIPES
 from styled.sidecar import SCHEMA_FILE
 from tests.cli.conftest import Run, draw
 
@@ -232,3 +234,17 @@ def test_a_missing_network_or_device_is_69(
     assert result.exit_code == 69
     assert message in result.output
     assert not photo.with_name("out.png").exists()
+
+
+@pytest.mark.usefixtures("_cached_network")
+def test_the_strength_is_an_option(run: Run, photo: Path, painting: Path) -> None:
+    """At 0 the painting is the photo; the sidecar says so, with the recipe's own weights."""
+    result = run("stylize", photo, "-s", painting, "-o", "out.png", "--strength", "0", *SMALL)
+    assert result.exit_code == 0, result.output
+    sidecar = json.loads(Path("out.png.json").read_text())
+    assert sidecar["recipe"]["strength"] == 0
+    assert sidecar["recipe"]["tv_weight"] == RECIPES["pyramid"].tv_weight
+    with Image.open("out.png") as painted, Image.open(photo) as original:
+        expected = np.asarray(original.convert("RGB").resize(painted.size)).astype(int)
+        assert np.abs(np.asarray(painted).astype(int) - expected).mean() < 3
+    assert run("stylize", photo, "-s", painting, "-o", "b.png", "--strength", "101").exit_code == 2

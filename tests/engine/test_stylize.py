@@ -153,7 +153,7 @@ def test_the_same_job_gives_the_same_bytes(network: Vgg19) -> None:
     assert torch.equal(first.image, second.image)
 
 
-@pytest.mark.parametrize("init", ["noise", "gray"])
+@pytest.mark.parametrize("init", ["noise", "uniform", "gray"])
 def test_other_starts_than_the_content(network: Vgg19, init: str) -> None:
     """Noise and gray starts give other pictures than a content start; noise depends on the seed."""
     # Enough steps for gray to become a picture: a blank result is an error.
@@ -163,7 +163,7 @@ def test_other_starts_than_the_content(network: Vgg19, init: str) -> None:
     _, again = finish(stylize(network, CONTENT, STYLES, recipe))
     assert torch.equal(first.image, again.image)
     assert not torch.equal(first.image, from_content.image)
-    if init == "noise":
+    if init in ("noise", "uniform"):
         _, other = finish(stylize(network, CONTENT, STYLES, replace(recipe, seed=1)))
         assert not torch.equal(first.image, other.image)
 

@@ -128,10 +128,11 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(
     [
         ({"style_layers": {"conv2_1": 1.0, "relu2_1": 1.0, "pool3": 0.5}}, SQUARE),
         ({"pooling": "average_rescaled"}, WIDE),
+        ({"pooling": "l2"}, WIDE),
         ({"style_layers": {"relu2_2": 1.0}, "content_layers": {"relu5_4": 0.1}}, HIGH),
         ({"style_layers": {"pool5": 1.0}}, WIDE),
     ],
-    ids=["conv and its relu", "average", "content deepest", "pool deepest"],
+    ids=["conv and its relu", "average", "l2", "content deepest", "pool deepest"],
 )
 def test_tiles_are_exact_for_other_layers_too(
     network64: Vgg19, changes: dict[str, object], size: tuple[int, int]

@@ -91,6 +91,19 @@ def test_average_pooling_rescaled_is_twice_the_average(network: Vgg19) -> None:
     torch.testing.assert_close(average, F.avg_pool2d(relu, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_l2_pooling_is_torchs_times_078(dtype: torch.dtype) -> None:
+    """On both backends: 0.78 x the root of the sum of squares, as style-transfer-pytorch has it."""
+    network = Vgg19(untrained(), dtype=dtype)
+    image = picture(33, 32)
+    with torch.no_grad():
+        pooled = network.features(image, ["pool1"], pooling="l2")["pool1"]
+        relu = network.features(image, ["relu1_2"])["relu1_2"]
+    expected = 0.78 * F.lp_pool2d(relu.double(), 2.0, 2)
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(pooled.double(), expected, rtol=tolerance, atol=tolerance)
+
+
 def test_replicate_padding_continues_the_edge(network: Vgg19) -> None:
     """With replicate padding a uniform picture has uniform features in the first layer."""
     gray = torch.full((1, 3, 16, 16), 0.5)

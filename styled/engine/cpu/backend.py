@@ -88,7 +88,7 @@ class CpuBackend:
         return layers.rectify(features, buffers)
 
     def pool(self, features: Tensor, pooling: Pooling, buffers: LayerBuffers) -> Tensor:
-        """Return 1xCxHxW pooled by 2 x 2: the maximum, the average, or twice the average."""
+        """See `Backend`."""
         return layers.pool(features, pooling, buffers)
 
     def arena(self, layers: Collection[str], sizes: Iterable[tuple[int, int]]) -> ActivationArena:

@@ -89,10 +89,12 @@ def rectify(features: Tensor, buffers: LayerBuffers = NO_BUFFERS) -> Tensor:
 
 
 def pool(features: Tensor, pooling: Pooling, buffers: LayerBuffers = NO_BUFFERS) -> Tensor:
-    """Return 1 x C x H x W pooled by 2 x 2: the maximum, the average, or twice the average."""
+    """Return 1 x C x H x W pooled by 2 x 2; see `Backend.pool`."""
     pooled: Tensor
     if pooling == "max":
         pooled = _MaxPooling.apply(features, buffers)
+    elif pooling == "l2":
+        pooled = l2_pool(features, buffers.output, buffers.grad_input)
     else:
         pooled = _AveragePooling.apply(features, 2 if pooling == "average_rescaled" else 4, buffers)
     return pooled
@@ -227,6 +229,55 @@ class _AveragePooling(torch.autograd.Function):
             grad_input=result,
         )  # fmt: skip
         return result, None, None
+
+
+L2_SCALE = 0.78
+"""Factor of L2 pooling, which keeps activations close in size to those of max pooling."""
+
+
+def l2_pool(
+    features: Tensor, output: Tensor | None = None, grad_input: Tensor | None = None
+) -> Tensor:
+    """Return `L2_SCALE` x sqrt(sum of squares) of each 2 x 2 block of 1 x C x H x W.
+
+    Works on any device and in any dtype. The gradient of a block of zeros is zero.
+
+    Args:
+        features: The input.
+        output: Buffer for the result; None: it is allocated.
+        grad_input: Buffer for the gradient with respect to `features`; likewise.
+    """
+    pooled: Tensor = _L2Pooling.apply(features, output, grad_input)
+    return pooled
+
+
+class _L2Pooling(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, output: Tensor | None, grad_input: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(features)
+        ctx.grad_input = grad_input
+        pooled = _block_norms(features).mul_(L2_SCALE)
+        return pooled if output is None else output.copy_(pooled)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (features,) = ctx.saved_tensors
+        # The norms are computed again: kept, they would need a quarter of the features' memory.
+        norms = _block_norms(features)
+        factors = torch.where(norms > 0, grad * L2_SCALE / norms, 0)
+        spread = torch.ops.aten.avg_pool2d_backward(
+            factors, features, [2, 2], [2, 2], [0, 0], False, True, 1
+        )
+        result = torch.empty_like(features) if ctx.grad_input is None else ctx.grad_input
+        return torch.mul(spread, features, out=result), None, None
+
+
+def _block_norms(features: Tensor) -> Tensor:
+    """Return the Euclidean norm of each 2 x 2 block."""
+    return F.avg_pool2d(features.square(), 2, divisor_override=1).sqrt_()
 
 
 def _pooling_output(features: Tensor, buffers: LayerBuffers) -> Tensor:

@@ -88,10 +88,31 @@ def test_pooling(
     """The last row or column of an odd size is not pooled, and its gradient is zero."""
     monkeypatch.setattr(cpu_layers, "_BAND_NUMEL", 300)
     features = random(1, 5, *size).requires_grad_()
-    expected = F.max_pool2d(features, 2) if pooling == "max" else F.avg_pool2d(features, 2)
-    expected = expected * 2 if pooling == "average_rescaled" else expected
+    expected = {
+        "max": F.max_pool2d(features, 2),
+        "average": F.avg_pool2d(features, 2),
+        "average_rescaled": 2 * F.avg_pool2d(features, 2),
+        # torch's own takes the power and the root of absolute values; the same but for rounding.
+        "l2": 0.78 * F.lp_pool2d(features, 2.0, 2),
+    }[pooling]
     buffers = nan_buffers(features, expected) if use_buffers else cpu_layers.NO_BUFFERS
     assert_agree(features, cpu_layers.pool(features, pooling, buffers), expected, buffers)
+
+
+def test_l2_pooling_of_zeros_has_no_gradient() -> None:
+    """The root has none at zero; torch's own gives values that are not numbers."""
+    features = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    pooled = cpu_layers.l2_pool(features)
+    torch.autograd.backward(pooled.sum())
+    assert features.grad is not None
+    assert torch.equal(features.grad, torch.zeros_like(features))
+    assert torch.equal(pooled, torch.zeros(1, 3, 2, 2))
+
+
+def test_the_gradient_of_l2_pooling() -> None:
+    """By finite differences, in float64."""
+    features = random(1, 3, 5, 6).double().requires_grad_()
+    assert torch.autograd.gradcheck(cpu_layers.l2_pool, (features,))
 
 
 def test_of_equal_maxima_the_first_one_counts() -> None:

@@ -1,0 +1,104 @@
+"""Strength: how far a painting departs from its photo, the same for all recipes and networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from styled.engine.memory_estimate import MemoryEstimate
+from styled.engine.stylize import stylize
+from styled.engine.vgg import Vgg19
+from styled.recipes import RECIPES, Recipe, Scales, effective, style_share
+from tests.benchmarks.strength import STRENGTHS, is_monotone, measure
+from tests.engine.conftest import SHALLOW, picture, untrained
+from tests.trained_ranges import with_trained_ranges
+
+PHOTO, STYLE = picture(64, 48), picture(60, 64, seed=1)
+
+
+def short(recipe: Recipe) -> Recipe:
+    """Return a recipe that takes a second for a small picture."""
+    layers = {"content_layers": SHALLOW.content_layers, "style_layers": SHALLOW.style_layers}
+    scales = Scales(start_px=48, steps=8) if recipe.scales else None
+    return replace(recipe, **layers, steps=25, scales=scales, style_size="scaled")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_content_and_style_are_monotone(network: Vgg19, name: str) -> None:
+    """From the photo itself to far from it; see docs/recipes.md for real photos and paintings."""
+    results = measure(network, PHOTO, STYLE, short(RECIPES[name]), STRENGTHS)
+    assert is_monotone(results[:3]), results
+    # Above 50 so few steps on so small a picture are no measure of the content; see
+    # tests/benchmarks/strength.py.
+    assert results[4].style <= 1.05 * results[2].style
+    assert results[0].difference < 0.02
+    lower = [one.difference for one in results[:3]]
+    assert all(before < after for before, after in pairwise(lower))
+    assert results[-1].style < results[0].style
+
+
+def test_it_holds_for_a_network_with_the_ranges_of_a_trained_one() -> None:
+    """The scale of the features and of the weights does not matter."""
+    network = Vgg19(with_trained_ranges(untrained()))
+    results = measure(network, PHOTO, STYLE, short(RECIPES["pyramid"]), STRENGTHS)
+    assert is_monotone(results[:3]), results
+    assert results[0].difference < 0.02
+
+
+def test_fifty_is_the_recipe_as_it_is(network: Vgg19) -> None:
+    """Bit for bit, for all recipes."""
+    for recipe in RECIPES.values():
+        assert effective(recipe) == recipe
+        assert style_share(recipe) == 1
+
+
+def test_a_transparent_photo_at_strength_zero_stays_as_it_is(network: Vgg19) -> None:
+    """The photo as its own style is weighted by its opacity like the style would be."""
+    alpha = torch.ones(1, 1, 48, 64)
+    alpha[..., 32:] = 0
+    photo = torch.cat([PHOTO, alpha], dim=1)
+    (run,) = [stylize(network, photo, [(STYLE, 1.0)], replace(short(SHALLOW), strength=0.0))]
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            image = end.value.image
+            break
+    assert float((image - PHOTO)[..., :28].abs().max()) < 0.02
+
+
+def test_the_weights_of_several_styles_keep_their_ratio(network: Vgg19) -> None:
+    """At strength 40, 0.6 and 0.2 of the target are the styles', and 0.2 is the photo's."""
+    seen: list[list[float]] = []
+
+    def targets_of(network, recipe, styles, tile_px):  # type: ignore[no-untyped-def]
+        seen.append([weight for _, weight in styles])
+        raise KeyboardInterrupt
+
+    recipe = replace(short(SHALLOW), strength=40.0)
+    run = stylize(network, PHOTO, [(STYLE, 3.0), (PHOTO, 1.0)], recipe, targets_of=targets_of)
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    assert seen == [pytest.approx([2.4, 0.8, 0.8])]
+
+
+def test_the_memory_of_the_photo_as_a_style_is_estimated(network: Vgg19) -> None:
+    """It is one style more."""
+    one = MemoryEstimate.of(network, SHALLOW, PHOTO, [(STYLE, 1.0)])
+    two = MemoryEstimate.of(network, SHALLOW, PHOTO, [(STYLE, 1.0), (PHOTO, 1.0)])
+    assert len(two.styles) == len(one.styles) + 1
+
+
+def test_normalized_gradients_square_the_weights() -> None:
+    """As neural-style-pt scales the gradient of each term: by its sign, times its weight twice."""
+    recipe = replace(RECIPES["gatys"], normalize_gradients=True)
+    squared = effective(recipe)
+    weight = torch.tensor(recipe.style_weight * recipe.style_layers["relu3_1"])
+    normalised = weight / (weight.norm() + 1e-8) * weight * weight
+    assert squared.style_weight * squared.style_layers["relu3_1"] == pytest.approx(
+        float(normalised), rel=1e-6
+    )
+    assert squared.content_weight == recipe.content_weight**2
