@@ -77,3 +77,29 @@ _PICTURE_SUFFIXES = """
 def has_picture_name(path: str) -> bool:
     """Return whether a file's name says that it is a picture."""
     return os.path.splitext(path)[1].lower() in _PICTURE_SUFFIXES
+
+
+SETTINGS_SUFFIX, MASK_SUFFIX = ".yaml", ".mask.png"
+COMPANION_SUFFIXES = (SETTINGS_SUFFIX, MASK_SUFFIX)
+"""Of files that belong to a photo beside them: `photo.jpg.yaml`, `photo.jpg.mask.png`."""
+
+
+def is_companion_name(name: str) -> bool:
+    """Return whether a file's name says that it belongs to a photo, and is none itself."""
+    stem, suffix = os.path.splitext(name)
+    if name.lower().endswith(MASK_SUFFIX):
+        return True
+    return suffix.lower() == SETTINGS_SUFFIX and has_picture_name(stem)
+
+
+def companions_of(path: Path) -> dict[str, Path]:
+    """Return suffix -> file of all regular files that belong to a photo."""
+    found = {}
+    for suffix in COMPANION_SUFFIXES:
+        companion = path.with_name(path.name + suffix)
+        try:
+            if stat.S_ISREG(os.lstat(companion).st_mode):
+                found[suffix] = companion
+        except OSError:
+            continue
+    return found

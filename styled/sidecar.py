@@ -47,6 +47,14 @@ class JobInfo(_Section):
     finished_at: datetime
 
 
+class SettingsInfo(_Section):
+    """The settings that lay beside the photo."""
+
+    path: Readable = Field(description="The name of the file.")
+    sha256: str
+    values: dict[str, JsonValue] = Field(description="As the file has them.")
+
+
 class InputInfo(_Section):
     """The photo, as it was read."""
 
@@ -61,6 +69,9 @@ class InputInfo(_Section):
     changed: bool = Field(
         default=False,
         description="The file in the inbox was changed or removed while it was worked on.",
+    )
+    settings: SettingsInfo | None = Field(
+        default=None, description="The photo's own settings, from a file beside it."
     )
 
 

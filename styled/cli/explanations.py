@@ -17,7 +17,14 @@ from styled.cli.status import InboxStatus, JobStatus, PathStatus, UnfinishedStat
 from styled.config import Config
 from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX, has_picture_name, readable
+from styled.files import (
+    MASK_SUFFIX,
+    SETTINGS_SUFFIX,
+    TEMPORARY_PREFIX,
+    has_picture_name,
+    is_companion_name,
+    readable,
+)
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import LEFT_ALONE_MARK, MAX_FOLDER_DEPTH
 from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
@@ -165,6 +172,11 @@ def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
                 f'its name is left alone: "{readable(name)}" matches "{pattern}" in intake.{key}',
                 remedies=[f"rename it, or take that pattern out of intake.{key}"],
             )  # fmt: skip
+    if is_companion_name(parts[-1]):
+        photo = parts[-1].removesuffix(SETTINGS_SUFFIX).removesuffix(MASK_SUFFIX)
+        return make_explanation(
+            path, "ignored", f"it belongs to {readable(photo)} and goes where that goes"
+        )
     for depth in range(1, len(parts)):
         folder = os.sep.join(parts[:depth])
         if (config.inbox / folder / LEFT_ALONE_MARK).exists():

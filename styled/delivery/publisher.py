@@ -22,6 +22,7 @@ from styled.atomic import (
     sweep_temporaries,
     sync_folder,
 )
+from styled.delivery.companions import move_companions
 from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_of, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
@@ -260,6 +261,10 @@ class Publisher:
         was_moved = self._move_unchanged(source, destinations, same_as=same_as, keep=keep)
         self._reserved.written(*destinations)
         return was_moved
+
+    def move_companions(self, source: Path, destinations: Sequence[Path]) -> None:
+        """Move settings and mask of an input that has left the inbox; see `companions`."""
+        move_companions(source, destinations)
 
     def _move_unchanged(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from styled.atomic import durable_move, make_folder, resource_errors, sync_folder
+from styled.delivery.companions import restore_companions
 from styled.delivery.names import sidecar_of, unused_path
 from styled.sidecar import job_id_in
 
@@ -43,6 +44,8 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
     """
     folder = inbox / path.parent.relative_to(rejected)
     make_folder(folder)
+    # First, so that the photo is never taken without them.
+    restore_companions(path, unused_path(folder, path.name, sidecar=False))
     target = _move_to_unused_path(path, folder)
     # Deleted last: a sidecar without its file is harmless, but it has the only record of the
     # reason.

@@ -19,6 +19,7 @@ from styled.files import readable
 from styled.intake.host import InboxReport, IntakeHost, SettledInput, Waiting
 from styled.intake.other_files import PictureCheck
 from styled.intake.pairing import Pairing
+from styled.intake.photo_styles import PhotoStyles
 from styled.intake.scanning import FoundFile, ScanNotes, scan
 from styled.intake.settling import SettleGate, UnfinishedFile
 from styled.intake.unfinished import UnfinishedCheck
@@ -98,6 +99,7 @@ class Intake:
         """
         self._inbox = inbox
         self._pairing = pairing
+        self._photo_styles = PhotoStyles(inbox, pairing)
         self._host = host
         self._ignore = ignore
         self._mode = mode
@@ -182,7 +184,7 @@ class Intake:
 
     def set_pairing(self, pairing: Pairing) -> None:
         """Use another pairing from now on, also for files that were submitted before."""
-        self._pairing = pairing
+        self._pairing, self._photo_styles = pairing, PhotoStyles(self._inbox, pairing)
         self._gate.forget()
         self._wakeup.set()
 
@@ -196,7 +198,7 @@ class Intake:
     def _paired(self, found: Iterable[FoundFile]) -> Iterator[FoundFile]:
         """Yield files that belong to a style; count the others in `_unpaired`."""
         for file in found:
-            if self._pairing.destinations(file.path):
+            if self._photo_styles.destinations(file):
                 yield file
             else:
                 self._unpaired += 1
@@ -242,7 +244,7 @@ class Intake:
             SettledInput(file.path, file.size, file.mtime_ns, destinations)
             for file in settled
             # Computed again: a reload may have changed the pairing since.
-            if (destinations := self._pairing.destinations(file.path))
+            if (destinations := self._photo_styles.destinations(file))
         )
         submitted = 0
         while batch := list(islice(inputs, SUBMIT_BATCH)):

@@ -38,3 +38,12 @@ class Pairing:
         if self.default_style is not None:
             return {self.default_style: path}
         return {}
+
+    def below_style(self, path: str) -> str:
+        """Return a path without its first folder, if that names a style or an entry of `folders`.
+
+        Args:
+            path: Relative to the inbox.
+        """
+        first, _, below_first = path.partition("/")
+        return below_first if below_first and first in (*self.folders, *self.styles) else path

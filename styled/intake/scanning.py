@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import structlog
 
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.files import readable
+from styled.files import COMPANION_SUFFIXES, is_companion_name, readable
 
 log = structlog.get_logger()
 
@@ -27,6 +27,7 @@ class FoundFile:
         mtime_ns: Modification time in nanoseconds since the epoch.
         inode: Detects that another file has taken the same name.
         control_file: Name of a file beside it by which a download manager marks it as unfinished.
+        companions: Its settings and its mask, if they lie beside it; they have none themselves.
     """
 
     path: str
@@ -34,6 +35,7 @@ class FoundFile:
     mtime_ns: int
     inode: int
     control_file: str | None = None
+    companions: tuple[FoundFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,9 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
             continue
         folders = []
         control_files = _ControlFiles(entry.name for entry in entries)
+        by_name = {entry.name: entry for entry in entries if is_companion_name(entry.name)}
         for entry in entries:
-            if ignore.match(entry.name):
+            if ignore.match(entry.name) or entry.name in by_name:
                 continue
             path = f"{folder}/{entry.name}" if folder else entry.name
             try:
@@ -125,8 +128,27 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
                     _skip(Skipped(path, "nested too deeply"), notes.skipped)
             elif stat.S_ISREG(info.st_mode):
                 control_file = control_files.of(entry.name, info.st_size)
-                yield FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ino, control_file)
+                companions = tuple(_companions(path, entry.name, by_name))
+                yield FoundFile(
+                    path, info.st_size, info.st_mtime_ns, info.st_ino, control_file, companions
+                )
         pending.extend(reversed(folders))
+
+
+def _companions(
+    path: str, name: str, by_name: Mapping[str, os.DirEntry[str]]
+) -> Iterator[FoundFile]:
+    """Yield the regular files that belong to a photo."""
+    for suffix in COMPANION_SUFFIXES:
+        entry = by_name.get(name + suffix)
+        if entry is None:
+            continue
+        try:
+            info = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if stat.S_ISREG(info.st_mode):
+            yield FoundFile(path + suffix, info.st_size, info.st_mtime_ns, info.st_ino)
 
 
 class _ControlFiles:

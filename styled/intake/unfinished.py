@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from styled.files import readable
 from styled.intake.scanning import FoundFile
 from styled.open_files import WriterCheck, Writers, open_regular
 from styled.photos.completeness import is_truncated
@@ -100,9 +101,13 @@ class UnfinishedCheck:
             file: Has not changed for `settle_seconds`.
             waited_seconds: Time since its last change.
         """
-        for sign in self._signs(file):
-            if sign.grace_seconds is None or waited_seconds < sign.grace_seconds:
-                return sign
+        for one in (file, *file.companions):
+            for sign in self._signs(one):
+                if sign.grace_seconds is None or waited_seconds < sign.grace_seconds:
+                    if one is not file:
+                        name = readable(one.path.rpartition("/")[2])
+                        return replace(sign, reason=f"waits for {name}, which {sign.reason}")
+                    return sign
         return None
 
     def _signs(self, file: FoundFile) -> Iterator[Sign]:

@@ -118,6 +118,8 @@ class InputCleanup:
         except InputStuck as error:
             # The sidecar with the reason is published in `rejected` nevertheless.
             was_in_inbox, stuck = True, error
+        if stuck is None and not (keep and was_in_inbox):
+            self._publisher.move_companions(source, list(paths.values()))
         for sibling in rejected:
             if stuck is not None and self._publisher.has_sidecar(paths[sibling.id], sibling.id):
                 continue  # from an earlier attempt

@@ -112,9 +112,9 @@ class Lifecycle:
                 self._finisher.end(running, EndReason(JobState.CANCELLED, reason))
             case TooLargeToShare():
                 running.is_deferred = True
-            case Ready(prepared, degraded, publishes_alone, stamps):
+            case Ready(prepared, degraded, publishes_alone, stamps, output, settings):
                 running.prepared, running.publishes_alone = prepared, publishes_alone
-                running.stamps = stamps
+                running.stamps, running.output, running.settings = stamps, output, settings
                 running.degradations.note("inputs", degraded)
                 self._set_phase(running, Phase.READY)
 
@@ -145,7 +145,7 @@ class Lifecycle:
         """Assign a prepared job to a slot; return the number of the assignment."""
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
-        assert running.style is not None, "likewise"
+        assert running.output is not None, "likewise"
         running.slot, running.engine, running.run = slot, info, next(self._runs)
         self.running.note_run(running)
         running.paint_since = self._context.clock()
@@ -154,7 +154,7 @@ class Lifecycle:
             prepared.task(running.job.id),
             checkpoint_seconds=config.queue.checkpoint_seconds,
             preview_seconds=PREVIEW_SECONDS,
-            frame_every_steps=config.output_of(running.style).keep_frames,
+            frame_every_steps=running.output.keep_frames,
         )
         context = log_context_of(running.job)
         assignment = Assignment(running.run, task, context, running.stamps)
@@ -220,15 +220,16 @@ class Lifecycle:
         self.note_degraded(running, painted.degradations)
         assert running.prepared is not None, "it was painted"
         assert running.engine is not None, "likewise"
-        assert running.style is not None, "likewise"
+        assert running.output is not None, "likewise"
         publication = Publication(
             running.job,
             running.prepared,
             painted,
             running.engine,
             running.slot or "",
-            self._context.config.output_of(running.style),
+            running.output,
             running.degradations.all(),
+            running.settings,
             prepare_seconds=running.paint_since - running.prepare_since,
             optimise_seconds=self._context.clock() - running.paint_since,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from styled.config import Style
+from styled.config import OutputConfig, Style
 from styled.degradation import Degradation
 from styled.errors import (
     InboxUnavailable,
@@ -16,9 +16,10 @@ from styled.errors import (
     StyleUnavailable,
     TooManyPixels,
 )
-from styled.files import identity, lies_in
+from styled.files import COMPANION_SUFFIXES, identity, lies_in
 from styled.jobs.free_space import require_free_space
 from styled.jobs.job import WAITING
+from styled.jobs.own_settings import with_own_settings
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
@@ -28,6 +29,7 @@ from styled.jobs.prefetch import (
 )
 from styled.jobs.protocols import Heartbeat
 from styled.jobs.requests import JobRequest
+from styled.sidecar import SettingsInfo
 
 if TYPE_CHECKING:  # it imports torch, which the scheduler's modules must not
     from styled.jobs.prepare import Prepared
@@ -43,13 +45,17 @@ class Ready:
         degraded: Degradations of the photo and of the style images.
         publishes_alone: Whether the result is too large to be published while another job is
             painted.
-        stamps: Of the photo and the style images, taken before they were read.
+        stamps: Of the photo, its settings and the style images, taken before they were read.
+        output: How the result is saved.
+        settings: Of the photo's own.
     """
 
     prepared: Prepared
     degraded: tuple[Degradation, ...]
     publishes_alone: bool
     stamps: Stamps
+    output: OutputConfig
+    settings: SettingsInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,9 @@ class PrepareRequest(JobRequest):
             raise FileNotFoundError(job.input)
         if current != (job.size, job.mtime_ns):
             return InputGone("the input was replaced by another file before its turn")
-        stamps = stamps_of([source, *(image.path for image in style.images)])
+        companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
+        stamps = stamps_of([source, *companions, *(image.path for image in style.images)])
+        style, settings = with_own_settings(source, style, config.styles)
         output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec
@@ -164,7 +172,7 @@ class PrepareRequest(JobRequest):
         is_large = codec.uses_own_memory and prepared.pixels > max_concurrent_pixels(
             PUBLISHING_BYTES_PER_PIXEL
         )
-        return Ready(prepared, degradations_of_inputs(prepared), is_large, stamps)
+        return Ready(prepared, degradations_of_inputs(prepared), is_large, stamps, output, settings)
 
 
 def _is_for_lack_of_memory(error: StyledError) -> bool:

@@ -96,6 +96,9 @@ class Publisher(Protocol):
     ) -> bool:
         """Copy or move an input to its destinations; it leaves the inbox unless `keep` is set."""
 
+    def move_companions(self, source: Path, destinations: Sequence[Path]) -> None:
+        """Move settings and mask of an input that has left the inbox."""
+
 
 class PhotoCodec(Protocol):
     """Where photos are decoded and results encoded: here, or on the machines of a cluster."""

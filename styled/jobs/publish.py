@@ -155,7 +155,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     changed = _has_changed(job, prepared.read.sha256, context)
     sidecar = sidecar_of_result(
         job, prepared, painted, publication.engine, result_info, timing, degraded=degraded,
-        changed=changed, now=now, slot=publication.slot,
+        changed=changed, now=now, slot=publication.slot, settings=publication.settings,
     )  # fmt: skip
     publisher.publish_sidecar(path, sidecar)
     return Published(result_info, timing, changed, degraded)

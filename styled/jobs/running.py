@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from styled.config import Style
+from styled.config import OutputConfig, Style
 from styled.engine_api import EngineInfo
 from styled.jobs.degradations import JobDegradations
 from styled.jobs.eta import EtaEstimator, EtaKey
 from styled.jobs.job import Job, JobProgress, JobState, Phase
 from styled.jobs.prefetch import Stamps
+from styled.sidecar import SettingsInfo
 
 if TYPE_CHECKING:
     from styled.jobs.prepare import Prepared
@@ -43,6 +44,8 @@ class RunningJob:
         is_cancelled: Whether it ends as soon as its current request or task has ended.
         publishes_alone: Whether it is too large to be published while another job is painted.
         stamps: Of the files that were read for it.
+        output: How its result is saved; set once it is prepared.
+        settings: Of the photo's own, likewise.
         slot: Name of the slot that paints it.
         run: Number of that assignment.
         progress: Set once it is being painted.
@@ -61,6 +64,8 @@ class RunningJob:
     publishes_alone: bool = False
     prepared: Prepared | None = None
     stamps: Stamps = ()
+    output: OutputConfig | None = None
+    settings: SettingsInfo | None = None
     slot: str | None = None
     run: int = 0
     engine: EngineInfo | None = None

@@ -22,6 +22,7 @@ from styled.sidecar import (
     LossInfo,
     Rejection,
     ResultInfo,
+    SettingsInfo,
     Sidecar,
     StyleImageInfo,
     StyleInfo,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from styled.jobs.prepare import Prepared
 
 
-def input_info(prepared: Prepared, path: str, *, changed: bool) -> InputInfo:
+def input_info(
+    prepared: Prepared, path: str, *, changed: bool, settings: SettingsInfo | None = None
+) -> InputInfo:
     """Return the sidecar's entry for the photo."""
     photo = prepared.read.photo
     return InputInfo(
@@ -46,6 +49,7 @@ def input_info(prepared: Prepared, path: str, *, changed: bool) -> InputInfo:
         orientation=photo.orientation,
         icc=photo.icc,
         changed=changed,
+        settings=settings,
     )
 
 
@@ -116,11 +120,15 @@ def sidecar_of_result(
     changed: bool,
     now: float,
     slot: str | None = None,
+    settings: SettingsInfo | None = None,
 ) -> Sidecar:
-    """Return the sidecar of a finished job; `slot` is the name of its engine in the daemon."""
+    """Return the sidecar of a finished job.
+
+    `slot` is the name of its engine in the daemon, `settings` are the photo's own.
+    """
     return Sidecar(
         job=_job_info(job, painted.resumed, now),
-        input=input_info(prepared, job.input, changed=changed),
+        input=input_info(prepared, job.input, changed=changed, settings=settings),
         style=style_info(prepared, job.style),
         recipe=recipe_fields(prepared.recipe),
         engine=engine_run(info, slot, prepared.recipe, painted),

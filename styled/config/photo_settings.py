@@ -1,0 +1,109 @@
+"""Settings for one photo, in a file beside it: `photo.jpg.yaml` for `photo.jpg`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from styled.config.load import problem_line
+from styled.config.merging import apply_overrides, resolve_recipe
+from styled.config.messages import expected, hint, quoted
+from styled.config.models import RecipeOrName, StyleOutput
+from styled.config.overrides import RecipeOverrides, SizeOverrides, Strength
+from styled.config.problems import Problem, validate
+from styled.config.resolved import Style
+from styled.config.source import SourceError, parse
+from styled.config.values import Number, OrEmpty, Section
+from styled.errors import ConfigError
+
+MAX_BYTES = 64 * 1024
+
+
+def _names(value: object) -> object:
+    """Convert the short form `wave` to `[wave]`."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple) and value:
+        return value
+    raise expected("the name of a style, or a list of names")
+
+
+def _size(value: object) -> object:
+    """Convert the short form `1024` to `{long_edge: 1024}`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"long_edge": value}
+    if isinstance(value, dict | SizeOverrides):
+        return value
+    raise expected("the long edge in pixels, or a mapping such as {megapixels: 2}")
+
+
+class PhotoSettings(Section):
+    """The settings of one photo; what is not given is as its style says."""
+
+    style: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = Field(
+        default=None, description="The style to paint it in, or a list of styles."
+    )
+    strength: Strength | None = Field(default=None, description="See the style's.")
+    size: Annotated[SizeOverrides, BeforeValidator(_size)] | None = Field(
+        default=None, description="The long edge of the painting in pixels, or a size."
+    )
+    seed: Annotated[int, Number(ge=0, le=2**63 - 1)] | None = Field(
+        default=None, description="Seed of everything random."
+    )
+    recipe: RecipeOrName | None = Field(
+        default=None, description="A recipe in place of the style's."
+    )
+    overrides: OrEmpty[RecipeOverrides] = Field(
+        default_factory=RecipeOverrides, description="Values that replace those of the recipe."
+    )
+    output: OrEmpty[StyleOutput] = Field(
+        default_factory=StyleOutput, description="Values that replace those of the style's output."
+    )
+
+    def applied_to(self, style: Style) -> Style:
+        """Return a style with these settings."""
+        recipe = style.recipe
+        if self.recipe is not None:
+            recipe = resolve_recipe(self.recipe.name, self.recipe)
+        recipe = apply_overrides(recipe, self.overrides)
+        recipe = apply_overrides(recipe, RecipeOverrides(size=self.size, seed=self.seed))
+        if self.strength is not None:
+            recipe = replace(recipe, strength=self.strength)
+        output = style.output.model_copy(update=self.output.model_dump(exclude_none=True))
+        return replace(style, recipe=recipe, output=output)
+
+
+def parse_photo_settings(data: bytes, path: Path, styles: Collection[str]) -> PhotoSettings:
+    """Return the settings in a file.
+
+    Args:
+        data: The content of the file.
+        path: Of the file, for messages.
+        styles: The names of all styles.
+
+    Raises:
+        ConfigError: they are not valid; the message has one line for each problem.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path.name}: is larger than 64 KiB, so it is hardly a photo's settings")
+    try:
+        source = parse(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: not UTF-8 text; save the file as UTF-8") from error
+    except SourceError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(f"{path.name}{line}: {error.message}") from error
+    settings, problems = validate(PhotoSettings, {} if source.data is None else source.data)
+    problems += source.problems
+    for index, name in enumerate(settings.style or () if settings else ()):
+        if name not in styles:
+            message = f"{quoted(name)} is not a style{hint(name, styles, 'styles')}"
+            problems.append(Problem(("style", index), message))
+    if settings is None or problems:
+        lines = sorted(problem_line(Path(path.name), source, problem) for problem in problems)
+        raise ConfigError("\n".join(text for _, text in lines))
+    return settings

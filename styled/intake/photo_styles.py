@@ -1,0 +1,53 @@
+"""The styles that a photo's own settings name; see `styled.config.photo_settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from styled.config.photo_settings import MAX_BYTES, parse_photo_settings
+from styled.errors import ConfigError
+from styled.files import SETTINGS_SUFFIX
+from styled.intake.pairing import Pairing
+from styled.intake.scanning import FoundFile
+from styled.open_files import open_regular
+
+
+class PhotoStyles:
+    """Tells the styles of photos, by their settings or by their folders.
+
+    Settings are read once, and again when their file has changed.
+    """
+
+    def __init__(self, inbox: Path, pairing: Pairing) -> None:
+        """Use `pairing` for photos in `inbox` whose settings name no style."""
+        self._inbox = inbox
+        self._pairing = pairing
+        self._known: dict[str, tuple[FoundFile, tuple[str, ...] | None]] = {}
+
+    def destinations(self, file: FoundFile) -> dict[str, str]:
+        """Return, for each style of a photo, the result's path; see `Pairing.destinations`."""
+        by_folder = self._pairing.destinations(file.path)
+        settings = next((c for c in file.companions if c.path.endswith(SETTINGS_SUFFIX)), None)
+        if settings is None:
+            self._known.pop(file.path, None)
+            return by_folder
+        known = self._known.get(file.path)
+        if known is None or known[0] != settings:
+            known = settings, self._read(settings.path, self._pairing.styles)
+            self._known[file.path] = known
+        if known[1] is None:
+            return by_folder
+        return dict.fromkeys(known[1], self._pairing.below_style(file.path))
+
+    def _read(self, path: str, styles: Collection[str]) -> tuple[str, ...] | None:
+        """Return the styles in a settings file; None: none, or the settings are not valid.
+
+        Invalid ones are read again when the photo's job begins, which then says what is wrong.
+        """
+        try:
+            with open(open_regular(self._inbox / path), "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+            return parse_photo_settings(data, Path(path), styles).style
+        except (OSError, ConfigError):
+            return None

@@ -1,0 +1,104 @@
+"""Settings of single photos, in files beside them, with a real daemon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from tests.daemon_harness import DaemonHarness
+
+SIZE = (96, 72)
+OFTEN = "{settle_seconds: 0.2, truncated_grace_seconds: 2, rescan_seconds: 1}"
+
+
+def settings(harness: DaemonHarness, name: str, text: str) -> None:
+    """Write the settings of a photo."""
+    path = harness.folder / "inbox" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_photo_has_settings_of_its_own(harness: DaemonHarness) -> None:
+    """Styles, size, strength and output; they are archived with it and in its sidecar."""
+    settings(harness, "trip/a.jpg", "style: [coffee, swirls]\nsize: 44\nstrength: 20\nseed: 7\n"
+             "output: {format: png}\noverrides: {steps: 1}\n")  # fmt: skip
+    harness.drop("trip/a.jpg", "coffee", SIZE)
+    harness.drop("b.jpg", "coffee", SIZE)
+    with harness.running() as daemon:
+        daemon.wait_for("job.published", 3)
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+    for style in ("coffee", "swirls"):
+        sidecar: Any = harness.sidecar(f"outbox/{style}/trip/a.png.json")
+        with Image.open(harness.folder / f"outbox/{style}/trip/a.png") as image:
+            assert (image.format, image.size) == ("PNG", (44, 33))
+        recipe = sidecar["recipe"]
+        assert (recipe["strength"], recipe["steps"], recipe["seed"]) == (20, 1, 7)
+        assert sidecar["input"]["settings"]["path"] == "a.jpg.yaml"
+        assert sidecar["input"]["settings"]["values"]["size"] == 44
+    plain: Any = harness.sidecar("outbox/swirls/b.jpg.json")
+    assert plain["input"]["settings"] is None
+    assert plain["recipe"]["strength"] == 50
+    assert harness.files("archive") == [
+        "coffee/trip/a.jpg", "coffee/trip/a.jpg.yaml", "swirls/b.jpg",
+        "swirls/trip/a.jpg", "swirls/trip/a.jpg.yaml",
+    ]  # fmt: skip
+
+
+def test_wrong_settings_reject_the_photo_with_every_problem(harness: DaemonHarness) -> None:
+    """With file and line; `retry` brings both back, and mended, the photo is painted."""
+    wrong = "style: swirl\nsize: big\noutput: {quality: 0}\nmood: bad\n"
+    settings(harness, "a.jpg", wrong)
+    harness.drop("a.jpg", "coffee", SIZE)
+    with harness.running() as daemon:
+        daemon.wait_for("job.rejected")
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+        assert harness.files("rejected") == [
+            "swirls/a.jpg", "swirls/a.jpg.json", "swirls/a.jpg.yaml"
+        ]  # fmt: skip
+        rejected: Any = harness.sidecar("rejected/swirls/a.jpg.json")
+        reason = rejected["rejected"]["reason"]
+        for problem in (
+            "a.jpg.yaml:2: size: expected the long edge in pixels",
+            "a.jpg.yaml:3: output.quality: expected",
+            "a.jpg.yaml:4: mood: unknown key",
+        ):
+            assert problem in reason, reason
+        (harness.folder / "rejected/swirls/a.jpg.yaml").write_text("style: [coffee, missing]\n")
+        assert harness.do("retry", "--all").returncode == 0
+        daemon.wait_for("job.rejected", 2)
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+        again: Any = harness.sidecar("rejected/swirls/a.jpg.json")
+        assert '"missing" is not a style' in again["rejected"]["reason"]
+        (harness.folder / "rejected/swirls/a.jpg.yaml").write_text("style: coffee\n")
+        assert harness.do("retry", "--all").returncode == 0
+        daemon.wait_for("job.published")
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+    assert harness.files("archive") == ["coffee/a.jpg", "coffee/a.jpg.yaml"]
+    assert harness.files("rejected") == []
+
+
+def test_settings_are_never_photos(harness: DaemonHarness) -> None:
+    """Not even where all other files are rejected, and without a photo beside them."""
+    harness.configure(intake=OFTEN.replace("}", ", not_pictures: reject}"))
+    settings(harness, "lonely.jpg", "style: coffee\n")
+    (harness.folder / "inbox/lonely.png.mask.png").write_bytes(b"whatever")
+    harness.drop("a.jpg", "coffee", SIZE)
+    with harness.running() as daemon:
+        daemon.wait_for("job.published")
+        explained = harness.do("explain", "lonely.jpg.yaml").stdout
+        assert "it belongs to lonely.jpg and goes where that goes" in explained
+    assert harness.files("rejected") == []
+    assert harness.files("inbox") == ["lonely.jpg.yaml", "lonely.png.mask.png"]
+
+
+def test_deleted_and_kept_photos(harness: DaemonHarness) -> None:
+    """Their settings are deleted and kept as well; a kept photo is painted once."""
+    for after, left in (("delete", []), ("keep", ["a.jpg", "a.jpg.yaml"])):
+        harness.configure(output=f"{{after_success: {after}}}", intake=OFTEN)
+        settings(harness, "a.jpg", "strength: 70\n")
+        harness.drop("a.jpg", "coffee", SIZE)
+        with harness.running() as daemon:
+            daemon.wait_for("job.published")
+            daemon.wait_until(lambda left=left: harness.files("inbox") == left)  # type: ignore[misc]
+        assert harness.files("archive") == []
