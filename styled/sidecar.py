@@ -55,6 +55,13 @@ class SettingsInfo(_Section):
     values: dict[str, JsonValue] = Field(description="As the file has them.")
 
 
+class MaskInfo(_Section):
+    """The mask of the photo."""
+
+    path: Readable = Field(description="The name of the file.")
+    sha256: str
+
+
 class InputInfo(_Section):
     """The photo, as it was read."""
 
@@ -73,6 +80,7 @@ class InputInfo(_Section):
     settings: SettingsInfo | None = Field(
         default=None, description="The photo's own settings, from a file beside it."
     )
+    mask: MaskInfo | None = Field(default=None, description="What said where the photo is painted.")
 
 
 class StyleImageInfo(_Section):

@@ -130,6 +130,10 @@ def stylize(
             show_default=False,
         ),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="A mask: white is painted, black stays the photo.", show_default=False),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Paint one picture, with a progress bar; writes OUT and OUT.json."""
@@ -152,6 +156,7 @@ def stylize(
                 config=config,
                 size=size,
                 strength=strength,
+                mask=mask,
             )
         )
 

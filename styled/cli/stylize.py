@@ -77,6 +77,7 @@ class StylizeRequest:
     config: Path | None
     size: Literal["painted", "input"] = "painted"
     strength: float | None = None
+    mask: Path | None = None
 
 
 def stylize_one(request: StylizeRequest) -> None:
@@ -90,7 +91,8 @@ def stylize_one(request: StylizeRequest) -> None:
         exit_with_usage_error(
             f"--out: {request.out} should end in one of {', '.join(sorted(FORMATS))}"
         )
-    for picture in (request.photo, *request.images):
+    masks = () if request.mask is None else (request.mask,)
+    for picture in (request.photo, *request.images, *masks):
         if is_same_file(picture, request.out):
             exit_with_usage_error(f"--out: {request.out} is {picture} itself, and would be lost")
     style, engine_config, state = _style_and_engine(request)
@@ -100,13 +102,14 @@ def stylize_one(request: StylizeRequest) -> None:
     try:
         mtime_ns = os.stat(request.photo).st_mtime_ns
         prepared = prepare(
-            read_inputs(request.photo, style),
+            read_inputs(request.photo, style, request.mask),
             style.recipe,
             max_pixels=MAX_PIXELS,
             at_own_size=request.size == "input",
         )
-    except FileNotFoundError:
-        raise InputRejected(f"{request.photo} does not exist", "look at its name") from None
+    except FileNotFoundError as error:
+        name = error.filename or request.photo
+        raise InputRejected(f"{name} does not exist", "look at its name") from None
     if request.out.is_dir():
         raise ConfigError(f"--out: {request.out} is a folder", "name a file in it")
     require_writable(request.out.absolute().parent)

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from styled.cluster.errors import as_styled_error
 from styled.cluster.remote_images import (
+    Exportable,
     RemotePainted,
     RemotePrepared,
     TaskImages,
@@ -28,7 +29,6 @@ from styled.engine_api import Painted
 from styled.errors import NodeLost
 from styled.jobs.prepare import Inputs, Prepared
 from styled.jobs.publish import Encoded
-from styled.photos import Photo
 from styled.recipes import Recipe
 
 AVOIDED_SECONDS = 30.0
@@ -130,7 +130,7 @@ class RemotePhotoCodec:
         )
         with self._nodes.acquire() as node:
             answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
-                inputs.photo, described, stored, recipe, max_pixels, at_own_size,
+                inputs.photo, inputs.mask, described, stored, recipe, max_pixels, at_own_size,
                 paint_damaged,
             )  # fmt: skip
             prepared: Prepared = self._result(answer, node)
@@ -171,13 +171,14 @@ class RemotePhotoCodec:
 
 def _prepare_there(
     photo: bytes,
+    mask: bytes | None,
     described: tuple[Any, ...],
     stored: list[ray.ObjectRef[Any] | None],
     recipe: Recipe,
     max_pixels: int,
     at_own_size: bool,
     paint_damaged: bool,
-) -> tuple[Prepared, TaskImages, Photo]:
+) -> tuple[Prepared, TaskImages, Exportable]:
     from styled.jobs.prepare import prepare
 
     _use_one_torch_thread()
@@ -185,7 +186,7 @@ def _prepare_there(
         style if ref is None else replace(style, data=ray.get(ref))
         for style, ref in zip(described, stored, strict=True)
     )
-    inputs = Inputs(photo, styles)
+    inputs = Inputs(photo, styles, mask)
     prepared = prepare(
         inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size, paint_damaged=paint_damaged
     )
@@ -195,7 +196,7 @@ def _prepare_there(
 def _encode_there(
     described: Prepared,
     images: TaskImages,
-    exportable: Photo,
+    exportable: Exportable,
     painted: Painted,
     pixels: Any,
     format: str,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from styled.engine_api import Painted, PaintTask
 from styled.errors import NodeLost
-from styled.jobs.prepare import Prepared
+from styled.jobs.prepare import Blend, Prepared
 from styled.photos import Photo
 
 
@@ -52,12 +52,25 @@ class RemoteTask(PaintTask):
 
 
 @dataclass(frozen=True, slots=True)
+class Exportable:
+    """What exporting a painting needs of its photo.
+
+    Attributes:
+        photo: Without the pixels that exporting does not need.
+        blend: What stays of the photo; None: it has no mask.
+    """
+
+    photo: Photo
+    blend: Blend | None
+
+
+@dataclass(frozen=True, slots=True)
 class RemotePrepared(Prepared):
     """A prepared photo whose pixels are in the object store.
 
     Attributes:
         images: Refers to `TaskImages`.
-        exportable: Refers to the `Photo` without the pixels that exporting does not need.
+        exportable: Refers to the `Exportable`.
     """
 
     images: ray.ObjectRef[Any] | None = None
@@ -110,7 +123,7 @@ def remote_prepared(
     return RemotePrepared(**_fields(Prepared, prepared), images=images, exportable=exportable)
 
 
-def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Photo]:
+def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Exportable]:
     """Split a prepared photo.
 
     Returns:
@@ -124,16 +137,18 @@ def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Photo]:
         read=replace(prepared.read, photo=photo.without_pixels()),
         content=prepared.content.to("meta"),
         styles=tuple(replace(one, image=one.image.to("meta")) for one in prepared.styles),
+        blend=None,
     )
-    return described, images, photo.for_export()
+    return described, images, Exportable(photo.for_export(), prepared.blend)
 
 
-def with_pixels(prepared: Prepared, images: TaskImages, photo: Photo) -> Prepared:
+def with_pixels(prepared: Prepared, images: TaskImages, exportable: Exportable) -> Prepared:
     """Undo `without_pixels`."""
     styles = zip(prepared.styles, images.styles, strict=True)
     return Prepared(**{
         **_fields(Prepared, prepared),
-        "read": replace(prepared.read, photo=photo),
+        "read": replace(prepared.read, photo=exportable.photo),
+        "blend": exportable.blend,
         "content": images.content,
         "styles": tuple(replace(style, image=image) for style, image in styles),
     })  # fmt: skip

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from styled.config.load import problem_line
 from styled.config.merging import apply_overrides, resolve_recipe
-from styled.config.messages import expected, hint, quoted
+from styled.config.messages import expected, hint, quoted, refused
 from styled.config.models import RecipeOrName, StyleOutput
 from styled.config.overrides import RecipeOverrides, SizeOverrides, Strength
 from styled.config.problems import Problem, validate
@@ -19,6 +19,7 @@ from styled.config.resolved import Style
 from styled.config.source import SourceError, parse
 from styled.config.values import Number, OrEmpty, Section
 from styled.errors import ConfigError
+from styled.files import MASK_SUFFIX
 
 MAX_BYTES = 64 * 1024
 
@@ -39,6 +40,13 @@ def _size(value: object) -> object:
     if isinstance(value, dict | SizeOverrides):
         return value
     raise expected("the long edge in pixels, or a mapping such as {megapixels: 2}")
+
+
+def _check_mask(name: str) -> str:
+    """Check that this is a name in the photo's folder, of a file that is never a photo itself."""
+    if "/" in name or "\0" in name or not name.lower().endswith(MASK_SUFFIX):
+        raise refused("expected the name of a file beside the photo that ends in .mask.png")
+    return name
 
 
 class PhotoSettings(Section):
@@ -62,6 +70,10 @@ class PhotoSettings(Section):
     )
     output: OrEmpty[StyleOutput] = Field(
         default_factory=StyleOutput, description="Values that replace those of the style's output."
+    )
+    mask: Annotated[str, AfterValidator(_check_mask)] | None = Field(
+        default=None,
+        description="The mask, a file of the same folder whose name ends in .mask.png.",
     )
 
     def applied_to(self, style: Style) -> Style:

@@ -112,9 +112,10 @@ class Lifecycle:
                 self._finisher.end(running, EndReason(JobState.CANCELLED, reason))
             case TooLargeToShare():
                 running.is_deferred = True
-            case Ready(prepared, degraded, publishes_alone, stamps, output, settings):
+            case Ready(prepared, degraded, publishes_alone, stamps, output, settings, mask):
                 running.prepared, running.publishes_alone = prepared, publishes_alone
-                running.stamps, running.output, running.settings = stamps, output, settings
+                running.stamps, running.output = stamps, output
+                running.settings, running.mask = settings, mask
                 running.degradations.note("inputs", degraded)
                 self._set_phase(running, Phase.READY)
 
@@ -230,6 +231,7 @@ class Lifecycle:
             running.output,
             running.degradations.all(),
             running.settings,
+            running.mask,
             prepare_seconds=running.paint_since - running.prepare_since,
             optimise_seconds=self._context.clock() - running.paint_since,
         )

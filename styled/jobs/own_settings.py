@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -12,15 +13,28 @@ from pydantic import JsonValue
 from styled.config import Style
 from styled.config.photo_settings import MAX_BYTES, parse_photo_settings
 from styled.errors import ConfigError, InputRejected, ResourceUnavailable
-from styled.files import SETTINGS_SUFFIX, companions_of, readable
+from styled.files import MASK_SUFFIX, SETTINGS_SUFFIX, companions_of, readable
 from styled.open_files import open_regular
-from styled.sidecar import SettingsInfo
+from styled.sidecar import MaskInfo, SettingsInfo
 
 
-def with_own_settings(
-    photo: Path, style: Style, styles: Collection[str]
-) -> tuple[Style, SettingsInfo | None]:
-    """Return a photo's style with its own settings, and these for the sidecar; None: it has none.
+@dataclass(frozen=True, slots=True)
+class OwnSettings:
+    """What a photo has of its own.
+
+    Attributes:
+        style: Its style, with its own settings.
+        mask: The file of its mask; None: it has none.
+        info: The settings, for the sidecar; None: it has none.
+    """
+
+    style: Style
+    mask: Path | None = None
+    info: SettingsInfo | None = None
+
+
+def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> OwnSettings:
+    """Return a photo's style with its own settings.
 
     Args:
         photo: The file in the inbox.
@@ -31,14 +45,15 @@ def with_own_settings(
         InputRejected: the settings are not valid; the message has all problems.
         ResourceUnavailable: they can't be read now.
     """
-    path = companions_of(photo).get(SETTINGS_SUFFIX)
+    companions = companions_of(photo)
+    path, mask = companions.get(SETTINGS_SUFFIX), companions.get(MASK_SUFFIX)
     if path is None:
-        return style, None
+        return OwnSettings(style, mask)
     try:
         with open(open_regular(path), "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        return style, None
+        return OwnSettings(style, mask)
     except OSError as error:
         raise ResourceUnavailable(
             f"{readable(path)} can't be read: {error.strerror}",
@@ -56,7 +71,14 @@ def with_own_settings(
         path=path.name, sha256=hashlib.sha256(data).hexdigest(),
         values={str(key): _plain(value) for key, value in values.items()},
     )  # fmt: skip
-    return settings.applied_to(style), info
+    if settings.mask is not None:
+        mask = photo.with_name(settings.mask)
+        if not mask.is_file() or mask.is_symlink():
+            raise InputRejected(
+                f"the photo's settings name the mask {readable(mask.name)}, which is not there",
+                "put it beside the photo, and drop both again",
+            )
+    return OwnSettings(settings.applied_to(style), mask, info)
 
 
 def _plain(value: object) -> JsonValue:
@@ -66,3 +88,10 @@ def _plain(value: object) -> JsonValue:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def mask_info(path: Path | None, data: bytes | None) -> MaskInfo | None:
+    """Return the sidecar's entry for a mask; None: there is none."""
+    if path is None or data is None:
+        return None
+    return MaskInfo(path=path.name, sha256=hashlib.sha256(data).hexdigest())

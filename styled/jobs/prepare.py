@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath
 
+import torch
 from torch import Tensor
 
 from styled import photos
 from styled.config import Style
 from styled.degradation import Degradation
-from styled.engine.scales import style_picture_size, working_size
+from styled.engine.scales import resize, style_picture_size, working_size
 from styled.engine_api import PaintTask, PixelSize
 from styled.errors import (
     InputIncomplete,
@@ -52,10 +53,11 @@ class StyleInput:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The bytes of a photo and of its style images."""
+    """The bytes of a photo, of its style images and of its mask, if it has one."""
 
     photo: bytes
     styles: tuple[StyleInput, ...]
+    mask: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,26 @@ class StylePicture:
 
 
 @dataclass(frozen=True, slots=True)
+class Blend:
+    """The photo that shows where its mask is not white.
+
+    Attributes:
+        mask: 1x1xHxW float32 at the size of the result, 1 where it is painted.
+        photo: 1x3xHxW, or 1x4xHxW with the photo's own opacity: likewise.
+    """
+
+    mask: Tensor
+    photo: Tensor
+
+    def over(self, painting: Tensor) -> Tensor:
+        """Return 1x3xHxW: the painting where the mask is white, the photo where it is black."""
+        height, width = painting.shape[-2:]
+        mask, photo = resize(self.mask, width, height), resize(self.photo, width, height)[:, :3]
+        # Not interpolated where it is black: there the photo stays bit for bit.
+        return torch.where(mask == 0, photo, torch.lerp(photo, painting, mask))
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A photo and its style, decoded.
 
@@ -98,6 +120,7 @@ class Prepared:
             result.
         painted_size: Size at which it is painted, if smaller than the content.
         result_size: Size to which the result is resized; None: it is not resized.
+        blend: What stays of the photo; None: it has no mask.
     """
 
     read: ReadFile
@@ -106,6 +129,7 @@ class Prepared:
     recipe: Recipe
     painted_size: PixelSize | None = None
     result_size: PixelSize | None = None
+    blend: Blend | None = None
 
     def loaded(self) -> Prepared:
         """Return this with its pixels, wherever they are; see `styled.cluster`.
@@ -132,8 +156,8 @@ class Prepared:
         )
 
 
-def read_inputs(photo_path: Path, style: Style) -> Inputs:
-    """Read the files of a photo and its style.
+def read_inputs(photo_path: Path, style: Style, mask: Path | None = None) -> Inputs:
+    """Read the files of a photo and its style, and its mask if there is one.
 
     Raises:
         FileNotFoundError: the photo is gone.
@@ -142,7 +166,8 @@ def read_inputs(photo_path: Path, style: Style) -> Inputs:
     """
     with photos.memory_shortage_at("read the photo and its style"):
         photo = photos.read_bytes(photo_path)
-        return Inputs(photo, tuple(_read_style(one.path, one.weight) for one in style.images))
+        styles = tuple(_read_style(one.path, one.weight) for one in style.images)
+        return Inputs(photo, styles, None if mask is None else photos.read_bytes(mask))
 
 
 def _read_style(path: Path, weight: float) -> StyleInput:
@@ -182,14 +207,37 @@ def prepare(
         )
         if is_detailed:
             size = photo_size
+        content, blend = read.photo.tensor(*size, recipe.resample), None
+        if inputs.mask is not None:
+            mask = photos.decode_mask(inputs.mask, read.photo, max_pixels=max_pixels)
+            result = photo_size if at_own_size else size
+            photo = content if result == size else read.photo.tensor(*result, recipe.resample)
+            content = _only_where_painted(content, mask.tensor(*size))
+            blend = Blend(mask.tensor(*result), photo)
         return Prepared(
             read,
-            content=read.photo.tensor(*size, recipe.resample),
+            content=content,
             styles=tuple(_style_picture(s, recipe, size, max_pixels) for s in inputs.styles),
             recipe=recipe,
             painted_size=painted_size if is_detailed else None,
             result_size=photo_size if at_own_size else None,
+            blend=blend,
         )
+
+
+def _only_where_painted(content: Tensor, mask: Tensor) -> Tensor:
+    """Return the photo with the opacity of its mask, 1x4xHxW.
+
+    Raises:
+        InputRejected: the mask is black all over.
+    """
+    opacity = mask if content.shape[1] == 3 else mask * content[:, 3:]
+    if not bool((opacity > 0).any()):
+        raise InputRejected(
+            "the mask leaves nothing to paint: it is black wherever the photo is opaque",
+            "white is painted, black stays the photo: invert it if it is the other way round",
+        )
+    return torch.cat([content[:, :3], opacity], dim=1)
 
 
 def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> ReadFile:

@@ -19,7 +19,7 @@ from styled.errors import (
 from styled.files import COMPANION_SUFFIXES, identity, lies_in
 from styled.jobs.free_space import require_free_space
 from styled.jobs.job import WAITING
-from styled.jobs.own_settings import with_own_settings
+from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
@@ -29,7 +29,7 @@ from styled.jobs.prefetch import (
 )
 from styled.jobs.protocols import Heartbeat
 from styled.jobs.requests import JobRequest
-from styled.sidecar import SettingsInfo
+from styled.sidecar import MaskInfo, SettingsInfo
 
 if TYPE_CHECKING:  # it imports torch, which the scheduler's modules must not
     from styled.jobs.prepare import Prepared
@@ -48,6 +48,7 @@ class Ready:
         stamps: Of the photo, its settings and the style images, taken before they were read.
         output: How the result is saved.
         settings: Of the photo's own.
+        mask: Of the photo.
     """
 
     prepared: Prepared
@@ -56,6 +57,7 @@ class Ready:
     stamps: Stamps
     output: OutputConfig
     settings: SettingsInfo | None = None
+    mask: MaskInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +159,16 @@ class PrepareRequest(JobRequest):
             return InputGone("the input was replaced by another file before its turn")
         companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
         stamps = stamps_of([source, *companions, *(image.path for image in style.images)])
-        style, settings = with_own_settings(source, style, config.styles)
+        own = with_own_settings(source, style, config.styles)
+        style = own.style
         output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec
         if self.is_concurrent and codec.uses_own_memory:
             limit = min(limit, max_concurrent_pixels(READING_BYTES_PER_PIXEL))
+        inputs = read_inputs(source, style, own.mask)
         prepared = codec.prepare(
-            read_inputs(source, style), style.recipe, max_pixels=limit,
+            inputs, style.recipe, max_pixels=limit,
             at_own_size=output.size == "input",
             paint_damaged=config.intake.damaged == "paint",
         )  # fmt: skip
@@ -172,7 +176,10 @@ class PrepareRequest(JobRequest):
         is_large = codec.uses_own_memory and prepared.pixels > max_concurrent_pixels(
             PUBLISHING_BYTES_PER_PIXEL
         )
-        return Ready(prepared, degradations_of_inputs(prepared), is_large, stamps, output, settings)
+        return Ready(
+            prepared, degradations_of_inputs(prepared), is_large, stamps, output, own.info,
+            mask_info(own.mask, inputs.mask),
+        )  # fmt: skip
 
 
 def _is_for_lack_of_memory(error: StyledError) -> bool:

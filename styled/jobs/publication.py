@@ -9,7 +9,7 @@ from styled.config import OutputConfig
 from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted
 from styled.jobs.job import Job
-from styled.sidecar import ResultInfo, SettingsInfo, TimingInfo
+from styled.sidecar import MaskInfo, ResultInfo, SettingsInfo, TimingInfo
 
 if TYPE_CHECKING:  # it imports torch
     from styled.jobs.prepare import Prepared
@@ -24,7 +24,7 @@ class Publication:
         slot: The name of that engine's slot.
         output: How the result is saved.
         degraded: All degradations before encoding.
-        settings: The photo's own.
+        settings, mask: The photo's own.
         prepare_seconds: Duration of preparing it.
         optimise_seconds: Duration of painting it.
     """
@@ -37,6 +37,7 @@ class Publication:
     output: OutputConfig
     degraded: tuple[Degradation, ...]
     settings: SettingsInfo | None
+    mask: MaskInfo | None
     prepare_seconds: float
     optimise_seconds: float
 

@@ -93,6 +93,9 @@ def encode(prepared: Prepared, painted: Painted, format: str, output: OutputConf
         painted_size = prepared.painted_size if painted.detail_steps else None
         if prepared.result_size is not None:
             image = resize(image, *prepared.result_size)
+        content = prepared.content
+        if prepared.blend is not None:
+            image, content = prepared.blend.over(image), prepared.blend.photo
         if output.grayscale == "keep" and prepared.read.photo.is_gray:
             image = photos.to_grayscale(image)
         options = photos.ExportOptions(
@@ -101,7 +104,7 @@ def encode(prepared: Prepared, painted: Painted, format: str, output: OutputConf
         exported = photos.export_image(image, prepared.read.photo, format, options)
         return Encoded(
             image,
-            prepared.content,
+            content,
             PixelSize(image.shape[-1], image.shape[-2]),
             exported.data,
             hashlib.sha256(exported.data).hexdigest(),
@@ -156,6 +159,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     sidecar = sidecar_of_result(
         job, prepared, painted, publication.engine, result_info, timing, degraded=degraded,
         changed=changed, now=now, slot=publication.slot, settings=publication.settings,
+        mask=publication.mask,
     )  # fmt: skip
     publisher.publish_sidecar(path, sidecar)
     return Published(result_info, timing, changed, degraded)

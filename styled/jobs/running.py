@@ -12,7 +12,7 @@ from styled.jobs.degradations import JobDegradations
 from styled.jobs.eta import EtaEstimator, EtaKey
 from styled.jobs.job import Job, JobProgress, JobState, Phase
 from styled.jobs.prefetch import Stamps
-from styled.sidecar import SettingsInfo
+from styled.sidecar import MaskInfo, SettingsInfo
 
 if TYPE_CHECKING:
     from styled.jobs.prepare import Prepared
@@ -45,7 +45,7 @@ class RunningJob:
         publishes_alone: Whether it is too large to be published while another job is painted.
         stamps: Of the files that were read for it.
         output: How its result is saved; set once it is prepared.
-        settings: Of the photo's own, likewise.
+        settings, mask: Of the photo's own, likewise.
         slot: Name of the slot that paints it.
         run: Number of that assignment.
         progress: Set once it is being painted.
@@ -66,6 +66,7 @@ class RunningJob:
     stamps: Stamps = ()
     output: OutputConfig | None = None
     settings: SettingsInfo | None = None
+    mask: MaskInfo | None = None
     slot: str | None = None
     run: int = 0
     engine: EngineInfo | None = None

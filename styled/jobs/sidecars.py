@@ -20,6 +20,7 @@ from styled.sidecar import (
     JobInfo,
     Losses,
     LossInfo,
+    MaskInfo,
     Rejection,
     ResultInfo,
     SettingsInfo,
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
 
 
 def input_info(
-    prepared: Prepared, path: str, *, changed: bool, settings: SettingsInfo | None = None
+    prepared: Prepared,
+    path: str,
+    *,
+    changed: bool,
+    settings: SettingsInfo | None = None,
+    mask: MaskInfo | None = None,
 ) -> InputInfo:
     """Return the sidecar's entry for the photo."""
     photo = prepared.read.photo
@@ -50,6 +56,7 @@ def input_info(
         icc=photo.icc,
         changed=changed,
         settings=settings,
+        mask=mask,
     )
 
 
@@ -121,14 +128,15 @@ def sidecar_of_result(
     now: float,
     slot: str | None = None,
     settings: SettingsInfo | None = None,
+    mask: MaskInfo | None = None,
 ) -> Sidecar:
     """Return the sidecar of a finished job.
 
-    `slot` is the name of its engine in the daemon, `settings` are the photo's own.
+    `slot` is the name of its engine in the daemon, `settings` and `mask` are the photo's own.
     """
     return Sidecar(
         job=_job_info(job, painted.resumed, now),
-        input=input_info(prepared, job.input, changed=changed, settings=settings),
+        input=input_info(prepared, job.input, changed=changed, settings=settings, mask=mask),
         style=style_info(prepared, job.style),
         recipe=recipe_fields(prepared.recipe),
         engine=engine_run(info, slot, prepared.recipe, painted),

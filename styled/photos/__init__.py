@@ -18,6 +18,7 @@ from styled.photos.export import (
 )
 from styled.photos.files import read_bytes
 from styled.photos.limits import DEFAULT_MAX_PIXELS, MIN_EDGE_PX
+from styled.photos.mask import Mask, decode_mask
 from styled.photos.photo import Photo
 from styled.photos.shortage import memory_shortage_at
 
@@ -26,7 +27,9 @@ __all__ = [
     "MIN_EDGE_PX",
     "ExportOptions",
     "ExportedImage",
+    "Mask",
     "Photo",
+    "decode_mask",
     "decode_photo",
     "encode_image",
     "export_image",
