@@ -235,6 +235,7 @@ def _print(explanation: Explanation) -> None:
     lines = [
         Text.assemble((printable(explanation.path), "bold"), f": {explanation.verdict}"),
         *(Text(f"  {printable(reason)}") for reason in explanation.reasons),
+        *(Text(f"  {printable(source)}", "dim") for source in explanation.settings),
         *(Text(f"  - {printable(remedy)}", "cyan") for remedy in explanation.remedies),
     ]
     for line in lines:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from styled.cli.provenance import settings_sources
 from styled.cli.status import InboxStatus, JobStatus, PathStatus, UnfinishedStatus, job_statuses
 from styled.config import Config
 from styled.config.ignore import IgnoreRules
@@ -26,6 +27,7 @@ from styled.files import (
     readable,
 )
 from styled.intake.pairing import Pairing
+from styled.intake.photo_styles import PhotoStyles
 from styled.intake.scanning import LEFT_ALONE_MARK, MAX_FOLDER_DEPTH
 from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
 from styled.jobs.journal_queries import JournalReader
@@ -46,6 +48,7 @@ class Explanation(BaseModel):
         verdict: The state as a keyword.
         reasons: Sentences, the most important one first.
         remedies: What the user can do.
+        settings: For each style, which settings come from recipe, style, folder and photo.
         jobs: The jobs of the file, the newest first.
     """
 
@@ -53,6 +56,7 @@ class Explanation(BaseModel):
     verdict: Verdict
     reasons: list[str]
     remedies: list[str] = []
+    settings: list[str] = []
     jobs: list[JobStatus] = []
 
 
@@ -146,16 +150,26 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
         else journal.jobs_of_file(relative, stat_result.st_size, stat_result.st_mtime_ns)
     )
     if jobs:
-        return explain_jobs(readable(path), jobs[::-1], context)
+        explanation = explain_jobs(readable(path), jobs[::-1], context)
+        return _with_sources(explanation, path, relative, [job.style for job in jobs], config)
     for file in context.inbox.unfinished:
         if file.path == readable(relative):
             return _unfinished(path, file, context)
-    styles = pairing.destinations(relative)
-    if not styles:
+    its_styles = PhotoStyles(config.inbox, pairing).styles_of(relative)
+    if not its_styles:
         return _unpaired(path, "it belongs", config)
     if (other_file := _other_file(path, config)) is not None:
         return other_file
-    return _not_taken_yet(path, stat_result, styles, context)
+    explanation = _not_taken_yet(path, stat_result, its_styles, context)
+    return _with_sources(explanation, path, relative, its_styles, config)
+
+
+def _with_sources(
+    explanation: Explanation, path: Path, relative: str, styles: Iterable[str], config: Config
+) -> Explanation:
+    """Return an explanation with where the photo's settings come from."""
+    sources = list(settings_sources(path, relative, styles, config))
+    return explanation.model_copy(update={"settings": sources})
 
 
 def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:

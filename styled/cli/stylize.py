@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from styled import api
 from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.cli.exit_codes import console, errors, exit_with_usage_error
 from styled.cli.find_config import find_config
@@ -38,9 +39,7 @@ from styled.config import (
 )
 from styled.delivery.names import sidecar_of
 from styled.engine.local_engine import LocalEngine
-from styled.engine.memory import configure_allocator
-from styled.engine_api import Failed, Painted, Progress
-from styled.engine_setup import make_engine
+from styled.engine_api import Painted, Progress
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
 from styled.jobs.job import Job, JobState
@@ -221,11 +220,10 @@ def load_engine(config: EngineConfig, bar: ProgressBar, state: Path | None) -> L
         bar.update(task, description="fetching the network (548 MB, once)",
                    completed=done, total=total or None)  # fmt: skip
 
-    configure_allocator()
     record = None
     if state is not None and os.access(state, os.R_OK | os.W_OK | os.X_OK):
         record = PrecisionRecord(state / FILE_NAME, _print_note)
-    engine = make_engine(config, on_bytes, record)
+    engine = api.load_engine(config, on_bytes, record)
     bar.remove_task(task)
     return engine
 
@@ -242,23 +240,19 @@ def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, prefix: str
         DeviceLost: The device has failed.
     """
     bar_task = bar.add_task("painting", total=1.0)
-    task = replace(prepared.task("stylize"), progress_seconds=0.0, checkpoint_seconds=None)
-    for event in engine.run(task):
-        match event:
-            case Progress():
-                width, height = event.size
-                bar.update(
-                    bar_task,
-                    completed=event.fraction,
-                    description=f"{prefix}painting {width} x {height}, "
-                    f"step {event.step} of {event.steps}, loss {event.loss:.4g}",
-                )
-            case Painted():
-                bar.remove_task(bar_task)
-                return event
-            case Failed(error):
-                raise error
-    raise AssertionError("a run ends with what was painted, or fails")
+
+    def show(event: Progress) -> None:
+        width, height = event.size
+        bar.update(
+            bar_task,
+            completed=event.fraction,
+            description=f"{prefix}painting {width} x {height}, "
+            f"step {event.step} of {event.steps}, loss {event.loss:.4g}",
+        )
+
+    painted = api.paint(engine, prepared, show)
+    bar.remove_task(bar_task)
+    return painted
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def record_of(
         **common,
         "kind": "result",
         "recipe": str((sidecar.recipe or {}).get("name", "")),
+        "steering": _steering(sidecar),
         "seconds": round(seconds, 1) if math.isfinite(seconds) else 0.0,
         "width": result.width,
         "height": result.height,
@@ -98,3 +99,16 @@ def _subsample(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float
         return points
     last = len(points) - 1
     return [points[round(i * last / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
+
+
+def _steering(sidecar: Sidecar) -> list[JsonValue]:
+    """Return what a photographer has chosen for this painting, in a few words each."""
+    words: list[JsonValue] = []
+    strength = (sidecar.recipe or {}).get("strength", 50)
+    if isinstance(strength, int | float) and strength != 50:
+        words.append(f"strength {strength:g}")
+    if sidecar.input.mask is not None:
+        words.append("masked")
+    if sidecar.input.settings is not None:
+        words.append("settings of its own")
+    return words

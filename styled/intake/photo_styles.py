@@ -7,7 +7,7 @@ from pathlib import Path
 
 from styled.config.photo_settings import MAX_BYTES, parse_photo_settings
 from styled.errors import ConfigError
-from styled.files import SETTINGS_SUFFIX
+from styled.files import SETTINGS_SUFFIX, companions_of
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import FoundFile
 from styled.open_files import open_regular
@@ -39,6 +39,13 @@ class PhotoStyles:
         if known[1] is None:
             return by_folder
         return dict.fromkeys(known[1], self._pairing.below_style(file.path))
+
+    def styles_of(self, path: str) -> list[str]:
+        """Return the styles of the photo at `path`, which is relative to the inbox."""
+        companions = tuple(
+            FoundFile(f"{path}{suffix}", 0, 0, 0) for suffix in companions_of(self._inbox / path)
+        )
+        return list(self.destinations(FoundFile(path, 0, 0, 0, companions=companions)))
 
     def _read(self, path: str, styles: Collection[str]) -> tuple[str, ...] | None:
         """Return the styles in a settings file; None: none, or the settings are not valid.

@@ -159,7 +159,7 @@ def test_without_a_daemon_a_photo_stays_new(run: Run, folder: Path) -> None:
     photo = drop(folder / "inbox/a.jpg")
     explanation = explain_one(run, "inbox/a.jpg")
     assert explanation == {
-        "path": str(photo), "verdict": "new", "jobs": [], "remedies": START,
+        "path": str(photo), "verdict": "new", "jobs": [], "remedies": START, "settings": [],
         "reasons": ["it will be painted in oil, but styled is not running"],
     }  # fmt: skip
     assert list((folder / "state").iterdir()) == []
@@ -973,3 +973,33 @@ def test_a_file_that_is_no_picture_is_told_as_such(
     assert explanation["verdict"] == "no picture"
     assert explanation["reasons"] == [f"{reason}, so it is left where it is"]
     assert explanation["remedies"][0].startswith(remedy)
+
+
+@pytest.mark.usefixtures("journal")
+def test_it_says_where_the_settings_come_from(run: Run, folder: Path) -> None:
+    """Recipe, style, folder and the photo's own file, and its mask."""
+    (folder / "config.yaml").write_text(
+        "styles:\n"
+        "  oil: {image: styles/oil.png, recipe: d2l, overrides: {steps: 9}, priority: 2}\n"
+        "  ink: {image: styles/ink.png, output: {format: png}}\n"
+        "folders: {both: {styles: [oil, ink], priority: 5}}\n"
+    )
+    photo = drop(folder / "inbox/both/a.jpg")
+    photo.with_name("a.jpg.yaml").write_text("strength: 70\nsize: 99\noutput: {quality: 80}\n")
+    drop(photo.with_name("a.jpg.mask.png"))
+    assert explain_one(run, photo)["settings"] == [
+        "oil: recipe d2l; from the style: steps 9; from its own settings: "
+        'size {"long_edge": 99, "upscale": true}, strength 70.0; '
+        "output from its own settings: quality 80; priority 5 from the folder",
+        'ink: recipe pyramid; from its own settings: size {"long_edge": 99}, strength 70.0; '
+        "output from the style: format png; output from its own settings: quality 80; "
+        "priority 5 from the folder",
+        "it is painted where a.jpg.mask.png is white",
+    ]
+    photo.with_name("a.jpg.yaml").write_text("style: [ink]\nrecipe: gatys\n")
+    assert explain_one(run, photo)["settings"][0] == (
+        "ink: recipe gatys; output from the style: format png; priority 5 from the folder"
+    )
+    photo.with_name("a.jpg.yaml").write_text("styl: ink\n")
+    assert "a.jpg.yaml:1: styl: unknown key" in explain_one(run, photo)["settings"][0]
+    assert "not valid" in run("explain", str(photo)).output

@@ -35,8 +35,10 @@ from styled.sidecar import (
     JobInfo,
     Losses,
     LossInfo,
+    MaskInfo,
     Rejection,
     ResultInfo,
+    SettingsInfo,
     Sidecar,
     StyleInfo,
     TimingInfo,
@@ -224,6 +226,18 @@ def test_what_is_degraded_hangs_in_words(folders: GalleryFolders) -> None:
     assert record["degraded"] == ["no GPU was found", "painted smaller"]
 
 
+def test_what_a_photographer_has_chosen_is_shown(folders: GalleryFolders) -> None:
+    """Strength, mask and settings of the photo's own."""
+    info = InputInfo(
+        path="photo.png", bytes=7, mask=MaskInfo(path="photo.png.mask.png", sha256="0" * 64),
+        settings=SettingsInfo(path="photo.png.yaml", sha256="0" * 64, values={"strength": 72.5}),
+    )  # fmt: skip
+    path = folders.result(input=info, recipe={"name": "pyramid", "strength": 72.5})
+    folders.gallery().add(without_originals([path]))
+    (record,) = folders.shown()
+    assert record["steering"] == ["strength 72.5", "masked", "settings of its own"]
+
+
 def test_results_and_rejected_inputs_hang(folders: GalleryFolders) -> None:
     """Each has a record with the data for the page, and each kind is counted."""
     result, broken = folders.result("oil/trip/photo.png"), folders.reject()
@@ -232,6 +246,7 @@ def test_results_and_rejected_inputs_hang(folders: GalleryFolders) -> None:
     assert first == {
         "id": "000000000001", "kind": "result", "name": "photo.png", "style": "trip",
         "finished": "2026-01-01T00:00:01Z", "recipe": "pyramid", "seconds": 3.3,
+        "steering": [],
         "width": 40, "height": 36, "result": "oil/trip/photo.png",
         "sidecar": "oil/trip/photo.png.json", "before": None, "after": None,
         "curve": [[1, 1.0], [2, 0.5], [3, 1 / 3]], "scales": [1], "degraded": [],

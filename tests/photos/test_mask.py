@@ -56,7 +56,7 @@ def test_sixteen_bits_have_fine_steps() -> None:
     """A ramp keeps more levels than 8 bits have."""
     ramp = np.tile(np.linspace(0, 65535, 640).astype(np.uint16), (48, 1))
     values = mask_of(saved(Image.fromarray(ramp)), (640, 48))
-    assert len(values[0].unique()) > 600
+    assert len(set(values[0].tolist())) > 600
 
 
 @pytest.mark.parametrize("size", [(640, 480), (16, 12), (100, 30)])

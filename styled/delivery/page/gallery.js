@@ -435,6 +435,7 @@
     return [
       record.style === '' ? null : make('em', {}, isolated(record.style)),
       recipe === '' ? null : isolated(recipe),
+      ...listOf(record.steering).map(textOf).filter((word) => word !== '').map(isolated),
     ];
   }
 
