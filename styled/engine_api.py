@@ -45,6 +45,8 @@ class PaintTask:
         content: 1x3xHxW float32, sRGB in [0, 1], at the size of the result; or 1x4xHxW with
             opacity.
         styles: 1x3xHxW float32, sRGB in [0, 1], or 1x4xHxW, each with its weight.
+        init: The initial image, 1x3xHxW float32, sRGB in [0, 1], of any size; None: as the recipe
+            says.
         painted_size: Paint at this size, smaller than the content's, then add detail at the
             content's own size. None: paint at the content's size.
         recipe: The recipe to paint with.
@@ -62,6 +64,7 @@ class PaintTask:
     styles: tuple[tuple[Tensor, float], ...]
     recipe: Recipe
     painted_size: PixelSize | None = None
+    init: Tensor | None = None
     progress_seconds: float = 1.0
     checkpoint_seconds: float | None = 60.0
     preview_seconds: float | None = None

@@ -79,15 +79,15 @@ def has_picture_name(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in _PICTURE_SUFFIXES
 
 
-SETTINGS_SUFFIX, MASK_SUFFIX = ".yaml", ".mask.png"
-COMPANION_SUFFIXES = (SETTINGS_SUFFIX, MASK_SUFFIX)
+SETTINGS_SUFFIX, MASK_SUFFIX, INIT_SUFFIX = ".yaml", ".mask.png", ".init.png"
+COMPANION_SUFFIXES = (SETTINGS_SUFFIX, MASK_SUFFIX, INIT_SUFFIX)
 """Of files that belong to a photo beside them: `photo.jpg.yaml`, `photo.jpg.mask.png`."""
 
 
 def is_companion_name(name: str) -> bool:
     """Return whether a file's name says that it belongs to a photo, and is none itself."""
     stem, suffix = os.path.splitext(name)
-    if name.lower().endswith(MASK_SUFFIX):
+    if name.lower().endswith((MASK_SUFFIX, INIT_SUFFIX)):
         return True
     return suffix.lower() == SETTINGS_SUFFIX and has_picture_name(stem)
 

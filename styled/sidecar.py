@@ -55,8 +55,8 @@ class SettingsInfo(_Section):
     values: dict[str, JsonValue] = Field(description="As the file has them.")
 
 
-class MaskInfo(_Section):
-    """The mask of the photo."""
+class FileInfo(_Section):
+    """A file that took part."""
 
     path: Readable = Field(description="The name of the file.")
     sha256: str
@@ -80,7 +80,7 @@ class InputInfo(_Section):
     settings: SettingsInfo | None = Field(
         default=None, description="The photo's own settings, from a file beside it."
     )
-    mask: MaskInfo | None = Field(default=None, description="What said where the photo is painted.")
+    mask: FileInfo | None = Field(default=None, description="What said where the photo is painted.")
 
 
 class StyleImageInfo(_Section):
@@ -96,6 +96,10 @@ class StyleInfo(_Section):
 
     name: str
     images: tuple[StyleImageInfo, ...]
+    init_image: FileInfo | None = Field(default=None, description="The picture to start from.")
+    proof: FileInfo | None = Field(
+        default=None, description="The ICC profile that photo and style were brought through."
+    )
 
 
 class EngineRun(_Section):

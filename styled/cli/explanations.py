@@ -19,8 +19,7 @@ from styled.config import Config
 from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import (
-    MASK_SUFFIX,
-    SETTINGS_SUFFIX,
+    COMPANION_SUFFIXES,
     TEMPORARY_PREFIX,
     has_picture_name,
     is_companion_name,
@@ -187,7 +186,9 @@ def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
                 remedies=[f"rename it, or take that pattern out of intake.{key}"],
             )  # fmt: skip
     if is_companion_name(parts[-1]):
-        photo = parts[-1].removesuffix(SETTINGS_SUFFIX).removesuffix(MASK_SUFFIX)
+        photo = parts[-1]
+        for suffix in COMPANION_SUFFIXES:
+            photo = photo.removesuffix(suffix)
         return make_explanation(
             path, "ignored", f"it belongs to {readable(photo)} and goes where that goes"
         )

@@ -130,7 +130,7 @@ class RemotePhotoCodec:
         )
         with self._nodes.acquire() as node:
             answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
-                inputs.photo, inputs.mask, described, stored, recipe, max_pixels, at_own_size,
+                replace(inputs, styles=described), stored, recipe, max_pixels, at_own_size,
                 paint_damaged,
             )  # fmt: skip
             prepared: Prepared = self._result(answer, node)
@@ -170,9 +170,7 @@ class RemotePhotoCodec:
 
 
 def _prepare_there(
-    photo: bytes,
-    mask: bytes | None,
-    described: tuple[Any, ...],
+    inputs: Inputs,
     stored: list[ray.ObjectRef[Any] | None],
     recipe: Recipe,
     max_pixels: int,
@@ -184,9 +182,9 @@ def _prepare_there(
     _use_one_torch_thread()
     styles = tuple(
         style if ref is None else replace(style, data=ray.get(ref))
-        for style, ref in zip(described, stored, strict=True)
+        for style, ref in zip(inputs.styles, stored, strict=True)
     )
-    inputs = Inputs(photo, styles, mask)
+    inputs = replace(inputs, styles=styles)
     prepared = prepare(
         inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size, paint_damaged=paint_damaged
     )

@@ -20,10 +20,11 @@ from styled.photos import Photo
 
 
 class TaskImages(NamedTuple):
-    """The pixels that an engine needs: of the photo, and of each style image."""
+    """The pixels that an engine needs: of the photo, each style image, and the initial image."""
 
     content: Tensor
     styles: tuple[Tensor, ...]
+    init: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class RemoteTask(PaintTask):
             **_fields(PaintTask, self),
             "content": images.content,
             "styles": tuple(zip(images.styles, weights, strict=True)),
+            "init": images.init,
         })  # fmt: skip
 
 
@@ -130,7 +132,8 @@ def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Exportable
         The photo with tensors on the meta device; the pixels that an engine needs; and what
         exporting the painting needs of the photo.
     """
-    images = TaskImages(prepared.content, tuple(style.image for style in prepared.styles))
+    styles = tuple(style.image for style in prepared.styles)
+    images = TaskImages(prepared.content, styles, prepared.init)
     photo = prepared.read.photo
     described = replace(
         prepared,
@@ -138,6 +141,7 @@ def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Exportable
         content=prepared.content.to("meta"),
         styles=tuple(replace(one, image=one.image.to("meta")) for one in prepared.styles),
         blend=None,
+        init=None,
     )
     return described, images, Exportable(photo.for_export(), prepared.blend)
 
@@ -149,6 +153,7 @@ def with_pixels(prepared: Prepared, images: TaskImages, exportable: Exportable) 
         **_fields(Prepared, prepared),
         "read": replace(prepared.read, photo=exportable.photo),
         "blend": exportable.blend,
+        "init": images.init,
         "content": images.content,
         "styles": tuple(replace(style, image=image) for style, image in styles),
     })  # fmt: skip

@@ -43,7 +43,13 @@ def show_config(config: Config) -> str:
 
 def _style(style: Style) -> dict[str, object]:
     images = [{"path": str(image.path), "weight": image.weight} for image in style.images]
-    return {"images": images, "recipe": _recipe(style.recipe), "output": _plain(style.output)}
+    return {
+        "images": images,
+        "init_image": _plain(style.init_image),
+        "proof": _plain(style.proof),
+        "recipe": _recipe(style.recipe),
+        "output": _plain(style.output),
+    }
 
 
 def _recipe(recipe: Recipe) -> dict[str, object]:

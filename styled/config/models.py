@@ -334,6 +334,15 @@ class StyleEntry(Section):
     images: NotEmpty[tuple[StyleImageOrPath, ...]] | None = Field(
         default=None, description="Several images to blend, instead of one."
     )
+    init_image: FilePath | None = Field(
+        default=None,
+        description="A picture to start from, stretched to the photo's size; null: recipe.init.",
+    )
+    proof: FilePath | None = Field(
+        default=None,
+        description="An ICC profile, such as a printer's: photo and style are brought through it "
+        "first, so that the painting has colours that can be printed.",
+    )
     recipe: RecipeOrName = Field(
         default_factory=RecipeChoice, description="A recipe's name, or its name and fields."
     )

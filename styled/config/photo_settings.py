@@ -19,7 +19,7 @@ from styled.config.resolved import Style
 from styled.config.source import SourceError, parse
 from styled.config.values import Number, OrEmpty, Section
 from styled.errors import ConfigError
-from styled.files import MASK_SUFFIX
+from styled.files import INIT_SUFFIX, MASK_SUFFIX
 
 MAX_BYTES = 64 * 1024
 
@@ -49,6 +49,13 @@ def _check_mask(name: str) -> str:
     return name
 
 
+def _check_init(name: str) -> str:
+    """Check a name likewise."""
+    if "/" in name or "\0" in name or not name.lower().endswith(INIT_SUFFIX):
+        raise refused("expected the name of a file beside the photo that ends in .init.png")
+    return name
+
+
 class PhotoSettings(Section):
     """The settings of one photo; what is not given is as its style says."""
 
@@ -70,6 +77,11 @@ class PhotoSettings(Section):
     )
     output: OrEmpty[StyleOutput] = Field(
         default_factory=StyleOutput, description="Values that replace those of the style's output."
+    )
+    init_image: Annotated[str, AfterValidator(_check_init)] | None = Field(
+        default=None,
+        description="A picture to start from, a file of the same folder whose name ends in "
+        ".init.png.",
     )
     mask: Annotated[str, AfterValidator(_check_mask)] | None = Field(
         default=None,

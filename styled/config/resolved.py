@@ -32,11 +32,24 @@ class StyleImage:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """The images of a style, the recipe to paint with, and its own values of `output`."""
+    """The images of a style, the recipe to paint with, and its own values of `output`.
+
+    Attributes:
+        init_image: A picture to start from; None: as the recipe says.
+        proof: An ICC profile that photo and style are brought through; None: none.
+    """
 
     images: tuple[StyleImage, ...]
     recipe: Recipe
     output: StyleOutput = field(default_factory=StyleOutput)
+    init_image: Path | None = None
+    proof: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the style."""
+        others = (self.init_image, self.proof)
+        return (*(image.path for image in self.images), *(path for path in others if path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +155,10 @@ def _resolve_style(entry: StyleEntry, base: Path) -> Style:
     recipe = resolve_recipe(entry.recipe.name, entry.recipe, entry.overrides)
     if entry.strength is not None:
         recipe = replace(recipe, strength=entry.strength)
-    return Style(tuple(images), recipe, entry.output)
+    return Style(
+        tuple(images),
+        recipe,
+        entry.output,
+        None if entry.init_image is None else base / entry.init_image,
+        None if entry.proof is None else base / entry.proof,
+    )

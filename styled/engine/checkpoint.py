@@ -183,7 +183,8 @@ def task_fingerprint(task: PaintTask, weights_sha256: str) -> str:
     Device, threads, precision and versions are not part of it: a job may be resumed with other
     ones, which is then recorded as a degradation.
     """
-    images_and_weights = [part for style in task.styles for part in style]
+    images_and_weights: list[object] = [part for style in task.styles for part in style]
+    images_and_weights += [] if task.init is None else ["init", task.init]
     return fingerprint_of(task.content, *images_and_weights, task.recipe, weights_sha256)
 
 

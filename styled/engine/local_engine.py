@@ -191,6 +191,7 @@ class LocalEngine:
             self._style_cache.targets,
             self._available_bytes(),
             task.painted_size,
+            task.init,
         )
         del resume
         try:

@@ -57,6 +57,7 @@ def stylize(
     targets_of: TargetsOf = style_targets,
     memory_bytes: int | None = None,
     painted_size: PixelSize | None = None,
+    init: Tensor | None = None,
 ) -> Generator[Progress, None, Stylized]:
     """Paint `content` in the style of `styles`, yielding after every step.
 
@@ -73,6 +74,8 @@ def stylize(
         painted_size: Paint at this width and height, smaller than the content's; then enlarge
             it, and take `recipe.detail_steps` steps at the content's own size, which give it
             strokes as fine as its pixels. None: paint at the content's size.
+        init: The initial image, 1x3xHxW float32, sRGB in [0, 1], of any size. None: as the recipe
+            says.
 
     Raises:
         EngineFailure: the loss was NaN or exploded even with the safest settings; or the result
@@ -80,7 +83,9 @@ def stylize(
             picture.
     """
     recipe = effective(recipe)
-    painting = _Painting(network, content, styles, recipe, targets_of, memory_bytes, painted_size)
+    painting = _Painting(
+        network, content, styles, recipe, targets_of, memory_bytes, painted_size, init
+    )
     painting.resume(resume)
     resume = None  # the first step frees its images
     for scale in painting.scales():
@@ -114,6 +119,7 @@ class _Painting:
         targets_of: TargetsOf,
         memory_bytes: int | None,
         painted_size: PixelSize | None,
+        init: Tensor | None,
     ) -> None:
         height, width = content.shape[-2:]
         self._network = network
@@ -128,6 +134,7 @@ class _Painting:
         self._estimate_peak_bytes = MemoryEstimate.of(
             network, recipe, self._content, self._styles, painted_size
         ).peak_bytes
+        self._init = init  # stays where it is: its first, smallest version is what is needed
         self._painted_size = painted_size or (width, height)
         self.plan = plan_scales(recipe.scales, *self._painted_size)
         if self.plan[-1] != self._requested_size and recipe.detail_steps:
@@ -235,7 +242,12 @@ class _Painting:
                 resume, recipe, self.settings, self._network, make_objective
             )
         elif previous is None:
-            start = to_space(recipe, _first_image(recipe, self._content, self._styles, *size))
+            first = (
+                _first_image(recipe, self._content, self._styles, *size)
+                if self._init is None
+                else resize(self._init, *size).to(self._content)
+            )
+            start = to_space(recipe, first)
             run = ScaleRun(start, recipe, self.settings, self._network, make_objective)
         else:
             run = previous.next_scale(*size, recipe, self.settings, make_objective)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -13,9 +13,9 @@ from pydantic import JsonValue
 from styled.config import Style
 from styled.config.photo_settings import MAX_BYTES, parse_photo_settings
 from styled.errors import ConfigError, InputRejected, ResourceUnavailable
-from styled.files import MASK_SUFFIX, SETTINGS_SUFFIX, companions_of, readable
+from styled.files import INIT_SUFFIX, MASK_SUFFIX, SETTINGS_SUFFIX, companions_of, readable
 from styled.open_files import open_regular
-from styled.sidecar import MaskInfo, SettingsInfo
+from styled.sidecar import FileInfo, SettingsInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
     """
     companions = companions_of(photo)
     path, mask = companions.get(SETTINGS_SUFFIX), companions.get(MASK_SUFFIX)
+    if INIT_SUFFIX in companions:
+        style = replace(style, init_image=companions[INIT_SUFFIX])
     if path is None:
         return OwnSettings(style, mask)
     try:
@@ -72,13 +74,27 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
         values={str(key): _plain(value) for key, value in values.items()},
     )  # fmt: skip
     if settings.mask is not None:
-        mask = photo.with_name(settings.mask)
-        if not mask.is_file() or mask.is_symlink():
-            raise InputRejected(
-                f"the photo's settings name the mask {readable(mask.name)}, which is not there",
-                "put it beside the photo, and drop both again",
-            )
-    return OwnSettings(settings.applied_to(style), mask, info)
+        mask = _beside(photo, settings.mask, "mask")
+    style = settings.applied_to(style)
+    init = settings.init_image
+    if init is not None:
+        style = replace(style, init_image=_beside(photo, init, "picture to start from"))
+    return OwnSettings(style, mask, info)
+
+
+def _beside(photo: Path, name: str, what: str) -> Path:
+    """Return a file that lies beside a photo.
+
+    Raises:
+        InputRejected: there is none of that name.
+    """
+    path = photo.with_name(name)
+    if not path.is_file() or path.is_symlink():
+        raise InputRejected(
+            f"the photo's settings name the {what} {readable(name)}, which is not there",
+            "put it beside the photo, and drop both again",
+        )
+    return path
 
 
 def _plain(value: object) -> JsonValue:
@@ -90,8 +106,8 @@ def _plain(value: object) -> JsonValue:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def mask_info(path: Path | None, data: bytes | None) -> MaskInfo | None:
+def mask_info(path: Path | None, data: bytes | None) -> FileInfo | None:
     """Return the sidecar's entry for a mask; None: there is none."""
     if path is None or data is None:
         return None
-    return MaskInfo(path=path.name, sha256=hashlib.sha256(data).hexdigest())
+    return FileInfo(path=path.name, sha256=hashlib.sha256(data).hexdigest())

@@ -26,6 +26,7 @@ from styled.errors import (
     StyleUnavailable,
 )
 from styled.recipes import Recipe
+from styled.sidecar import FileInfo
 
 _SUFFIXES = {
     "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -53,11 +54,19 @@ class StyleInput:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The bytes of a photo, of its style images and of its mask, if it has one."""
+    """The bytes of a photo and of what it is painted with.
+
+    Attributes:
+        mask: Where it is painted; None: everywhere.
+        init: The picture to start from; None: as the recipe says.
+        proof: The ICC profile that photo and style are brought through; None: none.
+    """
 
     photo: bytes
     styles: tuple[StyleInput, ...]
     mask: bytes | None = None
+    init: StyleInput | None = None
+    proof: StyleInput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,8 @@ class Prepared:
         painted_size: Size at which it is painted, if smaller than the content.
         result_size: Size to which the result is resized; None: it is not resized.
         blend: What stays of the photo; None: it has no mask.
+        init: The initial image, 1x3xHxW float32, sRGB in [0, 1]; None: as the recipe says.
+        init_info, proof_info: The files of initial image and soft proof, for the sidecar.
     """
 
     read: ReadFile
@@ -130,6 +141,9 @@ class Prepared:
     painted_size: PixelSize | None = None
     result_size: PixelSize | None = None
     blend: Blend | None = None
+    init: Tensor | None = None
+    init_info: FileInfo | None = None
+    proof_info: FileInfo | None = None
 
     def loaded(self) -> Prepared:
         """Return this with its pixels, wherever they are; see `styled.cluster`.
@@ -153,6 +167,7 @@ class Prepared:
             tuple((style.image, style.weight) for style in self.styles),
             self.recipe,
             self.painted_size,
+            self.init,
         )
 
 
@@ -167,7 +182,13 @@ def read_inputs(photo_path: Path, style: Style, mask: Path | None = None) -> Inp
     with photos.memory_shortage_at("read the photo and its style"):
         photo = photos.read_bytes(photo_path)
         styles = tuple(_read_style(one.path, one.weight) for one in style.images)
-        return Inputs(photo, styles, None if mask is None else photos.read_bytes(mask))
+        return Inputs(
+            photo,
+            styles,
+            None if mask is None else photos.read_bytes(mask),
+            None if style.init_image is None else _read_style(style.init_image, 1.0),
+            None if style.proof is None else _read_style(style.proof, 1.0),
+        )
 
 
 def _read_style(path: Path, weight: float) -> StyleInput:
@@ -207,6 +228,7 @@ def prepare(
         )
         if is_detailed:
             size = photo_size
+        proof = None if inputs.proof is None else _soft_proof(inputs.proof)
         content, blend = read.photo.tensor(*size, recipe.resample), None
         if inputs.mask is not None:
             mask = photos.decode_mask(inputs.mask, read.photo, max_pixels=max_pixels)
@@ -214,14 +236,21 @@ def prepare(
             photo = content if result == size else read.photo.tensor(*result, recipe.resample)
             content = _only_where_painted(content, mask.tensor(*size))
             blend = Blend(mask.tensor(*result), photo)
+        if proof is not None:
+            content = proof.applied(content)
         return Prepared(
             read,
             content=content,
-            styles=tuple(_style_picture(s, recipe, size, max_pixels) for s in inputs.styles),
+            styles=tuple(
+                _style_picture(one, recipe, size, max_pixels, proof) for one in inputs.styles
+            ),
             recipe=recipe,
             painted_size=painted_size if is_detailed else None,
             result_size=photo_size if at_own_size else None,
             blend=blend,
+            init=None if inputs.init is None else _initial(inputs.init, recipe, size, max_pixels),
+            init_info=_file_info(inputs.init),
+            proof_info=_file_info(inputs.proof),
         )
 
 
@@ -250,8 +279,38 @@ def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> Read
     return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 
+def _soft_proof(proof: StyleInput) -> photos.SoftProof:
+    if isinstance(proof.data, StyleUnavailable):
+        raise proof.data
+    try:
+        return photos.SoftProof(proof.data)
+    except InputRejected as error:
+        raise _unusable(proof.path, error) from error
+
+
+def _file_info(file: StyleInput | None) -> FileInfo | None:
+    if file is None or isinstance(file.data, StyleUnavailable):
+        return None
+    return FileInfo(path=str(file.path), sha256=hashlib.sha256(file.data).hexdigest())
+
+
+def _initial(init: StyleInput, recipe: Recipe, size: PixelSize, max_pixels: int) -> Tensor:
+    """Return the initial image, stretched to the size at which the photo is painted."""
+    if isinstance(init.data, StyleUnavailable):
+        raise init.data
+    try:
+        photo = decode(init.data, max_pixels=max_pixels).photo
+    except (InputRejected, InputIncomplete) as error:
+        raise _unusable(init.path, error) from error
+    return photo.tensor(*size, recipe.resample)[:, :3]
+
+
 def _style_picture(
-    style: StyleInput, recipe: Recipe, content: PixelSize, max_pixels: int
+    style: StyleInput,
+    recipe: Recipe,
+    content: PixelSize,
+    max_pixels: int,
+    proof: photos.SoftProof | None,
 ) -> StylePicture:
     if isinstance(style.data, StyleUnavailable):
         raise style.data
@@ -265,18 +324,20 @@ def _style_picture(
         # An error of the style image must not reject the photo; other styles are not affected.
         raise _unusable(style.path, error) from error
     image = photo.tensor(*size, recipe.resample)
+    if proof is not None:
+        image = proof.applied(image)
     return StylePicture(style.path, read.sha256, style.weight, image, photo.degraded)
 
 
 def _missing(path: Path) -> StyleUnavailable:
     return StyleUnavailable(
-        f"the style image {path} does not exist", "bring it back or change the configuration"
+        f"the style's file {path} does not exist", "bring it back or change the configuration"
     )
 
 
 def _unusable(path: Path, error: StyledError) -> StyleUnavailable:
     return StyleUnavailable(
-        f"the style image {path} can't be used: {error.message}",
+        f"the style's file {path} can't be used: {error.message}",
         "replace it or change the configuration",
     )
 
@@ -287,21 +348,25 @@ def require_style(style: Style) -> None:
     Raises:
         StyleUnavailable: one is missing.
     """
-    for image in style.images:
-        if not os.path.exists(image.path):
-            raise _missing(image.path)
+    for path in style.files:
+        if not os.path.exists(path):
+            raise _missing(path)
 
 
 def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
-    """Decode a style's images; return one message per image that can't be used."""
+    """Decode a style's files; return one message for each that can't be used."""
     problems = []
-    for image in style.images:
+    for path in style.files:
         try:
-            decode(photos.read_bytes(image.path), max_pixels=max_pixels)
+            data = photos.read_bytes(path)
+            if path == style.proof:
+                photos.SoftProof(data)
+            else:
+                decode(data, max_pixels=max_pixels)
         except FileNotFoundError:
-            problems.append(f"{image.path} does not exist")
+            problems.append(f"{path} does not exist")
         except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
-            problems.append(f"{image.path}: {error.message}")
+            problems.append(f"{path}: {error.message}")
     return problems
 
 

@@ -29,7 +29,7 @@ from styled.jobs.prefetch import (
 )
 from styled.jobs.protocols import Heartbeat
 from styled.jobs.requests import JobRequest
-from styled.sidecar import MaskInfo, SettingsInfo
+from styled.sidecar import FileInfo, SettingsInfo
 
 if TYPE_CHECKING:  # it imports torch, which the scheduler's modules must not
     from styled.jobs.prepare import Prepared
@@ -57,7 +57,7 @@ class Ready:
     stamps: Stamps
     output: OutputConfig
     settings: SettingsInfo | None = None
-    mask: MaskInfo | None = None
+    mask: FileInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,10 @@ class PrepareRequest(JobRequest):
         if current != (job.size, job.mtime_ns):
             return InputGone("the input was replaced by another file before its turn")
         companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
-        stamps = stamps_of([source, *companions, *(image.path for image in style.images)])
+        stamps = stamps_of([source, *companions])
         own = with_own_settings(source, style, config.styles)
         style = own.style
+        stamps += stamps_of(style.files)
         output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec

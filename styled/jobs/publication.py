@@ -9,7 +9,7 @@ from styled.config import OutputConfig
 from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted
 from styled.jobs.job import Job
-from styled.sidecar import MaskInfo, ResultInfo, SettingsInfo, TimingInfo
+from styled.sidecar import FileInfo, ResultInfo, SettingsInfo, TimingInfo
 
 if TYPE_CHECKING:  # it imports torch
     from styled.jobs.prepare import Prepared
@@ -37,7 +37,7 @@ class Publication:
     output: OutputConfig
     degraded: tuple[Degradation, ...]
     settings: SettingsInfo | None
-    mask: MaskInfo | None
+    mask: FileInfo | None
     prepare_seconds: float
     optimise_seconds: float
 

@@ -12,7 +12,7 @@ from styled.jobs.degradations import JobDegradations
 from styled.jobs.eta import EtaEstimator, EtaKey
 from styled.jobs.job import Job, JobProgress, JobState, Phase
 from styled.jobs.prefetch import Stamps
-from styled.sidecar import MaskInfo, SettingsInfo
+from styled.sidecar import FileInfo, SettingsInfo
 
 if TYPE_CHECKING:
     from styled.jobs.prepare import Prepared
@@ -66,7 +66,7 @@ class RunningJob:
     stamps: Stamps = ()
     output: OutputConfig | None = None
     settings: SettingsInfo | None = None
-    mask: MaskInfo | None = None
+    mask: FileInfo | None = None
     slot: str | None = None
     run: int = 0
     engine: EngineInfo | None = None

@@ -16,11 +16,11 @@ from styled.jobs.job import Job
 from styled.recipes import Recipe
 from styled.sidecar import (
     EngineRun,
+    FileInfo,
     InputInfo,
     JobInfo,
     Losses,
     LossInfo,
-    MaskInfo,
     Rejection,
     ResultInfo,
     SettingsInfo,
@@ -41,7 +41,7 @@ def input_info(
     *,
     changed: bool,
     settings: SettingsInfo | None = None,
-    mask: MaskInfo | None = None,
+    mask: FileInfo | None = None,
 ) -> InputInfo:
     """Return the sidecar's entry for the photo."""
     photo = prepared.read.photo
@@ -66,7 +66,9 @@ def style_info(prepared: Prepared, name: str) -> StyleInfo:
         StyleImageInfo(path=str(style.path), sha256=style.sha256, weight=style.weight)
         for style in prepared.styles
     )
-    return StyleInfo(name=name, images=images)
+    return StyleInfo(
+        name=name, images=images, init_image=prepared.init_info, proof=prepared.proof_info
+    )
 
 
 def engine_run(info: EngineInfo, slot: str | None, recipe: Recipe, painted: Painted) -> EngineRun:
@@ -128,7 +130,7 @@ def sidecar_of_result(
     now: float,
     slot: str | None = None,
     settings: SettingsInfo | None = None,
-    mask: MaskInfo | None = None,
+    mask: FileInfo | None = None,
 ) -> Sidecar:
     """Return the sidecar of a finished job.
 

@@ -56,7 +56,7 @@ class StyleCheck:
                 del self._known_good[name]
                 return error.message
             return None
-        state = style, [_stamp(image.path) for image in style.images]
+        state = style, [_stamp(path) for path in style.files]
         if before is not None and self._known_bad.get(name) == state:
             return before  # nothing has changed: do not decode the images again
         problems = check_style(style, max_pixels=self._max_pixels)

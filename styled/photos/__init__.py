@@ -21,6 +21,7 @@ from styled.photos.limits import DEFAULT_MAX_PIXELS, MIN_EDGE_PX
 from styled.photos.mask import Mask, decode_mask
 from styled.photos.photo import Photo
 from styled.photos.shortage import memory_shortage_at
+from styled.photos.soft_proof import SoftProof
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -29,6 +30,7 @@ __all__ = [
     "ExportedImage",
     "Mask",
     "Photo",
+    "SoftProof",
     "decode_mask",
     "decode_photo",
     "encode_image",

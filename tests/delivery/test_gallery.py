@@ -31,11 +31,11 @@ from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import readable
 from styled.mounts import Mounts
 from styled.sidecar import (
+    FileInfo,
     InputInfo,
     JobInfo,
     Losses,
     LossInfo,
-    MaskInfo,
     Rejection,
     ResultInfo,
     SettingsInfo,
@@ -229,7 +229,7 @@ def test_what_is_degraded_hangs_in_words(folders: GalleryFolders) -> None:
 def test_what_a_photographer_has_chosen_is_shown(folders: GalleryFolders) -> None:
     """Strength, mask and settings of the photo's own."""
     info = InputInfo(
-        path="photo.png", bytes=7, mask=MaskInfo(path="photo.png.mask.png", sha256="0" * 64),
+        path="photo.png", bytes=7, mask=FileInfo(path="photo.png.mask.png", sha256="0" * 64),
         settings=SettingsInfo(path="photo.png.yaml", sha256="0" * 64, values={"strength": 72.5}),
     )  # fmt: skip
     path = folders.result(input=info, recipe={"name": "pyramid", "strength": 72.5})
