@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from styled.engine.memory_estimate import MemoryEstimate
+from styled.engine.objective import Objective, layer_features, style_targets
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.recipes import RECIPES, Recipe, Scales, effective, style_share
@@ -90,6 +93,56 @@ def test_the_memory_of_the_photo_as_a_style_is_estimated(network: Vgg19) -> None
     one = MemoryEstimate.of(network, SHALLOW, PHOTO, [(STYLE, 1.0)])
     two = MemoryEstimate.of(network, SHALLOW, PHOTO, [(STYLE, 1.0), (PHOTO, 1.0)])
     assert len(two.styles) == len(one.styles) + 1
+
+
+class _ScaledGradients(torch.autograd.Function):
+    """What neural-style-pt puts behind each loss: its gradient is normalised, then weighted."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad / (grad.norm() + 1e-8) * ctx.weight**2, None
+
+
+def test_normalized_gradients_are_those_of_neural_style_pt(network64: Vgg19) -> None:
+    """By automatic differentiation of the losses, with that function behind each of them."""
+    recipe = replace(
+        RECIPES["gatys"], content_layers={"relu2_2": 1.0}, content_weight=3.0, style_weight=50.0,
+        style_layers={"relu1_1": 0.5, "relu2_1": 0.2}, normalize_gradients=True, space="srgb",
+    )  # fmt: skip
+    photo, style = PHOTO.double(), picture(64, 48, seed=1).double()
+    image = picture(64, 48, seed=2).double()
+    targets = style_targets(network64, recipe, [(style, 1.0)])
+    objective = Objective(network64, effective(recipe), photo, targets)
+    _, gradient = objective.evaluate(image)
+    image.requires_grad_()
+    layers = {**recipe.content_layers, **recipe.style_layers}
+    features = layer_features(network64, recipe, image, layers)
+    with torch.no_grad():
+        wanted = layer_features(network64, recipe, photo, recipe.content_layers)["relu2_2"]
+        of_style = layer_features(network64, recipe, style, recipe.style_layers)
+    losses = [(0.5 * (features["relu2_2"] - wanted).square().sum(), recipe.content_weight)]
+    for name, weight in recipe.style_layers.items():
+        gram, count, channels = _gram(features[name])
+        difference = gram - _gram(of_style[name])[0]
+        losses.append((
+            difference.square().sum() / (4 * channels**2 * count**2), recipe.style_weight * weight
+        ))  # fmt: skip
+    total = torch.stack([
+        _ScaledGradients.apply(loss, weight) * weight for loss, weight in losses
+    ]).sum()  # fmt: skip
+    (expected,) = torch.autograd.grad(total, image)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-9)
+
+
+def _gram(features: Tensor) -> tuple[Tensor, int, int]:
+    """Return the Gram matrix, the number of positions and that of channels."""
+    rows = features[0].flatten(1)
+    return rows @ rows.T, rows.shape[1], rows.shape[0]
 
 
 def test_normalized_gradients_square_the_weights() -> None:
