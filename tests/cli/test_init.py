@@ -14,7 +14,7 @@ from styled.cli.init import init_folder
 from styled.config import Config, load_config
 from styled.errors import ConfigError, ResourceUnavailable
 from styled.jobs.style_check import check_styles
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, draw
 
 
 def test_init_makes_a_folder_that_is_ready(run: Run, cwd: Path) -> None:
@@ -28,6 +28,16 @@ def test_init_makes_a_folder_that_is_ready(run: Run, cwd: Path) -> None:
     assert (config.inbox / config.default_style).is_dir()
     assert config.outbox.is_dir()
     assert "styled run -c" in result.output
+
+
+def test_a_picture_put_into_the_folder_of_styles_is_a_style(cwd: Path) -> None:
+    """What `styled init` makes watches it; the first style has its settings in the file."""
+    created = init_folder(cwd / "work", weights="untrained")
+    draw(created.folder / "styles/wave.png")
+    config = load_config(created.config)
+    assert set(config.styles) == {"red-trees", "wave"}
+    assert config.styles["red-trees"].recipe.size.long_edge == 512
+    assert config.styles_folder == created.folder / "styles"
 
 
 def test_init_for_a_service_makes_no_folders(run: Run, cwd: Path) -> None:
