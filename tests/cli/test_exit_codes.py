@@ -26,6 +26,7 @@ EXPECTED = {
     "ClusterUnavailable": 69,
     "ResourceUnavailable": 73,
     "InUse": 73,
+    "DiskNearlyFull": 73,
     "ConfigError": 78,
     "InputRejected": 1,
     "InputIncomplete": 1,

@@ -12,6 +12,7 @@ from typing import Self
 
 from PIL import Image
 
+from styled.delivery.gallery_files import NOW
 from styled.delivery.page import records_in
 from tests.daemon_harness import DaemonHarness
 
@@ -83,6 +84,8 @@ class OutputChecker:
         try:
             if path.suffix == ".html":
                 assert data.endswith(b"</html>\n"), "the end is missing"
+            elif path.name == NOW:
+                assert json.loads(data.removeprefix(b"styledLive(").removesuffix(b");\n"))["jobs"]
             elif path.suffix == ".js":
                 assert records_in(data), "no records"
             elif path.suffix == ".json":

@@ -19,6 +19,7 @@ import pytest
 
 from styled.jobs.events import StopRequested
 from tests.daemon_harness import DaemonHarness, Forked
+from tests.faults.conftest import paint_slowly
 from tests.faults.output_checker import OutputChecker
 from tests.jobs.conftest import Dropped, JobHarness, OneEngine, picture, threaded_scheduler
 
@@ -72,6 +73,7 @@ def test_a_photo_that_kills_the_process_each_time_is_rejected(harness: DaemonHar
     The first death does not count, because another job was running as well.
     """
     harness.configure(queue="{max_attempts: 2}")
+    paint_slowly(harness, 20)  # none of them ends before the kill
     harness.drop("a-killer.jpg", "coffee", (96, 72))
     harness.drop("b.jpg", "coffee", (96, 72))
     harness.drop("c.jpg", "coffee", (96, 72))
