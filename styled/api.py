@@ -188,7 +188,7 @@ def _recipe(name: str, strength: float, size: int | None, overrides: dict[str, o
     recipe = resolve_recipe(name)
     given = {**overrides, "strength": strength}
     if size is not None:
-        given["size"] = {"long_edge": size}
+        given["size"] = {"long_edge": size, "upscale": False}
     model, problems = validate(RecipeOverrides, given)
     if model is None:
         raise ConfigError("; ".join(f"{dotted(p.path)}: {p.message}" for p in problems))
@@ -206,7 +206,8 @@ def _bytes_of(picture: Picture) -> bytes:
         picture.save(file, "png", **options)
     except (OSError, ValueError):  # a mode that PNG has not, such as CMYK or F
         try:
-            picture.convert("RGB").save(file, "png")
+            has_opacity = "a" in picture.mode.lower() and picture.mode != "LAB"
+            picture.convert("RGBA" if has_opacity else "RGB").save(file, "png")
         except (OSError, ValueError) as error:
             raise InputRejected(
                 f"an image of mode {picture.mode} can't be painted", "convert it to RGB"

@@ -80,7 +80,10 @@ class LiveGallery:
         try:
             action()
             self._trouble = ""
-        except (ResourceUnavailable, OSError) as error:
+        # No file in the outbox may end this thread.
+        except Exception as error:
+            if not isinstance(error, ResourceUnavailable | OSError):
+                log.exception("live_gallery.crashed")
             if str(error) != self._trouble:  # other parts report what is wrong with the outbox
                 log.info("live_gallery.failed", reason=str(error))
             self._trouble = str(error)

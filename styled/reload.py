@@ -10,7 +10,7 @@ import structlog
 
 from styled.app import App, note_state
 from styled.config import load_config, require_styles
-from styled.errors import ConfigError, StyledError
+from styled.errors import ConfigError, StyledError, UnexpectedError
 from styled.jobs.style_check import check_styles
 from styled.open_files import WriterCheck, Writers
 
@@ -55,7 +55,11 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
             if config.styles_folder in {image.path.parent for image in style.images}
         }
         check_styles(config, known={**app.host.config.styles, **in_folder})
-    except StyledError as error:
+    # Files of other people are read: no content of them may end the daemon.
+    except Exception as error:
+        if not isinstance(error, StyledError):
+            log.exception("config.crashed")
+            error = UnexpectedError.of(error)
         log.error("config.rejected", reason=str(error))
         trouble = f"a reload has changed nothing: {error.message}"
         note_state(app.journal, config_trouble=trouble)

@@ -6,7 +6,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from styled.config.styles_folder import folder_stamp
+
+log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
 """How often the folder is listed. It has few files, and may be on a drive that sends no events."""
@@ -40,4 +44,8 @@ class StylesWatch:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_SECONDS):
-            self.poll()
+            try:
+                self.poll()
+            # Without this thread, new styles would silently no longer be found.
+            except Exception:
+                log.exception("styles_watch.crashed")

@@ -156,7 +156,7 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
             return _unfinished(path, file, context)
     its_styles = PhotoStyles(config.inbox, pairing).styles_of(relative)
     if not its_styles:
-        return _unpaired(path, "it belongs", config)
+        return _with_sources(_unpaired(path, "it belongs", config), path, relative, (), config)
     if (other_file := _other_file(path, config)) is not None:
         return other_file
     explanation = _not_taken_yet(path, stat_result, its_styles, context)

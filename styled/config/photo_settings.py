@@ -17,7 +17,7 @@ from styled.config.overrides import RecipeOverrides, SizeOverrides, Strength
 from styled.config.problems import Problem, validate
 from styled.config.resolved import Style
 from styled.config.source import SourceError, parse
-from styled.config.values import Number, OrEmpty, Section
+from styled.config.values import MAX_NAME_BYTES, Number, OrEmpty, Section
 from styled.errors import ConfigError
 from styled.files import INIT_SUFFIX, MASK_SUFFIX
 
@@ -44,15 +44,18 @@ def _size(value: object) -> object:
 
 def _check_mask(name: str) -> str:
     """Check that this is a name in the photo's folder, of a file that is never a photo itself."""
-    if "/" in name or "\0" in name or not name.lower().endswith(MASK_SUFFIX):
-        raise refused("expected the name of a file beside the photo that ends in .mask.png")
-    return name
+    return _check_name(name, MASK_SUFFIX)
 
 
 def _check_init(name: str) -> str:
     """Check a name likewise."""
-    if "/" in name or "\0" in name or not name.lower().endswith(INIT_SUFFIX):
-        raise refused("expected the name of a file beside the photo that ends in .init.png")
+    return _check_name(name, INIT_SUFFIX)
+
+
+def _check_name(name: str, suffix: str) -> str:
+    is_writable = "/" not in name and "\0" not in name and name.isprintable()
+    if not is_writable or not name.endswith(suffix) or len(name.encode()) > MAX_NAME_BYTES:
+        raise refused(f"expected the name of a file beside the photo that ends in {suffix}")
     return name
 
 

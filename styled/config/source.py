@@ -109,6 +109,9 @@ def parse(text: str) -> Source:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SourceError(line, f"character {error.character:#x} is not allowed") from error
+    # PyYAML lets some errors of Python through, for instance of characters that do not exist.
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise SourceError(None, f"not valid YAML: {str(error)[:200]}") from error
 
 
 def _as_source_error(error: yaml.MarkedYAMLError) -> SourceError:
@@ -162,7 +165,7 @@ class _Loader(yaml.SafeLoader):
         """Construct a value; an invalid number or date raises a `SourceError` with its line."""
         try:
             return super().construct_object(node, deep=deep)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
+        except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
             # PyYAML's pattern matches 2024-13-45 as a date, and `datetime` then raises ValueError.
             kind = node.tag.rpartition(":")[2]
             message = f"cannot be read as {kind}: put it in quotes if it is text"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,8 +108,9 @@ def folder_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if has_picture_name(entry.name) or entry.name.endswith(SETTINGS_SUFFIX):
-                    info = entry.stat()
-                    stamp.append((entry.name, info.st_size, info.st_mtime_ns))
+                    with suppress(OSError):  # it has just gone, or is a link to nothing
+                        info = entry.stat()
+                        stamp.append((entry.name, info.st_size, info.st_mtime_ns))
     except OSError:
         return ()
     return tuple(sorted(stamp))

@@ -6,44 +6,80 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from styled.atomic import durable_copy, durable_delete, durable_move
+import yaml
+
+from styled.atomic import atomic_write, durable_copy, durable_delete, durable_move
 from styled.delivery.names import unused_path
-from styled.files import companions_of
+from styled.files import SETTINGS_SUFFIX, companions_of, sha256_of
 
 
 def move_companions(photo: Path, destinations: Sequence[Path]) -> None:
-    """Move the files of a photo that has left the inbox beside it; delete them if it was deleted.
+    """Move the files of a photo that has left the inbox to where it is now.
 
-    Does nothing while there is a photo of that name: the files may be those of a new one.
+    Does nothing while there is a photo of that name, since the files may be those of a new one, nor
+    if the photo is at none of its destinations: somebody else has moved it.
 
     Args:
         photo: Where it was in the inbox.
-        destinations: Where it is now; may be empty.
+        destinations: Where it is now.
 
     Raises:
         ResourceUnavailable: a file can't be moved; calling this again goes on.
     """
-    if os.path.lexists(photo):
+    places = [place for place in destinations if os.path.lexists(place)]
+    if os.path.lexists(photo) or not places:
         return
     for suffix, path in companions_of(photo).items():
-        targets = [
-            unused_path(place.parent, place.name + suffix, sidecar=False) for place in destinations
-        ]
-        if not targets:
-            durable_delete(path)
-            continue
-        *others, last = targets
+        *others, last = [_target(path, place, suffix) for place in places]
         for target in others:
-            durable_copy(path, target)
-        durable_move(path, last)
+            if not os.path.lexists(target):  # it may have been copied before a crash
+                durable_copy(path, target)
+        if os.path.lexists(last):
+            durable_delete(path)
+        else:
+            durable_move(path, last)
 
 
-def restore_companions(photo: Path, target: Path) -> None:
+def delete_companions(photo: Path) -> None:
+    """Delete the files of a photo that was deleted.
+
+    Raises:
+        ResourceUnavailable: a file can't be deleted.
+    """
+    if not os.path.lexists(photo):
+        for path in companions_of(photo).values():
+            durable_delete(path)
+
+
+def _target(path: Path, place: Path, suffix: str) -> Path:
+    """Return the path for a photo's file beside its new place; it may exist with that content."""
+    target = place.with_name(place.name + suffix)
+    if os.path.lexists(target) and sha256_of(target) != sha256_of(path):
+        return unused_path(target.parent, target.name, sidecar=False)
+    return target
+
+
+def restore_companions(photo: Path, target: Path, style: str) -> None:
     """Move the files of a rejected photo beside the place that it is about to take in the inbox.
+
+    Settings that name several styles name only `style` from then on: the others have painted it.
 
     Raises:
         ResourceUnavailable: a file can't be moved.
     """
     for suffix, path in companions_of(photo).items():
-        beside = target.with_name(target.name + suffix)
-        durable_move(path, unused_path(beside.parent, beside.name, sidecar=False))
+        if suffix == SETTINGS_SUFFIX:
+            _keep_style(path, style)
+        durable_move(path, target.with_name(target.name + suffix))
+
+
+def _keep_style(path: Path, style: str) -> None:
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    # Whatever is wrong with the file, its photo's job says it.
+    except Exception:  # noqa: BLE001
+        return
+    styles = values.get("style") if isinstance(values, dict) else None
+    if isinstance(styles, list) and style in styles and len(styles) > 1:
+        text = yaml.safe_dump({**values, "style": style}, sort_keys=False, allow_unicode=True)
+        atomic_write(path, text.encode())

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+from styled.files import COMPANION_SUFFIXES
+
 LONGEST_NAME_BYTES = 255
 """The limit of ext4, XFS and Btrfs. NTFS and APFS use other units but allow no less."""
 
@@ -54,6 +56,9 @@ def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[P
         path = folder / candidate
         paths = (path, sidecar_of(path)) if sidecar else (path,)
         if any(one in reserved or os.path.lexists(one) for one in paths):
+            continue
+        # A file that belongs to another photo of that name would belong to this one.
+        if any(os.path.lexists(folder / f"{candidate}{suffix}") for suffix in COMPANION_SUFFIXES):
             continue
         if sidecar and candidate.endswith(".json") and os.path.lexists(path.with_suffix("")):
             continue

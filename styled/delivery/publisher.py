@@ -22,7 +22,7 @@ from styled.atomic import (
     sweep_temporaries,
     sync_folder,
 )
-from styled.delivery.companions import move_companions
+from styled.delivery.companions import delete_companions, move_companions
 from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_of, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
@@ -265,6 +265,10 @@ class Publisher:
     def move_companions(self, source: Path, destinations: Sequence[Path]) -> None:
         """Move settings and mask of an input that has left the inbox; see `companions`."""
         move_companions(source, destinations)
+
+    def delete_companions(self, source: Path) -> None:
+        """Delete settings and mask of an input that was deleted."""
+        delete_companions(source)
 
     def _move_unchanged(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool

@@ -45,8 +45,9 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
     folder = inbox / path.parent.relative_to(rejected)
     make_folder(folder)
     # First, so that the photo is never taken without them.
-    restore_companions(path, unused_path(folder, path.name, sidecar=False))
-    target = _move_to_unused_path(path, folder)
+    place = unused_path(folder, path.name, sidecar=False)
+    restore_companions(path, place, style=path.relative_to(rejected).parts[0])
+    target = _move_to_unused_path(path, folder, place)
     # Deleted last: a sidecar without its file is harmless, but it has the only record of the
     # reason.
     sidecar = sidecar_of(path)
@@ -56,14 +57,17 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
     return target
 
 
-def _move_to_unused_path(path: Path, folder: Path) -> Path:
-    """Move a file into a folder that other programs write to, without replacing any file."""
+def _move_to_unused_path(path: Path, folder: Path, target: Path) -> Path:
+    """Move a file into a folder that other programs write to, without replacing any file.
+
+    To `target`, or to another free name if that was taken meanwhile.
+    """
     while True:
-        target = unused_path(folder, path.name, sidecar=False)
         with resource_errors(target):
             try:
                 os.link(path, target, follow_symlinks=False)
             except FileExistsError:
+                target = unused_path(folder, path.name, sidecar=False)
                 continue  # another program has just taken the name
             except OSError:
                 durable_move(path, target)  # another file system, or one without hard links

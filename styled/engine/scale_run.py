@@ -93,9 +93,15 @@ class ScaleRun:
         recipe: Recipe,
         settings: RunSettings,
         make_objective: MakeObjective,
+        detail: Tensor | None = None,
     ) -> ScaleRun:
-        """Return the run of the next scale, which starts from this one's result."""
+        """Return the run of the next scale, which starts from this one's result.
+
+        `detail`, 1x3xHxW in sRGB, is added to it: what enlarging can't bring back.
+        """
         image = resize(from_space(self._recipe, self.result()).clamp(0, 1), width, height)
+        if detail is not None:
+            image = (image + detail).clamp(0, 1)
         return ScaleRun(
             to_space(recipe, image),
             recipe,

@@ -250,9 +250,23 @@ class _Painting:
             start = to_space(recipe, first)
             run = ScaleRun(start, recipe, self.settings, self._network, make_objective)
         else:
-            run = previous.next_scale(*size, recipe, self.settings, make_objective)
+            detail = self._detail_of_photo(self.plan[scale - 2], size)
+            run = previous.next_scale(*size, recipe, self.settings, make_objective, detail)
             previous.keep_result_only()
         return run
+
+    def _detail_of_photo(self, smaller: PixelSize, size: PixelSize) -> Tensor | None:
+        """Return the share of the photo's detail that enlarging from `smaller` does not give.
+
+        None from strength 50 on. Below, the photo itself is a part of the target, down to its
+        finest detail, which the few steps of a scale would not find again.
+        """
+        share = style_share(self._recipe)
+        if share == 1:
+            return None
+        photo = self._content[:, :3]
+        blurred = resize(resize(photo, *smaller), *size)
+        return (resize(photo, *size) - blurred) * (1 - share)
 
     def _configure_allocator(self) -> None:
         network = self._network.in_float32() if self.settings.float32 else self._network

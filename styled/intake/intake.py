@@ -211,7 +211,7 @@ class Intake:
         by_form = {_caseless(name): name for name in names}
         report = InboxReport(
             self._unpaired,
-            self._gate.not_pictures(),
+            self._gate.not_pictures() + notes.orphans,
             tuple(
                 Waiting(file.path, file.reason, None if file.until is None else file.until + offset)
                 for file in unfinished

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import structlog
+
 from styled.config.photo_settings import MAX_BYTES, parse_photo_settings
 from styled.errors import ConfigError
-from styled.files import SETTINGS_SUFFIX, companions_of
+from styled.files import SETTINGS_SUFFIX, companions_of, readable
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import FoundFile
 from styled.open_files import open_regular
+
+log = structlog.get_logger()
 
 
 class PhotoStyles:
@@ -34,7 +38,12 @@ class PhotoStyles:
             return by_folder
         known = self._known.get(file.path)
         if known is None or known[0] != settings:
-            known = settings, self._read(settings.path, self._pairing.styles)
+            try:
+                known = settings, self._read(settings.path, self._pairing.styles)
+            except FileNotFoundError:  # it has just gone
+                return by_folder
+            except OSError:  # the next scan tries again: no photo is painted without its settings
+                return {}
             self._known[file.path] = known
         if known[1] is None:
             return by_folder
@@ -51,10 +60,17 @@ class PhotoStyles:
         """Return the styles in a settings file; None: none, or the settings are not valid.
 
         Invalid ones are read again when the photo's job begins, which then says what is wrong.
+
+        Raises:
+            OSError: they can't be read now.
         """
+        with open(open_regular(self._inbox / path), "rb") as file:
+            data = file.read(MAX_BYTES + 1)
         try:
-            with open(open_regular(self._inbox / path), "rb") as file:
-                data = file.read(MAX_BYTES + 1)
             return parse_photo_settings(data, Path(path), styles).style
-        except (OSError, ConfigError):
+        except ConfigError:
+            return None
+        # No content may stop the scan of the others. The photo's job meets the same error.
+        except Exception:
+            log.exception("settings.not_read", path=readable(path))
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,10 +58,12 @@ class ScanNotes:
     Attributes:
         folders: Names of the top-level folders of the inbox.
         skipped: Files and folders that can't be read.
+        orphans: Number of masks and other files that belong to photos which are not there.
     """
 
     folders: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    orphans: int = 0
 
 
 CONTROL_SUFFIXES = (".aria2", ".st", ".lftp-pget-status")
@@ -109,7 +111,12 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
             continue
         folders = []
         control_files = _ControlFiles(entry.name for entry in entries)
-        by_name = {entry.name: entry for entry in entries if is_companion_name(entry.name)}
+        by_name = {
+            entry.name: entry
+            for entry in entries
+            if is_companion_name(entry.name) and not entry.is_dir(follow_symlinks=False)
+        }
+        _note_companions(folder, by_name, {entry.name for entry in entries}, notes)
         for entry in entries:
             if ignore.match(entry.name) or entry.name in by_name:
                 continue
@@ -133,6 +140,21 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
                     path, info.st_size, info.st_mtime_ns, info.st_ino, control_file, companions
                 )
         pending.extend(reversed(folders))
+
+
+def _note_companions(
+    folder: str, by_name: Mapping[str, os.DirEntry[str]], names: Container[str], notes: ScanNotes
+) -> None:
+    """Count files that belong to photos which are not there, and report those of no use."""
+    for name, entry in by_name.items():
+        path = f"{folder}/{name}" if folder else name
+        suffix = next((one for one in COMPANION_SUFFIXES if name.endswith(one)), None)
+        if not entry.is_file(follow_symlinks=False):
+            _skip(Skipped(path, "it is not a regular file"), notes.skipped)
+        elif suffix is None:
+            _skip(Skipped(path, "write the end of its name in small letters"), notes.skipped)
+        elif name.removesuffix(suffix) not in names:
+            notes.orphans += 1
 
 
 def _companions(

@@ -118,8 +118,10 @@ class InputCleanup:
         except InputStuck as error:
             # The sidecar with the reason is published in `rejected` nevertheless.
             was_in_inbox, stuck = True, error
-        if stuck is None and not (keep and was_in_inbox):
+        if stuck is None and paths:
             self._publisher.move_companions(source, list(paths.values()))
+        elif stuck is None and was_in_inbox and not keep:
+            self._publisher.delete_companions(source)
         for sibling in rejected:
             if stuck is not None and self._publisher.has_sidecar(paths[sibling.id], sibling.id):
                 continue  # from an earlier attempt

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from pydantic import JsonValue
 
 from styled.config import Style
 from styled.config.photo_settings import MAX_BYTES, parse_photo_settings
+from styled.config.source import parse
 from styled.errors import ConfigError, InputRejected, ResourceUnavailable
 from styled.files import INIT_SUFFIX, MASK_SUFFIX, SETTINGS_SUFFIX, companions_of, readable
 from styled.open_files import open_regular
@@ -68,10 +68,10 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
             f"the photo's own settings are not valid: {'; '.join(error.message.splitlines())}",
             f"mend {readable(path.name)}, which lies beside the photo, and drop both again",
         ) from error
-    values = yaml.safe_load(data) or {}
+    values = parse(data.decode("utf-8-sig")).data
     info = SettingsInfo(
         path=path.name, sha256=hashlib.sha256(data).hexdigest(),
-        values={str(key): _plain(value) for key, value in values.items()},
+        values={k: _plain(v) for k, v in values.items()} if isinstance(values, dict) else {},
     )  # fmt: skip
     if settings.mask is not None:
         mask = _beside(photo, settings.mask, "mask")

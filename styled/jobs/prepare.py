@@ -185,10 +185,19 @@ def read_inputs(photo_path: Path, style: Style, mask: Path | None = None) -> Inp
         return Inputs(
             photo,
             styles,
-            None if mask is None else photos.read_bytes(mask),
+            None if mask is None else _read_mask(mask),
             None if style.init_image is None else _read_style(style.init_image, 1.0),
             None if style.proof is None else _read_style(style.proof, 1.0),
         )
+
+
+def _read_mask(path: Path) -> bytes:
+    try:
+        return photos.read_bytes(path)
+    except FileNotFoundError as error:  # not to be taken for that of the photo
+        raise ResourceUnavailable(
+            f"the mask {path} is gone", "the photo is read again in a moment, with what is there"
+        ) from error
 
 
 def _read_style(path: Path, weight: float) -> StyleInput:

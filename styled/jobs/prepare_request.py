@@ -161,7 +161,7 @@ class PrepareRequest(JobRequest):
         stamps = stamps_of([source, *companions])
         own = with_own_settings(source, style, config.styles)
         style = own.style
-        stamps += stamps_of(style.files)
+        stamps += stamps_of([*style.files, *([own.mask] if own.mask else [])])
         output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec

@@ -99,6 +99,9 @@ class Publisher(Protocol):
     def move_companions(self, source: Path, destinations: Sequence[Path]) -> None:
         """Move settings and mask of an input that has left the inbox."""
 
+    def delete_companions(self, source: Path) -> None:
+        """Delete settings and mask of an input that was deleted."""
+
 
 class PhotoCodec(Protocol):
     """Where photos are decoded and results encoded: here, or on the machines of a cluster."""

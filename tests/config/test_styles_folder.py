@@ -142,3 +142,23 @@ def test_a_change_is_reported_once_it_has_settled(folder: Path) -> None:
     (folder / "notes.txt").unlink()
     folder.rmdir()
     assert reported_after(3) == 1
+
+
+def test_a_link_to_nothing_does_not_hide_changes(folder: Path) -> None:
+    """As editors make them to lock a file."""
+    (folder / ".#a.yaml").symlink_to("someone@somewhere.1")
+    (folder / "a.jpg").touch()
+    assert [name for name, _, _ in folder_stamp(folder)] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "text", ["strength: " + "1:" * 300 + "1.0", 'recipe: "\\UFFFFFFFF"', "%YAML 1." + "9" * 5000]
+)
+def test_settings_on_which_the_reader_fails_are_an_error_of_the_file(
+    folder: Path, text: str
+) -> None:
+    """And none of the program."""
+    (folder / "a.jpg").touch()
+    (folder / "a.yaml").write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml"):
+        load(folder)

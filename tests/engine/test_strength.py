@@ -64,6 +64,15 @@ def test_fifty_is_the_recipe_as_it_is(network: Vgg19) -> None:
         assert style_share(recipe) == 1
 
 
+def test_at_strength_zero_coarser_scales_leave_the_photo_as_it_is(network: Vgg19) -> None:
+    """Enlarging a coarse painting loses detail, which comes back from the photo."""
+    recipe = replace(short(RECIPES["pyramid"]), scales=Scales(start_px=32, steps=4))
+    noisy = PHOTO + 0.1 * torch.randn(PHOTO.shape, generator=torch.Generator().manual_seed(1))
+    photo = noisy.clamp(0, 1)
+    (zero,) = measure(network, photo, STYLE, recipe, (0,))
+    assert zero.difference < 1 / 255
+
+
 def test_a_transparent_photo_at_strength_zero_stays_as_it_is(network: Vgg19) -> None:
     """The photo as its own style is weighted by its opacity like the style would be."""
     alpha = torch.ones(1, 1, 48, 64)

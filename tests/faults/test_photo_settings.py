@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import signal
 from typing import Any
 
 from PIL import Image
@@ -102,3 +105,83 @@ def test_deleted_and_kept_photos(harness: DaemonHarness) -> None:
             daemon.wait_for("job.published")
             daemon.wait_until(lambda left=left: harness.files("inbox") == left)  # type: ignore[misc]
         assert harness.files("archive") == []
+
+
+def test_no_settings_stop_the_others(harness: DaemonHarness) -> None:
+    """Numbers, characters and directives on which the YAML reader itself fails, and odd names."""
+    hostile = {
+        "a.jpg": "strength: " + "1:" * 300 + "1.0\n",
+        "b.jpg": 'style: "\\UFFFFFFFF"\n',
+        "c.jpg": "%YAML 1." + "9" * 5000 + "\n---\nstrength: 5\n",
+        "d.jpg": 'mask: "\\ud800.mask.png"\n',
+        "e.jpg": f"mask: {'x' * 300}.mask.png\n",
+        "f.jpg": "when: 2026-01-01\n? [a]\n: b\n",
+        "g.jpg": "strength: .nan\nsize: {megapixels: .inf}\n",
+    }
+    for name, text in hostile.items():
+        settings(harness, name, text)
+        harness.drop(name, "coffee", SIZE)
+    harness.drop("z.jpg", "coffee", SIZE)
+    with harness.running() as daemon:
+        daemon.wait_for("job.published")
+        daemon.wait_for("job.rejected", len(hostile))
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+        names = {json.loads(line)["event"] for line in daemon.log.read_text().splitlines()}
+    assert not names & {"intake.crashed", "io.crashed", "job.crashed", "settings.not_read"}
+    for name in hostile:
+        rejected: Any = harness.sidecar(f"rejected/swirls/{name}.json")
+        assert f"{name}.yaml" in rejected["rejected"]["reason"]
+
+
+def test_only_the_style_that_failed_is_painted_again(harness: DaemonHarness) -> None:
+    """`retry` of one of several styles leaves the others as they are."""
+    settings(harness, "b.jpg", "style: [swirls, coffee]\nmask: none.mask.png\n")
+    harness.drop("b.jpg", "coffee", SIZE)
+    with harness.running() as daemon:
+        daemon.wait_for("job.rejected", 2)
+        daemon.wait_until(lambda: "b.jpg" not in harness.files("inbox"))
+        path = harness.folder / "rejected/coffee/b.jpg.yaml"
+        path.write_text("style: [swirls, coffee]\n")
+        assert harness.do("retry", str(path.with_suffix(""))).returncode == 0
+        daemon.wait_for("job.published")
+        daemon.wait_until(lambda: "coffee/b.jpg" not in harness.files("inbox"))
+    assert harness.files("outbox") == ["coffee/b.jpg", "coffee/b.jpg.json"]
+    assert "swirls/b.jpg" in harness.files("rejected")
+
+
+def test_settings_that_can_not_be_read_yet_are_waited_for(harness: DaemonHarness) -> None:
+    """As while Samba's client has the file: the photo is not painted in another style."""
+    harness.configure(intake=OFTEN)
+    settings(harness, "a.jpg", "style: coffee\n")
+    path = harness.folder / "inbox/a.jpg.yaml"
+    harness.drop("a.jpg", "coffee", SIZE)
+    # The kernel sends it to who has the lease, when the daemon tries to open the file.
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    with open(path, "r+b") as file:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        with harness.running() as daemon:
+            daemon.wait_for("input.awaited")
+            assert daemon.events("job.claimed") == []
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            file.close()
+            daemon.wait_for("job.published")
+    signal.signal(signal.SIGIO, before)
+    assert harness.files("outbox") == ["coffee/a.jpg", "coffee/a.jpg.json"]
+
+
+def test_files_of_no_use_beside_photos_are_said(harness: DaemonHarness) -> None:
+    """Links, other letters, masks without a photo; folders with such names hold photos."""
+    harness.configure(intake=OFTEN)
+    inbox = harness.folder / "inbox"
+    harness.drop("trip.init.png/a.jpg", "coffee", SIZE)
+    (inbox / "b.jpg.mask.png").symlink_to("elsewhere.png")
+    (inbox / "c.jpg.MASK.PNG").write_bytes(b"")
+    (inbox / "hall.mask.png").write_bytes(b"")
+    with harness.running() as daemon:
+        daemon.wait_for("job.published")
+        status = harness.status()
+    reasons = {one["path"]: one["reason"] for one in status["unreadable"]}
+    assert "not a regular file" in reasons["b.jpg.mask.png"]
+    assert "small letters" in reasons["c.jpg.MASK.PNG"]
+    assert status["not_pictures"] == 1
+    assert harness.files("archive") == ["swirls/trip.init.png/a.jpg"]
