@@ -6,6 +6,7 @@ the scheduler commits the writes at the end of its turn and then sends out the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -75,26 +76,32 @@ class Lifecycle:
 
     # Preparing
 
-    def begin(self, job: Job, style: Style | None) -> None:
-        """Start to prepare a job that was just claimed; `style` is None if no longer configured."""
+    def begin(self, job: Job, styles: Mapping[str, Style]) -> None:
+        """Start to prepare a job that was just claimed; `styles` are those of the last reload."""
+        style = styles.get(job.style)
         with job_log_context(log_context_of(job)):
             log.info("job.claimed", attempt=job.attempts)
         is_concurrent = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))
-        running = RunningJob(job, style, is_alone=job.is_suspect)
+        names = frozenset(styles)
+        running = RunningJob(job, style, names, is_alone=job.is_suspect)
         running.prepare_since = self._context.clock()
         self.running.add(running)
         # A process may have died just after publishing, in the last attempt: without a style, the
         # request only checks for a published result, and the job is rejected if there is none.
         if job.attempts > self._context.config.queue.max_attempts:
             style = None
-        self._request(running, PrepareRequest(job, self._context, style, is_concurrent))
+        self._request(running, PrepareRequest(job, self._context, style, is_concurrent, names))
 
     def prepare_deferred(self, running: RunningJob) -> None:
         """Prepare a job that is too large to run beside others, now that no other is active."""
         running.is_deferred = False
         self._request(
-            running, PrepareRequest(running.job, self._context, running.style, is_concurrent=False)
-        )
+            running,
+            PrepareRequest(
+                running.job, self._context, running.style, is_concurrent=False,
+                style_names=running.style_names,
+            ),
+        )  # fmt: skip
 
     def prepared(self, running: RunningJob, result: PrepareResult) -> None:
         """Handle the result of a job's `PrepareRequest`."""

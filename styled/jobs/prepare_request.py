@@ -93,12 +93,14 @@ class PrepareRequest(JobRequest):
         style: None: only check for a published result.
         is_concurrent: Whether other jobs are active at the same time. Then the photo may use only
             a part of the free memory.
+        style_names: All styles that the photo's own settings may name.
     """
 
     part: ClassVar[str] = PREPARE_PART
 
     style: Style | None
     is_concurrent: bool
+    style_names: frozenset[str] = frozenset()
 
     def run(self, heartbeat: Heartbeat) -> PrepareResult:
         """Execute the request.
@@ -159,7 +161,7 @@ class PrepareRequest(JobRequest):
             return InputGone("the input was replaced by another file before its turn")
         companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
         stamps = stamps_of([source, *companions])
-        own = with_own_settings(source, style, config.styles)
+        own = with_own_settings(source, style, self.style_names)
         style = own.style
         stamps += stamps_of([*style.files, *([own.mask] if own.mask else [])])
         output = config.output_of(style)

@@ -36,6 +36,7 @@ class RunningJob:
 
     Attributes:
         style: Its style; None: no longer configured.
+        style_names: The names of all styles when it was claimed.
         request: Its current or last request to the I/O pool.
         ending: Set while it only waits for its unfinished result to be removed from the outbox.
         is_alone: Whether no other job may run beside it, because it may have killed a process.
@@ -54,6 +55,7 @@ class RunningJob:
 
     job: Job
     style: Style | None
+    style_names: frozenset[str] = frozenset()
     phase: Phase = Phase.PREPARING
     degradations: JobDegradations = field(default_factory=JobDegradations)
     request: PrepareRequest | PublishRequest | UnpublishRequest | None = None

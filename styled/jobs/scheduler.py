@@ -194,7 +194,7 @@ class Scheduler:
             self.pauses.succeeded(self._journal)
             self._pending.writes.clear()
             for job in claimed:
-                self._lifecycle.begin(job, self._handler.styles.get(job.style))
+                self._lifecycle.begin(job, self._handler.styles)
             is_empty = not len(self._running) and not self._pending.requests
             if is_empty and not self._handler.requests_open and not self.pauses.is_paused:
                 self.pauses.resume()  # no work is left whose success would end the pause

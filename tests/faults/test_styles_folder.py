@@ -28,11 +28,18 @@ def test_a_painting_that_is_dropped_is_a_style(harness: DaemonHarness) -> None:
         daemon.wait_for("job.published")
         assert harness.sidecar("outbox/wave/a.jpg.json")["recipe"]["name"] == "udacity"
 
+        # A photo's own settings may name it, too.
+        (inbox / "own.jpg.yaml").write_text("style: [wave, swirls]\n")
+        harness.drop("own.jpg", "coffee", SIZE)
+        daemon.wait_until(lambda: "own.jpg" not in harness.files("inbox"))
+        results = [name for name in harness.files("outbox") if name.endswith("own.jpg")]
+        assert results == ["swirls/own.jpg", "wave/own.jpg"]
+
         # A replaced picture is used for the next photo.
         shutil.copy(harness.folder / "styles/coffee.jpg", pictures / "new")
         (pictures / "new").rename(pictures / "wave.png")
         harness.drop("wave/b.jpg", "coffee", SIZE)
-        daemon.wait_for("job.published", 2)
+        daemon.wait_for("job.published", 4)
         first, second = (harness.sidecar(f"outbox/wave/{name}.jpg.json")["style"] for name in "ab")
         assert first != second
 
@@ -45,7 +52,7 @@ def test_a_painting_that_is_dropped_is_a_style(harness: DaemonHarness) -> None:
         daemon.wait_for("config.rejected")
         assert "wave.yaml:1: recipe" in str(daemon.events("config.rejected")[-1]["reason"])
         harness.drop("wave/c.jpg", "coffee", SIZE)
-        daemon.wait_for("job.published", 3)
+        daemon.wait_for("job.published", 5)
 
         # Mended, and removed: photos of a style that is gone belong to no style.
         (pictures / "wave.yaml").write_text(SETTINGS)
