@@ -46,7 +46,14 @@ from styled.engine_api import (
 from styled.errors import StyledError, UnexpectedError
 from styled.jobs.canceller import POLL_SECONDS
 from styled.jobs.engine_slot import EngineSlot
-from styled.jobs.events import EngineLost, EngineReported, Event, StopRequested, Wakeup
+from styled.jobs.events import (
+    EngineLost,
+    EngineReady,
+    EngineReported,
+    Event,
+    StopRequested,
+    Wakeup,
+)
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.io_context import History, IoContext
@@ -343,12 +350,16 @@ class JobHarness:
     # Start, stop and work
 
     def start(self) -> None:
-        """Start the engines."""
+        """Start the engines; wait until each is ready or lost, however slow its thread is."""
         if not self._is_started:
             self._is_started = True
             self.scheduler.start()
-            for _ in self.slots:
-                self._turn([self.events.get(timeout=TIMEOUT_SECONDS)])
+            events, starting = [], len(self.slots)
+            while starting:
+                events.append(self.events.get(timeout=TIMEOUT_SECONDS))
+                starting -= isinstance(events[-1], (EngineReady, EngineLost))
+            for event in events:
+                self.events.put(event)  # for the first turn
 
     def close(self) -> None:
         """Stop all engines, release waiting threads and close the journal."""
