@@ -8,15 +8,12 @@ from __future__ import annotations
 import contextlib
 import ftplib
 import hashlib
-import http.server
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,11 +26,9 @@ from PIL import Image
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 from tests.faults.conftest import FAST
 from tests.faults.output_checker import OutputChecker
+from tests.faults.servers import PAUSE_SECONDS, need, serving, smbd, sshd, vsftpd
 
 pytestmark = pytest.mark.timeout(300)
-
-PAUSE_SECONDS = 1.5
-"""Much longer than the settling time of 0.2 s in these tests."""
 
 
 @pytest.fixture
@@ -85,59 +80,7 @@ def states_of_jobs(harness: DaemonHarness) -> list[str]:
         return [state for (state,) in journal.execute("SELECT state FROM jobs ORDER BY seq")]
 
 
-def need(*programs: str) -> None:
-    """Skip the test if a program is not installed."""
-    for program in programs:
-        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
-            pytest.skip(f"{program} is not installed")
-
-
-def program(name: str) -> str:
-    """Return the path of an installed program."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    assert path is not None
-    return path
-
-
 # Downloads from a server that pauses
-
-
-class PausingServer(http.server.ThreadingHTTPServer):
-    """Serves one file over HTTP, with a pause in its middle."""
-
-    daemon_threads = True
-
-    def __init__(self, data: bytes) -> None:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data[: len(data) // 2])
-                self.wfile.flush()
-                time.sleep(PAUSE_SECONDS)
-                self.wfile.write(data[len(data) // 2 :])
-
-            def do_HEAD(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-
-@contextmanager
-def serving(data: bytes) -> Iterator[str]:
-    """Serve a file until the context ends; yield its URL."""
-    with PausingServer(data) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/photo.jpg"
-        server.shutdown()
-        thread.join()
 
 
 DOWNLOADS = {
@@ -276,75 +219,7 @@ def test_an_scp_that_pauses(
             assert_painted_once(harness, daemon, data, "photo.jpg")
 
 
-@contextmanager
-def sshd(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Run an sshd on the loopback address; yield its port and the user's private key."""
-    for name in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
-        )
-    port = free_port()
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    (folder / "authorized").write_bytes((folder / "user.pub").read_bytes())
-    (folder / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
-        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPermitRootLogin yes\n"
-        "Subsystem sftp internal-sftp\n"
-    )
-    command = [program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config")]
-    with server(command, port):
-        yield port, folder / "user"
-
-
-@contextmanager
-def server(command: Sequence[str], port: int) -> Iterator[None]:
-    """Run a server until the context ends; wait until it listens."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, f"{command[0]} does not run"
-            assert time.monotonic() < deadline, f"{command[0]} does not listen"
-            time.sleep(0.05)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-
-
-def free_port() -> int:
-    """Return a free TCP port."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 # Servers with slow clients
-
-
-@contextmanager
-def vsftpd(root: Path, folder: Path) -> Iterator[int]:
-    """Serve a folder by FTP, for reading and writing; yield the port."""
-    need("vsftpd")
-    if os.geteuid() != 0:
-        pytest.skip("vsftpd is started as root")
-    port = free_port()
-    root.mkdir(exist_ok=True)
-    root.chmod(0o755)  # vsftpd refuses a root folder that its user can write to
-    (folder / "vsftpd.conf").write_text(
-        f"listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\n"
-        f"anonymous_enable=YES\nanon_root={root}\nanon_upload_enable=YES\n"
-        "write_enable=YES\nanon_umask=022\nno_anon_password=YES\nseccomp_sandbox=NO\n"
-    )
-    with server([program("vsftpd"), str(folder / "vsftpd.conf")], port):
-        yield port
 
 
 def test_an_ftp_upload_that_pauses(harness: DaemonHarness, source: Path, tmp_path: Path) -> None:
@@ -434,31 +309,12 @@ def test_an_archive_that_is_unpacked_slowly(
 
 def test_an_smb_upload_that_pauses(harness: DaemonHarness, source: Path, tmp_path: Path) -> None:
     """A paused upload to a real smbd is one job; smbclient reads from a slow pipe."""
-    need("smbd", "smbclient")
-    if os.geteuid() != 0:
-        pytest.skip("smbd is started as root")
     data = source.read_bytes()
-    port = free_port()
-    for name in ("private", "lock", "state", "cache", "pid", "ncalrpc"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "smb.conf").write_text(
-        "[global]\nserver role = standalone server\nmap to guest = bad user\n"
-        f"interfaces = 127.0.0.1/8\nbind interfaces only = yes\nsmb ports = {port}\n"
-        f"private dir = {tmp_path}/private\nlock directory = {tmp_path}/lock\n"
-        f"state directory = {tmp_path}/state\ncache directory = {tmp_path}/cache\n"
-        f"pid directory = {tmp_path}/pid\nncalrpc dir = {tmp_path}/ncalrpc\n"
-        f"log file = {tmp_path}/log\nload printers = no\ndisable spoolss = yes\n"
-        f"[inbox]\npath = {harness.folder / 'inbox'}\nguest ok = yes\nread only = no\n"
-        "force user = root\n"
-    )
-    configuration = f"--configfile={tmp_path / 'smb.conf'}"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ExitStack() as stack:
         daemon = stack.enter_context(watching(harness))
-        stack.enter_context(
-            server([program("smbd"), "--foreground", "--no-process-group", configuration], port)
-        )
+        configuration, port = stack.enter_context(smbd(harness.folder / "inbox", tmp_path))
         client = subprocess.Popen(
             ["smbclient", configuration, "-N", "-p", str(port), "//127.0.0.1/inbox",
              "-c", f"put {pipe} swirls/photo.jpg"],
