@@ -2,7 +2,7 @@
 
 python -m tests            everything except the heavy tests; must pass before a commit
 python -m tests --quick    without real daemons, services and browsers, and without slow tests
-python -m tests --heavy    only the heavy tests: storms, growth, fuzzing
+python -m tests --heavy    only the heavy tests: a soak, storms, growth, fuzzing
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKS = (
     ("mypy",),
 )
 
-NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "cluster")
+NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "packaging", "cluster")
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 CLUSTERS = ("cluster", "systemd/test_cluster.py")

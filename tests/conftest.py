@@ -16,7 +16,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 for _size in ("COLUMNS", "LINES"):
     os.environ.pop(_size, None)  # set in pytest's workers, and rich caches them
 
-WAITING = ("systemd", "cluster", "gallery", "end_to_end", "faults")
+WAITING = ("systemd", "cluster", "packaging", "gallery", "end_to_end", "faults")
 """Folders whose tests mostly wait for other processes, in the order in which they start."""
 
 SPREAD = ("faults", "end_to_end")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,8 +60,12 @@ class OutputChecker:
         assert not self.problems or error is not None, self.problems
 
     def _watch(self) -> None:
-        while not self._done.wait(0.02):
+        pause = 0.02
+        while not self._done.wait(pause):
+            start = time.monotonic()
             self.check()
+            # Among thousands of files a check takes the CPU from the daemon: rest as long.
+            pause = max(0.02, time.monotonic() - start)
 
     def check(self) -> None:
         """Check once all files that have changed."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
 
+from tests.packaging.distributions import build
 from tests.systemd.machine import Machine
 
 PREFIX = "/opt/styled"
@@ -38,25 +36,8 @@ def install_package(machine: Machine) -> None:
 
     Its dependencies are taken from the environment that the tests run in.
     """
-    root = Path(__file__).parents[2]
     with tempfile.TemporaryDirectory(prefix="styled-wheel-") as folder:
-        source = Path(folder, "source")
-        # Built from a copy, because a build leaves folders in its source.
-        shutil.copytree(root, source, ignore=shutil.ignore_patterns(
-            ".*", "__pycache__", "*.egg-info", "build", "dist", "venv", "tests"
-        ))  # fmt: skip
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, str(source)]
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            # An installed setuptools that is new enough does not have to be downloaded.
-            if int(importlib.metadata.version("setuptools").split(".")[0]) >= 77:
-                command.append("--no-build-isolation")
-        completed = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250
-        )
-        assert completed.returncode == 0, (
-            f"no wheel could be built:\n{completed.stdout}{completed.stderr}"
-        )
-        (wheel,) = Path(folder).glob("*.whl")
+        (wheel,) = build(Path(folder, "build"), "--wheel")
         shutil.copy(wheel, machine.path(f"/opt/{wheel.name}"))
 
     base = PYTHON if PYTHON in python_mounts().values() else sys.base_prefix
