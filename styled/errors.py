@@ -149,5 +149,9 @@ class ClusterUnavailable(StyledError):
     """Ray is not installed, or the cluster can't be reached."""
 
 
+class ServiceUnhealthy(StyledError):
+    """The daemon does not run, or makes no progress."""
+
+
 class StopTimeout(Exception):
     """A stop has abandoned a step that would have taken too long. This is not a failure."""

@@ -21,6 +21,7 @@ from styled.jobs.events import EngineStalled, Event
 from styled.jobs.job import JobFinished, JobState
 from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot
 from styled.ops.disk_space import FOLDERS, DiskSpace
+from styled.ops.heartbeat_file import HeartbeatFile
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.humanize import duration, printable, some
 from styled.ops.metrics import Metrics, MetricsSnapshot
@@ -118,6 +119,7 @@ class HealthMonitor:
         self._app: App | None = None
         self._clock = clock
         self._watchdog = Watchdog(notifier, heartbeats, clock)
+        self._heartbeat_file = HeartbeatFile(clock=clock)
         self._ops_done: dict[str, int] = {}
         self._notified_at = -STATUS_SECONDS
         self._stalled_parts: tuple[str, ...] = ()
@@ -154,9 +156,14 @@ class HealthMonitor:
     def stop(self, within_seconds: float = 2.0) -> None:
         """Stop; metrics are written a last time."""
         self._ended.set()
+        self._heartbeat_file.remove()
         self.metrics.close()
         if self._thread is not None:
             self._thread.join(within_seconds)
+
+    def beat(self) -> None:
+        """Write the heartbeat file, at the start and while that makes progress; see `tick`."""
+        self._heartbeat_file.write(self._status())
 
     def tick(self) -> None:
         """Check everything; called about once a second. Never accesses a disk itself."""
@@ -171,6 +178,8 @@ class HealthMonitor:
         if self._notifier.is_enabled and self._clock() - self._notified_at >= STATUS_SECONDS:
             self._notified_at = self._clock()
             self._notifier.notify_status(self._status())
+        if self._heartbeat_file.is_due():  # in memory, not on a disk
+            self._heartbeat_file.write(self._status(), self._stall_reason)
 
     def job_finished(self, finished: JobFinished) -> None:
         """Count a job that has ended."""

@@ -345,6 +345,15 @@ def report(
 
 
 @app.command()
+def health() -> None:
+    """Check the daemon's heartbeats, as a container's health check: 0 if it makes progress."""
+    with errors_as_exit_codes():
+        from styled.ops.heartbeat_file import HeartbeatFile
+
+        typer.echo(HeartbeatFile().check())
+
+
+@app.command()
 def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Find problems of this machine, and say how to fix them."""
     with errors_as_exit_codes():

@@ -24,6 +24,7 @@ EXPECTED = {
     "DeviceError": 69,
     "WeightsError": 69,
     "ClusterUnavailable": 69,
+    "ServiceUnhealthy": 69,
     "ResourceUnavailable": 73,
     "InUse": 73,
     "DiskNearlyFull": 73,

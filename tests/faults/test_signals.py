@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +161,27 @@ def test_a_reload_of_what_is_wrong_changes_nothing(harness: DaemonHarness) -> No
         harness.config.write_text(good)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config.reloaded")
+
+
+def test_the_heartbeat_file_exists_while_the_daemon_runs(
+    harness: DaemonHarness, tmp_path: Path
+) -> None:
+    """`styled health` succeeds then only, and says what the daemon is doing."""
+    harness.environment["RUNTIME_DIRECTORY"] = str(tmp_path)
+    paint_slowly(harness, 600)
+    harness.drop("a.jpg", "coffee", (96, 72))
+    with harness.running() as daemon:
+        daemon.wait_for("job.started")
+        daemon.wait_until(lambda: "painting a.jpg in swirls" in health(harness).stdout, 60)
+        assert health(harness).returncode == 0
+    done = health(harness)
+    assert (done.returncode, "there is no heartbeat" in done.stderr) == (69, True)
+    assert list(tmp_path.glob("heartbeat*")) == []
+
+
+def health(harness: DaemonHarness) -> subprocess.CompletedProcess[str]:
+    """Run `styled health`, which needs no configuration."""
+    return subprocess.run(
+        [sys.executable, "-m", "styled", "health"], capture_output=True, text=True,
+        env={**os.environ, **harness.environment},
+    )  # fmt: skip
