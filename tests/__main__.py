@@ -28,7 +28,7 @@ CHECKS = (
     ("mypy",),
 )
 
-NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "packaging", "cluster")
+NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "packaging", "container", "cluster")
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 CLUSTERS = ("cluster", "systemd/test_cluster.py")
