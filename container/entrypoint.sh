@@ -6,6 +6,8 @@
 # stays that user, and PUID and PGID have no effect.
 set -eu
 
+PUID="${PUID:-1000}" PGID="${PGID:-1000}" UMASK="${UMASK:-022}"
+
 fail() {
     echo "styled: $1" >&2
     exit 73
