@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def harness(tmp_path: Path) -> DaemonHarness:
 def wait_until_saved(harness: DaemonHarness, daemon: Daemon, min_fraction: float) -> float:
     """Wait for a checkpoint and for more than `min_fraction` of the job; return the fraction."""
     daemon.wait_for("job.started")
-    with sqlite3.connect(harness.folder / "state/journal.sqlite3") as journal:
+    with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
 
         def fraction() -> float:
             query = "SELECT fraction FROM jobs WHERE state = 'running'"
@@ -50,7 +51,7 @@ def test_log_journal_and_sidecar_tell_how_a_job_went_on(harness: DaemonHarness) 
         daemon.wait_for("job.degraded")
         (line,) = daemon.events("job.degraded")
         wait_until_saved(harness, daemon, fraction + 0.05)
-        with sqlite3.connect(harness.folder / "state/journal.sqlite3") as journal:
+        with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
             in_journal = json.loads(journal.execute("SELECT degraded FROM jobs").fetchone()[0])
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(timeout=30) == 0

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_a_photo_dropped_in_the_inbox_comes_back_as_a_painting(harness: DaemonHa
     assert content["losses"]["last"]["total"] < content["losses"]["first"]["total"]  # type: ignore[index]
     archived = harness.folder / "archive/swirls/astronaut.jpg"
     assert sha256(archived) == photo_sha256
-    with sqlite3.connect(harness.folder / "state/journal.sqlite3") as journal:
+    with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
         rows = journal.execute("SELECT id, state, attempts, result FROM jobs").fetchall()
     assert rows == [(content["job"]["id"], "done", 1, b"swirls/astronaut.jpg")]
     assert daemon.process.poll() == 0
@@ -180,7 +181,7 @@ def test_sigterm_in_the_middle_saves_and_the_next_start_gives_the_same_picture(
     shutil.copy(source, harness.folder / "inbox/stopped.png")
     with harness.running() as daemon:
         daemon.wait_for("job.started")
-        with sqlite3.connect(harness.folder / "state/journal.sqlite3") as journal:
+        with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
             query = "SELECT fraction FROM jobs WHERE state = 'running'"
             daemon.wait_until(lambda: (journal.execute(query).fetchone() or [0])[0] > 0.1)
         daemon.process.send_signal(signal.SIGTERM)

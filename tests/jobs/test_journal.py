@@ -298,8 +298,9 @@ def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -
     reader.close()
 
 
+# `nobody` may not be able to read Python's own files: what is used must have been imported before.
 READ_AS_NOBODY = """
-import os, sys
+import os, sys, urllib.parse
 from pathlib import Path
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -268,8 +269,9 @@ def test_every_job_ends_once_and_no_file_is_lost(
         (f"{number}/photo.png", NO_PHOTO if kind == "bad" else PHOTO, ("oil", "ink")[number % 2])
         for number, kind in enumerate(kinds)
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         world = World(Path(folder), engines, photos)
+        stack.callback(world.journal.close)
         play(data, world, calm_after=60)
         jobs = world.journal._jobs("1 ORDER BY seq")
         assert all(job.state in ("done", "rejected") for job in jobs)
@@ -285,7 +287,6 @@ def test_every_job_ends_once_and_no_file_is_lost(
         # An invalid photo is rejected as such, and no other photo is.
         for job, kind in zip(jobs, kinds, strict=True):
             assert (job.failure == "input") == (kind == "bad")
-        world.journal.close()
 
 
 @pytest.mark.parametrize("engines", [1, 3, 8])
@@ -296,8 +297,9 @@ def test_a_stop_at_any_moment_leaves_nothing_amiss(
 ) -> None:
     """After a stop at any moment each job is queued without a counted attempt, or has ended."""
     photos = [(f"{number}/photo.png", PHOTO, "oil") for number in range(6)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         world = World(Path(folder), engines, photos)
+        stack.callback(world.journal.close)
         world.scheduler.turn([])
         for _ in range(moves):
             choices: list[tuple[Any, Any]] = [
@@ -323,7 +325,6 @@ def test_a_stop_at_any_moment_leaves_nothing_amiss(
         assert len(world.files("outbox")) == 2 * len(done)
         assert len(world.files("archive")) == len(done)
         assert len(world.files("inbox")) == len(jobs) - len(done)
-        world.journal.close()
 
 
 def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) -> None:

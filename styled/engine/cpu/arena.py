@@ -16,7 +16,7 @@ import mmap
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ _ALIGNMENT: Final = 16
 """Buffers start at multiples of so many float32 elements, which is one cache line."""
 
 # Private, as the C library maps memory: mmap's default would share it with forked processes.
-_PRIVATE: Final = (
+_PRIVATE: Final[dict[str, Any]] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 )
 
