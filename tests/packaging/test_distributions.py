@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -173,3 +176,30 @@ def test_programs_that_use_styled_are_checked_by_its_types(installed: Environmen
     wrong = check("import styled\n\n" + "\n".join(WRONG_USES) + "\n")
     errors = [line.split(":")[1] for line in wrong.stdout.splitlines() if ": error:" in line]
     assert errors == ["3", "4", "5", "6"]
+
+
+@pytest.mark.heavy
+def test_an_installation_for_the_cpu_is_small(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """As docs/guide.md says, from an index; no libraries of NVIDIA's; the demo paints.
+
+    `STYLED_TESTS_TORCH_BACKEND` replaces `cpu`; empty: torch as uv's own settings find it.
+    """
+    if importlib.util.find_spec("uv") is None:
+        pytest.skip("uv is not installed")
+    backend = os.environ.get("STYLED_TESTS_TORCH_BACKEND", "cpu")
+    environment = Environment(tmp_path / "venv")
+    venv.create(environment.folder)
+    options = ["--torch-backend", backend] if backend else []
+    command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", environment.python]
+    subprocess.run([*command, *options, built[1]], check=True)
+    names = {path.name for path in environment.site_packages.iterdir()}
+    assert "torch" in names
+    assert {name for name in names if name.startswith(("nvidia", "triton", "cuda"))} == set()
+    size = sum(
+        path.stat().st_size for path in environment.folder.rglob("*") if not path.is_symlink()
+    )
+    assert size < 1.2e9
+    assert environment.run("styled", "init", "photos", "--weights", "untrained").returncode == 0
+    assert environment.run("styled", "doctor", "-c", "photos/config.yaml").returncode == 0
+    assert environment.run("styled", "demo", "--out", "demo", timeout=1200).returncode == 0
+    assert (environment.folder / "demo/outbox/red-trees/lighthouse.jpg").exists()
