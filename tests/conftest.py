@@ -73,6 +73,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for _, group in ranked for item in group]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long data by its argument: a profile has the time, so that workers would not agree."""
+    return argname if isinstance(val, bytes) and len(val) > 40 else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """Reset torch's thread count to its initial value, in case a test changed it."""
