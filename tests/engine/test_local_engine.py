@@ -129,12 +129,19 @@ def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured in /proc")
-def test_a_memory_limit_is_kept_by_tiles(weights: Weights) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_memory_limit_is_kept_by_tiles(weights: Weights, masked: bool) -> None:
     """A picture that needs some 300 MB is painted in tiles under a limit of 200, with equal result.
 
-    The actual memory of tiles is measured in `test_memory_estimate`.
+    With a mask too, whose edge lies between the tiles' edges. The actual memory of tiles is
+    measured in `test_memory_estimate`.
     """
     content, style = picture(512, 448), [(picture(256, 256, 1), 1.0)]
+    if masked:
+        mask = (
+            torch.linspace(-1, 2, content.shape[3]).clamp(0, 1).expand(1, 1, content.shape[2], -1)
+        )
+        content = torch.cat([content, mask], dim=1)
     recipe = replace(RECIPE, steps=1)
     unlimited = finish(LocalEngine(weights, CPU), recipe, content, style)
     engine = LocalEngine(weights, CPU, memory_limit=1 << 40)
