@@ -7,10 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from styled.config import Style, StyleImage
+from styled.engine.scales import resize
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
-from styled.jobs.prepare import Prepared, check_style, decode, prepare, read_inputs, result_name
+from styled.jobs.prepare import (
+    Blend,
+    Prepared,
+    check_style,
+    decode,
+    prepare,
+    read_inputs,
+    result_name,
+)
 from styled.recipes import PYRAMID, Size
 from tests.jobs.conftest import picture
 
@@ -142,3 +152,14 @@ def test_result_names(
     read = decode(photo.read_bytes(), max_pixels=MAX_PIXELS)
     read = replace(read, photo=replace(read.photo, format=format))
     assert result_name(destination, configured, read) == expected
+
+
+def test_a_painting_made_smaller_for_lack_of_memory_is_blended_at_its_size() -> None:
+    """The photo stays where the mask is black, and is covered where it is white."""
+    mask = torch.zeros(1, 1, 60, 90)
+    mask[..., 45:] = 1
+    photo = torch.rand(1, 4, 60, 90, generator=torch.Generator().manual_seed(0))
+    painting = torch.full((1, 3, 20, 30), 2.0)  # a third of the size
+    blended = Blend(mask, photo).over(painting)
+    assert torch.equal(blended[..., :14], resize(photo, 30, 20)[:, :3, :, :14])
+    assert torch.equal(blended[..., 16:], painting[..., 16:])
