@@ -190,8 +190,8 @@ def test_an_installation_for_the_cpu_is_small(built: tuple[Path, Path], tmp_path
     environment = Environment(tmp_path / "venv")
     venv.create(environment.folder)
     options = ["--torch-backend", backend] if backend else []
-    command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", environment.python]
-    subprocess.run([*command, *options, built[1]], check=True)
+    command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python"]
+    subprocess.run([*command, environment.python, *options, built[1]], check=True)
     names = {path.name for path in environment.site_packages.iterdir()}
     assert "torch" in names
     assert {name for name in names if name.startswith(("nvidia", "triton", "cuda"))} == set()
