@@ -90,6 +90,10 @@ class DiskNearlyFull(ResourceUnavailable):
     """A disk has less free space than is to remain; any job would take more of it."""
 
 
+class DiskReadOnly(ResourceUnavailable):
+    """A file system that any job writes to is mounted read-only."""
+
+
 class NameNotSupported(ResourceUnavailable):
     """The file system does not support this file name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -64,10 +65,12 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
         trouble = f"a reload has changed nothing: {error.message}"
         note_state(app.journal, config_trouble=trouble)
         return
-    note_state(app.journal, config_trouble="", styles_left_out="; ".join(config.left_out))
-    app.reload(config)
-    log.info("config.reloaded", styles=list(config.styles))
     ignored = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(app.config, name)]
+    trouble = f"changes of {', '.join(ignored)} need a restart" if ignored else ""
+    note_state(app.journal, config_trouble=trouble, styles_left_out="; ".join(config.left_out))
+    # The running values stay: an inbox elsewhere, for instance, is watched from the start only.
+    app.reload(replace(config, **{name: getattr(app.config, name) for name in ignored}))
+    log.info("config.reloaded", styles=list(config.styles))
     if ignored:
         log.warning("config.needs_restart", sections=ignored)
 

@@ -26,6 +26,7 @@ from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
 from styled.jobs.journal_schema import open_existing_database
+from styled.jobs.suspension import REASON
 from styled.ops import doctor
 from styled.ops.doctor import Finding
 from styled.ops.humanize import duration, printable, size, some
@@ -166,7 +167,10 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
     for file in inbox.unfinished:
         yield Finding("ok", "inbox", f"{file.path} {file.reason}")
     if state.get("state", "").startswith("paused"):
-        yield Finding("fail", "queue", state["state"], ("work goes on by itself after that",))
+        if REASON in state["state"]:
+            yield Finding("warn", "queue", state["state"], ("styled resume",))
+        else:
+            yield Finding("fail", "queue", state["state"], ("work goes on by itself after that",))
     for name in ("degraded", "degraded_intake"):
         for note in json.loads(state.get(name, "[]")):
             yield Finding("warn", "degraded", note["message"], _degradation_remedies(note["kind"]))

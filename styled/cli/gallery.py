@@ -11,6 +11,7 @@ from rich.text import Text
 
 from styled.cli.exit_codes import console
 from styled.cli.find_config import find_config
+from styled.config import Config
 from styled.delivery.gallery import Gallery, gallery_entries
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.jobs.journal import Journal
@@ -18,14 +19,26 @@ from styled.mounts import Mounts
 from styled.ops.humanize import printable
 
 
+def _require_user(config: Config) -> None:
+    with suppress(OSError):
+        owner = config.state.stat().st_uid
+        if os.geteuid() not in (0, owner):
+            raise ResourceUnavailable(
+                f"only the user that styled runs as may write the gallery, user {owner}",
+                "do it as that user (sudo -u styled ...), or as root",
+            )
+
+
 def rebuild_gallery(config_path: Path | None) -> None:
     """Rebuild the gallery from all results and rejected inputs, and print its path.
 
     Raises:
         ConfigError: There is no valid configuration.
-        ResourceUnavailable: The gallery can't be written.
+        ResourceUnavailable: The gallery can't be written, or would belong to another user than
+            the daemon, which could no longer write it then.
     """
     config = find_config(config_path)
+    _require_user(config)
     mounts = Mounts(config.state / "mounts.json", read_only=True)
     folders = config.outbox, config.rejected, config.archive
     for folder in folders:

@@ -110,7 +110,7 @@ def cancel(config_path: Path | None, args: list[str], *, everything: bool) -> No
 
 
 def put_first(config_path: Path | None, args: list[str]) -> None:
-    """Put queued jobs before all others, and print what became of each.
+    """Put queued jobs before all others, in the order given, and print what became of each.
 
     Args:
         config_path: The configuration file; None: the default one.
@@ -124,9 +124,11 @@ def put_first(config_path: Path | None, args: list[str]) -> None:
     journal = open_for_requests(config, "reorder the queue")
     try:
         jobs = {job.id: job for arg in args for job in _jobs_for(arg, config, journal)}
+        # The last one first: each is put before all others.
+        is_put = {job.id: journal.put_first(job) for job in reversed(jobs.values())}
         for job in jobs.values():
             description = f"{readable(job.input)} in {job.style}"
-            outcome = "next" if journal.put_first(job) else f"it is {job.state} already"
+            outcome = "next" if is_put[job.id] else f"it is {job.state} already"
             console.print(Text(printable(f"{outcome}: {description}")), soft_wrap=True)
     finally:
         journal.close()

@@ -119,7 +119,14 @@ def _imagenet_url() -> str:
     if mirror := os.environ.get("STYLED_WEIGHTS_URL"):
         return mirror
     # Imported only for a download, because it takes longer to import than torch.
-    from torchvision.models import VGG19_Weights
+    try:
+        from torchvision.models import VGG19_Weights
+    except (ImportError, RuntimeError) as error:  # "operator torchvision::nms does not exist"
+        raise WeightsError(
+            f"torchvision can't be imported: {error}",
+            "install builds of torch and torchvision that belong together: both for the CPU "
+            "(uv pip install --torch-backend cpu), or both for the same CUDA",
+        ) from error
 
     return str(VGG19_Weights.IMAGENET1K_V1.url)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from styled.errors import (
     DiskNearlyFull,
+    DiskReadOnly,
     EngineDied,
     EngineFailure,
     FolderNotWritable,
@@ -129,7 +130,7 @@ def decide(
         case MemoryShortage():
             # Other photos may be smaller: only this job waits, with a growing delay.
             return Requeue(retry_seconds(shortages))
-        case InboxUnavailable() | DiskNearlyFull():
+        case InboxUnavailable() | DiskNearlyFull() | DiskReadOnly():
             return Pause()
         case ResourceUnavailable():
             # A single unreadable file must not stop all other jobs.

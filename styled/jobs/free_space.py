@@ -1,4 +1,4 @@
-"""Requires free disk space before a job begins, so that disks never become full."""
+"""Requires disks that can be written, and free space on them, before a job begins."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import os
 import shutil
 
 from styled.config import Config
-from styled.errors import DiskNearlyFull
+from styled.errors import DiskNearlyFull, DiskReadOnly
 from styled.files import readable
 
 
 def require_free_space(config: Config) -> None:
-    """Check that each disk that a job writes to has `output.min_free` bytes left.
+    """Check that each disk that a job writes to is writable and has `output.min_free` bytes left.
+
+    Hours of painting would be for nothing otherwise.
 
     Disks that can't be asked are left to the operations that use them.
 
     Raises:
         DiskNearlyFull: one has less.
+        DiskReadOnly: one is mounted read-only.
     """
     names = ["outbox", "state"]
     if config.output.after_success == "archive":
@@ -25,8 +28,15 @@ def require_free_space(config: Config) -> None:
         folder = getattr(config, name)
         try:
             free = shutil.disk_usage(folder).free
+            is_read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
         except OSError:
             continue
+        if is_read_only:
+            raise DiskReadOnly(
+                f"{readable(os.fspath(folder))} can't be written: Read-only file system",
+                "mount it writable; work goes on by itself",
+                "under systemd, name it in ReadWritePaths= (systemctl edit styled)",
+            )
         if free < config.output.min_free:
             raise DiskNearlyFull(
                 f"the disk of the {name} ({readable(os.fspath(folder))}) has {_gigabytes(free)} "

@@ -76,10 +76,16 @@ class Journal(JournalWrites):
             )
 
     def put_first(self, job: Job) -> bool:
-        """Give a queued job the highest priority; return False if it is not queued."""
+        """Put a queued job before all others, also those put first before it.
+
+        Returns:
+            False if it is not queued.
+        """
         with self.transaction() as cursor:
             cursor.execute(
-                "UPDATE jobs SET priority = ? WHERE id = ? AND state = 'queued'",
+                "UPDATE jobs SET priority ="
+                " (SELECT max(?, 1 + max(priority)) FROM jobs WHERE state = 'queued')"
+                " WHERE id = ? AND state = 'queued'",
                 (FIRST_PRIORITY, job.id),
             )
             return cursor.rowcount > 0

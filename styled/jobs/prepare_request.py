@@ -107,6 +107,7 @@ class PrepareRequest(JobRequest):
 
         Raises:
             DiskNearlyFull: there is too little free space.
+            DiskReadOnly: a disk is mounted read-only.
             StyledError: as `read_inputs`, `prepare` and `require_publishable`.
         """
         job, context = self.job, self.context

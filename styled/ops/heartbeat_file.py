@@ -85,8 +85,10 @@ class HeartbeatFile:
         """
         if self._path is None:
             raise ServiceUnhealthy(
-                "RUNTIME_DIRECTORY is not set, so that there are no heartbeats to check",
-                "set it to a folder in memory, for the daemon and for this command",
+                "this is the health check of containers, which set RUNTIME_DIRECTORY; elsewhere "
+                "nothing writes heartbeats",
+                "ask styled status",
+                "or set it to a folder in memory, for the daemon and for this command",
             )
         try:
             heartbeat = Heartbeat(**json.loads(self._path.read_bytes()))

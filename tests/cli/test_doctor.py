@@ -24,6 +24,7 @@ from styled.engine.weights import Weights
 from styled.errors import DeviceError, WeightsError
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
+from styled.jobs.suspension import REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
@@ -258,6 +259,15 @@ def test_what_is_stuck_is_a_failure(run: Run, cwd: Path) -> None:
     StallRecord("it is in trouble", ("engine-0",)).save(cwd / "state")
     findings = run_doctor(run, exit_code=75)
     assert about(findings, "daemon")[1:] == [("fail", "it is in trouble")]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_pause_on_request_is_a_warning(run: Run, journal: Journal) -> None:
+    """It is no fault; the remedy ends it."""
+    journal.set_state(state=f"paused: {REASON}")
+    findings = run_doctor(run)
+    assert about(findings, "queue") == [("warn", f"paused: {REASON}")]
+    assert remedies(findings, "queue") == "styled resume"
 
 
 @pytest.mark.usefixtures("daemon")

@@ -28,6 +28,7 @@ EXPECTED = {
     "ResourceUnavailable": 73,
     "InUse": 73,
     "DiskNearlyFull": 73,
+    "DiskReadOnly": 73,
     "ConfigError": 78,
     "InputRejected": 1,
     "InputIncomplete": 1,

@@ -111,3 +111,14 @@ def test_what_root_makes_belongs_to_whom_the_outbox_does(run: Run, outbox: Path)
     assert len(files) > 5
     assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(4711, 4712)}
     assert (outbox / "oil/a.png").stat().st_uid == 0
+
+
+def test_another_user_may_not_rebuild_it(
+    outbox: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon could not write it any more."""
+    (outbox.parent / "state").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    result = run("gallery")
+    assert (result.exit_code, "only the user that styled runs as" in result.output) == (73, True)
+    assert not (outbox / "gallery.html").exists()

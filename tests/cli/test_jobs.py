@@ -410,6 +410,18 @@ def test_photos_can_be_put_first(run: Run, journal: Journal) -> None:
     assert rest == [name for name in before if name != last]
 
 
+def test_photos_are_put_first_in_the_order_given(run: Run, journal: Journal) -> None:
+    """And before those that were put first by an earlier command."""
+    before = [job.input for job in journal.in_state(JobState.QUEUED, limit=-1)]
+    one, other = dict.fromkeys(before)
+    for names in ((other,), (one, other), (other, one)):
+        result = run("first", *names)
+        assert result.exit_code == 0, result.output
+        assert [line.split()[1] for line in result.output.splitlines()][0] == names[0]
+        after = [job.input for job in journal.in_state(JobState.QUEUED, limit=-1)]
+        assert list(dict.fromkeys(after))[: len(names)] == list(names)
+
+
 def test_what_is_not_queued_cannot_be_put_first(run: Run, journal: Journal) -> None:
     """The state is told; a name that is not in the queue is wrong usage."""
     claimed = journal.claim(1e12)

@@ -384,3 +384,12 @@ def test_torchvision_is_imported_only_for_its_address() -> None:
     """torchvision, slower to import than torch, is only imported for a download."""
     code = "import sys, styled.app; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch for the CPU beside a torchvision for CUDA, for instance; with the remedy."""
+    monkeypatch.delenv("STYLED_WEIGHTS_URL", raising=False)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)  # makes its import fail
+    with pytest.raises(WeightsError, match="torchvision can't be imported") as caught:
+        weights_module._imagenet_url()
+    assert "belong together" in caught.value.remedies[0]

@@ -138,6 +138,20 @@ def test_a_reload_takes_over_what_is_right(harness: DaemonHarness) -> None:
     assert sum(name.endswith(("0.jpg", "1.jpg", "2.jpg")) for name in kept) == 3
 
 
+def test_a_reload_does_not_move_the_inbox(harness: DaemonHarness) -> None:
+    """Paths are those of the start until a restart, which log and status ask for; photos arrive."""
+    with harness.running() as daemon:
+        daemon.wait_for("daemon.started")
+        harness.configure(inbox="elsewhere")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("config.needs_restart")
+        harness.drop("a.jpg", "coffee", (96, 72))
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+        assert daemon.events("inbox.unavailable") == []
+        assert "changes of inbox need a restart" in harness.do("status").stdout
+    assert harness.files("outbox") == ["swirls/a.jpg", "swirls/a.jpg.json"]
+
+
 def test_a_reload_of_what_is_wrong_changes_nothing(harness: DaemonHarness) -> None:
     """An invalid configuration is logged at a reload, and the daemon goes on with the old one."""
     with harness.running() as daemon:

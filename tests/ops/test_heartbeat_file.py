@@ -75,7 +75,7 @@ def test_without_a_runtime_directory_nothing_is_written(clock: Clock) -> None:
     assert not file.is_due()
     file.write("painting a.jpg")
     file.remove()
-    with pytest.raises(ServiceUnhealthy, match="RUNTIME_DIRECTORY is not set"):
+    with pytest.raises(ServiceUnhealthy, match="which set RUNTIME_DIRECTORY"):
         file.check()
 
 
