@@ -417,7 +417,7 @@ def test_photos_are_put_first_in_the_order_given(run: Run, journal: Journal) -> 
     for names in ((other,), (one, other), (other, one)):
         result = run("first", *names)
         assert result.exit_code == 0, result.output
-        assert [line.split()[1] for line in result.output.splitlines()][0] == names[0]
+        assert next(line.split()[1] for line in result.output.splitlines()) == names[0]
         after = [job.input for job in journal.in_state(JobState.QUEUED, limit=-1)]
         assert list(dict.fromkeys(after))[: len(names)] == list(names)
 

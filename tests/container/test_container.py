@@ -38,7 +38,8 @@ def composed(folder: Path, profile: str = "cpu") -> Iterator[str]:
         "WEIGHTS": "untrained", "COMPOSE_PROJECT_NAME": "styledtests",
     }  # fmt: skip
     compose = ["podman-compose", "-f", str(COMPOSE), "--profile", profile]
-    name = f"styledtests_{'styled' if profile == 'cpu' else 'styled-nvidia'}_1"
+    name = "styled"
+    assert podman("container", "exists", name, check=False).returncode != 0
     try:
         subprocess.run([*compose, "up", "-d", "--no-build"], env=environment, check=True)
         yield name
@@ -157,7 +158,7 @@ def test_a_frozen_daemon_is_unhealthy(image: str, folder: Path) -> None:
         wait_until(lambda: podman("healthcheck", "run", name, check=False).returncode == 0, name)
 
 
-@pytest.mark.parametrize("missing", ["config", "inbox", "archive", "state"])
+@pytest.mark.parametrize("missing", ["config", "inbox", "archive", "state", "weights"])
 def test_a_folder_that_is_no_volume_is_refused(image: str, folder: Path, missing: str) -> None:
     """Photos in it would be lost with the container; the message says what to mount."""
     done = podman("run", "--rm", *volumes(folder, missing), image, check=False)
@@ -169,9 +170,40 @@ def test_a_configuration_folder_of_another_user_is_refused(image: str, folder: P
     """The message says that PUID must be its owner."""
     options = volumes(folder)
     (folder / "config/notes.txt").touch()  # it is in use, so its owner is not changed
+    owner = f"{os.getuid()}:{os.getgid()}"
     done = podman("run", "--rm", "-e", f"PUID={UID}", *options, image, check=False)
     assert done.returncode == 73
-    assert f"user {UID} may not write to /config" in done.stderr
+    assert f"user {UID}:1000 may not write to /config, which belongs to {owner}" in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["PUID=nas", "PGID=-1", "UMASK=u=rwx", "WEIGHTS=best"])
+def test_a_variable_that_is_no_value_is_named(image: str, folder: Path, variable: str) -> None:
+    """Before anything is written."""
+    done = podman("run", "--rm", "-e", variable, *volumes(folder), image, check=False)
+    assert done.returncode == 73
+    assert variable.partition("=")[0] in done.stderr
+    assert not list((folder / "config").iterdir())
+
+
+def test_a_read_only_volume_is_refused(image: str, folder: Path) -> None:
+    """As such, and not as one of a wrong owner."""
+    options = [option.replace(":/outbox", ":/outbox:ro") for option in volumes(folder)]
+    done = podman("run", "--rm", "-e", "WEIGHTS=untrained", *options, image, check=False)
+    assert done.returncode == 73
+    assert "/outbox is mounted read-only" in done.stderr
+
+
+def test_a_stop_during_the_first_start_is_obeyed(image: str, folder: Path) -> None:
+    """Without an init process, and before styled itself runs."""
+    name = "styled-tests-first"
+    podman("run", "-d", "--name", name, "-e", "WEIGHTS=untrained", *volumes(folder), image)
+    try:
+        time.sleep(1)
+        started = time.monotonic()
+        podman("stop", "-t", round(GRACE_SECONDS), name)
+        assert time.monotonic() - started < GRACE_SECONDS / 2
+    finally:
+        podman("rm", "--force", name)
 
 
 def test_it_runs_as_any_user_without_any_privilege(image: str, folder: Path) -> None:

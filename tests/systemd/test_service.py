@@ -342,22 +342,34 @@ def test_folders_elsewhere_take_one_line(stopped: Service) -> None:
 def removable(service: Service) -> Iterator[Service]:
     """Return the running service; files that the test uninstalls are restored afterwards."""
     machine, kept = service.machine, "/var/tmp/kept"
-    removed = documented_commands("To uninstall")[-1].partition(" -r ")[2]
-    machine.run("sh", "-ec", f"mkdir {kept}; cp -a --parents {removed} {kept}")
+    removed = documented_commands("To uninstall")[1].partition(" -rf ")[2]
+    # Some exist only if somebody has made drop-ins, timers or a link.
+    copy = 'for path in "$@"; do [ ! -e "$path" ] || cp -a --parents "$path" '
+    machine.run("sh", "-ec", f"mkdir {kept}; set -- {removed}; {copy} {kept}; done")
     yield service
     machine.run("sh", "-ec", f"cp -a {kept}/. /; rm -r {kept}")
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", "styled")
 
 
-def test_it_is_gone_after_two_commands(removable: Service) -> None:
-    """The documented uninstall commands keep the results and the configuration."""
+def test_it_is_gone_after_three_commands(removable: Service) -> None:
+    """The documented uninstall commands keep the results and the configuration; timers go too."""
     service = removable
+    machine = service.machine
+    service.write(
+        "/etc/systemd/system/styled-pause.timer",
+        "[Timer]\nOnCalendar=*-*-* 07:00\n[Install]\nWantedBy=timers.target\n",
+    )
+    service.write(
+        "/etc/systemd/system/styled-pause.service", "[Service]\nType=oneshot\nExecStart=true\n"
+    )
+    machine.systemctl("enable", "--now", "styled-pause.timer")
     service.drop("last.png")
     service.wait_for("outbox/red-trees/last.png.json")
     for command in documented_commands("To uninstall"):
         service.machine.run("sh", "-ec", command.replace("sudo ", ""))
-    service.machine.systemctl("daemon-reload")
+    listed = machine.run("sh", "-c", "systemctl list-units --all --no-legend 'styled*'").stdout
+    assert "loaded" not in listed
     assert service.property("LoadState") == "not-found"
     assert not service.machine.path("/opt/styled").exists()
     assert service.machine.path(f"{DATA}/outbox/red-trees/last.png").exists()
