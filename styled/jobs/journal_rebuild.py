@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -57,10 +58,14 @@ def open_or_rebuild(
         log.error("journal.set_aside", reason=error.message, kept_as=str(aside))
         journal = Journal.open(path)
     # This is stored in the journal because the process may die between creating it and importing.
-    if _IMPORTED not in journal.get_state():
-        if imported := import_finished_jobs(journal, arrivals(), inbox, outbox, now, on_progress):
-            log.warning("jobs.imported", count=imported, source="sidecars in the outbox")
-        journal.set_state(**{_IMPORTED: "yes"})
+    with ExitStack() as on_failure:
+        on_failure.callback(journal.close)
+        if _IMPORTED not in journal.get_state():
+            found = arrivals()
+            if imported := import_finished_jobs(journal, found, inbox, outbox, now, on_progress):
+                log.warning("jobs.imported", count=imported, source="sidecars in the outbox")
+            journal.set_state(**{_IMPORTED: "yes"})
+        on_failure.pop_all()
     return journal
 
 
