@@ -97,7 +97,9 @@ def _explain(arg: str, context: ExplainContext) -> Explanation:
             return make_explanation(path, "folder", f"the {root} itself")
         if path.is_relative_to(folder):
             if root != "inbox" and not os.path.lexists(path):
-                return make_explanation(path, "missing", f"there is no such file in the {root}")
+                return make_explanation(
+                    path, "missing", f"there is no such file in the folder {root}"
+                )
             if root != "inbox" and path.is_dir():
                 return make_explanation(path, "folder", f"a folder in the {root}")
             return explain_in(path, str(path.relative_to(folder)), context)

@@ -25,6 +25,9 @@ from styled.ops.lock import InstanceLock
 
 UNFINISHED = (JobState.RUNNING, JobState.QUEUED)
 
+MOST_HINTS = 3
+"""How many photos of the same name are suggested."""
+
 CANCEL_SECONDS = 10.0
 """How long `styled cancel` waits for the daemon to cancel the jobs."""
 
@@ -157,8 +160,17 @@ def _jobs_for(arg: str, config: Config, journal: JournalReader) -> list[Job]:
                 return [job for job in jobs if job.state in UNFINISHED] or jobs[:1]
     return exit_with_usage_error(
         f"{readable(arg)} is not in the queue: neither the id of a job (styled jobs lists them) "
-        f"nor a photo in {config.inbox} that waits"
+        f"nor a photo in {config.inbox} that waits{_hint(arg, journal)}"
     )
+
+
+def _hint(arg: str, journal: JournalReader) -> str:
+    """Name the waiting photos of this name in sub-folders."""
+    unfinished = journal.in_state(*UNFINISHED, limit=-1)
+    names = dict.fromkeys(
+        readable(job.input) for job in unfinished if os.path.basename(job.input) == arg
+    )
+    return f"; did you mean {' or '.join(list(names)[:MOST_HINTS])}?" if names else ""
 
 
 def _print_outcome(job: Job, *, is_running: bool) -> None:

@@ -119,7 +119,9 @@ def stylize(
     ] = None,
     size: Annotated[
         Literal["painted", "input"],
-        typer.Option(help="Size of the result: the recipe's, or the photo's own."),
+        typer.Option(
+            help="Size of the result: the recipe's (--set size.long_edge=512), or the photo's."
+        ),
     ] = "painted",
     strength: Annotated[
         float | None,
@@ -317,7 +319,9 @@ def report(
     about: Annotated[
         str,
         typer.Argument(
-            help="A photo, a result or a rejected file, or a job id.", show_default=False
+            metavar="PHOTO",
+            help="A photo, a result or a rejected file, or a job id.",
+            show_default=False,
         ),
     ],
     config: ConfigOption = None,

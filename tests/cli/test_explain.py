@@ -730,7 +730,7 @@ def test_a_file_that_is_in_none_of_them_is_missing(run: Run, folder: Path, root:
     """The reason for a missing file has the name of its folder."""
     explanation = explain_one(run, f"{root}/oil/a.jpg")
     assert explanation["verdict"] == "missing"
-    assert explanation["reasons"] == [f"there is no such file in the {root}"]
+    assert explanation["reasons"] == [f"there is no such file in the folder {root}"]
 
 
 # Outside the folders of styled

@@ -380,6 +380,13 @@ def test_what_is_not_in_the_queue_is_refused_in_words(run: Run, journal: Journal
     assert journal.cancel_requests() == []
 
 
+def test_a_name_without_its_folder_gets_a_hint(run: Run, journal: Journal) -> None:
+    """Nothing is cancelled on a guess."""
+    result = run("cancel", "last.jpg")
+    assert (result.exit_code, "did you mean trip/last.jpg?" in result.output) == (2, True)
+    assert journal.cancel_requests() == []
+
+
 def test_one_wrong_word_cancels_nothing(run: Run, journal: Journal) -> None:
     """All arguments are resolved before the first job is cancelled."""
     result = run("cancel", "both.jpg", "nothing.jpg")

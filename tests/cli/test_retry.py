@@ -133,6 +133,16 @@ def test_what_was_cancelled_comes_back(run: Run, cwd: Path, arg: str) -> None:
     assert files(cwd / "rejected") == []
 
 
+def test_a_name_without_its_folder_gets_a_hint(run: Run, cwd: Path) -> None:
+    """Nothing is retried on a guess."""
+    init_folder(cwd)
+    make_cancelled(cwd)
+    result = run("retry", "b.jpg")
+    assert result.exit_code == 2
+    assert f"did you mean {style_of(cwd)}/b.jpg?" in result.output
+    assert files(cwd / "inbox") == []
+
+
 def test_it_comes_back_once(run: Run, cwd: Path) -> None:
     """A job id can be retried only once."""
     init_folder(cwd)
