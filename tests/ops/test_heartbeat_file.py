@@ -8,21 +8,7 @@ import pytest
 
 from styled.errors import ServiceUnhealthy
 from styled.ops.heartbeat_file import FILE_NAME, INTERVAL_SECONDS, LATE_SECONDS, HeartbeatFile
-
-
-class Clock:
-    """A clock that stands still."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return a clock."""
-    return Clock()
+from tests.ops.conftest import Clock
 
 
 @pytest.fixture

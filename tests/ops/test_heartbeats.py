@@ -9,21 +9,7 @@ from threading import Thread
 import pytest
 
 from styled.ops.heartbeats import Heartbeats
-
-
-class Clock:
-    """A clock whose time the tests set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.ops.conftest import Clock
 
 
 @pytest.fixture

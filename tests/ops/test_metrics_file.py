@@ -8,21 +8,7 @@ import pytest
 
 from styled.errors import ResourceUnavailable
 from styled.ops.metrics_file import LONGEST_SECONDS, MetricsFile
-
-
-class Clock:
-    """A clock whose time the tests set."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.ops.conftest import Clock
 
 
 @pytest.fixture
@@ -37,9 +23,9 @@ def test_what_has_not_changed_is_written_every_ten_minutes(
     written = []
     for _ in range(101):
         if file.is_due("idle"):
-            file.write("idle", f"{clock.seconds}".encode())
-            written.append(clock.seconds)
-        clock.seconds += 15.0
+            file.write("idle", f"{clock.now}".encode())
+            written.append(clock.now)
+        clock.now += 15.0
     assert LONGEST_SECONDS == 600.0
     assert written == [0.0, 600.0, 1200.0]
     assert (tmp_path / "metrics.prom").read_bytes() == b"1200.0"
@@ -52,7 +38,7 @@ def test_what_has_changed_is_written_at_once(file: MetricsFile, clock: Clock) ->
         seen.append(file.is_due(state))
         if seen[-1]:
             file.write(state, b"figures")
-        clock.seconds += 15.0
+        clock.now += 15.0
     assert seen == [True, False, True, False, True]
 
 
