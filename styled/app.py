@@ -47,6 +47,7 @@ from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler, SchedulerObserver
 from styled.jobs.style_check import StyleCheck
 from styled.mounts import Mounts
+from styled.ops.config_in_use import save_config_in_use
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.lock import InstanceLock
 from styled.precision_record import FILE_NAME, PrecisionRecord
@@ -121,6 +122,7 @@ class App:
 
     def reload(self, config: Config) -> None:
         """Use the styles and folders of a new configuration from now on."""
+        save_config_in_use(config)
         self.host.use(config)
         self.events.put(StylesChanged(config.styles))
         self.intake.set_pairing(pairing_of(config))
@@ -332,6 +334,14 @@ class InboxHost:
         if submitted:
             self._events.put(Wakeup())
         return submitted
+
+    def is_submitted(self, path: str, size: int, mtime_ns: int) -> bool:
+        """Return whether the journal has a job of this file."""
+        try:
+            return self._journal.has_jobs_of_file(path, size, mtime_ns)
+        except JournalDamaged as error:
+            self._observer.journal_damaged(error)
+            raise
 
     def require_inbox(self) -> None:
         """Check that the inbox is mounted."""

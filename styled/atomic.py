@@ -317,7 +317,7 @@ def resource_errors(path: Path) -> Iterator[None]:
                 f"{path} can't be written: {error.strerror}",
                 "the file system does not take this name: rename the photo in the inbox",
             ) from error
-        remedy = _REMEDIES.get(error.errno or 0, "work goes on by itself once that is fixed")
+        remedy = _REMEDIES.get(error.errno or 0, "see what the kernel says about that disk: dmesg")
         kind: type[ResourceUnavailable] = ResourceUnavailable
         if error.errno in _DISK_ERRORS:
             kind = DiskFailure
@@ -334,12 +334,12 @@ _NAME_ERRORS = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ})
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space; work goes on by itself",
-    errno.EDQUOT: "raise the quota or free some space; work goes on by itself",
-    errno.EROFS: "mount it writable; work goes on by itself",
-    errno.EACCES: "give the daemon's user write permission; work goes on by itself",
-    errno.EPERM: "give the daemon's user write permission; work goes on by itself",
-    errno.ENOENT: "mount it or make it again; work goes on by itself",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "raise the quota or free some space",
+    errno.EROFS: "mount it writable",
+    errno.EACCES: "give the daemon's user write permission",
+    errno.EPERM: "give the daemon's user write permission",
+    errno.ENOENT: "mount it or make it again",
 }
 
 

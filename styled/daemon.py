@@ -43,6 +43,7 @@ from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler
 from styled.live_gallery import LiveGallery
 from styled.once import OnceResult, Patience, Unprocessed, unprocessed_inputs
+from styled.ops.config_in_use import save_config_in_use
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.stall_record import StallRecord
 from styled.ops.systemd import Notifier
@@ -202,9 +203,11 @@ class Daemon:
                 inbox_trouble="", metrics_trouble=metrics_trouble,
                 gallery_trouble="", hook_trouble="", inbox_report="{}", style_troubles="{}",
                 inbox_read_only=app.host.folders.trouble or "", config_trouble="",
+                needs_restart="",
                 cluster_trouble="", cluster="", styles_left_out="; ".join(self._config.left_out),
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
+            save_config_in_use(self._config)
             app.host.check_styles()
             configure_allocator()
             # On a cluster no photo is decoded or painted in this process, so none has killed it.

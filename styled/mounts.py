@@ -117,7 +117,7 @@ class Mounts:
         except OSError as error:
             raise ResourceUnavailable(
                 f"the folder {folder} can't be read: {error.strerror}",
-                "mount it, make it again or fix its permissions; work goes on by itself",
+                "mount it, make it again or fix its permissions",
             ) from error
 
     def require_mounted(self, folder: Path) -> None:
@@ -153,7 +153,7 @@ class Mounts:
                 raise NotMounted(
                     f"{folder} was on a disk mounted at {previous.point}, where nothing is "
                     "mounted now",
-                    f"mount {previous.point}; work goes on by itself",
+                    f"mount {previous.point}",
                     f"if the folder is meant to lie on {current.point} from now on, stop "
                     f"styled and delete {self._record}",
                 )

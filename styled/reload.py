@@ -66,8 +66,12 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
         note_state(app.journal, config_trouble=trouble)
         return
     ignored = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(app.config, name)]
-    trouble = f"changes of {', '.join(ignored)} need a restart" if ignored else ""
-    note_state(app.journal, config_trouble=trouble, styles_left_out="; ".join(config.left_out))
+    note_state(
+        app.journal,
+        config_trouble="",
+        needs_restart=f"changes of {', '.join(ignored)} need a restart" if ignored else "",
+        styles_left_out="; ".join(config.left_out),
+    )
     # The running values stay: an inbox elsewhere, for instance, is watched from the start only.
     app.reload(replace(config, **{name: getattr(app.config, name) for name in ignored}))
     log.info("config.reloaded", styles=list(config.styles))

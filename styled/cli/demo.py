@@ -125,8 +125,9 @@ def _wait_for_result(
 ) -> None:
     deadline = time.monotonic() + TIMEOUT_SECONDS
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors) as bar:
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         task = bar.add_task("starting the daemon", total=1.0)
+        lines = _ProgressLines()
         while not sidecar_of(result).exists():
             if process.poll() is not None:
                 raise EngineFailure(
@@ -140,8 +141,25 @@ def _wait_for_result(
                 )
             if (fraction := _fraction_done(working_folder)) is not None:
                 bar.update(task, description="painting", completed=fraction)
+                lines.tell(fraction)
             time.sleep(POLL_SECONDS)
         bar.update(task, description="painted", completed=1.0)
+
+
+class _ProgressLines:
+    """Tells the progress in lines where no terminal shows the bar, such as in a container's log."""
+
+    def __init__(self) -> None:
+        self._quarters = -1
+        if not errors.is_terminal:
+            errors.print("starting the daemon; this takes a minute on a slow machine")
+
+    def tell(self, fraction: float) -> None:
+        """Print the progress, at each quarter."""
+        quarters = int(4 * fraction)
+        if not errors.is_terminal and quarters > self._quarters:
+            self._quarters = quarters
+            errors.print(f"painting: {fraction:.0%}")
 
 
 def _fraction_done(working_folder: WorkingFolder) -> float | None:

@@ -17,16 +17,16 @@ from pathlib import Path
 from rich.text import Text
 
 from styled import __version__
-from styled.cli.exit_codes import BAD_CONFIG, DONE, NOT_AVAILABLE, console, exit_code_of
-from styled.cli.find_config import find_config
-from styled.cli.status import daemon_state, inbox_status, stuck_in, troubles_in
+from styled.cli.exit_codes import BAD_CONFIG, DONE, NOT_AVAILABLE, TEMPORARY, console, exit_code_of
+from styled.cli.find_config import config_or_problem
+from styled.cli.status import daemon_state, inbox_status, stuck_in, troubles_by_kind
 from styled.config import Config
-from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable, StyledError
+from styled.errors import ConfigError, JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
 from styled.jobs.journal_schema import open_existing_database
-from styled.jobs.suspension import REASON
+from styled.jobs.pause import SUSPENDED_REASON
 from styled.ops import doctor
 from styled.ops.doctor import Finding
 from styled.ops.humanize import duration, printable, size, some
@@ -48,6 +48,22 @@ _REMEDIES = {
 }
 """Default remedies, by subject of the check, for errors without remedies."""
 
+_CHOSEN = {
+    "needs_restart": ("restart it when it suits: systemctl restart styled",),
+    "styles_left_out": ("replace the picture, or delete it if it is to be no style",),
+}
+"""Remedies for what is no failure, by kind of trouble: the rest of the service works on."""
+
+_TROUBLE_REMEDIES = {
+    "stuck": ("its folders may be on a disk that does not answer: see dmesg",),
+    "config_trouble": ("fix the configuration: styled check; then systemctl reload styled",),
+    "inbox_trouble": ("see mounts and permissions, below",),
+    "inbox_read_only": ("see permissions, below",),
+    "cluster_trouble": ("see docs/cluster.md",),
+    "style_troubles": ("put the picture back, or take the style out of the configuration",),
+}
+"""Remedies for failures, by kind of trouble."""
+
 MAX_BLOCKED_JOBS, MAX_REASONS = 500, 5
 """Maximum number of waiting jobs that are examined, and of their reasons that are shown."""
 
@@ -58,11 +74,11 @@ def examine(config_path: Path | None, *, as_json: bool) -> int:
     """Run all checks, print the findings, and return the exit code of the first failure.
 
     Raises:
-        ConfigError: There is no valid configuration.
+        ConfigError: There is no valid configuration, and no daemon that has loaded one.
     """
-    config = find_config(config_path)
+    config, problem = config_or_problem(config_path)
     findings = []
-    for finding in findings_of(config):
+    for finding in findings_of(config, problem):
         findings.append(finding)
         if not as_json:
             _print_finding(finding)
@@ -76,14 +92,22 @@ def examine(config_path: Path | None, *, as_json: bool) -> int:
     return failed[0].exit_code if failed else DONE
 
 
-def findings_of(config: Config) -> Iterator[Finding]:
-    """Run all checks; yield their findings."""
+def findings_of(config: Config, problem: ConfigError | None = None) -> Iterator[Finding]:
+    """Run all checks; yield their findings.
+
+    Args:
+        config: The configuration; that of the running daemon, if the file is invalid.
+        problem: What is invalid in the file.
+    """
     folders = {
         name: getattr(config, name) for name in ("inbox", "outbox", "rejected", "archive", "state")
     }
     yield Finding("ok", "version", f"styled {__version__}, Python {platform.python_version()}")
     yield _formats()
-    yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
+    if problem is None:
+        yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
+    else:
+        yield Finding("fail", "configuration", problem.message, problem.remedies, BAD_CONFIG)
     state = _read_daemon_state(config)
     yield from _run_check(partial(_daemon, state), config, "daemon")
     yield from doctor.check_permissions(folders, _daemon_user(config))
@@ -159,15 +183,21 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
             "warn", "daemon", f"it is styled {state['version']}, this is {__version__}",
             ("restart it to use the version that is installed now",),
         )  # fmt: skip
-    for trouble in troubles_in(state):
-        yield Finding("fail", "daemon", trouble, ("see its log",), exit_code=75)
+    for kind, trouble in troubles_by_kind(state):
+        if kind in _CHOSEN:
+            yield Finding("warn", "daemon", trouble, _CHOSEN[kind])
+        else:
+            yield Finding(
+                "fail", "daemon", trouble, _TROUBLE_REMEDIES.get(kind, ("see its log",)), TEMPORARY
+            )
     inbox = inbox_status(state)
-    for item in (*inbox.unreadable, *inbox.misspelled, *stuck_in(state)):
+    others = (*inbox.unreadable, *inbox.misspelled, *inbox.invalid_settings)
+    for item in (*others, *stuck_in(state)):
         yield Finding("warn", "inbox", f"{item.path}: {item.reason}", tuple(item.remedies))
     for file in inbox.unfinished:
         yield Finding("ok", "inbox", f"{file.path} {file.reason}")
     if state.get("state", "").startswith("paused"):
-        if REASON in state["state"]:
+        if SUSPENDED_REASON in state["state"]:
             yield Finding("warn", "queue", state["state"], ("styled resume",))
         else:
             yield Finding("fail", "queue", state["state"], ("work goes on by itself after that",))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from styled.cli import streams
@@ -61,8 +61,22 @@ EXIT_CODES: tuple[tuple[type[StyledError], int], ...] = (
     (EngineFailure, REJECTED),
 )
 
-console = Console()
-errors = Console(stderr=True)
+UNWRAPPED_WIDTH = 10_000
+
+
+class _Console(Console):
+    """Wraps lines on terminals only, so that a program or a log gets each as it is."""
+
+    @property  # type: ignore[misc]  # nothing sets the size
+    def size(self) -> ConsoleDimensions:
+        """The width and height in characters."""
+        size = super().size
+        is_wrapped = self.is_terminal or "COLUMNS" in os.environ
+        return size if is_wrapped else ConsoleDimensions(UNWRAPPED_WIDTH, size.height)
+
+
+console = _Console()
+errors = _Console(stderr=True)
 
 
 def exit_code_of(error: StyledError) -> int:

@@ -17,7 +17,7 @@ from styled.cli.explanations import (
     explain_jobs,
     make_explanation,
 )
-from styled.cli.find_config import current_folder, find_config
+from styled.cli.find_config import current_folder, find_config_in_use
 from styled.cli.status import daemon_state, inbox_status, stuck_in
 from styled.config import Config
 from styled.delivery.names import sidecar_of
@@ -35,7 +35,7 @@ def show_explanation(config_path: Path | None, args: list[str], *, as_json: bool
     Raises:
         ConfigError: There is no valid configuration.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     if "" in args:
         exit_with_usage_error("name a file, or the id of a job")
     for explanation in explain(config, args):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exit_codes import errors
+from styled.cli.exit_codes import errors, print_error
 from styled.config import Config, load_config
 from styled.errors import ConfigError
+from styled.ops.config_in_use import config_in_use
 
 LOCAL_CONFIG = Path("config.yaml")
 SYSTEM_CONFIG = Path("/etc/styled/config.yaml")
@@ -31,6 +32,33 @@ def find_config(config_path: Path | None) -> Config:
             "or name it: -c FILE",
         )
     return load_config(path)
+
+
+def find_config_in_use(config_path: Path | None) -> Config:
+    """Like `find_config`; if the file is invalid, use what a running daemon has loaded from it.
+
+    The problems of the file are printed then. For commands that ask the daemon.
+    """
+    config, problem = config_or_problem(config_path)
+    if problem is not None:
+        print_error(problem)
+    return config
+
+
+def config_or_problem(config_path: Path | None) -> tuple[Config, ConfigError | None]:
+    """Like `find_config_in_use`, but return the problems of the file instead of printing them."""
+    try:
+        return find_config(config_path), None
+    except ConfigError as error:
+        path = config_path or nearest_config()
+        config = None if path is None else config_in_use(path)
+        if config is None:
+            raise
+        return config, ConfigError(
+            error.message,
+            *error.remedies,
+            "the running daemon goes on with what it has loaded before; so does this command",
+        )
 
 
 def nearest_config() -> Path | None:

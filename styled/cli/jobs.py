@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from rich.text import Text
 
 from styled.cli.exit_codes import console, exit_with_usage_error
-from styled.cli.find_config import current_folder, find_config
+from styled.cli.find_config import current_folder, find_config_in_use
 from styled.cli.status import JobStatus, engine_statuses, job_statuses
 from styled.cli.status_view import job_table
 from styled.config import Config
@@ -53,7 +53,7 @@ def show_jobs(
         ConfigError: There is no valid configuration.
         ResourceUnavailable: There is no journal, or it can't be read.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     journal = Journal.open_read_only(config.state / "journal.sqlite3")
     try:
         jobs: list[Job] = []
@@ -87,7 +87,7 @@ def cancel(config_path: Path | None, args: list[str], *, everything: bool) -> No
         ConfigError: There is no valid configuration.
         ResourceUnavailable: There is no journal, or this user may not write it.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     if everything == bool(args):
         exit_with_usage_error("name what to cancel, or use --all for everything in the queue")
     journal = open_for_requests(config, "cancel jobs")
@@ -123,7 +123,7 @@ def put_first(config_path: Path | None, args: list[str]) -> None:
         ConfigError: There is no valid configuration.
         ResourceUnavailable: There is no journal, or this user may not write it.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     journal = open_for_requests(config, "reorder the queue")
     try:
         jobs = {job.id: job for arg in args for job in _jobs_for(arg, config, journal)}

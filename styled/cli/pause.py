@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from styled.cli.exit_codes import console
-from styled.cli.find_config import find_config
+from styled.cli.find_config import find_config_in_use
 from styled.cli.jobs import open_for_requests
 from styled.config import Config
 from styled.files import readable
@@ -31,7 +31,7 @@ def pause(config_path: Path | None, *, after_current: bool) -> None:
         ConfigError: There is no valid configuration.
         ResourceUnavailable: There is no journal, or this user may not write it.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     journal = open_for_requests(config, "pause the queue")
     try:
         journal.set_state(**{SUSPENDED: AFTER_CURRENT if after_current else NOW})
@@ -56,7 +56,7 @@ def resume(config_path: Path | None) -> None:
     Raises:
         ConfigError, ResourceUnavailable: as `pause`.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     journal = open_for_requests(config, "pause the queue")
     try:
         was_suspended = bool(journal.get_state().get(SUSPENDED))

@@ -22,7 +22,7 @@ from styled.cli.doctor import findings_of
 from styled.cli.exit_codes import console, exit_with_usage_error
 from styled.cli.explain import explain
 from styled.cli.explanations import Explanation
-from styled.cli.find_config import current_folder, find_config
+from styled.cli.find_config import current_folder, find_config_in_use
 from styled.cli.status import job_statuses, read_status
 from styled.config import Config
 from styled.config.dump import show_config
@@ -79,7 +79,7 @@ def write_report(
         ConfigError: there is no valid configuration.
         ResourceUnavailable: the file can't be written.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     (explanation,) = explain(config, [about])
     jobs = _jobs_of(config, explanation)
     if explanation.verdict == "missing" and not jobs:

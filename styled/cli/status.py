@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from styled.config import Config
 from styled.degradation import Degradation
-from styled.files import readable
+from styled.files import SETTINGS_SUFFIX, readable
 from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
@@ -128,6 +128,7 @@ class Status(BaseModel):
     unfinished: list[UnfinishedStatus]
     unreadable: list[PathStatus]
     misspelled: list[PathStatus]
+    invalid_settings: list[PathStatus]
     stuck: list[PathStatus]
     stuck_count: int
     counts: dict[JobState, int]
@@ -184,6 +185,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
         unfinished=inbox.unfinished,
         unreadable=inbox.unreadable,
         misspelled=inbox.misspelled,
+        invalid_settings=inbox.invalid_settings,
         stuck=stuck_in(state),
         stuck_count=int(state.get("stuck_count", "0")),
         counts=journal.counts(),
@@ -227,6 +229,7 @@ TROUBLES = (
     "inbox_trouble",
     "inbox_read_only",
     "config_trouble",
+    "needs_restart",
     "gallery_trouble",
     "metrics_trouble",
     "hook_trouble",
@@ -236,11 +239,14 @@ TROUBLES = (
 
 def troubles_in(state: Mapping[str, str]) -> list[str]:
     """Return the problems of the service as a whole, as stored by the daemon."""
-    styles = json.loads(state.get("style_troubles", "{}"))
-    return [
-        *(state[trouble] for trouble in TROUBLES if state.get(trouble)),
-        *(f"photos of the style {style} wait: {reason}" for style, reason in styles.items()),
-    ]
+    return [message for _, message in troubles_by_kind(state)]
+
+
+def troubles_by_kind(state: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield these problems, each with its kind: one of `TROUBLES`, or `style_troubles`."""
+    yield from ((kind, state[kind]) for kind in TROUBLES if state.get(kind))
+    for style, reason in json.loads(state.get("style_troubles", "{}")).items():
+        yield "style_troubles", f"photos of the style {style} wait: {reason}"
 
 
 def stuck_in(state: Mapping[str, str]) -> list[PathStatus]:
@@ -260,6 +266,7 @@ class InboxStatus:
     unfinished: list[UnfinishedStatus]
     unreadable: list[PathStatus]
     misspelled: list[PathStatus]
+    invalid_settings: list[PathStatus]
 
 
 def inbox_status(state: Mapping[str, str]) -> InboxStatus:
@@ -290,6 +297,14 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
                 remedies=[f"move what is in it into {style}, or rename it"],
             )
             for folder, style in report.get("misspelled", ())
+        ],
+        invalid_settings=[
+            PathStatus(
+                path=readable(photo),
+                reason=f"its settings are not valid, so it will be rejected: {problem}",
+                remedies=[f"mend {readable(photo)}{SETTINGS_SUFFIX} before its turn comes"],
+            )
+            for photo, problem in report.get("invalid_settings", ())
         ],
     )
 

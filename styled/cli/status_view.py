@@ -17,11 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from styled.cli.exit_codes import console
-from styled.cli.find_config import find_config
-from styled.cli.status import EngineStatus, JobStatus, Status, UnfinishedStatus, read_status
+from styled.cli.find_config import find_config_in_use
+from styled.cli.status import (
+    EngineStatus,
+    JobStatus,
+    PathStatus,
+    Status,
+    UnfinishedStatus,
+    read_status,
+)
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
+from styled.jobs.journal_queries import FINISHED
+from styled.jobs.pause import SUSPENDED_REASON
 from styled.ops.humanize import duration, printable, size, some
 
 FOLLOW_SECONDS = 1.0
@@ -43,7 +52,7 @@ def show_status(config_path: Path | None, *, as_json: bool, follow: bool) -> Non
         ConfigError: There is no valid configuration.
         ResourceUnavailable: There is no journal, or it can't be read.
     """
-    config = find_config(config_path)
+    config = find_config_in_use(config_path)
     status = read_status(config)
     if not follow:
         if as_json:
@@ -91,6 +100,8 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         else ""
     )
     yield Text.assemble("styled is ", (printable(status.state), color), process, uptime)
+    if status.running and status.state.startswith("paused") and SUSPENDED_REASON not in status.state:
+        yield Text("it goes on by itself once that is over")
     if status.running and status.device is not None:
         yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")
     for trouble in status.troubles:
@@ -105,7 +116,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         )
     if status.not_pictures:
         yield Text(f"{some(status.not_pictures, 'file')} in the inbox left alone: no pictures")
-    for item in (*status.unreadable, *status.misspelled, *status.stuck[:MAX_LISTED]):
+    for item in _in_inbox(status):
         yield Text(f"{printable(item.path)}: {printable(item.reason)}", "yellow")
         for remedy in item.remedies[:1]:
             yield Text(f"  - {printable(remedy)}")
@@ -115,7 +126,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         yield Text(f"still arriving: {printable(file.path)} {printable(file.reason)}{_until(file)}")
     if len(status.unfinished) > MAX_LISTED:
         yield Text(f"still arriving: {some(len(status.unfinished) - MAX_LISTED, 'more file')}")
-    yield Text(", ".join(f"{status.counts.get(state, 0):,} {state}" for state in JobState))
+    yield Text(_counts(status))
     for disk in status.disks:
         yield Text(
             f"{size(disk.free)} free for {', '.join(disk.folders)}",
@@ -136,7 +147,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         if job.phase not in BEFORE_PAINTING:
             yield Text()
             yield from _current(job, status.degraded, _engine_to_show(job, status.engines))
-    prepared = [job for job in status.current if job.phase in BEFORE_PAINTING]
+    prepared = _prepared(status)
     if prepared:
         yield Text()
     for job in prepared[:MAX_LISTED]:
@@ -144,21 +155,70 @@ def _sections(status: Status) -> Iterator[RenderableType]:
             ("next ", "bold"), printable(job.input), " in ", printable(job.style), f": {job.phase}"
         )
     if len(prepared) > MAX_LISTED:
-        yield Text(f"     {some(len(prepared) - MAX_LISTED, 'more job')} prepared")
+        yield Text(f"     and {len(prepared) - MAX_LISTED:,} more")
     if len(status.queue) > 1:
         yield Text()
         yield Text(
             "queue: "
             + ", ".join(f"{queue.queued + queue.running:,} {queue.style}" for queue in status.queue)
         )
-    for heading, jobs in (
-        ("waiting", status.waiting),
-        ("last", status.last),
-        ("rejected", _not_yet_shown(status)),
+    for heading, jobs, total in (
+        ("waiting", status.waiting, _waiting(status)),
+        ("last", status.last, 0),
+        ("rejected", _not_yet_shown(status), 0),
     ):
         if jobs:
             yield Text()
-            yield job_table(heading, jobs, known=status.degraded)
+            shared = _shared_degradations(jobs, status.degraded)
+            yield job_table(heading, jobs, known=(*status.degraded, *shared))
+            if total > len(jobs):
+                yield Text(f"and {total - len(jobs):,} more: styled jobs")
+            for degradation in shared:
+                yield Text(f"all of these degraded: {printable(degradation.message)}", "yellow")
+
+
+def _in_inbox(status: Status) -> Iterator[PathStatus]:
+    """Yield what is wrong with files and folders of the inbox, the first ones of each kind."""
+    yield from status.unreadable
+    yield from status.misspelled
+    yield from status.invalid_settings[:MAX_LISTED]
+    yield from status.stuck[:MAX_LISTED]
+
+
+def _counts(status: Status) -> str:
+    """Return how many jobs are in which state; each is counted once."""
+    prepared = len(_prepared(status))
+    counts = {
+        "waiting": _waiting(status),
+        "prepared": prepared,
+        "painting": len(status.current) - prepared,
+        **{str(state): status.counts.get(state, 0) for state in FINISHED},
+    }
+    return ", ".join(f"{count:,} {state}" for state, count in counts.items())
+
+
+def _prepared(status: Status) -> list[JobStatus]:
+    """Return the running jobs that are read and decoded, and painted next."""
+    return [job for job in status.current if job.phase in BEFORE_PAINTING]
+
+
+def _waiting(status: Status) -> int:
+    """Return how many jobs wait; those that a dead daemon has left running wait as well."""
+    unfinished = status.counts.get(JobState.QUEUED, 0) + status.counts.get(JobState.RUNNING, 0)
+    return max(0, unfinished - len(status.current))
+
+
+def _shared_degradations(
+    jobs: Sequence[JobStatus], known: Collection[Degradation]
+) -> list[Degradation]:
+    """Return what all of several jobs have in common, to be told once."""
+    if len(jobs) < 2:
+        return []
+    return [
+        one
+        for one in jobs[0].degraded
+        if one not in known and all(one in job.degraded for job in jobs)
+    ]
 
 
 def _until(file: UnfinishedStatus) -> str:

@@ -77,7 +77,7 @@ class GalleryFiles:
                 except BlockingIOError:
                     raise ResourceUnavailable(
                         f"{self.page} is being rebuilt by another process",
-                        "work goes on by itself once that is done",
+                        "wait until that has ended",
                     ) from None
                 yield
             finally:

@@ -185,7 +185,7 @@ class Publisher:
         if _is_of_another(sidecar_of(path), sidecar.job.id):
             raise ResourceUnavailable(
                 f"{sidecar_of(path)} is not the sidecar of this job, and is not overwritten",
-                "move it away; work goes on by itself",
+                "move it away",
             )
         with self._narrow_forbidden(path):
             atomic_write(sidecar_of(path), sidecar.to_json())
@@ -385,7 +385,7 @@ def _is_delivered(source: Path, destination: Path) -> bool:
     if not _have_same_content(source, destination):
         raise ResourceUnavailable(
             f"{destination} was just taken by another file",
-            "another name is chosen at the next attempt; work goes on by itself",
+            "another name is chosen at the next attempt",
         )
     return True
 

@@ -43,7 +43,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class InboxReport:
-    """Files and folders in the inbox that do not become jobs.
+    """What is in the inbox and needs attention; most of it does not become jobs.
 
     Attributes:
         unpaired: Number of files that belong to no style.
@@ -51,6 +51,8 @@ class InboxReport:
         unfinished: Files whose upload is not complete.
         skipped: Folders that can't be read.
         misspelled: Pairs (folder, style) whose names differ by case or Unicode form only.
+        invalid_settings: Pairs (photo, problem) of photos whose own settings are not valid. They
+            become jobs, which are rejected if that is still so when their turn comes.
     """
 
     unpaired: int = 0
@@ -58,6 +60,7 @@ class InboxReport:
     unfinished: tuple[Waiting, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     misspelled: tuple[tuple[str, str], ...] = ()
+    invalid_settings: tuple[tuple[str, str], ...] = ()
 
 
 class IntakeHost(Protocol):
@@ -68,6 +71,13 @@ class IntakeHost(Protocol):
 
         Raises:
             ResourceUnavailable: they can't be queued now. The next scan submits them again.
+        """
+
+    def is_submitted(self, path: str, size: int, mtime_ns: int) -> bool:
+        """Return whether this file of the inbox was submitted before, by any process.
+
+        Raises:
+            ResourceUnavailable: that can't be told now.
         """
 
     def require_inbox(self) -> None:

@@ -123,6 +123,7 @@ class Intake:
                 open_grace_seconds=open_grace_seconds,
             ),
             PictureCheck(inbox) if leave_other_files else None,
+            host,
         )
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._next_full_scan = clock()
@@ -153,6 +154,7 @@ class Intake:
             notes, self._unpaired = ScanNotes(), 0
             found = self._until_stopped(scan(self._inbox, self._ignore, notes))
             self._submit(self._gate.filter_settled(self._paired(found), began))
+            self._photo_styles.end_scan()
         except ResourceUnavailable as error:
             # Files that have passed the gate but were not submitted must pass it again.
             self._gate.forget()
@@ -222,6 +224,7 @@ class Intake:
                 for folder in sorted(set(notes.folders).difference(names))
                 if _caseless(folder) in by_form
             ),
+            tuple(sorted(self._photo_styles.problems.items())[:MAX_REPORTED]),
         )
         is_same = replace(report, unfinished=()) == replace(previous, unfinished=())
         if is_same and _rounded(unfinished) == _rounded(self._unfinished):
@@ -236,6 +239,8 @@ class Intake:
                 log.info("input.awaited", path=readable(file.path), reason=file.reason)
         for folder, style in set(report.misspelled).difference(previous.misspelled):
             log.warning("folder.misspelled", path=readable(folder), style=style)
+        for path, problem in set(report.invalid_settings).difference(previous.invalid_settings):
+            log.warning("settings.invalid", path=readable(path), reason=problem)
         self.report, self._unfinished = report, unfinished
         self._host.report_changed(report)
 

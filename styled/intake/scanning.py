@@ -103,7 +103,7 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
             if not folder:
                 raise ResourceUnavailable(
                     f"the inbox {inbox} can't be read: {error.strerror}",
-                    "mount it, make it again or fix its permissions; work goes on by itself",
+                    "mount it, make it again or fix its permissions",
                 ) from error
             _skip_error(folder, error, notes.skipped)
             continue

@@ -32,6 +32,13 @@ class PictureCheck(Protocol):
         """Return whether a file becomes a job; `path` is relative to the inbox."""
 
 
+class SubmittedFiles(Protocol):
+    """Files that have a job; see `IntakeHost`."""
+
+    def is_submitted(self, path: str, size: int, mtime_ns: int) -> bool:
+        """Return whether this file of the inbox was submitted before."""
+
+
 @dataclass(slots=True)
 class _Tracked:
     """The state of one file.
@@ -83,15 +90,18 @@ class SettleGate:
         settle_seconds: float,
         check: FinishedCheck,
         picture_check: PictureCheck | None = None,
+        submitted: SubmittedFiles | None = None,
     ) -> None:
         """Let a file pass after `settle_seconds` without a change, if `check` agrees.
 
         Files that are no pictures according to `picture_check` do not pass, and are not waited for;
-        without it all files do.
+        without it all files do. Those that were `submitted` before, for instance by an earlier
+        process, pass without being read again.
         """
         self._settle_seconds = settle_seconds
         self._check = check
         self._picture_check = picture_check
+        self._submitted = submitted
         self._tracked: dict[str, _Tracked] = {}
 
     def filter_settled(self, found: Iterable[FoundFile], now: float) -> Iterator[FoundFile]:
@@ -121,12 +131,20 @@ class SettleGate:
         if not tracked.is_finished:
             if self._was_just_checked(tracked, now):
                 return False
+            if self._was_submitted(tracked.file):
+                tracked.is_finished = True
+                return True
             tracked.sign = self._check.sign_of(tracked.file, now - tracked.since)
             tracked.checked_at = now
             tracked.is_finished = tracked.sign is None
             if tracked.is_finished and self._picture_check is not None:
                 tracked.is_picture = self._picture_check.is_picture(tracked.file.path)
         return tracked.is_finished
+
+    def _was_submitted(self, file: FoundFile) -> bool:
+        return self._submitted is not None and self._submitted.is_submitted(
+            file.path, file.size, file.mtime_ns
+        )
 
     def _was_just_checked(self, tracked: _Tracked, now: float) -> bool:
         """Return whether the content was checked so recently that it need not be read again."""

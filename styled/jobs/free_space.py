@@ -34,15 +34,14 @@ def require_free_space(config: Config) -> None:
         if is_read_only:
             raise DiskReadOnly(
                 f"{readable(os.fspath(folder))} can't be written: Read-only file system",
-                "mount it writable; work goes on by itself",
+                "mount it writable",
                 "under systemd, name it in ReadWritePaths= (systemctl edit styled)",
             )
         if free < config.output.min_free:
             raise DiskNearlyFull(
                 f"the disk of the {name} ({readable(os.fspath(folder))}) has {_gigabytes(free)} "
                 f"free, less than output.min_free ({_gigabytes(config.output.min_free)})",
-                "free some space: originals in the archive are the first to think of; "
-                "work goes on by itself",
+                "free some space: originals in the archive are the first to think of",
                 "or lower output.min_free",
             )
 

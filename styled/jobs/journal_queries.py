@@ -141,6 +141,16 @@ class JournalReader:
             (os.fsencode(path), size, str(mtime_ns)),
         )
 
+    def has_jobs_of_file(self, path: str, size: int, mtime_ns: int) -> bool:
+        """Return whether a file that is in the inbox now has a job, in whatever state."""
+        return bool(
+            self._row(
+                "SELECT 1 FROM jobs"
+                " WHERE in_inbox AND input = ? AND size = ? AND mtime_ns = ? LIMIT 1",
+                (os.fsencode(path), size, str(mtime_ns)),
+            )
+        )
+
     def finished_in_inbox(self) -> list[Job]:
         """Return one finished job for each input in the inbox that may have to be released."""
         return self._jobs(

@@ -13,12 +13,14 @@ log = structlog.get_logger()
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 
-
 SUSPENDED = "suspended"
 """The journal's state of this key tells whether a person has paused the queue: empty, `now` or
 `after-current`."""
 
 NOW, AFTER_CURRENT = "now", "after-current"
+
+SUSPENDED_REASON = "on request; styled resume goes on"
+"""The reason of such a pause."""
 
 
 class Pauses:

@@ -30,12 +30,11 @@ from styled.jobs.io_pool import IoPool
 from styled.jobs.job_finisher import JobFinisher, JobObserver
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance
-from styled.jobs.pause import Pauses
+from styled.jobs.pause import SUSPENDED_REASON, Pauses
 from styled.jobs.pending import Pending
 from styled.jobs.protocols import Heartbeats
 from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot, snapshot_of
-from styled.jobs.suspension import REASON as SUSPENDED_REASON
 from styled.jobs.suspension import Suspension
 
 log = structlog.get_logger()

@@ -14,8 +14,6 @@ from styled.jobs.running import RunningJobs
 
 log = structlog.get_logger()
 
-REASON = "on request; styled resume goes on"
-
 
 class Suspension:
     """Whether the queue is paused on request.

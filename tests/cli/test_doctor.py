@@ -24,7 +24,7 @@ from styled.engine.weights import Weights
 from styled.errors import DeviceError, WeightsError
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
-from styled.jobs.suspension import REASON
+from styled.jobs.pause import SUSPENDED_REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
@@ -264,9 +264,9 @@ def test_what_is_stuck_is_a_failure(run: Run, cwd: Path) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_a_pause_on_request_is_a_warning(run: Run, journal: Journal) -> None:
     """It is no fault; the remedy ends it."""
-    journal.set_state(state=f"paused: {REASON}")
+    journal.set_state(state=f"paused: {SUSPENDED_REASON}")
     findings = run_doctor(run)
-    assert about(findings, "queue") == [("warn", f"paused: {REASON}")]
+    assert about(findings, "queue") == [("warn", f"paused: {SUSPENDED_REASON}")]
     assert remedies(findings, "queue") == "styled resume"
 
 
@@ -451,7 +451,7 @@ def test_a_disk_that_is_missing_is_a_failure(run: Run, cwd: Path) -> None:
     ((level, text),) = about(findings, "inbox")
     assert level == "fail"
     assert "nothing is mounted now" in text
-    assert remedies(findings, "inbox").startswith(f"mount {cwd}; ")
+    assert remedies(findings, "inbox").startswith(f"mount {cwd}\n")
     assert (cwd / "state/mounts.json").read_text() == record
 
 

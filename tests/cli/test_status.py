@@ -18,8 +18,10 @@ from rich.console import Console
 
 from styled.cli import status_view
 from styled.cli.init import init_folder
+from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
 from styled.jobs.journal import Journal
+from styled.jobs.pause import SUSPENDED_REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
@@ -95,7 +97,8 @@ def test_status_for_people_shows_the_same(run: Run, daemon: int) -> None:
     assert f"styled is paused: the outbox is full (process {daemon})" in output
     assert "on cpu, weights untrained" in output
     assert "degraded: the network is untrained" in output
-    assert "1 queued, 1 running, 1 done, 1 rejected, 0 cancelled" in output
+    assert "\n1 waiting, 0 prepared, 1 painting, 1 done, 1 rejected, 0 cancelled\n" in output
+    assert "\nit goes on by itself once that is over\n" in output
     assert re.search(r"\nnow  running.jpg in oil\n .* 42%\n", output)
     rows = [tuple(line.split()) for line in output.splitlines()]
     assert ("waiting.jpg", "oil", "queued", "for") in [row[:4] for row in rows]
@@ -136,6 +139,74 @@ def test_a_damaged_journal_is_told_in_words(run: Run, cwd: Path) -> None:
     result = run("status", "--json")
     assert result.exit_code == 75
     assert "is damaged" in result.output
+
+
+def test_a_pause_on_request_does_not_end_by_itself(
+    run: Run, journal: Journal, daemon: int
+) -> None:
+    """Only other pauses are said to end by themselves."""
+    journal.set_state(state=f"paused: {SUSPENDED_REASON}")
+    output = run("status").output
+    assert "styled is paused: on request; styled resume goes on" in output
+    assert "by itself" not in output
+
+
+@pytest.mark.usefixtures("daemon")
+def test_each_job_is_counted_once_and_all_of_them(run: Run, journal: Journal) -> None:
+    """The counts add up to the number of jobs; of a long list the rest is counted."""
+    journal.submit([Dropped(f"{n}.jpg", 1, 2, {"oil": f"{n}.jpg"}) for n in range(7)], 6.0)
+    job = journal.claim(40.0)
+    assert job is not None
+    journal.set_phase(job, Phase.READY)
+    output = run("status").output
+    assert "\n7 waiting, 1 prepared, 1 painting, 1 done, 1 rejected, 0 cancelled\n" in output
+    assert "\nand 2 more: styled jobs\n" in output
+    assert "queued" in run("jobs", "--state", "queued", "--limit", "50").output
+
+
+def test_of_a_dead_daemon_all_unfinished_jobs_wait(run: Run, journal: Journal) -> None:
+    """What it was painting is counted as waiting."""
+    assert "\n2 waiting, 0 prepared, 0 painting, 1 done, " in run("status").output
+
+
+def test_what_all_jobs_lack_is_told_once(run: Run, journal: Journal) -> None:
+    """A degradation of all listed jobs is one line; one of a single job stays with it."""
+    shared = Degradation("device", "no GPU was found")
+    journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(6)], 6.0)
+    for number in range(6):
+        job = journal.claim(40.0)
+        assert job is not None
+        journal.set_degraded(job, [shared, *([Degradation("size", "small")] * (number == 3))])
+        journal.finish(job, JobState.DONE, 50.0 + number)
+    output = run("status").output
+    assert output.count("no GPU was found") == 1
+    assert "\nall of these degraded: no GPU was found\n" in output
+    assert output.count("degraded: small") == 1
+
+
+@pytest.mark.usefixtures("daemon")
+def test_only_a_terminal_wraps_lines(
+    run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal and without COLUMNS each line is whole."""
+    monkeypatch.delenv("COLUMNS")
+    name = f"{'a long walk/' * 12}photo.jpg"
+    journal.submit([Dropped(name, 1, 2, {"oil": name})], 6.0)
+    assert name in run("status").output
+
+
+@pytest.mark.usefixtures("daemon")
+def test_settings_that_are_not_valid_are_told_before_the_turn_of_their_photo(
+    run: Run, journal: Journal
+) -> None:
+    """Text and JSON name the photo, the problem and the remedy."""
+    report = {"invalid_settings": [["trip/a.jpg", "a.jpg.yaml:1: strength: expected a number"]]}
+    journal.set_state(inbox_report=json.dumps(report))
+    output = run("status").output
+    assert "trip/a.jpg: its settings are not valid, so it will be rejected: a.jpg.yaml:1" in output
+    assert "  - mend trip/a.jpg.yaml before its turn comes" in output
+    (problem,) = json.loads(run("status", "--json").stdout)["invalid_settings"]
+    assert problem["path"] == "trip/a.jpg"
 
 
 # Progress of the current job

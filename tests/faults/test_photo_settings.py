@@ -81,6 +81,45 @@ def test_wrong_settings_reject_the_photo_with_every_problem(harness: DaemonHarne
     assert harness.files("rejected") == []
 
 
+def test_wrong_settings_are_told_before_the_photos_turn(harness: DaemonHarness) -> None:
+    """Status and log name them as soon as the photo arrives; mended in time, it is painted."""
+    harness.configure(intake=OFTEN)
+    with harness.running() as daemon:
+        daemon.wait_for("daemon.started")
+        assert harness.do("pause").returncode == 0
+        settings(harness, "a.jpg", "strength: much\n")
+        harness.drop("a.jpg", "coffee", SIZE)
+        daemon.wait_for("settings.invalid")
+        (problem,) = harness.status()["invalid_settings"]
+        assert problem["path"] == "a.jpg"
+        assert "a.jpg.yaml:1: strength: expected" in problem["reason"]
+        settings(harness, "a.jpg", "strength: 70\n")
+        daemon.wait_until(lambda: harness.status()["invalid_settings"] == [])
+        assert harness.do("resume").returncode == 0
+        daemon.wait_for("job.published")
+    assert harness.files("rejected") == []
+
+
+def test_a_queued_photo_is_not_said_to_arrive_after_a_restart(harness: DaemonHarness) -> None:
+    """What was accepted before, for instance after its grace, waits for nothing but its turn."""
+    harness.configure(intake=OFTEN)
+    photo = harness.drop("a.jpg", "coffee", SIZE)
+    photo.write_bytes(photo.read_bytes()[:-600])
+    with harness.running() as daemon:
+        daemon.wait_for("daemon.started")
+        assert harness.do("pause").returncode == 0
+        daemon.wait_for("jobs.submitted")
+        assert len(daemon.events("input.awaited")) == 1
+    harness.configure(intake=OFTEN.replace("grace_seconds: 2", "grace_seconds: 600"))
+    with harness.running() as daemon:
+        daemon.wait_for("daemon.started")
+        assert harness.do("explain", "a.jpg").stdout.startswith(f"{photo}: waiting")
+        assert harness.status()["unfinished"] == []
+        assert harness.do("resume").returncode == 0
+        daemon.wait_for("job.rejected")
+    assert daemon.events("input.awaited") == []
+
+
 def test_settings_are_never_photos(harness: DaemonHarness) -> None:
     """Not even where all other files are rejected, and without a photo beside them."""
     harness.configure(intake=OFTEN.replace("}", ", not_pictures: reject}"))

@@ -92,6 +92,7 @@ class RecordingHost:
         self.log: list[tuple[float, str, tuple[str, ...]]] = []
         self.batches: list[int] = []
         self.inputs: list[SettledInput] = []
+        self.submitted_before: set[str] = set()
         self.arrived: Queue[str] = Queue()
         self.refusing = False
         self.refused_at: list[float] = []
@@ -113,6 +114,10 @@ class RecordingHost:
             self.arrived.put(found.path)
             self.log.append((self._clock(), found.path, tuple(found.destinations)))
         return len(inputs)
+
+    def is_submitted(self, path: str, size: int, mtime_ns: int) -> bool:
+        """Return whether an earlier process has submitted it, as the test says."""
+        return path in self.submitted_before
 
     def require_inbox(self) -> None:
         """Raise if the inbox is not mounted."""

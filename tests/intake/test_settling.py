@@ -51,6 +51,27 @@ def gate(check: ScriptedCheck) -> SettleGate:
     return SettleGate(1.0, check)
 
 
+class Submitted:
+    """Some files have a job already."""
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = set(paths)
+
+    def is_submitted(self, path: str, size: int, mtime_ns: int) -> bool:
+        """Return whether it is one of these."""
+        return path in self.paths
+
+
+def test_what_was_submitted_before_is_not_read_again(check: ScriptedCheck) -> None:
+    """After a restart queued files pass at once: a broken one is not said to be arriving."""
+    check.signs[A.path] = Sign("ends too early", 60.0, is_of_content=True)
+    gate = SettleGate(1.0, check, None, Submitted(A.path))
+    assert settled(gate, [A], 5.0) == []
+    assert settled(gate, [A], 6.0) == [A]
+    assert check.checked == []
+    assert gate.unfinished() == []
+
+
 def test_a_file_settles_after_its_time(gate: SettleGate) -> None:
     """It passes neither at the first scan nor too early, but exactly on time."""
     assert settled(gate, [A], 5.0) == []
