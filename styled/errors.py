@@ -34,6 +34,10 @@ class WeightsError(StyledError):
     """The network's weights are missing, damaged or not those of a VGG-19."""
 
 
+class NoNetworkAccess(WeightsError):
+    """The weights are missing, and this process may not use any network, so a restart is no use."""
+
+
 class DeviceError(StyledError):
     """The configured device is missing or does not work."""
 

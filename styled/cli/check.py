@@ -10,6 +10,8 @@ from rich.text import Text
 
 from styled.cli.exit_codes import DONE, console, exit_code_of, print_error
 from styled.cli.find_config import find_config
+from styled.cli.status import read_daemon_state
+from styled.cli.weights import imagenet_file_of_daemon
 from styled.config import Config, require_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
@@ -58,6 +60,10 @@ def _folders(config: Config) -> Iterator[str]:
 def _weights(config: Config) -> Iterator[str]:
     source = config.engine.weights
     if source == "imagenet" and not imagenet_file().exists():
+        path = imagenet_file_of_daemon(config, read_daemon_state(config))
+        if path is not None:
+            yield f"weights: the daemon's are at {path}"
+            return
         # `load_weights` would download 548 MB, which a check should not do.
         raise WeightsError(
             f"the pretrained network is not on this machine ({imagenet_file()})",

@@ -44,7 +44,7 @@ styles:
   {style}:
     image: styles/{style}.png
     overrides:
-      size: {{long_edge: 288}}
+      size: 288
       steps: 20
 OVERRIDES
 engine:

@@ -19,9 +19,10 @@ from rich.text import Text
 from styled import __version__
 from styled.cli.exit_codes import BAD_CONFIG, DONE, NOT_AVAILABLE, TEMPORARY, console, exit_code_of
 from styled.cli.find_config import config_or_problem
-from styled.cli.status import daemon_state, inbox_status, stuck_in, troubles_by_kind
+from styled.cli.status import inbox_status, read_daemon_state, stuck_in, troubles_by_kind
 from styled.config import Config
 from styled.errors import ConfigError, JournalDamaged, NoJournal, ResourceUnavailable, StyledError
+from styled.extras import install_command
 from styled.jobs.job import WAITING, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
@@ -108,7 +109,7 @@ def findings_of(config: Config, problem: ConfigError | None = None) -> Iterator[
         yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
     else:
         yield Finding("fail", "configuration", problem.message, problem.remedies, BAD_CONFIG)
-    state = _read_daemon_state(config)
+    state = read_daemon_state(config)  # if it can't be read, `_journal` reports that
     yield from _run_check(partial(_daemon, state), config, "daemon")
     yield from doctor.check_permissions(folders, _daemon_user(config))
     yield from doctor.check_mounts(folders, config.state)
@@ -125,19 +126,20 @@ def findings_of(config: Config, problem: ConfigError | None = None) -> Iterator[
         yield from _engines(state)
 
 
-_EXTRAS = (("pillow-heif", "heif", "HEIC"), ("pillow-jxl-plugin", "jxl", "JPEG XL"),
-           ("rawpy", "raw", "raw photos"))  # fmt: skip
+_OPTIONAL = (
+    ("pillow-heif", "HEIC"), ("pillow-jxl-plugin", "JPEG XL"), ("rawpy", "raw photos"),
+)  # fmt: skip
 
 
 def _formats() -> Finding:
     """Tell which formats can be read with the installed packages."""
     read = ["JPEG, PNG, TIFF, WebP, AVIF, BMP, GIF"]
     missing = []
-    for package, extra, name in _EXTRAS:
+    for package, name in _OPTIONAL:
         try:
             read.append(f"{name} ({package} {version(package)})")
         except PackageNotFoundError:
-            missing.append(f"{name}: pip install 'styled[{extra}]'")
+            missing.append(f"{name}: {install_command(package)}")
     without = f"; not {', nor '.join(missing)}" if missing else ""
     return Finding("ok", "formats", f"{', '.join(read)}{without}")
 
@@ -155,18 +157,6 @@ def _daemon_pid(config: Config) -> int | None:
         return InstanceLock(config.state / "lock").owner()
     except ResourceUnavailable:
         return None
-
-
-def _read_daemon_state(config: Config) -> Mapping[str, str]:
-    """Return the state that the daemon has stored in the journal; empty if it can't be read."""
-    try:
-        journal = Journal.open_read_only(config.state / "journal.sqlite3")
-        try:
-            return daemon_state(config, journal)
-        finally:
-            journal.close()
-    except (ResourceUnavailable, JournalDamaged):
-        return {}  # `_journal` reports that
 
 
 def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
@@ -294,15 +284,14 @@ def _styles(config: Config) -> Iterator[Finding]:
 
 
 def _weights(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
+    from styled.cli.weights import imagenet_file_of_daemon
     from styled.engine.weights import imagenet_file, load_weights
 
-    # The file of a daemon that runs as another user is in another folder.
-    candidates = (imagenet_file(), Path(state.get("weights_file", imagenet_file())))
     if config.engine.weights == "imagenet" and not imagenet_file().exists():
-        for path in candidates:
-            if os.path.exists(path):
-                yield Finding("ok", "weights", f"the daemon's are at {path}")
-                return
+        path = imagenet_file_of_daemon(config, state)
+        if path is not None:
+            yield Finding("ok", "weights", f"the daemon's are at {path}")
+            return
         yield Finding(
             "fail", "weights", f"the pretrained network is not at {imagenet_file()}",
             ("styled weights fetch loads it (548 MB); as the daemon's user, with its TORCH_HOME",

@@ -25,6 +25,7 @@ from styled.errors import (
     InputRejected,
     JournalDamaged,
     MemoryShortage,
+    NoNetworkAccess,
     NotMounted,
     ResourceUnavailable,
     ServiceUnhealthy,
@@ -46,6 +47,7 @@ BAD_CONFIG = 78
 # The first matching class is used, so subclasses come before their base classes.
 EXIT_CODES: tuple[tuple[type[StyledError], int], ...] = (
     (DeviceLost, TEMPORARY),
+    (NoNetworkAccess, BAD_CONFIG),
     (WeightsError, NOT_AVAILABLE),
     (DeviceError, NOT_AVAILABLE),
     (ClusterUnavailable, NOT_AVAILABLE),

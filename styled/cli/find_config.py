@@ -74,17 +74,23 @@ def _search_paths() -> list[Path]:
 def find_or_make_config(config_path: Path | None) -> Config:
     """Load the given configuration, else ./config.yaml, else ~/styled/config.yaml.
 
-    ~/styled is created if it is needed and missing. The service's configuration is used only if
-    the user has no home folder.
+    ~/styled is created if it is missing, unless there is a service: its configuration is never
+    used by chance, since files of another user would get into its folders.
 
     Raises:
-        ConfigError: It is invalid.
+        ConfigError: It is invalid, or there is none but the service's.
         ResourceUnavailable: The folder can't be created.
     """
     home_config = _home_config()
     if config_path is not None or os.path.exists(LOCAL_CONFIG) or home_config is None:
         return find_config(config_path)
     if not os.path.exists(home_config):
+        if os.path.exists(SYSTEM_CONFIG):
+            raise ConfigError(
+                f"there is no configuration of your own, but a service's: {SYSTEM_CONFIG}",
+                f"for the service's folders: sudo -u styled styled ... -c {SYSTEM_CONFIG}",
+                f"for folders of your own: styled init {home_config.parent}",
+            )
         from styled.cli.init import init_folder
 
         init_folder(home_config.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from styled.atomic import atomic_write, make_folder
+from styled.cli import find_config
 from styled.cli.demo_pictures import draw_painting
 from styled.cli.exit_codes import console
 from styled.config import load_config
@@ -42,7 +43,7 @@ styles:
   {style}:
     image: styles/{style}.png
     overrides:
-      size: {{long_edge: 512}}   # pixels; larger takes longer
+      size: 512   # long edge in pixels; larger takes longer
 
 engine:
   # imagenet: the network that was trained on a million photos (downloaded once, 548 MB).
@@ -140,8 +141,18 @@ def print_next_steps(created: WorkingFolder) -> None:
     """Print what was created and what to do next."""
     for line in (
         f"{created.folder} is ready, with a first style, {created.style}.",
-        f"Start:          styled run -c {created.config}",
+        f"Start:          {_start_command(created.config)}",
         f"Drop photos in: {created.inbox}"
         + ("" if created.inbox.exists() else " (made by the start)"),
     ):
         console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _start_command(config: Path) -> str:
+    """Return the command that starts a daemon, or a service if it is the configuration of one."""
+    folder = config.absolute().parent
+    if folder == find_config.SYSTEM_CONFIG.parent:
+        return "sudo systemctl enable --now styled"
+    if folder.parent == find_config.SYSTEM_CONFIG.parent:
+        return f"sudo systemctl enable --now styled@{folder.name}"
+    return f"styled run -c {config}"

@@ -98,9 +98,7 @@ def stylize(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a recipe field, e.g. size.long_edge=256."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field, e.g. size=256."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -119,9 +117,7 @@ def stylize(
     ] = None,
     size: Annotated[
         Literal["painted", "input"],
-        typer.Option(
-            help="Size of the result: the recipe's (--set size.long_edge=512), or the photo's."
-        ),
+        typer.Option(help="Size of the result: the recipe's (--set size=512), or the photo's."),
     ] = "painted",
     strength: Annotated[
         float | None,

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from styled.config import Config
 from styled.degradation import Degradation
+from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.files import SETTINGS_SUFFIX, readable
 from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
@@ -156,6 +157,18 @@ def read_status(config: Config) -> Status:
 def daemon_state(config: Config, journal: JournalReader) -> Mapping[str, str]:
     """Return the state that the daemon has stored, in the journal and in the stall record."""
     return {**journal.get_state(), "stuck": StallRecord.load(config.state).reason}
+
+
+def read_daemon_state(config: Config) -> Mapping[str, str]:
+    """Open the journal and return `daemon_state`; empty if that can't be read."""
+    try:
+        journal = Journal.open_read_only(config.state / "journal.sqlite3")
+        try:
+            return daemon_state(config, journal)
+        finally:
+            journal.close()
+    except (ResourceUnavailable, JournalDamaged):
+        return {}
 
 
 def _status(config: Config, journal: JournalReader) -> Status:

@@ -100,7 +100,11 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         else ""
     )
     yield Text.assemble("styled is ", (printable(status.state), color), process, uptime)
-    if status.running and status.state.startswith("paused") and SUSPENDED_REASON not in status.state:
+    if (
+        status.running
+        and status.state.startswith("paused")
+        and SUSPENDED_REASON not in status.state
+    ):
         yield Text("it goes on by itself once that is over")
     if status.running and status.device is not None:
         yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")

@@ -7,6 +7,7 @@ import secrets
 from importlib.util import find_spec
 
 from styled.errors import ClusterUnavailable
+from styled.extras import install_command
 
 SETTINGS = {
     # A cluster that anybody in the network may use is a shell for everybody in the network.
@@ -40,7 +41,7 @@ def prepare_environment(address: str) -> None:
     if find_spec("ray") is None:
         raise ClusterUnavailable(
             "cluster.address is set, but Ray is not installed",
-            "install it: pip install 'styled[cluster]'",
+            f"install it: {install_command('ray')}",
             "or remove cluster.address: a single engine needs no cluster",
         )
     for name, value in SETTINGS.items():

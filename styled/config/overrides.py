@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from styled.config.messages import hint, quoted, refused
+from styled.config.messages import expected, hint, quoted, refused
 from styled.config.values import (
     Count,
     EdgePx,
@@ -102,6 +102,20 @@ class SizeOverrides(Section):
             raise refused(f"give only one of {', '.join(SIZE_CHOICES)}; here are {len(given)}")
         return self
 
+
+def _size_by_long_edge(value: object) -> object:
+    """Convert the short form `1024` to `{long_edge: 1024}`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"long_edge": value}
+    if isinstance(value, dict | SizeOverrides):
+        return value
+    raise expected("the long edge in pixels, or a mapping such as {megapixels: 2}")
+
+
+SizeOrLongEdge = Annotated[
+    SizeOverrides,
+    BeforeValidator(_size_by_long_edge, json_schema_input_type=EdgePx | SizeOverrides),
+]
 
 SIZE_CHOICES = ("long_edge", "short_edge", "megapixels", "exact")
 
@@ -224,7 +238,9 @@ class RecipeOverrides(Section):
     seed: Annotated[int, Number(ge=0, le=2**63 - 1)] | None = Field(
         default=None, description="Seed of everything random; the same seed gives the same picture."
     )
-    size: SizeOverrides | None = Field(default=None, description="How large the result is.")
+    size: SizeOrLongEdge | None = Field(
+        default=None, description="How large the result is: its long edge in pixels, or a mapping."
+    )
     style_size: StyleFit | SizeOverrides | None = Field(
         default=None,
         description="Size of the style image: scaled (keeps its aspect ratio), content (exactly "

@@ -13,7 +13,7 @@ from styled.config.load import problem_line
 from styled.config.merging import apply_overrides, resolve_recipe
 from styled.config.messages import expected, hint, quoted, refused
 from styled.config.models import RecipeOrName, StyleOutput
-from styled.config.overrides import RecipeOverrides, SizeOverrides, Strength
+from styled.config.overrides import RecipeOverrides, SizeOrLongEdge, Strength
 from styled.config.problems import Problem, validate
 from styled.config.resolved import Style
 from styled.config.source import SourceError, parse
@@ -31,15 +31,6 @@ def _names(value: object) -> object:
     if isinstance(value, list | tuple) and value:
         return value
     raise expected("the name of a style, or a list of names")
-
-
-def _size(value: object) -> object:
-    """Convert the short form `1024` to `{long_edge: 1024}`."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return {"long_edge": value}
-    if isinstance(value, dict | SizeOverrides):
-        return value
-    raise expected("the long edge in pixels, or a mapping such as {megapixels: 2}")
 
 
 def _check_mask(name: str) -> str:
@@ -66,7 +57,7 @@ class PhotoSettings(Section):
         default=None, description="The style to paint it in, or a list of styles."
     )
     strength: Strength | None = Field(default=None, description="See the style's.")
-    size: Annotated[SizeOverrides, BeforeValidator(_size)] | None = Field(
+    size: SizeOrLongEdge | None = Field(
         default=None, description="The long edge of the painting in pixels, or a size."
     )
     seed: Annotated[int, Number(ge=0, le=2**63 - 1)] | None = Field(

@@ -6,9 +6,11 @@ code from it) or `.safetensors`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
+import socket
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from styled.engine.download import OnBytes, download, sha256_of
 from styled.engine.safetensors import read_safetensors, safetensors_bytes
 from styled.engine.vgg import Convolutions
 from styled.engine.vgg_layers import CONVOLUTION_NAMES, convolution_shapes
-from styled.errors import WeightsError
+from styled.errors import NoNetworkAccess, WeightsError
 
 IMAGENET_SHA256_PREFIX = "dcbb9e9d"  # of torchvision's IMAGENET1K_V1; part of the file name
 
@@ -91,8 +93,25 @@ def fetch_imagenet(on_bytes: OnBytes | None = None) -> Path:
     try:
         download(_imagenet_url(), path, sha256_prefix=IMAGENET_SHA256_PREFIX, on_bytes=on_bytes)
     except WeightsError as error:
+        if not _may_use_network():
+            raise NoNetworkAccess(
+                f"the pretrained network is not at {path}, and this process has no access to a "
+                "network, as in the service's sandbox",
+                "load it beforehand, once (548 MB): sudo -u styled env "
+                f"TORCH_HOME={Path(torch_hub_folder()).parent} styled weights fetch",
+                *_other_remedies(),
+            ) from error
         raise _imagenet_is_missing(error.message) from error
     return path
+
+
+def _may_use_network() -> bool:
+    """Return whether this process may open internet sockets: a sandbox may forbid it."""
+    try:
+        socket.socket(socket.AF_INET).close()
+    except OSError as error:
+        return error.errno not in (errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES)
+    return True
 
 
 def imagenet_is_whole() -> bool:
@@ -136,6 +155,12 @@ def _imagenet_is_missing(reason: str) -> WeightsError:
         f"the pretrained network is not on this machine: {reason}",
         f"connect to the internet and run styled weights fetch: {_imagenet_url()} (548 MB) is "
         "loaded once",
+        *_other_remedies(),
+    )
+
+
+def _other_remedies() -> tuple[str, ...]:
+    return (
         f"or bring that file from another machine to {imagenet_file()}, or bring the 80 MB that "
         "styled weights export writes there, and set engine.weights to where they are",
         "or set engine.weights to untrained (--weights untrained): pictures are recognisable, "

@@ -11,6 +11,7 @@ from PIL import Image
 
 from styled.degradation import Degradation
 from styled.errors import ConfigError, InputRejected
+from styled.extras import install_command
 from styled.photos.output_image import OutputImage
 from styled.photos.raster import Raster, widen
 
@@ -63,7 +64,7 @@ def open_heic(data: bytes) -> HeicFile:
     if pillow_heif is None:
         raise InputRejected(
             f"HEIC pictures can't be read here: {_NOT_INSTALLED}",
-            "pip install 'styled[heif]', restart styled, and drop the photo once more.",
+            f"{install_command('pillow-heif')}, restart styled, and drop the photo once more.",
             "Or save the photo as a JPEG.",
         )
     return HeicFile(pillow_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=False))
@@ -77,7 +78,7 @@ def save_heic(picture: OutputImage, quality: int) -> bytes:
     """
     if pillow_heif is None:
         raise ConfigError(
-            f"HEIC pictures can't be written here: {_NOT_INSTALLED}", "pip install 'styled[heif]'"
+            f"HEIC pictures can't be written here: {_NOT_INSTALLED}", install_command("pillow-heif")
         )
     file = BytesIO()
     heif = pillow_heif.from_pillow(picture.image())

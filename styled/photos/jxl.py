@@ -12,6 +12,7 @@ from PIL import Image
 
 from styled.degradation import Degradation
 from styled.errors import ConfigError, InputRejected
+from styled.extras import install_command
 from styled.photos.heif_boxes import boxes
 from styled.photos.output_image import OutputImage
 
@@ -20,7 +21,8 @@ try:
 except ImportError:
     JXLImageFile = None  # type: ignore[assignment,misc]  # checked below
 
-_NOT_INSTALLED = "the package pillow-jxl-plugin is not installed"
+_PACKAGE = "pillow-jxl-plugin"
+_NOT_INSTALLED = f"the package {_PACKAGE} is not installed"
 _SIGNATURE = b"\xff\x0a"
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 _HEADER_BYTES = 64
@@ -104,7 +106,7 @@ def open_jxl(data: bytes) -> tuple[Image.Image, tuple[Degradation, ...]]:
     if JXLImageFile is None:
         raise InputRejected(
             f"JPEG XL pictures can't be read here: {_NOT_INSTALLED}",
-            "pip install 'styled[jxl]', restart styled, and drop the photo once more.",
+            f"{install_command(_PACKAGE)}, restart styled, and drop the photo once more.",
             "Or save the photo as a JPEG or PNG.",
         )
     bits = bits_of(data)
@@ -124,7 +126,7 @@ def save_jxl(picture: OutputImage, quality: int) -> bytes:
     """
     if JXLImageFile is None:
         raise ConfigError(
-            f"JPEG XL pictures can't be written here: {_NOT_INSTALLED}", "pip install 'styled[jxl]'"
+            f"JPEG XL pictures can't be written here: {_NOT_INSTALLED}", install_command(_PACKAGE)
         )
     file = BytesIO()
     options = picture.save_options()

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from styled.errors import InputRejected
+from styled.extras import install_command
 from styled.photos.limits import Limits
 from styled.photos.raster import Raster
 from styled.photos.standard_error import captured_standard_error
@@ -43,7 +44,7 @@ def develop(data: bytes, limits: Limits) -> tuple[Raster, str | None]:
         raise InputRejected(
             f"{limits.name} is a raw photo of a camera, and the package rawpy that develops them "
             "is not installed",
-            "pip install 'styled[raw]', restart styled, and drop the photo once more.",
+            f"{install_command('rawpy')}, restart styled, and drop the photo once more.",
             "Or develop the photo in another program, and save it as a TIFF or JPEG.",
         )
     try:

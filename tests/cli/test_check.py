@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from styled.cli import find_config
 from styled.cli.init import init_folder
+from styled.engine.weights import imagenet_file
 from tests.cli.conftest import Run
 
 
@@ -49,6 +51,22 @@ def test_a_missing_network_is_69_and_fetches_nothing(run: Run, cwd: Path) -> Non
     assert result.exit_code == 69
     assert "pretrained network is not on this machine" in result.output
     assert "untrained" in result.output
+
+
+def test_a_services_network_is_in_its_cache(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who checks the service's configuration is another user, whose cache does not matter."""
+    config = init_folder(find_config.SYSTEM_CONFIG.parent, folders=tmp_path / "data").config
+    monkeypatch.setattr("styled.cli.weights.SERVICE_CACHE", tmp_path / "cache/torch")
+    file = tmp_path / "cache/torch/hub/checkpoints" / imagenet_file().name
+    assert run("check").exit_code == 69
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"548 MB")
+    for command in ("check", "doctor"):
+        assert f"weights: the daemon's are at {file}" in run(command, "-c", config).output
+    own = init_folder(tmp_path / "own").config
+    assert "the daemon's are at" not in run("check", "-c", own).output
 
 
 def test_a_wrong_configuration_is_78(run: Run, cwd: Path) -> None:

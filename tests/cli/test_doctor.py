@@ -22,6 +22,7 @@ from styled.degradation import Degradation
 from styled.engine.device import Device
 from styled.engine.weights import Weights
 from styled.errors import DeviceError, WeightsError
+from styled.extras import install_command
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.pause import SUSPENDED_REASON
@@ -144,7 +145,7 @@ def test_formats_that_need_a_package_are_named_with_their_extra(
         return version(package)
 
     monkeypatch.setattr("styled.cli.doctor.version", version_of)
-    assert "not raw photos: pip install 'styled[raw]'" in " ".join(run("doctor").output.split())
+    assert f"not raw photos: {install_command('rawpy')}" in run("doctor").output
 
 
 @pytest.mark.usefixtures("machine")

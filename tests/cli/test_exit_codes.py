@@ -22,6 +22,7 @@ EXPECTED = {
     "JournalDamaged": 75,
     "DeviceLost": 75,
     "DeviceError": 69,
+    "NoNetworkAccess": 78,
     "WeightsError": 69,
     "ClusterUnavailable": 69,
     "ServiceUnhealthy": 69,

@@ -186,9 +186,27 @@ def test_what_is_wrong_with_a_nearer_one_is_told(cwd: Path) -> None:
 
 
 def test_the_service_is_never_run_by_chance(cwd: Path) -> None:
-    """`styled run` without a configuration creates ~/styled, even if there is a service."""
-    install_service(find_config_module.SYSTEM_CONFIG)
+    """Beside a service `styled run` makes nothing by itself, and says how to go on."""
+    path = install_service(find_config_module.SYSTEM_CONFIG)
+    with pytest.raises(ConfigError) as caught:
+        find_or_make_config(None)
+    assert f"sudo -u styled styled ... -c {path}" in str(caught.value)
+    assert f"styled init {Path.home() / 'styled'}" in str(caught.value)
+    assert not Path.home().exists()
+    init_folder(Path.home() / "styled")
     assert find_or_make_config(None).base == Path.home() / "styled"
+
+
+@pytest.mark.parametrize(("folder", "unit"), [(".", "styled"), ("left", "styled@left")])
+def test_of_a_service_the_unit_is_to_be_started(
+    run: Run, cwd: Path, folder: str, unit: str
+) -> None:
+    """The next step after `init` in the service's folder is systemctl."""
+    path = find_config_module.SYSTEM_CONFIG.parent / folder
+    output = run("init", path, "--folders", cwd / "data").output
+    assert f"Start:          sudo systemctl enable --now {unit}\n" in output
+    output = run("init", cwd / "mine").output
+    assert f"Start:          styled run -c {cwd}/mine/config.yaml\n" in output
 
 
 @pytest.mark.usefixtures("cwd")

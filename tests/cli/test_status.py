@@ -141,9 +141,7 @@ def test_a_damaged_journal_is_told_in_words(run: Run, cwd: Path) -> None:
     assert "is damaged" in result.output
 
 
-def test_a_pause_on_request_does_not_end_by_itself(
-    run: Run, journal: Journal, daemon: int
-) -> None:
+def test_a_pause_on_request_does_not_end_by_itself(run: Run, journal: Journal, daemon: int) -> None:
     """Only other pauses are said to end by themselves."""
     journal.set_state(state=f"paused: {SUSPENDED_REASON}")
     output = run("status").output
@@ -176,7 +174,7 @@ def test_what_all_jobs_lack_is_told_once(run: Run, journal: Journal) -> None:
     for number in range(6):
         job = journal.claim(40.0)
         assert job is not None
-        journal.set_degraded(job, [shared, *([Degradation("size", "small")] * (number == 3))])
+        journal.set_degraded(job, [shared, *([Degradation("memory", "small")] * (number == 3))])
         journal.finish(job, JobState.DONE, 50.0 + number)
     output = run("status").output
     assert output.count("no GPU was found") == 1

@@ -21,6 +21,7 @@ from styled.config import (
     default_config,
     show_config,
 )
+from styled.config.cli_overrides import parse_settings
 from styled.config.models import StyleEntry, StyleImageEntry
 
 Load = Callable[[str], Config]
@@ -79,6 +80,7 @@ def test_the_schema_is_a_schema() -> None:
         ({"styles": {"a": {"image": "a.jpg", "recipe": "pyramid"}}}, True),
         ({"styles": {"a": {"images": ["a.jpg", {"path": "b.jpg", "weight": 2}]}}}, True),
         ({"styles": {"a": {"image": "a.jpg", "recipe": {"steps": 3, "scales": None}}}}, True),
+        ({"styles": {"a": {"image": "a.jpg", "overrides": {"size": 512}}}}, True),
         ({"engine": {"memory_limit": "4GB"}}, True),
         ({"engine": {"threads": "auto", "deterministic": False}}, True),
         ({"engine": {"threads": 4}}, True),
@@ -115,3 +117,18 @@ def test_a_shown_configuration_loads_as_the_same(load: Load) -> None:
         """
     )
     assert load(show_config(config)) == config
+
+
+def test_a_number_is_a_size_by_its_long_edge(load: Load) -> None:
+    """`size: 1024` is short for `size: {long_edge: 1024}`, wherever a recipe has a size."""
+    short, long = (
+        load(
+            f"styles: {{a: {{image: a.jpg, overrides: {{size: {size}}}}}, "
+            f"b: {{image: a.jpg, recipe: {{name: gatys, size: {size}}}}}}}"
+        )
+        for size in ("1024", "{long_edge: 1024}")
+    )
+    assert short == long
+    recipe = short.styles["a"].recipe
+    assert recipe.size.long_edge == 1024
+    assert parse_settings(["size=300"], recipe).size.long_edge == 300

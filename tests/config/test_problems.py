@@ -82,6 +82,15 @@ def test_all_problems_appear_at_once_in_the_order_of_the_file(problems: Problems
             "output: {format: jpg}",
             'expected same, jpeg, png, tiff or webp, got "jpg"; did you mean',
         ),
+        (
+            "styles: {a: {image: a.jpg, overrides: {size: large}}}",
+            "styles.a.overrides.size: expected the long edge in pixels, or a mapping such as "
+            "{megapixels: 2}",
+        ),
+        (
+            "styles: {a: {image: a.jpg, overrides: {size: 8}}}",
+            "styles.a.overrides.size: expected a whole number from 32 to 30000, got 8",
+        ),
         ("output: {size: large}", 'output.size: expected painted or input, got "large"'),
         ("output: {metadata: no}", "output.metadata: expected keep or strip, got false"),
         ("output: {bits: 12}", "output.bits: expected same, 8 or 16, got 12"),

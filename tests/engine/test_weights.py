@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from styled.cli.exit_codes import exit_code_of
 from styled.engine import weights as weights_module
 from styled.engine.download import download
 from styled.engine.safetensors import read_safetensors, safetensors_bytes
@@ -30,7 +33,7 @@ from styled.engine.weights import (
     load_weights,
     untrained,
 )
-from styled.errors import WeightsError
+from styled.errors import NoNetworkAccess, WeightsError
 from tests.engine.web import Answer, Web, serving
 
 
@@ -325,6 +328,22 @@ def test_a_broken_connection_is_gone_on_with_at_a_later_start(
     assert load_weights("imagenet").source == "imagenet"
     assert web.requested_ranges[-1] == "bytes=100000-"
     assert left_behind(tmp_path) == [imagenet_file()]
+
+
+def test_a_process_without_any_network_is_told_so(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sandbox that forbids sockets a later start is no better: that is another error."""
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr("socket.socket", forbidden)
+    with pytest.raises(NoNetworkAccess) as caught:
+        load_weights("imagenet")
+    assert "has no access to a network" in caught.value.message
+    assert f"TORCH_HOME={imagenet_file().parents[2]} styled weights fetch" in str(caught.value)
+    assert exit_code_of(caught.value) == 78
 
 
 def test_fetching_leaves_a_whole_file_alone_and_replaces_a_damaged_one(

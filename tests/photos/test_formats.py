@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from styled.errors import InputIncomplete, InputRejected
+from styled.extras import install_command
 from styled.photos import ExportOptions, decode_photo, export_image, jxl
 from styled.photos.formats import format_of
 from styled.photos.heif_boxes import heif_picture
@@ -194,7 +195,7 @@ def test_without_its_package_a_jpeg_xl_is_rejected_with_the_extra(
     monkeypatch.setattr(jxl, "JXLImageFile", None)
     with pytest.raises(InputRejected, match="JPEG XL") as caught:
         decode_photo(data)
-    assert any("styled[jxl]" in remedy for remedy in caught.value.remedies)
+    assert any(install_command("pillow-jxl-plugin") in remedy for remedy in caught.value.remedies)
 
 
 def test_a_cut_jpeg_xl_is_refused() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from styled.errors import InputIncomplete, InputRejected
+from styled.extras import install_command
 from styled.photos import Photo, decode_photo, raw
 from styled.photos.formats import format_of
 from tests.photos.samples import ASTRONAUT, pixels
@@ -232,7 +233,7 @@ def test_without_rawpy_a_raw_photo_is_rejected_by_that_name(
     monkeypatch.setattr(raw, "rawpy", None)
     with pytest.raises(InputRejected, match="raw photo") as caught:
         decode_photo(dng())
-    assert any("styled[raw]" in remedy for remedy in caught.value.remedies)
+    assert any(install_command("rawpy") in remedy for remedy in caught.value.remedies)
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,13 @@ def test_the_journal_knows_the_level_of_every_line(service: Service) -> None:
 
 
 def test_two_instances_run_beside_each_other(service: Service) -> None:
-    """Two instances run at the same time, with their own configuration and folders."""
+    """They have their own configuration and folders, with the right modes from the first start."""
     machine = service.machine
     other = Service(machine, "styled@left", f"{DATA}/left", "/etc/styled/left/config.yaml")
     other.configure()
     machine.systemctl("start", "styled@left")
-    machine.run("systemd-tmpfiles", "--create", "styled.conf")
+    modes = machine.run("stat", "-c", "%a", f"{DATA}/left/inbox", f"{DATA}/left/state")
+    assert modes.stdout.split() == ["2775", "755"]
     for instance in (service, other):
         instance.drop("two.png")
         instance.wait_for("outbox/red-trees/two.png.json")
@@ -305,6 +306,17 @@ def test_a_bad_configuration_fails_once_and_says_why(stopped: Service) -> None:
     errors = machine.run("journalctl", "-u", "styled", "-p", "err", "-o", "cat").stdout
     assert f"{CONFIG}:" in errors
     assert "colour: unknown key" in errors
+
+
+def test_the_pretrained_network_is_not_waited_for_without_a_network(stopped: Service) -> None:
+    """In the unit's sandbox no restart can load it: the unit fails once and names the command."""
+    service, machine = stopped, stopped.machine
+    service.write(CONFIG, machine.path(CONFIG).read_text().replace(WEIGHTS, "imagenet"))
+    assert machine.systemctl("start", "styled", check=False).returncode != 0
+    time.sleep(7)  # RestartSec is 5
+    assert service.property("ActiveState") == "failed"
+    assert service.property("NRestarts") == "0"
+    assert "TORCH_HOME=/var/cache/styled/torch styled weights fetch" in service.messages()
 
 
 def test_missing_weights_are_told_and_waited_for(stopped: Service) -> None:
