@@ -116,10 +116,10 @@ def load_checkpoint(stream: IO[bytes], fingerprint: str, device: torch.device) -
     if stream.read(len(MAGIC)) != MAGIC:
         raise ValueError("the checkpoint can't be read by this version")
     header = json.loads(stream.read(int.from_bytes(stream.read(_LENGTH_BYTES), "little")))
-    if header["format"] != FORMAT or header["fingerprint"] != fingerprint:
-        raise ValueError(
-            "the checkpoint belongs to other work or has the format of another version"
-        )
+    if header["format"] != FORMAT:
+        raise ValueError("the checkpoint can't be read by this version")
+    if header["fingerprint"] != fingerprint:
+        raise ValueError("the settings, the pictures or the weights have changed")
     tensors = [_read_tensor(stream, dtype, shape, device) for dtype, shape in header["tensors"]]
     return Checkpoint(
         **{name: _from_json(value, tensors) for name, value in header["body"].items()}

@@ -11,7 +11,7 @@ from styled.degradation import Degradation
 
 log = structlog.get_logger()
 
-Source = Literal["service", "inputs", "painting"]
+Source = Literal["service", "inputs", "checkpoint", "painting"]
 """Where a degradation comes from, in the order used in sidecars."""
 
 

@@ -257,6 +257,7 @@ class _Worker:
                     case CheckpointIgnored(reason):
                         log.warning("checkpoint.ignored", reason=reason)
                         files.drop_frames(task.job_id)
+                        self._post(EngineReported(self._name, assignment.run, event))
                     case Resumed(scale, step):
                         log.info("job.resumed", scale=scale, step=step)
                     case Preview(image):

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from styled.config import Style
-from styled.engine_api import Degraded, EngineInfo, Failed, Painted, Progress, Stopped
+from styled.engine_api import (
+    CheckpointIgnored,
+    Degraded,
+    EngineInfo,
+    Failed,
+    Painted,
+    Progress,
+    Stopped,
+)
 from styled.errors import JournalDamaged, NodeLost, ResourceUnavailable, StyledError
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
@@ -131,6 +139,8 @@ class EventHandler:
             match event:
                 case Progress():
                     self._lifecycle.progressed(running, event)
+                case CheckpointIgnored(reason):
+                    self._lifecycle.restarted(running, reason)
                 case Degraded(degradations):
                     self._lifecycle.note_degraded(running, degradations)
                 case Painted():

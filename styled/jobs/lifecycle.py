@@ -185,6 +185,12 @@ class Lifecycle:
             running.job = replace(running.job, degraded=known.all())
             self._pending.write(self._journal.set_degraded, running.job, known.all())
 
+    def restarted(self, running: RunningJob, reason: str) -> None:
+        """Record that a job has lost the work of an earlier start."""
+        lost = Degradation("restarted", f"painted anew from the start: {reason}")
+        running.degradations.note("checkpoint", (lost,))
+        self.note_degraded(running)
+
     def progressed(self, running: RunningJob, progress: Progress) -> None:
         """Handle the progress of a painting."""
         if progress.finished:

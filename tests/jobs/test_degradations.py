@@ -214,6 +214,19 @@ def stop_and_resume(harness: JobHarness, real: RealEngine, monkeypatch: pytest.M
     harness.restart()
 
 
+def stop_and_change_the_style(
+    harness: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.engine.at_step = lambda step: harness.request_stop()
+    harness.drop()
+    harness.work()
+    assert harness.states() == ["queued"]
+    style = harness.styles["oil"]
+    changed = replace(style, recipe=replace(style.recipe, seed=99))
+    harness.styles = {**harness.styles, "oil": changed}
+    harness.restart()
+
+
 @dataclass(frozen=True)
 class Case:
     """How one kind of degradation is provoked, and its message.
@@ -242,6 +255,10 @@ OF_JOBS: dict[Kind, Case] = {
     "memory": Case("memory was short: L-BFGS remembered ", fail_one_allocation),
     # How the engine detects it is tested elsewhere.
     "resumed": Case("resumed on cpu", stop_and_resume),
+    "restarted": Case(
+        "painted anew from the start: the settings, the pictures or the weights have changed",
+        stop_and_change_the_style,
+    ),
 }
 
 OF_CLUSTERS: set[Kind] = {"cluster"}
