@@ -517,7 +517,7 @@ def test_the_sweep_does_not_leave_the_folder(tmp_path: Path) -> None:
         (errno.EIO, "once that is fixed"),
     ],
 )
-def test_what_the_system_refuses_is_said_in_words(number: int, remedy: str) -> None:
+def test_what_the_system_refuses_is_reported(number: int, remedy: str) -> None:
     """The message names the path and the cause, and there is one remedy."""
     path = Path("/outbox/style/photo.jpg")
     with pytest.raises(ResourceUnavailable) as caught, resource_errors(path):

@@ -165,7 +165,7 @@ def test_another_cpu_is_measured_anew(
     assert precision_of(config) == "float32"
 
 
-def test_a_damaged_record_is_said_in_the_log_and_measured_anew(
+def test_a_damaged_record_is_reported_in_the_log_and_measured_anew(
     config: Config, measured: Measured
 ) -> None:
     """A damaged file is logged and replaced."""

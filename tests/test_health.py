@@ -197,7 +197,7 @@ def test_layers_do_not_cut_a_rest_short(monitor: HealthHarness) -> None:
 
 
 @pytest.mark.parametrize("part", [INTAKE, SCHEDULER])
-def test_what_is_stuck_is_said_once_and_so_is_its_waking(
+def test_a_stall_and_its_end_are_logged_once(
     monitor: HealthHarness, logs: LogLines, part: str
 ) -> None:
     """The log, the status line and a file for `styled status` and the next start report it."""
@@ -242,7 +242,7 @@ def test_a_record_that_makes_no_sense_is_none(tmp_path: Path, content: bytes) ->
     assert StallRecord.load(tmp_path) == StallRecord()
 
 
-def test_a_port_that_is_taken_is_said_and_stops_nobody(tmp_path: Path, logs: LogLines) -> None:
+def test_a_port_in_use_is_reported_and_stops_nothing(tmp_path: Path, logs: LogLines) -> None:
     """The daemon runs without serving metrics, and still writes the file."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

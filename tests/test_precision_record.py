@@ -50,7 +50,7 @@ def test_what_was_remembered_is_found_by_the_next_process(
     ],
     ids=["empty", "bytes", "list", "number", "flat", "precision", "type", "torn", "too deep"],
 )  # fmt: skip
-def test_a_damaged_file_is_said_and_replaced(
+def test_a_damaged_file_is_reported_and_replaced(
     content: bytes, record: PrecisionRecord, tmp_path: Path, warned: Warned
 ) -> None:
     """A damaged file gives one warning and no entry, and is replaced by the next `remember`."""
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_said_and_replaced(
     assert len(warned) == 1
 
 
-def test_a_file_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, warned: Warned) -> None:
+def test_a_file_that_cannot_be_written_is_a_warning(tmp_path: Path, warned: Warned) -> None:
     """A failed write gives a warning only."""
     record = PrecisionRecord(tmp_path / "missing" / "precision.json", warned)
     record.remember("EPYC", "2.14", "bfloat16")

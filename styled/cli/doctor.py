@@ -394,8 +394,8 @@ def _print_finding(finding: Finding) -> None:
     console.print(
         Text.assemble(
             (f"{finding.level:4}  ", _COLORS[finding.level]),
-            (f"{finding.about}: ", "bold"),
-            printable(finding.words.replace("\n", " ")),
+            (f"{finding.subject}: ", "bold"),
+            printable(finding.message.replace("\n", " ")),
         ),
         soft_wrap=True,
     )

@@ -39,21 +39,21 @@ class Finding:
 
     Attributes:
         level: `ok`, `warn` for a future problem, `fail` for a current one.
-        about: The subject, in one or two words.
-        words: The result, in one sentence.
+        subject: What it is about, in one or two words.
+        message: The result, in one sentence.
         remedies: What to do about it.
         exit_code: The exit code of `styled doctor` if this is the first failure.
     """
 
     level: Literal["ok", "warn", "fail"]
-    about: str
-    words: str
+    subject: str
+    message: str
     remedies: tuple[str, ...] = ()
     exit_code: int = 73
 
     def __post_init__(self) -> None:
         if self.level != "ok" and not self.remedies:
-            raise ValueError(f"no remedy is given for {self.about}: {self.words}")
+            raise ValueError(f"no remedy is given for {self.subject}: {self.message}")
 
 
 def check_permissions(folders: Mapping[str, Path], user: int) -> Iterator[Finding]:

@@ -131,7 +131,7 @@ def test_a_recipe_that_fails_leaves_the_others(
         ("photo.png", "painting.png", "text.jpg/sheet.png", 73, "can't be written"),
     ],
 )
-def test_a_failure_is_told_before_anything_is_painted(
+def test_a_failure_is_reported_before_anything_is_painted(
     run: Run, cwd: Path, photo: Path, painting: Path, photo_name: str, style: str, out: str,
     code: int, message: str, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -150,9 +150,7 @@ def test_a_failure_is_told_before_anything_is_painted(
     assert {path: path.read_bytes() for path in cwd.rglob("*") if path.is_file()} == before
 
 
-def test_a_style_that_is_not_there_is_told_with_those_that_are(
-    run: Run, cwd: Path, photo: Path
-) -> None:
+def test_an_unknown_style_is_reported_with_the_known_ones(run: Run, cwd: Path, photo: Path) -> None:
     """The error for an unknown style lists the configured styles."""
     init_folder(cwd)
     result = run("recipes", "--sheet", photo, "red-treez")

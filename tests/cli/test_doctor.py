@@ -91,7 +91,8 @@ def run_doctor(run: Run, *, exit_code: int = 0) -> list[JsonObject]:
     assert result.exit_code == exit_code, result.output
     findings: list[JsonObject] = json.loads(result.stdout)
     assert all(
-        set(finding) == {"level", "about", "words", "remedies", "exit_code"} for finding in findings
+        set(finding) == {"level", "subject", "message", "remedies", "exit_code"}
+        for finding in findings
     )
     return findings
 
@@ -99,14 +100,16 @@ def run_doctor(run: Run, *, exit_code: int = 0) -> list[JsonObject]:
 def about(findings: list[JsonObject], subject: str) -> list[tuple[str, str]]:
     """Return level and text of the findings about a subject."""
     return [
-        (finding["level"], finding["words"]) for finding in findings if finding["about"] == subject
+        (finding["level"], finding["message"])
+        for finding in findings
+        if finding["subject"] == subject
     ]
 
 
 def remedies(findings: list[JsonObject], subject: str) -> str:
     """Return all remedies of the findings about a subject, one per line."""
     return "\n".join(
-        "\n".join(finding["remedies"]) for finding in findings if finding["about"] == subject
+        "\n".join(finding["remedies"]) for finding in findings if finding["subject"] == subject
     )
 
 
@@ -114,7 +117,7 @@ def remedies(findings: list[JsonObject], subject: str) -> str:
 
 
 @pytest.mark.usefixtures("daemon")
-def test_where_all_is_well_that_is_said(run: Run, cwd: Path) -> None:
+def test_without_problems_all_is_well(run: Run, cwd: Path) -> None:
     """Without problems each check prints one line, and the exit code is 0."""
     before = sorted(path.name for path in cwd.rglob("*"))
     result = run("doctor")
@@ -195,12 +198,12 @@ def test_all_failures_appear_and_the_first_decides(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_programs_are_told_the_same(run: Run) -> None:
+def test_json_has_the_same_findings(run: Run) -> None:
     """`--json` prints an array with the same findings as the text output."""
     findings = run_doctor(run)
     lines = run("doctor").output.splitlines()[:-1]
     assert [
-        f"{finding['level']:4}  {finding['about']}: {finding['words']}" for finding in findings
+        f"{finding['level']:4}  {finding['subject']}: {finding['message']}" for finding in findings
     ] == lines
 
 
@@ -299,7 +302,7 @@ def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journa
         degraded=json.dumps([{"kind": "device", "message": "a"}]),
     )  # fmt: skip
     findings = run_doctor(run)
-    assert [finding["about"] for finding in findings if finding["level"] != "ok"] == ["daemon"]
+    assert [finding["subject"] for finding in findings if finding["level"] != "ok"] == ["daemon"]
     assert about(findings, "daemon") == [("warn", "it is not running on these folders")]
 
 
@@ -388,7 +391,7 @@ def test_a_missing_network_is_not_fetched(run: Run, cwd: Path) -> None:
 
 
 @pytest.mark.usefixtures("daemon")
-def test_the_network_is_told_with_its_digest(run: Run, machine: Machine) -> None:
+def test_the_network_is_reported_with_its_digest(run: Run, machine: Machine) -> None:
     """The finding has the digest; untrained weights are a warning, as better ones exist."""
     assert about(run_doctor(run), "weights") == [("ok", "imagenet, sha256 abababababab...")]
     machine.source = "untrained"
@@ -408,7 +411,7 @@ def test_the_network_is_told_with_its_digest(run: Run, machine: Machine) -> None
         (None, "ok", ""),
     ],
 )
-def test_the_device_is_told_with_its_memory(
+def test_the_device_is_reported_with_its_memory(
     run: Run, machine: Machine, free: float | None, level: str, text: str
 ) -> None:
     """Little free memory is a warning; unknown free memory is not."""
@@ -438,7 +441,7 @@ def test_a_folder_that_cannot_be_is_a_failure(run: Run, cwd: Path) -> None:
     """A file in place of a folder gives exit code 73, with its path."""
     (cwd / "archive").write_text("a file")
     findings = run_doctor(run, exit_code=73)
-    assert [finding["about"] for finding in findings if finding["level"] == "fail"] == ["archive"]
+    assert [finding["subject"] for finding in findings if finding["level"] == "fail"] == ["archive"]
     assert str(cwd / "archive") in about(findings, "archive")[0][1]
 
 

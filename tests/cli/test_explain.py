@@ -166,7 +166,7 @@ def test_without_a_daemon_a_photo_stays_new(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_all_styles_of_a_folder_are_told(run: Run, folder: Path) -> None:
+def test_all_styles_of_a_folder_are_reported(run: Run, folder: Path) -> None:
     """All styles of a folder with several styles are listed."""
     drop(folder / "inbox/both/a.jpg")
     (reason,) = explain_one(run, "inbox/both/a.jpg")["reasons"]
@@ -270,7 +270,7 @@ def submit_and_claim(journal: Journal, folder: Path, name: str) -> Job:
         (".cache/deep/a.jpg", ".cache", ".*"),
     ],
 )
-def test_ignored_names_are_told_with_their_pattern(
+def test_ignored_names_are_reported_with_their_pattern(
     run: Run, folder: Path, path: str, name: str, pattern: str
 ) -> None:
     """The reason has name and pattern, also for parent folders and for files that do not exist."""
@@ -401,7 +401,7 @@ def test_where_the_disk_is_missing_everything_waits(
         assert explanation["remedies"][0] == f"mount {folder}"
 
 
-def test_nothing_is_said_of_nothing(run: Run, folder: Path, journal: Journal) -> None:
+def test_an_unknown_path_is_missing(run: Run, folder: Path, journal: Journal) -> None:
     """A path without file and job is missing."""
     explanation = explain_one(run, "inbox/gone.jpg")
     assert explanation["verdict"] == "missing"
@@ -545,7 +545,7 @@ def test_a_job_whose_photo_was_replaced_cannot_be_had_back(
 
 
 @pytest.mark.usefixtures("_running")
-def test_all_styles_of_a_photo_are_told(run: Run, folder: Path, journal: Journal) -> None:
+def test_all_styles_of_a_photo_are_reported(run: Run, folder: Path, journal: Journal) -> None:
     """There is one reason per style; unfinished jobs determine the verdict."""
     oil, ink = submit(journal, folder, "both/a.jpg", "oil", "ink")
     assert claim(journal).id == oil.id
@@ -636,7 +636,7 @@ def test_a_job_is_named_by_its_id(run: Run, folder: Path, journal: Journal) -> N
 
 
 @pytest.mark.usefixtures("_running")
-def test_hostile_names_are_told_and_harmless(run: Run, folder: Path, journal: Journal) -> None:
+def test_hostile_names_are_escaped(run: Run, folder: Path, journal: Journal) -> None:
     """Hostile names work as arguments, and are escaped and not interpreted as markup."""
     (job,) = submit(journal, folder, HOSTILE)
     explanation = explain_one(run, f"inbox/{HOSTILE}")
@@ -670,7 +670,7 @@ def test_a_painting_tells_what_it_is_of(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[" * 10**5, b"\xff"])
-def test_a_painting_without_its_sidecar_is_told_as_such(
+def test_a_painting_without_its_sidecar_is_reported(
     run: Run, folder: Path, content: bytes | None
 ) -> None:
     """A result with a missing or invalid sidecar is reported as such."""
@@ -699,7 +699,7 @@ def test_a_rejected_file_tells_why(run: Run, folder: Path) -> None:
     assert explain_one(run, path)["reasons"] == ["trip/photo.jpg in no style: it is no picture"]
 
 
-def test_a_rejected_file_without_its_sidecar_is_told_as_such(run: Run, folder: Path) -> None:
+def test_a_rejected_file_without_its_sidecar_is_reported(run: Run, folder: Path) -> None:
     """A sidecar without a rejection counts as missing."""
     path = drop(folder / "rejected/oil/photo.jpg")
     expected = ["it has no .json of styled's beside it that says why"]
@@ -769,7 +769,7 @@ def test_everything_else_is_elsewhere(
 
 @pytest.mark.usefixtures("journal")
 @pytest.mark.parametrize("arg", ["/nowhere/photo.jpg", "0123456789ab"])
-def test_what_is_neither_a_file_nor_a_job_is_told_as_such(run: Run, arg: str) -> None:
+def test_what_is_neither_a_file_nor_a_job_is_reported(run: Run, arg: str) -> None:
     """The reason mentions files and jobs, because the argument may be either."""
     assert explain_one(run, arg)["reasons"] == ["there is no such file, nor a job of that id"]
 
@@ -778,7 +778,7 @@ def test_what_is_neither_a_file_nor_a_job_is_told_as_such(run: Run, arg: str) ->
 
 
 @pytest.mark.usefixtures("_running")
-def test_people_are_told_in_lines(run: Run, folder: Path) -> None:
+def test_text_output_has_lines(run: Run, folder: Path) -> None:
     """The text has path and verdict, reasons, then remedies, in the order of the arguments."""
     (folder / "inbox/link").symlink_to("/nowhere")
     drop(folder / "inbox/a.jpg")
@@ -793,7 +793,7 @@ def test_people_are_told_in_lines(run: Run, folder: Path) -> None:
     )
 
 
-def test_programs_are_told_in_objects(run: Run, folder: Path) -> None:
+def test_json_output_has_objects(run: Run, folder: Path) -> None:
     """`--json` prints one object per line, in the order of the arguments."""
     result = run("explain", "--json", "inbox", "outbox", "inbox")
     assert [json.loads(line)["reasons"] for line in result.stdout.splitlines()] == [
@@ -802,7 +802,7 @@ def test_programs_are_told_in_objects(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_it_has_to_be_told_what(run: Run) -> None:
+def test_an_argument_is_required(run: Run) -> None:
     """No arguments exit with 2, and a missing configuration with 78."""
     assert run("explain").exit_code == 2
     assert run("explain", "-c", "none.yaml", "a.jpg").exit_code == 78
@@ -905,14 +905,14 @@ def test_dots_are_no_names(run: Run, folder: Path, arg: str) -> None:
     assert explain_one(run, "inbox/..")["verdict"] == "elsewhere"
 
 
-def test_a_damaged_journal_is_told_without_a_daemon(run: Run, folder: Path) -> None:
+def test_a_damaged_journal_is_reported_without_a_daemon(run: Run, folder: Path) -> None:
     """A damaged journal is reported, because jobs of the file may be missing."""
     (folder / "state/journal.sqlite3").write_bytes(b"not a database" * 99)
     assert "is damaged" in " ".join(explain_one(run, "inbox/a.jpg")["reasons"])
 
 
 @pytest.mark.usefixtures("_running")
-def test_a_journal_of_another_version_is_told(run: Run, folder: Path, journal: Journal) -> None:
+def test_a_journal_of_another_version_is_reported(run: Run, folder: Path, journal: Journal) -> None:
     """A journal of another version is reported, because jobs of the file are missing."""
     submit(journal, folder, "a.jpg")
     journal._connection.execute("PRAGMA user_version = 99")
@@ -933,7 +933,7 @@ def test_a_sidecar_that_is_a_pipe_is_not_waited_for(run: Run, folder: Path) -> N
     assert "no .json of styled's" in explain_one(run, path)["reasons"][0]
 
 
-def test_a_photo_behind_a_link_is_told_as_such(run: Run, folder: Path) -> None:
+def test_a_photo_behind_a_link_is_reported(run: Run, folder: Path) -> None:
     """A photo in a linked folder of the inbox is never taken, because links are not followed."""
     drop(folder / "album/a.jpg")
     (folder / "inbox/album").symlink_to(folder / "album")
@@ -962,7 +962,7 @@ def test_a_folder_with_nomedia_is_named(run: Run, folder: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("journal")
-def test_a_file_that_is_no_picture_is_told_as_such(
+def test_a_file_that_is_no_picture_is_reported(
     run: Run, folder: Path, name: str, data: bytes, reason: str, remedy: str
 ) -> None:
     """What it is, that it stays, and what to do if it was meant to be painted."""

@@ -176,7 +176,7 @@ def test_an_own_configuration_comes_before_the_services(cwd: Path) -> None:
         find_config(cwd / "typo.yaml")
 
 
-def test_what_is_wrong_with_a_nearer_one_is_told(cwd: Path) -> None:
+def test_what_is_wrong_with_a_nearer_one_is_reported(cwd: Path) -> None:
     """An invalid configuration in ~/styled is an error; the service's is not used instead."""
     install_service(find_config_module.SYSTEM_CONFIG)
     (Path.home() / "styled").mkdir(parents=True)
@@ -240,7 +240,7 @@ def test_a_named_configuration_is_never_made(cwd: Path) -> None:
     assert list(cwd.iterdir()) == []
 
 
-def test_an_occupied_home_is_told(cwd: Path) -> None:
+def test_an_occupied_home_is_reported(cwd: Path) -> None:
     """If ~/styled can't be created, the error says so."""
     Path.home().write_text("a file")
     with pytest.raises(ResourceUnavailable):

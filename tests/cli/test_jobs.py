@@ -103,7 +103,7 @@ def test_states_styles_and_how_many_can_be_chosen(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_programs_are_told_all_of_a_job(run: Run, journal: Journal) -> None:
+def test_json_has_all_fields_of_a_job(run: Run, journal: Journal) -> None:
     """`styled jobs --json` prints the same objects as `styled status --json`."""
     running = json.loads(run("jobs", "--json").stdout)[0]
     assert running == json.loads(run("status", "--json").stdout)["current"][0]
@@ -128,7 +128,7 @@ def test_people_are_shown_a_table_with_ids(run: Run, journal: Journal) -> None:
 
 
 @pytest.mark.usefixtures("journal")
-def test_where_there_are_none_that_is_said(run: Run) -> None:
+def test_without_entries_a_line_says_so(run: Run) -> None:
     """Without matching jobs a message is printed; with `--json`, an empty list."""
     assert run("jobs", "--style", "chalk").output == "no such jobs\n"
     assert json.loads(run("jobs", "--style", "chalk", "--json").stdout) == []
@@ -154,7 +154,7 @@ def test_an_id_can_be_copied_from_a_narrow_terminal(
 
 
 @pytest.mark.parametrize("command", ["jobs", "cancel --all", "cancel 0123"])
-def test_without_a_journal_the_remedy_is_told(run: Run, cwd: Path, command: str) -> None:
+def test_without_a_journal_the_remedy_is_reported(run: Run, cwd: Path, command: str) -> None:
     """If the daemon has never run, there is an error with a remedy, and nothing is created."""
     init_folder(cwd)
     result = run(*command.split())
@@ -165,7 +165,7 @@ def test_without_a_journal_the_remedy_is_told(run: Run, cwd: Path, command: str)
 
 
 @pytest.mark.parametrize("command", ["jobs", "jobs --json", "cancel --all"])
-def test_a_damaged_journal_is_told_in_words(run: Run, cwd: Path, command: str) -> None:
+def test_a_damaged_journal_is_reported(run: Run, cwd: Path, command: str) -> None:
     """A damaged journal gives an error message and no traceback."""
     init_folder(cwd)
     (cwd / "state").mkdir()
@@ -395,7 +395,7 @@ def test_one_wrong_word_cancels_nothing(run: Run, journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("args", ["", "--all both.jpg"])
-def test_it_has_to_be_told_what(run: Run, journal: Journal, args: str) -> None:
+def test_an_argument_is_required(run: Run, journal: Journal, args: str) -> None:
     """Either arguments or `--all` must be given, not both."""
     result = run("cancel", *args.split())
     assert result.exit_code == 2

@@ -75,7 +75,7 @@ def test_wrong_usage_is_two(arguments: str) -> None:
 
 
 @pytest.mark.usefixtures("cwd")
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     """`--version` prints the package's version."""
     assert run_styled("--version").stdout == f"styled {__version__}\n"
 

@@ -93,7 +93,7 @@ def test_a_photo_that_is_not_taken_has_a_report_too(run: Run, folder: Path) -> N
         assert archive.read("picture/a.png") == (folder / "inbox/a.png").read_bytes()
 
 
-def test_what_it_can_not_do_is_said(run: Run, folder: Path) -> None:
+def test_what_is_not_supported_is_reported(run: Run, folder: Path) -> None:
     """An unknown job, a file that is there already, a folder that is not, a log that is not."""
     draw(folder / "inbox/a.png")
     result = run("report", "0123456789ab")

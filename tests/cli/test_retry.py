@@ -214,7 +214,7 @@ def test_one_wrong_word_moves_nothing(run: Run, cwd: Path, rejected: Path) -> No
     assert len(files(rejected)) == 6
 
 
-def test_a_style_that_is_gone_is_said_to_be(run: Run, cwd: Path, rejected: Path) -> None:
+def test_a_missing_style_is_reported(run: Run, cwd: Path, rejected: Path) -> None:
     """A photo of a removed style is refused: it would be painted in another style."""
     reject(rejected / "gone" / "c.jpg", "4b")
     result = run("retry", "gone/c.jpg")
@@ -224,7 +224,7 @@ def test_a_style_that_is_gone_is_said_to_be(run: Run, cwd: Path, rejected: Path)
 
 
 @pytest.mark.usefixtures("rejected")
-def test_it_has_to_be_told_what(run: Run) -> None:
+def test_an_argument_is_required(run: Run) -> None:
     """Either arguments or `--all` must be given, not both."""
     assert run("retry").exit_code == 2
     assert run("retry", "--all", "a.jpg").exit_code == 2

@@ -121,7 +121,7 @@ def test_a_stopped_or_dead_daemon_is_not_running(run: Run, journal: Journal) -> 
     assert "styled is not running" in run("status").output
 
 
-def test_without_a_journal_the_remedy_is_told(run: Run, cwd: Path) -> None:
+def test_without_a_journal_the_remedy_is_reported(run: Run, cwd: Path) -> None:
     """If the daemon has never run, there is an error with a remedy, and nothing is created."""
     init_folder(cwd)
     result = run("status")
@@ -131,7 +131,7 @@ def test_without_a_journal_the_remedy_is_told(run: Run, cwd: Path) -> None:
     assert not (cwd / "state").exists()
 
 
-def test_a_damaged_journal_is_told_in_words(run: Run, cwd: Path) -> None:
+def test_a_damaged_journal_is_reported(run: Run, cwd: Path) -> None:
     """A damaged journal gives an error message and no traceback."""
     init_folder(cwd)
     (cwd / "state").mkdir()
@@ -167,7 +167,7 @@ def test_of_a_dead_daemon_all_unfinished_jobs_wait(run: Run, journal: Journal) -
     assert "\n2 waiting, 0 prepared, 0 painting, 1 done, " in run("status").output
 
 
-def test_what_all_jobs_lack_is_told_once(run: Run, journal: Journal) -> None:
+def test_what_all_jobs_lack_is_reported_once(run: Run, journal: Journal) -> None:
     """A degradation of all listed jobs is one line; one of a single job stays with it."""
     shared = Degradation("device", "no GPU was found")
     journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(6)], 6.0)
@@ -194,7 +194,7 @@ def test_only_a_terminal_wraps_lines(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_settings_that_are_not_valid_are_told_before_the_turn_of_their_photo(
+def test_settings_that_are_not_valid_are_reported_before_the_turn_of_their_photo(
     run: Run, journal: Journal
 ) -> None:
     """Text and JSON name the photo, the problem and the remedy."""
@@ -217,7 +217,7 @@ def update_progress(journal: Journal, **changes: object) -> None:
 
 
 @pytest.mark.usefixtures("daemon")
-def test_programs_are_told_where_the_current_job_stands(run: Run, journal: Journal) -> None:
+def test_json_has_the_progress_of_the_current_job(run: Run, journal: Journal) -> None:
     """A running job has separate fields for scale, step, loss, time and preview."""
     update_progress(journal, seconds_left=75.0, preview="/state/previews/1.jpg")
     status = json.loads(run("status", "--json").stdout)
@@ -241,7 +241,7 @@ def test_progress_of_an_earlier_attempt_is_not_shown(run: Run, journal: Journal)
 
 
 @pytest.mark.usefixtures("daemon")
-def test_people_are_told_where_the_current_job_stands(run: Run, journal: Journal) -> None:
+def test_text_shows_the_progress_of_the_current_job(run: Run, journal: Journal) -> None:
     """The text output has the same values; unknown ones are left out."""
     update_progress(journal, seconds_left=75.0, preview="/state/previews/\x1b[1mx.jpg")
     output = run("status").output
@@ -260,7 +260,7 @@ def test_people_are_told_where_the_current_job_stands(run: Run, journal: Journal
 
 
 @pytest.mark.usefixtures("daemon")
-def test_what_is_to_be_cancelled_is_said_to_be(run: Run, journal: Journal) -> None:
+def test_a_pending_cancellation_is_shown(run: Run, journal: Journal) -> None:
     """A pending cancellation is shown for the current job and for waiting jobs."""
     assert "being cancelled" not in run("status").output
     for job in journal.in_state(JobState.RUNNING, JobState.QUEUED, limit=-1):
@@ -300,7 +300,7 @@ def test_a_dead_daemon_does_not_paint(run: Run, journal: Journal) -> None:
 
 
 @pytest.mark.usefixtures("daemon")
-def test_the_queue_is_told_for_each_style(run: Run, journal: Journal) -> None:
+def test_the_queue_is_reported_for_each_style(run: Run, journal: Journal) -> None:
     """Queued and running jobs are counted by style; the text has them if there are several."""
     assert "queue:" not in run("status").output
     journal.submit([Dropped(f"{n}.jpg", 1, 2, {"ink": f"{n}.jpg"}) for n in range(3)], 6.0)
@@ -312,7 +312,7 @@ def test_the_queue_is_told_for_each_style(run: Run, journal: Journal) -> None:
     assert "queue: 3 ink, 2 oil\n" in run("status").output
 
 
-def test_the_queue_is_told_while_nothing_runs(run: Run, journal: Journal) -> None:
+def test_the_queue_is_reported_while_nothing_runs(run: Run, journal: Journal) -> None:
     """The queue is shown without a running daemon."""
     status = json.loads(run("status", "--json").stdout)
     assert status["queue"] == [{"style": "oil", "queued": 1, "running": 1}]
@@ -335,7 +335,7 @@ def test_rejections_stay_in_sight(run: Run, journal: Journal) -> None:
     assert output.count("not a picture") == 1
 
 
-def test_only_the_latest_rejections_are_told(run: Run, journal: Journal) -> None:
+def test_only_the_latest_rejections_are_reported(run: Run, journal: Journal) -> None:
     """The number of rejections that are shown is limited."""
     journal.submit([Dropped(f"{n}.txt", 1, 2, {"ink": f"{n}.txt"}) for n in range(9)], 6.0)
     while (job := journal.claim(60.0)) is not None:
@@ -349,7 +349,7 @@ def test_only_the_latest_rejections_are_told(run: Run, journal: Journal) -> None
 
 
 @pytest.mark.usefixtures("daemon")
-def test_how_long_it_has_been_running_is_told(run: Run, journal: Journal) -> None:
+def test_how_long_it_has_been_running_is_reported(run: Run, journal: Journal) -> None:
     """The start time is a date in JSON and a duration in the text."""
     journal.set_state(started_at="1000.5")
     assert json.loads(run("status", "--json").stdout)["started_at"] == "1970-01-01T00:16:40.500000Z"
@@ -366,7 +366,9 @@ def test_a_daemon_that_is_gone_started_at_no_time(run: Run, journal: Journal) ->
 
 
 @pytest.mark.usefixtures("daemon")
-def test_troubles_are_told_as_long_as_there_are_any(run: Run, journal: Journal, cwd: Path) -> None:
+def test_troubles_are_reported_as_long_as_there_are_any(
+    run: Run, journal: Journal, cwd: Path
+) -> None:
     """Each trouble has a line, the most serious one first; empty ones are left out."""
     assert json.loads(run("status", "--json").stdout)["troubles"] == []
     journal.set_state(
@@ -400,7 +402,9 @@ def test_what_the_intake_does_without_is_degraded_too(run: Run, journal: Journal
 # Disks
 
 
-def test_a_disk_is_told_once_with_all_its_folders(run: Run, cwd: Path, journal: Journal) -> None:
+def test_a_disk_is_reported_once_with_all_its_folders(
+    run: Run, cwd: Path, journal: Journal
+) -> None:
     """A disk is listed once with its existing folders; sizes are in bytes."""
     (disk,) = json.loads(run("status", "--json").stdout)["disks"]
     assert disk["folders"] == ["inbox", "outbox", "state"]
@@ -456,7 +460,7 @@ def on_each_sleep(monkeypatch: pytest.MonkeyPatch, *actions: Callable[[], object
 
 
 @pytest.mark.usefixtures("daemon", "steady_disk")
-def test_programs_are_told_of_each_change(
+def test_json_follows_each_change(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--follow --json` prints one object per line whenever the status has changed."""
@@ -564,7 +568,7 @@ STUCK = [{"path": "a\udcff.jpg", "reason": "a.jpg can't be moved", "remedies": [
 
 
 @pytest.mark.usefixtures("daemon")
-def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) -> None:
+def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal) -> None:
     """Unfinished files, unreadable and misspelled folders, and stuck photos are shown."""
     journal.set_state(
         inbox_report=json.dumps(INBOX), stuck_inputs=json.dumps(STUCK), stuck_count="7",
@@ -597,7 +601,7 @@ def test_what_is_not_taken_from_the_inbox_is_said(run: Run, journal: Journal) ->
 
 
 @pytest.mark.usefixtures("daemon")
-def test_many_engines_are_told_apart(run: Run, journal: Journal) -> None:
+def test_many_engines_have_separate_names(run: Run, journal: Journal) -> None:
     """The status shows each engine's job, the phase of each job, and lost engines."""
     journal.set_state(
         engines=json.dumps(

@@ -199,7 +199,7 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         ("photo.png -s painting.png -o painting.png", 2, "would be lost"),
     ],
 )
-def test_a_failure_is_told_in_words_with_its_code(
+def test_a_failure_is_reported_with_its_code(
     run: Run, cwd: Path, photo: Path, painting: Path, arguments: str, code: int, message: str
 ) -> None:
     """Each failure gives one message and its exit code, and changes no files."""

@@ -82,7 +82,7 @@ def test_problems_name_the_file_beside_the_picture(folder: Path) -> None:
         load(folder)
 
 
-def test_pictures_that_can_be_no_style_are_told(folder: Path) -> None:
+def test_pictures_that_can_be_no_style_are_reported(folder: Path) -> None:
     """A name that no folder can have, or that is taken; the others are styles all the same."""
     for name in ("a.jpg", "a.png", "gallery_files.jpg", "both.jpg", "fine.jpg"):
         (folder / name).touch()

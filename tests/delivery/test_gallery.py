@@ -457,7 +457,7 @@ def test_a_page_that_is_replaced_while_it_is_in_memory_is_left_alone(
         gallery.add(without_originals([folders.result("oil/b.png")]))
 
 
-def test_a_file_in_place_of_the_folder_is_told(folders: GalleryFolders) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(folders: GalleryFolders) -> None:
     """It is not replaced, neither by records nor by thumbnails."""
     (folders.outbox / "gallery_files").write_text("mine")
     with pytest.raises(ResourceUnavailable, match="gallery_files"):
@@ -488,7 +488,7 @@ def test_nothing_is_written_where_the_disk_is_not_mounted(folders: GalleryFolder
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".js", ".html"])
-def test_a_full_disk_is_told_and_waited_out(
+def test_a_full_disk_is_reported_and_waited_out(
     folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     """Whichever file can't be written: the same gallery adds everything once there is space."""

@@ -163,7 +163,7 @@ def test_small_pictures_that_come_during_a_rebuild_stay(
     assert (thumb.exists(), old.exists()) == (True, False)
 
 
-def test_whoever_rebuilds_is_told_what_is_shown(folders: GalleryFolders) -> None:
+def test_a_rebuild_prints_what_is_shown(folders: GalleryFolders) -> None:
     """The callback receives the job ids, for the journal."""
     folders.result("oil/a.png", data=b"")
     folders.reject()
@@ -172,7 +172,7 @@ def test_whoever_rebuilds_is_told_what_is_shown(folders: GalleryFolders) -> None
     assert shown_ids == ["000000000001", "000000000002"]
 
 
-def test_a_folder_that_cannot_be_looked_into_is_said(
+def test_a_folder_that_cannot_be_listed_is_reported(
     folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise all results in it would be dropped."""

@@ -409,7 +409,7 @@ def test_a_replaced_input_is_left_alone(delivery: Publisher, source: Path, keep:
     assert not target.exists()
 
 
-def test_an_input_that_only_looks_the_same_is_told_by_its_time(
+def test_an_input_that_looks_the_same_is_recognised_by_its_time(
     delivery: Publisher, source: Path
 ) -> None:
     """Equal size is not enough."""

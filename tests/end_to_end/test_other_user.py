@@ -239,7 +239,7 @@ def check_that_writes_are_refused(visitor: Visitor, harness: DaemonHarness) -> N
         assert not job["cancel_requested"]
 
 
-def test_a_closed_state_folder_is_told_in_words(visitor: Visitor, harness: DaemonHarness) -> None:
+def test_a_closed_state_folder_is_reported(visitor: Visitor, harness: DaemonHarness) -> None:
     """A state folder without read permission gives its own error, not "there is no journal"."""
     (harness.folder / "state").mkdir()
     Journal.open(harness.folder / "state/journal.sqlite3").close()
@@ -262,7 +262,9 @@ def test_doctor_blames_nobody_for_what_another_may_not(
     (harness.folder / "state/lock").touch()
     completed = visitor.do(harness, "doctor", "--json")
     assert completed.returncode == 69
-    failed = [check["about"] for check in json.loads(completed.stdout) if check["level"] == "fail"]
+    failed = [
+        check["subject"] for check in json.loads(completed.stdout) if check["level"] == "fail"
+    ]
     assert failed == ["weights"]
 
 
@@ -288,7 +290,9 @@ def test_a_closed_folder_is_no_reason_not_to_run(visitor: Visitor, harness: Daem
     assert completed.returncode == 73
 
 
-def test_what_a_closed_state_folder_hides_is_told(visitor: Visitor, harness: DaemonHarness) -> None:
+def test_what_a_closed_state_folder_hides_is_reported(
+    visitor: Visitor, harness: DaemonHarness
+) -> None:
     """With a private state folder, explain names the journal and does not call styled stopped."""
     (harness.folder / "state").mkdir()
     Journal.open(harness.folder / "state/journal.sqlite3").close()

@@ -261,7 +261,7 @@ def test_a_picture_for_which_there_is_never_memory_is_an_engine_failure(
         painted(network, SMALL)
 
 
-def test_no_memory_is_held_by_the_error_that_told_of_its_lack(
+def test_an_out_of_memory_error_holds_no_memory(
     network: Vgg19, allocator: Allocator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error, whose traceback keeps tensors alive, is freed before the next attempt."""

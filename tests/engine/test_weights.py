@@ -330,7 +330,7 @@ def test_a_broken_connection_is_gone_on_with_at_a_later_start(
     assert left_behind(tmp_path) == [imagenet_file()]
 
 
-def test_a_process_without_any_network_is_told_so(
+def test_a_process_without_network_access_has_its_own_error(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a sandbox that forbids sockets a later start is no better: that is another error."""

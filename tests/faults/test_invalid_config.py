@@ -33,9 +33,9 @@ def test_the_daemon_can_still_be_asked(harness: DaemonHarness, wrong: str, tmp_p
                 json.loads(result.stdout)
         doctor = harness.do("doctor", "--json")
         assert doctor.returncode == 78
-        (finding,) = [one for one in json.loads(doctor.stdout) if one["about"] == "configuration"]
+        (finding,) = [one for one in json.loads(doctor.stdout) if one["subject"] == "configuration"]
         assert finding["level"] == "fail"
-        assert "config.yaml:" in finding["words"]
+        assert "config.yaml:" in finding["message"]
         for words in (
             "check",
             "retry --all",

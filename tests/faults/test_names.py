@@ -332,7 +332,7 @@ def on_terminal(command: Sequence[str]) -> bytes:
     return output
 
 
-def test_a_terminal_is_never_told_what_a_name_says(harness: DaemonHarness) -> None:
+def test_names_never_reach_a_terminal_unescaped(harness: DaemonHarness) -> None:
     """Log and status escape control characters of hostile names."""
     photo = photo_of(harness)
     for name in SHOWN:

@@ -81,7 +81,7 @@ def test_wrong_settings_reject_the_photo_with_every_problem(harness: DaemonHarne
     assert harness.files("rejected") == []
 
 
-def test_wrong_settings_are_told_before_the_photos_turn(harness: DaemonHarness) -> None:
+def test_wrong_settings_are_reported_before_the_photos_turn(harness: DaemonHarness) -> None:
     """Status and log name them as soon as the photo arrives; mended in time, it is painted."""
     harness.configure(intake=OFTEN)
     with harness.running() as daemon:
@@ -100,7 +100,7 @@ def test_wrong_settings_are_told_before_the_photos_turn(harness: DaemonHarness) 
     assert harness.files("rejected") == []
 
 
-def test_a_queued_photo_is_not_said_to_arrive_after_a_restart(harness: DaemonHarness) -> None:
+def test_a_queued_photo_is_not_shown_as_arriving_after_a_restart(harness: DaemonHarness) -> None:
     """What was accepted before, for instance after its grace, waits for nothing but its turn."""
     harness.configure(intake=OFTEN)
     photo = harness.drop("a.jpg", "coffee", SIZE)
@@ -208,7 +208,7 @@ def test_settings_that_can_not_be_read_yet_are_waited_for(harness: DaemonHarness
     assert harness.files("outbox") == ["coffee/a.jpg", "coffee/a.jpg.json"]
 
 
-def test_files_of_no_use_beside_photos_are_said(harness: DaemonHarness) -> None:
+def test_files_of_no_use_beside_photos_are_reported(harness: DaemonHarness) -> None:
     """Links, other letters, masks without a photo; folders with such names hold photos."""
     harness.configure(intake=OFTEN)
     inbox = harness.folder / "inbox"

@@ -68,7 +68,9 @@ def test_a_storm_of_photos(harness: DaemonHarness, files: int) -> None:
     assert harness.files("rejected") == []
 
 
-def test_without_kernel_events_the_inbox_is_polled_and_that_is_said(harness: DaemonHarness) -> None:
+def test_without_kernel_events_the_inbox_is_polled_and_that_is_reported(
+    harness: DaemonHarness,
+) -> None:
     """At the inotify watch limit the inbox is polled; log, status and sidecar show it."""
     limit = 'echo 2 > /proc/sys/user/max_inotify_watches && exec "$@"'
     within = ("unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh")

@@ -82,7 +82,7 @@ def test_closed_streams_are_no_failure(painted: DaemonHarness) -> None:
         assert "text.jpg" in completed.stdout
 
 
-def test_errors_keep_their_exit_codes_where_nobody_can_be_told(harness: DaemonHarness) -> None:
+def test_errors_keep_their_exit_codes_without_standard_error(harness: DaemonHarness) -> None:
     """Exit codes 78 and 2 are the same with standard error closed or full."""
     harness.config.write_text("stiles: {}\n")
     for redirection in ("2>&-", "2>/dev/full", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"):

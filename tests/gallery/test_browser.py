@@ -548,7 +548,7 @@ def test_the_large_view_opened_again_at_once(filled: Gallery, visit: Open) -> No
     assert opened.messages == []
 
 
-def test_a_painting_that_has_gone_is_told(filled: Gallery, visit: Open) -> None:
+def test_a_painting_that_has_gone_is_reported(filled: Gallery, visit: Open) -> None:
     """If the result was deleted, the large view says so."""
     (filled.root / "oil" / "000000000003 100%.jpg").unlink()
     opened = visit(filled)
@@ -725,7 +725,7 @@ def test_the_large_view_goes_on_into_older_pages(large: Gallery, visit: Open) ->
 
 
 @pytest.mark.parametrize("damage", [None, b"styledGallery(1, [", b"styledGallery(9, []);\n"])
-def test_a_lost_data_page_is_told(gallery: Gallery, visit: Open, damage: bytes | None) -> None:
+def test_a_lost_data_page_is_reported(gallery: Gallery, visit: Open, damage: bytes | None) -> None:
     """A missing or damaged data page is named in a message, and the next one is loaded."""
     gallery.root.mkdir()
     gallery.write([result(1)], [result(2)], [result(3)])

@@ -439,7 +439,7 @@ def test_native_mode_does_not_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("mode", "polled"), [("auto", True), ("native", False)])
-def test_a_network_drive_is_polled_unless_told_otherwise(
+def test_a_network_drive_is_polled_unless_configured_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, polled: bool
 ) -> None:
     """This machine's kernel sends no events for files that other machines put there."""
@@ -596,7 +596,7 @@ def test_with_kernel_and_threads(tmp_path: Path) -> None:
     assert intake.degraded is None
 
 
-def test_it_gives_a_sign_of_life_whenever_it_has_said_it_would(
+def test_each_heartbeat_comes_by_the_announced_time(
     harness: IntakeHarness,
 ) -> None:
     """It sends heartbeats for each file of a scan, and before each wait with its length."""
@@ -612,7 +612,7 @@ def test_it_gives_a_sign_of_life_whenever_it_has_said_it_would(
     assert max(idle_for for _, idle_for in beats) <= 30.0
 
 
-def test_trouble_is_told_when_it_begins_and_when_it_is_over(harness: IntakeHarness) -> None:
+def test_trouble_is_reported_when_it_begins_and_when_it_is_over(harness: IntakeHarness) -> None:
     """The message names the inbox, for `styled status`."""
     away = harness.inbox.with_name("away")
     harness.scan_at(0.0)

@@ -265,7 +265,7 @@ OF_CLUSTERS: set[Kind] = {"cluster"}
 """Kinds that are tested with a real cluster; see tests/cluster."""
 
 OF_THE_SERVICE: set[Kind] = {"device", "weights", "polling"}
-"""Kinds that concern all jobs; see `test_what_the_service_does_without_is_told`."""
+"""Kinds that concern all jobs; see `test_what_the_service_does_without_is_reported`."""
 
 
 def test_each_kind_is_tested() -> None:
@@ -274,7 +274,7 @@ def test_each_kind_is_tested() -> None:
 
 
 @pytest.mark.parametrize("kind", OF_JOBS)
-def test_what_a_job_gives_up_is_told(
+def test_what_a_job_gives_up_is_reported(
     harness: JobHarness,
     real: RealEngine,
     monkeypatch: pytest.MonkeyPatch,
@@ -357,7 +357,7 @@ def test_a_damaged_photo_is_rejected_or_painted_as_configured(
         assert ["painted as far as it goes" in message for message in damaged] == [True]
 
 
-def test_what_the_service_does_without_is_told(
+def test_what_the_service_does_without_is_reported(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     logs: LogLines,
@@ -448,7 +448,7 @@ def test_what_the_service_does_without_is_told(
 # Further log events of a running job
 
 
-def test_a_size_that_was_given_up_is_told_while_the_job_runs(
+def test_a_size_that_was_given_up_is_reported_while_the_job_runs(
     harness: JobHarness, real: RealEngine, monkeypatch: pytest.MonkeyPatch, logs: LogLines
 ) -> None:
     """A size reduced for lack of memory is in the journal from the first step, and in the log."""

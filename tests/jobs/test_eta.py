@@ -145,7 +145,7 @@ def test_paintings_were_recorded() -> None:
     }
 
 
-def test_at_first_nothing_is_said() -> None:
+def test_at_first_nothing_is_logged() -> None:
     """The first step gives no estimate, because it computes values that all later steps reuse."""
     estimator = EtaEstimator()
     assert estimator.seconds_left() is None
@@ -249,7 +249,7 @@ def test_what_was_learnt_is_of_a_recipe_a_device_and_a_size() -> None:
     assert histories.find(PYRAMID, elsewhere) == EtaHistory.of(PYRAMID)
 
 
-def test_the_second_of_a_kind_is_told_before_its_second_step() -> None:
+def test_the_second_of_a_kind_has_an_estimate_before_its_second_step() -> None:
     """With a history there is an estimate after the first step."""
     plan = [(10, 10), (20, 20)]
     first = EtaEstimator()

@@ -183,7 +183,7 @@ def test_a_transparent_photo_hangs_on_white(harness: JobHarness) -> None:
 
 
 @pytest.mark.parametrize("error", [ResourceUnavailable("it is full"), OSError("it is full")])
-def test_trouble_is_told_and_tried_again_after_a_minute(
+def test_trouble_is_reported_and_tried_again_after_a_minute(
     harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """A failed update is logged, shown in the journal's state, and retried after a minute.

@@ -140,7 +140,7 @@ def test_jobs_that_ended_before_there_were_hooks_have_none(harness: JobHarness) 
         assert runner.join(10)
 
 
-def test_a_failing_hook_hurts_no_job_and_is_said(harness: JobHarness, logs: LogLines) -> None:
+def test_a_failing_hook_hurts_no_job_and_is_reported(harness: JobHarness, logs: LogLines) -> None:
     """In the log with its output, and in the state that `styled status` shows, until it works."""
     configure(harness, on_done=("sh", "-c", "echo trouble; test -e fixed"))
     harness.drop("one.png")

@@ -417,9 +417,7 @@ def test_what_has_ended_is_not_put_back(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize(("wait", "is_due"), [(30.0, False), (LONGEST_WAIT_SECONDS + 1, True)])
-def test_nobody_waits_longer_than_anybody_is_told_to(
-    journal: Journal, wait: float, is_due: bool
-) -> None:
+def test_no_wait_exceeds_the_limit(journal: Journal, wait: float, is_due: bool) -> None:
     """A `not_before` too far in the future is ignored: the clock was set back."""
     journal.submit([arrival("a.jpg")], 0.0)
     journal.requeue(claim(journal), not_before=1000.0, attempt_counts=True)
@@ -453,7 +451,7 @@ def test_threads_that_wait_share_a_commit(journal: Journal) -> None:
     assert len(commits) == 1
 
 
-def test_what_cannot_be_written_is_told_to_each_that_waits(journal: Journal) -> None:
+def test_a_write_error_reaches_each_waiter(journal: Journal) -> None:
     """If a shared commit fails, each of the waiting threads gets the error."""
     journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(5)], 5.0)
     jobs = journal._jobs("1")

@@ -63,7 +63,7 @@ def test_a_journal_with_a_hole_in_it_is_called_damaged(path: Path) -> None:
         Journal.open(path)
 
 
-def test_damage_while_it_is_used_is_told_from_bad_luck(path: Path) -> None:
+def test_damage_during_use_is_distinguished_from_other_errors(path: Path) -> None:
     """Damage found during use raises `JournalDamaged`, not `ResourceUnavailable`."""
     create(path, jobs=500)
     journal = Journal.open(path)

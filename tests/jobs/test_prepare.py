@@ -121,7 +121,7 @@ def test_reading_tells_incomplete_from_hopeless_and_too_large(tmp_path: Path) ->
         decode(picture(), max_pixels=100)
 
 
-def test_all_problems_of_a_style_are_told_at_once(painting: Path) -> None:
+def test_all_problems_of_a_style_are_reported_at_once(painting: Path) -> None:
     """`check_style` returns a message for each unusable image, and none for a good style."""
     assert check_style(style_of(painting), max_pixels=MAX_PIXELS) == []
     bad = write(painting.with_name("bad.png"), b"words")

@@ -189,7 +189,7 @@ def transparent(format: str = "png") -> bytes:
     return file.getvalue()
 
 
-def test_what_a_file_can_not_hold_is_told(harness: JobHarness, logs: LogLines) -> None:
+def test_what_a_file_cannot_hold_is_reported(harness: JobHarness, logs: LogLines) -> None:
     """A loss of transparency is in the sidecar and in the log, after other degradations."""
     harness.configure("output", format="jpeg")
     harness.drop("photo.png", transparent())

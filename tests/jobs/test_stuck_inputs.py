@@ -64,7 +64,7 @@ def test_only_the_latest_job_of_a_name_is_tried_again(
     assert released == [harness.jobs()[1].id]
 
 
-def test_a_result_that_cannot_be_taken_back_is_told_and_its_job_ends(
+def test_a_result_that_cannot_be_taken_back_is_reported_and_its_job_ends(
     harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If a result without sidecar cannot be removed, it is logged and the job ends."""

@@ -12,7 +12,7 @@ from styled.ops import disk_space
 from styled.ops.disk_space import DiskSpace
 
 
-def test_the_room_of_each_folder_is_told(tmp_path: Path) -> None:
+def test_the_room_of_each_folder_is_reported(tmp_path: Path) -> None:
     """The values are those of the system; missing folders are omitted."""
     found = DiskSpace({"inbox": tmp_path, "outbox": tmp_path / "missing"}).usage()
     assert set(found) == {"inbox"}

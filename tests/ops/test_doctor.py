@@ -57,8 +57,8 @@ def test_folders_of_its_own_can_be_written(tmp_path: Path) -> None:
     """There is one finding for all of them; missing folders can be made in their parents."""
     folders = {"inbox": tmp_path, "outbox": tmp_path / "missing/deep"}
     (finding,) = check_permissions(folders, os.geteuid())
-    assert (finding.level, finding.about) == ("ok", "permissions")
-    assert pwd.getpwuid(os.geteuid()).pw_name in finding.words
+    assert (finding.level, finding.subject) == ("ok", "permissions")
+    assert pwd.getpwuid(os.geteuid()).pw_name in finding.message
     assert not (tmp_path / "missing").exists()
 
 
@@ -71,14 +71,14 @@ def test_the_daemons_user_is_asked_about(folder: Path, nobody: pwd.struct_passwd
     os.chown(own, nobody.pw_uid, nobody.pw_gid)
     folders = {"inbox": own, "outbox": private, "archive": own / "new", "state": missing}
     outbox, state = check_permissions(folders, nobody.pw_uid)
-    assert (outbox.level, outbox.about, outbox.exit_code) == ("fail", "outbox", 73)
-    assert outbox.words == f"{private} can't be written by nobody"
+    assert (outbox.level, outbox.subject, outbox.exit_code) == ("fail", "outbox", 73)
+    assert outbox.message == f"{private} can't be written by nobody"
     assert f"chown nobody {private}" in outbox.remedies[0]
     assert "ReadWritePaths=" in outbox.remedies[1]
     # A missing folder would be made in its nearest existing parent.
-    assert (state.about, state.words) == ("state", outbox.words)
+    assert (state.subject, state.message) == ("state", outbox.message)
     (ok,) = check_permissions({"inbox": own, "archive": own / "new"}, nobody.pw_uid)
-    assert (ok.level, ok.words) == ("ok", "nobody may write to all folders")
+    assert (ok.level, ok.message) == ("ok", "nobody may write to all folders")
 
 
 @as_root
@@ -90,7 +90,7 @@ def test_writing_alone_is_not_enough(folder: Path, nobody: pwd.struct_passwd, mo
     os.chown(inbox, nobody.pw_uid, nobody.pw_gid)
     inbox.chmod(mode)
     (finding,) = check_permissions({"inbox": inbox}, nobody.pw_uid)
-    assert (finding.level, finding.about) == ("fail", "inbox")
+    assert (finding.level, finding.subject) == ("fail", "inbox")
 
 
 @as_root
@@ -103,7 +103,7 @@ def test_the_groups_of_the_user_count(folder: Path, nobody: pwd.struct_passwd) -
         os.chown(path, 0, group)
         path.chmod(0o770)
     (finding,) = check_permissions({"inbox": inbox, "outbox": outbox}, nobody.pw_uid)
-    assert finding.about == "outbox"
+    assert finding.subject == "outbox"
     assert identity() == before
 
 
@@ -138,7 +138,7 @@ os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
 for finding in check_permissions({{"inbox": Path(sys.argv[1])}}, {NOBODY}):
-    print(finding.level, finding.about)
+    print(finding.level, finding.subject)
 """
 
 
@@ -163,7 +163,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_failure(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch(0o777)
     findings = list(check_permissions({"inbox": file, "outbox": file / "below"}, os.geteuid()))
-    assert [(f.level, f.about) for f in findings] == [("fail", "inbox"), ("fail", "outbox")]
+    assert [(f.level, f.subject) for f in findings] == [("fail", "inbox"), ("fail", "outbox")]
 
 
 @as_root
@@ -192,7 +192,7 @@ def test_what_lies_in_a_closed_folder_is_a_failure_in_words(
 
 
 @as_root
-def test_who_is_neither_root_nor_the_daemons_user_is_told_so(folder: Path) -> None:
+def test_another_user_than_the_daemons_is_reported(folder: Path) -> None:
     """Its own permissions say nothing about those of another user."""
     identities = AS_NOBODY.replace(f", {NOBODY}):", ", 1):")
     process = subprocess.run(
@@ -232,7 +232,7 @@ def plug(table: Path, folder: Path, kind: str = "ext4") -> str:
 def test_where_nothing_was_mounted_nothing_is_missed(folders: dict[str, Path]) -> None:
     """The check writes no record."""
     (finding,) = check_mounts(folders, folders["state"])
-    assert (finding.level, finding.about) == ("ok", "disks")
+    assert (finding.level, finding.subject) == ("ok", "disks")
     assert list(folders["state"].iterdir()) == []
 
 
@@ -253,8 +253,8 @@ def test_a_disk_that_was_there_is_missed(table: Path, folders: dict[str, Path]) 
     findings = list(check_mounts(folders, state))
     assert "ok" not in [finding.level for finding in findings]
     missing = findings[0]
-    assert (missing.level, missing.about, missing.exit_code) == ("fail", "inbox", 75)
-    assert f"mounted at {inbox}" in missing.words
+    assert (missing.level, missing.subject, missing.exit_code) == ("fail", "inbox", 75)
+    assert f"mounted at {inbox}" in missing.message
     assert f"mount {inbox}" in missing.remedies
     assert record.read_bytes() == content
 
@@ -264,8 +264,8 @@ def test_an_inbox_on_a_network_drive_is_no_failure(table: Path, folders: dict[st
     plug(table, folders["inbox"], "nfs4")
     finding, others = check_mounts(folders, folders["state"])
     assert others.level == "ok"
-    assert (finding.level, finding.about) == ("warn", "inbox")
-    assert "nfs4" in finding.words
+    assert (finding.level, finding.subject) == ("warn", "inbox")
+    assert "nfs4" in finding.message
     assert "polling" in finding.remedies[0]
 
 
@@ -306,7 +306,7 @@ def test_little_room_is_a_warning_and_none_a_failure(
     """Less than 2 GB is a warning, less than 100 MB a failure."""
     set_free_space(monkeypatch, free)
     (finding,) = check_disk_space({"inbox": tmp_path})
-    assert (finding.level, finding.about, finding.words) == (level, "inbox", words)
+    assert (finding.level, finding.subject, finding.message) == (level, "inbox", words)
     assert bool(finding.remedies) == (level != "ok")
 
 
@@ -315,7 +315,7 @@ def test_less_than_min_free_is_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
     set_free_space(monkeypatch, 4.9e9)
     (finding,) = check_disk_space({"outbox": tmp_path}, min_free=5 * 10**9)
     assert finding.level == "fail"
-    assert finding.words == ("4.9 GB free; no job begins with less than 5 GB (output.min_free)")
+    assert finding.message == ("4.9 GB free; no job begins with less than 5 GB (output.min_free)")
     (finding,) = check_disk_space({"outbox": tmp_path}, min_free=4 * 10**9)
     assert finding.level == "ok"
 
@@ -332,7 +332,7 @@ def test_a_disk_may_run_out_of_files_before_room(
     set_free_space(monkeypatch, 5e9, files, free_files)
     (finding,) = check_disk_space({"inbox": tmp_path})
     assert finding.level == level
-    assert (f"room for {free_files} files only" in finding.words) == (level != "ok")
+    assert (f"room for {free_files} files only" in finding.message) == (level != "ok")
 
 
 def test_each_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +350,7 @@ def test_each_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_real_disk_has_some_room(tmp_path: Path) -> None:
     """The free space of this machine's disk is reported."""
     (finding,) = check_disk_space({"inbox": tmp_path})
-    assert " free" in finding.words
+    assert " free" in finding.message
 
 
 # inotify
@@ -391,7 +391,7 @@ def test_all_folders_of_the_inbox_have_to_be_watched(
 ) -> None:
     """More than half of the kernel's limit is a warning, more than the limit a failure."""
     (finding,) = check_inotify(inbox_of(tmp_path, folders), limits)
-    assert (finding.level, finding.about, finding.words) == (level, "inotify", words)
+    assert (finding.level, finding.subject, finding.message) == (level, "inotify", words)
     if level != "ok":
         assert "sysctl fs.inotify.max_user_watches=524288" in finding.remedies[0]
         assert "polling" in finding.remedies[1]
@@ -410,14 +410,14 @@ def test_few_watching_programs_are_a_warning(
 
 @pytest.mark.parametrize("name", ["max_user_watches", "max_user_instances"])
 @pytest.mark.parametrize("content", [None, "", "many"])
-def test_limits_that_are_not_told_are_a_warning(
+def test_unknown_limits_are_a_warning(
     tmp_path: Path, limits: Path, name: str, content: str | None
 ) -> None:
     """In some containers they can't be read."""
     (limits / name).unlink() if content is None else (limits / name).write_text(content)
     (finding,) = check_inotify(inbox_of(tmp_path, 1), limits)
-    assert (finding.level, finding.about) == ("warn", "inotify")
-    assert "can't be read" in finding.words
+    assert (finding.level, finding.subject) == ("warn", "inotify")
+    assert "can't be read" in finding.message
 
 
 def test_the_real_limits_can_be_read(tmp_path: Path) -> None:

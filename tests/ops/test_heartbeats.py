@@ -93,7 +93,7 @@ def test_a_sign_on_behalf_of_a_part_may_be_its_first(heartbeats: Heartbeats, clo
     assert not heartbeats.have_all_advanced_since(6.0)
 
 
-def test_silence_is_told_from_its_length_on(heartbeats: Heartbeats, clock: Clock) -> None:
+def test_a_stall_is_reported_after_its_limit(heartbeats: Heartbeats, clock: Clock) -> None:
     """Each part has its own time, and those that are overdue for less are omitted."""
     heartbeats.beat("intake")
     clock.now = 2.0

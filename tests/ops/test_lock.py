@@ -45,7 +45,7 @@ def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_owner_is_refused_and_told_of_the_first(path: Path) -> None:
+def test_a_second_owner_is_refused_with_the_pid_of_the_first(path: Path) -> None:
     """The error of a second process names the first one and a remedy."""
     with other_process(path) as first:
         with pytest.raises(InUse) as caught:

@@ -29,7 +29,7 @@ def log() -> Log:
     return Log()
 
 
-def test_what_is_said_again_within_a_minute_is_dropped(log: Log) -> None:
+def test_a_repetition_within_a_minute_is_dropped(log: Log) -> None:
     """Repetitions are dropped until the minute is over; the first line is unchanged."""
     assert log.process("queue.paused", reason="full") == {"event": "queue.paused", "reason": "full"}
     assert log.process("queue.paused", reason="full") is None
@@ -61,7 +61,7 @@ def test_a_line_tells_how_often_it_was_dropped(log: Log) -> None:
     assert log.process("job.postponed", job="4a") == {"event": "job.postponed", "job": "4a"}
 
 
-def test_what_happens_every_second_is_said_every_minute(log: Log) -> None:
+def test_what_happens_every_second_is_logged_every_minute(log: Log) -> None:
     """The minute starts when it was logged, not when it was last dropped."""
     logged = {}
     for second in range(200):
@@ -72,7 +72,7 @@ def test_what_happens_every_second_is_said_every_minute(log: Log) -> None:
     assert logged == {0: None, 60: 59, 120: 59, 180: 59}
 
 
-def test_a_change_is_told_each_time(log: Log) -> None:
+def test_a_change_is_reported_each_time(log: Log) -> None:
     """For a disk that comes and goes, the last line in the log is the current state."""
     for _ in range(3):
         assert log.process("inbox.unavailable", reason="gone") is not None
@@ -152,7 +152,7 @@ def test_memory_is_bounded(log: Log) -> None:
     assert all(log.process("folder.skipped", path=number) is not None for number in oldest)
 
 
-def test_what_is_said_again_is_remembered_longer(log: Log) -> None:
+def test_a_repeated_message_is_remembered_longer(log: Log) -> None:
     """The line that has not been logged for the longest time is evicted first."""
     log.process("queue.paused", reason="full")
     for number in range(MAX_REMEMBERED - 1):

@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
         stream.close()
 
 
-def test_what_is_said_about_the_same_thing_is_said_once() -> None:
+def test_the_same_message_is_logged_once() -> None:
     """Each log drops repetitions of events about a condition, and keeps all others."""
     stream = io.StringIO()
     configure_logs(stream)

@@ -149,7 +149,7 @@ def test_steps_and_degraded_results_add_up_and_the_peak_is_the_last() -> None:
     assert value(text, "styled_job_peak_memory_bytes") == 5000
 
 
-def test_what_is_running_is_said_in_labels() -> None:
+def test_what_is_running_is_reported_in_labels() -> None:
     """The time at which it became ready is a metric of its own."""
     metrics = metrics_of(MetricsSnapshot())
     metrics.note_ready("1.2.3", "cuda:0", "imagenet", 5000.0)
@@ -256,7 +256,7 @@ def test_a_name_that_is_not_utf_8_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("kind", [ResourceUnavailable, JournalDamaged])
-def test_without_its_journal_all_else_is_said(kind: type[StyledError]) -> None:
+def test_without_its_journal_all_else_is_reported(kind: type[StyledError]) -> None:
     """Gauges of the snapshot are omitted, counters are not."""
     missing = True
 

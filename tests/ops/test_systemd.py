@@ -130,7 +130,7 @@ def test_a_manager_that_has_gone_stops_nobody(tmp_path: Path) -> None:
 # The status
 
 
-def test_a_status_is_said_when_it_changes(listener: Listener, notifier: Notifier) -> None:
+def test_a_status_is_reported_when_it_changes(listener: Listener, notifier: Notifier) -> None:
     """Only a repetition of the last status is not sent."""
     for status in ("idle", "idle", "painting", "painting", "idle"):
         notifier.notify_status(status)
@@ -160,7 +160,9 @@ def test_a_status_is_one_short_harmless_line(
     assert listener.received() == [b"STATUS=" + line]
 
 
-def test_a_change_that_nobody_would_see_is_not_said(listener: Listener, notifier: Notifier) -> None:
+def test_a_change_that_nobody_would_see_is_not_reported(
+    listener: Listener, notifier: Notifier
+) -> None:
     """The escaped and shortened lines are compared."""
     notifier.notify_status("x" * 500)
     notifier.notify_status("x" * 501)

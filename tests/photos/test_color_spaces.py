@@ -208,7 +208,7 @@ def test_bright_colours_keep_their_hue() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_an_hdr_png_is_said(bits: int) -> None:
+def test_an_hdr_png_is_reported(bits: int) -> None:
     """Diffuse white is nearly white, and the note names HDR; 16 bits stay 16."""
     level = pq(203)
     if bits == 8:
@@ -222,7 +222,7 @@ def test_an_hdr_png_is_said(bits: int) -> None:
     assert "HDR" in photo.degraded[0].message
 
 
-def test_a_gain_map_is_said() -> None:
+def test_a_gain_map_is_reported() -> None:
     """An HDR photo as phones write it is a JPEG in sRGB, with a map that is not used."""
     packet = (
         b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '

@@ -96,7 +96,7 @@ def test_a_damaged_jpeg_is_painted_if_that_is_wanted(name: str) -> None:
     assert np.abs(pixels(photo)[:rows] - np.asarray(LARGE)[:rows]).mean() < 12
 
 
-def test_damage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """The reason names it; the library's own warnings, which name no file, are not logged."""
     with pytest.raises(InputRejected):
         decode_photo(cut_before_end(saved(LARGE, "JPEG")))

@@ -123,7 +123,7 @@ def test_what_a_makernote_refers_to_stays_in_its_place() -> None:
     assert blob[at : at + 21] == b"belongs to the camera"
 
 
-def test_a_makernote_without_room_is_left_out_and_said() -> None:
+def test_a_makernote_without_room_is_left_out_and_reported() -> None:
     """A TIFF may have it megabytes away from its start."""
     exif = exif_in(jpeg_with(with_canon_note("<")))
     note = replace(exif.photo[MAKER_NOTE], offset=5 << 20)

@@ -156,7 +156,7 @@ def test_iptc_goes_over(source: str, target: str, tmp_path: Path) -> None:
 
 @needs_exiftool
 @pytest.mark.parametrize("target", WITH_EXIF)
-def test_what_is_said_about_the_pixels_is_true_of_the_painting(target: str, tmp_path: Path) -> None:
+def test_metadata_about_pixels_is_that_of_the_painting(target: str, tmp_path: Path) -> None:
     """Size, colour space, orientation and program are the painting's; there is no thumbnail."""
     data, _ = export_painting(decode_photo(with_metadata("jpeg")), target)
     tags = read_by_exiftool(data, tmp_path)
@@ -341,7 +341,7 @@ def test_xmp_that_is_too_long_for_a_jpeg_is_left_out() -> None:
         ),
     ],
 )
-def test_xmp_is_told_that_the_painting_is_upright(before: bytes, after: bytes, target: str) -> None:
+def test_xmp_says_that_the_painting_is_upright(before: bytes, after: bytes, target: str) -> None:
     """As an attribute and as an element, the orientation becomes 1 and nothing else changes."""
     packet = (
         b'<?xpacket begin="" id="W5M0"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'

@@ -148,7 +148,7 @@ def test_reduced_copies_behind_the_picture_are_not_pages() -> None:
     assert [note.message for note in photo.degraded] == ["only the first of several pages was used"]
 
 
-def test_only_a_reduced_copy_is_painted_and_said() -> None:
+def test_that_only_a_reduced_copy_is_painted_is_reported() -> None:
     """A file with nothing but a thumbnail gives that, with a note of its size."""
     photo = decode_photo(tiff(Page(SMALL, REDUCED)))
     assert [note.kind for note in photo.degraded] == ["frames"]

@@ -128,7 +128,7 @@ def test_the_second_part_is_joined() -> None:
     assert b"HasExtendedXMP=" not in photo.metadata.xmp
 
 
-def test_a_missing_second_part_is_said() -> None:
+def test_a_missing_second_part_is_reported() -> None:
     """The first one is kept, without the reference."""
     first, _ = two_parts()
     photo = decode_photo(jpeg_with(xmp_segments(first, b"")))

@@ -319,7 +319,7 @@ def test_the_pretrained_network_is_not_waited_for_without_a_network(stopped: Ser
     assert "TORCH_HOME=/var/cache/styled/torch styled weights fetch" in service.messages()
 
 
-def test_missing_weights_are_told_and_waited_for(stopped: Service) -> None:
+def test_missing_weights_are_reported_and_waited_for(stopped: Service) -> None:
     """Without weights the service exits with 69 and is restarted until the file exists."""
     service, machine = stopped, stopped.machine
     text = machine.path(CONFIG).read_text().replace(WEIGHTS, "/etc/styled/vgg19.safetensors")

@@ -39,7 +39,7 @@ def test_an_instance_is_the_service_with_a_name_in_its_paths() -> None:
     assert sum(a != b for a, b in zip(directives(SERVICE), directives(TEMPLATE), strict=True)) == 6
 
 
-def test_nothing_is_said_twice_and_no_line_is_too_long() -> None:
+def test_no_directive_is_repeated_and_no_line_is_too_long() -> None:
     """No directive with a single value is repeated, and no line is longer than 100 characters.
 
     Of two values systemd would use the last, or both.
