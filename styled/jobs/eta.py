@@ -24,8 +24,9 @@ from styled.recipes import Recipe
 FEWEST_STEPS = 5
 """A scale must have more steps than this to be used for fitting step time against size."""
 
-FIRST_JOB_STEPS = 25.0
-"""After how many steps a scale is assumed to converge, until the first job's engine predicts it."""
+UNTRAINED_STEPS = 25.0
+"""After how many steps a scale of the untrained network is assumed to converge, until the first
+job's engine predicts it. With trained weights the last scale usually goes on to its limit."""
 
 FIRST_JOB_FIXED_PIXELS = 20_000.0
 """The fixed part of a step's time that is assumed until two scales have been measured: that of
@@ -69,10 +70,11 @@ class EtaHistory:
     seconds_per_pixel: float | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe) -> EtaHistory:
+    def of(cls, recipe: Recipe, weights_source: str) -> EtaHistory:
         """Return the initial estimates for a recipe that has not been painted yet."""
+        converges = recipe.min_improvement and weights_source == "untrained"
         return cls(
-            expected_steps=FIRST_JOB_STEPS if recipe.min_improvement else None,
+            expected_steps=UNTRAINED_STEPS if converges else None,
             fixed_pixels=FIRST_JOB_FIXED_PIXELS,
         )
 
@@ -103,11 +105,14 @@ class EtaHistories:
         """Start empty."""
         self._known: dict[EtaKey, EtaHistory] = {}
 
-    def find(self, recipe: Recipe, key: EtaKey) -> EtaHistory:
-        """Return the history of a key, or of the nearest size with that recipe and device."""
+    def find(self, recipe: Recipe, key: EtaKey, weights_source: str) -> EtaHistory:
+        """Return the history of a key, or of the nearest size with that recipe and device.
+
+        Without any it is `EtaHistory.of`.
+        """
         candidates = [known for known in self._known if known[:2] == key[:2]]
         if not candidates:
-            return EtaHistory.of(recipe)
+            return EtaHistory.of(recipe, weights_source)
         return self._known[min(candidates, key=lambda known: abs(known.size - key.size))]
 
     def learn(self, key: EtaKey, history: EtaHistory) -> None:

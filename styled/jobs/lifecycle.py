@@ -198,9 +198,10 @@ class Lifecycle:
         if running.eta is None or running.eta_key is None:
             assert running.prepared is not None, "it is painted"
             assert running.engine is not None, "likewise"
-            recipe, device = running.prepared.recipe, running.engine.device_model
-            running.eta_key = EtaKey.of(recipe, device, progress.plan[-1])
-            running.eta = EtaEstimator(self._histories.find(recipe, running.eta_key))
+            recipe, engine = running.prepared.recipe, running.engine
+            running.eta_key = EtaKey.of(recipe, engine.device_model, progress.plan[-1])
+            history = self._histories.find(recipe, running.eta_key, engine.weights_source)
+            running.eta = EtaEstimator(history)
         running.eta.note(progress)
         running.progress = JobProgress(
             fraction=progress.fraction,
