@@ -42,7 +42,7 @@ from styled.jobs.prepare_request import PREPARE_PART
 from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler
 from styled.live_gallery import LiveGallery
-from styled.once import OnceResult, Patience, Unprocessed, unprocessed_inputs
+from styled.once import OnceResult, ProgressTimeout, Unprocessed, unprocessed_inputs
 from styled.ops.config_in_use import save_config_in_use
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.stall_record import StallRecord
@@ -149,13 +149,13 @@ class Daemon:
         with suppress(_StoppedEarly), self._running_app() as app:
             self._wait_until_ready()
             intake, journal = app.intake, app.journal
-            patience = Patience(journal, self._config.intake.truncated_grace_seconds)
+            timeout = ProgressTimeout(journal, self._config.intake.truncated_grace_seconds)
             while self._next_command(ONCE_POLL_SECONDS) is not _Command.STOP:
                 self._tick(app)
                 is_settled = intake.scan_once()
                 if is_settled and not journal.unfinished_ids():
                     break
-                if patience.is_over(may_settle=intake.may_settle()):
+                if timeout.has_expired(may_settle=intake.may_settle()):
                     break
             unprocessed = list(unprocessed_inputs(self._config.inbox, journal, intake))
             if app.hooks is not None:

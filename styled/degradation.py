@@ -28,15 +28,15 @@ KINDS: Mapping[Kind, str] = {
     "weights": "the network is untrained",
     "polling": "the inbox is polled, since the system does not report changes",
     "cluster": "fewer engines than there could be: a machine is gone, refused or missing",
-    "guard": "the loss went astray, and the optimisation went on with safer settings",
+    "guard": "the loss diverged, and the optimisation continued with safer settings",
     "memory": "tiles, a shorter L-BFGS history, fewer steps or a smaller size, for lack of memory",
     "resumed": "resumed on another device, or with other threads, precision, torch or styled",
     "restarted": "the work of an earlier start was lost: its checkpoint can't be used any more",
-    "damaged": "part of the picture is missing, or only the end of its file",
+    "damaged": "part of the picture, or just the end of its file, is missing",
     "frames": "only the first of several frames or pages was used",
     "bits": "fewer bits than the photo has or than were asked for",
     "color": "a colour profile that was ignored, another colour space than asked for, or HDR that "
-    "was brought to the range of screens",
+    "was tone-mapped",
     "transparency": "it was placed on white: the format has none",
     "metadata": "EXIF, XMP or IPTC data that was damaged, too long or has no place in the file",
 }

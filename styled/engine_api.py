@@ -73,7 +73,7 @@ class PaintTask:
     frame_px: int = 1920
 
     def loaded(self) -> PaintTask:
-        """Return the task with the pixels of its images, wherever they are; see `styled.cluster`.
+        """Return the task with its images in this process; subclasses fetch them from elsewhere.
 
         Raises:
             NodeLost: they were on a machine that is gone.

@@ -35,7 +35,7 @@ class WeightsError(StyledError):
 
 
 class NoNetworkAccess(WeightsError):
-    """The weights are missing, and this process may not use any network, so a restart is no use."""
+    """The weights are missing, and without internet access a restart does not help."""
 
 
 class DeviceError(StyledError):

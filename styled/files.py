@@ -12,7 +12,7 @@ from styled.errors import ResourceUnavailable
 TEMPORARY_PREFIX = ".styled-"
 """Prefix of the hidden names of our own temporary files, in all folders."""
 
-LONGEST_PATH_BYTES = 4000
+MAX_PATH_BYTES = 4000
 """Linux allows 4095 for a whole path; the difference is for sidecar and temporary names."""
 
 
@@ -30,7 +30,7 @@ def identity(path: Path) -> tuple[int, int] | None:
         return None
     except OSError as error:
         raise ResourceUnavailable(
-            f"{path} can't be looked at: {error.strerror}",
+            f"{path} can't be read: {error.strerror}",
             "check the permissions, the disk and the mount",
         ) from error
     return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None

@@ -45,7 +45,7 @@ class OnceResult:
     unprocessed: Sequence[Unprocessed]
 
 
-class Patience:
+class ProgressTimeout:
     """Decides when waiting for blocked jobs or unfinished files is no longer useful."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Patience:
         self._now = now
         self._blocked_since: float | None = None
 
-    def is_over(self, *, may_settle: bool) -> bool:
+    def has_expired(self, *, may_settle: bool) -> bool:
         """Return whether there was no progress for long enough; called several times a second.
 
         Args:
@@ -103,6 +103,8 @@ def unprocessed_inputs(inbox: Path, journal: Journal, intake: Intake) -> Iterato
     state = journal.get_state().get("state", "")
     for job in journal.in_state(JobState.QUEUED, JobState.RUNNING, limit=-1):
         reason = state if state.startswith("paused") else job.reason
-        yield Unprocessed(readable(inbox / job.input), reason or "its turn did not come")
+        yield Unprocessed(
+            readable(inbox / job.input), reason or "it was still in the queue at the end"
+        )
     for path, reason in intake.not_taken():
         yield Unprocessed(readable(inbox / path), reason)

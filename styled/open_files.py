@@ -32,7 +32,7 @@ def open_regular(path: Path) -> int:
 
     Raises:
         BlockingIOError: another program has a lease on it, as Samba has while its client caches.
-        FileNotFoundError: there is no regular file.
+        FileNotFoundError: there is not a regular file.
         OSError: it can't be opened, for instance because of a permission.
     """
     # Opening a device may have side effects, so the type is checked before and after.
@@ -41,7 +41,7 @@ def open_regular(path: Path) -> int:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)  # the file was replaced in between
-    raise FileNotFoundError(errno.ENOENT, "is no regular file", str(path))
+    raise FileNotFoundError(errno.ENOENT, "is not a regular file", str(path))
 
 
 class WriterCheck:

@@ -180,7 +180,7 @@ PYRAMID = Recipe(
     style_layers=_normalized(dict(zip(_RELU_1_TO_5, (256, 64, 16, 4, 1), strict=True))),
     content_weight=0.015,
     style_weight=1.0,
-    tv_weight=4.0,  # there 2, of a total variation twice as large
+    tv_weight=4.0,  # the source has 2, of a total variation twice as large
     tv_loss="nine_point",
     first_padding="replicate",
     precision="auto",
@@ -306,7 +306,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 DEFAULT_RECIPE = PYRAMID.name
 
-STRONGER = 100.0
+MAX_STYLE_FACTOR = 100.0
 """Factor of the style weight at strength 100; it grows exponentially from strength 50."""
 
 
@@ -323,7 +323,7 @@ def effective(recipe: Recipe) -> Recipe:
     """Return the recipe with its strength and `normalize_gradients` applied to the weights.
 
     Below strength 50 the total variation gets the share of the style, see `style_share`, and the
-    initial image is the photo. Above it the style weight grows, up to the factor `STRONGER`.
+    initial image is the photo. Above it the style weight grows, up to `MAX_STYLE_FACTOR` times.
     `normalize_gradients` squares the weights of all terms of content and style.
     """
     if recipe.normalize_gradients:
@@ -336,5 +336,5 @@ def effective(recipe: Recipe) -> Recipe:
         )
     if recipe.strength < 50:
         return replace(recipe, tv_weight=recipe.tv_weight * style_share(recipe), init="content")
-    factor = STRONGER ** (recipe.strength / 50.0 - 1.0)
+    factor = MAX_STYLE_FACTOR ** (recipe.strength / 50.0 - 1.0)
     return replace(recipe, style_weight=recipe.style_weight * factor)

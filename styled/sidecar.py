@@ -39,9 +39,9 @@ class JobInfo(_Section):
     id: str
     attempts: int = Field(
         ge=0,
-        description="How often it was begun; clean stops do not count. 0: cancelled beforehand.",
+        description="Number of attempts; clean stops do not count. 0: cancelled beforehand.",
     )
-    resumed: bool = Field(description="Whether it went on from a checkpoint.")
+    resumed: bool = Field(description="Whether it was resumed from a checkpoint.")
     submitted_at: datetime
     started_at: datetime
     finished_at: datetime
@@ -56,7 +56,7 @@ class SettingsInfo(_Section):
 
 
 class FileInfo(_Section):
-    """A file that took part."""
+    """A further input file."""
 
     path: Readable = Field(description="The name of the file.")
     sha256: str
@@ -80,7 +80,7 @@ class InputInfo(_Section):
     settings: SettingsInfo | None = Field(
         default=None, description="The photo's own settings, from a file beside it."
     )
-    mask: FileInfo | None = Field(default=None, description="What said where the photo is painted.")
+    mask: FileInfo | None = Field(default=None, description="The mask; white pixels are painted.")
 
 
 class StyleImageInfo(_Section):
@@ -98,12 +98,14 @@ class StyleInfo(_Section):
     images: tuple[StyleImageInfo, ...]
     init_image: FileInfo | None = Field(default=None, description="The picture to start from.")
     proof: FileInfo | None = Field(
-        default=None, description="The ICC profile that photo and style were brought through."
+        default=None,
+        description="The ICC profile of the soft proof: photo and style were converted to it and "
+        "back.",
     )
 
 
 class EngineRun(_Section):
-    """What computed it."""
+    """The engine that computed the result."""
 
     name: str | None = Field(
         default=None, description="As in the log and in `styled status`; null: a single command."
@@ -138,7 +140,7 @@ class ResultInfo(_Section):
     width: int
     height: int
     format: str
-    bits: int = Field(default=8, description="Of each number: 8 or 16.")
+    bits: int = Field(default=8, description="Bits per channel: 8 or 16.")
     color: str | None = Field(
         default=None, description="The colour space; null: the file does not say."
     )
@@ -150,7 +152,7 @@ class ResultInfo(_Section):
         default=0, description="Steps that were then taken at a larger size, that of the photo."
     )
     frames: Readable | None = Field(
-        default=None, description="Folder with pictures of its making, relative to the outbox."
+        default=None, description="Folder of the saved frames, relative to the outbox."
     )
 
 
@@ -164,7 +166,7 @@ class Losses(_Section):
 
 
 class LossInfo(_Section):
-    """How the optimisation went."""
+    """The losses of the optimisation."""
 
     first: Losses
     last: Losses

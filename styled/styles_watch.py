@@ -36,7 +36,7 @@ class StylesWatch:
         self._stopping.set()
 
     def poll(self) -> None:
-        """Look once; a change is reported when the next look finds the same."""
+        """Scan the folder once. A change is reported when two scans in a row agree."""
         previous, self._latest = self._latest, folder_stamp(self._folder)
         if self._latest == previous and self._latest != self._loaded:
             self._loaded = self._latest

@@ -134,7 +134,7 @@ def test_a_mask_and_a_strength(
 def test_what_is_not_valid_is_named(
     engine: styled.Engine, photo: Image.Image, style: Image.Image, tmp_path: Path
 ) -> None:
-    """Every argument at once; files that are no pictures; styles that are none."""
+    """Every argument at once; files that are not pictures; styles that are none."""
     with pytest.raises(ConfigError) as caught:
         engine.stylize(photo, style, strength=101, stepps=3, init="paper")
     for text in ("strength: expected", 'did you mean "steps"', "init: expected"):

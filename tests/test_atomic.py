@@ -514,7 +514,7 @@ def test_the_sweep_does_not_leave_the_folder(tmp_path: Path) -> None:
         (errno.EACCES, "write permission"),
         (errno.EPERM, "write permission"),
         (errno.ENOENT, "mount it or make it again"),
-        (errno.EIO, "once that is fixed"),
+        (errno.EIO, "the kernel says"),
     ],
 )
 def test_what_the_system_refuses_is_reported(number: int, remedy: str) -> None:

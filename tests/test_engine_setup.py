@@ -142,7 +142,7 @@ def test_float32_is_remembered_too(config: Config, measured: Measured) -> None:
     assert measured.times == 1
 
 
-def test_another_torch_is_measured_anew(
+def test_another_torch_is_measured_again(
     config: Config, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another torch version is measured; the entry of the earlier version is kept."""
@@ -155,7 +155,7 @@ def test_another_torch_is_measured_anew(
     assert measured.times == 2
 
 
-def test_another_cpu_is_measured_anew(
+def test_another_cpu_is_measured_again(
     config: Config, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On another CPU, as after moving the state folder, the precision is measured."""
@@ -165,7 +165,7 @@ def test_another_cpu_is_measured_anew(
     assert precision_of(config) == "float32"
 
 
-def test_a_damaged_record_is_reported_in_the_log_and_measured_anew(
+def test_a_damaged_record_is_reported_in_the_log_and_measured_again(
     config: Config, measured: Measured
 ) -> None:
     """A damaged file is logged and replaced."""

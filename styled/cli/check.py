@@ -67,8 +67,8 @@ def _weights(config: Config) -> Iterator[str]:
         # `load_weights` would download 548 MB, which a check should not do.
         raise WeightsError(
             f"the pretrained network is not on this machine ({imagenet_file()})",
-            "styled weights fetch, or the first start of styled run, loads it (548 MB) if there "
-            "is a network",
+            "styled weights fetch downloads it (548 MB); so does the first start of styled run, "
+            "with internet access",
             "or set engine.weights to untrained: pictures are recognisable, but plainer",
         )
     weights = load_weights(source)

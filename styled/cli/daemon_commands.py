@@ -35,7 +35,7 @@ def run_once(config: Path | None) -> int:
         return TEMPORARY
     result = Daemon(found).once()
     for item in result.unprocessed:
-        print_error(ResourceUnavailable(f"{item.path} is left: {item.reason}"))
+        print_error(ResourceUnavailable(f"{item.path} was not processed: {item.reason}"))
     if result.rejected:
         return REJECTED
     return TEMPORARY if result.unprocessed else DONE

@@ -74,7 +74,7 @@ def run_demo(out: Path) -> None:
     if not has_imagenet:
         console.print(
             "The pretrained network is not on this machine, so the demo paints with untrained "
-            "weights: plainer, but it needs no network.",
+            "weights: plainer, but nothing is downloaded.",
             soft_wrap=True,
         )
     working_folder = init_folder(
@@ -141,20 +141,20 @@ def _wait_for_result(
                 )
             if (fraction := _fraction_done(working_folder)) is not None:
                 bar.update(task, description="painting", completed=fraction)
-                lines.tell(fraction)
+                lines.print_progress(fraction)
             time.sleep(POLL_SECONDS)
         bar.update(task, description="painted", completed=1.0)
 
 
 class _ProgressLines:
-    """Tells the progress in lines where no terminal shows the bar, such as in a container's log."""
+    """Prints the progress in lines if no terminal shows the bar, such as in a container's log."""
 
     def __init__(self) -> None:
         self._quarters = -1
         if not errors.is_terminal:
             errors.print("starting the daemon; this takes a minute on a slow machine")
 
-    def tell(self, fraction: float) -> None:
+    def print_progress(self, fraction: float) -> None:
         """Print the progress, at each quarter."""
         quarters = int(4 * fraction)
         if not errors.is_terminal and quarters > self._quarters:

@@ -42,18 +42,18 @@ LONG_WAIT_SECONDS = 24 * 3600.0
 _REMEDIES = {
     "daemon": "look into its log, then restart it",
     "styles": "replace the image, or name another one in the configuration",
-    "weights": "styled weights fetch loads the pretrained network; or name another file in "
+    "weights": "styled weights fetch downloads the pretrained network; or name another file in "
     "engine.weights",
     "device": "set engine.device to auto or cpu",
     "cluster": "see docs/cluster.md",
 }
 """Default remedies, by subject of the check, for errors without remedies."""
 
-_CHOSEN = {
+_WARNING_REMEDIES = {
     "needs_restart": ("restart it when it suits: systemctl restart styled",),
     "styles_left_out": ("replace the picture, or delete it if it is to be no style",),
 }
-"""Remedies for what is no failure, by kind of trouble: the rest of the service works on."""
+"""Remedies for troubles that are warnings and not failures, by kind."""
 
 _TROUBLE_REMEDIES = {
     "stuck": ("its folders may be on a disk that does not answer: see dmesg",),
@@ -132,7 +132,7 @@ _OPTIONAL = (
 
 
 def _formats() -> Finding:
-    """Tell which formats can be read with the installed packages."""
+    """Return which formats can be read with the installed packages."""
     read = ["JPEG, PNG, TIFF, WebP, AVIF, BMP, GIF"]
     missing = []
     for package, name in _OPTIONAL:
@@ -174,8 +174,8 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
             ("restart it to use the version that is installed now",),
         )  # fmt: skip
     for kind, trouble in troubles_by_kind(state):
-        if kind in _CHOSEN:
-            yield Finding("warn", "daemon", trouble, _CHOSEN[kind])
+        if kind in _WARNING_REMEDIES:
+            yield Finding("warn", "daemon", trouble, _WARNING_REMEDIES[kind])
         else:
             yield Finding(
                 "fail", "daemon", trouble, _TROUBLE_REMEDIES.get(kind, ("see its log",)), TEMPORARY
@@ -190,7 +190,12 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
         if SUSPENDED_REASON in state["state"]:
             yield Finding("warn", "queue", state["state"], ("styled resume",))
         else:
-            yield Finding("fail", "queue", state["state"], ("work goes on by itself after that",))
+            yield Finding(
+                "fail",
+                "queue",
+                state["state"],
+                ("the queue continues by itself once that is over",),
+            )
     for name in ("degraded", "degraded_intake"):
         for note in json.loads(state.get(name, "[]")):
             yield Finding("warn", "degraded", note["message"], _degradation_remedies(note["kind"]))
@@ -262,7 +267,7 @@ def _degradation_remedies(kind: str) -> tuple[str, ...]:
     """Return the remedies for a degradation of the service."""
     return {
         "device": ("see device, below; to accept that, set engine.device: cpu",),
-        "weights": ("set engine.weights to imagenet: styled weights fetch loads it (548 MB)",),
+        "weights": ("set engine.weights to imagenet: styled weights fetch downloads it (548 MB)",),
         "polling": ("to accept that, set intake.mode: polling",),
     }.get(kind, ("see the log",))
 
@@ -294,7 +299,8 @@ def _weights(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
             return
         yield Finding(
             "fail", "weights", f"the pretrained network is not at {imagenet_file()}",
-            ("styled weights fetch loads it (548 MB); as the daemon's user, with its TORCH_HOME",
+            ("styled weights fetch downloads it (548 MB), as the daemon's user and "
+             "with its TORCH_HOME",
              "or name a file made by styled weights export, or untrained, in engine.weights"),
             NOT_AVAILABLE,
         )  # fmt: skip
@@ -303,7 +309,7 @@ def _weights(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
     text = f"{weights.source}, sha256 {weights.sha256[:12]}..."
     if weights.source == "untrained":
         yield Finding(
-            "warn", "weights", f"{text}: pictures are plainer than by the pretrained network",
+            "warn", "weights", f"{text}: pictures are plainer than with the pretrained network",
             ("set engine.weights to imagenet, or to a file made by styled weights export",),
         )  # fmt: skip
     else:

@@ -144,7 +144,7 @@ def _explain_result(path: Path, relative: str, context: ExplainContext) -> Expla
     sidecar = _read_sidecar(result)
     if sidecar is None:
         return make_explanation(
-            path, "result", "it has no .json of styled's beside it: it is about to be finished, "
+            path, "result", "it has no sidecar (.json) of styled's: it is being published, "
             "or styled did not make it",
         )  # fmt: skip
     finished = f"{sidecar.job.finished_at:%Y-%m-%d %H:%M} UTC"
@@ -161,7 +161,7 @@ def _explain_rejected(path: Path, relative: str, context: ExplainContext) -> Exp
     sidecar = _read_sidecar(original)
     if sidecar is None or sidecar.rejected is None:
         return make_explanation(
-            path, "rejected", "it has no .json of styled's beside it that says why"
+            path, "rejected", "it has no sidecar (.json) of styled's that says why"
         )
     return make_explanation(
         path, "rejected",

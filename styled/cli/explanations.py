@@ -27,7 +27,7 @@ from styled.files import (
 )
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
-from styled.intake.scanning import LEFT_ALONE_MARK, MAX_FOLDER_DEPTH
+from styled.intake.scanning import IGNORE_MARKER, MAX_FOLDER_DEPTH
 from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
 from styled.jobs.journal_queries import JournalReader
 from styled.mounts import Mounts
@@ -118,7 +118,7 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
         stat_result = os.lstat(path)
     except PermissionError as error:
         return make_explanation(
-            path, "unreadable", f"you may not look at it: {error.strerror}",
+            path, "unreadable", f"you may not read it: {error.strerror}",
             remedies=["ask as the user that styled runs as (sudo -u styled ...), or as root"],
         )  # fmt: skip
     except OSError:
@@ -194,10 +194,10 @@ def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
         )
     for depth in range(1, len(parts)):
         folder = os.sep.join(parts[:depth])
-        if (config.inbox / folder / LEFT_ALONE_MARK).exists():
+        if (config.inbox / folder / IGNORE_MARKER).exists():
             return make_explanation(
-                path, "ignored", f"{readable(folder)} is left alone: it holds {LEFT_ALONE_MARK}",
-                remedies=[f"delete {LEFT_ALONE_MARK} there"],
+                path, "ignored", f"{readable(folder)} is left alone: it holds {IGNORE_MARKER}",
+                remedies=[f"delete {IGNORE_MARKER} there"],
             )  # fmt: skip
     if len(parts) - 1 > MAX_FOLDER_DEPTH:
         return make_explanation(
@@ -232,7 +232,7 @@ def _unpaired(path: Path, what: str, config: Config) -> Explanation:
 
 
 def _other_file(path: Path, config: Config) -> Explanation | None:
-    """Return the explanation of a file that is no picture; None if it is one."""
+    """Return the explanation of a file that is not a picture; None if it is one."""
     if config.intake.not_pictures == "reject" or has_picture_name(path.name):
         return None
     from styled.intake.other_files import PictureCheck  # it imports torch
@@ -277,7 +277,7 @@ def _unfinished(path: Path, file: UnfinishedStatus, context: ExplainContext) -> 
     if file.until is not None:
         seconds = (file.until - datetime.now(UTC)).total_seconds()
         reasons.append(
-            f"unless it changes, it is judged by what is in it in {duration(max(0.0, seconds))}"
+            f"if it does not change, it is accepted as it is in {duration(max(0.0, seconds))}"
         )
         return make_explanation(path, "unfinished", *reasons)
     return make_explanation(
@@ -311,7 +311,7 @@ def explain_jobs(path: str, jobs: list[Job], context: ExplainContext) -> Explana
         if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
             is_stuck = job.original is not None and not os.path.lexists(job.original)
             remedies.append(
-                "to have it tried once more: change it where it lies, or put it there anew"
+                "to have it tried once more: change it where it lies, or copy it there again"
                 if is_stuck
                 else f"to have it tried once more: styled retry {job.id}"
             )
@@ -357,7 +357,7 @@ def _verdict(job: Job) -> Verdict:
 def _history(job: Job, context: ExplainContext) -> str:
     """Return a sentence about the progress or the result of a job."""
     if job.state is JobState.RUNNING and not context.is_running:
-        return f"was interrupted at {job.fraction:.0%}; the next start goes on with it"
+        return f"was interrupted at {job.fraction:.0%}; the next start resumes it"
     if job.phase in (Phase.PREPARING, Phase.READY):
         return "is read and decoded, and painted next"
     if job.phase is Phase.PUBLISHING:
@@ -367,7 +367,7 @@ def _history(job: Job, context: ExplainContext) -> str:
         time_left = f", about {duration(left)} left" if left is not None else ""
         return f"is being painted, {job.fraction:.0%} done{time_left}"
     if job.state is JobState.QUEUED:
-        jobs_ahead = context.journal.place_in_queue(job) if context.journal is not None else 0
+        jobs_ahead = context.journal.count_ahead(job) if context.journal is not None else 0
         position = f"waits, with {some(jobs_ahead, 'job')} before it" if jobs_ahead else "is next"
         if job.cancel_requested:
             return f"{position}, and is to be cancelled"

@@ -57,7 +57,7 @@ def config_or_problem(config_path: Path | None) -> tuple[Config, ConfigError | N
         return config, ConfigError(
             error.message,
             *error.remedies,
-            "the running daemon goes on with what it has loaded before; so does this command",
+            "the running daemon keeps what it has loaded before, which this command uses",
         )
 
 

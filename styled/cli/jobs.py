@@ -25,7 +25,7 @@ from styled.ops.lock import InstanceLock
 
 UNFINISHED = (JobState.RUNNING, JobState.QUEUED)
 
-MOST_HINTS = 3
+MAX_HINTS = 3
 """How many photos of the same name are suggested."""
 
 CANCEL_SECONDS = 10.0
@@ -170,7 +170,7 @@ def _hint(arg: str, journal: JournalReader) -> str:
     names = dict.fromkeys(
         readable(job.input) for job in unfinished if os.path.basename(job.input) == arg
     )
-    return f"; did you mean {' or '.join(list(names)[:MOST_HINTS])}?" if names else ""
+    return f"; did you mean {' or '.join(list(names)[:MAX_HINTS])}?" if names else ""
 
 
 def _print_outcome(job: Job, *, is_running: bool) -> None:

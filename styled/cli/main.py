@@ -69,7 +69,7 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command()
 def once(config: ConfigOption = None) -> None:
-    """Process the inbox once, then exit: 0, 1 if a photo was rejected, 75 if a file is left."""
+    """Process the inbox once, then exit: 0; 1 if a photo was rejected, 75 if a file remains."""
     with errors_as_exit_codes():
         with importing():
             from styled.cli.daemon_commands import run_once
@@ -281,7 +281,7 @@ def pause(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Pause the queue until `styled resume`, over restarts too. What is being painted is saved."""
+    """Pause the queue until `styled resume`, also across restarts. The current job is saved."""
     with errors_as_exit_codes():
         from styled.cli.pause import pause
 
@@ -395,8 +395,8 @@ def recipes(
         tuple[Path, str] | None,
         typer.Option(
             metavar="PHOTO STYLE",
-            help="Paint a photo by every recipe, small and side by side. STYLE is a style image or "
-            "a style of the configuration.",
+            help="Paint a photo with every recipe, small and side by side. STYLE is a style image "
+            "or a style of the configuration.",
             show_default=False,
         ),
     ] = None,
@@ -413,7 +413,7 @@ def recipes(
     strengths: Annotated[
         str | None,
         typer.Option(
-            metavar="20,50,80", help="Paint by each of these strengths.", show_default=False
+            metavar="20,50,80", help="Paint at each of these strengths.", show_default=False
         ),
     ] = None,
     weights: Annotated[

@@ -47,7 +47,7 @@ def pause(config_path: Path | None, *, after_current: bool) -> None:
         when = "finished" if after_current else "saved"
         console.print(f"pauses once this is {when}: {', '.join(running)}")
     else:
-        console.print("paused; styled resume goes on")
+        console.print("paused; styled resume continues it")
 
 
 def resume(config_path: Path | None) -> None:
@@ -67,7 +67,9 @@ def resume(config_path: Path | None) -> None:
     if not was_suspended:
         console.print("it was not paused on request")
     else:
-        console.print("goes on" if is_running else "goes on when styled starts; it is not running")
+        console.print(
+            "continues" if is_running else "continues when styled starts; it is not running"
+        )
 
 
 def is_suspended(config: Config) -> bool:

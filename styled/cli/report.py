@@ -103,7 +103,7 @@ def write_report(
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             console.print(Text(f"  {printable(info.filename)}, {info.file_size:,} bytes"))
-    console.print(Text("Look it through before you publish it."))
+    console.print(Text("Review it before you publish it."))
 
 
 def _texts(

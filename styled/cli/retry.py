@@ -10,7 +10,7 @@ from rich.text import Text
 
 from styled.cli.exit_codes import console, exit_with_usage_error
 from styled.cli.find_config import current_folder, find_config
-from styled.cli.jobs import MOST_HINTS
+from styled.cli.jobs import MAX_HINTS
 from styled.config import Config
 from styled.delivery.names import sidecar_of
 from styled.delivery.requeue import is_rejected_input, rejected_inputs, restore
@@ -71,8 +71,8 @@ def _resolve_args(args: Iterable[str], config: Config) -> Iterator[Path]:
         )
         if path is None:
             exit_with_usage_error(
-                f"{readable(arg)} is no rejected photo: neither a file in {config.rejected} that "
-                f"has a .json beside it, nor the id of a rejected job{_hint(arg, config)}"
+                f"{readable(arg)} is not a rejected photo: neither a file in {config.rejected} "
+                f"that has a .json beside it, nor the id of a rejected job{_hint(arg, config)}"
             )
         if _style(path, config) not in config.styles:
             exit_with_usage_error(
@@ -89,7 +89,7 @@ def _hint(arg: str, config: Config) -> str:
         for folder, _, names in os.walk(config.rejected)
         if arg in names and is_rejected_input(Path(folder, arg))
     ]
-    return f"; did you mean {' or '.join(found[:MOST_HINTS])}?" if found else ""
+    return f"; did you mean {' or '.join(found[:MAX_HINTS])}?" if found else ""
 
 
 def _candidates(arg: str, config: Config) -> Iterator[Path]:

@@ -297,7 +297,7 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
         unreadable=[
             PathStatus(
                 path=readable(item["path"]),
-                reason=f"can't be looked into: {item['reason']}",
+                reason=f"can't be read: {item['reason']}",
                 remedies=["give styled's user permission to read it (a folder: chmod a+rx)"],
             )
             for item in report.get("skipped", ())
@@ -315,7 +315,7 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
             PathStatus(
                 path=readable(photo),
                 reason=f"its settings are not valid, so it will be rejected: {problem}",
-                remedies=[f"mend {readable(photo)}{SETTINGS_SUFFIX} before its turn comes"],
+                remedies=[f"fix {readable(photo)}{SETTINGS_SUFFIX} before its turn comes"],
             )
             for photo, problem in report.get("invalid_settings", ())
         ],

@@ -105,7 +105,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         and status.state.startswith("paused")
         and SUSPENDED_REASON not in status.state
     ):
-        yield Text("it goes on by itself once that is over")
+        yield Text("it continues by itself once that is over")
     if status.running and status.device is not None:
         yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")
     for trouble in status.troubles:
@@ -215,7 +215,7 @@ def _waiting(status: Status) -> int:
 def _shared_degradations(
     jobs: Sequence[JobStatus], known: Collection[Degradation]
 ) -> list[Degradation]:
-    """Return what all of several jobs have in common, to be told once."""
+    """Return what all of several jobs have in common, to be shown once."""
     if len(jobs) < 2:
         return []
     return [
@@ -229,7 +229,7 @@ def _until(file: UnfinishedStatus) -> str:
     if file.until is None:
         return ""
     seconds = max(0.0, (file.until - datetime.now(UTC)).total_seconds())
-    return f"; judged as it is in {duration(seconds)}, unless it changes"
+    return f"; accepted as it is in {duration(seconds)}, if it does not change"
 
 
 def _not_yet_shown(status: Status) -> list[JobStatus]:

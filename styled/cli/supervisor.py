@@ -23,7 +23,7 @@ ENDED_BY_RAY = (1, -signal.SIGABRT, -signal.SIGSEGV)
 """How Ray ends a process: by `_exit(1)`, a failed check, or an error of its own."""
 
 FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 60.0
 """Back-off: doubles with each child that has lived for less than the longest."""
 
 _PR_SET_PDEATHSIG = 1
@@ -51,11 +51,11 @@ def run_in_child() -> None:
         code, is_stopping = _wait(child)
         if is_stopping or code not in ENDED_BY_RAY:
             _end_like(code)
-        if time.monotonic() - started > LONGEST_RETRY_SECONDS:
+        if time.monotonic() - started > MAX_RETRY_SECONDS:
             seconds = FIRST_RETRY_SECONDS
         log.error("daemon.died", exit_code=code, retry_seconds=seconds)
         time.sleep(seconds)
-        seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+        seconds = min(2 * seconds, MAX_RETRY_SECONDS)
 
 
 def _end_like(code: int) -> NoReturn:

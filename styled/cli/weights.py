@@ -104,10 +104,14 @@ def fetch_weights() -> None:
     """
     try:
         if imagenet_is_whole():
-            _print_line(f"The pretrained network is here already, and whole: {imagenet_file()}")
+            _print_line(
+                f"The pretrained network is here already, and its hash is right: {imagenet_file()}"
+            )
             return
         errors.print(
-            Text(printable(f"{imagenet_file()} is damaged: its hash is wrong. Fetching it anew.")),
+            Text(
+                printable(f"{imagenet_file()} is damaged: its hash is wrong. Downloading it again.")
+            ),
             soft_wrap=True,
         )
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from styled.errors import ClusterUnavailable
 from styled.extras import install_command
 
 SETTINGS = {
-    # A cluster that anybody in the network may use is a shell for everybody in the network.
+    # Ray runs any code of its clients: without a token, anybody in the network could run theirs.
     "RAY_AUTH_MODE": "token",
     # Otherwise Ray kills this process a minute after it has lost the cluster.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000000",

@@ -1,4 +1,4 @@
-"""Keeps the connection to the cluster, and a slot for each engine that has room in it."""
+"""Keeps the connection to the cluster, and one slot for each engine that is placed on it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CALL_SECONDS = 60.0
 """Maximum time of one look at the cluster, for the heartbeat."""
 
 FIRST_RETRY_SECONDS = 2.0
-LONGEST_RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 60.0
 """Back-off of connecting again after the cluster was lost."""
 
 
@@ -145,13 +145,13 @@ class Fleet:
         try:
             while not self._is_stopping.wait(self._poll_seconds):
                 self._heartbeats.beat(PART, CALL_SECONDS)
-                if not self._is_polled():
+                if not self._try_poll():
                     self._give_up_engines()
                     self._reconnect()
         finally:
             self._connection.close()
 
-    def _is_polled(self) -> bool:
+    def _try_poll(self) -> bool:
         """Look up the machines; return False if the cluster can't be used."""
         try:
             if is_reachable():
@@ -200,12 +200,12 @@ class Fleet:
         """Connect again, as often as it takes."""
         seconds = FIRST_RETRY_SECONDS
         while not self._is_stopping.wait(seconds):
-            self._heartbeats.beat(PART, LONGEST_RETRY_SECONDS + CALL_SECONDS)
+            self._heartbeats.beat(PART, MAX_RETRY_SECONDS + CALL_SECONDS)
             try:
                 self._connect()
             except StyledError as error:
                 log.warning("cluster.not_reconnected", reason=error.message)
-                seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+                seconds = min(2 * seconds, MAX_RETRY_SECONDS)
             else:
                 self._poll()
                 return

@@ -77,7 +77,7 @@ class TaskNodes:
 
     @contextmanager
     def acquire(self, preferred: str = "") -> Iterator[TaskNode]:
-        """Wait for a machine with room for a task: `preferred`, or that with the fewest.
+        """Wait for a machine below its limit of tasks: `preferred`, or the one with the fewest.
 
         Raises:
             NodeLost: there is no machine any more.
@@ -169,7 +169,7 @@ class RemotePhotoCodec:
             raise meaning from error
 
 
-def _prepare_there(
+def _prepare_task(
     inputs: Inputs,
     stored: list[ray.ObjectRef[Any] | None],
     recipe: Recipe,
@@ -191,7 +191,7 @@ def _prepare_there(
     return without_pixels(prepared)
 
 
-def _encode_there(
+def _encode_task(
     described: Prepared,
     images: TaskImages,
     exportable: Exportable,
@@ -227,7 +227,7 @@ def _thumbs(encoded: Encoded) -> tuple[bytes, bytes] | None:
         return None
 
 
-_PREPARE, _ENCODE = ray.remote(_prepare_there), ray.remote(_encode_there)
+_PREPARE, _ENCODE = ray.remote(_prepare_task), ray.remote(_encode_task)
 
 
 def _described(prepared: RemotePrepared) -> Prepared:

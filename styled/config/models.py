@@ -166,7 +166,7 @@ class IntakeConfig(Section):
     )
     not_pictures: Literal["leave", "reject"] = Field(
         default="leave",
-        description="What happens to files that are no pictures, neither by name nor by content: "
+        description="What happens to files that are not pictures, neither by name nor by content: "
         "they are left where they are, or rejected.",
     )
     remove_empty_folders: Flag = Field(
@@ -249,7 +249,7 @@ class OutputConfig(Section):
 
 
 class StyleOutput(Section):
-    """Values of the section `output` that a style has of its own; null: those of that section."""
+    """Values in place of those in the section `output`; null: as there."""
 
     format: Literal["same", "jpeg", "png", "tiff", "webp"] | None = Field(
         default=None, description="File format of this style's results."
@@ -340,8 +340,8 @@ class StyleEntry(Section):
     )
     proof: FilePath | None = Field(
         default=None,
-        description="An ICC profile, such as a printer's: photo and style are brought through it "
-        "first, so that the painting has colours that can be printed.",
+        description="An ICC profile, such as a printer's: photo and style are converted to it and "
+        "back first, so that the painting has colours that can be printed.",
     )
     recipe: RecipeOrName = Field(
         default_factory=RecipeChoice, description="A recipe's name, or its name and fields."

@@ -36,7 +36,7 @@ class Style:
 
     Attributes:
         init_image: A picture to start from; None: as the recipe says.
-        proof: An ICC profile that photo and style are brought through; None: none.
+        proof: An ICC profile that photo and style are converted to and back; None: none.
     """
 
     images: tuple[StyleImage, ...]
@@ -98,7 +98,7 @@ class Config:
     output: OutputConfig
     metrics: MetricsConfig
     hooks: HooksConfig
-    # pictures of the styles folder that are no styles, and why
+    # pictures of the styles folder that are not styles, and why
     left_out: tuple[str, ...] = ()
 
     @property

@@ -43,7 +43,7 @@ class StylesFolder:
 
     Attributes:
         styles: Name -> style, sorted by name.
-        left_out: A sentence for each picture that is no style, and why.
+        left_out: A sentence for each picture that is not a style, and why.
     """
 
     styles: Mapping[str, FolderStyle]
@@ -74,7 +74,7 @@ def read_styles_folder(folder: Path, taken: Iterable[str] = ()) -> StylesFolder:
         elif name in taken:
             problem = f"{quoted(name)} is a folder that the configuration lists under folders"
         if problem is not None:
-            left_out.append(f"{readable(folder / file)} is no style: {problem}")
+            left_out.append(f"{readable(folder / file)} is not a style: {problem}")
             continue
         settings = folder / f"{name}{SETTINGS_SUFFIX}"
         has_settings = settings.name in names

@@ -221,7 +221,7 @@ def _check_device(value: object) -> str:
 
 
 def folder_name_problem(name: str) -> str | None:
-    """Return why this is no valid name of a single folder on all common file systems, or None."""
+    """Return why a name is not valid for a folder on all common file systems, or None."""
     if not name:
         return "the name is empty, but a folder takes this name"
     if "/" in name or any(unicodedata.category(letter) in FORBIDDEN_CATEGORIES for letter in name):

@@ -1,4 +1,4 @@
-"""Moves the files of a photo's own, its settings and its mask, wherever the photo goes."""
+"""Moves a photo's companion files (settings, mask, initial image) together with the photo."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class Gallery:
 
         Thumbnails that do not exist yet are made from the files.
         """
-        sidecar = _sidecar_of(path)
+        sidecar = _read_sidecar(path)
         if sidecar is None or not _ID.fullmatch(sidecar.job.id):
             return None  # the id becomes part of file names
         thumbs: dict[str, str | None] = {"before": None, "after": None}
@@ -288,7 +288,7 @@ class Gallery:
             size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
             small = photo.tensor(*size)
         except (OSError, InputRejected, InputIncomplete, ResourceUnavailable):
-            return False  # the file was deleted or replaced, or is no picture
+            return False  # the file was deleted or replaced, or is not a picture
         except (MemoryError, RuntimeError):
             return False  # the entry is shown without this thumbnail
         self.files.write_thumb(thumb, _encoded(small))
@@ -299,7 +299,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _sidecar_of(path: Path) -> Sidecar | None:
+def _read_sidecar(path: Path) -> Sidecar | None:
     data = read_regular(sidecar_of(path))
     try:
         return None if data is None else Sidecar.model_validate_json(data)
@@ -351,7 +351,7 @@ def gallery_entries(
 
 def _original_of(result: Path, outbox: Path, archive: Path) -> Path | None:
     """Return the archived photo of a result, found by its name and verified by its SHA-256."""
-    sidecar = _sidecar_of(result)
+    sidecar = _read_sidecar(result)
     if sidecar is None:
         return None
     original = archive / result.parent.relative_to(outbox) / Path(sidecar.input.path).name

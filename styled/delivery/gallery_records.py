@@ -20,7 +20,7 @@ MAX_POINTS = 60
 
 
 def record_of(
-    sidecar: Sidecar, path: Path, outbox: Path, offset: str | None, after: str | None
+    sidecar: Sidecar, path: Path, outbox: Path, before: str | None, after: str | None
 ) -> GalleryRecord | None:
     """Return the record, None if the sidecar describes neither a result nor a rejected input.
 
@@ -60,7 +60,7 @@ def record_of(
         "height": result.height,
         "result": _url(path, outbox),
         "sidecar": _url(path, outbox) + ".json",
-        "before": offset,
+        "before": before,
         "after": after,
         "curve": curve,
         "scales": scales,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from styled.files import COMPANION_SUFFIXES
 
-LONGEST_NAME_BYTES = 255
+MAX_NAME_BYTES = 255
 """The limit of ext4, XFS and Btrfs. NTFS and APFS use other units but allow no less."""
 
-LONGEST_EXTENSION_BYTES = 32
+MAX_EXTENSION_BYTES = 32
 """What follows the last dot of a name is its extension only up to this length."""
 
 
@@ -24,12 +24,12 @@ def candidates(name: str, suffix: str = "") -> Iterator[str]:
         suffix: For instance `.json`; every name is short enough to append it.
     """
     stem, extension = os.path.splitext(name)
-    if len(os.fsencode(extension)) > LONGEST_EXTENSION_BYTES:
+    if len(os.fsencode(extension)) > MAX_EXTENSION_BYTES:
         stem, extension = name, ""  # the extension is never cut, so it must be short
     number = 1
     while True:
         tail = extension if number == 1 else f"-{number}{extension}"
-        yield shortened(stem, LONGEST_NAME_BYTES - len(os.fsencode(tail + suffix))) + tail
+        yield shortened(stem, MAX_NAME_BYTES - len(os.fsencode(tail + suffix))) + tail
         number += 1
 
 

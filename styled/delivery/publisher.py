@@ -25,7 +25,7 @@ from styled.atomic import (
 from styled.delivery.companions import delete_companions, move_companions
 from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_of, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
-from styled.files import LONGEST_PATH_BYTES, identity, sha256_of
+from styled.files import MAX_PATH_BYTES, identity, sha256_of
 from styled.mounts import Mounts
 from styled.sidecar import Sidecar, job_id_in
 
@@ -107,7 +107,7 @@ class Publisher:
         *folders, name = Path(relative).parts
         self._require_mounted(root)
         while len(folders) > 1 and len(os.fsencode(root.joinpath(*folders, name))) > (
-            LONGEST_PATH_BYTES
+            MAX_PATH_BYTES
         ):
             folders.pop()
         folder = _free_folder_below(root, folders)

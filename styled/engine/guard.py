@@ -70,7 +70,7 @@ def safer(settings: RunSettings, total: float, *, reduced_precision: bool) -> Ru
         raise EngineFailure(
             f"the loss {problem} again, although {history}" if history else f"the loss {problem}",
             "lower the recipe's optimizer.learning_rate, or look at the photo, the style and "
-            "the weights: one of them may hold values that are no colours",
+            "the weights: one of them may hold values that are not colours",
         )
     optimizer = settings.optimizer
     if reduced_precision and not settings.float32:

@@ -46,9 +46,9 @@ class Losses:
     """The value of the objective and its three weighted terms: total = content + style + tv.
 
     Attributes:
-        on_device: Total, content, style and tv as one tensor on the image's device. The float
-            properties copy it to the host on first access, which on a GPU waits for all queued
-            kernels.
+        on_device: Total, content, style and tv as one float32 tensor of four elements, on the
+            image's device. The float properties copy it to the host on first access, which on a
+            GPU waits for all queued kernels.
     """
 
     on_device: Tensor
@@ -89,7 +89,7 @@ def to_space(recipe: Recipe, image: Tensor) -> Tensor:
 
 
 def from_space(recipe: Recipe, image: Tensor) -> Tensor:
-    """Convert 1x3xHxW from the space in which the recipe optimises to sRGB."""
+    """Convert 1x3xHxW from the space in which the recipe optimises to sRGB, without clamping."""
     return denormalize(image) if recipe.space == "normalized" else image
 
 
@@ -110,13 +110,16 @@ def layer_features(
         arena: Buffers for activations and gradients. The features in it are valid until the
             next forward pass overwrites them.
 
+    Returns:
+        Layer -> 1xCxhxw in the network's dtype.
+
     Raises:
         ValueError: a gradient is needed and `layers` are not exactly the arena's layers.
             Without a gradient they may be a subset.
     """
     needs_grad = image.requires_grad and torch.is_grad_enabled()
     if arena is not None and needs_grad and arena.layers != frozenset(layers):
-        raise ValueError("an arena has no buffers for a backward pass through fewer layers")
+        raise ValueError("a backward pass needs exactly the layers of the arena")
     if recipe.normalize_input and recipe.space == "srgb":
         image = normalize(image)
     elif not recipe.normalize_input and recipe.space == "normalized":
@@ -187,8 +190,10 @@ def style_targets(
     Args:
         network: The resident network.
         recipe: Names the layers.
-        styles: 1x3xHxW sRGB in [0, 1] of any size, or 1x4xHxW with opacity, with weights.
-        tile_px: The longest edge of a tile; None: each image is processed as a whole.
+        styles: 1x3xHxW sRGB in [0, 1] of any size, or 1x4xHxW with opacity, each with its
+            weight; the weights are normalised to sum to one.
+        tile_px: The approximate longest edge of a tile's core, in pixels; None: each image is
+            processed as a whole.
     """
     statistics: list[tuple[dict[str, Moments], float]] = []
     for image, weight in styles:
@@ -282,8 +287,8 @@ class Objective:
             recipe: Layers, weights and terms.
             content: 1x3xHxW sRGB in [0, 1], or 1x4xHxW with opacity: the photo at this scale.
             targets: The style's, from `style_targets`.
-            tile_px: The longest edge of a tile, which bounds the memory; None: the image is
-                processed as a whole.
+            tile_px: The approximate longest edge of a tile's core in pixels, which bounds the
+                memory; None: the image is processed as a whole.
         """
         content, alpha = split_opacity(content)
         self._network = network
@@ -306,7 +311,8 @@ class Objective:
 
         Args:
             image: 1x3xHxW float32 in the recipe's space, of the content's size.
-            tv_smoothing: Huber delta of an absolute total variation; see `total_variation`.
+            tv_smoothing: Huber delta of an absolute total variation, in units of the recipe's
+                space; 0: off. See `total_variation`.
 
         Returns:
             The weighted terms, and d total / d image, 1x3xHxW float32.
@@ -348,13 +354,13 @@ class Objective:
         gradient: Tensor,
         tile_pass: _TilePass | None,
     ) -> Tensor:
-        """Add a tile's contribution to the gradient; return the one to the content term.
+        """Add a tile's contribution to the gradient; return its content term, a scalar.
 
         The activations of the tile are freed on return, before the next tile's forward pass.
 
         Args:
             image: 1x3xHxW, the whole image.
-            index: Of the tile.
+            index: The index of the tile in `self._tiles`.
             style_grads: The gradient of the style term with respect to each layer's moments.
             gradient: 1x3xHxW, of the whole image; changed in place.
             tile_pass: The tile's forward pass, if it has been run already.
@@ -407,7 +413,7 @@ class Objective:
         layer: str,
         gradient: Tensor,
     ) -> None:
-        """Add the gradient of content and style term w.r.t. a layer's features in a tile's core."""
+        """Add the gradient of content and style terms w.r.t. a layer's features in a core."""
         recipe, features = self._recipe, tile_pass.core(layer)
         weights = self._weights(tile_pass.tile, layer)
         if layer in style_grads:
@@ -447,8 +453,8 @@ class Objective:
         }
 
 
-KEPT_VALUES_PER_PIXEL = 16
-"""With several tiles: the most cached content features per pixel, in elements."""
+MAX_CACHED_ELEMENTS_PER_PIXEL = 16
+"""With several tiles, content features are cached only up to this many elements per pixel."""
 
 
 def keeps_content_features(recipe: Recipe, tile_count: int) -> bool:
@@ -459,4 +465,4 @@ def keeps_content_features(recipe: Recipe, tile_count: int) -> bool:
     less than the optimiser's state, but 64 at relu1_1.
     """
     per_pixel = sum(channels_of(name) / stride_of(name) ** 2 for name in recipe.content_layers)
-    return tile_count == 1 or per_pixel <= KEPT_VALUES_PER_PIXEL
+    return tile_count == 1 or per_pixel <= MAX_CACHED_ELEMENTS_PER_PIXEL

@@ -38,7 +38,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError("the header is longer than the file")
     header = json.loads(data[8 : 8 + header_bytes])
     if not isinstance(header, dict):
-        raise ValueError("the header is no object")
+        raise ValueError("the header is not an object")
     body = memoryview(bytearray(data[8 + header_bytes :]))
     tensors = {}
     for name, entry in header.items():

@@ -97,7 +97,7 @@ def fetch_imagenet(on_bytes: OnBytes | None = None) -> Path:
             raise NoNetworkAccess(
                 f"the pretrained network is not at {path}, and this process has no access to a "
                 "network, as in the service's sandbox",
-                "load it beforehand, once (548 MB): sudo -u styled env "
+                "download it beforehand, once (548 MB): sudo -u styled env "
                 f"TORCH_HOME={Path(torch_hub_folder()).parent} styled weights fetch",
                 *_other_remedies(),
             ) from error
@@ -154,7 +154,7 @@ def _imagenet_is_missing(reason: str) -> WeightsError:
     return WeightsError(
         f"the pretrained network is not on this machine: {reason}",
         f"connect to the internet and run styled weights fetch: {_imagenet_url()} (548 MB) is "
-        "loaded once",
+        "downloaded once",
         *_other_remedies(),
     )
 

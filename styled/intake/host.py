@@ -47,7 +47,7 @@ class InboxReport:
 
     Attributes:
         unpaired: Number of files that belong to no style.
-        not_pictures: Number of files that are no pictures, neither by name nor by content.
+        not_pictures: Number of files that are not pictures, neither by name nor by content.
         unfinished: Files whose upload is not complete.
         skipped: Folders that can't be read.
         misspelled: Pairs (folder, style) whose names differ by case or Unicode form only.

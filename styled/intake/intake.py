@@ -91,7 +91,7 @@ class Intake:
                 is accepted.
             open_grace_seconds: How long after its last change a file is accepted that a process
                 has open for writing.
-            leave_other_files: Whether files that are no pictures, neither by name nor by content,
+            leave_other_files: Whether files that are not pictures, neither by name nor by content,
                 are left where they are; otherwise they are submitted like all others.
             rescan_seconds: How often all inputs are submitted again.
             clock: Monotonic seconds.
@@ -157,7 +157,7 @@ class Intake:
             self._photo_styles.end_scan()
         except ResourceUnavailable as error:
             # Files that have passed the gate but were not submitted must pass it again.
-            self._gate.forget()
+            self._gate.resubmit_all()
             if self._trouble != error.message:
                 log.error("inbox.unavailable", reason=error.message, remedies=error.remedies)
                 self._host.trouble_changed(error.message)
@@ -181,13 +181,13 @@ class Intake:
         """Return pairs (path, reason) of what the last scan has not submitted."""
         if self._trouble is not None:
             return [("", self._trouble)]
-        skipped = [(one.path, f"can't be looked into: {one.reason}") for one in self.report.skipped]
+        skipped = [(one.path, f"can't be read: {one.reason}") for one in self.report.skipped]
         return [*self._gate.not_taken(), *skipped]
 
     def set_pairing(self, pairing: Pairing) -> None:
         """Use another pairing from now on, also for files that were submitted before."""
         self._pairing, self._photo_styles = pairing, PhotoStyles(self._inbox, pairing)
-        self._gate.forget()
+        self._gate.resubmit_all()
         self._wakeup.set()
 
     def _until_stopped(self, found: Iterable[FoundFile]) -> Iterator[FoundFile]:
@@ -269,10 +269,10 @@ class Intake:
             # If this thread died, new photos would silently no longer be found. The next scan
             # may succeed, so keep running after any error.
             except Exception:
-                log.exception("intake.crashed", next_look_seconds=POLL_SECONDS)
+                log.exception("intake.crashed", next_scan_seconds=POLL_SECONDS)
                 self._trouble = "the last scan of the inbox failed: see the log"
                 self._host.trouble_changed(self._trouble)
-                self._gate.forget()
+                self._gate.resubmit_all()
             if self._stopping.wait(MIN_PAUSE_SECONDS):
                 break  # the `_wakeup` that stop() sets may be the one that was cleared above
             seconds = max(0.0, self._next_scan_at() - self._clock())
@@ -285,7 +285,7 @@ class Intake:
         is_full = self._clock() >= self._next_full_scan
         if is_full:
             # The journal ignores inputs that it has already. Anything missed before is found now.
-            self._gate.forget()
+            self._gate.resubmit_all()
             self._writer_check.forget_mounts()
             self._next_full_scan = self._clock() + self._at_least(self._rescan_seconds)
             self._host.maintain()

@@ -1,4 +1,4 @@
-"""Tells files that are no pictures, neither by name nor by content, such as an export's JSON."""
+"""Detects files that are not pictures, by name and content, such as the JSON files of an export."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PictureCheck:
         return head is None or is_picture(head)
 
     def kind_of(self, path: str) -> tuple[str, str] | None:
-        """Return what a file is that is no picture, and what to do about it; None: unknown."""
+        """Return what a file is that is not a picture, and what to do about it; None: unknown."""
         head = self._head(path)
         return None if head is None else other_kind_of(head)
 

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class PhotoStyles:
-    """Tells the styles of photos, by their settings or by their folders.
+    """Determines the styles of photos, by their settings or by their folders.
 
     Settings are read once, and again when their file has changed.
 

@@ -72,7 +72,7 @@ CONTROL_SUFFIXES = (".aria2", ".st", ".lftp-pget-status")
 PLACEHOLDER_SUFFIXES = (".part", ".partial", ".crdownload", ".opdownload", ".download", ".crswap")
 """Files that browsers write to while an empty file has the final name."""
 
-LEFT_ALONE_MARK = ".nomedia"
+IGNORE_MARKER = ".nomedia"
 """A sub-folder that holds a file of this name is left alone, as photo libraries do."""
 
 MAX_FOLDER_DEPTH = 100
@@ -107,7 +107,7 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
                 ) from error
             _skip_error(folder, error, notes.skipped)
             continue
-        if folder and any(entry.name == LEFT_ALONE_MARK for entry in entries):
+        if folder and any(entry.name == IGNORE_MARKER for entry in entries):
             continue
         folders = []
         control_files = _ControlFiles(entry.name for entry in entries)

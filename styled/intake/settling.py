@@ -94,8 +94,8 @@ class SettleGate:
     ) -> None:
         """Let a file pass after `settle_seconds` without a change, if `check` agrees.
 
-        Files that are no pictures according to `picture_check` do not pass, and are not waited for;
-        without it all files do. Those that were `submitted` before, for instance by an earlier
+        Files that are not pictures according to `picture_check` do not pass, and are not waited
+        for; without it all files do. Those that were `submitted` before, for instance by an earlier
         process, pass without being read again.
         """
         self._settle_seconds = settle_seconds
@@ -154,7 +154,7 @@ class SettleGate:
         ends = tracked.since + (sign.grace_seconds or 0.0)
         return now < min(ends, tracked.checked_at + RECHECK_SECONDS)
 
-    def forget(self) -> None:
+    def resubmit_all(self) -> None:
         """Let all settled files pass again, for instance because the styles have changed."""
         for tracked in self._tracked.values():
             tracked.passed = False
@@ -174,7 +174,7 @@ class SettleGate:
         ]
 
     def not_pictures(self) -> int:
-        """Return the number of files that are no pictures."""
+        """Return the number of files that are not pictures."""
         return sum(not tracked.is_picture for tracked in self._tracked.values())
 
     def next_settled_at(self) -> float | None:

@@ -7,7 +7,7 @@ import math
 from styled.jobs.engines import Engines
 from styled.jobs.io_context import IoContext
 from styled.jobs.job import Job, Phase
-from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
+from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 from styled.jobs.pause import Pauses
 from styled.jobs.prefetch import may_claim
 from styled.jobs.running import RunningJobs
@@ -74,4 +74,4 @@ class Claimer:
             return math.inf
         seconds = self._due - self._context.now()
         # No job is given a longer wait, so the system clock has been set back: claim now.
-        return max(0.0, seconds) if seconds <= LONGEST_WAIT_SECONDS else 0.0
+        return max(0.0, seconds) if seconds <= MAX_WAIT_SECONDS else 0.0

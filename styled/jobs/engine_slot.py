@@ -37,7 +37,7 @@ from styled.jobs.protocols import EngineFactory, Heartbeats
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 60.0
 """Back-off before a lost engine is replaced: doubles with each further loss until a task is
 finished, up to the longest."""
 
@@ -181,7 +181,7 @@ class _Worker:
             self.engine = None
             if failure is None or self._is_closed.is_set():
                 return
-            wait = min(FIRST_RETRY_SECONDS * 2**self.lost_engines, LONGEST_RETRY_SECONDS)
+            wait = min(FIRST_RETRY_SECONDS * 2**self.lost_engines, MAX_RETRY_SECONDS)
             self.lost_engines = min(self.lost_engines + 1, 10)
             self._post(EngineLost(name, failure, wait if factory.can_replace else None))
             if not factory.can_replace:

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from styled.engine_api import PixelSize, Progress
 from styled.recipes import Recipe
 
-FEWEST_STEPS = 5
-"""A scale must have more steps than this to be used for fitting step time against size."""
+MIN_STEPS_FOR_FIT = 6
+"""A scale must have at least this many steps to be used for fitting step time against size."""
 
 UNTRAINED_STEPS = 25.0
 """After how many steps a scale of the untrained network is assumed to converge, until the first
@@ -208,14 +208,17 @@ class EtaEstimator:
     def _fixed_pixels(self) -> float:
         """Return the fixed cost of a step in pixels, from the two largest scales measured."""
         measured = sorted(
-            (scale for scale in self._measured() if scale.steps > FEWEST_STEPS),
+            (scale for scale in self._measured() if scale.steps >= MIN_STEPS_FOR_FIT),
             key=lambda scale: scale.pixels,
         )
         return _zero_crossing(measured[-2:]) if len(measured) > 1 else self.history.fixed_pixels
 
 
 def _zero_crossing(scales: Sequence[_Scale]) -> float:
-    """Return how far below zero pixels the line of step time over pixels reaches zero seconds."""
+    """Return the fixed cost of a step in pixels: where the line through two scales is zero seconds.
+
+    The line is step time over pixels; it reaches zero at minus this many pixels.
+    """
     (small, small_seconds), (large, large_seconds) = (
         (scale.pixels, scale.step_seconds or 0.0) for scale in scales
     )

@@ -31,13 +31,13 @@ CONFIGURATION_RETRY_SECONDS = 30.0
 """Retry delay of a job whose style or folder can't be used until somebody fixes it."""
 
 BLAMED_NODE_LOSSES = 3
-"""From this loss of a node on, a job's attempts count."""
+"""Losses of a node count as attempts of a job from this one on."""
 
-LONGEST_NODE_SECONDS = 30.0
+MAX_NODE_SECONDS = 30.0
 """Longest retry delay of a job that has lost its node; Ray takes half as long to notice that."""
 
 FIRST_RETRY_SECONDS = 10.0
-LONGEST_RETRY_SECONDS = 300.0
+MAX_RETRY_SECONDS = 300.0
 """Back-off of a job after a failure or a shortage of memory: doubles each time, up to the longest.
 Other jobs run in the meantime."""
 
@@ -118,15 +118,15 @@ def decide(
             if counts and job.attempts >= max_attempts:
                 return Reject("crash")
             # At once the first time; later ones may be about the same node, not yet known as dead.
-            wait = min(2.0**node_losses, LONGEST_NODE_SECONDS) if node_losses else 0.0
+            wait = min(2.0**node_losses, MAX_NODE_SECONDS) if node_losses else 0.0
             return Requeue(wait, "crash", attempt_counts=counts)
         case StyleUnavailable():
             return Requeue(CONFIGURATION_RETRY_SECONDS, whole_style=True)
         case FolderNotWritable():
             again = job.failure == WAITING
-            return Requeue(LONGEST_RETRY_SECONDS if again else CONFIGURATION_RETRY_SECONDS)
+            return Requeue(MAX_RETRY_SECONDS if again else CONFIGURATION_RETRY_SECONDS)
         case NameNotSupported():
-            return Requeue(LONGEST_RETRY_SECONDS)
+            return Requeue(MAX_RETRY_SECONDS)
         case MemoryShortage():
             # Other photos may be smaller: only this job waits, with a growing delay.
             return Requeue(retry_seconds(shortages))
@@ -147,4 +147,4 @@ def decide(
 
 def retry_seconds(failures_before: int) -> float:
     """Return the delay after a failure that follows `failures_before` others."""
-    return float(min(FIRST_RETRY_SECONDS * 2 ** min(failures_before, 10), LONGEST_RETRY_SECONDS))
+    return float(min(FIRST_RETRY_SECONDS * 2 ** min(failures_before, 10), MAX_RETRY_SECONDS))

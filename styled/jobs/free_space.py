@@ -13,9 +13,9 @@ from styled.files import readable
 def require_free_space(config: Config) -> None:
     """Check that each disk that a job writes to is writable and has `output.min_free` bytes left.
 
-    Hours of painting would be for nothing otherwise.
+    Otherwise hours of painting could be lost.
 
-    Disks that can't be asked are left to the operations that use them.
+    Disks whose usage can't be read are skipped: the operations that use them report the error.
 
     Raises:
         DiskNearlyFull: one has less.
@@ -41,7 +41,7 @@ def require_free_space(config: Config) -> None:
             raise DiskNearlyFull(
                 f"the disk of the {name} ({readable(os.fspath(folder))}) has {_gigabytes(free)} "
                 f"free, less than output.min_free ({_gigabytes(config.output.min_free)})",
-                "free some space: originals in the archive are the first to think of",
+                "free some space, for instance by deleting originals from the archive",
                 "or lower output.min_free",
             )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_OUTPUT_BYTES = 4000
-"""So much of a hook's output is logged; the rest is read and dropped, so that it never blocks."""
+"""Maximum output of a hook that is logged. The rest is read and dropped, so that none blocks."""
 
 TERMINATION_SECONDS = 2.0
 """How long a process group has between SIGTERM and SIGKILL."""

@@ -25,7 +25,7 @@ HOOKS = "hooks"
 """The thread's name in the heartbeats."""
 
 RELEASE_SECONDS = 60.0
-"""A rejected photo's hook waits so long for the photo to leave the inbox, which may be stuck."""
+"""How long the hook of a rejected photo waits for it to leave the inbox; it may be stuck there."""
 
 RETRY_SECONDS = 2.0
 """Interval of looking for jobs while some have ended whose hooks can't run yet."""
@@ -35,7 +35,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class HookRunner:
-    """Runs each hook at least once for each job that ends, over restarts too.
+    """Runs each hook at least once for each job that ends, across restarts too.
 
     The journal records which have run. A hook that fails is not repeated; `styled status` says so.
     No job waits for a hook.

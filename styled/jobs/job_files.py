@@ -78,7 +78,7 @@ class JobFiles:
         parts = {field.name: getattr(painted, field.name) for field in fields(Painted)}
         parts["degradations"] = [asdict(one) for one in painted.degradations]
         parts["trace"] = [tuple(row) for row in painted.trace]
-        work = _work(task_fingerprint(task, engine.weights_sha256), engine)
+        work = _painting_key(task_fingerprint(task, engine.weights_sha256), engine)
         content = {"work": work, "painted": parts}
         try:
             make_folder(path.parent)
@@ -107,7 +107,7 @@ class JobFiles:
             log.warning("painting.ignored", reason=str(error))
             return None
         fingerprint = task_fingerprint(task.loaded(), engine.weights_sha256)
-        if content["work"] != _work(fingerprint, engine):
+        if content["work"] != _painting_key(fingerprint, engine):
             return None
         parts = content["painted"]
         parts["degradations"] = tuple(Degradation(**one) for one in parts["degradations"])
@@ -244,6 +244,6 @@ def _delete(path: Path) -> None:
         log.warning("job_file.not_deleted", path=readable(path), reason=error.strerror)
 
 
-def _work(fingerprint: str, engine: EngineInfo) -> tuple[str, str]:
-    """Return what decides the pixels of a painting: which of several equal engines does not."""
+def _painting_key(fingerprint: str, engine: EngineInfo) -> tuple[str, str]:
+    """Return what decides the pixels of a painting, without the engine's device and node."""
     return fingerprint, repr(replace(engine, device="", node=None))

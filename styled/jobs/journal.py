@@ -14,7 +14,7 @@ from typing import Self
 
 from styled.config import Priorities
 from styled.jobs.job import WAITING, Arrival, Job, JobState
-from styled.jobs.journal_queries import COLUMNS, LONGEST_WAIT_SECONDS, NEXT_TO_CLAIM, job_of
+from styled.jobs.journal_queries import COLUMNS, MAX_WAIT_SECONDS, NEXT_TO_CLAIM, job_of
 from styled.jobs.journal_schema import open_database, open_existing_database
 from styled.jobs.journal_writes import JournalWrites, text_in_journal, texts_as_json
 
@@ -127,7 +127,7 @@ class Journal(JournalWrites):
                 "UPDATE jobs SET state = 'running', phase = 'preparing', attempts = attempts + 1,"
                 " fraction = 0, progress = NULL, started_at = ?"
                 f" WHERE seq = ({NEXT_TO_CLAIM}) AND (? OR NOT is_suspect) RETURNING {COLUMNS}",
-                (now, now, now + LONGEST_WAIT_SECONDS, is_alone),
+                (now, now, now + MAX_WAIT_SECONDS, is_alone),
             )
             row = cursor.fetchone()
         return None if row is None else job_of(row)

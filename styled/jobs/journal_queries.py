@@ -24,7 +24,7 @@ _PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
 
 PathColumn = Literal["input", "result", "original"]
 
-LONGEST_WAIT_SECONDS = 3600.0
+MAX_WAIT_SECONDS = 3600.0
 """Upper limit of any retry delay: if a job seems to wait longer, the clock has been set back."""
 
 NEXT_TO_CLAIM = (
@@ -121,7 +121,7 @@ class JournalReader:
 
     def next_to_claim(self, now: float) -> Job | None:
         """Return the job that `Journal.claim` would claim, None if none is due."""
-        jobs = self._jobs(f"seq = ({NEXT_TO_CLAIM})", (now, now + LONGEST_WAIT_SECONDS))
+        jobs = self._jobs(f"seq = ({NEXT_TO_CLAIM})", (now, now + MAX_WAIT_SECONDS))
         return jobs[0] if jobs else None
 
     def next_due(self) -> float | None:
@@ -213,11 +213,12 @@ class JournalReader:
         jobs = self.in_state(state, limit=1, newest_first=True)
         return jobs[0].finished_at if jobs else None
 
-    def place_in_queue(self, job: Job) -> int:
-        """Return the number of queued and running jobs that were submitted before a queued one."""
+    def count_ahead(self, job: Job) -> int:
+        """Return the number of running jobs, and of queued ones that come before a queued one."""
         jobs_before = self._row(
-            "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
-            " AND seq < (SELECT seq FROM jobs WHERE id = ?)",
+            "SELECT count(*) FROM jobs JOIN (SELECT priority AS own, seq AS own_seq FROM jobs"
+            " WHERE id = ?) WHERE state = 'running' OR (state = 'queued'"
+            " AND (priority > own OR (priority = own AND seq < own_seq)))",
             (job.id,),
         )
         return int(jobs_before or 0)

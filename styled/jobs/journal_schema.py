@@ -62,7 +62,7 @@ CREATE INDEX jobs_newest ON jobs (state, coalesce(finished_at, started_at, submi
 CREATE TABLE daemon_state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
-LONGEST_LOG_BYTES = 8 * 1024**2
+MAX_LOG_BYTES = 8 * 1024**2
 """Size to which the write-ahead log is truncated after it has grown, for instance because a hundred
 thousand jobs were submitted at once."""
 
@@ -81,7 +81,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 10000")
-        connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG_BYTES}")
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
         # Group members and others may read the file; only the owner may write it.
         path.chmod(path.stat().st_mode & 0o755)
         version = _version(connection)
@@ -125,7 +125,7 @@ def open_existing_database(path: Path, *, read_only: bool) -> sqlite3.Connection
         raise NoJournal(f"there is no journal at {path}", "start it with styled run") from None
     except OSError as error:
         raise ResourceUnavailable(
-            f"the journal {path} can't be looked at: {error.strerror}",
+            f"the journal {path} can't be read: {error.strerror}",
             "ask as the user that styled runs as (sudo -u styled ...), or as root",
         ) from error
     # If there is no write-ahead log, no process is writing. Without `immutable=1` SQLite would

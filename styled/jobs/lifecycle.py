@@ -140,8 +140,8 @@ class Lifecycle:
         self._finisher.reject(
             running,
             StyledError(
-                f"the program died while it worked on this, which was begun "
-                f"{begun} {'time' if begun == 1 else 'times'}",
+                f"styled died while it processed this photo, {begun} "
+                f"{'time' if begun == 1 else 'times'}",
                 "see the log for the cause, then drop the photo again",
             ),
             "crash",
@@ -187,7 +187,7 @@ class Lifecycle:
 
     def restarted(self, running: RunningJob, reason: str) -> None:
         """Record that a job has lost the work of an earlier start."""
-        lost = Degradation("restarted", f"painted anew from the start: {reason}")
+        lost = Degradation("restarted", f"restarted from the beginning: {reason}")
         running.degradations.note("checkpoint", (lost,))
         self.note_degraded(running)
 

@@ -26,11 +26,11 @@ from styled.jobs.requests import (
 log = structlog.get_logger()
 
 FIRST_STUCK_SECONDS = 30.0
-LONGEST_STUCK_SECONDS = 600.0
+MAX_STUCK_SECONDS = 600.0
 """Back-off for releasing stuck inputs again: doubles up to the longest, and starts again from the
 first when the set of stuck inputs changes."""
 
-MOST_STUCK_SHOWN = 100
+MAX_STUCK_SHOWN = 100
 """Maximum number of stuck inputs listed by `styled status`."""
 
 CLEANUP_AFTER_JOBS = 200
@@ -143,7 +143,7 @@ class Maintenance:
         self._note_stuck(stuck)
 
     def _retry_stuck(self) -> None:
-        self._stuck_seconds = min(2 * self._stuck_seconds, LONGEST_STUCK_SECONDS)
+        self._stuck_seconds = min(2 * self._stuck_seconds, MAX_STUCK_SECONDS)
         self._stuck_at = self._context.clock() + self._stuck_seconds
         for job, _ in self.stuck.values():
             self._pending.requests.append(ReleaseRequest(job, self._context, again=True))
@@ -176,7 +176,7 @@ class Maintenance:
             self._stuck_at = math.inf
         shown = [
             {"path": path, "reason": error.message, "remedies": error.remedies}
-            for path, (_, error) in islice(self.stuck.items(), MOST_STUCK_SHOWN)
+            for path, (_, error) in islice(self.stuck.items(), MAX_STUCK_SHOWN)
         ]
         self._pending.write(
             self._context.journal.set_state,

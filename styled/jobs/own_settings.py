@@ -66,7 +66,7 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
     except ConfigError as error:
         raise InputRejected(
             f"the photo's own settings are not valid: {'; '.join(error.message.splitlines())}",
-            f"mend {readable(path.name)}, which lies beside the photo, and drop both again",
+            f"fix {readable(path.name)}, which lies beside the photo, and drop both again",
         ) from error
     values = parse(data.decode("utf-8-sig")).data
     info = SettingsInfo(

@@ -11,7 +11,7 @@ from styled.errors import StyledError
 log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 60.0
+MAX_PAUSE_SECONDS = 60.0
 
 SUSPENDED = "suspended"
 """The journal's state of this key tells whether a person has paused the queue: empty, `now` or
@@ -19,7 +19,7 @@ SUSPENDED = "suspended"
 
 NOW, AFTER_CURRENT = "now", "after-current"
 
-SUSPENDED_REASON = "on request; styled resume goes on"
+SUSPENDED_REASON = "on request; styled resume continues it"
 """The reason of such a pause."""
 
 
@@ -69,7 +69,7 @@ class Pauses:
         )  # fmt: skip
         self.reason = error.message
         self._until = self._clock() + self._next_seconds
-        self._next_seconds = min(2 * self._next_seconds, LONGEST_PAUSE_SECONDS)
+        self._next_seconds = min(2 * self._next_seconds, MAX_PAUSE_SECONDS)
 
     def succeeded(self, cause: object) -> None:
         """Remove a type of cause that has succeeded; resume if no other type is left."""

@@ -59,7 +59,7 @@ class Inputs:
     Attributes:
         mask: Where it is painted; None: everywhere.
         init: The picture to start from; None: as the recipe says.
-        proof: The ICC profile that photo and style are brought through; None: none.
+        proof: The ICC profile that photo and style are converted to and back; None: none.
     """
 
     photo: bytes

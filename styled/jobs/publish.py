@@ -34,16 +34,19 @@ class Encoded:
     """An encoded result that is ready to be published.
 
     Attributes:
-        image: The image in the file: 1x3xHxW, sRGB in [0, 1]. Without pixels, on the meta device,
-            if it was encoded on another machine.
+        image: The image in the file: 1x3xHxW, sRGB in [0, 1]. A tensor on the meta device, which
+            has no data, if it was encoded on another machine.
         content: The photo, likewise: 1x3xHxW, or 1x4xHxW with opacity.
-        thumbs: Thumbnails of both for the gallery, if they are made already.
         size: The size of the image in the file.
         data: The bytes of the file.
+        sha256: Of `data`, in hexadecimal.
+        format: The name of the format, such as "jpeg".
         bits: Bits per channel: 8 or 16.
         color: Colour space that the file declares; None: it declares none.
         painted_size: Size at which it was painted, before details were added and it was resized.
-        degraded: Properties of the photo that the file does not have.
+        detail_steps: Optimisation steps at the photo's own size.
+        degraded: What the file's format can't hold.
+        thumbs: Encoded thumbnails of image and photo for the gallery; None: not made yet.
     """
 
     image: Tensor
@@ -62,7 +65,7 @@ class Encoded:
     def result_info(self, path: str, frames: str | None = None) -> ResultInfo:
         """Return the sidecar's entry for this file; `path` and `frames` are its published paths."""
         width, height = self.size
-        has_painted_size = self.painted_size == self.size
+        is_painted_at_this_size = self.painted_size == self.size
         return ResultInfo(
             path=path,
             sha256=self.sha256,
@@ -71,8 +74,8 @@ class Encoded:
             format=self.format,
             bits=self.bits,
             color=self.color,
-            painted_width=None if has_painted_size else self.painted_size.width,
-            painted_height=None if has_painted_size else self.painted_size.height,
+            painted_width=None if is_painted_at_this_size else self.painted_size.width,
+            painted_height=None if is_painted_at_this_size else self.painted_size.height,
             detail_steps=self.detail_steps,
             frames=frames,
         )
@@ -85,7 +88,7 @@ def encode(prepared: Prepared, painted: Painted, format: str, output: OutputConf
         ConfigError: the image is larger than the format can hold.
         MemoryShortage: there is not enough memory now.
     """
-    with photos.memory_shortage_at("bring the result into its file"):
+    with photos.memory_shortage_at("encode the result"):
         image = painted.image
         height, width = image.shape[-2:]
         # Without detail steps, the image's own size is the painted size: a memory shortage may
@@ -123,8 +126,11 @@ def publish(publication: Publication, context: IoContext) -> Published:
     The result's path is written to the journal before any file appears in the outbox.
 
     Raises:
-        ResourceUnavailable: the outbox is full, read-only or gone.
+        ResourceUnavailable: the outbox or the journal can't be written.
+        MemoryShortage: there is too little memory to encode the result.
         ConfigError: the output format can't hold an image of this size.
+        NodeLost, EngineDied: it is encoded on a cluster, and that has failed.
+        JournalDamaged: the journal is damaged.
     """
     started = context.clock()
     job, prepared, painted = publication.job, publication.prepared, publication.painted
@@ -174,7 +180,7 @@ def require_publishable(
         job: The job.
         prepared: Its photo.
         output: How the result is going to be saved.
-        context: Has the publisher.
+        context: Provides the publisher.
 
     Raises:
         ConfigError: the output format can't hold an image of this size.

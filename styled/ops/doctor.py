@@ -99,7 +99,7 @@ def _folder_problems(folders: Mapping[str, Path], name: str) -> Iterator[Finding
             )  # fmt: skip
         elif not existing.is_dir():
             yield Finding(
-                "fail", folder_name, f"{existing} is no folder",
+                "fail", folder_name, f"{existing} is not a folder",
                 ("move it away, or name another folder in the configuration",),
             )  # fmt: skip
         elif existing == folder and folder_name != "state":
@@ -118,7 +118,7 @@ def _subfolder_problems(folder_name: str, top: Path, name: str) -> Iterator[Find
         what = (
             "its photos can't be read or can't leave"
             if folder_name == "inbox"
-            else "what belongs there waits"
+            else "files for this folder wait"
         )
         yield Finding(
             "warn", folder_name, f"{readable(path)} can't be changed by {name}: {what}",
@@ -190,7 +190,7 @@ def check_mounts(folders: Mapping[str, Path], state: Path) -> Iterator[Finding]:
             ("to accept that: intake.mode: polling",),
         )  # fmt: skip
     if all_mounted:
-        yield Finding("ok", "disks", "all are mounted that were mounted before")
+        yield Finding("ok", "disks", "all that were mounted before are mounted")
 
 
 def check_open_files(inbox: Path, user: int, process: int | None) -> Iterator[Finding]:
@@ -206,7 +206,7 @@ def check_open_files(inbox: Path, user: int, process: int | None) -> Iterator[Fi
         yield Finding(
             "warn", "uploads", "it can't be detected whether a file on a network drive is still "
             "open for writing: unfinished files are detected by their content only",
-            ("have uploads come under a temporary name (photo.jpg.part), and be renamed at the end",
+            ("upload under a temporary name (photo.jpg.part), and rename the file in the end",
              "or raise intake.settle_seconds above the longest pause of an upload"),
         )  # fmt: skip
         return

@@ -1,4 +1,4 @@
-"""Tells other processes, such as a container's health check, whether the daemon makes progress.
+"""Shows other processes, such as a container's health check, whether the daemon makes progress.
 
 The file is in the folder that `RUNTIME_DIRECTORY` names, as systemd does for units with
 `RuntimeDirectory=`, and the container image too. It has to be in memory: a daemon that writes

@@ -27,7 +27,7 @@ _tracebacks = structlog.processors.ExceptionRenderer(
 # syslog(3)
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
-LONGEST_LINE, SHORTENED_TO = 48_000, 500
+MAX_LINE_CHARS, SHORTENED_TO = 48_000, 500
 """In characters: if a line is longer than the first, each of its texts is cut to the second."""
 
 
@@ -87,7 +87,7 @@ _as_json = structlog.processors.JSONRenderer(ensure_ascii=True)
 
 def _as_journal_line(logger: WrappedLogger, name: str, event: EventDict) -> str:
     line = _as_json(logger, name, event)
-    if len(line) > LONGEST_LINE:
+    if len(line) > MAX_LINE_CHARS:
         line = _as_json(logger, name, {key: _truncated(value) for key, value in event.items()})
     return with_priority(str(event.get("level")), str(line))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from styled.atomic import atomic_write
 
-LONGEST_SECONDS = 600.0
+INTERVAL_SECONDS = 600.0
 """Maximum age of the file. The example alert StyledDown depends on it."""
 
 
 class MetricsFile:
-    """Writes metrics to a file when relevant values have changed, and every `LONGEST_SECONDS`.
+    """Writes metrics to a file when relevant values have changed, and every `INTERVAL_SECONDS`.
 
     Writing every minute would keep a disk from spinning down and wear out a memory card.
     """
@@ -32,7 +32,7 @@ class MetricsFile:
             relevant: What to compare. It should not contain values that change all the time,
                 such as clocks.
         """
-        is_old = self._written_at is None or self._clock() - self._written_at >= LONGEST_SECONDS
+        is_old = self._written_at is None or self._clock() - self._written_at >= INTERVAL_SECONDS
         return is_old or relevant != self._written
 
     def write(self, relevant: object, text: bytes) -> None:

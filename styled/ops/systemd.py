@@ -15,7 +15,7 @@ from contextlib import suppress
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.humanize import printable
 
-LONGEST_STATUS = 200
+MAX_STATUS_CHARS = 200
 """In characters, so that it fits into one line."""
 
 SEND_SECONDS = 1.0
@@ -59,7 +59,7 @@ class Notifier:
 
     def notify_status(self, status: str) -> None:
         """Send the first line of `status`, escaped and shortened, if it has changed."""
-        line = printable(status.splitlines()[0] if status else "")[:LONGEST_STATUS]
+        line = printable(status.splitlines()[0] if status else "")[:MAX_STATUS_CHARS]
         if line != self._status:
             self._status = line
             self._send(f"STATUS={line}")

@@ -1,8 +1,8 @@
 """EXIF data, kept byte for byte in the photo's own byte order.
 
 Cameras fill the MakerNote with a structure of their own, whose offsets mostly count from the start
-of the EXIF data, and which refers to bytes outside of it. It is therefore written at the offset
-where it was, and so is all that belongs to no field that is known here.
+of the EXIF data, and which refers to bytes outside of it. It is therefore written at its
+original offset, and so are all bytes that no known field refers to.
 
 Source: EXIF 2.32 (CIPA DC-008); TIFF revision 6.0; on MakerNotes ExifTool's documentation.
 """
@@ -48,9 +48,9 @@ _LAYOUT_TAGS = frozenset(
 """Tags of the main directory that describe the file: its layout, thumbnails, the sensor of a DNG,
 and what is kept elsewhere (XMP, IPTC, the colour profile)."""
 
-_OF_COMPRESSION = 37122
-_OF_SENSOR = (41486, 41487, 41488)  # pixels of the focal plane for each unit of length
-_OF_PLACE = (37396, 41492)  # subject area and location, in pixels
+_COMPRESSED_BITS_PER_PIXEL = 37122
+_FOCAL_PLANE_TAGS = (41486, 41487, 41488)  # pixels of the focal plane for each unit of length
+_SUBJECT_POSITION_TAGS = (37396, 41492)  # subject area and location, in pixels
 
 _SRGB, _UNCALIBRATED = 1, 0xFFFF
 
@@ -195,7 +195,7 @@ def exif_of_painting(
     exif: Exif, size: tuple[int, int], *, software: str, srgb: bool, adobe_rgb: bool,
     dpi: tuple[float, float] | None, is_turned: bool,
 ) -> Exif:  # fmt: skip
-    """Return a photo's EXIF data as it is true of its painting.
+    """Return a photo's EXIF data for its painting: size, orientation and so on are updated.
 
     Args:
         exif: The photo's.
@@ -214,9 +214,9 @@ def exif_of_painting(
         image[RESOLUTION_UNIT] = number_field(order, SHORT, 2)
     if not exif:
         return Exif(order, image)
-    photo = _without(exif.photo, {_OF_COMPRESSION})
+    photo = _without(exif.photo, {_COMPRESSED_BITS_PER_PIXEL})
     if is_turned or exif.size != size:
-        photo = _without(photo, (*_OF_PLACE, *_OF_SENSOR))
+        photo = _without(photo, (*_SUBJECT_POSITION_TAGS, *_FOCAL_PLANE_TAGS))
     width, height = size
     if PIXEL_X in photo or PIXEL_Y in photo:
         photo[PIXEL_X], photo[PIXEL_Y] = (number_field(order, LONG, n) for n in (width, height))

@@ -1,4 +1,4 @@
-"""Access to the bytes of a file that may be large: only what is looked at is read."""
+"""Access to the bytes of a file that may be large: only what is used is read."""
 
 from __future__ import annotations
 

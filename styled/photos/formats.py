@@ -8,7 +8,7 @@ from styled.photos.tiff_pages import find_picture
 from styled.photos.tiff_tags import TiffReader
 
 READABLE = (
-    "styled reads JPEG, PNG, TIFF, WebP, AVIF, HEIC, BMP and GIF; with its extras also JPEG XL "
+    "styled reads JPEG, PNG, TIFF, WebP, AVIF, BMP and GIF; with its extras also HEIC, JPEG XL "
     "and the raw photos of cameras."
 )
 

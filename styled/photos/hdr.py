@@ -1,8 +1,8 @@
 """Converts high dynamic range levels (PQ, HLG) to sRGB.
 
-Diffuse white, 203 cd/m2 (ITU-R BT.2408), becomes nearly white: brightness is kept up to 0.8 of it,
-and all above is compressed into what is left, by y = 1 - 0.04 / (x - 0.6) for x > 0.8. The curve
-is applied to the largest of the three channels, so that hues stay.
+Tone mapping: below the knee, 0.8 of diffuse white (203 cd/m2, ITU-R BT.2408), levels are unchanged.
+Above it highlights roll off by y = 1 - 0.04 / (x - 0.6). The curve is applied to the largest of the
+three channels, which preserves hues.
 
 Source: SMPTE ST 2084 and ITU-R BT.2100 (PQ, HLG and its OOTF for 1000 cd/m2); BT.2408 (203 cd/m2).
 """

@@ -21,7 +21,7 @@ def photoshop_resource(iptc: bytes) -> bytes:
 
 
 def kept_resources(blob: bytes) -> bytes:
-    """Return Photoshop's resources that are true of a painting: rights, links, IPTC's digest."""
+    """Return Photoshop's resources that hold for a painting, too: rights, links, IPTC's digest."""
     kept = []
     for resource, start, end in _resources(blob):
         if resource in _KEPT_RESOURCES:

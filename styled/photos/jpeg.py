@@ -57,8 +57,8 @@ def repaired(data: bytes) -> bytes:
     return data if match is None or match.start() == 2 else data[:2] + data[match.start() :]
 
 
-def closed(data: bytes) -> bytes:
-    """Return a file that lacks its end with an end marker, and without a segment that is cut."""
+def with_end_marker(data: bytes) -> bytes:
+    """Return a truncated file without its last, incomplete segment, and with an end marker."""
     for marker, position in _markers(data):
         if marker in _WITHOUT_LENGTH:
             continue

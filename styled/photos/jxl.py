@@ -114,7 +114,7 @@ def open_jxl(data: bytes) -> tuple[Image.Image, tuple[Degradation, ...]]:
         warnings.simplefilter("ignore")
         image: Image.Image = JXLImageFile(BytesIO(data))
         image.load()
-    message = f"of its {bits} bits 8 were used"
+    message = f"only 8 of its {bits} bits were used"
     return image, ((Degradation("bits", message),) if bits > 8 else ())
 
 

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_OF_THE_PICTURE = frozenset(
-    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
-)
+_IMAGE_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"})
 _MAX_CHUNKS = 1_000_000
 MAX_UNPACKED_BYTES = 8 << 20
 _MAX_UNPACKED_IN_ALL = 32 << 20
@@ -70,7 +68,7 @@ def read_chunks(data: bytes) -> PngChunks:
     kept = [SIGNATURE]
     budget = _MAX_UNPACKED_IN_ALL
     for kind, start, end in _chunks(data):
-        if kind in _OF_THE_PICTURE:
+        if kind in _IMAGE_CHUNKS:
             kept.append(data[start - 8 : end + 4])
             checksum = data[end : end + 4]
             if len(checksum) == 4:

@@ -1,7 +1,7 @@
 """Reads the pixels of a file: by Pillow, and what Pillow can't read by libvips or other packages.
 
-Only these readers are given a file. Pillow's own registry holds dozens more, among them EPS, which
-runs Ghostscript; libvips' holds ImageMagick.
+Files are passed to the decoders named here only. Pillow's registry has dozens more, among them EPS,
+which runs Ghostscript; that of libvips has ImageMagick.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Source:
 
     Attributes:
         data: Its bytes.
-        is_truncated: Whether it ends before its structure says so.
-        tolerant: Whether damaged pictures are read as far as they go.
+        is_truncated: Whether it ends before the end that its structure declares.
+        tolerant: Whether damaged pictures are read as far as they can be decoded.
         limits: Checks the size.
     """
 
@@ -72,12 +72,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The pixels of a file, as it stores them: in its own colour space, and not turned upright.
+    """The decoded pixels of a file.
+
+    Orientation and colour space are those of the file, unless the decoder has applied them already,
+    which `side` then says.
 
     Attributes:
-        pixels: A loaded image of 8 bits, or levels of more.
-        alpha: Opacity, if an image has a mode without it.
-        side: What the file says beside its pixels.
+        pixels: A loaded image of 8 bits per channel, or a raster of 16.
+        alpha: Opacity, if the mode of `pixels` has none (CMYK).
+        side: Metadata, orientation and colour profile.
         degraded: What was lost.
     """
 
@@ -91,9 +94,10 @@ def read_picture(source: Source, format: str) -> Decoded:
     """Read a file of a known format.
 
     Raises:
-        StyledError: The size is not acceptable, or a package for this format is missing.
+        StyledError: The size is not acceptable, a package for this format is missing, or there is
+            too little memory now.
         Damaged: Part of the picture is missing, and `source.tolerant` is false.
-        Exception: Any other, if the file is not valid.
+        Exception: Of any other type, if the file is not valid.
     """
     return _READERS[format](source)
 
@@ -101,11 +105,11 @@ def read_picture(source: Source, format: str) -> Decoded:
 def _read_jpeg(source: Source) -> Decoded:
     data = jpeg.repaired(source.data)
     if source.is_truncated:
-        data = jpeg.closed(data)
+        data = jpeg.with_end_marker(data)
     try:
         image = JpegImagePlugin.jpeg_factory(BytesIO(data))  # including MPO: several images
         size, info = image.size, image.info
-    except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+    except Exception as error:  # noqa: BLE001  # Pillow may raise nearly any type
         size, info = vips.size_of(data, "jpeg"), {}
         source.limits.check(size)
         decoded = _by_vips(source, data, "jpeg", instead_of=error)
@@ -135,7 +139,7 @@ def _read_png(source: Source) -> Decoded:
         return replace(_by_vips(source, picture, "png"), side=side)
     try:
         decoded = _by_pillow(PngImagePlugin.PngImageFile(BytesIO(picture)))
-    except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+    except Exception as error:  # noqa: BLE001  # Pillow may raise nearly any type
         decoded = _by_vips(source, picture, "png", instead_of=error)
     return replace(decoded, side=side)
 
@@ -178,7 +182,7 @@ def _tiff_pixels(source: Source, reader: TiffReader, directory: Directory) -> De
         return _tiff_by_vips(source, data, directory)
     try:
         return _by_pillow(TiffImagePlugin.TiffImageFile(BytesIO(data)))
-    except Exception as error:  # noqa: BLE001  # Pillow raises nearly every type
+    except Exception as error:  # noqa: BLE001  # Pillow may raise nearly any type
         return _by_vips(source, data, "tiff", instead_of=error)
 
 
@@ -208,7 +212,7 @@ def _tiff_by_vips(source: Source, data: bytes, directory: Directory) -> Decoded:
             image.load()
             if image.mode in ("RGB", "RGBA", "CMYK"):
                 bits = int(directory.numbers(_BITS_PER_SAMPLE)[0])
-                note = Degradation("bits", f"of its {bits} bits 8 were used")
+                note = Degradation("bits", f"only 8 of its {bits} bits were used")
                 return Decoded(image, degraded=(note,))
             levels = _raster_of(image)
             return Decoded(levels, degraded=levels.degraded)
@@ -298,7 +302,7 @@ def _read_gif(source: Source) -> Decoded:
     image.load()
     side = read_side_data(source.data, "gif", image.info)
     frames: tuple[Degradation, ...] = ()
-    with suppress(Exception):  # a damaged frame behind the first one
+    with suppress(Exception):  # a later frame may be damaged
         frames = _ignored_frames(GifImagePlugin.GifImageFile(BytesIO(source.data)))
     return Decoded(image, side=side, degraded=frames)
 
@@ -316,14 +320,15 @@ def _read_bmp(source: Source) -> Decoded:
         source.limits.check(bmp.size_of(source.data))
         image, bits = bmp.read_bitfields(source.data)
         if bits > 8:
-            notes = (Degradation("bits", f"of its {bits} bits 8 were used"),)
+            notes = (Degradation("bits", f"only 8 of its {bits} bits were used"),)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        image = image.convert("RGB")  # programs that know no transparency leave the channel empty
+        # Programs without support for transparency leave the channel at zero.
+        image = image.convert("RGB")
     side = read_side_data(source.data, "bmp", image.info)
     return Decoded(image, side=side, degraded=notes)
 
 
-_DIB = BmpImagePlugin.DibImageFile  # without the header of a file
+_DIB = BmpImagePlugin.DibImageFile  # without the BITMAPFILEHEADER
 
 
 def _read_raw(source: Source) -> Decoded:
@@ -372,7 +377,9 @@ def _by_vips(
         source: The file.
         data: The bytes that libvips is given.
         format: The format.
-        instead_of: The error of another reader; it is raised if libvips can't read it either.
+        instead_of: The error of the decoder that failed first. It is raised if libvips fails too;
+            and at once for a truncated file (but for TIFF), a size that is not acceptable, or a
+            lack of memory.
     """
     if instead_of is not None and (
         (source.is_truncated and format != "tiff")  # libtiff alone notices what is missing

@@ -18,7 +18,7 @@ _MODES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L", "Lab": "LAB"}
 
 
 class SoftProof:
-    """Brings sRGB pictures into a profile's colour space and back.
+    """Converts sRGB pictures to a profile's colour space and back.
 
     Both ways are relative colorimetric with black point compensation, so that white and black stay
     as they are, and colours out of the profile's gamut become the nearest ones in it. A single
@@ -34,15 +34,15 @@ class SoftProof:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             mode = _MODES[profile.profile.xcolor_space.strip()]
-            self._there = ImageCms.buildTransform(
+            self._to_proof = ImageCms.buildTransform(
                 _SRGB, profile, "RGB", mode, renderingIntent=_INTENT, flags=_FLAGS
             )
-            self._back = ImageCms.buildTransform(
+            self._to_srgb = ImageCms.buildTransform(
                 profile, _SRGB, mode, "RGB", renderingIntent=_INTENT, flags=_FLAGS
             )
         except (OSError, ImageCms.PyCMSError, KeyError, TypeError, ValueError) as error:
             raise InputRejected(
-                f"it is no colour profile that can be proofed by: {error}",
+                f"it is not a colour profile that can be proofed by: {error}",
                 "name the printer's or the paper's ICC profile",
             ) from error
 
@@ -50,9 +50,9 @@ class SoftProof:
         """Return 1xCxHxW with its first three channels, sRGB in [0, 1], proofed, in 8 bits."""
         levels = (image[0, :3].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8)
         picture = Image.fromarray(levels.contiguous().numpy())
-        printed = ImageCms.applyTransform(picture, self._there)
+        printed = ImageCms.applyTransform(picture, self._to_proof)
         assert printed is not None, "it is not done in place"
-        proofed = ImageCms.applyTransform(printed, self._back)
+        proofed = ImageCms.applyTransform(printed, self._to_srgb)
         assert proofed is not None, "likewise"
         colors = torch.from_numpy(np.array(proofed)).permute(2, 0, 1)[None].to(image.dtype) / 255
         return torch.cat([colors, image[:, 3:]], dim=1).contiguous()

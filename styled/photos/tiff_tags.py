@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from styled.photos.file_view import Bytes
 
 MAX_DIRECTORIES = 100
-"""Most directories of a chain that are looked at; a hostile file may have millions."""
+"""Maximum number of directories of a chain that are read; a hostile file may have millions."""
 
 MAX_ENTRIES = 4096
 
@@ -130,7 +130,7 @@ class TiffReader:
         """
         mark = data[:2]
         if mark not in (b"II", b"MM") or len(data) < 8:
-            raise ValueError("this is no TIFF structure")
+            raise ValueError("this is not a TIFF structure")
         self.order = "<" if mark == b"II" else ">"
         self._data = data
         self._longest = 8 * MAX_NUMBERS if layout_only else len(data)

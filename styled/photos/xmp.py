@@ -1,4 +1,4 @@
-"""XMP packets: what is not true of a painting is removed, and the two parts of long ones joined.
+"""XMP packets: properties of the photo's file are removed, and the parts of long packets joined.
 
 Source: Adobe's XMP specification, parts 1 to 3; Google's Motion Photo 1.0 and Ultra HDR 1.1;
 Apple's and Adobe's gain maps.
@@ -21,7 +21,7 @@ _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _CAMERA = "http://ns.google.com/photos/1.0/camera/"
 _PANORAMA = "http://ns.google.com/photos/1.0/panorama/"
 
-_NOT_TRUE: dict[str, frozenset[str]] = {
+_FILE_SPECIFIC: dict[str, frozenset[str]] = {
     _XMP: frozenset({"Thumbnails"}),
     _TIFF: frozenset(
         {"ImageWidth", "ImageLength", "BitsPerSample", "Compression", "PhotometricInterpretation",
@@ -77,7 +77,7 @@ def has_gain_map(xmp: bytes) -> bool:
 
 
 def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = False) -> bytes:
-    """Return an XMP packet without what is not true of a painting.
+    """Return an XMP packet without the properties that describe the photo's file.
 
     A packet with nothing to be removed is returned byte for byte, even if it is damaged.
 
@@ -90,7 +90,7 @@ def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = Fal
         XmpDamaged: It can't be read.
     """
     xmp = xmp.rstrip(b"\0").removeprefix(b"\xef\xbb\xbf")
-    if not extension and not _may_be_untrue(xmp, is_turned):
+    if not extension and not _may_be_file_specific(xmp, is_turned):
         return xmp
     document = _parse(xmp)
     changed = False
@@ -101,9 +101,9 @@ def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = Fal
     return _serialized(document) if changed else xmp
 
 
-def _may_be_untrue(xmp: bytes, is_turned: bool) -> bool:
-    """Return whether a packet contains any of the names that are not true of a painting."""
-    names = {name for names in _NOT_TRUE.values() for name in names} | {"Orientation"}
+def _may_be_file_specific(xmp: bytes, is_turned: bool) -> bool:
+    """Return whether a packet contains any name of a property that describes the photo's file."""
+    names = {name for names in _FILE_SPECIFIC.values() for name in names} | {"Orientation"}
     names |= {*_FILE_CONTENTS, *_CAMERA_PREFIXES, *(_REGIONS if is_turned else ())}
     return any(name.encode() in xmp for name in names)
 
@@ -197,14 +197,14 @@ def _join(document: minidom.Document, extension: minidom.Document) -> bool:
 
 
 def _clean(description: minidom.Element, is_turned: bool) -> bool:
-    """Remove properties of a description that are not true of a painting; return whether any."""
+    """Remove properties of a description that describe the photo's file; return whether any."""
     changed = False
     for attribute in _attributes(description):
         name = attribute.localName or attribute.name
         if attribute.namespaceURI == _TIFF and name == "Orientation":
             changed |= attribute.value != "1"
             attribute.value = "1"
-        elif _is_untrue(attribute.namespaceURI, name, is_turned):
+        elif _is_file_specific(attribute.namespaceURI, name, is_turned):
             description.removeAttributeNode(attribute)
             changed = True
     for child in list(description.childNodes):
@@ -215,17 +215,17 @@ def _clean(description: minidom.Element, is_turned: bool) -> bool:
             if text is not None and text.nodeType == Node.TEXT_NODE:
                 changed |= text.data != "1"
                 text.data = "1"
-        elif _is_untrue(child.namespaceURI, child.localName, is_turned):
+        elif _is_file_specific(child.namespaceURI, child.localName, is_turned):
             description.removeChild(child)
             changed = True
     return changed
 
 
-def _is_untrue(namespace: str | None, name: str | None, is_turned: bool) -> bool:
+def _is_file_specific(namespace: str | None, name: str | None, is_turned: bool) -> bool:
     if not namespace or not name:
         return False
     if namespace == _CAMERA:
         return name.startswith(_CAMERA_PREFIXES)
     if is_turned and namespace in _REGIONS:
         return True
-    return namespace.startswith(_FILE_CONTENTS) or name in _NOT_TRUE.get(namespace, ())
+    return namespace.startswith(_FILE_CONTENTS) or name in _FILE_SPECIFIC.get(namespace, ())

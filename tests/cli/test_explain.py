@@ -437,6 +437,22 @@ def test_a_waiting_job_tells_its_place(run: Run, folder: Path, journal: Journal)
 
 
 @pytest.mark.usefixtures("_running")
+def test_the_place_in_the_queue_follows_priorities(
+    run: Run, folder: Path, journal: Journal
+) -> None:
+    """Jobs that are painted earlier count, not those that were submitted earlier."""
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        drop(folder / "inbox" / name)
+        submit(journal, folder, name)
+    assert "waits, with 2 jobs before it" in explain_one(run, "inbox/c.jpg")["reasons"][-1]
+    (job,) = [job for job in journal.in_state(JobState.QUEUED, limit=9) if job.input == "c.jpg"]
+    assert journal.put_first(job)
+    assert "is next" in explain_one(run, "inbox/c.jpg")["reasons"][-1]
+    assert "waits, with 1 job before it" in explain_one(run, "inbox/a.jpg")["reasons"][-1]
+    assert "waits, with 2 jobs before it" in explain_one(run, "inbox/b.jpg")["reasons"][-1]
+
+
+@pytest.mark.usefixtures("_running")
 def test_a_job_that_is_to_be_cancelled_says_so(run: Run, folder: Path, journal: Journal) -> None:
     """A job whose cancellation is pending is waiting."""
     (job,) = submit(journal, folder, "a.jpg")
@@ -679,7 +695,7 @@ def test_a_painting_without_its_sidecar_is_reported(
         (folder / "outbox/oil/photo.jpg.json").write_bytes(content)
     explanation = explain_one(run, result)
     assert explanation["verdict"] == "result"
-    assert "no .json of styled's beside it" in explanation["reasons"][0]
+    assert "no sidecar (.json) of styled's" in explanation["reasons"][0]
 
 
 def test_a_rejected_file_tells_why(run: Run, folder: Path) -> None:
@@ -702,7 +718,7 @@ def test_a_rejected_file_tells_why(run: Run, folder: Path) -> None:
 def test_a_rejected_file_without_its_sidecar_is_reported(run: Run, folder: Path) -> None:
     """A sidecar without a rejection counts as missing."""
     path = drop(folder / "rejected/oil/photo.jpg")
-    expected = ["it has no .json of styled's beside it that says why"]
+    expected = ["it has no sidecar (.json) of styled's that says why"]
     assert explain_one(run, path)["reasons"] == expected
     write_sidecar(path)
     explanation = explain_one(run, path)
@@ -930,7 +946,7 @@ def test_a_sidecar_that_is_a_pipe_is_not_waited_for(run: Run, folder: Path) -> N
     """A pipe is not read, because that would block."""
     path = drop(folder / "rejected/oil/p.jpg")
     os.mkfifo(path.with_name("p.jpg.json"))
-    assert "no .json of styled's" in explain_one(run, path)["reasons"][0]
+    assert "no sidecar (.json) of styled's" in explain_one(run, path)["reasons"][0]
 
 
 def test_a_photo_behind_a_link_is_reported(run: Run, folder: Path) -> None:

@@ -150,7 +150,7 @@ def test_it_comes_back_once(run: Run, cwd: Path) -> None:
     assert run("retry", job_id).exit_code == 0
     result = run("retry", job_id)
     assert result.exit_code == 2
-    assert "is no rejected photo" in result.output
+    assert "is not a rejected photo" in result.output
     assert files(cwd / "inbox") == [f"{style_of(cwd)}/b.jpg"]
 
 
@@ -159,7 +159,7 @@ def test_a_cancelled_job_without_a_photo_is_refused(run: Run, cwd: Path) -> None
     init_folder(cwd)
     result = run("retry", make_finished_job(cwd, None, JobState.CANCELLED))
     assert result.exit_code == 2
-    assert "is no rejected photo" in result.output
+    assert "is not a rejected photo" in result.output
 
 
 def test_a_finished_job_is_refused(run: Run, cwd: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_was_not_rejected_is_refused_in_words(run: Run, cwd: Path, arg: str
     reject(cwd.parent / "elsewhere.jpg", "4a")
     result = run("retry", arg)
     assert result.exit_code == 2
-    assert "is no rejected photo" in result.output
+    assert "is not a rejected photo" in result.output
     assert files(cwd / "inbox") == []
 
 

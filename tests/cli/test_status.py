@@ -98,7 +98,7 @@ def test_status_for_people_shows_the_same(run: Run, daemon: int) -> None:
     assert "on cpu, weights untrained" in output
     assert "degraded: the network is untrained" in output
     assert "\n1 waiting, 0 prepared, 1 painting, 1 done, 1 rejected, 0 cancelled\n" in output
-    assert "\nit goes on by itself once that is over\n" in output
+    assert "\nit continues by itself once that is over\n" in output
     assert re.search(r"\nnow  running.jpg in oil\n .* 42%\n", output)
     rows = [tuple(line.split()) for line in output.splitlines()]
     assert ("waiting.jpg", "oil", "queued", "for") in [row[:4] for row in rows]
@@ -145,7 +145,7 @@ def test_a_pause_on_request_does_not_end_by_itself(run: Run, journal: Journal, d
     """Only other pauses are said to end by themselves."""
     journal.set_state(state=f"paused: {SUSPENDED_REASON}")
     output = run("status").output
-    assert "styled is paused: on request; styled resume goes on" in output
+    assert "styled is paused: on request; styled resume continues it" in output
     assert "by itself" not in output
 
 
@@ -202,7 +202,7 @@ def test_settings_that_are_not_valid_are_reported_before_the_turn_of_their_photo
     journal.set_state(inbox_report=json.dumps(report))
     output = run("status").output
     assert "trip/a.jpg: its settings are not valid, so it will be rejected: a.jpg.yaml:1" in output
-    assert "  - mend trip/a.jpg.yaml before its turn comes" in output
+    assert "  - fix trip/a.jpg.yaml before its turn comes" in output
     (problem,) = json.loads(run("status", "--json").stdout)["invalid_settings"]
     assert problem["path"] == "trip/a.jpg"
 
@@ -494,7 +494,7 @@ def test_following_into_a_file_prints_the_whole_again(
 
 
 @pytest.mark.usefixtures("daemon")
-def test_following_on_a_terminal_shows_it_anew(
+def test_following_on_a_terminal_redraws_it(
     run: Run, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status is redrawn in place; Ctrl-C exits with 0 and shows the cursor again."""
@@ -579,7 +579,7 @@ def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal
     assert [file["path"] for file in status["unfinished"]] == ["slow.jpg", "cut.jpg"]
     assert status["unfinished"][1]["until"] == "2096-10-02T07:06:40Z"
     assert [(item["path"], item["reason"]) for item in status["unreadable"]] == [
-        ("private", "can't be looked into: Permission denied")
+        ("private", "can't be read: Permission denied")
     ]
     assert [item["path"] for item in status["misspelled"]] == ["Oil"]
     assert (status["stuck"][0]["path"], status["stuck_count"]) == ("a\\xff.jpg", 7)
@@ -589,12 +589,12 @@ def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal
     ]
     output = " ".join(run("status").output.split())
     for text in (
-        "private: can't be looked into: Permission denied",
+        "private: can't be read: Permission denied",
         'Oil: is not the folder of "oil"',
         "a\\xff.jpg: a.jpg can't be moved - chmod -t it",
         "7 photos in all can't leave the inbox",
         "still arriving: slow.jpg is still open for writing",
-        "still arriving: cut.jpg ends too early; judged as it is in",
+        "still arriving: cut.jpg ends too early; accepted as it is in",
         "photos of the style oil wait: styles/oil.png does not exist",
     ):
         assert text in output

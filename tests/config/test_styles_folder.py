@@ -90,9 +90,9 @@ def test_pictures_that_can_be_no_style_are_reported(folder: Path) -> None:
     assert list(config.styles) == ["a", "fine"]
     assert config.styles["a"].images[0].path.name == "a.jpg"
     first, second, third = config.left_out
-    assert first.endswith('a.png is no style: another picture of the style "a" comes before it')
-    assert "both.jpg is no style" in second
-    assert "gallery_files.jpg is no style: this name is the gallery's" in third
+    assert first.endswith('a.png is not a style: another picture of the style "a" comes before it')
+    assert "both.jpg is not a style" in second
+    assert "gallery_files.jpg is not a style: this name is the gallery's" in third
 
 
 def test_a_missing_folder_has_no_styles(folder: Path) -> None:

@@ -516,7 +516,7 @@ def test_a_real_refusal_is_a_matter_of_resources(
         folders.gallery().add(without_originals([folders.result()]))
 
 
-def test_nobody_waits_for_a_page_that_is_made_anew(folders: GalleryFolders) -> None:
+def test_nobody_waits_for_a_page_that_is_rebuilt(folders: GalleryFolders) -> None:
     """A rebuild may take hours, so `add` raises instead of waiting for its lock."""
     path, gallery = folders.result(), folders.gallery()
     make_folder(folders.outbox / "gallery_files")
@@ -650,7 +650,7 @@ def test_a_pipe_in_place_of_an_original_keeps_nobody_waiting(folders: GalleryFol
 # Rebuilding
 
 
-def test_it_is_the_same_made_anew_as_one_by_one(folders: GalleryFolders) -> None:
+def test_it_is_the_same_rebuilt_as_one_by_one(folders: GalleryFolders) -> None:
     """All files are equal byte for byte, except for the time of the update."""
     gallery = folders.gallery()
     for n in range(130):
@@ -684,7 +684,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_made_anew_it_forgets_what_is_gone(folders: GalleryFolders) -> None:
+def test_a_rebuild_forgets_what_is_gone(folders: GalleryFolders) -> None:
     """Deleted results are dropped, with their thumbnails and the pages that are not needed."""
     paths = [folders.result(f"oil/{n:03}.png", data=b"painting") for n in range(101)]
     for path in (paths[0], paths[100]):
@@ -708,7 +708,7 @@ def test_made_anew_it_forgets_what_is_gone(folders: GalleryFolders) -> None:
     assert note.read_text() == "mine"
 
 
-def test_made_anew_of_nothing_it_is_empty(folders: GalleryFolders) -> None:
+def test_a_rebuild_of_nothing_is_empty(folders: GalleryFolders) -> None:
     """There is still a page, without entries."""
     folders.gallery().add(without_originals([folders.result()]))
     sidecar_of(folders.outbox / "oil/photo.png").unlink()
@@ -755,7 +755,7 @@ def test_files_of_others_are_passed_over(folders: GalleryFolders) -> None:
     assert folders.file_at(folders.shown()[1]["file"]).endswith(os.fsencode(broken.name))
 
 
-def test_the_daemon_goes_on_with_a_page_that_was_made_anew(folders: GalleryFolders) -> None:
+def test_the_daemon_goes_on_with_a_page_that_was_rebuilt(folders: GalleryFolders) -> None:
     """It reads the rebuilt page again instead of using its contents in memory."""
     daemon = folders.gallery()
     first = folders.result("oil/first.png", data=picture())

@@ -78,7 +78,7 @@ def test_no_link_leads_out_of_the_outbox(
     assert kept == ["000009.js", "ab/holiday-before.webp"]
 
 
-def test_a_manifest_of_no_numbers_is_counted_anew(folders: GalleryFolders) -> None:
+def test_a_manifest_of_no_numbers_is_counted_again(folders: GalleryFolders) -> None:
     """NaN is not valid JSON, so such a manifest is not used."""
     gallery = folders.gallery()
     gallery.add(without_originals([folders.result("oil/a.png")]))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from styled.delivery.names import (
-    LONGEST_NAME_BYTES,
+    MAX_NAME_BYTES,
     candidates,
     free_folder,
     shortened,
@@ -79,7 +79,7 @@ def test_any_name_gives_different_names_that_fit(name: bytes, suffix: str) -> No
     """For names of any bytes, the candidates fit and are all different."""
     names = list(islice(candidates(os.fsdecode(name), suffix), 12))
     assert len(set(names)) == 12
-    assert all(0 < len(os.fsencode(n + suffix)) <= LONGEST_NAME_BYTES for n in names)
+    assert all(0 < len(os.fsencode(n + suffix)) <= MAX_NAME_BYTES for n in names)
 
 
 # Free paths

@@ -106,7 +106,7 @@ def test_a_sidecar_without_its_picture_is_no_result(delivery: Publisher) -> None
     assert not delivery.is_published(path, "me")
 
 
-def test_an_outbox_that_cannot_be_looked_into_is_a_matter_of_resources(
+def test_an_outbox_that_cannot_be_read_is_a_matter_of_resources(
     delivery: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is `ResourceUnavailable`, so no job fails because of it."""

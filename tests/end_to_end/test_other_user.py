@@ -299,5 +299,5 @@ def test_what_a_closed_state_folder_hides_is_reported(
     (harness.folder / "state").chmod(0o700)
     photo = harness.drop("quick/photo.png")
     explanation = visitor.read_json(harness, "explain", str(photo))
-    assert "journal.sqlite3 can't be looked at" in explanation["reasons"][0]
+    assert "journal.sqlite3 can't be read" in explanation["reasons"][0]
     assert "not running" not in " ".join(explanation["reasons"])

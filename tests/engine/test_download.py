@@ -148,7 +148,7 @@ def test_an_interruption_keeps_what_can_be_gone_on_with(web: Web, fetch: Fetchin
     [(b"?" * 100, 0), (DATA[:100], 7), (DATA[:100], -7), (DATA[:100], -100)],
     ids=["changed", "later part", "earlier part", "whole file"],
 )
-def test_parts_that_do_not_match_are_fetched_anew_once(
+def test_parts_that_do_not_match_are_downloaded_again_once(
     web: Web, fetch: Fetching, came: bytes, shift: int
 ) -> None:
     """After a change of the file, or another part than requested, it restarts from zero."""
@@ -473,7 +473,7 @@ def test_the_second_goes_on_where_the_first_gave_up(web: Web, fetch: Fetching) -
     assert fetch.path.read_bytes() == DATA
 
 
-def test_a_file_deleted_before_it_is_locked_is_made_anew(
+def test_a_file_deleted_before_it_is_locked_is_rebuilt(
     web: Web, fetch: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock is held on the file that has the name, not on one that another process deleted."""

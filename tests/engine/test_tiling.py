@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from styled.engine.objective import KEPT_VALUES_PER_PIXEL, Objective, style_targets, to_space
+from styled.engine.objective import (
+    MAX_CACHED_ELEMENTS_PER_PIXEL,
+    Objective,
+    style_targets,
+    to_space,
+)
 from styled.engine.tiling import receptive_margin, stride_of, tiles
 from styled.engine.vgg import Vgg19
 from styled.recipes import LAYER_NAMES, RECIPES
@@ -157,7 +162,7 @@ def test_content_features_that_are_not_kept_are_the_same(
     content, style, image = picture(150, 40), picture(60, 60, 1), picture(150, 40, 2)
     targets = style_targets(network, recipe, [(style, 1.0)])
     cached = Objective(network, recipe, content, targets, 64)
-    monkeypatch.setattr("styled.engine.objective.KEPT_VALUES_PER_PIXEL", 0)
+    monkeypatch.setattr("styled.engine.objective.MAX_CACHED_ELEMENTS_PER_PIXEL", 0)
     uncached = Objective(network, recipe, content, targets, 64)
     assert cached._content_features is not None
     assert uncached._content_features is None
@@ -171,7 +176,7 @@ def test_content_features_that_are_not_kept_are_the_same(
 
 def test_which_recipes_keep_their_content_features(network: Vgg19) -> None:
     """At full resolution, cached content features would be larger than a tile's activations."""
-    assert KEPT_VALUES_PER_PIXEL < 64
+    assert MAX_CACHED_ELEMENTS_PER_PIXEL < 64
     for tile_px, expected in ((None, True), (64, False)):
         recipe = replace(RECIPES["five-layer"], content_layers={"relu1_1": 1.0})
         objective = Objective(network, recipe, picture(128, 128), {}, tile_px)

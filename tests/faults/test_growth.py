@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from styled.jobs.io_context import History
-from styled.jobs.journal_schema import LONGEST_LOG_BYTES
+from styled.jobs.journal_schema import MAX_LOG_BYTES
 from tests.daemon_harness import Forked
 from tests.jobs.conftest import JobHarness, picture
 
@@ -29,7 +29,7 @@ def test_many_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path, jobs:
     assert measured["files"] == 2 * jobs
     assert measured["last_bytes"] - measured["first_bytes"] < 15 * MB
     assert measured["journal_bytes"] < 2 * MB
-    assert measured["log_bytes"] <= LONGEST_LOG_BYTES
+    assert measured["log_bytes"] <= MAX_LOG_BYTES
 
 
 def work_through(jobs: int, base: str, output: str) -> None:

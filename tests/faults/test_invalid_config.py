@@ -28,7 +28,7 @@ def test_the_daemon_can_still_be_asked(harness: DaemonHarness, wrong: str, tmp_p
             result = harness.do(*command)
             assert result.returncode == 0, result.stderr
             assert "config.yaml:" in result.stderr
-            assert "goes on with what it has loaded" in result.stderr
+            assert "keeps what it has loaded" in result.stderr
             if "--json" in command:
                 json.loads(result.stdout)
         doctor = harness.do("doctor", "--json")

@@ -23,8 +23,8 @@ def test_a_pause_saves_the_running_job_and_survives_restarts(harness: DaemonHarn
         daemon.wait_for("job.started")
         daemon.wait_until(lambda: status(harness)["current"][0]["fraction"] > 0)
         done = harness.do("pause")
-        assert (done.returncode, done.stdout.strip()) == (0, "paused; styled resume goes on")
-        assert status(harness)["state"] == "paused: on request; styled resume goes on"
+        assert (done.returncode, done.stdout.strip()) == (0, "paused; styled resume continues it")
+        assert status(harness)["state"] == "paused: on request; styled resume continues it"
         assert status(harness)["current"] == []
         assert [job["attempts"] for job in status(harness)["waiting"]] == [0, 0]
     assert status(harness)["state"] == "not running, and paused on request"
@@ -33,7 +33,7 @@ def test_a_pause_saves_the_running_job_and_survives_restarts(harness: DaemonHarn
         daemon.wait_until(lambda: status(harness)["state"].startswith("paused: on request"))
         time.sleep(2)
         assert daemon.events("job.claimed") == []
-        assert harness.do("resume").stdout.strip() == "goes on"
+        assert harness.do("resume").stdout.strip() == "continues"
         daemon.wait_for("job.published", 2)
         resumed = daemon.events("job.resumed")
         assert len(resumed) == 1

@@ -167,7 +167,7 @@ def test_a_folder_that_can_t_be_listed_is_named(harness: DaemonHarness) -> None:
     with harness.running_from_scratch(OBEYING_MODES) as daemon:
         daemon.wait_for("folder.skipped")
         daemon.wait_until(lambda: harness.status()["unreadable"])
-        assert_reported(harness, private, "can't be looked into", "Permission denied")
+        assert_reported(harness, private, "can't be read", "Permission denied")
         explained = json.loads(harness.do("explain", "--json", str(photo)).stdout)
         assert explained["verdict"] == "unreadable"
         assert "is taken" not in str(explained)
@@ -188,7 +188,7 @@ def test_once_ends_although_a_photo_can_t_be_read(
     command = [*OBEYING_MODES, *harness.command("once")]
     once = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert once.returncode == (1 if with_a_letter else 75), once.stderr
-    assert "private.jpg is left" in once.stderr
+    assert "private.jpg was not processed" in once.stderr
     assert "Permission denied" in once.stderr
     assert harness.files("outbox") == ["swirls/fine.jpg", "swirls/fine.jpg.json"]
 
@@ -202,7 +202,10 @@ def test_once_ends_although_a_file_is_never_closed(harness: DaemonHarness) -> No
     with open(photo, "ab"):
         once = harness.do("once")
     assert once.returncode == 75, once.stderr
-    for text in ("open.jpg is left: is still open", "half.jpg is left: waits for half.jpg.aria2"):
+    for text in (
+        "open.jpg was not processed: is still open",
+        "half.jpg was not processed: waits for half.jpg.aria2",
+    ):
         assert text in once.stderr
     assert harness.files("inbox") == ["half.jpg", "half.jpg.aria2", "open.jpg"]
     assert harness.files("outbox") == []

@@ -50,7 +50,7 @@ def test_a_style_has_an_initial_image_and_a_profile(harness: DaemonHarness) -> N
         daemon.wait_for("job.published", 3)
         (waiting,) = [job for job in harness.status()["waiting"] if job["input"] == "c.png"]
         assert "paper.icc" in waiting["reason"]
-        assert "no colour profile" in waiting["reason"]
+        assert "not a colour profile" in waiting["reason"]
     (harness.folder / "paper.icc").write_bytes(profile)
     with harness.running() as daemon:
         daemon.wait_for("job.published")

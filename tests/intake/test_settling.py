@@ -137,7 +137,7 @@ def test_forgetting_lets_everything_through_once_more(gate: SettleGate) -> None:
     """Files that have settled need not settle again."""
     settled(gate, [A, B], 0.0)
     settled(gate, [A, B], 1.0)
-    gate.forget()
+    gate.resubmit_all()
     assert settled(gate, [A, B], 1.1) == [A, B]
     assert settled(gate, [A, B], 1.2) == []
 
@@ -145,7 +145,7 @@ def test_forgetting_lets_everything_through_once_more(gate: SettleGate) -> None:
 def test_forgetting_is_no_short_cut(gate: SettleGate) -> None:
     """Files that have not settled yet still have to wait."""
     settled(gate, [A], 0.0)
-    gate.forget()
+    gate.resubmit_all()
     assert settled(gate, [A], 0.5) == []
     assert settled(gate, [A], 1.0) == [A]
 
@@ -223,7 +223,7 @@ def test_unfinished_files_are_looked_at_again_soon(gate: SettleGate, check: Scri
     assert gate.next_check_at() == 1.0 + RECHECK_SECONDS
 
 
-def test_an_unchanged_file_is_not_looked_into_at_every_look(
+def test_an_unchanged_file_is_not_read_at_every_look(
     gate: SettleGate, check: ScriptedCheck
 ) -> None:
     """Other files may cause many scans a second; unchanged content is still incomplete."""
@@ -258,10 +258,10 @@ def test_it_knows_whether_waiting_is_of_use(gate: SettleGate, check: ScriptedChe
     assert gate.may_settle()
 
 
-def test_a_finished_file_is_looked_into_once(gate: SettleGate, check: ScriptedCheck) -> None:
+def test_a_finished_file_is_read_once(gate: SettleGate, check: ScriptedCheck) -> None:
     """An inbox of 100,000 files is not read again every 30 s."""
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
-    gate.forget()
+    gate.resubmit_all()
     settled(gate, [A], 2.0)
     assert check.checked == ["a.jpg"]

@@ -17,7 +17,7 @@ from watchdog.observers import Observer
 from styled.intake import watching
 from styled.intake.watching import Watcher
 
-LONGEST_WAIT_SECONDS = 10.0
+MAX_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Watched:
         """Return all events up to the first that matches; fail if none comes in time."""
         events = []
         while True:
-            events.append(self.seen.get(timeout=LONGEST_WAIT_SECONDS))
+            events.append(self.seen.get(timeout=MAX_WAIT_SECONDS))
             if matches(events[-1]):
                 return events
 

@@ -106,7 +106,7 @@ def test_only_the_photo_that_kills_the_process_is_rejected(
     assert jobs["killer.png"].state is JobState.REJECTED
     assert jobs["killer.png"].failure == "crash"
     assert jobs["killer.png"].attempts == max_attempts
-    assert f"begun {max_attempts} time" in str(jobs["killer.png"].reason)
+    assert f"this photo, {max_attempts} time" in str(jobs["killer.png"].reason)
     others = [job for name, job in jobs.items() if name != "killer.png"]
     assert {(job.state, job.attempts) for job in others} == {(JobState.DONE, 1)}
     assert harness.files("rejected") == ["oil/killer.png", "oil/killer.png.json"]

@@ -256,7 +256,7 @@ OF_JOBS: dict[Kind, Case] = {
     # How the engine detects it is tested elsewhere.
     "resumed": Case("resumed on cpu", stop_and_resume),
     "restarted": Case(
-        "painted anew from the start: the settings, the pictures or the weights have changed",
+        "restarted from the beginning: the settings, the pictures or the weights have changed",
         stop_and_change_the_style,
     ),
 }

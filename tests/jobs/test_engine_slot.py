@@ -214,8 +214,8 @@ def test_the_back_off_grows_until_a_task_is_done(harness: SlotHarness) -> None:
 
 
 def test_the_longest_back_off(harness: SlotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The retry interval is limited to `LONGEST_RETRY_SECONDS`."""
-    monkeypatch.setattr(engine_slot, "LONGEST_RETRY_SECONDS", 0.02)
+    """The retry interval is limited to `MAX_RETRY_SECONDS`."""
+    monkeypatch.setattr(engine_slot, "MAX_RETRY_SECONDS", 0.02)
     broken = StyledError("there is none")
     harness.start(*[broken] * 4, FakeEngine())
     assert [harness.next_event().retry_seconds for _ in range(4)] == [0.01, 0.02, 0.02, 0.02]

@@ -241,7 +241,7 @@ def test_an_interrupted_painting_has_the_frames_of_an_undisturbed_one(
     assert len(frames_of(harness)) == 3
 
 
-def test_frames_of_an_attempt_that_is_begun_anew_are_dropped(harness: JobHarness) -> None:
+def test_frames_of_an_attempt_that_is_restarted_are_dropped(harness: JobHarness) -> None:
     """If a job starts without a checkpoint, frames of earlier attempts are deleted."""
     drop(harness)
     stale = harness.config.state / "frames" / harness.job().id / "00099.jpg"

@@ -17,7 +17,7 @@ from styled.degradation import Degradation
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
+from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 from tests.daemon_harness import let_others_in
 from tests.jobs.conftest import Dropped, progress
 
@@ -303,7 +303,7 @@ READ_AS_NOBODY = """
 import os, sys, urllib.parse
 from pathlib import Path
 from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import LONGEST_WAIT_SECONDS
+from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 os.setuid(65534)
 print(Journal.open_read_only(Path(sys.argv[1])).get_state()["state"])
 """
@@ -416,7 +416,7 @@ def test_what_has_ended_is_not_put_back(journal: Journal) -> None:
     assert (current.state, current.attempts) == (JobState.DONE, 1)
 
 
-@pytest.mark.parametrize(("wait", "is_due"), [(30.0, False), (LONGEST_WAIT_SECONDS + 1, True)])
+@pytest.mark.parametrize(("wait", "is_due"), [(30.0, False), (MAX_WAIT_SECONDS + 1, True)])
 def test_no_wait_exceeds_the_limit(journal: Journal, wait: float, is_due: bool) -> None:
     """A `not_before` too far in the future is ignored: the clock was set back."""
     journal.submit([arrival("a.jpg")], 0.0)

@@ -451,7 +451,7 @@ def test_a_job_on_which_the_process_keeps_dying_is_rejected(harness: JobHarness)
     assert harness.engine.start_steps == [0, 0, 0, 0]
     rejection = harness.sidecar("rejected/oil/killer.png.json")["rejected"]
     assert rejection["failure"] == "crash"
-    assert "begun 3 times" in rejection["reason"]
+    assert "this photo, 3 times" in rejection["reason"]
 
 
 def test_a_death_before_the_last_costs_nothing(harness: JobHarness) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import ImageFile
 
 from styled import photos
-from styled.jobs.failure_policy import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
+from styled.jobs.failure_policy import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
 from styled.jobs.job import JobState
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
@@ -75,7 +75,7 @@ def test_others_go_on_meanwhile(harness: JobHarness, memory: Memory) -> None:
 
 
 def test_it_is_tried_ever_less_often(harness: JobHarness, memory: Memory, logs: LogLines) -> None:
-    """Retries of a photo that does not fit back off up to `LONGEST_RETRY_SECONDS`."""
+    """Retries of a photo that does not fit back off up to `MAX_RETRY_SECONDS`."""
     harness.drop("large.png", picture(size=LARGE))
     end = harness.now + 24 * 3600
     while harness.now < end:
@@ -83,8 +83,8 @@ def test_it_is_tried_ever_less_often(harness: JobHarness, memory: Memory, logs: 
         harness.now = harness.job().not_before
     waits = [line["seconds"] for line in logs if line["event"] == "job.postponed"]
     assert waits[0] == FIRST_RETRY_SECONDS
-    assert waits[-1] == LONGEST_RETRY_SECONDS
-    assert all(later in (earlier * 2, LONGEST_RETRY_SECONDS) for earlier, later in pairwise(waits))
+    assert waits[-1] == MAX_RETRY_SECONDS
+    assert all(later in (earlier * 2, MAX_RETRY_SECONDS) for earlier, later in pairwise(waits))
     assert memory.attempts == len(waits) < 300
 
 

@@ -204,7 +204,7 @@ def replace_by(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_a_style_that_was_configured_anew_is_prepared_again(harness: JobHarness) -> None:
+def test_a_style_that_was_changed_is_prepared_again(harness: JobHarness) -> None:
     """A changed style applies to prepared jobs, but not to the one that is being painted."""
     size = harness.styles["oil"].recipe.size
 

@@ -20,7 +20,7 @@ from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS
 from styled.jobs.io_context import History
 from styled.jobs.job import JobState
 from styled.jobs.maintenance import CLEANUP_AFTER_JOBS, FIRST_STUCK_SECONDS
-from styled.jobs.pause import LONGEST_PAUSE_SECONDS
+from styled.jobs.pause import MAX_PAUSE_SECONDS
 from styled.jobs.requests import CleanupRequest
 from styled.jobs.scheduler import IDLE_SECONDS
 from styled.sidecar import Sidecar
@@ -143,7 +143,7 @@ def test_pauses_grow_up_to_a_minute_and_begin_again_small(
     FullDisk(harness, monkeypatch, pauses=8)
     harness.drop("one.png")
     harness.work()
-    assert harness.waits == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
+    assert harness.waits == [1, 2, 4, 8, 16, 32, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS]
     FullDisk(harness, monkeypatch, pauses=1)
     harness.drop("two.png", picture("olive"))
     harness.work()

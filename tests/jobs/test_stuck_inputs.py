@@ -10,7 +10,7 @@ import pytest
 
 from styled.errors import ConfigError, FolderNotWritable
 from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.maintenance import FIRST_STUCK_SECONDS, LONGEST_STUCK_SECONDS
+from styled.jobs.maintenance import FIRST_STUCK_SECONDS, MAX_STUCK_SECONDS
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 
@@ -36,10 +36,10 @@ def test_each_is_tried_again_until_it_may_leave(harness: JobHarness, locked: set
     harness.drop("b.png", picture("olive"))
     harness.work()
     assert sorted(harness.scheduler.maintenance.stuck) == ["a.png", "b.png"]
-    harness.run_for(2 * LONGEST_STUCK_SECONDS)
+    harness.run_for(2 * MAX_STUCK_SECONDS)
     assert sorted(harness.scheduler.maintenance.stuck) == ["a.png", "b.png"]
     locked.clear()
-    harness.run_for(LONGEST_STUCK_SECONDS)
+    harness.run_for(MAX_STUCK_SECONDS)
     assert harness.scheduler.maintenance.stuck == {}
     assert harness.files("archive") == ["oil/a.png", "oil/b.png"]
     assert json.loads(harness.journal.get_state()["stuck_inputs"]) == []

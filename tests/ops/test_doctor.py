@@ -335,7 +335,7 @@ def test_a_disk_may_run_out_of_files_before_room(
     assert (f"room for {free_files} files only" in finding.message) == (level != "ok")
 
 
-def test_each_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_disk_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The finding names all folders on the disk; missing folders are omitted."""
     set_free_space(monkeypatch, 5e9)
     folders = {

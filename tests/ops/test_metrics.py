@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
 from styled.ops.humanize import printable
 from styled.ops.metrics import LOOPBACK, Metrics, MetricsSnapshot
-from styled.ops.metrics_file import LONGEST_SECONDS
+from styled.ops.metrics_file import INTERVAL_SECONDS
 
 ALERTS = Path(__file__).parents[2] / "systemd/alerts.example.yaml"
 NOW = 1_000_000.0
@@ -376,7 +376,7 @@ def test_an_idle_daemon_is_not_taken_for_one_that_is_down() -> None:
     (expression,) = [rule["expr"] for rule in rules() if rule["alert"] == "StyledDown"]
     found = re.search(r"styled_alive_timestamp_seconds > (\d+)", expression)
     assert found is not None
-    assert 1.25 * LONGEST_SECONDS <= int(found[1]) <= 2 * LONGEST_SECONDS
+    assert 1.25 * INTERVAL_SECONDS <= int(found[1]) <= 2 * INTERVAL_SECONDS
 
 
 def test_there_is_something_behind_each_alert() -> None:

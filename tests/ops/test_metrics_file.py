@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from styled.errors import ResourceUnavailable
-from styled.ops.metrics_file import LONGEST_SECONDS, MetricsFile
+from styled.ops.metrics_file import INTERVAL_SECONDS, MetricsFile
 from tests.ops.conftest import Clock
 
 
@@ -26,7 +26,7 @@ def test_what_has_not_changed_is_written_every_ten_minutes(
             file.write("idle", f"{clock.now}".encode())
             written.append(clock.now)
         clock.now += 15.0
-    assert LONGEST_SECONDS == 600.0
+    assert INTERVAL_SECONDS == 600.0
     assert written == [0.0, 600.0, 1200.0]
     assert (tmp_path / "metrics.prom").read_bytes() == b"1200.0"
 

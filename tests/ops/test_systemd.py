@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from styled.ops.heartbeats import Heartbeats
-from styled.ops.systemd import LONGEST_STATUS, PINGS_PER_LIMIT, Notifier, Watchdog
+from styled.ops.systemd import MAX_STATUS_CHARS, PINGS_PER_LIMIT, Notifier, Watchdog
 
 LIMIT_SECONDS = 40.0
 QUARTER_SECONDS = LIMIT_SECONDS / PINGS_PER_LIMIT
@@ -147,9 +147,9 @@ def test_a_status_is_reported_when_it_changes(listener: Listener, notifier: Noti
         ("painting\r\nWATCHDOG=1", b"painting"),
         ("painting\u2028WATCHDOG=1", b"painting"),
         ("\nWATCHDOG=1", b""),
-        ("x" * 500, b"x" * LONGEST_STATUS),
-        ("画" * 500, "画".encode() * LONGEST_STATUS),
-        ("\x1b" * 500, (rb"\x1b" * 500)[:LONGEST_STATUS]),
+        ("x" * 500, b"x" * MAX_STATUS_CHARS),
+        ("画" * 500, "画".encode() * MAX_STATUS_CHARS),
+        ("\x1b" * 500, (rb"\x1b" * 500)[:MAX_STATUS_CHARS]),
     ],
 )
 def test_a_status_is_one_short_harmless_line(

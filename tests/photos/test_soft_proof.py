@@ -77,6 +77,6 @@ def test_a_printers_profile_of_another_program() -> None:
 @pytest.mark.parametrize("data", [b"", b"no profile", SRGB[:200], bytes(5000)])
 def test_what_is_no_profile_is_refused(data: bytes) -> None:
     """With a remedy."""
-    with pytest.raises(InputRejected, match="no colour profile") as caught:
+    with pytest.raises(InputRejected, match="not a colour profile") as caught:
         SoftProof(data)
     assert caught.value.remedies
