@@ -205,7 +205,7 @@ def open_journal(config: Config, on_progress: Callable[[], None] = lambda: None)
                 yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
 
     path = config.state / "journal.sqlite3"
-    return open_or_rebuild(path, arrivals, config.inbox, config.outbox, time.time(), on_progress)
+    return open_or_rebuild(path, arrivals(), config.inbox, config.outbox, time.time(), on_progress)
 
 
 def build_intake(config: Config, host: InboxHost) -> Intake:

@@ -7,9 +7,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -56,7 +55,7 @@ _WARNING_REMEDIES = {
 """Remedies for troubles that are warnings and not failures, by kind."""
 
 _TROUBLE_REMEDIES = {
-    "stuck": ("its folders may be on a disk that does not answer: see dmesg",),
+    "stalled": ("its folders may be on a disk that does not answer: see dmesg",),
     "config_trouble": ("fix the configuration: styled check; then systemctl reload styled",),
     "inbox_trouble": ("see mounts and permissions, below",),
     "inbox_read_only": ("see permissions, below",),
@@ -110,19 +109,19 @@ def findings_of(config: Config, problem: ConfigError | None = None) -> Iterator[
     else:
         yield Finding("fail", "configuration", problem.message, problem.remedies, BAD_CONFIG)
     state = read_daemon_state(config)  # if it can't be read, `_journal` reports that
-    yield from _run_check(partial(_daemon, state), config, "daemon")
+    yield from _errors_as_findings(_daemon(state, config), "daemon")
     yield from doctor.check_permissions(folders, _daemon_user(config))
     yield from doctor.check_mounts(folders, config.state)
     yield from doctor.check_disk_space(folders, config.output.min_free)
     yield from doctor.check_inotify(config.inbox)
     yield from doctor.check_open_files(config.inbox, _daemon_user(config), _daemon_pid(config))
     yield from _journal(config)
-    yield from _run_check(_styles, config, "styles")
-    yield from _run_check(partial(_weights, state), config, "weights")
+    yield from _errors_as_findings(_styles(config), "styles")
+    yield from _errors_as_findings(_weights(state, config), "weights")
     if config.cluster.address is None:
-        yield from _run_check(_device, config, "device")
+        yield from _errors_as_findings(_device(config), "device")
     else:
-        yield from _run_check(_cluster, config, "cluster")
+        yield from _errors_as_findings(_cluster(config), "cluster")
         yield from _engines(state)
 
 
@@ -253,11 +252,10 @@ def _blocked(journal: JournalReader) -> dict[str, tuple[int, tuple[str, ...]]]:
     return dict(islice(reasons.items(), MAX_REASONS))
 
 
-def _run_check(
-    check: Callable[[Config], Iterator[Finding]], config: Config, subject: str
-) -> Iterator[Finding]:
+def _errors_as_findings(findings: Iterator[Finding], subject: str) -> Iterator[Finding]:
+    """Yield findings as they are made; an error that ends them is the last one."""
     try:
-        yield from check(config)
+        yield from findings
     except StyledError as error:
         remedies = error.remedies or (_REMEDIES[subject],)
         yield Finding("fail", subject, error.message, remedies, exit_code_of(error))

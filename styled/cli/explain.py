@@ -77,7 +77,7 @@ def explain(config: Config, args: Iterable[str]) -> list[Explanation]:
 def _main_trouble(state: Mapping[str, str]) -> str | None:
     queue_state = state.get("state", "")
     paused = queue_state if queue_state.startswith("paused") else None
-    return state.get("stuck") or state.get("inbox_trouble") or paused
+    return state.get("stalled") or state.get("inbox_trouble") or paused
 
 
 def _explain(arg: str, context: ExplainContext) -> Explanation:

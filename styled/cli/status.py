@@ -156,7 +156,7 @@ def read_status(config: Config) -> Status:
 
 def daemon_state(config: Config, journal: JournalReader) -> Mapping[str, str]:
     """Return the state that the daemon has stored, in the journal and in the stall record."""
-    return {**journal.get_state(), "stuck": StallRecord.load(config.state).reason}
+    return {**journal.get_state(), "stalled": StallRecord.load(config.state).reason}
 
 
 def read_daemon_state(config: Config) -> Mapping[str, str]:
@@ -237,7 +237,7 @@ def _state_at_rest(state: Mapping[str, str]) -> str:
 
 
 TROUBLES = (
-    "stuck",
+    "stalled",
     "cluster_trouble",
     "inbox_trouble",
     "inbox_read_only",

@@ -32,7 +32,7 @@ _JobKey = tuple[str, str, int]
 
 def open_or_rebuild(
     path: Path,
-    arrivals: Callable[[], Iterable[Arrival]],
+    arrivals: Iterable[Arrival],
     inbox: Path,
     outbox: Path,
     now: float,
@@ -42,7 +42,7 @@ def open_or_rebuild(
 
     Args:
         path: Of the journal.
-        arrivals: Returns all files in the inbox.
+        arrivals: All files in the inbox; only used if there is something to rebuild.
         inbox: The folder.
         outbox: The folder of all results.
         now: Unix time.
@@ -61,8 +61,8 @@ def open_or_rebuild(
     with ExitStack() as on_failure:
         on_failure.callback(journal.close)
         if _IMPORTED not in journal.get_state():
-            found = arrivals()
-            if imported := import_finished_jobs(journal, found, inbox, outbox, now, on_progress):
+            imported = import_finished_jobs(journal, arrivals, inbox, outbox, now, on_progress)
+            if imported:
                 log.warning("jobs.imported", count=imported, source="sidecars in the outbox")
             journal.set_state(**{_IMPORTED: "yes"})
         on_failure.pop_all()

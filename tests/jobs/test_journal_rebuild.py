@@ -136,7 +136,7 @@ def open_journal(harness: JobHarness) -> Journal:
     photo = harness.config.inbox / "photo.png"
     stat = photo.stat()
     arrivals = [Dropped("photo.png", stat.st_size, stat.st_mtime_ns, {"oil": "photo.png"})]
-    return open_or_rebuild(path, lambda: arrivals, harness.config.inbox, harness.config.outbox, 1.0)
+    return open_or_rebuild(path, arrivals, harness.config.inbox, harness.config.outbox, 1.0)
 
 
 def test_a_death_while_the_journal_is_rebuilt_is_mended(
@@ -186,7 +186,7 @@ def test_a_stop_amid_a_rebuild_leaves_it_to_the_next_start(lost: JobHarness) -> 
     stat = (inbox / "photo.png").stat()
     arrivals = [Dropped("photo.png", stat.st_size, stat.st_mtime_ns, {"oil": "photo.png"})]
     with pytest.raises(Died):
-        open_or_rebuild(path, lambda: arrivals, inbox, lost.config.outbox, 1.0, stop)
+        open_or_rebuild(path, arrivals, inbox, lost.config.outbox, 1.0, stop)
     journal = open_journal(lost)
     assert journal.counts() == {JobState.DONE: 1}
     journal.close()
