@@ -242,7 +242,7 @@ def _is_sixteen_bit(
     bits: int = photo.bits if options.bits == "same" else options.bits
     if bits == 16 and format not in SIXTEEN_BIT_FORMATS:
         reason = "are written in 8" if format in _DEEPER_FORMATS else "have no more"
-        message = f"16 bits were rounded to 8: {format.upper()} files {reason}"
+        message = f"more than 8 bits were rounded to 8: {format.upper()} files {reason}"
         degraded.append(Degradation("bits", message))
         return False
     return bits == 16

@@ -245,7 +245,7 @@ class Case:
 OF_JOBS: dict[Kind, Case] = {
     "frames": Case("only the first of 2 frames was used", drop_gif_with_two_frames),
     "damaged": Case("the file ends too early, but all of the picture is there", drop_without_end),
-    "bits": Case("16 bits were rounded to 8: JPEG", drop_sixteen_bit_png_for_jpeg, True),
+    "bits": Case("more than 8 bits were rounded to 8: JPEG", drop_sixteen_bit_png_for_jpeg, True),
     "color": Case("the colour profile is damaged and was ignored", drop_damaged_profile),
     "transparency": Case(
         "transparency was placed on white: JPEG", drop_transparent_png_for_jpeg, True

@@ -204,7 +204,7 @@ def test_formats_of_eight_bits_round_and_say_so(format: str) -> None:
     exported = export_image(own_tensor(photo), photo, format, SAME)
     assert exported.bits == 8
     reason = "are written in 8" if format == "heic" else "have no more"
-    message = f"16 bits were rounded to 8: {format.upper()} files {reason}"
+    message = f"more than 8 bits were rounded to 8: {format.upper()} files {reason}"
     assert exported.degraded == (Degradation("bits", message),)
 
 
