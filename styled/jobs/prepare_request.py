@@ -17,7 +17,7 @@ from styled.errors import (
     TooManyPixels,
 )
 from styled.files import COMPANION_SUFFIXES, identity, lies_in
-from styled.jobs.free_space import require_free_space
+from styled.jobs.disk_check import require_usable_disks
 from styled.jobs.job import WAITING
 from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
@@ -117,7 +117,7 @@ class PrepareRequest(JobRequest):
             return AlreadyPublished()
         if self.style is None:
             return NotPublished()
-        require_free_space(context.config)
+        require_usable_disks(context.config)
         source = context.config.inbox / job.input
         try:
             return self._prepare(self.style)

@@ -10,7 +10,7 @@ from styled.errors import DiskNearlyFull, DiskReadOnly
 from styled.files import readable
 
 
-def require_free_space(config: Config) -> None:
+def require_usable_disks(config: Config) -> None:
     """Check that each disk that a job writes to is writable and has `output.min_free` bytes left.
 
     Otherwise hours of painting could be lost.

@@ -20,7 +20,7 @@ class FakeDisks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free: dict[str, int | OSError] = {}
         self._usage = shutil.disk_usage
-        monkeypatch.setattr("styled.jobs.free_space.shutil.disk_usage", self.usage)
+        monkeypatch.setattr("styled.jobs.disk_check.shutil.disk_usage", self.usage)
 
     def usage(self, folder: Path) -> object:
         """Return the scripted usage, or raise the scripted error."""
