@@ -23,13 +23,18 @@ COPY_CHUNK_BYTES = 1 << 20
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write `data` to `path` atomically and durably, replacing an existing file.
+
+    Args:
+        path: Of the file.
+        data: Its content.
+        mode: Its permissions; None: those that the process gives new files.
 
     Raises:
         ResourceUnavailable: the disk is full, read-only or gone.
     """
-    writer = AtomicWriter(path)
+    writer = AtomicWriter(path, mode)
     writer.write(data)
     writer.commit()
 
@@ -40,8 +45,8 @@ class AtomicWriter:
     `discard` and any failure delete the temporary file.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open a temporary file beside `path`.
+    def __init__(self, path: Path, mode: int | None = None) -> None:
+        """Open a temporary file beside `path`, with these permissions; None: those of new files.
 
         Raises:
             ResourceUnavailable: the disk is full, read-only or gone.
@@ -52,6 +57,8 @@ class AtomicWriter:
         with self._discard_on_error():
             self._file = open(self._temporary, "xb")  # noqa: SIM115  # closed by commit and discard
             chown_to_owner_of(path.parent, self._file.fileno())
+            if mode is not None:
+                os.fchmod(self._file.fileno(), mode)
 
     def write(self, data: bytes) -> None:
         """Append to the file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,17 @@ from styled.extras import install_command
 STYLED = Path(__file__).parents[1]
 
 
+def version(name: str) -> str:
+    """Find no package."""
+    raise PackageNotFoundError(name)
+
+
 def test_it_names_the_python_that_styled_runs_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another pip may come first on the PATH; paths may hold blanks; uv's have no pip."""
     monkeypatch.setattr(sys, "executable", "/opt/my styled/bin/python")
-    monkeypatch.setattr(extras, "find_spec", lambda name: object())
+    monkeypatch.setattr(extras, "version", lambda name: "26.0")
     assert install_command("rawpy") == "'/opt/my styled/bin/python' -m pip install rawpy"
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "version", version)
     assert install_command("rawpy") == "uv pip install --python '/opt/my styled/bin/python' rawpy"
 
 

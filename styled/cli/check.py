@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.text import Text
 
+from styled.cli.daemon_weights import imagenet_file_of_daemon
 from styled.cli.exit_codes import DONE, console, exit_code_of, print_error
 from styled.cli.find_config import find_config
 from styled.cli.status import read_daemon_state
-from styled.cli.weights import imagenet_file_of_daemon
 from styled.config import Config, require_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights

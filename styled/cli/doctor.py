@@ -116,6 +116,13 @@ def findings_of(config: Config, problem: ConfigError | None = None) -> Iterator[
     yield from doctor.check_inotify(config.inbox)
     yield from doctor.check_open_files(config.inbox, _daemon_user(config), _daemon_pid(config))
     yield from _journal(config)
+    if problem is not None:
+        # They would read files and connect to addresses that the daemon's user has named.
+        yield Finding(
+            "warn", "checks", "styles, weights and device are not checked",
+            ("fix the configuration",), BAD_CONFIG,
+        )  # fmt: skip
+        return
     yield from _errors_as_findings(_styles(config), "styles")
     yield from _errors_as_findings(_weights(state, config), "weights")
     if config.cluster.address is None:
@@ -287,7 +294,7 @@ def _styles(config: Config) -> Iterator[Finding]:
 
 
 def _weights(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
-    from styled.cli.weights import imagenet_file_of_daemon
+    from styled.cli.daemon_weights import imagenet_file_of_daemon
     from styled.engine.weights import imagenet_file, load_weights
 
     if config.engine.weights == "imagenet" and not imagenet_file().exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from rich.text import Text
@@ -88,7 +89,7 @@ def find_or_make_config(config_path: Path | None) -> Config:
         if os.path.exists(SYSTEM_CONFIG):
             raise ConfigError(
                 f"there is no configuration of your own, but a service's: {SYSTEM_CONFIG}",
-                f"for the service's folders: sudo -u styled styled ... -c {SYSTEM_CONFIG}",
+                f"for the service's folders: sudo -u styled {sys.argv[0]} ... -c {SYSTEM_CONFIG}",
                 f"for folders of your own: styled init {home_config.parent}",
             )
         from styled.cli.init import init_folder

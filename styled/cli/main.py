@@ -34,8 +34,8 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="Configuration file. Default: ./config.yaml, else ~/styled/config.yaml, else the "
-        "service's /etc/styled/config.yaml.",
+        help="Configuration file. Default: ./config.yaml, else ~/styled/config.yaml, else (but for "
+        "run and once) the service's /etc/styled/config.yaml.",
         show_default=False,
     ),
 ]

@@ -19,15 +19,15 @@ from rich.text import Text
 
 from styled import __version__
 from styled.cli.doctor import findings_of
-from styled.cli.exit_codes import console, exit_with_usage_error
+from styled.cli.exit_codes import console, exit_with_usage_error, print_error
 from styled.cli.explain import explain
 from styled.cli.explanations import Explanation
-from styled.cli.find_config import current_folder, find_config_in_use
+from styled.cli.find_config import config_or_problem, current_folder
 from styled.cli.status import job_statuses, read_status
 from styled.config import Config
 from styled.config.dump import show_config
 from styled.delivery.names import sidecar_of
-from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import Job
 from styled.jobs.journal_queries import JournalReader
@@ -79,14 +79,16 @@ def write_report(
         ConfigError: there is no valid configuration.
         ResourceUnavailable: the file can't be written.
     """
-    config = find_config_in_use(config_path)
+    config, problem = config_or_problem(config_path)
+    if problem is not None:
+        print_error(problem)
     (explanation,) = explain(config, [about])
     jobs = _jobs_of(config, explanation)
     if explanation.verdict == "missing" and not jobs:
         exit_with_usage_error(f"there is no file and no job {printable(about)}")
     path = output or _free_name(jobs[0].id if jobs else "photo")
     shorten = _Shortener(config)
-    texts = list(_texts(config, explanation, jobs, log_file, with_picture))
+    texts = list(_texts(config, problem, explanation, jobs, log_file, with_picture))
     try:
         with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
             for name, text in texts:
@@ -108,6 +110,7 @@ def write_report(
 
 def _texts(
     config: Config,
+    problem: ConfigError | None,
     explanation: Explanation,
     jobs: Sequence[Job],
     log_file: Path | None,
@@ -135,7 +138,7 @@ def _texts(
     with suppress(ResourceUnavailable, JournalDamaged):
         others = {"current", "waiting", "last", "rejections"}  # jobs of other photos
         yield "status.json", read_status(config).model_dump_json(indent=2, exclude=others)
-    findings = [asdict(finding) for finding in findings_of(config)]
+    findings = [asdict(finding) for finding in findings_of(config, problem)]
     yield "doctor.json", json.dumps(findings, indent=2)
     yield "versions.json", json.dumps(_versions(), indent=2)
     yield "config.yaml", show_config(_without_secrets(config))
@@ -223,7 +226,7 @@ class _Shortener:
         names = {
             config.inbox: "INBOX", config.outbox: "OUTBOX", config.rejected: "REJECTED",
             config.archive: "ARCHIVE", config.state: "STATE", config.base: "CONFIG",
-            Path.home(): "~",
+            Path.home(): "~", Path(sys.prefix): "PYTHON",
         }  # fmt: skip
         self._names: dict[str, str] = {}
         for folder, name in names.items():

@@ -314,8 +314,11 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
         invalid_settings=[
             PathStatus(
                 path=readable(photo),
-                reason=f"its settings are not valid, so it will be rejected: {problem}",
-                remedies=[f"fix {readable(photo)}{SETTINGS_SUFFIX} before its turn comes"],
+                reason=f"its settings are not valid: {readable(problem)}",
+                remedies=[
+                    f"fix {readable(photo)}{SETTINGS_SUFFIX}: a photo with invalid settings "
+                    "is rejected when its turn comes"
+                ],
             )
             for photo, problem in report.get("invalid_settings", ())
         ],

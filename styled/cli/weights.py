@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,9 @@ from rich.progress import (
 from rich.text import Text
 
 from styled.atomic import atomic_write, make_folder
-from styled.cli import find_config as find_config_module
 from styled.cli.exit_codes import console, errors, exit_with_usage_error
 from styled.cli.find_config import find_config, nearest_config
-from styled.config import Config, EngineConfig
+from styled.config import EngineConfig
 from styled.engine.weights import (
     exported,
     fetch_imagenet,
@@ -37,9 +36,6 @@ from styled.files import readable
 from styled.ops.humanize import printable
 
 SUFFIX = ".safetensors"
-
-SERVICE_CACHE = Path("/var/cache/styled/torch")
-"""`TORCH_HOME` of the systemd units."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -153,21 +149,6 @@ def export_weights(
     atomic_write(out, data)
     _print_line(f"{out}  ({len(data) / 1e6:.0f} MB, {dtype}, from {source})")
     _print_line(f"On the other machine, set engine.weights to where {out.name} is.")
-
-
-def imagenet_file_of_daemon(config: Config, state: Mapping[str, str]) -> Path | None:
-    """Return the pretrained network of a daemon that runs as another user; None: there is none.
-
-    Args:
-        config: The daemon's configuration.
-        state: What the daemon has stored; empty if it has never run.
-    """
-    candidates = [Path(state["weights_file"])] if "weights_file" in state else []
-    if config.path is not None and config.path.absolute().is_relative_to(
-        find_config_module.SYSTEM_CONFIG.parent
-    ):
-        candidates.append(SERVICE_CACHE / "hub/checkpoints" / imagenet_file().name)
-    return next((path for path in candidates if os.path.exists(path)), None)
 
 
 def _configured_source(config_path: Path | None) -> tuple[str | Path, Path | None]:

@@ -5,9 +5,9 @@ seconds, so that commands which do no computation start at once.
 """
 
 from styled.config.cli_overrides import parse_settings
-from styled.config.dump import config_schema, show_config
+from styled.config.dump import config_data, config_schema, show_config
 from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
-from styled.config.load import default_config, load_config, require_styles
+from styled.config.load import config_of, default_config, load_config, require_styles
 from styled.config.merging import apply_overrides, resolve_recipe
 from styled.config.models import (
     ClusterConfig,
@@ -39,6 +39,8 @@ __all__ = [
     "Style",
     "StyleImage",
     "apply_overrides",
+    "config_data",
+    "config_of",
     "config_schema",
     "default_config",
     "load_config",

@@ -1,4 +1,4 @@
-"""Recipe settings from the command line: `--set size.long_edge=256 --set steps=20`."""
+"""Recipe settings from the command line: `--set size=256 --set steps=20`."""
 
 from __future__ import annotations
 

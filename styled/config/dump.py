@@ -24,6 +24,11 @@ def config_schema() -> dict[str, object]:
 
 def show_config(config: Config) -> str:
     """Return the resolved configuration as YAML; loading it gives the same configuration."""
+    return yaml.safe_dump(config_data(config), sort_keys=False, allow_unicode=True)
+
+
+def config_data(config: Config) -> dict[str, object]:
+    """Return the resolved configuration as a file has it, in types that YAML and JSON have."""
     content: dict[str, object] = {
         field.name: _plain(getattr(config, field.name))
         for field in fields(config)
@@ -38,7 +43,7 @@ def show_config(config: Config) -> str:
         name: {"styles": list(styles), "priority": priorities.folders.get(name)}
         for name, styles in config.folders.items()
     }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return content
 
 
 def _style(style: Style) -> dict[str, object]:

@@ -52,6 +52,23 @@ def load_config(path: Path) -> Config:
     return replace(resolve(file, base, path), left_out=in_folder.left_out)
 
 
+def config_of(data: object, base: Path, path: Path) -> Config:
+    """Return the configuration with the content `data`, as `config_data` returns it.
+
+    Args:
+        data: The content of a file.
+        base: The absolute folder that relative paths in it refer to.
+        path: The path of the file.
+
+    Raises:
+        ConfigError: It is not valid.
+    """
+    file, problems = validate(ConfigFile, data)
+    if file is None:
+        raise ConfigError(f"{path}: {len(problems)} values are not valid")
+    return resolve(file, base, path)
+
+
 def _styles_in_folder(data: object, base: Path) -> StylesFolder:
     folder = data.get("styles_folder") if isinstance(data, dict) else None
     if not isinstance(folder, str) or not folder or "\0" in folder:

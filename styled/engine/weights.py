@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import socket
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,11 +99,17 @@ def fetch_imagenet(on_bytes: OnBytes | None = None) -> Path:
                 f"the pretrained network is not at {path}, and this process has no access to a "
                 "network, as in the service's sandbox",
                 "download it beforehand, once (548 MB): sudo -u styled env "
-                f"TORCH_HOME={Path(torch_hub_folder()).parent} styled weights fetch",
+                f"TORCH_HOME={Path(torch_hub_folder()).parent} {_program()} weights fetch",
                 *_other_remedies(),
             ) from error
         raise _imagenet_is_missing(error.message) from error
     return path
+
+
+def _program() -> str:
+    """Return the path of the command `styled` beside this Python: sudo may not find it by name."""
+    path = Path(sys.executable).with_name("styled")
+    return str(path) if path.exists() else "styled"
 
 
 def _may_use_network() -> bool:

@@ -51,8 +51,9 @@ class InboxReport:
         unfinished: Files whose upload is not complete.
         skipped: Folders that can't be read.
         misspelled: Pairs (folder, style) whose names differ by case or Unicode form only.
-        invalid_settings: Pairs (photo, problem) of photos whose own settings are not valid. They
-            become jobs, which are rejected if that is still so when their turn comes.
+        invalid_settings: Pairs (photo, problem) of photos whose own settings are not valid. If
+            they belong to a style, they become jobs, which are rejected if that is still so when
+            their turn comes.
     """
 
     unpaired: int = 0

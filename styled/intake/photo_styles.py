@@ -16,6 +16,9 @@ from styled.open_files import open_regular
 
 log = structlog.get_logger()
 
+MAX_PROBLEM_CHARS = 500
+"""A reported problem is not longer: a file may have thousands."""
+
 
 class PhotoStyles:
     """Determines the styles of photos, by their settings or by their folders.
@@ -82,9 +85,13 @@ class PhotoStyles:
         try:
             return parse_photo_settings(data, Path(path), styles).style
         except ConfigError as error:
-            self.problems[photo] = "; ".join(error.message.splitlines())
+            self.problems[photo] = _shortened(readable("; ".join(error.message.splitlines())))
             return None
         # No content may stop the scan of the others. The photo's job meets the same error.
         except Exception:
             log.exception("settings.not_read", path=readable(path))
             return None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_PROBLEM_CHARS else f"{text[:MAX_PROBLEM_CHARS]}..."

@@ -58,7 +58,7 @@ def test_a_services_network_is_in_its_cache(
 ) -> None:
     """Who checks the service's configuration is another user, whose cache does not matter."""
     config = init_folder(find_config.SYSTEM_CONFIG.parent, folders=tmp_path / "data").config
-    monkeypatch.setattr("styled.cli.weights.SERVICE_CACHE", tmp_path / "cache/torch")
+    monkeypatch.setattr("styled.cli.daemon_weights.SERVICE_CACHE", tmp_path / "cache/torch")
     file = tmp_path / "cache/torch/hub/checkpoints" / imagenet_file().name
     assert run("check").exit_code == 69
     file.parent.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -190,7 +191,7 @@ def test_the_service_is_never_run_by_chance(cwd: Path) -> None:
     path = install_service(find_config_module.SYSTEM_CONFIG)
     with pytest.raises(ConfigError) as caught:
         find_or_make_config(None)
-    assert f"sudo -u styled styled ... -c {path}" in str(caught.value)
+    assert f"sudo -u styled {sys.argv[0]} ... -c {path}" in str(caught.value)
     assert f"styled init {Path.home() / 'styled'}" in str(caught.value)
     assert not Path.home().exists()
     init_folder(Path.home() / "styled")

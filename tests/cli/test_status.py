@@ -198,13 +198,18 @@ def test_settings_that_are_not_valid_are_reported_before_the_turn_of_their_photo
     run: Run, journal: Journal
 ) -> None:
     """Text and JSON name the photo, the problem and the remedy."""
-    report = {"invalid_settings": [["trip/a.jpg", "a.jpg.yaml:1: strength: expected a number"]]}
+    report = {
+        "invalid_settings": [
+            ["trip/a.jpg", "a.jpg.yaml:1: strength: expected a number"],
+            ["b\udcff.jpg", "b\udcff.jpg.yaml:1: mood: unknown key"],
+        ]
+    }
     journal.set_state(inbox_report=json.dumps(report))
     output = run("status").output
-    assert "trip/a.jpg: its settings are not valid, so it will be rejected: a.jpg.yaml:1" in output
-    assert "  - fix trip/a.jpg.yaml before its turn comes" in output
-    (problem,) = json.loads(run("status", "--json").stdout)["invalid_settings"]
-    assert problem["path"] == "trip/a.jpg"
+    assert "trip/a.jpg: its settings are not valid: a.jpg.yaml:1" in output
+    assert "  - fix trip/a.jpg.yaml: a photo with invalid settings is rejected" in output
+    first, second = json.loads(run("status", "--json").stdout)["invalid_settings"]
+    assert (first["path"], second["path"]) == ("trip/a.jpg", "b\\xff.jpg")
 
 
 # Progress of the current job

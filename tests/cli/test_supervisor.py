@@ -24,6 +24,9 @@ print(os.getpid(), flush=True)
 exec(sys.argv[3])
 """
 
+WAIT_FOR_SIGNALS = "import time\nwhile True: time.sleep(0.05)"
+"""Not `signal.pause()`: a signal just before it would be handled after the next one only."""
+
 
 class Supervised:
     """A supervised process."""
@@ -86,7 +89,7 @@ def test_what_ray_ends_is_started_again(tmp_path: Path, end: str) -> None:
 def test_after_a_stop_nothing_is_started_again(tmp_path: Path) -> None:
     """The stop reaches the child; even if Ray ends it at this moment, that was the end."""
     setup = "signal.signal(signal.SIGTERM, lambda *args: os._exit(1))"
-    supervised = Supervised(tmp_path, setup, "signal.pause()")
+    supervised = Supervised(tmp_path, setup, WAIT_FOR_SIGNALS)
     supervised.wait_until_started()
     supervised.process.send_signal(signal.SIGTERM)
     assert supervised.end() == 1
@@ -96,7 +99,7 @@ def test_after_a_stop_nothing_is_started_again(tmp_path: Path) -> None:
 def test_a_reload_is_forwarded(tmp_path: Path) -> None:
     """SIGHUP reaches the child."""
     setup = "signal.signal(signal.SIGHUP, lambda *args: os._exit(5))"
-    supervised = Supervised(tmp_path, setup, "signal.pause()")
+    supervised = Supervised(tmp_path, setup, WAIT_FOR_SIGNALS)
     supervised.wait_until_started()
     supervised.process.send_signal(signal.SIGHUP)
     assert supervised.end() == 5
@@ -107,7 +110,7 @@ def test_the_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
 
     The pipe ends when the last process that has it has ended.
     """
-    supervised = Supervised(tmp_path, "", "signal.pause()")
+    supervised = Supervised(tmp_path, "", WAIT_FOR_SIGNALS)
     supervised.wait_until_started()
     supervised.process.kill()
     assert supervised.end() == -signal.SIGKILL

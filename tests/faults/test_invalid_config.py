@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_the_daemon_can_still_be_asked(harness: DaemonHarness, wrong: str, tmp_p
             assert "keeps what it has loaded" in result.stderr
             if "--json" in command:
                 json.loads(result.stdout)
+        with zipfile.ZipFile(tmp_path / "report.zip") as report:
+            (checked,) = [
+                finding
+                for finding in json.loads(report.read("doctor.json"))
+                if finding["subject"] == "configuration"
+            ]
+        assert checked["level"] == "fail"
         doctor = harness.do("doctor", "--json")
         assert doctor.returncode == 78
         (finding,) = [one for one in json.loads(doctor.stdout) if one["subject"] == "configuration"]

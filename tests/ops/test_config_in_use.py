@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +58,7 @@ def _running(config: Config) -> Iterator[None]:
         VALID.format(state="my state") + "stiles: {}\n",
         VALID.format(state="my state") + "\tx: [\n",
         VALID.format(state='"my state" # here') + "  [\n",
+        (VALID.format(state='"my state"') + "  [\n").replace("\n", "\r\n"),
     ],
 )
 def test_commands_find_what_the_daemon_has_loaded(
@@ -109,10 +113,86 @@ def test_without_a_daemon_there_is_none_in_use(file: Path, config: Config) -> No
 
 
 @pytest.mark.usefixtures("_running")
-@pytest.mark.parametrize("content", [b"", b"\xff", b"# What the daemon", b"styles: 1\n"])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b"{}", b'{"file": 1, "config": 2}'])
 def test_a_damaged_copy_is_as_good_as_none(file: Path, config: Config, content: bytes) -> None:
     """The command then fails with the problems of the file itself."""
     (config.state / FILE_NAME).write_bytes(content)
+    assert config_in_use(file) is None
+
+
+@pytest.mark.usefixtures("_running")
+def test_a_copy_that_others_may_change_is_not_used(file: Path, config: Config) -> None:
+    """Commands of root use it: it belongs to the daemon, is no link, and only its owner writes."""
+    copy = config.state / FILE_NAME
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o644
+    assert config_in_use(file) is not None
+    for mode in (0o664, 0o646):
+        copy.chmod(mode)
+        assert config_in_use(file) is None
+    copy.chmod(0o644)
+    if os.geteuid() == 0:
+        os.chown(copy, 1234, -1)
+        assert config_in_use(file) is None
+        os.chown(copy, 0, -1)
+    copy.rename(config.base / "elsewhere")
+    copy.symlink_to(config.base / "elsewhere")
+    assert config_in_use(file) is None
+
+
+@pytest.mark.usefixtures("_running")
+def test_a_copy_cannot_name_another_state_folder(file: Path, config: Config) -> None:
+    """The journal that commands write to is in the folder that the file names."""
+    copy = config.state / FILE_NAME
+    content = json.loads(copy.read_bytes())
+    content["config"]["state"] = "/elsewhere"
+    copy.write_text(json.dumps(content))
+    found = config_in_use(file)
+    assert found is not None
+    assert found.state == config.state
+
+
+@pytest.mark.usefixtures("_running")
+def test_the_copy_is_that_of_the_process_that_runs(file: Path, config: Config) -> None:
+    """One that an earlier process has left is not used."""
+    copy = config.state / FILE_NAME
+    content = json.loads(copy.read_bytes())
+    content["pid"] += 1
+    copy.write_text(json.dumps(content))
+    assert config_in_use(file) is None
+
+
+def test_hundreds_of_styles_with_any_name_are_no_matter(file: Path) -> None:
+    """A folder of paintings may hold many, with names that YAML would take for numbers."""
+    for number in range(300):
+        (file.parent / f"styles/painting {number}.png").write_bytes(b"a picture")
+    (file.parent / "styles/1e5.png").write_bytes(b"a picture")
+    config = load_config(file)
+    config.state.mkdir()
+    save_config_in_use(config)
+    lock = InstanceLock(config.state / "lock")
+    lock.acquire()
+    found = config_in_use(file)
+    lock.release()
+    assert found is not None
+    assert found.styles == config.styles
+    assert len(found.styles) == 303
+
+
+def test_a_file_may_be_a_link_that_is_replaced(file: Path, config: Config, tmp_path: Path) -> None:
+    """An upgrade points it at another file, which may be invalid."""
+    lock = InstanceLock(config.state / "lock")
+    lock.acquire()
+    file.rename(tmp_path / "new.yaml")
+    (tmp_path / "new.yaml").write_text(VALID.format(state="my state") + "stiles: {}\n")
+    file.symlink_to(tmp_path / "new.yaml")
+    assert config_in_use(file) is not None
+    lock.release()
+
+
+@pytest.mark.parametrize("state", ['"\\ud800"', '"a\\0b"', "[1]", "~nobody-here/x"])
+def test_a_state_folder_that_cannot_be_is_no_crash(file: Path, config: Config, state: str) -> None:
+    """The file's own problems are then reported."""
+    file.write_text(VALID.format(state=state))
     assert config_in_use(file) is None
 
 

@@ -316,7 +316,10 @@ def test_the_pretrained_network_is_not_waited_for_without_a_network(stopped: Ser
     time.sleep(7)  # RestartSec is 5
     assert service.property("ActiveState") == "failed"
     assert service.property("NRestarts") == "0"
-    assert "TORCH_HOME=/var/cache/styled/torch styled weights fetch" in service.messages()
+    assert (
+        "TORCH_HOME=/var/cache/styled/torch /opt/styled/bin/styled weights fetch"
+        in service.messages()
+    )
 
 
 def test_missing_weights_are_reported_and_waited_for(stopped: Service) -> None:
