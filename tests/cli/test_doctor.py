@@ -295,6 +295,21 @@ def test_what_it_does_without_is_a_warning(run: Run, journal: Journal) -> None:
     assert all(key in output for key in ("engine.device", "engine.weights", "intake.mode"))
 
 
+@pytest.mark.usefixtures("machine", "daemon")
+def test_a_restart_that_is_due_is_a_warning(run: Run, journal: Journal) -> None:
+    """It is no failure, nor is a picture of the styles folder that is not a style."""
+    journal.set_state(
+        needs_restart="changes of inbox need a restart",
+        styles_left_out="styles/a.txt is not a style: it is a text",
+    )
+    findings = run_doctor(run)
+    assert [one for one in about(findings, "daemon") if one[0] != "ok"] == [
+        ("warn", "changes of inbox need a restart"),
+        ("warn", "styles/a.txt is not a style: it is a text"),
+    ]
+    assert "systemctl restart styled" in remedies(findings, "daemon")
+
+
 def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journal) -> None:
     """If the daemon is not running, its stored state is ignored."""
     journal.set_state(

@@ -143,13 +143,14 @@ def test_the_doctor_of_an_installed_styled_examines_the_machine(installed: Envir
 def test_the_demo_shows_a_painting_and_says_where_it_is(
     built: tuple[Path, Path], installed: Environment, kind: str, tmp_path: Path
 ) -> None:
-    """Without network access the demo writes a result and a sidecar, and prints their path."""
+    """Without network access the demo writes a result and a sidecar, and prints what it does."""
     environment = install(tmp_path / "venv", built[0]) if kind == "sdist" else installed
     completed = environment.run("styled", "demo", "--out", "demo", timeout=1200)
     assert completed.returncode == 0, completed.stderr
     result = environment.folder / "demo/outbox/red-trees/lighthouse.jpg"
     assert str(result) in completed.stdout
     assert "untrained" in completed.stdout
+    assert "painting: 0%" in completed.stderr  # without a terminal, in lines
     with Image.open(result) as picture:
         assert max(picture.size) >= 256
     sidecar = json.loads(result.with_name("lighthouse.jpg.json").read_bytes())
