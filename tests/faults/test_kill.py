@@ -88,7 +88,7 @@ def test_a_photo_that_kills_the_process_each_time_is_rejected(harness: DaemonHar
     assert harness.files("rejected") == ["swirls/a-killer.jpg", "swirls/a-killer.jpg.json"]
     rejection = harness.sidecar("rejected/swirls/a-killer.jpg.json")
     assert rejection["rejected"]["failure"] == "crash"
-    assert "begun 2 times" in str(rejection["rejected"]["reason"])
+    assert "this photo, 2 times" in str(rejection["rejected"]["reason"])
     assert rejection["job"]["attempts"] == 2
     assert harness.files("archive") == ["swirls/b.jpg", "swirls/c.jpg"]
 
