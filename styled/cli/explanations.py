@@ -277,7 +277,7 @@ def _unfinished(path: Path, file: UnfinishedStatus, context: ExplainContext) -> 
     if file.until is not None:
         seconds = (file.until - datetime.now(UTC)).total_seconds()
         reasons.append(
-            f"if it does not change, it is accepted as it is in {duration(max(0.0, seconds))}"
+            f"if it does not change, it is processed as it is in {duration(max(0.0, seconds))}"
         )
         return make_explanation(path, "unfinished", *reasons)
     return make_explanation(

@@ -229,7 +229,7 @@ def _until(file: UnfinishedStatus) -> str:
     if file.until is None:
         return ""
     seconds = max(0.0, (file.until - datetime.now(UTC)).total_seconds())
-    return f"; accepted as it is in {duration(seconds)}, if it does not change"
+    return f"; processed as it is in {duration(seconds)}, if it does not change"
 
 
 def _not_yet_shown(status: Status) -> list[JobStatus]:

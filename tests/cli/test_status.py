@@ -599,7 +599,7 @@ def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal
         "a\\xff.jpg: a.jpg can't be moved - chmod -t it",
         "7 photos in all can't leave the inbox",
         "still arriving: slow.jpg is still open for writing",
-        "still arriving: cut.jpg ends too early; accepted as it is in",
+        "still arriving: cut.jpg ends too early; processed as it is in",
         "photos of the style oil wait: styles/oil.png does not exist",
     ):
         assert text in output
