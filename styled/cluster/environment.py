@@ -50,7 +50,3 @@ def prepare_environment(address: str) -> None:
         os.environ.update(LOCAL_SETTINGS)
         if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    else:
-        # Ray's core prints errors between the lines of the log, such as of objects that were lost
-        # with their machine. What they mean for jobs is logged here.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
