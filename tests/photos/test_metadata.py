@@ -206,9 +206,9 @@ def test_resolution_is_kept(target: str, tmp_path: Path) -> None:
 
 
 SECRETS = (
-    *(b"Nikon", b"D850", b"J\xc3\xb6rg", b"J\xf6rg", b"GPS", b"WGS-84", b"Wolken", b"Berg"),
-    b"2026:01",
+    *(b"Nikon", b"J\xc3\xb6rg M", b"J\xf6rg M", b"WGS-84", b"Wolken", b"ner Berg", b"2026:01"),
 )
+"""Five bytes and more: compressed pixels contain any three or four bytes now and then."""
 
 
 @needs_exiftool
