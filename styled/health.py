@@ -23,7 +23,7 @@ from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot
 from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.heartbeat_file import HeartbeatFile
 from styled.ops.heartbeats import Heartbeats
-from styled.ops.humanize import duration, printable, some
+from styled.ops.humanize import format_count, format_duration, printable
 from styled.ops.metrics import Metrics, MetricsSnapshot
 from styled.ops.metrics_file import MetricsFile
 from styled.ops.stall_record import StallRecord
@@ -202,7 +202,7 @@ class HealthMonitor:
                 self._app.events.put(EngineStalled(slot.name))
         self._stalled_parts = tuple(stalled)
         self._stall_reason = "; ".join(
-            f"the {part} has made no progress for {duration(seconds)}"
+            f"the {part} has made no progress for {format_duration(seconds)}"
             for part, seconds in stalled.items()
         )
         if self._stall_reason:
@@ -230,14 +230,16 @@ class HealthMonitor:
         if queue is None:
             return self._stall_reason or "starting: loading the network"
         queued = queue.count(JobState.QUEUED)
-        waiting = f"; {some(queued, 'job')} waiting" if queued else ""
+        waiting = f"; {format_count(queued, 'job')} waiting" if queued else ""
         paused = queue.paused and f"paused: {queue.paused}"
         trouble = self._stall_reason or self._inbox_trouble or paused
         if trouble:
             return f"{trouble}{waiting}"
         painting = [engine for engine in queue.engines if engine.job is not None]
         lost = sum(engine.device is None for engine in queue.engines)
-        engines_lost = f"; {some(lost, 'engine')} of {len(queue.engines)} not there" if lost else ""
+        engines_lost = ""
+        if lost:
+            engines_lost = f"; {format_count(lost, 'engine')} of {len(queue.engines)} not there"
         if not painting:
             return f"running{waiting or ', waiting for photos'}{engines_lost}"
         if len(painting) == 1:
@@ -319,6 +321,6 @@ def _progress_text(engine: EngineSnapshot) -> str:
     assert engine.job is not None, "it paints"
     progress = engine.progress
     seconds_left = progress.seconds_left if progress else None
-    eta = f", {duration(seconds_left)} left" if seconds_left is not None else ""
+    eta = f", {format_duration(seconds_left)} left" if seconds_left is not None else ""
     done = progress.fraction if progress else 0.0
     return f"painting {printable(engine.job.input)} in {engine.job.style}: {done:.0%}{eta}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from styled import photos
 from styled.atomic import atomic_write
-from styled.cli.exit_codes import console, errors, exit_with_usage_error
+from styled.cli.exit_codes import console, error_console, exit_with_usage_error
 from styled.cli.find_config import find_config
 from styled.cli.stylize import (
     FORMATS,
@@ -129,7 +129,7 @@ def make_sheet(request: SheetRequest) -> None:
     sheet = _draw_sheet(cells, edge_px, columns)
     atomic_write(out, photos.encode_image(sheet, sheet_format))
     for degradation in engine.info.degraded:
-        errors.print(Text(f"note: {degradation.message}"), soft_wrap=True)
+        error_console.print(Text(f"note: {degradation.message}"), soft_wrap=True)
     console.print(Text(printable(str(out))), soft_wrap=True)
 
 

@@ -20,10 +20,10 @@ from rich.text import Text
 
 from styled.atomic import atomic_write
 from styled.cli.demo_pictures import draw_photo
-from styled.cli.exit_codes import console, errors
+from styled.cli.exit_codes import console, error_console
 from styled.cli.init import WorkingFolder, init_folder
 from styled.delivery.gallery_files import PAGE
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.engine.weights import imagenet_file
 from styled.errors import EngineFailure, ResourceUnavailable
 from styled.jobs.job import JobState
@@ -94,7 +94,7 @@ def run_demo(out: Path) -> None:
         ("photo", working_folder.folder / "archive" / working_folder.style / photo.name),
         ("style", working_folder.folder / "styles" / f"{working_folder.style}.png"),
         ("painting", result),
-        ("how it was made", sidecar_of(result)),
+        ("how it was made", sidecar_path(result)),
         ("gallery", working_folder.folder / "outbox" / PAGE),
         ("log", _log_file(working_folder)),
         ("working folder", working_folder.folder),
@@ -125,10 +125,10 @@ def _wait_for_result(
 ) -> None:
     deadline = time.monotonic() + TIMEOUT_SECONDS
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+    with Progress(*columns, console=error_console, disable=not error_console.is_terminal) as bar:
         task = bar.add_task("starting the daemon", total=1.0)
         lines = _ProgressLines()
-        while not sidecar_of(result).exists():
+        while not sidecar_path(result).exists():
             if process.poll() is not None:
                 raise EngineFailure(
                     f"the daemon stopped with exit code {process.returncode}",
@@ -151,15 +151,15 @@ class _ProgressLines:
 
     def __init__(self) -> None:
         self._quarters = -1
-        if not errors.is_terminal:
-            errors.print("starting the daemon; this takes a minute on a slow machine")
+        if not error_console.is_terminal:
+            error_console.print("starting the daemon; this takes a minute on a slow machine")
 
     def print_progress(self, fraction: float) -> None:
         """Print the progress, at each quarter."""
         quarters = int(4 * fraction)
-        if not errors.is_terminal and quarters > self._quarters:
+        if not error_console.is_terminal and quarters > self._quarters:
             self._quarters = quarters
-            errors.print(f"painting: {fraction:.0%}")
+            error_console.print(f"painting: {fraction:.0%}")
 
 
 def _fraction_done(working_folder: WorkingFolder) -> float | None:

@@ -29,7 +29,7 @@ from styled.jobs.journal_schema import open_existing_database
 from styled.jobs.pause import SUSPENDED_REASON
 from styled.ops import doctor
 from styled.ops.doctor import Finding
-from styled.ops.humanize import duration, printable, size, some
+from styled.ops.humanize import format_bytes, format_count, format_duration, printable
 from styled.ops.lock import InstanceLock
 
 LOW_MEMORY_BYTES = 2e9
@@ -46,7 +46,7 @@ _REMEDIES = {
     "device": "set engine.device to auto or cpu",
     "cluster": "see docs/cluster.md",
 }
-"""Default remedies, by subject of the check, for errors without remedies."""
+"""Default remedies, by subject of the check, for error_console without remedies."""
 
 _WARNING_REMEDIES = {
     "needs_restart": ("restart it when it suits: systemctl restart styled",),
@@ -87,7 +87,7 @@ def examine(config_path: Path | None, *, as_json: bool) -> int:
     failed = [finding for finding in findings if finding.level == "fail"]
     if not as_json:
         warned = sum(finding.level == "warn" for finding in findings)
-        summary = f"{some(len(failed), 'failure')}, {some(warned, 'warning')}"
+        summary = f"{format_count(len(failed), 'failure')}, {format_count(warned, 'warning')}"
         console.print(Text(summary if failed or warned else "all is well", "bold"))
     return failed[0].exit_code if failed else DONE
 
@@ -105,7 +105,8 @@ def findings_of(config: Config, problem: ConfigError | None = None) -> Iterator[
     yield Finding("ok", "version", f"styled {__version__}, Python {platform.python_version()}")
     yield _formats()
     if problem is None:
-        yield Finding("ok", "configuration", f"{config.path}: {some(len(config.styles), 'style')}")
+        styles = format_count(len(config.styles), "style")
+        yield Finding("ok", "configuration", f"{config.path}: {styles}")
     else:
         yield Finding("fail", "configuration", problem.message, problem.remedies, BAD_CONFIG)
     state = read_daemon_state(config)  # if it can't be read, `_journal` reports that
@@ -235,15 +236,15 @@ def _journal(config: Config) -> Iterator[Finding]:
         yield Finding(
             "warn",
             "queue",
-            f"{some(count, 'job')} waiting: {reason}",
+            f"{format_count(count, 'job')} waiting: {reason}",
             remedies or ("see the log",),
         )
     waiting = counts.get(JobState.QUEUED, 0)
-    text = f"{size(path.stat().st_size)}, sound; {some(waiting, 'job')} waiting"
+    text = f"{format_bytes(path.stat().st_size)}, sound; {format_count(waiting, 'job')} waiting"
     waited_seconds = 0.0 if oldest is None else time.time() - oldest
     if waited_seconds > LONG_WAIT_SECONDS:
         yield Finding(
-            "warn", "journal", f"{text}, the oldest for {duration(waited_seconds)}",
+            "warn", "journal", f"{text}, the oldest for {format_duration(waited_seconds)}",
             ("see styled jobs: it may wait for something",),
         )  # fmt: skip
     else:
@@ -330,7 +331,7 @@ def _cluster(config: Config) -> Iterator[Finding]:
     if address == "local":
         import torch
 
-        gpus = some(torch.cuda.device_count(), "GPU")
+        gpus = format_count(torch.cuda.device_count(), "GPU")
         yield Finding("ok", "cluster", f"Ray {version('ray')} on this machine, {gpus}")
         return
     from styled.cluster.survey import survey
@@ -338,8 +339,8 @@ def _cluster(config: Config) -> Iterator[Finding]:
     found = survey(address)
     for node in found.usable:
         yield Finding(
-            "ok", "cluster", f"{node.name}: {some(int(node.gpus), 'GPU')}, "
-            f"{some(int(node.cpus), 'core')}, same versions",
+            "ok", "cluster", f"{node.name}: {format_count(int(node.gpus), 'GPU')}, "
+            f"{format_count(int(node.cpus), 'core')}, same versions",
         )  # fmt: skip
     for name, difference in found.refused.items():
         yield Finding(
@@ -376,7 +377,7 @@ def _device(config: Config) -> Iterator[Finding]:
     free = memory.free_bytes(device.torch_device)
     text = f"{device.name}, torch {torch.__version__}"
     if free is not None:
-        text += f", {size(free)} of memory free"
+        text += f", {format_bytes(free)} of memory free"
     if device.degraded is not None:
         yield Finding("warn", "device", f"{text} ({device.degraded.message})", _gpu_remedies())
     elif free is not None and free < LOW_MEMORY_BYTES:

@@ -78,7 +78,7 @@ class _Console(Console):
 
 
 console = _Console()
-errors = _Console(stderr=True)
+error_console = _Console(stderr=True)
 
 
 def exit_code_of(error: StyledError) -> int:
@@ -125,7 +125,7 @@ def _print(text: Text) -> None:
     if is_journal(sys.stderr):
         # systemd's journal needs the priority on every line.
         text = Text("\n".join(with_priority("error", line) for line in text.plain.split("\n")))
-    errors.print(text, soft_wrap=True)
+    error_console.print(text, soft_wrap=True)
 
 
 def _printable_lines(text: str) -> str:

@@ -20,7 +20,7 @@ from styled.cli.explanations import (
 from styled.cli.find_config import current_folder, find_config_in_use
 from styled.cli.status import daemon_state, inbox_status, stuck_in
 from styled.config import Config
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 from styled.files import readable
 from styled.jobs.journal_queries import JournalReader
@@ -215,15 +215,15 @@ def _described_file(path: Path) -> Path:
 
     A file that has a sidecar is not one itself, even if its suffix is `.json`.
     """
-    is_sidecar = path.suffix == ".json" and not sidecar_of(path).exists()
+    is_sidecar = path.suffix == ".json" and not sidecar_path(path).exists()
     return path.with_suffix("") if is_sidecar else path
 
 
 def _read_sidecar(result: Path) -> Sidecar | None:
-    sidecar_path = sidecar_of(result)
+    path = sidecar_path(result)
     try:
-        if stat.S_ISREG(os.lstat(sidecar_path).st_mode):  # reading a pipe would block
-            return Sidecar.model_validate_json(sidecar_path.read_bytes())
+        if stat.S_ISREG(os.lstat(path).st_mode):  # reading a pipe would block
+            return Sidecar.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         pass
     return None

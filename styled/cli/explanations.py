@@ -31,7 +31,7 @@ from styled.intake.scanning import IGNORE_MARKER, MAX_FOLDER_DEPTH
 from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
 from styled.jobs.journal_queries import JournalReader
 from styled.mounts import Mounts
-from styled.ops.humanize import duration, some
+from styled.ops.humanize import format_count, format_duration
 
 Verdict = Literal[
     "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
@@ -268,7 +268,7 @@ def _not_taken_yet(
         )
     return make_explanation(
         path, "new", f"{intention}; it is taken at the next scan of the inbox, within "
-        f"{duration(intake.rescan_seconds)}",
+        f"{format_duration(intake.rescan_seconds)}",
     )  # fmt: skip
 
 
@@ -276,9 +276,8 @@ def _unfinished(path: Path, file: UnfinishedStatus, context: ExplainContext) -> 
     reasons = [f"it is still arriving: it {file.reason}"]
     if file.until is not None:
         seconds = (file.until - datetime.now(UTC)).total_seconds()
-        reasons.append(
-            f"if it does not change, it is processed as it is in {duration(max(0.0, seconds))}"
-        )
+        left = format_duration(max(0.0, seconds))
+        reasons.append(f"if it does not change, it is processed as it is in {left}")
         return make_explanation(path, "unfinished", *reasons)
     return make_explanation(
         path, "unfinished", *reasons,
@@ -364,19 +363,21 @@ def _history(job: Job, context: ExplainContext) -> str:
         return "is painted, and being published"
     if job.state is JobState.RUNNING:
         left = job.progress.seconds_left if job.progress is not None else None
-        time_left = f", about {duration(left)} left" if left is not None else ""
+        time_left = f", about {format_duration(left)} left" if left is not None else ""
         return f"is being painted, {job.fraction:.0%} done{time_left}"
     if job.state is JobState.QUEUED:
         jobs_ahead = context.journal.count_ahead(job) if context.journal is not None else 0
-        position = f"waits, with {some(jobs_ahead, 'job')} before it" if jobs_ahead else "is next"
+        position = "is next"
+        if jobs_ahead:
+            position = f"waits, with {format_count(jobs_ahead, 'job')} before it"
         if job.cancel_requested:
             return f"{position}, and is to be cancelled"
         if job.reason is None:
             return position
         seconds = job.not_before - time.time()
-        retry = f"; tried again in {duration(seconds)}" if seconds >= 1 else ""
+        retry = f"; tried again in {format_duration(seconds)}" if seconds >= 1 else ""
         return f"waits: {job.reason}{retry}"
-    ended = f"{duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
+    ended = f"{format_duration(max(0.0, time.time() - (job.finished_at or time.time())))} ago"
     if job.state is JobState.DONE:
         result_path = context.config.outbox / (job.result or "")
         missing = "" if os.path.exists(result_path) else " (it is not there any more)"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from styled.cli.exit_codes import errors, print_error
+from styled.cli.exit_codes import error_console, print_error
 from styled.config import Config, load_config
 from styled.errors import ConfigError
 from styled.ops.config_in_use import config_in_use
@@ -95,7 +95,7 @@ def find_or_make_config(config_path: Path | None) -> Config:
         from styled.cli.init import init_folder
 
         init_folder(home_config.parent)
-        errors.print(
+        error_console.print(
             Text(
                 f"There was no configuration, so {home_config.parent} was made, with a first style."
             ),

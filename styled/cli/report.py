@@ -26,7 +26,7 @@ from styled.cli.find_config import config_or_problem, current_folder
 from styled.cli.status import job_statuses, read_status
 from styled.config import Config
 from styled.config.dump import show_config
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import Job
@@ -165,7 +165,7 @@ def _jobs_of(config: Config, explanation: Explanation) -> list[Job]:
 def _sidecar_text(config: Config, job: Job) -> str | None:
     for file in (job.result and config.outbox / job.result, job.original and Path(job.original)):
         if file:
-            path = sidecar_of(file)
+            path = sidecar_path(file)
             with suppress(OSError):
                 if path.is_file() and path.stat().st_size <= MAX_FILE_BYTES:
                     return path.read_text("utf-8", "backslashreplace")

@@ -12,7 +12,7 @@ from styled.cli.exit_codes import console, exit_with_usage_error
 from styled.cli.find_config import current_folder, find_config
 from styled.cli.jobs import MAX_HINTS
 from styled.config import Config
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.delivery.requeue import is_rejected_input, rejected_inputs, restore
 from styled.errors import ResourceUnavailable
 from styled.files import readable
@@ -111,7 +111,7 @@ def _candidates(arg: str, config: Config) -> Iterator[Path]:
     if job is not None and job.state in finished_states and job.original is not None:
         original = Path(job.original)
         # Another photo may have been rejected under this name in the meantime.
-        if job_id_in(sidecar_of(original)) == job.id:
+        if job_id_in(sidecar_path(original)) == job.id:
             yield Path(os.path.realpath(original.parent), original.name)
 
 

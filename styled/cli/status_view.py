@@ -31,7 +31,7 @@ from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
 from styled.jobs.journal_queries import FINISHED
 from styled.jobs.pause import SUSPENDED_REASON
-from styled.ops.humanize import duration, printable, size, some
+from styled.ops.humanize import format_bytes, format_count, format_duration, printable
 
 FOLLOW_SECONDS = 1.0
 """Refresh interval of `--follow`."""
@@ -95,7 +95,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
     process = f" (process {status.pid})" if status.pid is not None else ""
     color = "green" if status.state == "running" else "yellow"
     uptime = (
-        f", for {duration((datetime.now(UTC) - status.started_at).total_seconds())}"
+        f", for {format_duration((datetime.now(UTC) - status.started_at).total_seconds())}"
         if status.started_at is not None
         else ""
     )
@@ -114,12 +114,13 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         yield Text(f"degraded: {printable(degradation.message)}", "yellow")
     if status.unpaired:
         yield Text(
-            f"{some(status.unpaired, 'file')} in the inbox belong to no style: "
+            f"{format_count(status.unpaired, 'file')} in the inbox belong to no style: "
             "styled explain says what to do",
             "yellow",
         )
     if status.not_pictures:
-        yield Text(f"{some(status.not_pictures, 'file')} in the inbox left alone: no pictures")
+        files = format_count(status.not_pictures, "file")
+        yield Text(f"{files} in the inbox left alone: no pictures")
     for item in _in_inbox(status):
         yield Text(f"{printable(item.path)}: {printable(item.reason)}", "yellow")
         for remedy in item.remedies[:1]:
@@ -129,18 +130,19 @@ def _sections(status: Status) -> Iterator[RenderableType]:
     for file in status.unfinished[:MAX_LISTED]:
         yield Text(f"still arriving: {printable(file.path)} {printable(file.reason)}{_until(file)}")
     if len(status.unfinished) > MAX_LISTED:
-        yield Text(f"still arriving: {some(len(status.unfinished) - MAX_LISTED, 'more file')}")
+        more = format_count(len(status.unfinished) - MAX_LISTED, "more file")
+        yield Text(f"still arriving: {more}")
     yield Text(_counts(status))
     for disk in status.disks:
         yield Text(
-            f"{size(disk.free)} free for {', '.join(disk.folders)}",
+            f"{format_bytes(disk.free)} free for {', '.join(disk.folders)}",
             "yellow" if disk.free < LOW_DISK_BYTES else "",
         )
     if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         there = [engine for engine in status.engines if engine.device is not None]
         nodes = {engine.node for engine in there if engine.node is not None}
-        on_nodes = f" on {some(len(nodes), 'machine')}" if nodes else ""
-        yield Text(f"{some(len(there), 'engine')}{on_nodes}")
+        on_nodes = f" on {format_count(len(nodes), 'machine')}" if nodes else ""
+        yield Text(f"{format_count(len(there), 'engine')}{on_nodes}")
     for engine in status.engines:
         if engine.device is None:
             if engine.trouble is None:
@@ -229,7 +231,7 @@ def _until(file: UnfinishedStatus) -> str:
     if file.until is None:
         return ""
     seconds = max(0.0, (file.until - datetime.now(UTC)).total_seconds())
-    return f"; processed as it is in {duration(seconds)}, if it does not change"
+    return f"; processed as it is in {format_duration(seconds)}, if it does not change"
 
 
 def _not_yet_shown(status: Status) -> list[JobStatus]:
@@ -247,7 +249,7 @@ def _current(
     progress = job.progress
     text = f"{job.fraction:.0%}"
     if progress is not None and progress.seconds_left is not None:
-        text += f", about {duration(progress.seconds_left)} left"
+        text += f", about {format_duration(progress.seconds_left)} left"
     if job.phase is Phase.PUBLISHING:
         text = "being published"
     if job.cancel_requested:
@@ -329,8 +331,8 @@ def _state(job: JobStatus) -> str:
 def _when(job: JobStatus) -> str:
     now = datetime.now(UTC)
     if job.finished_at is not None:
-        return f"{duration((now - job.finished_at).total_seconds())} ago"
+        return f"{format_duration((now - job.finished_at).total_seconds())} ago"
     if job.state is JobState.QUEUED and job.not_before is not None and job.not_before > now:
-        return f"in {duration((job.not_before - now).total_seconds())}"
+        return f"in {format_duration((job.not_before - now).total_seconds())}"
     started_at = job.started_at if job.state is JobState.RUNNING else None
-    return f"for {duration((now - (started_at or job.submitted_at)).total_seconds())}"
+    return f"for {format_duration((now - (started_at or job.submitted_at)).total_seconds())}"

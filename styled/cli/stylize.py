@@ -26,7 +26,7 @@ from rich.text import Text
 
 from styled import api
 from styled.atomic import atomic_write, make_folder, resource_errors
-from styled.cli.exit_codes import console, errors, exit_with_usage_error
+from styled.cli.exit_codes import console, error_console, exit_with_usage_error
 from styled.cli.find_config import find_config
 from styled.config import (
     EngineConfig,
@@ -37,7 +37,7 @@ from styled.config import (
     parse_settings,
     resolve_recipe,
 )
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.engine.local_engine import LocalEngine
 from styled.engine_api import Painted, Progress
 from styled.errors import ConfigError, InputRejected
@@ -144,12 +144,12 @@ def stylize_one(request: StylizeRequest) -> None:
         changed=False,
         now=now,
     )
-    atomic_write(sidecar_of(request.out), sidecar.to_json())
+    atomic_write(sidecar_path(request.out), sidecar.to_json())
     for degradation in degraded:
         _print_note(degradation.message)
     console.print(
         Text(printable(f"{request.out}  ({painted_at - prepared_at:.1f} s, how it was made: "
-                       f"{sidecar_of(request.out)})")),
+                       f"{sidecar_path(request.out)})")),
         soft_wrap=True,
     )  # fmt: skip
 
@@ -229,7 +229,7 @@ def load_engine(config: EngineConfig, bar: ProgressBar, state: Path | None) -> L
 
 
 def _print_note(message: str) -> None:
-    errors.print(Text(f"note: {printable(message)}"), soft_wrap=True)
+    error_console.print(Text(f"note: {printable(message)}"), soft_wrap=True)
 
 
 def paint(engine: LocalEngine, prepared: Prepared, bar: ProgressBar, prefix: str = "") -> Painted:
@@ -260,7 +260,7 @@ def progress_bar() -> Iterator[ProgressBar]:
     """Show a progress bar on standard error until the context exits."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
                TimeRemainingColumn())  # fmt: skip
-    with ProgressBar(*columns, console=errors, transient=True) as bar:
+    with ProgressBar(*columns, console=error_console, transient=True) as bar:
         yield bar
 
 

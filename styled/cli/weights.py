@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from styled.atomic import atomic_write, make_folder
-from styled.cli.exit_codes import console, errors, exit_with_usage_error
+from styled.cli.exit_codes import console, error_console, exit_with_usage_error
 from styled.cli.find_config import find_config, nearest_config
 from styled.config import EngineConfig
 from styled.engine.weights import (
@@ -104,7 +104,7 @@ def fetch_weights() -> None:
                 f"The pretrained network is here already, and its hash is right: {imagenet_file()}"
             )
             return
-        errors.print(
+        error_console.print(
             Text(
                 printable(f"{imagenet_file()} is damaged: its hash is wrong. Downloading it again.")
             ),
@@ -189,7 +189,7 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors) as bar:
+    with Progress(*columns, console=error_console) as bar:
 
         def on_bytes(done: int, total: int) -> None:
             if not done and not total:

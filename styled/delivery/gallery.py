@@ -29,7 +29,7 @@ from torch import Tensor
 from styled import photos
 from styled.delivery.gallery_files import FILES, GalleryFiles, read_regular
 from styled.delivery.gallery_records import GalleryRecord, record_of
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.delivery.page import render
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
 from styled.files import sha256_of
@@ -300,7 +300,7 @@ def _refuse(constant: str) -> None:
 
 
 def _read_sidecar(path: Path) -> Sidecar | None:
-    data = read_regular(sidecar_of(path))
+    data = read_regular(sidecar_path(path))
     try:
         return None if data is None else Sidecar.model_validate_json(data)
     except ValidationError:
@@ -345,7 +345,7 @@ def gallery_entries(
                 folders[:] = [name for name in folders if name != FILES]
             for name in sorted(names):
                 path = Path(folder, name).with_suffix("")
-                if name.endswith(".json") and path.is_file() and sidecar_of(path).is_file():
+                if name.endswith(".json") and path.is_file() and sidecar_path(path).is_file():
                     yield path, _original_of(path, outbox, archive) if root == outbox else None
 
 

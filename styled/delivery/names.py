@@ -54,7 +54,7 @@ def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[P
     """
     for candidate in candidates(name, ".json" if sidecar else ""):
         path = folder / candidate
-        paths = (path, sidecar_of(path)) if sidecar else (path,)
+        paths = (path, sidecar_path(path)) if sidecar else (path,)
         if any(one in reserved or os.path.lexists(one) for one in paths):
             continue
         # A file that belongs to another photo of that name would belong to this one.
@@ -76,7 +76,7 @@ def free_folder(parent: Path, name: str) -> Path:
     raise AssertionError("candidates() never ends")
 
 
-def sidecar_of(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """Return the path of the sidecar of a result or a rejected input."""
     return path.with_name(f"{path.name}.json")
 
@@ -108,9 +108,9 @@ class ReservedNames:
 
     def release(self, path: Path) -> None:
         """Release a path and that of its sidecar."""
-        self.written(path, sidecar_of(path))
+        self.written(path, sidecar_path(path))
 
     def _add(self, path: Path, *, sidecar: bool) -> None:
         self._paths.add(path)
         if sidecar:
-            self._paths.add(sidecar_of(path))
+            self._paths.add(sidecar_path(path))

@@ -23,7 +23,7 @@ from styled.atomic import (
     sync_folder,
 )
 from styled.delivery.companions import delete_companions, move_companions
-from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_of, unused_path
+from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_path, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import MAX_PATH_BYTES, identity, sha256_of
 from styled.mounts import Mounts
@@ -79,12 +79,12 @@ class Publisher:
         Raises:
             ResourceUnavailable: the disk is read-only or gone.
         """
-        is_partial = os.path.lexists(path) and not os.path.lexists(sidecar_of(path))
+        is_partial = os.path.lexists(path) and not os.path.lexists(sidecar_path(path))
         if is_partial and self.is_own_reservation(path, job_id, sha256):
             with self._narrow_forbidden(path):
                 durable_delete(path)
         self._reserved.release(path)
-        if not os.path.lexists(sidecar_of(path)):
+        if not os.path.lexists(sidecar_path(path)):
             frames = self._frames_of(path, job_id)
             if frames is not None:
                 shutil.rmtree(frames, ignore_errors=True)
@@ -182,13 +182,13 @@ class Publisher:
                 sidecar's name.
         """
         self._make_folder(path.parent)
-        if _is_of_another(sidecar_of(path), sidecar.job.id):
+        if _is_of_another(sidecar_path(path), sidecar.job.id):
             raise ResourceUnavailable(
-                f"{sidecar_of(path)} is not the sidecar of this job, and is not overwritten",
+                f"{sidecar_path(path)} is not the sidecar of this job, and is not overwritten",
                 "move it away",
             )
         with self._narrow_forbidden(path):
-            atomic_write(sidecar_of(path), sidecar.to_json())
+            atomic_write(sidecar_path(path), sidecar.to_json())
         self._reserved.release(path)
 
     def is_published(self, path: Path, job_id: str) -> bool:
@@ -199,11 +199,11 @@ class Publisher:
         """
         self._require_mounted(self.outbox)
         with resource_errors(path):
-            return path.exists() and job_id_in(sidecar_of(path)) == job_id
+            return path.exists() and job_id_in(sidecar_path(path)) == job_id
 
     def has_sidecar(self, path: Path, job_id: str) -> bool:
         """Return whether the sidecar of `path` is that of this job."""
-        return job_id_in(sidecar_of(path)) == job_id
+        return job_id_in(sidecar_path(path)) == job_id
 
     def is_own_reservation(self, path: Path, job_id: str, sha256: str | None) -> bool:
         """Return whether this job may write to a name that it has reserved before a crash.
@@ -211,7 +211,7 @@ class Publisher:
         It may if the name is free or holds the result of this job's incomplete publication, with
         the given SHA-256. Any other file that has taken the name is never overwritten.
         """
-        if _is_of_another(sidecar_of(path), job_id):
+        if _is_of_another(sidecar_path(path), job_id):
             return False
         return not os.path.lexists(path) or (sha256 is not None and sha256 == sha256_of(path))
 
@@ -231,7 +231,7 @@ class Publisher:
             identity(source) is None
             or (
                 (not os.path.lexists(reserved) or _have_same_content(reserved, source))
-                and not (has_sidecar and _is_of_another(sidecar_of(reserved), job_id))
+                and not (has_sidecar and _is_of_another(sidecar_path(reserved), job_id))
             )
         ):
             self._reserved.hold(reserved, sidecar=has_sidecar)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styled.atomic import durable_move, make_folder, resource_errors, sync_folder
 from styled.delivery.companions import restore_companions
-from styled.delivery.names import sidecar_of, unused_path
+from styled.delivery.names import sidecar_path, unused_path
 from styled.sidecar import job_id_in
 
 
@@ -29,7 +29,7 @@ def is_rejected_input(path: Path) -> bool:
         is_file = stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
         return False
-    return is_file and job_id_in(sidecar_of(path)) is not None
+    return is_file and job_id_in(sidecar_path(path)) is not None
 
 
 def restore(path: Path, rejected: Path, inbox: Path) -> Path:
@@ -50,7 +50,7 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
     target = _move_to_unused_path(path, folder, place)
     # Deleted last: a sidecar without its file is harmless, but it has the only record of the
     # reason.
-    sidecar = sidecar_of(path)
+    sidecar = sidecar_path(path)
     with resource_errors(sidecar):
         sidecar.unlink(missing_ok=True)
         sync_folder(sidecar.parent)

@@ -16,7 +16,7 @@ from typing import Literal
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import readable
 from styled.mounts import Mounts, mount_of
-from styled.ops.humanize import size, some
+from styled.ops.humanize import format_bytes, format_count
 
 FAIL_BELOW_BYTES, WARN_BELOW_BYTES = 100e6, 2e9
 """Free disk space below which a check fails, and below which it warns."""
@@ -126,8 +126,9 @@ def _subfolder_problems(folder_name: str, top: Path, name: str) -> Iterator[Find
              "or, if it is sticky, chmod -t it"),
         )  # fmt: skip
     if len(wrong) > MAX_NAMED:
+        more = format_count(len(wrong) - MAX_NAMED, "more folder")
         yield Finding(
-            "warn", folder_name, f"the same for {some(len(wrong) - MAX_NAMED, 'more folder')}",
+            "warn", folder_name, f"the same for {more}",
             (f"give all of it to {name}: chown -R {name} {top}",),
         )  # fmt: skip
 
@@ -262,11 +263,11 @@ def check_disk_space(folders: Mapping[str, Path], min_free: int = 0) -> Iterator
         folder = folders[names[0]]
         free, about = shutil.disk_usage(folder).free, ", ".join(names)
         inodes = os.statvfs(folder)
-        text, files_left = f"{size(free)} free", some(inodes.f_favail, "file")
+        text, files_left = f"{format_bytes(free)} free", format_count(inodes.f_favail, "file")
         if free < max(WARN_BELOW_BYTES, min_free):
             yield Finding(
                 "fail" if free < max(FAIL_BELOW_BYTES, min_free) else "warn", about,
-                f"{text}; no job begins with less than {size(min_free)} (output.min_free)"
+                f"{text}; no job begins with less than {format_bytes(min_free)} (output.min_free)"
                 if free < min_free else text,
                 ("free some space: originals in the archive are the first to think of",),
             )  # fmt: skip
@@ -293,7 +294,7 @@ def check_inotify(inbox: Path, limits: Path = INOTIFY) -> Iterator[Finding]:
         )  # fmt: skip
         return
     folders = sum(1 for _ in os.walk(inbox))
-    text = f"{some(folders, 'folder')} to watch, of at most {max_watches:,} for each user"
+    text = f"{format_count(folders, 'folder')} to watch, of at most {max_watches:,} for each user"
     if folders > max_watches / 2:
         yield Finding(
             "fail" if folders > max_watches else "warn", "inotify", text,

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from styled.errors import ServiceUnhealthy
-from styled.ops.humanize import duration
+from styled.ops.humanize import format_duration
 
 FILE_NAME = "heartbeat.json"
 
@@ -96,7 +96,7 @@ class HeartbeatFile:
         except (OSError, ValueError, TypeError):
             raise ServiceUnhealthy(f"there is no heartbeat in {self._path.parent}") from None
         if seconds > LATE_SECONDS:
-            raise ServiceUnhealthy(f"the last heartbeat was {duration(seconds)} ago")
+            raise ServiceUnhealthy(f"the last heartbeat was {format_duration(seconds)} ago")
         if heartbeat.stalled:
             raise ServiceUnhealthy(heartbeat.stalled)
         return heartbeat.status

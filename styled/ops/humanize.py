@@ -5,7 +5,7 @@ from __future__ import annotations
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in at most two units, such as `2 min 5 s`."""
     whole = max(0, round(seconds))
     if whole < MINUTE:
@@ -23,10 +23,10 @@ def _two_units(whole: int, large: int, large_name: str, small: int, small_name: 
     return f"{first} {large_name} {second} {small_name}" if second else f"{first} {large_name}"
 
 
-def size(bytes_: float) -> str:
+def format_bytes(bytes_: float) -> str:
     """Return a size with two or three digits, such as `4.2 GB`."""
     if bytes_ < 1000:
-        return some(round(bytes_), "byte")
+        return format_count(round(bytes_), "byte")
     amount = float(bytes_)
     for unit in ("kB", "MB", "GB", "TB"):
         amount /= 1000
@@ -35,7 +35,7 @@ def size(bytes_: float) -> str:
     return f"{amount:,.0f} TB"
 
 
-def some(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """Return a count with its noun, such as `1 job` or `3 jobs`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from styled.config import load_config
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.jobs.prepare import prepare, read_inputs
 from styled.sidecar import Sidecar
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
@@ -79,7 +79,7 @@ def _drop(
     daemon.wait_for("job.published", published + len(photos), seconds=900)
     results = (harness.folder / "outbox" / "swirls" / path.name for path in staged)
     return dropped_at, [
-        Sidecar.model_validate_json(sidecar_of(result).read_bytes()) for result in results
+        Sidecar.model_validate_json(sidecar_path(result).read_bytes()) for result in results
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 from styled import photos
 from styled.degradation import Degradation
 from styled.delivery.gallery import Gallery, gallery_entries
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.sidecar import (
     InputInfo,
     JobInfo,
@@ -87,5 +87,5 @@ def _publish(outbox: Path, index: int, data: bytes) -> Path:
         timing=TimingInfo(waited=0, prepare=1, optimise=40, publish=1),
         degraded=(Degradation("weights", "the network is untrained"),),
     )  # fmt: skip
-    sidecar_of(path).write_bytes(sidecar.to_json())
+    sidecar_path(path).write_bytes(sidecar.to_json())
     return path

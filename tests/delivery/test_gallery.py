@@ -25,7 +25,7 @@ from styled.degradation import Degradation
 from styled.delivery import gallery_files as gallery_module
 from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, gallery_entries
 from styled.delivery.gallery_records import MAX_POINTS
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.delivery.page import records_in
 from styled.errors import NotMounted, ResourceUnavailable
 from styled.files import readable
@@ -128,7 +128,7 @@ class GalleryFolders:
         path.parent.mkdir(parents=True, exist_ok=True)
         if data is not None:
             path.write_bytes(data)
-        sidecar_of(path).write_bytes(sidecar.to_json())
+        sidecar_path(path).write_bytes(sidecar.to_json())
         return path
 
     # What is shown
@@ -313,7 +313,7 @@ def test_what_has_no_sidecar_is_passed_over(folders: GalleryFolders) -> None:
     lone, foreign = folders.outbox / "lone.png", folders.outbox / "foreign.png"
     lone.write_bytes(picture())
     foreign.write_bytes(picture())
-    sidecar_of(foreign).write_text('{"job": "mine"}')
+    sidecar_path(foreign).write_text('{"job": "mine"}')
     job = JobInfo(
         id="../../../out", attempts=1, resumed=False, submitted_at=EPOCH, started_at=EPOCH,
         finished_at=EPOCH,
@@ -332,11 +332,11 @@ def test_numbers_that_are_none_are_left_out(folders: GalleryFolders) -> None:
     path = folders.result(
         timing=TimingInfo(waited=0.0, prepare=float("nan"), optimise=float("inf"), publish=0.0)
     )
-    text = sidecar_of(path).read_text()
+    text = sidecar_path(path).read_text()
     for key, number in (("prepare", "NaN"), ("optimise", "Infinity")):
         assert f'"{key}": null' in text
         text = text.replace(f'"{key}": null', f'"{key}": {number}')
-    sidecar_of(path).write_text(text)
+    sidecar_path(path).write_text(text)
     folders.gallery().add(without_originals([path]))
     assert [record["seconds"] for record in folders.shown()] == [0.0]
 
@@ -546,7 +546,7 @@ def test_addresses_lead_to_the_very_files(folders: GalleryFolders, name: str) ->
     shown, rejected = folders.shown()
     for url, path in (
         (shown["result"], result),
-        (shown["sidecar"], sidecar_of(result)),
+        (shown["sidecar"], sidecar_path(result)),
         (rejected["file"], broken),
     ):
         assert url.isascii()
@@ -698,7 +698,7 @@ def test_a_rebuild_forgets_what_is_gone(folders: GalleryFolders) -> None:
     paths[100].unlink()
     for path in paths[1:90]:
         path.unlink()
-        sidecar_of(path).unlink()
+        sidecar_path(path).unlink()
     contents = gallery.rebuild(iter(folders.entries()))
     assert (contents.results, contents.rejected) == (11, 0)
     assert folders.names() == [path.name for path in (paths[0], *paths[90:100])]
@@ -711,7 +711,7 @@ def test_a_rebuild_forgets_what_is_gone(folders: GalleryFolders) -> None:
 def test_a_rebuild_of_nothing_is_empty(folders: GalleryFolders) -> None:
     """There is still a page, without entries."""
     folders.gallery().add(without_originals([folders.result()]))
-    sidecar_of(folders.outbox / "oil/photo.png").unlink()
+    sidecar_path(folders.outbox / "oil/photo.png").unlink()
     contents = folders.gallery().rebuild(iter(folders.entries()))
     assert (contents.results, contents.rejected) == (0, 0)
     assert folders.shown() == []
@@ -746,7 +746,7 @@ def test_files_of_others_are_passed_over(folders: GalleryFolders) -> None:
         path = folders.outbox / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    ours = sidecar_of(folders.outbox / "oil/photo.png").read_bytes()
+    ours = sidecar_path(folders.outbox / "oil/photo.png").read_bytes()
     (folders.outbox / "gallery_files/x.png.json").write_bytes(ours)
     (folders.outbox / "oil/pipe.png").write_bytes(picture())
     os.mkfifo(folders.outbox / "oil/pipe.png.json")

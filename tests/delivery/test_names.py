@@ -16,7 +16,7 @@ from styled.delivery.names import (
     candidates,
     free_folder,
     shortened,
-    sidecar_of,
+    sidecar_path,
     unused_path,
 )
 
@@ -111,7 +111,7 @@ def test_the_longest_names_can_be_made(tmp_path: Path) -> None:
     for _ in range(2):
         path = unused_path(tmp_path, "ö" * 125 + ".jpeg", sidecar=True)
         path.touch(exist_ok=False)
-        sidecar_of(path).touch(exist_ok=False)
+        sidecar_path(path).touch(exist_ok=False)
 
 
 def test_a_folder_that_is_there_is_used(tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_a_folder_name_that_is_no_folder_gets_a_number(
 
 def test_the_sidecar_is_beside_its_picture() -> None:
     """Its name is the picture's name with `.json` appended, so `a.jpg` and `a.png` differ."""
-    assert sidecar_of(Path("a/photo.jpg")) == Path("a/photo.jpg.json")
+    assert sidecar_path(Path("a/photo.jpg")) == Path("a/photo.jpg.json")

@@ -14,7 +14,7 @@ import pytest
 
 from styled import atomic
 from styled.delivery import publisher
-from styled.delivery.names import sidecar_of
+from styled.delivery.names import sidecar_path
 from styled.delivery.publisher import Publisher, _is_read_only
 from styled.errors import ResourceUnavailable
 from styled.files import identity
@@ -88,7 +88,7 @@ def test_a_result_counts_once_its_sidecar_is_there(delivery: Publisher) -> None:
     delivery.publish_sidecar(path, sidecar_by("me"))
     assert delivery.is_published(path, "me")
     assert path.read_bytes() == MINE
-    assert sidecar_of(path).read_bytes() == sidecar_by("me").to_json()
+    assert sidecar_path(path).read_bytes() == sidecar_by("me").to_json()
 
 
 def test_the_result_of_another_job_is_not_this_ones(delivery: Publisher) -> None:
@@ -227,7 +227,7 @@ def test_a_sidecar_decides_whose_a_name_is(delivery: Publisher) -> None:
     delivery.publish_sidecar(path, sidecar_by("me"))
     assert delivery.is_own_reservation(path, "me", digest(MINE))
     assert not delivery.is_own_reservation(path, "another", digest(MINE))
-    sidecar_of(path).write_bytes(THEIRS)
+    sidecar_path(path).write_bytes(THEIRS)
     assert not delivery.is_own_reservation(path, "me", digest(MINE))
 
 
@@ -236,7 +236,7 @@ def test_a_pipe_in_place_of_a_sidecar_is_not_read(delivery: Publisher) -> None:
     """Reading it would block for ever."""
     path = delivery.outbox / "photo.jpg"
     delivery.publish_result(path, MINE)
-    os.mkfifo(sidecar_of(path))
+    os.mkfifo(sidecar_path(path))
     assert not delivery.is_published(path, "me")
     assert not delivery.is_own_reservation(path, "me", digest(MINE))
 
@@ -333,7 +333,7 @@ def test_a_reserved_name_is_given_up_if_its_sidecar_has_been_taken(
 ) -> None:
     """After a crash before the original was moved, another program has made `photo.jpg.json`."""
     reserved = delivery.rejected / "photo.jpg"
-    sidecar_of(reserved).write_bytes(THEIRS)
+    sidecar_path(reserved).write_bytes(THEIRS)
     path = delivery.path_for_original(delivery.rejected, "photo.jpg", source, reserved, "me")
     assert path == delivery.rejected / "photo-2.jpg"
 
@@ -345,10 +345,10 @@ def test_a_sidecar_overwrites_only_that_of_its_own_job(delivery: Publisher) -> N
     delivery.publish_sidecar(path, sidecar_by("me"))
     with pytest.raises(ResourceUnavailable, match="is not the sidecar of this job"):
         delivery.publish_sidecar(path, sidecar_by("another"))
-    sidecar_of(path).write_bytes(THEIRS)
+    sidecar_path(path).write_bytes(THEIRS)
     with pytest.raises(ResourceUnavailable, match="is not overwritten"):
         delivery.publish_sidecar(path, sidecar_by("me"))
-    assert sidecar_of(path).read_bytes() == THEIRS
+    assert sidecar_path(path).read_bytes() == THEIRS
 
 
 # Moving originals

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from styled.ops.humanize import duration, size, some
+from styled.ops.humanize import format_bytes, format_count, format_duration
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ from styled.ops.humanize import duration, size, some
 )
 def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
     """The second unit is omitted if it is zero, and no unit reaches the next larger one."""
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_no_duration_counts_sixty_of_what_has_a_larger_unit() -> None:
     """Rounding up carries over to the larger unit."""
     largest = {"s": 59, "min": 59, "h": 23, "d": 4}
     for tenths in (*range(1300), *range(35_000, 37_300), *range(863_000, 3_000_000, 997)):
-        text = duration(tenths / 10)
+        text = format_duration(tenths / 10)
         assert re.fullmatch(r"\d+ (s|min|h|d)( \d+ (s|min|h))?", text), text
         for count, unit in re.findall(r"(\d+) (\w+)", text):
             assert int(count) <= largest[unit], text
@@ -72,7 +72,7 @@ def test_no_duration_counts_sixty_of_what_has_a_larger_unit() -> None:
 )
 def test_a_size_has_three_digits_at_most(bytes_: float, text: str) -> None:
     """It is in the largest unit that gives at least 1, in powers of 1000."""
-    assert size(bytes_) == text
+    assert format_bytes(bytes_) == text
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_a_size_has_three_digits_at_most(bytes_: float, text: str) -> None:
 )
 def test_only_one_is_singular(count: int, text: str) -> None:
     """Zero is plural, and large numbers have thousands separators."""
-    assert some(count, "job") == text
+    assert format_count(count, "job") == text
