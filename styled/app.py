@@ -292,7 +292,7 @@ class InboxHost:
 
     Attributes:
         config: The current configuration; a reload replaces it.
-        trouble: Why the inbox can't be scanned; empty if it can.
+        problem: Why the inbox can't be scanned; empty if it can.
         folders: The folders of the inbox.
     """
 
@@ -308,7 +308,7 @@ class InboxHost:
     ) -> None:
         """Submit to `journal`, and wake the scheduler through `events`."""
         self.config = config
-        self.trouble = ""
+        self.problem = ""
         self.folders = folders
         self._journal = journal
         self._mounts = mounts
@@ -349,21 +349,21 @@ class InboxHost:
 
     def maintain(self) -> None:
         """Restore folders, and check which styles can be used."""
-        previous = self.folders.trouble
+        previous = self.folders.problem
         self.folders.restore(self.config.inbox_folders)
-        if self.folders.trouble != previous:
-            note_state(self._journal, inbox_read_only=self.folders.trouble or "")
+        if self.folders.problem != previous:
+            note_state(self._journal, inbox_read_only=self.folders.problem or "")
         self.check_styles()
 
     def check_styles(self) -> None:
         """Record which styles can't be used now; retry the jobs of those that can again."""
-        previous = set(self._style_check.troubles)
+        previous = set(self._style_check.problems)
         if not self._style_check.check(self.config.styles):
             return
-        troubles = self._style_check.troubles
-        note_state(self._journal, style_troubles=json.dumps(troubles))
+        problems = self._style_check.problems
+        note_state(self._journal, style_problems=json.dumps(problems))
         with suppress(ResourceUnavailable, JournalDamaged):  # they are retried later anyway
-            for style in previous.difference(troubles):
+            for style in previous.difference(problems):
                 self._journal.release_style(style)
         self._events.put(Wakeup())
 
@@ -373,18 +373,18 @@ class InboxHost:
         self._events.put(ServiceDegraded(INTAKE, degraded))
         note_state(self._journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
 
-    def trouble_changed(self, trouble: str | None) -> None:
+    def problem_changed(self, problem: str | None) -> None:
         """Record why the inbox can't be scanned."""
-        self.trouble = trouble or ""
-        note_state(self._journal, inbox_trouble=self.trouble)
+        self.problem = problem or ""
+        note_state(self._journal, inbox_problem=self.problem)
 
     def report_changed(self, report: InboxReport) -> None:
         """Record which files and folders of the inbox do not become jobs."""
         note_state(self._journal, inbox_report=json.dumps(asdict(report)))
 
-    def cluster_changed(self, trouble: str) -> None:
+    def cluster_changed(self, problem: str) -> None:
         """Record why the cluster has fewer engines than it could have."""
-        note_state(self._journal, cluster_trouble=trouble)
+        note_state(self._journal, cluster_problem=problem)
 
     def heartbeat(self, idle_for: float) -> None:
         """Pass on the intake's heartbeat."""

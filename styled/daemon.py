@@ -195,16 +195,16 @@ class Daemon:
             # If the last process died while it was connected, its cluster was lost.
             was_connected = journal.get_state().get("cluster") == self._config.cluster.address
             stuck = StallRecord.load(self._config.state)
-            metrics_trouble = self._health.start()
+            metrics_problem = self._health.start()
             stack.callback(self._health.stop)
             journal.set_state(
                 state="starting", version=__version__, pid=str(os.getpid()),
                 started_at=str(time.time()), degraded="[]", degraded_intake="[]", engines="[]",
-                inbox_trouble="", metrics_trouble=metrics_trouble,
-                gallery_trouble="", hook_trouble="", inbox_report="{}", style_troubles="{}",
-                inbox_read_only=app.host.folders.trouble or "", config_trouble="",
+                inbox_problem="", metrics_problem=metrics_problem,
+                gallery_problem="", hook_problem="", inbox_report="{}", style_problems="{}",
+                inbox_read_only=app.host.folders.problem or "", config_problem="",
                 needs_restart="",
-                cluster_trouble="", cluster="", styles_left_out="; ".join(self._config.left_out),
+                cluster_problem="", cluster="", styles_left_out="; ".join(self._config.left_out),
                 stuck_inputs="[]", stuck_count="0", weights_file=str(imagenet_file()),
             )  # fmt: skip
             save_config_in_use(self._config)

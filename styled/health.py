@@ -65,7 +65,7 @@ class Host(Protocol):
     """The part of the intake's host that the monitor reads."""
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Why the inbox can't be scanned; empty if it can."""
 
 
@@ -136,18 +136,18 @@ class HealthMonitor:
         Returns:
             Why metrics can't be served; empty if they are served or not configured.
         """
-        trouble = ""
+        problem = ""
         if self._config.metrics.http_port is not None:
             try:
                 self.metrics.serve(self._config.metrics.http_port)
             except ResourceUnavailable as error:
                 log.warning("metrics.not_served", reason=error.message, remedies=error.remedies)
-                trouble = error.message
+                problem = error.message
         StallRecord().save(self._config.state)
         if self._config.metrics.textfile:
             self._thread = threading.Thread(target=self._write_metrics, name="metrics", daemon=True)
             self._thread.start()
-        return trouble
+        return problem
 
     def watch(self, app: App) -> None:
         """Monitor these objects too, from now on."""
@@ -218,8 +218,8 @@ class HealthMonitor:
         return () if self._app is None else self._app.slots
 
     @property
-    def _inbox_trouble(self) -> str:
-        return "" if self._app is None else self._app.host.trouble
+    def _inbox_problem(self) -> str:
+        return "" if self._app is None else self._app.host.problem
 
     def _snapshot(self) -> QueueSnapshot | None:
         return None if self._app is None else self._app.scheduler.snapshot
@@ -232,9 +232,9 @@ class HealthMonitor:
         queued = queue.count(JobState.QUEUED)
         waiting = f"; {format_count(queued, 'job')} waiting" if queued else ""
         paused = queue.paused and f"paused: {queue.paused}"
-        trouble = self._stall_reason or self._inbox_trouble or paused
-        if trouble:
-            return f"{trouble}{waiting}"
+        problem = self._stall_reason or self._inbox_problem or paused
+        if problem:
+            return f"{problem}{waiting}"
         painting = [engine for engine in queue.engines if engine.job is not None]
         lost = sum(engine.device is None for engine in queue.engines)
         engines_lost = ""
@@ -265,7 +265,7 @@ class HealthMonitor:
             },
             oldest_submitted_at=queue.oldest_submitted_at,
             last_success_at=queue.last_success_at,
-            paused=queue.paused is not None or bool(self._inbox_trouble),
+            paused=queue.paused is not None or bool(self._inbox_problem),
             degraded=[
                 one.message
                 for part in (*(engine.degraded for engine in queue.engines), queue.degraded)

@@ -42,7 +42,7 @@ class LiveGallery:
         self._files = LiveFiles(gallery.files)
         self._scheduler = scheduler
         self._stopping = threading.Event()
-        self._trouble = ""
+        self._problem = ""
         self._thread = threading.Thread(target=self._run, name="live-gallery", daemon=True)
 
     def start(self) -> None:
@@ -79,14 +79,14 @@ class LiveGallery:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-            self._trouble = ""
+            self._problem = ""
         # No file in the outbox may end this thread.
         except Exception as error:
             if not isinstance(error, ResourceUnavailable | OSError):
                 log.exception("live_gallery.crashed")
-            if str(error) != self._trouble:  # other parts report what is wrong with the outbox
+            if str(error) != self._problem:  # other parts report what is wrong with the outbox
                 log.info("live_gallery.failed", reason=str(error))
-            self._trouble = str(error)
+            self._problem = str(error)
 
 
 def _live_job(engine: EngineSnapshot) -> LiveJob | None:

@@ -62,13 +62,13 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
             log.exception("config.crashed")
             error = UnexpectedError.of(error)
         log.error("config.rejected", reason=str(error))
-        trouble = f"a reload has changed nothing: {error.message}"
-        note_state(app.journal, config_trouble=trouble)
+        problem = f"a reload has changed nothing: {error.message}"
+        note_state(app.journal, config_problem=problem)
         return
     ignored = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(app.config, name)]
     note_state(
         app.journal,
-        config_trouble="",
+        config_problem="",
         needs_restart=f"changes of {', '.join(ignored)} need a restart" if ignored else "",
         styles_left_out="; ".join(config.left_out),
     )

@@ -55,9 +55,9 @@ class ScriptedSlot:
 
 @dataclass
 class ScriptedHost:
-    """A host whose trouble the test sets."""
+    """A host whose problem the test sets."""
 
-    trouble: str = ""
+    problem: str = ""
 
 
 def one_engine() -> ScriptedScheduler:
@@ -149,7 +149,7 @@ def test_the_status_says_what_goes_on(monitor: HealthHarness) -> None:
     assert monitor.status() == "painting a.jpg in oil: 41%, 2 min 5 s left; 2 jobs waiting"
     monitor.change_snapshot(paused="the outbox is full")
     assert monitor.status() == "paused: the outbox is full; 2 jobs waiting"
-    monitor.app.host.trouble = "the inbox is gone"
+    monitor.app.host.problem = "the inbox is gone"
     assert monitor.status() == "the inbox is gone; 2 jobs waiting"
 
 
@@ -158,7 +158,7 @@ def test_the_status_knows_many_engines(monitor: HealthHarness) -> None:
     engines = [
         EngineSnapshot("engine-0", "cuda:0", job=JOB),
         EngineSnapshot("engine-1", "cuda:1", job=replace(JOB, input="b\n.jpg")),
-        EngineSnapshot("engine-2", trouble="it broke"),
+        EngineSnapshot("engine-2", problem="it broke"),
     ]
     monitor.change_snapshot(engines=tuple(engines))
     assert monitor.status() == "painting 2 photos (a.jpg, b\\n.jpg); 1 engine of 3 not there"
@@ -299,7 +299,7 @@ def test_what_matters_is_written_at_once(monitor: HealthHarness) -> None:
          'styled_degraded{reason="untrained"} 1.0'),
         (lambda: monitor.change_snapshot(engines=(working,)),
          'styled_steps_per_second{engine="engine-0"} 4.0'),
-        (lambda: monitor.change_snapshot(engines=(EngineSnapshot("engine-0", trouble="it broke"),)),
+        (lambda: monitor.change_snapshot(engines=(EngineSnapshot("engine-0", problem="it broke"),)),
          'styled_engine_up{engine="engine-0"} 0.0'),
         (lambda: monitor.health.metrics.count_failed_attempt("engine"),
          'styled_attempts_failed_total{failure="engine"} 1.0'),

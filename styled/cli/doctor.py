@@ -18,7 +18,7 @@ from rich.text import Text
 from styled import __version__
 from styled.cli.exit_codes import BAD_CONFIG, DONE, NOT_AVAILABLE, TEMPORARY, console, exit_code_of
 from styled.cli.find_config import config_or_problem
-from styled.cli.status import inbox_status, read_daemon_state, stuck_in, troubles_by_kind
+from styled.cli.status import inbox_status, problems_by_kind, read_daemon_state, stuck_in
 from styled.config import Config
 from styled.errors import ConfigError, JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.extras import install_command
@@ -52,17 +52,17 @@ _WARNING_REMEDIES = {
     "needs_restart": ("restart it when it suits: systemctl restart styled",),
     "styles_left_out": ("replace the picture, or delete it if it is to be no style",),
 }
-"""Remedies for troubles that are warnings and not failures, by kind."""
+"""Remedies for problems that are warnings and not failures, by kind."""
 
-_TROUBLE_REMEDIES = {
+_PROBLEM_REMEDIES = {
     "stalled": ("its folders may be on a disk that does not answer: see dmesg",),
-    "config_trouble": ("fix the configuration: styled check; then systemctl reload styled",),
-    "inbox_trouble": ("see mounts and permissions, below",),
+    "config_problem": ("fix the configuration: styled check; then systemctl reload styled",),
+    "inbox_problem": ("see mounts and permissions, below",),
     "inbox_read_only": ("see permissions, below",),
-    "cluster_trouble": ("see docs/cluster.md",),
-    "style_troubles": ("put the picture back, or take the style out of the configuration",),
+    "cluster_problem": ("see docs/cluster.md",),
+    "style_problems": ("put the picture back, or take the style out of the configuration",),
 }
-"""Remedies for failures, by kind of trouble."""
+"""Remedies for failures, by kind of problem."""
 
 MAX_BLOCKED_JOBS, MAX_REASONS = 500, 5
 """Maximum number of waiting jobs that are examined, and of their reasons that are shown."""
@@ -180,12 +180,12 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
             "warn", "daemon", f"it is styled {state['version']}, this is {__version__}",
             ("restart it to use the version that is installed now",),
         )  # fmt: skip
-    for kind, trouble in troubles_by_kind(state):
+    for kind, problem in problems_by_kind(state):
         if kind in _WARNING_REMEDIES:
-            yield Finding("warn", "daemon", trouble, _WARNING_REMEDIES[kind])
+            yield Finding("warn", "daemon", problem, _WARNING_REMEDIES[kind])
         else:
             yield Finding(
-                "fail", "daemon", trouble, _TROUBLE_REMEDIES.get(kind, ("see its log",)), TEMPORARY
+                "fail", "daemon", problem, _PROBLEM_REMEDIES.get(kind, ("see its log",)), TEMPORARY
             )
     inbox = inbox_status(state)
     others = (*inbox.unreadable, *inbox.misspelled, *inbox.invalid_settings)
@@ -358,7 +358,7 @@ def _engines(state: Mapping[str, str]) -> Iterator[Finding]:
     """Report the engines of the running daemon."""
     for engine in json.loads(state.get("engines", "[]")):
         if engine["device"] is None:
-            reason = engine["trouble"] or "it is starting"
+            reason = engine["problem"] or "it is starting"
             yield Finding("warn", engine["name"], f"not there: {reason}", ("see the log",))
         else:
             where = (

@@ -48,7 +48,7 @@ def show_explanation(config_path: Path | None, args: list[str], *, as_json: bool
 def explain(config: Config, args: Iterable[str]) -> list[Explanation]:
     """Return the explanation of each argument, which is a path or a job id."""
     journal: JournalReader | None = None
-    trouble: str | None = None
+    problem: str | None = None
     state: Mapping[str, str] = {}
     is_running = True  # if the lock can't be read
     try:
@@ -56,16 +56,16 @@ def explain(config: Config, args: Iterable[str]) -> list[Explanation]:
     except NoJournal:
         pass  # the daemon has never run on these folders
     except (JournalDamaged, ResourceUnavailable) as error:
-        trouble = error.message
+        problem = error.message
     try:
         is_running = InstanceLock(config.state / "lock").owner() is not None
         if journal is not None and is_running:
             state = daemon_state(config, journal)
-            trouble = _main_trouble(state)
+            problem = _main_problem(state)
     except (JournalDamaged, ResourceUnavailable) as error:
-        trouble = trouble or error.message
+        problem = problem or error.message
     context = ExplainContext(
-        config, journal, is_running, trouble, inbox_status(state), stuck_in(state)
+        config, journal, is_running, problem, inbox_status(state), stuck_in(state)
     )
     try:
         return [_explain(arg, context) for arg in args]
@@ -74,10 +74,10 @@ def explain(config: Config, args: Iterable[str]) -> list[Explanation]:
             journal.close()
 
 
-def _main_trouble(state: Mapping[str, str]) -> str | None:
+def _main_problem(state: Mapping[str, str]) -> str | None:
     queue_state = state.get("state", "")
     paused = queue_state if queue_state.startswith("paused") else None
-    return state.get("stalled") or state.get("inbox_trouble") or paused
+    return state.get("stalled") or state.get("inbox_problem") or paused
 
 
 def _explain(arg: str, context: ExplainContext) -> Explanation:
@@ -200,7 +200,7 @@ def _explain_other(path: Path, config: Config, context: ExplainContext) -> Expla
             path, "elsewhere", "it is in the state folder, which is styled's own"
         )
     if not os.path.lexists(path):
-        reasons = [] if context.trouble is None else [context.trouble]
+        reasons = [] if context.problem is None else [context.problem]
         return make_explanation(
             path, "missing", *reasons, "there is no such file, nor a job of that id"
         )

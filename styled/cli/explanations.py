@@ -66,7 +66,7 @@ class ExplainContext:
     Attributes:
         journal: None if there is no readable journal.
         is_running: Whether the daemon is running.
-        trouble: Why the daemon processes nothing at the moment, or None.
+        problem: Why the daemon processes nothing at the moment, or None.
         inbox: Files in the inbox that are not taken, as reported by the daemon.
         stuck: Inputs that can't be moved out of the inbox.
     """
@@ -74,7 +74,7 @@ class ExplainContext:
     config: Config
     journal: JournalReader | None
     is_running: bool
-    trouble: str | None
+    problem: str | None
     inbox: InboxStatus
     stuck: Sequence[PathStatus]
 
@@ -210,7 +210,7 @@ def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
 def _explain_gone(path: Path, relative: str, context: ExplainContext) -> Explanation:
     jobs = context.jobs_about("input", relative)
     if not jobs:
-        reasons = [] if context.trouble is None else [context.trouble]
+        reasons = [] if context.problem is None else [context.problem]
         return make_explanation(
             path, "missing", *reasons, "there is no such file, and no known job is about it"
         )
@@ -253,8 +253,8 @@ def _not_taken_yet(
     path: Path, stat_result: os.stat_result, styles: Iterable[str], context: ExplainContext
 ) -> Explanation:
     intention = f"it will be painted in {' and in '.join(styles)}"
-    if context.trouble is not None:
-        return make_explanation(path, "new", context.trouble, intention)
+    if context.problem is not None:
+        return make_explanation(path, "new", context.problem, intention)
     if not context.is_running:
         return make_explanation(
             path, "new", f"{intention}, but styled is not running", remedies=_START
@@ -322,8 +322,8 @@ def explain_jobs(path: str, jobs: list[Job], context: ExplainContext) -> Explana
         if not context.is_running:
             reasons.insert(0, "styled is not running")
             remedies += _START
-        elif context.trouble is not None:
-            reasons.insert(0, context.trouble)
+        elif context.problem is not None:
+            reasons.insert(0, context.problem)
     order: tuple[Verdict, ...] = ("painting", "waiting", "rejected", "cancelled", "done")
     verdicts = {_verdict(job) for job in jobs}
     if "painting" in verdicts and not context.is_running:

@@ -78,12 +78,12 @@ class StyleQueue(BaseModel):
 
 
 class EngineStatus(BaseModel):
-    """One engine. `device` is None if the engine was lost; `trouble` is then the reason."""
+    """One engine. `device` is None if the engine was lost; `problem` is then the reason."""
 
     name: str
     device: str | None
     node: str | None = None
-    trouble: str | None
+    problem: str | None
 
 
 class Disk(BaseModel):
@@ -122,7 +122,7 @@ class Status(BaseModel):
     device: str | None
     weights: str | None
     engines: list[EngineStatus]
-    troubles: list[str]
+    problems: list[str]
     degraded: list[Degradation]
     unpaired: int
     not_pictures: int
@@ -187,7 +187,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
         device=state.get("device"),
         weights=state.get("weights"),
         engines=engines,
-        troubles=troubles_in(state) if is_running else [],
+        problems=problems_in(state) if is_running else [],
         degraded=[] if not is_running else [
             Degradation(**item)
             for part in ("degraded", "degraded_intake")
@@ -236,30 +236,30 @@ def _state_at_rest(state: Mapping[str, str]) -> str:
     return "not running, and paused on request" if state.get(SUSPENDED) else "not running"
 
 
-TROUBLES = (
+PROBLEMS = (
     "stalled",
-    "cluster_trouble",
-    "inbox_trouble",
+    "cluster_problem",
+    "inbox_problem",
     "inbox_read_only",
-    "config_trouble",
+    "config_problem",
     "needs_restart",
-    "gallery_trouble",
-    "metrics_trouble",
-    "hook_trouble",
+    "gallery_problem",
+    "metrics_problem",
+    "hook_problem",
     "styles_left_out",
 )
 
 
-def troubles_in(state: Mapping[str, str]) -> list[str]:
+def problems_in(state: Mapping[str, str]) -> list[str]:
     """Return the problems of the service as a whole, as stored by the daemon."""
-    return [message for _, message in troubles_by_kind(state)]
+    return [message for _, message in problems_by_kind(state)]
 
 
-def troubles_by_kind(state: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield these problems, each with its kind: one of `TROUBLES`, or `style_troubles`."""
-    yield from ((kind, state[kind]) for kind in TROUBLES if state.get(kind))
-    for style, reason in json.loads(state.get("style_troubles", "{}")).items():
-        yield "style_troubles", f"photos of the style {style} wait: {reason}"
+def problems_by_kind(state: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield these problems, each with its kind: one of `PROBLEMS`, or `style_problems`."""
+    yield from ((kind, state[kind]) for kind in PROBLEMS if state.get(kind))
+    for style, reason in json.loads(state.get("style_problems", "{}")).items():
+        yield "style_problems", f"photos of the style {style} wait: {reason}"
 
 
 def stuck_in(state: Mapping[str, str]) -> list[PathStatus]:

@@ -108,8 +108,8 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         yield Text("it continues by itself once that is over")
     if status.running and status.device is not None:
         yield Text(f"on {status.device}, weights {status.weights}, version {status.version}")
-    for trouble in status.troubles:
-        yield Text(printable(trouble), "bold red")
+    for problem in status.problems:
+        yield Text(printable(problem), "bold red")
     for degradation in status.degraded:
         yield Text(f"degraded: {printable(degradation.message)}", "yellow")
     if status.unpaired:
@@ -145,10 +145,10 @@ def _sections(status: Status) -> Iterator[RenderableType]:
         yield Text(f"{format_count(len(there), 'engine')}{on_nodes}")
     for engine in status.engines:
         if engine.device is None:
-            if engine.trouble is None:
+            if engine.problem is None:
                 yield Text(f"{engine.name} is starting", "yellow")
             else:
-                yield Text(f"{engine.name} is not there: {printable(engine.trouble)}", "bold red")
+                yield Text(f"{engine.name} is not there: {printable(engine.problem)}", "bold red")
     for job in status.current:
         if job.phase not in BEFORE_PAINTING:
             yield Text()

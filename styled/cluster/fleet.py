@@ -46,11 +46,11 @@ MAX_RETRY_SECONDS = 60.0
 class FleetObserver(Protocol):
     """Receives the state of the cluster."""
 
-    def cluster_changed(self, trouble: str) -> None:
+    def cluster_changed(self, problem: str) -> None:
         """Called when the reason has changed why there are no engines, or fewer than wanted.
 
         Args:
-            trouble: One sentence; empty if all is well.
+            problem: One sentence; empty if all is well.
         """
 
 
@@ -97,7 +97,7 @@ class Fleet:
         self._placements: dict[str, Placement] = {}  # by slot name
         self._use_gpus = False
         self._nodes = TaskNodes()
-        self._trouble: str | None = None
+        self._problem: str | None = None
         self._is_lost = False
         self._is_stopping = threading.Event()
         self._started: Future[None] = Future()
@@ -239,7 +239,7 @@ class Fleet:
             for node in members.usable
             if taken[node.id]
         ])  # fmt: skip
-        self._report(self._current_trouble())
+        self._report(self._current_problem())
 
     def _add(self, placement: Placement) -> None:
         names = map(self._name, range(len(self._placements) + 1))
@@ -258,7 +258,7 @@ class Fleet:
     def _name(self, number: int) -> str:
         return f"{self._name_prefix}-{number}"
 
-    def _current_trouble(self) -> str:
+    def _current_problem(self) -> str:
         members, wanted = self._members, self._config.cluster.engines
         there = len(self._placements)
         parts = [f"the machine {n} is not used: {why}" for n, why in members.refused.items()]
@@ -271,14 +271,14 @@ class Fleet:
             parts.insert(0, f"there are places for {there} of {wanted} engines only")
         return "; ".join(parts)
 
-    def _report(self, trouble: str) -> None:
-        if trouble == self._trouble:
+    def _report(self, problem: str) -> None:
+        if problem == self._problem:
             return
-        if trouble:
-            log.warning("cluster.degraded", reason=trouble)
-        elif self._trouble is not None:
+        if problem:
+            log.warning("cluster.degraded", reason=problem)
+        elif self._problem is not None:
             log.info("cluster.recovered")
-        self._trouble = trouble
-        degraded = (Degradation("cluster", trouble),) if trouble else ()
+        self._problem = problem
+        degraded = (Degradation("cluster", problem),) if problem else ()
         self._events.put(ServiceDegraded(PART, degraded))
-        self._observer.cluster_changed(trouble)
+        self._observer.cluster_changed(problem)

@@ -94,7 +94,7 @@ class IntakeHost(Protocol):
     def watching_changed(self, problem: str | None) -> None:
         """Called with the reason why the inbox is polled; None: kernel events arrive again."""
 
-    def trouble_changed(self, trouble: str | None) -> None:
+    def problem_changed(self, problem: str | None) -> None:
         """Called with the reason why the inbox can't be scanned; None: it can be again."""
 
     def report_changed(self, report: InboxReport) -> None:

@@ -19,14 +19,14 @@ class InboxFolders:
     """Makes the folders of the inbox.
 
     Attributes:
-        trouble: Why a folder can't be made; None if all exist.
+        problem: Why a folder can't be made; None if all exist.
     """
 
     def __init__(self, inbox: Path, mounts: Mounts) -> None:
         """Make folders in `inbox`, as long as `mounts` says that its disk is mounted."""
         self._inbox = inbox
         self._mounts = mounts
-        self.trouble: str | None = None
+        self.problem: str | None = None
 
     def prepare(self, names: Iterable[str]) -> None:
         """Make the inbox and its folders.
@@ -48,13 +48,13 @@ class InboxFolders:
 
     def _make(self, names: Iterable[str]) -> None:
         # Not an error: a read-only inbox works without its folders.
-        previous, self.trouble = self.trouble, None
+        previous, self.problem = self.problem, None
         for name in names:
             try:
                 make_folder(self._inbox / name)
             except ResourceUnavailable as error:
                 is_read_only = isinstance(error, Forbidden)
                 what = "the inbox may only be read" if is_read_only else "a folder is missing"
-                self.trouble = f"{what}: {error.message}"
+                self.problem = f"{what}: {error.message}"
                 if previous is None:
                     log.warning("inbox.not_prepared", reason=error.message, remedies=error.remedies)

@@ -128,7 +128,7 @@ class Intake:
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._next_full_scan = clock()
         self._scan_seconds = 0.0
-        self._trouble: str | None = None
+        self._problem: str | None = None
         self.degraded: str | None = None
 
     def start(self) -> None:
@@ -158,29 +158,29 @@ class Intake:
         except ResourceUnavailable as error:
             # Files that have passed the gate but were not submitted must pass it again.
             self._gate.resubmit_all()
-            if self._trouble != error.message:
+            if self._problem != error.message:
                 log.error("inbox.unavailable", reason=error.message, remedies=error.remedies)
-                self._host.trouble_changed(error.message)
-            self._trouble = error.message
+                self._host.problem_changed(error.message)
+            self._problem = error.message
             return False
         except _Stopping:
             return False
-        if self._trouble is not None:
+        if self._problem is not None:
             log.info("inbox.recovered")
-            self._trouble = None
-            self._host.trouble_changed(None)
+            self._problem = None
+            self._host.problem_changed(None)
         self._update_report(notes)
         self._scan_seconds = self._clock() - began
         return not self._gate.not_taken()
 
     def may_settle(self) -> bool:
         """Return whether another file may settle within `truncated_grace_seconds`."""
-        return self._trouble is None and self._gate.may_settle()
+        return self._problem is None and self._gate.may_settle()
 
     def not_taken(self) -> list[tuple[str, str]]:
         """Return pairs (path, reason) of what the last scan has not submitted."""
-        if self._trouble is not None:
-            return [("", self._trouble)]
+        if self._problem is not None:
+            return [("", self._problem)]
         skipped = [(one.path, f"can't be read: {one.reason}") for one in self.report.skipped]
         return [*self._gate.not_taken(), *skipped]
 
@@ -270,8 +270,8 @@ class Intake:
             # may succeed, so keep running after any error.
             except Exception:
                 log.exception("intake.crashed", next_scan_seconds=POLL_SECONDS)
-                self._trouble = "the last scan of the inbox failed: see the log"
-                self._host.trouble_changed(self._trouble)
+                self._problem = "the last scan of the inbox failed: see the log"
+                self._host.problem_changed(self._problem)
                 self._gate.resubmit_all()
             if self._stopping.wait(MIN_PAUSE_SECONDS):
                 break  # the `_wakeup` that stop() sets may be the one that was cleared above
@@ -297,7 +297,7 @@ class Intake:
 
     def _next_scan_at(self) -> float:
         soon = self._clock() + self._at_least(POLL_SECONDS)
-        if self._trouble is not None:
+        if self._problem is not None:
             # Files that settled long ago would otherwise cause a scan at once, again and again.
             return min(self._next_full_scan, soon)
         times = [self._next_full_scan]

@@ -95,7 +95,7 @@ class Engines:
         run = self._states[slot].run
         self._free.discard(slot)
         self._busy.discard(slot)
-        self._states[slot] = SlotState(trouble=error.message, is_gone=retry_seconds is None)
+        self._states[slot] = SlotState(problem=error.message, is_gone=retry_seconds is None)
         log.error("engine.lost", engine=slot, reason=error.message, remedies=list(error.remedies),
                   retry_seconds=retry_seconds)  # fmt: skip
         return run
@@ -154,11 +154,11 @@ class Engines:
         return bool(self._states) and all(state.is_gone for state in self._states.values())
 
     def as_json(self) -> str:
-        """Return name, device and trouble of each engine as JSON, for `styled status`."""
+        """Return name, device and problem of each engine as JSON, for `styled status`."""
         return json.dumps([
             {
                 "name": name, "device": state.info and state.info.device,
-                "node": state.info and state.info.node, "trouble": state.trouble,
+                "node": state.info and state.info.node, "problem": state.problem,
             }
             for name, state in self._states.items()
         ])  # fmt: skip
@@ -171,7 +171,7 @@ class Engines:
                 state.info.device if state.info else None,
                 state.info.degraded if state.info else (),
                 state.info.node if state.info else None,
-                state.trouble,
+                state.problem,
                 running_job.job if running_job else None,
                 running_job.progress if running_job else None,
             )

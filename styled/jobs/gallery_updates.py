@@ -52,7 +52,7 @@ class GalleryUpdater:
         self._inbox = inbox
         self._clock = clock
         self._not_before = 0.0
-        self._trouble = ""
+        self._problem = ""
 
     def update(self, heartbeat: Heartbeat = lambda idle_for: None) -> bool:
         """Add missing entries until `UPDATE_SECONDS` have passed.
@@ -85,7 +85,7 @@ class GalleryUpdater:
                 log.exception("gallery.crashed")
                 return self._retry_later(f"{type(error).__name__}: {error}")
             self._journal.mark_in_gallery(job.id for job in jobs)
-            self._note_trouble("")
+            self._set_problem("")
         return True
 
     def _entry(self, job: Job) -> tuple[Path, Path | None]:
@@ -95,11 +95,11 @@ class GalleryUpdater:
         return original or self._inbox / job.input, None
 
     def _retry_later(self, reason: str) -> bool:
-        self._note_trouble(reason)
+        self._set_problem(reason)
         self._not_before = self._clock() + RETRY_SECONDS
         return False
 
-    def _note_trouble(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._journal.set_state(gallery_trouble=trouble)
+    def _set_problem(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._journal.set_state(gallery_problem=problem)

@@ -58,7 +58,7 @@ class HookRunner:
         self._wakeup = threading.Event()
         self._idle = threading.Event()
         self._jobs_ended = False
-        self._troubles: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
 
     def start(self) -> None:
@@ -164,8 +164,8 @@ class HookRunner:
 
     def _note(self, name: str, message: str, reason: str) -> None:
         """Record for `styled status` whether the last call of a hook failed."""
-        if (message if reason else "") == self._troubles.get(name, ""):
+        if (message if reason else "") == self._problems.get(name, ""):
             return
-        self._troubles[name] = message if reason else ""
-        trouble = "; ".join(text for text in self._troubles.values() if text)
-        self._journal.set_state(hook_trouble=trouble)
+        self._problems[name] = message if reason else ""
+        problem = "; ".join(text for text in self._problems.values() if text)
+        self._journal.set_state(hook_problem=problem)

@@ -57,7 +57,7 @@ class Pauses:
 
         Args:
             error: The error.
-            cause: The request or object that has failed. The trouble is over when one of the same
+            cause: The request or object that has failed. The problem is over when one of the same
                 type has succeeded.
         """
         self._causes.add(type(cause))

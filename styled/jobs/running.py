@@ -87,13 +87,13 @@ class SlotState:
     Attributes:
         info: Of its engine; None while it has none.
         run: Number of the assignment that it runs; None if it runs none.
-        trouble: Error message, if its engine was lost.
+        problem: Error message, if its engine was lost.
         is_gone: Whether a lost engine will not be replaced.
     """
 
     info: EngineInfo | None = None
     run: int | None = None
-    trouble: str | None = None
+    problem: str | None = None
     is_gone: bool = False
 
 

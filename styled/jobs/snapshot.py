@@ -19,7 +19,7 @@ class EngineSnapshot:
         device: As torch names it; None while the engine is lost.
         degraded: The degradations of the engine.
         node: The machine of the cluster that it runs on; None: that of the daemon.
-        trouble: Error message, if the engine was lost.
+        problem: Error message, if the engine was lost.
         job: The job that it paints.
         progress: Of that job.
     """
@@ -28,7 +28,7 @@ class EngineSnapshot:
     device: str | None = None
     degraded: tuple[Degradation, ...] = ()
     node: str | None = None
-    trouble: str | None = None
+    problem: str | None = None
     job: Job | None = None
     progress: JobProgress | None = None
 

@@ -18,7 +18,7 @@ class StyleCheck:
     """Checks styles repeatedly, and caches which of them can be used.
 
     Attributes:
-        troubles: Maps the name of each unusable style to what is wrong with its images.
+        problems: Maps the name of each unusable style to what is wrong with its images.
     """
 
     def __init__(self, max_pixels: int) -> None:
@@ -26,29 +26,29 @@ class StyleCheck:
         self._max_pixels = max_pixels
         self._known_good: dict[str, Style] = {}
         self._known_bad: dict[str, tuple[Style, list[tuple[int, int] | None]]] = {}
-        self.troubles: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
 
     def check(self, styles: Mapping[str, Style]) -> bool:
-        """Check all styles; return whether `troubles` has changed.
+        """Check all styles; return whether `problems` has changed.
 
         Images are decoded once; later checks only test whether they exist.
         """
-        before = self.troubles
-        self.troubles = {}
+        before = self.problems
+        self.problems = {}
         for name, style in styles.items():
-            trouble = self._trouble_of(name, style, before.get(name))
-            if trouble is not None:
-                self.troubles[name] = trouble
-                if before.get(name) != trouble:
-                    log.error("style.unavailable", style=name, reason=trouble)
+            problem = self._problem_of(name, style, before.get(name))
+            if problem is not None:
+                self.problems[name] = problem
+                if before.get(name) != problem:
+                    log.error("style.unavailable", style=name, reason=problem)
             elif name in before:
                 log.info("style.recovered", style=name)
         self._known_good = {
             name: style for name, style in self._known_good.items() if name in styles
         }
-        return before != self.troubles
+        return before != self.problems
 
-    def _trouble_of(self, name: str, style: Style, before: str | None) -> str | None:
+    def _problem_of(self, name: str, style: Style, before: str | None) -> str | None:
         if self._known_good.get(name) == style:
             try:
                 require_style(style)

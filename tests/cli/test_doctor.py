@@ -222,7 +222,7 @@ def test_paths_and_words_cannot_move_the_cursor(
     run: Run, cwd: Path, journal: Journal, daemon: int
 ) -> None:
     """Untrusted text is escaped and not interpreted as markup; each finding is a single line."""
-    journal.set_state(inbox_trouble="at \x1b[2J[bold]x\ny")
+    journal.set_state(inbox_problem="at \x1b[2J[bold]x\ny")
     output = run("doctor").output
     assert "\nfail  daemon: at \\x1b[2J[bold]x y\n" in output
     assert "\x1b" not in output
@@ -247,12 +247,12 @@ def test_a_daemon_of_another_version_is_a_warning(run: Run, journal: Journal) ->
 
 
 @pytest.mark.usefixtures("daemon")
-@pytest.mark.parametrize("name", ["inbox_trouble", "metrics_trouble"])
-def test_its_troubles_are_failures(run: Run, journal: Journal, name: str) -> None:
-    """Troubles of the daemon are failures with exit code 75."""
-    journal.set_state(**{name: "it is in trouble"})
+@pytest.mark.parametrize("name", ["inbox_problem", "metrics_problem"])
+def test_its_problems_are_failures(run: Run, journal: Journal, name: str) -> None:
+    """Problems of the daemon are failures with exit code 75."""
+    journal.set_state(**{name: "it hangs"})
     findings = run_doctor(run, exit_code=75)
-    assert about(findings, "daemon")[1:] == [("fail", "it is in trouble")]
+    assert about(findings, "daemon")[1:] == [("fail", "it hangs")]
     journal.set_state(**{name: ""})
     assert len(about(run_doctor(run), "daemon")) == 1
 
@@ -260,9 +260,9 @@ def test_its_troubles_are_failures(run: Run, journal: Journal, name: str) -> Non
 @pytest.mark.usefixtures("daemon", "journal")
 def test_what_is_stuck_is_a_failure(run: Run, cwd: Path) -> None:
     """A stall is read from a file, because the journal may be what hangs."""
-    StallRecord("it is in trouble", ("engine-0",)).save(cwd / "state")
+    StallRecord("it hangs", ("engine-0",)).save(cwd / "state")
     findings = run_doctor(run, exit_code=75)
-    assert about(findings, "daemon")[1:] == [("fail", "it is in trouble")]
+    assert about(findings, "daemon")[1:] == [("fail", "it hangs")]
 
 
 @pytest.mark.usefixtures("daemon")
@@ -313,7 +313,7 @@ def test_a_restart_that_is_due_is_a_warning(run: Run, journal: Journal) -> None:
 def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journal) -> None:
     """If the daemon is not running, its stored state is ignored."""
     journal.set_state(
-        inbox_trouble="it is away", state="paused: full", version="9.9",
+        inbox_problem="it is away", state="paused: full", version="9.9",
         degraded=json.dumps([{"kind": "device", "message": "a"}]),
     )  # fmt: skip
     findings = run_doctor(run)

@@ -66,7 +66,7 @@ def journal(folder: Path) -> Iterator[Journal]:
 @pytest.fixture
 def _running(folder: Path, journal: Journal) -> Iterator[None]:
     """Hold the lock, as a running daemon does."""
-    journal.set_state(state="running", inbox_trouble="")
+    journal.set_state(state="running", inbox_problem="")
     lock = InstanceLock(folder / "state/lock")
     lock.acquire()
     yield
@@ -203,14 +203,14 @@ def test_how_long_it_has_to_settle_is_configured(run: Run, folder: Path) -> None
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ({"inbox_trouble": "it is gone", "state": "paused: full"}, "it is gone"),
+        ({"inbox_problem": "it is gone", "state": "paused: full"}, "it is gone"),
         ({"state": "paused: the outbox is full"}, "paused: the outbox is full"),
     ],
 )
-def test_a_daemon_in_trouble_takes_nothing(
+def test_a_daemon_with_a_problem_takes_nothing(
     run: Run, folder: Path, journal: Journal, state: dict[str, str], expected: str
 ) -> None:
-    """The most serious trouble of the daemon is the first reason."""
+    """The most serious problem of the daemon is the first reason."""
     journal.set_state(**state)
     drop(folder / "inbox/a.jpg", mtime=time.time())
     explanation = explain_one(run, "inbox/a.jpg")
@@ -220,8 +220,8 @@ def test_a_daemon_in_trouble_takes_nothing(
 
 @pytest.mark.usefixtures("_running")
 def test_a_daemon_that_is_stuck_takes_nothing(run: Run, folder: Path, journal: Journal) -> None:
-    """A stall is more serious than all other troubles."""
-    journal.set_state(inbox_trouble="it is gone")
+    """A stall is more serious than all other problems."""
+    journal.set_state(inbox_problem="it is gone")
     StallRecord("it is stuck", ("intake",)).save(folder / "state")
     drop(folder / "inbox/a.jpg", mtime=time.time())
     assert explain_one(run, "inbox/a.jpg")["reasons"] == [
@@ -230,8 +230,8 @@ def test_a_daemon_that_is_stuck_takes_nothing(run: Run, folder: Path, journal: J
     ]
 
 
-def test_the_trouble_of_a_dead_daemon_is_over(run: Run, folder: Path, journal: Journal) -> None:
-    """If the daemon is not running, its stored troubles are ignored."""
+def test_the_problem_of_a_dead_daemon_is_over(run: Run, folder: Path, journal: Journal) -> None:
+    """If the daemon is not running, its stored problems are ignored."""
     StallRecord("it is stuck", ("intake",)).save(folder / "state")
     journal.set_state(state="paused: full")
     drop(folder / "inbox/a.jpg")
@@ -488,8 +488,10 @@ def test_without_a_daemon_no_job_goes_on(run: Run, folder: Path, journal: Journa
 
 
 @pytest.mark.usefixtures("_running")
-def test_a_daemon_in_trouble_is_why_a_job_waits(run: Run, folder: Path, journal: Journal) -> None:
-    """A trouble of the daemon is the first reason of unfinished jobs, not of finished ones."""
+def test_a_problem_of_the_daemon_is_why_a_job_waits(
+    run: Run, folder: Path, journal: Journal
+) -> None:
+    """A problem of the daemon is the first reason of unfinished jobs, not of finished ones."""
     journal.set_state(state="paused: the outbox is full")
     (job,) = submit(journal, folder, "a.jpg")
     assert explain_one(run, job.id)["reasons"] == ["paused: the outbox is full", "oil: is next"]
@@ -825,7 +827,7 @@ def test_an_argument_is_required(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("_running")
-def test_a_damaged_journal_is_the_trouble(run: Run, folder: Path, journal: Journal) -> None:
+def test_a_damaged_journal_is_the_problem(run: Run, folder: Path, journal: Journal) -> None:
     """With a damaged journal the explanation has what is known without it."""
     journal.close()
     (folder / "state/journal.sqlite3").write_bytes(b"not a database" * 99)

@@ -364,24 +364,24 @@ def test_how_long_it_has_been_running_is_reported(run: Run, journal: Journal) ->
 
 def test_a_daemon_that_is_gone_started_at_no_time(run: Run, journal: Journal) -> None:
     """The stored state of a daemon that is not running is ignored."""
-    journal.set_state(started_at="1000.5", inbox_trouble="it is away")
+    journal.set_state(started_at="1000.5", inbox_problem="it is away")
     status = json.loads(run("status", "--json").stdout)
-    assert (status["started_at"], status["troubles"]) == (None, [])
+    assert (status["started_at"], status["problems"]) == (None, [])
     assert ", for" not in run("status").output.splitlines()[0]
 
 
 @pytest.mark.usefixtures("daemon")
-def test_troubles_are_reported_as_long_as_there_are_any(
+def test_problems_are_reported_as_long_as_there_are_any(
     run: Run, journal: Journal, cwd: Path
 ) -> None:
-    """Each trouble has a line, the most serious one first; empty ones are left out."""
-    assert json.loads(run("status", "--json").stdout)["troubles"] == []
+    """Each problem has a line, the most serious one first; empty ones are left out."""
+    assert json.loads(run("status", "--json").stdout)["problems"] == []
     journal.set_state(
-        metrics_trouble="metrics.prom can't be written", inbox_trouble="the inbox is\x1b gone"
+        metrics_problem="metrics.prom can't be written", inbox_problem="the inbox is\x1b gone"
     )
     StallRecord("the queue has not advanced for 9 min", ("scheduler",)).save(cwd / "state")
-    troubles = json.loads(run("status", "--json").stdout)["troubles"]
-    assert troubles == [
+    problems = json.loads(run("status", "--json").stdout)["problems"]
+    assert problems == [
         "the queue has not advanced for 9 min", "the inbox is\x1b gone",
         "metrics.prom can't be written",
     ]  # fmt: skip
@@ -389,9 +389,9 @@ def test_troubles_are_reported_as_long_as_there_are_any(
         "\nthe queue has not advanced for 9 min\nthe inbox is\\x1b gone\n"
         "metrics.prom can't be written\n" in run("status").output
     )
-    journal.set_state(inbox_trouble="", metrics_trouble="")
+    journal.set_state(inbox_problem="", metrics_problem="")
     StallRecord().save(cwd / "state")
-    assert json.loads(run("status", "--json").stdout)["troubles"] == []
+    assert json.loads(run("status", "--json").stdout)["problems"] == []
 
 
 @pytest.mark.usefixtures("daemon")
@@ -577,8 +577,8 @@ def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal
     """Unfinished files, unreadable and misspelled folders, and stuck photos are shown."""
     journal.set_state(
         inbox_report=json.dumps(INBOX), stuck_inputs=json.dumps(STUCK), stuck_count="7",
-        style_troubles=json.dumps({"oil": "styles/oil.png does not exist"}),
-        config_trouble="a reload has changed nothing: it is empty",
+        style_problems=json.dumps({"oil": "styles/oil.png does not exist"}),
+        config_problem="a reload has changed nothing: it is empty",
     )  # fmt: skip
     status = json.loads(run("status", "--json").stdout)
     assert [file["path"] for file in status["unfinished"]] == ["slow.jpg", "cut.jpg"]
@@ -588,7 +588,7 @@ def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal
     ]
     assert [item["path"] for item in status["misspelled"]] == ["Oil"]
     assert (status["stuck"][0]["path"], status["stuck_count"]) == ("a\\xff.jpg", 7)
-    assert status["troubles"] == [
+    assert status["problems"] == [
         "a reload has changed nothing: it is empty",
         "photos of the style oil wait: styles/oil.png does not exist",
     ]
@@ -611,9 +611,9 @@ def test_many_engines_have_separate_names(run: Run, journal: Journal) -> None:
     journal.set_state(
         engines=json.dumps(
             [
-                {"name": "engine-0", "device": "cuda:0", "trouble": None},
-                {"name": "engine-1", "device": "cuda:1", "trouble": None},
-                {"name": "engine-2", "device": None, "trouble": "it fell off\x1b the bus"},
+                {"name": "engine-0", "device": "cuda:0", "problem": None},
+                {"name": "engine-1", "device": "cuda:1", "problem": None},
+                {"name": "engine-2", "device": None, "problem": "it fell off\x1b the bus"},
             ]
         )
     )

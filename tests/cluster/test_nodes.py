@@ -81,14 +81,14 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
         daemon.wait_for("job.published")
         assert len(daemon.events("job.resumed")) >= 1
         assert harness.files("rejected") == []
-        daemon.wait_until(lambda: "the machine first is gone" in status_of(harness)["troubles"])
+        daemon.wait_until(lambda: "the machine first is gone" in status_of(harness)["problems"])
         assert [engine["node"] for engine in status_of(harness)["engines"]] == ["second"]
         cluster.add("first")  # it is back
-        daemon.wait_until(lambda: not status_of(harness)["troubles"])
+        daemon.wait_until(lambda: not status_of(harness)["problems"])
         cluster.nodes[1].leave()
         daemon.wait_for("node.left", 2)
         assert daemon.events("node.left")[1]["expected"] is True
-        assert not status_of(harness)["troubles"]
+        assert not status_of(harness)["problems"]
     sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
     assert sidecar["engine"]["node"] == "second"
     assert sidecar["job"]["attempts"] == 1
@@ -167,18 +167,18 @@ def test_a_machine_with_another_version_is_refused(tmp_path: Path, cluster: RayC
             f"{styled.__version__}"
         )
         daemon.wait_for("daemon.started")
-        daemon.wait_until(lambda: _is_in_troubles(harness, reason))
+        daemon.wait_until(lambda: _is_in_problems(harness, reason))
         cluster.add("same")
         harness.drop("a.jpg", size=(160, 120))
         daemon.wait_for("job.published")
-        assert status_of(harness)["troubles"] == [reason]
+        assert status_of(harness)["problems"] == [reason]
     sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
     assert sidecar["engine"]["node"] == "same"
     assert {"kind": "cluster", "message": reason} in sidecar["degraded"]
 
 
-def _is_in_troubles(harness: DaemonHarness, reason: str) -> bool:
-    return any(reason in trouble for trouble in status_of(harness)["troubles"])
+def _is_in_problems(harness: DaemonHarness, reason: str) -> bool:
+    return any(reason in problem for problem in status_of(harness)["problems"])
 
 
 def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluster) -> None:
@@ -190,12 +190,12 @@ def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluste
         daemon.wait_until(lambda: has_checkpoint(harness))
         cluster.close()
         daemon.wait_for("cluster.lost")
-        _wait_for_trouble(daemon, harness, "can't be reached any more; photos wait")
+        _wait_for_problem(daemon, harness, "can't be reached any more; photos wait")
         harness.drop("b.jpg", size=(160, 120))
         cluster.start_head()
         cluster.add("second")
         daemon.wait_for("job.published", 2)
-        assert not status_of(harness)["troubles"]
+        assert not status_of(harness)["problems"]
         daemon.process.send_signal(signal.SIGTERM)  # Ray has replaced the handlers meanwhile
         assert daemon.process.wait(5) == 0
     sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
@@ -207,5 +207,5 @@ def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluste
     assert others == [], "only JSON lines"
 
 
-def _wait_for_trouble(daemon: Daemon, harness: DaemonHarness, text: str) -> None:
-    daemon.wait_until(lambda: _is_in_troubles(harness, text))
+def _wait_for_problem(daemon: Daemon, harness: DaemonHarness, text: str) -> None:
+    daemon.wait_until(lambda: _is_in_problems(harness, text))

@@ -297,7 +297,7 @@ def test_getting_further_is_not_giving_up(web: Web, fetch: Fetching) -> None:
 
 
 @pytest.mark.parametrize(("status", "requests"), [(503, ATTEMPTS), (429, ATTEMPTS), (403, 1)])
-def test_only_a_server_in_trouble_is_asked_again(
+def test_only_a_failing_server_is_asked_again(
     web: Web, fetch: Fetching, status: int, requests: int
 ) -> None:
     """Statuses 429 and 503 are retried, 403 is not."""

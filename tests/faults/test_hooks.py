@@ -75,7 +75,7 @@ def test_a_failing_hook_is_shown_by_status(harness: DaemonHarness) -> None:
         document = json.loads(harness.do("status", "--json").stdout)
     message = "the hook on_done failed for"
     assert message in " ".join(status.split())
-    assert any(message in trouble for trouble in document["troubles"])
+    assert any(message in problem for problem in document["problems"])
     (event,) = daemon.events("hook.failed")
     assert (event["output"], event["reason"]) == ("I hang", "it took longer than 0.5 s")
     assert Path(harness.folder / "outbox/swirls/one.png").exists()

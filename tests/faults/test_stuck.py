@@ -122,7 +122,7 @@ def test_a_library_that_may_only_be_read(harness: DaemonHarness) -> None:
             daemon.wait_for("job.published", 2)
             daemon.wait_for("job.rejected")
             assert_never_paused(daemon)
-            (note,) = harness.status()["troubles"]
+            (note,) = harness.status()["problems"]
             assert "may only be read" in note
         assert harness.files("outbox") == [
             "swirls/a.jpg", "swirls/a.jpg.json", "swirls/trip/b.jpg", "swirls/trip/b.jpg.json"
@@ -221,9 +221,9 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(harness: DaemonHa
         daemon.wait_for("style.unavailable")
         daemon.wait_for("job.published")
         assert daemon.events("job.published")[0]["style"] == "swirls"
-        (trouble,) = harness.status()["troubles"]
-        assert "photos of the style coffee wait" in trouble
-        assert str(image) in trouble
+        (problem,) = harness.status()["problems"]
+        assert "photos of the style coffee wait" in problem
+        assert str(image) in problem
         assert (
             str(image) in harness.do("explain", str(harness.folder / "inbox/coffee/a.jpg")).stdout
         )
@@ -231,7 +231,7 @@ def test_a_style_whose_picture_is_missing_stops_its_own_photos(harness: DaemonHa
         (harness.folder / "away.jpg").rename(image)
         daemon.wait_for("style.recovered", seconds=60)
         daemon.wait_for("job.published", 2, seconds=60)
-        assert harness.status()["troubles"] == []
+        assert harness.status()["problems"] == []
 
 
 def test_a_folder_that_looks_like_a_style_s_is_named(harness: DaemonHarness) -> None:
@@ -293,11 +293,11 @@ def test_a_reload_of_nothing_changes_nothing(harness: DaemonHarness, what: str) 
         daemon.process.send_signal(1)
         daemon.wait_for("config.rejected")
         harness.config.write_text(valid)  # status and the others read it too
-        (trouble,) = harness.status()["troubles"]
-        assert "a reload has changed nothing" in trouble
+        (problem,) = harness.status()["problems"]
+        assert "a reload has changed nothing" in problem
         daemon.process.send_signal(1)
         daemon.wait_for("config.reloaded")
-        assert harness.status()["troubles"] == []
+        assert harness.status()["problems"] == []
         daemon.wait_for("job.published", 2)
         assert daemon.events("job.cancelled") == []
 

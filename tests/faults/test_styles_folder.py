@@ -47,7 +47,7 @@ def test_a_painting_that_is_dropped_is_a_style(harness: DaemonHarness) -> None:
         (pictures / "broken.png").write_bytes(b"no picture")
         (pictures / "broken.yaml").write_text(SETTINGS)
         daemon.wait_until((inbox / "broken").is_dir, 20)
-        daemon.wait_until(lambda: any("broken" in one for one in harness.status()["troubles"]))
+        daemon.wait_until(lambda: any("broken" in one for one in harness.status()["problems"]))
         (pictures / "wave.yaml").write_text("recipe: no such\n")
         daemon.wait_for("config.rejected")
         assert "wave.yaml:1: recipe" in str(daemon.events("config.rejected")[-1]["reason"])
@@ -57,7 +57,7 @@ def test_a_painting_that_is_dropped_is_a_style(harness: DaemonHarness) -> None:
         # Mended, and removed: photos of a style that is gone belong to no style.
         (pictures / "wave.yaml").write_text(SETTINGS)
         shutil.copy(harness.folder / "styles/swirls.png", pictures / "broken.png")
-        daemon.wait_until(lambda: harness.status()["troubles"] == [], 20)
+        daemon.wait_until(lambda: harness.status()["problems"] == [], 20)
         for name in ("broken.png", "broken.yaml"):
             (pictures / name).unlink()
         reloads = len(daemon.events("config.reloaded"))

@@ -736,8 +736,8 @@ def test_a_lost_data_page_is_reported(gallery: Gallery, visit: Open, damage: byt
         lost.write_bytes(damage)
     opened = visit(gallery)
     opened.expect(2, "3 paintings")
-    trouble = opened.page.get_by_role("status")
-    playwright_api.expect(trouble).to_contain_text("gallery_files/pages/000002.js")
+    problem = opened.page.get_by_role("status")
+    playwright_api.expect(problem).to_contain_text("gallery_files/pages/000002.js")
     assert opened.data_pages() == ["000002.js", "000001.js"]
 
 

@@ -98,8 +98,8 @@ class RecordingHost:
         self.refused_at: list[float] = []
         self.is_mounted = True
         self.maintained_at: list[float] = []
+        self.polling_reasons: list[str | None] = []
         self.problems: list[str | None] = []
-        self.troubles: list[str | None] = []
         self.reports: list[InboxReport] = []
         self.heartbeats: list[tuple[float, float]] = []
 
@@ -130,11 +130,11 @@ class RecordingHost:
 
     def watching_changed(self, problem: str | None) -> None:
         """Record it."""
-        self.problems.append(problem)
+        self.polling_reasons.append(problem)
 
-    def trouble_changed(self, trouble: str | None) -> None:
+    def problem_changed(self, problem: str | None) -> None:
         """Record it."""
-        self.troubles.append(trouble)
+        self.problems.append(problem)
 
     def report_changed(self, report: InboxReport) -> None:
         """Record it."""
@@ -276,7 +276,7 @@ def test_another_pairing_offers_everything_again(harness: IntakeHarness) -> None
     assert harness.host.log == [(1.0, "a.jpg", ("night",)), (1.1, "a.jpg", ("wave",))]
 
 
-# Trouble
+# Problems
 
 
 def test_a_missing_inbox_is_reported_once_and_got_over(harness: IntakeHarness) -> None:
@@ -298,7 +298,7 @@ def test_a_missing_inbox_is_reported_once_and_got_over(harness: IntakeHarness) -
     assert harness.host.times() == [3.0]
 
 
-def test_another_trouble_is_reported_too(harness: IntakeHarness) -> None:
+def test_another_problem_is_reported_too(harness: IntakeHarness) -> None:
     """One line for each cause."""
     harness.put("a.jpg")
     harness.scan_at(0.0)
@@ -517,7 +517,7 @@ def test_watching_is_tried_again(harness: IntakeHarness) -> None:
     assert moment >= 60.0
 
 
-def test_trouble_is_waited_out_without_hurry(harness: IntakeHarness) -> None:
+def test_a_problem_is_waited_out_without_hurry(harness: IntakeHarness) -> None:
     """With a full journal it retries once a second, not ten times, until it works."""
     harness.put("a.jpg")
     harness.host.refusing = True
@@ -612,7 +612,7 @@ def test_each_heartbeat_comes_by_the_announced_time(
     assert max(idle_for for _, idle_for in beats) <= 30.0
 
 
-def test_trouble_is_reported_when_it_begins_and_when_it_is_over(harness: IntakeHarness) -> None:
+def test_a_problem_is_reported_when_it_begins_and_when_it_is_over(harness: IntakeHarness) -> None:
     """The message names the inbox, for `styled status`."""
     away = harness.inbox.with_name("away")
     harness.scan_at(0.0)
@@ -622,9 +622,9 @@ def test_trouble_is_reported_when_it_begins_and_when_it_is_over(harness: IntakeH
     away.rename(harness.inbox)
     harness.scan_at(3.0)
     harness.scan_at(4.0)
-    trouble, over = harness.host.troubles
-    assert trouble is not None
-    assert str(harness.inbox) in trouble
+    problem, over = harness.host.problems
+    assert problem is not None
+    assert str(harness.inbox) in problem
     assert over is None
 
 

@@ -183,7 +183,7 @@ def test_a_transparent_photo_hangs_on_white(harness: JobHarness) -> None:
 
 
 @pytest.mark.parametrize("error", [ResourceUnavailable("it is full"), OSError("it is full")])
-def test_trouble_is_reported_and_tried_again_after_a_minute(
+def test_problem_is_reported_and_tried_again_after_a_minute(
     harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """A failed update is logged, shown in the journal's state, and retried after a minute.
@@ -196,14 +196,14 @@ def test_trouble_is_reported_and_tried_again_after_a_minute(
     run_to_the_end(harness)
     assert (harness.states(), calls) == (["done"] * 3, [1])
     assert [line["reason"] for line in logs if line["event"] == "gallery.failed"] == ["it is full"]
-    assert harness.journal.get_state()["gallery_trouble"] == "it is full"
+    assert harness.journal.get_state()["gallery_problem"] == "it is full"
     harness.now += RETRY_SECONDS
     assert not harness.gallery_updater.update()
     assert (calls, shown(harness)) == ([2], [])
     harness.now += RETRY_SECONDS
     assert not harness.gallery_updater.update()
     assert [name for _, name in shown(harness)] == ["a.png", "b.png", "c.png"]
-    assert harness.journal.get_state()["gallery_trouble"] == ""
+    assert harness.journal.get_state()["gallery_problem"] == ""
 
 
 def test_within_the_minute_nothing_is_tried(
@@ -230,7 +230,7 @@ def test_the_page_of_somebody_else_stops_no_job(harness: JobHarness) -> None:
     run_to_the_end(harness)
     assert harness.states() == ["done"]
     assert page.read_text() == "<h1>My wedding</h1>"
-    assert str(page) in harness.journal.get_state()["gallery_trouble"]
+    assert str(page) in harness.journal.get_state()["gallery_problem"]
 
 
 def test_pictures_that_cannot_be_kept_are_made_of_files(
@@ -438,11 +438,11 @@ def test_whatever_goes_wrong_with_the_page_the_daemon_goes_on(
     harness.drop()
     run_to_the_end(harness)
     assert [line["event"] for line in logs].count("gallery.crashed") == 1
-    assert "nobody has thought" in harness.journal.get_state()["gallery_trouble"]
+    assert "nobody has thought" in harness.journal.get_state()["gallery_problem"]
     harness.advance(61)
     run_to_the_end(harness)
     assert len(shown(harness)) == 1
-    assert harness.journal.get_state()["gallery_trouble"] == ""
+    assert harness.journal.get_state()["gallery_problem"] == ""
 
 
 def test_what_ends_during_a_stop_is_shown_before_the_end(

@@ -142,7 +142,7 @@ def test_jobs_that_ended_before_there_were_hooks_have_none(harness: JobHarness) 
 
 def test_a_failing_hook_hurts_no_job_and_is_reported(harness: JobHarness, logs: LogLines) -> None:
     """In the log with its output, and in the state that `styled status` shows, until it works."""
-    configure(harness, on_done=("sh", "-c", "echo trouble; test -e fixed"))
+    configure(harness, on_done=("sh", "-c", "echo problem; test -e fixed"))
     harness.drop("one.png")
     harness.drop("two.png")
     harness.work()
@@ -150,15 +150,15 @@ def test_a_failing_hook_hurts_no_job_and_is_reported(harness: JobHarness, logs: 
     runner = runner_of(harness)
     runner.run_due()
     failed = [line for line in logs if line["event"] == "hook.failed"]
-    assert [(line["reason"], line["output"]) for line in failed] == [("exit code 1", "trouble")] * 2
-    trouble = harness.journal.get_state()["hook_trouble"]
-    assert trouble.startswith("the hook on_done failed for ")
-    assert trouble.endswith(": exit code 1")
+    assert [(line["reason"], line["output"]) for line in failed] == [("exit code 1", "problem")] * 2
+    problem = harness.journal.get_state()["hook_problem"]
+    assert problem.startswith("the hook on_done failed for ")
+    assert problem.endswith(": exit code 1")
     (harness.config.base / "fixed").touch()
     harness.drop("three.png")
     harness.work()
     runner.run_due()
-    assert harness.journal.get_state()["hook_trouble"] == ""
+    assert harness.journal.get_state()["hook_problem"] == ""
 
 
 def test_a_hook_that_was_stopped_runs_again(harness: JobHarness) -> None:
@@ -234,7 +234,7 @@ def test_the_documented_webhook_posts_the_sidecar(harness: JobHarness) -> None:
     ((content_type, body),) = bodies
     assert content_type == "application/json"
     assert body["result"]["path"] == "oil/one.png"
-    assert harness.journal.get_state().get("hook_trouble", "") == ""
+    assert harness.journal.get_state().get("hook_problem", "") == ""
 
 
 def test_without_a_command_nothing_is_run() -> None:

@@ -35,15 +35,15 @@ def test_a_broken_picture_is_decoded_again_only_once_it_has_changed(
     oil.write_bytes(b"no picture")
     check = StyleCheck(10**8)
     assert check.check(harness.styles)
-    (trouble,) = check.troubles.values()
-    assert "oil.png" in trouble
+    (problem,) = check.problems.values()
+    assert "oil.png" in problem
     assert len(decoded) == 2
     assert not check.check(harness.styles)
-    assert check.troubles == {"oil": trouble}
+    assert check.problems == {"oil": problem}
     assert len(decoded) == 2
     oil.write_bytes(good)
     assert check.check(harness.styles)
-    assert check.troubles == {}
+    assert check.problems == {}
     assert len(decoded) == 3
     assert [line["event"] for line in logs] == ["style.unavailable", "style.recovered"]
 
@@ -57,7 +57,7 @@ def test_a_picture_that_goes_is_missed_without_decoding(
     oil = harness.base / "styles/oil.png"
     oil.unlink()
     assert check.check(harness.styles)
-    assert list(check.troubles) == ["oil"]
+    assert list(check.problems) == ["oil"]
     assert len(decoded) == 2
     oil.write_bytes(picture("crimson", (48, 40)))
     assert check.check(harness.styles)

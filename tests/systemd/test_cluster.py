@@ -62,7 +62,7 @@ def test_several_engines_on_one_machine(stopped: Service) -> None:
     paint(stopped, "a.png", "b.png")
     assert stopped.sidecar("a.png")["engine"]["node"] == "127.0.0.1"
     status = json.loads(stopped.do("status", "--json"))
-    assert [engine["trouble"] for engine in status["engines"]] == [None, None]
+    assert [engine["problem"] for engine in status["engines"]] == [None, None]
     assert stopped.property("PrivateNetwork") == "yes"
     assert ray_processes(stopped.machine)
     stopped.machine.systemctl("stop", stopped.unit)

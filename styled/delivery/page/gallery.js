@@ -337,12 +337,12 @@
   function showLoadErrors() {
     const shown = failedPages.slice(0, 3).map(urlOfPage).join(', ');
     const files = failedPages.length > 3 ? `${shown} and ${failedPages.length - 3} more` : shown;
-    $('trouble').textContent = failedPages.length === 1
+    $('problem').textContent = failedPages.length === 1
       ? `A part of the gallery can’t be loaded: ${files}. Its pictures are missing here, but the `
         + 'paintings themselves are still in the outbox.'
       : `${failedPages.length} parts of the gallery can’t be loaded: ${files}. Their pictures are `
         + 'missing here, but the paintings themselves are still in the outbox.';
-    $('trouble').hidden = false;
+    $('problem').hidden = false;
   }
 
   // Cards
