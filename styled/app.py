@@ -100,7 +100,7 @@ class App:
     config: Config
     journal: Journal
     events: SimpleQueue[Event]
-    host: InboxHost
+    host: JournalIntakeHost
     intake: Intake
     scheduler: Scheduler
     fleet: Fleet | None
@@ -169,7 +169,7 @@ def build_app(
     stack.callback(journal.close)
     journal.set_priorities(config.priorities)
     events: SimpleQueue[Event] = SimpleQueue()
-    host = InboxHost(config, journal, mounts, folders, events, observer, heartbeats)
+    host = JournalIntakeHost(config, journal, mounts, folders, events, observer, heartbeats)
     intake = build_intake(config, host)
     files = JobFiles(config.state)
     fleet = None
@@ -199,16 +199,18 @@ def open_journal(config: Config, on_progress: Callable[[], None] = lambda: None)
     """
     pairing = pairing_of(config)
 
-    def arrivals() -> Iterator[SettledInput]:
+    def settled_inputs() -> Iterator[SettledInput]:
         for found in scan(config.inbox, IgnoreRules(config.intake.ignored_names)):
             if destinations := pairing.destinations(found.path):
                 yield SettledInput(found.path, found.size, found.mtime_ns, destinations)
 
     path = config.state / "journal.sqlite3"
-    return open_or_rebuild(path, arrivals(), config.inbox, config.outbox, time.time(), on_progress)
+    return open_or_rebuild(
+        path, settled_inputs(), config.inbox, config.outbox, time.time(), on_progress
+    )
 
 
-def build_intake(config: Config, host: InboxHost) -> Intake:
+def build_intake(config: Config, host: JournalIntakeHost) -> Intake:
     """Return the intake of the inbox."""
     settings = config.intake
     return Intake(
@@ -269,7 +271,7 @@ def build_fleet(
     events: SimpleQueue[Event],
     files: JobFiles,
     heartbeats: Heartbeats,
-    host: InboxHost,
+    host: JournalIntakeHost,
 ) -> Fleet:
     """Return the engines of a cluster, not connected yet.
 
@@ -287,7 +289,7 @@ def build_fleet(
     return Fleet(config, objects, events, files, heartbeats, host, ENGINE_PREFIX)
 
 
-class InboxHost:
+class JournalIntakeHost:
     """Connects intake and fleet to the journal; implements `IntakeHost` and `FleetObserver`.
 
     Attributes:

@@ -19,7 +19,7 @@ from styled.config import Config
 from styled.errors import ResourceUnavailable
 from styled.jobs.events import EngineStalled, Event
 from styled.jobs.job import JobFinished, JobState
-from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot
+from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot, SnapshotSource
 from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.heartbeat_file import HeartbeatFile
 from styled.ops.heartbeats import Heartbeats
@@ -41,15 +41,7 @@ STALLED_SECONDS = 300.0
 """A part that is overdue by this time is reported as stalled; an engine is replaced."""
 
 
-class Scheduler(Protocol):
-    """The part of the scheduler that the monitor reads."""
-
-    @property
-    def snapshot(self) -> QueueSnapshot:
-        """The state of the queue and the engines."""
-
-
-class Slot(Protocol):
+class SlotProtocol(Protocol):
     """The part of an engine slot that the monitor reads."""
 
     @property
@@ -61,7 +53,7 @@ class Slot(Protocol):
         """A counter that grows as long as the engine computes."""
 
 
-class Host(Protocol):
+class HostProtocol(Protocol):
     """The part of the intake's host that the monitor reads."""
 
     @property
@@ -69,19 +61,19 @@ class Host(Protocol):
         """Why the inbox can't be scanned; empty if it can."""
 
 
-class App(Protocol):
+class AppProtocol(Protocol):
     """The part of `styled.app.App` that the monitor reads."""
 
     @property
-    def scheduler(self) -> Scheduler:
+    def scheduler(self) -> SnapshotSource:
         """The scheduler."""
 
     @property
-    def slots(self) -> Sequence[Slot]:
+    def slots(self) -> Sequence[SlotProtocol]:
         """The engine slots."""
 
     @property
-    def host(self) -> Host:
+    def host(self) -> HostProtocol:
         """The intake's host."""
 
     @property
@@ -116,7 +108,7 @@ class HealthMonitor:
         self._config = config
         self._notifier = notifier
         self._heartbeats = heartbeats
-        self._app: App | None = None
+        self._app: AppProtocol | None = None
         self._clock = clock
         self._watchdog = Watchdog(notifier, heartbeats, clock)
         self._heartbeat_file = HeartbeatFile(clock=clock)
@@ -149,7 +141,7 @@ class HealthMonitor:
             self._thread.start()
         return problem
 
-    def watch(self, app: App) -> None:
+    def watch(self, app: AppProtocol) -> None:
         """Monitor these objects too, from now on."""
         self._app = app
 
@@ -214,7 +206,7 @@ class HealthMonitor:
         threading.Thread(target=record.save, args=(self._config.state,), daemon=True).start()
 
     @property
-    def _slots(self) -> Sequence[Slot]:
+    def _slots(self) -> Sequence[SlotProtocol]:
         return () if self._app is None else self._app.slots
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -14,20 +13,12 @@ from styled.delivery.live import LiveFiles, LiveJob
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import JobState
-from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot
+from styled.jobs.snapshot import EngineSnapshot, SnapshotSource
 
 log = structlog.get_logger()
 
 UPDATE_SECONDS = 3.0
 """Interval of updates while something is painted."""
-
-
-class Scheduler(Protocol):
-    """The part of the scheduler that is read."""
-
-    @property
-    def snapshot(self) -> QueueSnapshot:
-        """The state of the queue and the engines."""
 
 
 class LiveGallery:
@@ -36,7 +27,7 @@ class LiveGallery:
     It reads the scheduler's snapshot. Nothing waits for it: a slow or missing outbox delays no job.
     """
 
-    def __init__(self, gallery: Gallery, scheduler: Scheduler) -> None:
+    def __init__(self, gallery: Gallery, scheduler: SnapshotSource) -> None:
         """Show the jobs of `scheduler` in `gallery`."""
         self._gallery = gallery
         self._files = LiveFiles(gallery.files)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styled.files import readable
 from styled.intake.intake import Intake
-from styled.jobs.job import WAITING, JobState
+from styled.jobs.job import BLOCKED, JobState
 from styled.jobs.journal import Journal
 
 BLOCKED_SECONDS = 15.0
@@ -88,7 +88,7 @@ class ProgressTimeout:
     def _makes_progress(self) -> bool:
         for job in self._journal.in_state(JobState.RUNNING, limit=-1):
             # A retried job may fail again, however long it has been running.
-            is_new = job.failure != WAITING
+            is_new = job.failure != BLOCKED
             if job.fraction > 0 or (
                 is_new and self._now() - (job.started_at or 0.0) > IMMEDIATE_FAILURE_SECONDS
             ):

@@ -156,7 +156,7 @@ class ResultInfo(_Section):
     )
 
 
-class Losses(_Section):
+class LossTerms(_Section):
     """Weighted losses: total = content + style + tv."""
 
     total: float
@@ -168,8 +168,8 @@ class Losses(_Section):
 class LossInfo(_Section):
     """The losses of the optimisation."""
 
-    first: Losses
-    last: Losses
+    first: LossTerms
+    last: LossTerms
     columns: tuple[str, ...] = ("scale", "step", "total", "content", "style", "tv")
     trace: tuple[tuple[int, int, float, float, float, float], ...]
 

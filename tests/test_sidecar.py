@@ -21,8 +21,8 @@ from styled.sidecar import (
     EngineRun,
     InputInfo,
     JobInfo,
-    Losses,
     LossInfo,
+    LossTerms,
     Rejection,
     ResultInfo,
     Sidecar,
@@ -80,8 +80,8 @@ def full_sidecar() -> Sidecar:
             path=f"night/{NOT_UTF8}", sha256="3" * 64, width=640, height=480, format="JPEG"
         ),
         losses=LossInfo(
-            first=Losses(total=3.0, content=1.0, style=1.5, tv=0.5),
-            last=Losses(total=2.0, content=1.0, style=0.5, tv=0.5),
+            first=LossTerms(total=3.0, content=1.0, style=1.5, tv=0.5),
+            last=LossTerms(total=2.0, content=1.0, style=0.5, tv=0.5),
             trace=((0, 0, 3.0, 1.0, 1.5, 0.5), (1, 10, 2.0, 1.0, 0.5, 0.5)),
         ),
         timing=TimingInfo(waited=1.0, prepare=0.1, optimise=30.0, publish=0.2),

@@ -22,7 +22,7 @@ from styled.cli.status import inbox_status, problems_by_kind, read_daemon_state,
 from styled.config import Config
 from styled.errors import ConfigError, JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.extras import install_command
-from styled.jobs.job import WAITING, JobState
+from styled.jobs.job import BLOCKED, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
 from styled.jobs.journal_schema import open_existing_database
@@ -255,7 +255,7 @@ def _blocked(journal: JournalReader) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Return why the first jobs in the queue wait: reason -> (number of jobs, remedies)."""
     reasons: dict[str, tuple[int, tuple[str, ...]]] = {}
     for job in journal.in_state(JobState.QUEUED, limit=MAX_BLOCKED_JOBS):
-        if job.failure == WAITING and job.reason is not None:
+        if job.failure == BLOCKED and job.reason is not None:
             reasons[job.reason] = reasons.get(job.reason, (0, ()))[0] + 1, job.remedies
     return dict(islice(reasons.items(), MAX_REASONS))
 

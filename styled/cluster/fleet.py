@@ -22,7 +22,7 @@ from styled.errors import ClusterUnavailable, StyledError
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegraded, SlotAdded, SlotRemoved
 from styled.jobs.job_files import JobFiles
-from styled.jobs.protocols import Heartbeats
+from styled.jobs.protocols import HeartbeatsProtocol
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Fleet:
         objects: SharedObjects,
         events: SimpleQueue[Event],
         files: JobFiles,
-        heartbeats: Heartbeats,
+        heartbeats: HeartbeatsProtocol,
         observer: FleetObserver,
         name_prefix: str,
     ) -> None:

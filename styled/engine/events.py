@@ -14,7 +14,7 @@ from styled.engine_api import TraceRow
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """Where a picture stands after one step.
 
     Attributes:

@@ -14,7 +14,7 @@ from styled.engine import memory
 from styled.engine.checkpoint import Checkpoint, load_checkpoint, task_fingerprint
 from styled.engine.determinism import choose_algorithms
 from styled.engine.device import Device
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.objective import Objective, style_targets
 from styled.engine.precision import Precision, convolution_dtype
 from styled.engine.style_cache import StyleCache
@@ -173,7 +173,7 @@ class LocalEngine:
 
     def _paint(
         self, task: PaintTask, resume: Checkpoint | None
-    ) -> Generator[Progress, None, Stylized]:
+    ) -> Generator[StepProgress, None, Stylized]:
         """Paint one picture; see `styled.engine.stylize.stylize`.
 
         Raises:

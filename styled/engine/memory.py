@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in message for text in _OUT_OF_MEMORY)
 
 
-class MemoryShortage:
+class CatchMemoryShortage:
     """A context in which a failed allocation is noted instead of raised.
 
     Attributes:

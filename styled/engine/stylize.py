@@ -20,10 +20,10 @@ from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.color import in_style_colors, keep_colors, recolored_styles
 from styled.engine.environment import Environment, resumed_elsewhere
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.guard import RunSettings, check_result
 from styled.engine.memory import (
-    MemoryShortage,
+    CatchMemoryShortage,
     configure_allocator,
     empty_cache,
     trim_heap,
@@ -58,7 +58,7 @@ def stylize(
     memory_bytes: int | None = None,
     painted_size: PixelSize | None = None,
     init: Tensor | None = None,
-) -> Generator[Progress, None, Stylized]:
+) -> Generator[StepProgress, None, Stylized]:
     """Paint `content` in the style of `styles`, yielding after every step.
 
     Args:
@@ -90,7 +90,7 @@ def stylize(
     resume = None  # the first step frees its images
     for scale in painting.scales():
         while not painting.is_finished(scale):
-            with MemoryShortage() as shortage:
+            with CatchMemoryShortage() as shortage:
                 losses = painting.advance(scale)
             # Not in an except block: there the error's traceback would still keep its frames
             # alive, and with them all their tensors.
@@ -331,7 +331,7 @@ class _Painting:
                     self._restart()
         empty_cache(self._network.device)
 
-    def progress(self, scale: int, losses: Losses) -> Progress:
+    def progress(self, scale: int, losses: Losses) -> StepProgress:
         """Record the step that was just taken and return its progress."""
         run = self._run
         assert run is not None
@@ -339,7 +339,7 @@ class _Painting:
         self._last_step = scale, step, losses
         if step == 1 or run.finished or step % self._recipe.trace_every == 0:
             self.trace.append(_row(*self._last_step))
-        return Progress(
+        return StepProgress(
             tuple(self.plan),
             scale,
             step,

@@ -10,8 +10,7 @@ from statistics import median
 
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint, checkpoint_pieces
-from styled.engine.events import Progress as Step
-from styled.engine.events import Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.scales import resize
 from styled.engine_api import (
     CheckpointPiece,
@@ -63,13 +62,13 @@ class TaskRun:
         self._first_step_seconds = 0.0
         self._latest: deque[float] = deque(maxlen=LATEST_STEPS)
 
-    def events(self, painting: Generator[Step, None, Stylized]) -> Iterator[EngineEvent]:
+    def events(self, painting: Generator[StepProgress, None, Stylized]) -> Iterator[EngineEvent]:
         """Run a painting to its end, or until it is stopped."""
         task, clock = self._task, self._clock
         stepped_at = saved_at = clock()
         reported_at = previewed_at = -inf
         saving_seconds = 0.0
-        step: Step | None = None
+        step: StepProgress | None = None
         degradations: tuple[Degradation, ...] = ()
         while True:
             try:
@@ -111,7 +110,7 @@ class TaskRun:
         # A large picture's state takes long to write: limit the share of time spent on that.
         return elapsed >= max(interval, SAVE_INTERVAL_FACTOR * saving_seconds)
 
-    def _note_step(self, step: Step, seconds: float) -> None:
+    def _note_step(self, step: StepProgress, seconds: float) -> None:
         scale = step.scale, PixelSize(step.width, step.height)
         if scale != self._scale:  # the next scale, or a size reduced for lack of memory
             self._scale, self._first_step_seconds = scale, seconds
@@ -120,7 +119,7 @@ class TaskRun:
             self._latest.append(seconds)
         self._steps[step.scale] = step.step
 
-    def _progress(self, step: Step) -> Progress:
+    def _progress(self, step: StepProgress) -> Progress:
         return Progress(
             plan=tuple(PixelSize(*size) for size in step.plan),
             budget=tuple(step.steps_at(scale) for scale in range(1, step.scales + 1)),
@@ -133,7 +132,7 @@ class TaskRun:
             expected_steps=step.expected_steps,
         )
 
-    def _frame(self, step: Step) -> Iterator[Frame]:
+    def _frame(self, step: StepProgress) -> Iterator[Frame]:
         every = self._task.frame_every_steps
         number = sum(n for scale, n in self._steps.items() if scale <= step.scale)
         if every is None or number % every:
@@ -146,7 +145,7 @@ class TaskRun:
             return
         yield Frame(number, image)
 
-    def _frame_size(self, step: Step) -> PixelSize:
+    def _frame_size(self, step: StepProgress) -> PixelSize:
         """Return the result's size within `frame_px`, with even edges for video codecs."""
         width, height = step.plan[-1]
         factor = min(1.0, self._task.frame_px / max(width, height))
@@ -164,7 +163,7 @@ class TaskRun:
         )
 
 
-def _checkpoint(step: Step, fingerprint: str) -> Iterator[CheckpointPiece]:
+def _checkpoint(step: StepProgress, fingerprint: str) -> Iterator[CheckpointPiece]:
     """Yield the pieces of a checkpoint; the last one is marked, so each waits for the next."""
     pieces = checkpoint_pieces(step.checkpoint(), fingerprint)
     data = next(pieces)
@@ -174,7 +173,7 @@ def _checkpoint(step: Step, fingerprint: str) -> Iterator[CheckpointPiece]:
     yield CheckpointPiece(data, is_last=True)
 
 
-def _preview(step: Step, long_edge_px: int) -> Iterator[Preview]:
+def _preview(step: StepProgress, long_edge_px: int) -> Iterator[Preview]:
     try:
         image = step.preview(long_edge_px)
     except (RuntimeError, MemoryError, ValueError):  # as in `_frame`

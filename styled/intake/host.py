@@ -27,7 +27,7 @@ class SettledInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class UnfinishedInput:
     """A file that is considered unfinished.
 
     Attributes:
@@ -58,7 +58,7 @@ class InboxReport:
 
     unpaired: int = 0
     not_pictures: int = 0
-    unfinished: tuple[Waiting, ...] = ()
+    unfinished: tuple[UnfinishedInput, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     misspelled: tuple[tuple[str, str], ...] = ()
     invalid_settings: tuple[tuple[str, str], ...] = ()

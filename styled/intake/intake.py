@@ -16,7 +16,7 @@ import structlog
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.files import readable
-from styled.intake.host import InboxReport, IntakeHost, SettledInput, Waiting
+from styled.intake.host import InboxReport, IntakeHost, SettledInput, UnfinishedInput
 from styled.intake.other_files import PictureCheck
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
@@ -215,7 +215,9 @@ class Intake:
             self._unpaired,
             self._gate.not_pictures() + notes.orphans,
             tuple(
-                Waiting(file.path, file.reason, None if file.until is None else file.until + offset)
+                UnfinishedInput(
+                    file.path, file.reason, None if file.until is None else file.until + offset
+                )
                 for file in unfinished
             ),
             tuple(notes.skipped[:MAX_REPORTED]),

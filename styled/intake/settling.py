@@ -18,14 +18,14 @@ The interval is this share of the time that the file has been unchanged, and at 
 """
 
 
-class FinishedCheck(Protocol):
+class UnfinishedCheckProtocol(Protocol):
     """Checks the content of files that have stopped changing; see `UnfinishedCheck`."""
 
     def sign_of(self, file: FoundFile, waited_seconds: float) -> Sign | None:
         """Return why the file looks unfinished, None if it can be accepted."""
 
 
-class PictureCheck(Protocol):
+class PictureCheckProtocol(Protocol):
     """Checks what finished files are; see `styled.intake.other_files`."""
 
     def is_picture(self, path: str) -> bool:
@@ -88,8 +88,8 @@ class SettleGate:
     def __init__(
         self,
         settle_seconds: float,
-        check: FinishedCheck,
-        picture_check: PictureCheck | None = None,
+        check: UnfinishedCheckProtocol,
+        picture_check: PictureCheckProtocol | None = None,
         submitted: SubmittedFiles | None = None,
     ) -> None:
         """Let a file pass after `settle_seconds` without a change, if `check` agrees.

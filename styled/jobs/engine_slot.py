@@ -32,7 +32,7 @@ from styled.jobs.events import (
 from styled.jobs.job_files import JobFiles
 from styled.jobs.job_log import job_log_context
 from styled.jobs.prefetch import Stamps, have_changed
-from styled.jobs.protocols import EngineFactory, Heartbeats
+from styled.jobs.protocols import EngineFactory, HeartbeatsProtocol
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class EngineSlot:
         factory: EngineFactory,
         files: JobFiles,
         events: SimpleQueue[Event],
-        heartbeats: Heartbeats,
+        heartbeats: HeartbeatsProtocol,
     ) -> None:
         """Create a slot; no thread runs before `start`.
 
@@ -144,7 +144,7 @@ class _Worker:
 
     def __init__(
         self, name: str, factory: EngineFactory, files: JobFiles, events: SimpleQueue[Event],
-        heartbeats: Heartbeats, lost_engines: int,
+        heartbeats: HeartbeatsProtocol, lost_engines: int,
     ) -> None:  # fmt: skip
         self._name = name
         self._factory = factory

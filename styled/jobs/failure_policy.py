@@ -22,7 +22,7 @@ from styled.errors import (
     StyleUnavailable,
     UnexpectedError,
 )
-from styled.jobs.job import WAITING, Job, Phase
+from styled.jobs.job import BLOCKED, Job, Phase
 
 UNREADABLE_SECONDS = 5.0
 """Retry delay of a job whose file can't be read at the moment."""
@@ -55,7 +55,7 @@ class Requeue:
     """
 
     wait_seconds: float
-    failure: str = WAITING
+    failure: str = BLOCKED
     attempt_counts: bool = False
     whole_style: bool = False
 
@@ -123,7 +123,7 @@ def decide(
         case StyleUnavailable():
             return Requeue(CONFIGURATION_RETRY_SECONDS, whole_style=True)
         case FolderNotWritable():
-            again = job.failure == WAITING
+            again = job.failure == BLOCKED
             return Requeue(MAX_RETRY_SECONDS if again else CONFIGURATION_RETRY_SECONDS)
         case NameNotSupported():
             return Requeue(MAX_RETRY_SECONDS)

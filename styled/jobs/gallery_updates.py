@@ -11,7 +11,7 @@ import structlog
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import Gallery, Heartbeat
+from styled.jobs.protocols import GalleryProtocol, Heartbeat
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ class GalleryUpdater:
     def __init__(
         self,
         journal: Journal,
-        gallery: Gallery,
+        gallery: GalleryProtocol,
         outbox: Path,
         inbox: Path,
         clock: Callable[[], float] = time.monotonic,

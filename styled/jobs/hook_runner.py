@@ -17,7 +17,7 @@ from styled.files import readable
 from styled.jobs.hook_process import TERMINATION_SECONDS, run_hook
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import Heartbeats
+from styled.jobs.protocols import HeartbeatsProtocol
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class HookRunner:
         self,
         config: Config,
         journal: Journal,
-        heartbeats: Heartbeats,
+        heartbeats: HeartbeatsProtocol,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Run the hooks of `config` for the jobs of `journal`."""

@@ -17,7 +17,7 @@ from styled.files import identity, lies_in, readable, sha256_of
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import FINISHED
-from styled.jobs.protocols import Publisher
+from styled.jobs.protocols import PublisherProtocol
 from styled.jobs.sidecars import sidecar_of_rejection
 from styled.mounts import Mounts
 from styled.open_files import WriterCheck, Writers
@@ -41,7 +41,7 @@ class InputCleanup:
         self,
         config: Config,
         journal: Journal,
-        publisher: Publisher,
+        publisher: PublisherProtocol,
         mounts: Mounts,
         now: Callable[[], float] = time.time,
     ) -> None:

@@ -13,7 +13,7 @@ from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.photo_codec import LocalPhotoCodec
-from styled.jobs.protocols import Gallery, PhotoCodec, Publisher
+from styled.jobs.protocols import GalleryProtocol, PhotoCodec, PublisherProtocol
 from styled.mounts import Mounts
 
 
@@ -47,12 +47,12 @@ class IoContext:
 
     config: Config
     journal: Journal
-    publisher: Publisher
+    publisher: PublisherProtocol
     files: JobFiles
     mounts: Mounts
     cleanup: InputCleanup
     history: History
-    gallery: Gallery | None = None
+    gallery: GalleryProtocol | None = None
     gallery_updater: GalleryUpdater | None = None
     codec: PhotoCodec = field(default_factory=LocalPhotoCodec)
     is_stopping: threading.Event = field(default_factory=threading.Event)

@@ -17,7 +17,7 @@ import structlog
 
 from styled.errors import StyledError, UnexpectedError
 from styled.jobs.job_log import job_log_context
-from styled.jobs.protocols import Heartbeat, Heartbeats
+from styled.jobs.protocols import Heartbeat, HeartbeatsProtocol
 
 log = structlog.get_logger()
 
@@ -75,7 +75,9 @@ class IoPool(Protocol):
 class ThreadIoPool:
     """The daemon's pool: a `ThreadPoolExecutor`."""
 
-    def __init__(self, threads: int, events: SimpleQueue[Any], heartbeats: Heartbeats) -> None:
+    def __init__(
+        self, threads: int, events: SimpleQueue[Any], heartbeats: HeartbeatsProtocol
+    ) -> None:
         """Execute requests in `threads` threads, and post `IoDone` events to `events`."""
         self._events = events
         self._heartbeats = heartbeats

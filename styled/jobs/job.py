@@ -33,11 +33,11 @@ ON_REQUEST = "cancelled"
 """Failure class of a job that was cancelled on request."""
 
 
-WAITING = "waiting"
+BLOCKED = "blocked"
 """Failure class of a queued job that waits until a problem is fixed; no attempt is counted."""
 
 
-class Arrival(Protocol):
+class SettledInputProtocol(Protocol):
     """A settled input, as submitted by the intake."""
 
     @property

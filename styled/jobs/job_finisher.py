@@ -9,7 +9,7 @@ import structlog
 from styled.errors import EngineDied, MemoryShortage, NodeLost, StyledError
 from styled.jobs.failure_policy import Fatal, Pause, Reject, Requeue, decide
 from styled.jobs.io_context import IoContext
-from styled.jobs.job import ON_REQUEST, WAITING, Job, JobFinished, JobState, Phase
+from styled.jobs.job import BLOCKED, ON_REQUEST, Job, JobFinished, JobState, Phase
 from styled.jobs.pause import Pauses
 from styled.jobs.pending import Pending
 from styled.jobs.prepare_request import PrepareRequest
@@ -141,7 +141,7 @@ class JobFinisher:
             self._shortages[job.id] = self._shortages.get(job.id, 0) + 1
         if isinstance(error, NodeLost):
             self._node_losses[job.id] = self._node_losses.get(job.id, 0) + 1
-        if decision.failure == WAITING:
+        if decision.failure == BLOCKED:
             log.info("job.postponed", reason=error.message, seconds=decision.wait_seconds)
             return
         self._observer.attempt_failed(decision.failure)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from styled.config import Priorities
-from styled.jobs.job import WAITING, Arrival, Job, JobState
+from styled.jobs.job import BLOCKED, Job, JobState, SettledInputProtocol
 from styled.jobs.journal_queries import COLUMNS, MAX_WAIT_SECONDS, NEXT_TO_CLAIM, job_of
 from styled.jobs.journal_schema import open_database, open_existing_database
 from styled.jobs.journal_writes import JournalWrites, text_in_journal, texts_as_json
@@ -43,12 +43,15 @@ class Journal(JournalWrites):
     # New jobs
 
     def submit(
-        self, arrivals: Iterable[Arrival], now: float, priorities: Priorities | None = None
+        self,
+        inputs: Iterable[SettledInputProtocol],
+        now: float,
+        priorities: Priorities | None = None,
     ) -> int:
-        """Queue a job for each style of each arrival that has none yet.
+        """Queue a job for each style of each input that has none yet.
 
         Args:
-            arrivals: Inputs with their styles.
+            inputs: Settled inputs with their styles.
             now: Unix time.
             priorities: Of styles and folders; None: all have the same.
 
@@ -56,7 +59,7 @@ class Journal(JournalWrites):
             The number of new jobs.
         """
         with self.transaction() as cursor:
-            cursor.executemany(_SUBMIT, _rows(arrivals, now, priorities))
+            cursor.executemany(_SUBMIT, _rows(inputs, now, priorities))
             return max(cursor.rowcount, 0)
 
     def set_priorities(self, priorities: Priorities) -> None:
@@ -173,14 +176,14 @@ class Journal(JournalWrites):
         self._execute(
             "UPDATE jobs SET reason = ?, failure = ?, remedies = ?, not_before = ?"
             " WHERE state = 'queued' AND style = ? AND NOT cancel_requested",
-            (text_in_journal(reason), WAITING, texts_as_json(remedies), not_before, style),
+            (text_in_journal(reason), BLOCKED, texts_as_json(remedies), not_before, style),
         )
 
     def release_style(self, style: str) -> None:
         """Retry the jobs of a style at once that wait until a problem is fixed."""
         self._execute(
             "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND style = ? AND failure = ?",
-            (style, WAITING),
+            (style, BLOCKED),
         )
 
     def request_cancel(self, job: Job) -> bool:
@@ -248,12 +251,12 @@ _SUBMIT = (
 
 
 def _rows(
-    arrivals: Iterable[Arrival], now: float, priorities: Priorities | None
+    inputs: Iterable[SettledInputProtocol], now: float, priorities: Priorities | None
 ) -> list[tuple[object, ...]]:
     return [
-        (uuid.uuid4().hex[:12], os.fsencode(arrival.path), arrival.size, str(arrival.mtime_ns),
+        (uuid.uuid4().hex[:12], os.fsencode(settled.path), settled.size, str(settled.mtime_ns),
          style, os.fsencode(destination), now,
-         0 if priorities is None else priorities.of(arrival.path, style))
-        for arrival in arrivals
-        for style, destination in arrival.destinations.items()
+         0 if priorities is None else priorities.of(settled.path, style))
+        for settled in inputs
+        for style, destination in settled.destinations.items()
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from styled.degradation import Degradation
 from styled.errors import JournalDamaged
-from styled.jobs.job import WAITING, Job, JobProgress, JobState, Phase
+from styled.jobs.job import BLOCKED, Job, JobProgress, JobState, Phase
 from styled.jobs.journal_schema import open_existing_database, sqlite_errors
 
 COLUMNS = ", ".join(field.name for field in fields(Job))
@@ -78,7 +78,7 @@ class JournalReader:
             self._row(
                 "SELECT 1 FROM jobs WHERE state = 'queued'"
                 " AND (failure IS NULL OR failure != ?) LIMIT 1",
-                (WAITING,),
+                (BLOCKED,),
             )
         )
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from styled.errors import JournalDamaged
 from styled.files import readable, sha256_of
-from styled.jobs.job import Arrival, ImportedJob
+from styled.jobs.job import ImportedJob, SettledInputProtocol
 from styled.jobs.journal import Journal
 from styled.jobs.journal_schema import set_aside
 from styled.jobs.journal_writes import degradations_as_json
@@ -32,7 +32,7 @@ _JobKey = tuple[str, str, int]
 
 def open_or_rebuild(
     path: Path,
-    arrivals: Iterable[Arrival],
+    inputs: Iterable[SettledInputProtocol],
     inbox: Path,
     outbox: Path,
     now: float,
@@ -42,7 +42,7 @@ def open_or_rebuild(
 
     Args:
         path: Of the journal.
-        arrivals: All files in the inbox; only used if there is something to rebuild.
+        inputs: All files in the inbox; only used if there is something to rebuild.
         inbox: The folder.
         outbox: The folder of all results.
         now: Unix time.
@@ -61,7 +61,7 @@ def open_or_rebuild(
     with ExitStack() as on_failure:
         on_failure.callback(journal.close)
         if _IMPORTED not in journal.get_state():
-            imported = import_finished_jobs(journal, arrivals, inbox, outbox, now, on_progress)
+            imported = import_finished_jobs(journal, inputs, inbox, outbox, now, on_progress)
             if imported:
                 log.warning("jobs.imported", count=imported, source="sidecars in the outbox")
             journal.set_state(**{_IMPORTED: "yes"})
@@ -71,7 +71,7 @@ def open_or_rebuild(
 
 def import_finished_jobs(
     journal: Journal,
-    arrivals: Iterable[Arrival],
+    inputs: Iterable[SettledInputProtocol],
     inbox: Path,
     outbox: Path,
     now: float,
@@ -84,7 +84,7 @@ def import_finished_jobs(
 
     Args:
         journal: An empty journal.
-        arrivals: All files in the inbox.
+        inputs: All files in the inbox.
         inbox: The folder.
         outbox: The folder of all results.
         now: Unix time.
@@ -98,19 +98,19 @@ def import_finished_jobs(
     """
     if next(_published_in(outbox), None) is None:
         return 0
-    waiting: dict[_JobKey, Arrival] = {
-        (style, readable(arrival.path), arrival.size): arrival
-        for arrival in arrivals
-        for style in arrival.destinations
+    queued: dict[_JobKey, SettledInputProtocol] = {
+        (style, readable(settled.path), settled.size): settled
+        for settled in inputs
+        for style in settled.destinations
     }
-    if not waiting:
+    if not queued:
         return 0
-    finished: dict[str, tuple[Arrival, list[ImportedJob]]] = {}
+    finished: dict[str, tuple[SettledInputProtocol, list[ImportedJob]]] = {}
     for key, job in _published_in(outbox):
         on_progress()
-        arrival = waiting.get(key)
-        if arrival is not None and sha256_of(inbox / arrival.path) == job.input_sha256:
-            finished.setdefault(arrival.path, (arrival, []))[1].append(job)
+        settled = queued.get(key)
+        if settled is not None and sha256_of(inbox / settled.path) == job.input_sha256:
+            finished.setdefault(settled.path, (settled, []))[1].append(job)
     imported = 0
     remaining = iter(finished.values())
     while batch := list(islice(remaining, IMPORTED_AT_ONCE)):
@@ -119,7 +119,9 @@ def import_finished_jobs(
 
 
 def enter_finished(
-    journal: Journal, batch: Iterable[tuple[Arrival, Iterable[ImportedJob]]], now: float
+    journal: Journal,
+    batch: Iterable[tuple[SettledInputProtocol, Iterable[ImportedJob]]],
+    now: float,
 ) -> int:
     """Add finished jobs in one transaction; return how many of them were new.
 
@@ -128,21 +130,21 @@ def enter_finished(
     """
     entered = 0
     with journal.transaction() as cursor:
-        for arrival, finished in batch:
+        for settled, finished in batch:
             for job in finished:
                 cursor.execute(
                     "INSERT OR IGNORE INTO jobs (id, input, size, mtime_ns, style,"
                     " destination, state, attempts, submitted_at, finished_at, result,"
                     " result_sha256, input_sha256, degraded, fraction, in_gallery, hook_run)"
                     " VALUES (?, ?, ?, ?, ?, ?, 'done', 1, ?, ?, ?, ?, ?, ?, 1.0, 1, 1)",
-                    (job.job_id, os.fsencode(arrival.path), arrival.size,
-                     str(arrival.mtime_ns), job.style,
-                     os.fsencode(arrival.destinations[job.style]), now, now,
+                    (job.job_id, os.fsencode(settled.path), settled.size,
+                     str(settled.mtime_ns), job.style,
+                     os.fsencode(settled.destinations[job.style]), now, now,
                      os.fsencode(job.result), job.result_sha256, job.input_sha256,
                      degradations_as_json(job.degraded)),
                 )  # fmt: skip
                 entered += cursor.rowcount
-            journal.submit([arrival], now)
+            journal.submit([settled], now)
     return entered
 
 

@@ -70,7 +70,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadFile:
+class DecodedFile:
     """A decoded image file.
 
     Attributes:
@@ -84,7 +84,7 @@ class ReadFile:
 
 
 @dataclass(frozen=True, slots=True)
-class StylePicture:
+class PreparedStyle:
     """One of a style's images, decoded and resized for the engine.
 
     Attributes:
@@ -134,9 +134,9 @@ class Prepared:
         init_info, proof_info: The files of initial image and soft proof, for the sidecar.
     """
 
-    read: ReadFile
+    read: DecodedFile
     content: Tensor
-    styles: tuple[StylePicture, ...]
+    styles: tuple[PreparedStyle, ...]
     recipe: Recipe
     painted_size: PixelSize | None = None
     result_size: PixelSize | None = None
@@ -278,14 +278,14 @@ def _only_where_painted(content: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([content[:, :3], opacity], dim=1)
 
 
-def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> ReadFile:
+def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> DecodedFile:
     """Decode one image file.
 
     Raises:
         InputRejected, InputIncomplete, MemoryShortage: as `prepare`.
     """
     photo = photos.decode_photo(data, max_pixels=max_pixels, paint_damaged=paint_damaged)
-    return ReadFile(photo, hashlib.sha256(data).hexdigest(), len(data))
+    return DecodedFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _soft_proof(proof: StyleInput) -> photos.SoftProof:
@@ -320,7 +320,7 @@ def _style_picture(
     content: PixelSize,
     max_pixels: int,
     proof: photos.SoftProof | None,
-) -> StylePicture:
+) -> PreparedStyle:
     if isinstance(style.data, StyleUnavailable):
         raise style.data
     try:
@@ -335,7 +335,7 @@ def _style_picture(
     image = photo.tensor(*size, recipe.resample)
     if proof is not None:
         image = proof.applied(image)
-    return StylePicture(style.path, read.sha256, style.weight, image, photo.degraded)
+    return PreparedStyle(style.path, read.sha256, style.weight, image, photo.degraded)
 
 
 def _missing(path: Path) -> StyleUnavailable:
@@ -379,7 +379,7 @@ def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
     return problems
 
 
-def result_name(destination: str, configured_format: str, read: ReadFile) -> tuple[str, str]:
+def result_name(destination: str, configured_format: str, read: DecodedFile) -> tuple[str, str]:
     """Return the result's path relative to the style's folder, and its format.
 
     The suffix is kept if it is one of the format's usual suffixes, and replaced otherwise.

@@ -18,7 +18,7 @@ from styled.errors import (
 )
 from styled.files import COMPANION_SUFFIXES, identity, lies_in
 from styled.jobs.disk_check import require_usable_disks
-from styled.jobs.job import WAITING
+from styled.jobs.job import BLOCKED
 from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
@@ -149,7 +149,7 @@ class PrepareRequest(JobRequest):
         source = config.inbox / job.input
         if not lies_in(config.inbox, job.input):
             raise FileNotFoundError(job.input)
-        if job.failure == WAITING:
+        if job.failure == BLOCKED:
             # It waits for its style or its folder, and many other jobs may too: check these first,
             # so that not all photos are read at each retry.
             require_style(style)

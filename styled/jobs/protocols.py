@@ -22,7 +22,7 @@ Heartbeat = Callable[[float], None]
 """Sends a heartbeat; called with the maximum number of seconds until the next one."""
 
 
-class Heartbeats(Protocol):
+class HeartbeatsProtocol(Protocol):
     """Records heartbeats; see `styled.ops.heartbeats.Heartbeats`."""
 
     def beat(self, part: str, idle_for: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class EngineFactory(Protocol):
         """
 
 
-class Publisher(Protocol):
+class PublisherProtocol(Protocol):
     """Publishes files; see `styled.delivery.publisher.Publisher`."""
 
     @property
@@ -130,7 +130,7 @@ class PhotoCodec(Protocol):
         """
 
 
-class Gallery(Protocol):
+class GalleryProtocol(Protocol):
     """The HTML gallery of results; see `styled.delivery.gallery.Gallery`."""
 
     def write_thumbs(self, job_id: str, before: Tensor, after: Tensor) -> None:

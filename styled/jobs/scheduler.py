@@ -32,7 +32,7 @@ from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance
 from styled.jobs.pause import SUSPENDED_REASON, Pauses
 from styled.jobs.pending import Pending
-from styled.jobs.protocols import Heartbeats
+from styled.jobs.protocols import HeartbeatsProtocol
 from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot, snapshot_of
 from styled.jobs.suspension import Suspension
@@ -77,7 +77,7 @@ class Scheduler:
         events: SimpleQueue[Event],
         styles: Mapping[str, Style],
         observer: SchedulerObserver,
-        heartbeats: Heartbeats,
+        heartbeats: HeartbeatsProtocol,
     ) -> None:
         """Create a scheduler of `slots`, which post to `events`; `run` starts them."""
         self._context = context

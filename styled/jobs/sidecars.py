@@ -19,8 +19,8 @@ from styled.sidecar import (
     FileInfo,
     InputInfo,
     JobInfo,
-    Losses,
     LossInfo,
+    LossTerms,
     Rejection,
     ResultInfo,
     SettingsInfo,
@@ -103,8 +103,8 @@ def loss_info(trace: Sequence[TraceRow]) -> LossInfo:
     return LossInfo(first=_losses(first), last=_losses(last), trace=tuple(trace))
 
 
-def _losses(row: TraceRow) -> Losses:
-    return Losses(total=row.total, content=row.content, style=row.style, tv=row.tv)
+def _losses(row: TraceRow) -> LossTerms:
+    return LossTerms(total=row.total, content=row.content, style=row.style, tv=row.tv)
 
 
 def degradations_of_inputs(prepared: Prepared) -> tuple[Degradation, ...]:

@@ -1,9 +1,10 @@
-"""A snapshot of the queue and its engines, for the health monitor: plain data."""
+"""A snapshot of the queue and its engines, for health monitor and gallery: plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from styled.degradation import Degradation
 from styled.jobs.job import Job, JobProgress, JobState
@@ -56,6 +57,14 @@ class QueueSnapshot:
     def count(self, state: JobState) -> int:
         """Return the number of jobs in a state, over all styles."""
         return sum(counts.get(state, 0) for counts in self.jobs.values())
+
+
+class SnapshotSource(Protocol):
+    """The part of the scheduler that other threads read."""
+
+    @property
+    def snapshot(self) -> QueueSnapshot:
+        """The state of the queue and the engines."""
 
 
 def snapshot_of(

@@ -21,7 +21,7 @@ from styled.photos.jpeg import find_excess
 from styled.photos.limits import DEFAULT_MAX_PIXELS, Limits
 from styled.photos.photo import Photo
 from styled.photos.raster import Levels, Raster
-from styled.photos.readers import Damaged, Decoded, Source, Unreadable, read_picture
+from styled.photos.readers import Damaged, Decoded, EncodedFile, Unreadable, read_picture
 from styled.photos.shortage import memory_shortage_at
 from styled.photos.standard_error import captured_standard_error
 
@@ -76,7 +76,7 @@ def decode_photo(
         )
     truncated = is_truncated(data, format)
     limits = Limits(max_pixels, name)
-    source = Source(data, truncated, False, limits)
+    source = EncodedFile(data, truncated, False, limits)
     notes = (_LACKS_ITS_END,) if truncated else ()
     try:
         return _decode(source, format, notes)
@@ -107,7 +107,7 @@ def decode_photo(
         ) from error
 
 
-def _decode(source: Source, format: str, notes: tuple[Degradation, ...]) -> Photo:
+def _decode(source: EncodedFile, format: str, notes: tuple[Degradation, ...]) -> Photo:
     with (
         _pillow_settings(source.limits.max_pixels, tolerant=source.tolerant),
         captured_standard_error() if format == "tiff" else nullcontext(),

@@ -54,7 +54,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EncodedFile:
     """A file that is to be read.
 
     Attributes:
@@ -90,7 +90,7 @@ class Decoded:
     degraded: tuple[Degradation, ...] = ()
 
 
-def read_picture(source: Source, format: str) -> Decoded:
+def read_picture(source: EncodedFile, format: str) -> Decoded:
     """Read a file of a known format.
 
     Raises:
@@ -102,7 +102,7 @@ def read_picture(source: Source, format: str) -> Decoded:
     return _READERS[format](source)
 
 
-def _read_jpeg(source: Source) -> Decoded:
+def _read_jpeg(source: EncodedFile) -> Decoded:
     data = jpeg.repaired(source.data)
     if source.is_truncated:
         data = jpeg.with_end_marker(data)
@@ -121,7 +121,7 @@ def _read_jpeg(source: Source) -> Decoded:
     return replace(_by_pillow(image), side=read_side_data(data, "jpeg", info))
 
 
-def _read_png(source: Source) -> Decoded:
+def _read_png(source: EncodedFile) -> Decoded:
     chunks = read_chunks(source.data)
     header = chunks.picture[8:33]
     if header[4:8] != b"IHDR" or len(header) < 25:
@@ -144,7 +144,7 @@ def _read_png(source: Source) -> Decoded:
     return replace(decoded, side=side)
 
 
-def _read_tiff(source: Source) -> Decoded:
+def _read_tiff(source: EncodedFile) -> Decoded:
     reader = TiffReader(source.data)
     picture = find_picture(reader)
     if picture is None:
@@ -169,7 +169,7 @@ def _read_tiff(source: Source) -> Decoded:
     return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
 
 
-def _tiff_pixels(source: Source, reader: TiffReader, directory: Directory) -> Decoded:
+def _tiff_pixels(source: EncodedFile, reader: TiffReader, directory: Directory) -> Decoded:
     if directory.number(PHOTOMETRIC) == _LOG_L:
         raise ValueError("its brightness is logarithmic (LogL)")
     data = _with_only(source.data, reader, directory)
@@ -201,7 +201,7 @@ def _with_only(data: bytes, reader: TiffReader, directory: Directory) -> bytes:
     return bytes(result)
 
 
-def _tiff_by_vips(source: Source, data: bytes, directory: Directory) -> Decoded:
+def _tiff_by_vips(source: EncodedFile, data: bytes, directory: Directory) -> Decoded:
     try:
         decoded = _by_vips(source, data, "tiff")
     except vips.Error as error:
@@ -239,7 +239,7 @@ def _raster_of(image: Image.Image) -> Raster:
     return Raster(colors[..., None], "gray", degraded=notes)
 
 
-def _read_avif(source: Source) -> Decoded:
+def _read_avif(source: EncodedFile) -> Decoded:
     picture = heif_picture(source.data)
     is_deep = picture is not None and picture.bits > 8
     # libavif does not crop the picture to its clean aperture.
@@ -265,14 +265,14 @@ def _read_avif(source: Source) -> Decoded:
     return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
 
 
-def _read_heic(source: Source) -> Decoded:
+def _read_heic(source: EncodedFile) -> Decoded:
     heif = heic.open_heic(source.data)
     source.limits.check(heif.size)
     side = read_side_data(source.data, "heic", heif.info, ignores_orientation=True)
     return Decoded(heif.load(), side=side, degraded=heif.degraded)
 
 
-def _read_webp(source: Source) -> Decoded:
+def _read_webp(source: EncodedFile) -> Decoded:
     # Pillow allocates memory for the whole image when it opens a WebP.
     pixels = min(_webp_pixels(source.data), source.limits.max_pixels)
     source.limits.expect(pixels)
@@ -296,7 +296,7 @@ def _webp_pixels(data: bytes) -> int:
     return width * height
 
 
-def _read_gif(source: Source) -> Decoded:
+def _read_gif(source: EncodedFile) -> Decoded:
     image = GifImagePlugin.GifImageFile(BytesIO(source.data))
     source.limits.check(image.size)
     image.load()
@@ -307,7 +307,7 @@ def _read_gif(source: Source) -> Decoded:
     return Decoded(image, side=side, degraded=frames)
 
 
-def _read_bmp(source: Source) -> Decoded:
+def _read_bmp(source: EncodedFile) -> Decoded:
     notes: tuple[Degradation, ...] = ()
     try:
         reader = BmpImagePlugin.BmpImageFile if source.data[:2] == b"BM" else _DIB
@@ -331,7 +331,7 @@ def _read_bmp(source: Source) -> Decoded:
 _DIB = BmpImagePlugin.DibImageFile  # without the BITMAPFILEHEADER
 
 
-def _read_raw(source: Source) -> Decoded:
+def _read_raw(source: EncodedFile) -> Decoded:
     raster, damage = raw.develop(source.data, source.limits)
     if source.is_truncated and damage is None:  # LibRaw does not notice everything
         damage = "its data ends too early"
@@ -341,14 +341,14 @@ def _read_raw(source: Source) -> Decoded:
     return Decoded(raster, side=side)
 
 
-def _read_jxl(source: Source) -> Decoded:
+def _read_jxl(source: EncodedFile) -> Decoded:
     source.limits.check(jxl.size_of(source.data))
     image, notes = jxl.open_jxl(source.data)
     side = read_side_data(source.data, "jxl", image.info, ignores_orientation=True)
     return Decoded(image, side=side, degraded=notes)
 
 
-_READERS: dict[str, Callable[[Source], Decoded]] = {
+_READERS: dict[str, Callable[[EncodedFile], Decoded]] = {
     "jpeg": _read_jpeg,
     "png": _read_png,
     "tiff": _read_tiff,
@@ -369,7 +369,7 @@ def _by_pillow(image: ImageFile.ImageFile) -> Decoded:
 
 
 def _by_vips(
-    source: Source, data: bytes, format: str, *, instead_of: Exception | None = None
+    source: EncodedFile, data: bytes, format: str, *, instead_of: Exception | None = None
 ) -> Decoded:
     """Read a picture by libvips.
 

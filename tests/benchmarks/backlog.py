@@ -24,7 +24,7 @@ from statistics import median, quantiles
 
 import torch
 
-from styled.app import InboxHost, build_intake, open_journal, pairing_of
+from styled.app import JournalIntakeHost, build_intake, open_journal, pairing_of
 from styled.config import Config, load_config
 from styled.intake.inbox_folders import InboxFolders
 from styled.intake.intake import Intake
@@ -146,10 +146,10 @@ def _time_status(harness: DaemonHarness, journal: Path) -> None:
             _row(f"  of which {name}", [_seconds(part) for _ in range(REPEATS)])
 
 
-def host_of(config: Config, journal: Journal) -> InboxHost:
+def host_of(config: Config, journal: Journal) -> JournalIntakeHost:
     mounts = Mounts(config.state / "mounts.json")
     folders = InboxFolders(config.inbox, mounts)
-    return InboxHost(config, journal, mounts, folders, SimpleQueue(), None, Heartbeats())  # type: ignore[arg-type]  # no events are read
+    return JournalIntakeHost(config, journal, mounts, folders, SimpleQueue(), None, Heartbeats())  # type: ignore[arg-type]  # no events are read
 
 
 def _measure(folder: Path, count: int) -> None:

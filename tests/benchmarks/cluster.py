@@ -421,7 +421,7 @@ def _do_all(config: Config, factories: Sequence[EngineFactory], fleet: Fleet | N
     publisher = Publisher(config.outbox, config.rejected, config.archive)
     publisher.prepare()
     found = [(entry.name, entry.stat()) for entry in os.scandir(config.inbox)]
-    arrivals = [queue.Arrival(n, f.st_size, f.st_mtime_ns, {"swirls": n}) for n, f in found]
+    arrivals = [queue.SettledFile(n, f.st_size, f.st_mtime_ns, {"swirls": n}) for n, f in found]
     journal.submit(arrivals, time.time())
     watcher, events = queue.Watcher(len(found)), SimpleQueue[Event]()
     scheduler = build_scheduler(

@@ -21,8 +21,8 @@ from styled.delivery.names import sidecar_path
 from styled.sidecar import (
     InputInfo,
     JobInfo,
-    Losses,
     LossInfo,
+    LossTerms,
     ResultInfo,
     Sidecar,
     StyleInfo,
@@ -70,7 +70,7 @@ def _publish(outbox: Path, index: int, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=index)
-    losses = Losses(total=0.1, content=0.02, style=0.07, tv=0.01)
+    losses = LossTerms(total=0.1, content=0.02, style=0.07, tv=0.01)
     trace = tuple((1 + k // 20, 1 + k % 20, 0.1 / (k + 1), 0.02, 0.07, 0.01) for k in range(60))
     sidecar = Sidecar(
         job=JobInfo(

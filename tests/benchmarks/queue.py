@@ -77,7 +77,7 @@ class Sleeping:
 
 
 @dataclass(frozen=True)
-class Arrival:
+class SettledFile:
     """A photo in the inbox."""
 
     path: str
@@ -164,7 +164,7 @@ def _queue(engines: int, jobs: int) -> tuple[float, float]:
         publisher.prepare()
         found = [(entry.name, entry.stat()) for entry in os.scandir(config.inbox)]
         journal.submit(
-            [Arrival(name, f.st_size, f.st_mtime_ns, {"oil": name}) for name, f in found], 1.0
+            [SettledFile(name, f.st_size, f.st_mtime_ns, {"oil": name}) for name, f in found], 1.0
         )
         watcher = Watcher(jobs)
         events: SimpleQueue[Event] = SimpleQueue()

@@ -34,8 +34,8 @@ from styled.sidecar import (
     FileInfo,
     InputInfo,
     JobInfo,
-    Losses,
     LossInfo,
+    LossTerms,
     Rejection,
     ResultInfo,
     SettingsInfo,
@@ -78,7 +78,7 @@ class GalleryFolders:
         **changes: object,
     ) -> Path:
         """Publish the sidecar of a result, and the result itself if `data` is given."""
-        losses = Losses(total=1.0, content=0.25, style=0.5, tv=0.25)
+        losses = LossTerms(total=1.0, content=0.25, style=0.5, tv=0.25)
         trace = tuple(
             (1 + n // 40, 1 + n % 40, 1.0 / (n + 1), 0.1, 0.2, 0.3) for n in range(points)
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from styled.engine import weights
 from styled.engine.checkpoint import Checkpoint, checkpoint_pieces, load_checkpoint
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.vgg import Vgg19
 from styled.engine_api import CheckpointPiece, Engine, Failed, Painted, PaintTask
 from styled.recipes import PYRAMID, Recipe
@@ -101,7 +101,7 @@ def checkpoint_after(
     return b"".join(pieces)
 
 
-def driven(painting: Generator[Progress, None, Stylized]) -> Stylized:
+def driven(painting: Generator[StepProgress, None, Stylized]) -> Stylized:
     """Run a painting to its end and return the picture."""
     while True:
         try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19, denormalize
 from styled.errors import EngineFailure
@@ -22,7 +22,9 @@ CONTENT, STYLE = picture(64, 48), picture(60, 60, 1)
 STYLES = [(STYLE, 1.0)]
 
 
-def finish(painting: Generator[Progress, None, Stylized]) -> tuple[list[Progress], Stylized]:
+def finish(
+    painting: Generator[StepProgress, None, Stylized],
+) -> tuple[list[StepProgress], Stylized]:
     """Run a painting to its end; return all progress and the result."""
     seen = []
     while True:

@@ -28,7 +28,7 @@ from styled.degradation import Degradation
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint, load_checkpoint, task_fingerprint
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.objective import Losses
 from styled.engine.task_run import TaskRun
 from styled.engine_api import (
@@ -159,7 +159,7 @@ class ScriptedEngine:
 
     def paint(
         self, task: PaintTask, resume: Checkpoint | None
-    ) -> Generator[Progress, None, Stylized]:
+    ) -> Generator[StepProgress, None, Stylized]:
         image = task.content[:, :3] if resume is None else resume.image
         trace = [] if resume is None else [TraceRow(*row) for row in resume.trace]
         first = 0 if resume is None else resume.step
@@ -176,7 +176,7 @@ class ScriptedEngine:
                 1, step, False, image, image, loss.total, loss.total, {}, {}, {},
                 [tuple(r) for r in trace],
             )  # fmt: skip
-            yield Progress(
+            yield StepProgress(
                 ((width, height),), 1, step, self.steps, step == self.steps, loss,
                 checkpoint=lambda s=snapshot: s,  # type: ignore[misc]  # mypy can't infer a default argument's type
                 preview=lambda edge_px, i=image: i[..., :edge_px, :edge_px],  # type: ignore[misc]  # likewise

@@ -28,7 +28,7 @@ from styled.degradation import KINDS, Degradation, Kind
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.device import Device
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.local_engine import LocalEngine
 from styled.engine.objective import Losses, Objective
 from styled.engine.vgg import Convolutions
@@ -55,7 +55,7 @@ class RealEngine(ScriptedEngine):
 
     def paint(
         self, task: PaintTask, resume: Checkpoint | None
-    ) -> Generator[Progress, None, Stylized]:
+    ) -> Generator[StepProgress, None, Stylized]:
         painting = self._engine._paint(task, resume)
         while True:
             try:

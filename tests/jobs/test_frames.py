@@ -17,7 +17,7 @@ from styled.atomic import atomic_write, make_folder
 from styled.delivery import publisher
 from styled.delivery.publisher import Publisher
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.objective import Losses
 from styled.engine.scales import resize
 from styled.engine_api import PaintTask, TraceRow
@@ -37,7 +37,7 @@ class TwoScaleEngine(ScriptedEngine):
 
     def paint(
         self, task: PaintTask, resume: Checkpoint | None
-    ) -> Generator[Progress, None, Stylized]:
+    ) -> Generator[StepProgress, None, Stylized]:
         height, width = task.content.shape[-2:]
         plan = ((width // 2, height // 2), (width, height))
         image = resize(task.content, *plan[0]) if resume is None else resume.image
@@ -57,7 +57,7 @@ class TwoScaleEngine(ScriptedEngine):
                 scale, step, False, image, image, loss.total, loss.total, {}, {}, {},
                 [tuple(r) for r in trace],
             )  # fmt: skip
-            yield Progress(
+            yield StepProgress(
                 plan, scale, step, steps, step == steps, loss,
                 checkpoint=lambda s=snapshot: s,  # type: ignore[misc]  # mypy can't infer a default argument's type
                 preview=lambda edge_px, i=image: self._preview(i),  # type: ignore[misc]  # likewise

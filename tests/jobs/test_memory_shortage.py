@@ -52,7 +52,7 @@ def test_a_photo_waits_for_memory_and_no_attempt_is_counted(
     for _ in range(20):
         harness.work()
         job = harness.job()
-        assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 0, "waiting")
+        assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 0, "blocked")
         assert "not enough memory" in (job.reason or "")
         assert job.remedies
         assert harness.states() == ["queued"]
@@ -108,7 +108,7 @@ def test_a_result_waits_for_memory_too(
     monkeypatch.setattr(photos, "export_image", fail_once(MemoryError(), photos.export_image))
     harness.work()
     job = harness.job()
-    assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 0, "waiting")
+    assert (job.state, job.attempts, job.failure) == (JobState.QUEUED, 0, "blocked")
     assert "not enough memory" in (job.reason or "")
     assert harness.files("outbox") == []
     harness.work_and_wait()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine_api import PaintTask
 from styled.jobs.job_files import JobFiles
 from tests.jobs.conftest import JobHarness, ScriptedEngine
@@ -115,7 +115,7 @@ def test_a_preview_that_fails_is_no_failure_of_the_job(harness: JobHarness) -> N
     class FailingPreviews(ScriptedEngine):
         def paint(
             self, task: PaintTask, resume: Checkpoint | None
-        ) -> Generator[Progress, None, Stylized]:
+        ) -> Generator[StepProgress, None, Stylized]:
             def fail(edge_px: int) -> Tensor:
                 eigenvalues: Tensor = torch.linalg.eigh(torch.full((2, 2), torch.nan))[0]
                 return eigenvalues

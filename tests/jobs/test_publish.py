@@ -15,7 +15,7 @@ from PIL import Image
 from styled.config import OutputConfig, Style, StyleImage
 from styled.degradation import Degradation
 from styled.engine.checkpoint import Checkpoint
-from styled.engine.events import Progress, Stylized
+from styled.engine.events import StepProgress, Stylized
 from styled.engine.scales import resize
 from styled.engine_api import Painted, PaintTask
 from styled.jobs import requests
@@ -40,7 +40,7 @@ class DetailEngine(ScriptedEngine):
 
     def paint(
         self, task: PaintTask, resume: Checkpoint | None
-    ) -> Generator[Progress, None, Stylized]:
+    ) -> Generator[StepProgress, None, Stylized]:
         height, width = task.content.shape[-2:]
         self.sizes.append(((width, height), task.painted_size))
         stylized = yield from super().paint(task, resume)
