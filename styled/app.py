@@ -37,7 +37,7 @@ from styled.jobs.events import Event, ServiceDegraded, StylesChanged, Wakeup
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.hook_runner import HookRunner
 from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_context import IoContext, JournalRetention
 from styled.jobs.io_pool import ThreadIoPool
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
@@ -251,7 +251,7 @@ def build_scheduler(
         files,
         mounts,
         InputCleanup(config, journal, publisher, mounts),
-        History(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs),
+        JournalRetention(config.queue.history_days * DAY_SECONDS, config.queue.history_jobs),
         gallery,
         updater,
         LocalPhotoCodec() if fleet is None else fleet.codec,
@@ -354,7 +354,7 @@ class JournalIntakeHost:
         previous = self.folders.problem
         self.folders.restore(self.config.inbox_folders)
         if self.folders.problem != previous:
-            note_state(self._journal, inbox_read_only=self.folders.problem or "")
+            record_state(self._journal, inbox_read_only=self.folders.problem or "")
         self.check_styles()
 
     def check_styles(self) -> None:
@@ -363,37 +363,37 @@ class JournalIntakeHost:
         if not self._style_check.check(self.config.styles):
             return
         problems = self._style_check.problems
-        note_state(self._journal, style_problems=json.dumps(problems))
+        record_state(self._journal, style_problems=json.dumps(problems))
         with suppress(ResourceUnavailable, JournalDamaged):  # they are retried later anyway
             for style in previous.difference(problems):
-                self._journal.release_style(style)
+                self._journal.unblock_style(style)
         self._events.put(Wakeup())
 
     def watching_changed(self, problem: str | None) -> None:
         """Record that the inbox is polled, for `styled status` and sidecars."""
         degraded = () if problem is None else (Degradation("polling", problem),)
         self._events.put(ServiceDegraded(INTAKE, degraded))
-        note_state(self._journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
+        record_state(self._journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
 
     def problem_changed(self, problem: str | None) -> None:
         """Record why the inbox can't be scanned."""
         self.problem = problem or ""
-        note_state(self._journal, inbox_problem=self.problem)
+        record_state(self._journal, inbox_problem=self.problem)
 
     def report_changed(self, report: InboxReport) -> None:
         """Record which files and folders of the inbox do not become jobs."""
-        note_state(self._journal, inbox_report=json.dumps(asdict(report)))
+        record_state(self._journal, inbox_report=json.dumps(asdict(report)))
 
     def cluster_changed(self, problem: str) -> None:
         """Record why the cluster has fewer engines than it could have."""
-        note_state(self._journal, cluster_problem=problem)
+        record_state(self._journal, cluster_problem=problem)
 
     def heartbeat(self, idle_for: float) -> None:
         """Pass on the intake's heartbeat."""
         self._heartbeats.beat(INTAKE, idle_for)
 
 
-def note_state(journal: Journal, **state: str) -> None:
+def record_state(journal: Journal, **state: str) -> None:
     """Record the daemon's state for `styled status`, unless the journal can't be written now."""
     with suppress(ResourceUnavailable, JournalDamaged):  # reported where the journal is required
         journal.set_state(**state)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from styled import __version__
-from styled.app import ENGINE_PREFIX, App, build_app, note_state
+from styled.app import ENGINE_PREFIX, App, build_app, record_state
 from styled.config import Config, require_styles
 from styled.degradation import Degradation
 from styled.engine.memory import configure_allocator
@@ -198,7 +198,7 @@ class Daemon:
             metrics_problem = self._health.start()
             stack.callback(self._health.stop)
             journal.set_state(
-                state="starting", version=__version__, pid=str(os.getpid()),
+                activity="starting", version=__version__, pid=str(os.getpid()),
                 started_at=str(time.time()), degraded="[]", degraded_intake="[]", engines="[]",
                 inbox_problem="", metrics_problem=metrics_problem,
                 gallery_problem="", hook_problem="", inbox_report="{}", style_problems="{}",
@@ -246,7 +246,7 @@ class Daemon:
                     limit = None if seconds is None else max(seconds, DISCONNECT_SECONDS)
                     is_busy |= not app.fleet.stop(limit)
                 with suppress(ResourceUnavailable):  # the next start reports it
-                    journal.set_state(state="stopped", cluster="")
+                    journal.set_state(activity="stopped", cluster="")
                 if self._failure is not None:
                     raise self._failure
             if is_busy:
@@ -276,7 +276,7 @@ class Daemon:
             raise
         restore_signal_handlers()
         assert self._app is not None, "it is running"
-        note_state(self._app.journal, cluster=self._config.cluster.address or "")
+        record_state(self._app.journal, cluster=self._config.cluster.address or "")
         self._ready(f"cluster {self._config.cluster.address}", fleet.weights_source, ())
 
     def _wait_until_ready(self) -> None:
@@ -327,7 +327,7 @@ class Daemon:
         if not self._is_ready:
             self._ready(info.device, info.weights_source, info.degraded, info)
         elif new:
-            note_state(self._app.journal, degraded=self._degraded_json())
+            record_state(self._app.journal, degraded=self._degraded_json())
 
     def _degraded_json(self) -> str:
         return json.dumps([asdict(one) for one in self._degraded])
@@ -342,14 +342,14 @@ class Daemon:
         """Report that jobs can be done from now on; `info` is that of the only engine."""
         assert self._app is not None, "it is running"
         self._is_ready = True
-        note_state(
+        record_state(
             self._app.journal,
-            state="running",
+            activity="running",
             device=device,
             weights=weights,
             degraded=self._degraded_json(),
         )
-        self._health.metrics.note_ready(__version__, device, weights, time.time())
+        self._health.metrics.set_ready(__version__, device, weights, time.time())
         log.info(
             "daemon.started",
             version=__version__,

@@ -258,7 +258,7 @@ class HealthMonitor:
             oldest_submitted_at=queue.oldest_submitted_at,
             last_success_at=queue.last_success_at,
             paused=queue.paused is not None or bool(self._inbox_problem),
-            degraded=[
+            degradation_messages=[
                 one.message
                 for part in (*(engine.degraded for engine in queue.engines), queue.degraded)
                 for one in part

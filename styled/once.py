@@ -93,14 +93,14 @@ class ProgressTimeout:
                 is_new and self._now() - (job.started_at or 0.0) > IMMEDIATE_FAILURE_SECONDS
             ):
                 return True
-        if self._journal.get_state().get("state", "").startswith("paused"):
+        if self._journal.get_state().get("activity", "").startswith("paused"):
             return False
         return self._journal.has_work()
 
 
 def unprocessed_inputs(inbox: Path, journal: Journal, intake: Intake) -> Iterator[Unprocessed]:
     """Yield the inputs and folders that were not processed, with the reasons."""
-    state = journal.get_state().get("state", "")
+    state = journal.get_state().get("activity", "")
     for job in journal.in_state(JobState.QUEUED, JobState.RUNNING, limit=-1):
         reason = state if state.startswith("paused") else job.reason
         yield Unprocessed(

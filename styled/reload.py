@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from styled.app import App, note_state
+from styled.app import App, record_state
 from styled.config import load_config, require_styles
 from styled.errors import ConfigError, StyledError, UnexpectedError
 from styled.jobs.style_check import check_styles
@@ -63,10 +63,10 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
             error = UnexpectedError.of(error)
         log.error("config.rejected", reason=str(error))
         problem = f"a reload has changed nothing: {error.message}"
-        note_state(app.journal, config_problem=problem)
+        record_state(app.journal, config_problem=problem)
         return
     ignored = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(app.config, name)]
-    note_state(
+    record_state(
         app.journal,
         config_problem="",
         needs_restart=f"changes of {', '.join(ignored)} need a restart" if ignored else "",

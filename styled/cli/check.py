@@ -77,7 +77,8 @@ def _weights(config: Config) -> Iterator[str]:
 
 def _device(config: Config) -> Iterator[str]:
     device = choose_device(config.engine.device)
-    yield f"device: {device.name}" + (f" ({device.degraded.message})" if device.degraded else "")
+    note = f" ({device.degradation.message})" if device.degradation else ""
+    yield f"device: {device.name}{note}"
 
 
 def _print_ok(line: str) -> None:

@@ -174,7 +174,7 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
             ("start it: styled run, or systemctl start styled",),
         )  # fmt: skip
         return
-    yield Finding("ok", "daemon", f"running as process {owner}: {state.get('state', 'unknown')}")
+    yield Finding("ok", "daemon", f"running as process {owner}: {state.get('activity', 'unknown')}")
     if state.get("version", __version__) != __version__:
         yield Finding(
             "warn", "daemon", f"it is styled {state['version']}, this is {__version__}",
@@ -193,14 +193,14 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
         yield Finding("warn", "inbox", f"{item.path}: {item.reason}", tuple(item.remedies))
     for file in inbox.unfinished:
         yield Finding("ok", "inbox", f"{file.path} {file.reason}")
-    if state.get("state", "").startswith("paused"):
-        if SUSPENDED_REASON in state["state"]:
-            yield Finding("warn", "queue", state["state"], ("styled resume",))
+    if state.get("activity", "").startswith("paused"):
+        if SUSPENDED_REASON in state["activity"]:
+            yield Finding("warn", "queue", state["activity"], ("styled resume",))
         else:
             yield Finding(
                 "fail",
                 "queue",
-                state["state"],
+                state["activity"],
                 ("the queue continues by itself once that is over",),
             )
     for name in ("degraded", "degraded_intake"):
@@ -378,8 +378,8 @@ def _device(config: Config) -> Iterator[Finding]:
     text = f"{device.name}, torch {torch.__version__}"
     if free is not None:
         text += f", {format_bytes(free)} of memory free"
-    if device.degraded is not None:
-        yield Finding("warn", "device", f"{text} ({device.degraded.message})", _gpu_remedies())
+    if device.degradation is not None:
+        yield Finding("warn", "device", f"{text} ({device.degradation.message})", _gpu_remedies())
     elif free is not None and free < LOW_MEMORY_BYTES:
         yield Finding(
             "warn", "device", text, ("little for large pictures: they are painted in tiles",)

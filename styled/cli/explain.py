@@ -75,7 +75,7 @@ def explain(config: Config, args: Iterable[str]) -> list[Explanation]:
 
 
 def _main_problem(state: Mapping[str, str]) -> str | None:
-    queue_state = state.get("state", "")
+    queue_state = state.get("activity", "")
     paused = queue_state if queue_state.startswith("paused") else None
     return state.get("stalled") or state.get("inbox_problem") or paused
 

@@ -304,7 +304,7 @@ def explain_jobs(path: str, jobs: list[Job], context: ExplainContext) -> Explana
     reasons: list[str] = []
     remedies: list[str] = []
     for job in jobs:
-        reasons.append(f"{job.style}: {_history(job, context)}")
+        reasons.append(f"{job.style}: {_state_text(job, context)}")
         reasons += [f"degraded: {degradation.message}" for degradation in job.degraded]
         remedies += job.remedies
         if job.state is JobState.REJECTED or job.failure == ON_REQUEST:
@@ -353,7 +353,7 @@ def _verdict(job: Job) -> Verdict:
     return "waiting" if is_before else _VERDICTS[job.state]
 
 
-def _history(job: Job, context: ExplainContext) -> str:
+def _state_text(job: Job, context: ExplainContext) -> str:
     """Return a sentence about the progress or the result of a job."""
     if job.state is JobState.RUNNING and not context.is_running:
         return f"was interrupted at {job.fraction:.0%}; the next start resumes it"

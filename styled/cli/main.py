@@ -146,7 +146,7 @@ def stylize(
                 images=tuple(images or ()),
                 style=style,
                 recipe=recipe,
-                settings=tuple(settings or ()),
+                set_options=tuple(settings or ()),
                 weights=weights,
                 device=device,
                 precision=precision,

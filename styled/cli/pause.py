@@ -86,7 +86,7 @@ def is_suspended(config: Config) -> bool:
 
 def _is_paused(journal: Journal) -> bool:
     """Return whether the daemon has noticed the request."""
-    return journal.get_state().get("state", "").startswith("paused")
+    return journal.get_state().get("activity", "").startswith("paused")
 
 
 def _running(journal: Journal) -> list[str]:

@@ -181,7 +181,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
     return Status(
         running=is_running,
         pid=owner,
-        state=state.get("state", "unknown") if is_running else _state_at_rest(state),
+        state=state.get("activity", "unknown") if is_running else _state_at_rest(state),
         started_at=_time(float(started_at)) if is_running and started_at else None,
         version=state.get("version"),
         device=state.get("device"),

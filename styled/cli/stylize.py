@@ -34,7 +34,7 @@ from styled.config import (
     OutputConfig,
     Style,
     StyleImage,
-    parse_settings,
+    apply_set_options,
     resolve_recipe,
 )
 from styled.delivery.names import sidecar_path
@@ -68,7 +68,7 @@ class StylizeRequest:
     images: tuple[Path, ...]
     style: str | None
     recipe: str | None
-    settings: tuple[str, ...]
+    set_options: tuple[str, ...]
     weights: str | None
     device: str | None
     precision: str | None
@@ -180,7 +180,7 @@ def _style_and_engine(request: StylizeRequest) -> tuple[Style, EngineConfig, Pat
 
 
 def _apply_options(recipe: Recipe, request: StylizeRequest) -> Recipe:
-    recipe = parse_settings(request.settings, recipe)
+    recipe = apply_set_options(request.set_options, recipe)
     if request.strength is not None:
         recipe = replace(recipe, strength=request.strength)
     return recipe if request.seed is None else replace(recipe, seed=request.seed)

@@ -163,7 +163,7 @@ class RemoteEngineFactory:
             enable_task_events=False,
             runtime_env={"env_vars": ENGINE_ENVIRONMENT},
         ).remote()
-        settings = self._objects.settings(placement)
+        settings = self._objects.engine_settings(placement)
         try:
             started = actor.start.remote(settings, self._objects.weights())
             info = ray.get(started, timeout=START_SECONDS)
@@ -175,5 +175,5 @@ class RemoteEngineFactory:
             ) from error
         except RayError as error:
             raise as_styled_error(error, placement.node.id, placement.node.name) from error
-        self._objects.note_precision(info)
+        self._objects.record_precision(info)
         return RemoteEngine(actor, info, placement)

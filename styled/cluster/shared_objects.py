@@ -74,7 +74,7 @@ class SharedObjects:
             self._styles.move_to_end(key)
             return self._styles[key]
 
-    def settings(self, placement: Placement) -> EngineSettings:
+    def engine_settings(self, placement: Placement) -> EngineSettings:
         """Return the settings of an engine."""
         return EngineSettings(
             self._config,
@@ -84,7 +84,7 @@ class SharedObjects:
             self._record.all() if self._config.precision == "auto" else {},
         )
 
-    def note_precision(self, info: EngineInfo) -> None:
+    def record_precision(self, info: EngineInfo) -> None:
         """Record the precision that an engine has measured, for later engines of its kind."""
         is_measured = self._config.precision == "auto"
         if is_measured and self._record.find(info.device_model, info.torch) is None:

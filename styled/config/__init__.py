@@ -4,7 +4,7 @@ Errors are `ConfigError`s with one sentence per problem. Nothing here imports to
 seconds, so that commands which do no computation start at once.
 """
 
-from styled.config.cli_overrides import parse_settings
+from styled.config.cli_overrides import apply_set_options
 from styled.config.dump import config_data, config_schema, show_config
 from styled.config.ignore import DEFAULT_IGNORE, IgnoreRules
 from styled.config.load import config_of, default_config, load_config, require_styles
@@ -39,12 +39,12 @@ __all__ = [
     "Style",
     "StyleImage",
     "apply_overrides",
+    "apply_set_options",
     "config_data",
     "config_of",
     "config_schema",
     "default_config",
     "load_config",
-    "parse_settings",
     "require_styles",
     "resolve_recipe",
     "show_config",

@@ -12,7 +12,7 @@ from styled.errors import ConfigError
 from styled.recipes import Recipe
 
 
-def parse_settings(settings: Sequence[str], recipe: Recipe) -> Recipe:
+def apply_set_options(settings: Sequence[str], recipe: Recipe) -> Recipe:
     """Return the recipe with settings of the form `key=value` applied to it.
 
     Keys are dotted, values are YAML: `size.exact=[300, 450]`, `scales=null`. If a key is given

@@ -123,7 +123,7 @@ def _problem_lines(
         if problem.path[:1] == ("styles",) and len(problem.path) > 1:
             style = in_folder.styles.get(str(problem.path[1]))
         if style is not None:
-            problem_path = style.settings or Path(str(style.data["image"]))
+            problem_path = style.settings_file or Path(str(style.data["image"]))
             text = problem_line(problem_path, style.source, replace(problem, path=problem.path[2:]))
         else:
             text = problem_line(path, source, problem)

@@ -28,12 +28,12 @@ class FolderStyle:
 
     Attributes:
         data: The entry under `styles` that it stands for, not validated yet.
-        settings: The path of its `NAME.yaml`; None: there is none.
+        settings_file: The path of its `NAME.yaml`; None: there is none.
         source: The content of that file.
     """
 
     data: Mapping[str, object]
-    settings: Path | None
+    settings_file: Path | None
     source: Source
 
 

@@ -106,7 +106,7 @@ class ReservedNames:
         with self._lock:
             self._paths.difference_update(paths)
 
-    def release(self, path: Path) -> None:
+    def discard(self, path: Path) -> None:
         """Release a path and that of its sidecar."""
         self.written(path, sidecar_path(path))
 

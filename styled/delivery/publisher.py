@@ -83,7 +83,7 @@ class Publisher:
         if is_partial and self.is_own_reservation(path, job_id, sha256):
             with self._narrow_forbidden(path):
                 durable_delete(path)
-        self._reserved.release(path)
+        self._reserved.discard(path)
         if not os.path.lexists(sidecar_path(path)):
             frames = self._frames_of(path, job_id)
             if frames is not None:
@@ -189,7 +189,7 @@ class Publisher:
             )
         with self._narrow_forbidden(path):
             atomic_write(sidecar_path(path), sidecar.to_json())
-        self._reserved.release(path)
+        self._reserved.discard(path)
 
     def is_published(self, path: Path, job_id: str) -> bool:
         """Return whether `path` is complete and was published by this job.

@@ -43,7 +43,7 @@ class Checkpoint:
         first_total: The first loss of this scale, against which an explosion is measured.
         convergence: The state of the scale's `Convergence`.
         optimizer: The optimiser's own state.
-        settings: The current settings, as the fields of `guard.RunSettings`.
+        run_settings: The current settings, as the fields of `guard.RunSettings`.
         trace: Loss rows so far.
         environment: Where it was made, as the fields of `environment.Environment`; empty:
             unknown.
@@ -58,7 +58,7 @@ class Checkpoint:
     first_total: float
     convergence: Mapping[str, Any]
     optimizer: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    run_settings: Mapping[str, Any]
     trace: list[Any]
     environment: Mapping[str, Any] = field(default_factory=dict)
 

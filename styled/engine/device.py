@@ -25,12 +25,12 @@ class Device:
     Attributes:
         torch_device: For tensors.
         name: For display, such as `NVIDIA H200` or `cpu`.
-        degraded: Why no GPU is used, or None.
+        degradation: Why no GPU is used, or None.
     """
 
     torch_device: torch.device
     name: str
-    degraded: Degradation | None = None
+    degradation: Degradation | None = None
 
     @property
     def model(self) -> str:

@@ -103,7 +103,7 @@ class LocalEngine:
             precision=str(dtype).removeprefix("torch."),
             torch=torch.__version__,
             degraded=(
-                *([device.degraded] if device.degraded else []),
+                *([device.degradation] if device.degradation else []),
                 *([untrained] if weights.source == "untrained" else []),
                 *degraded,
             ),

@@ -251,7 +251,7 @@ class ScaleRun:
             first_total=self._first_total,
             convergence=self._convergence.state(),
             optimizer=self._optimizer.state(),
-            settings=_as_plain(self.settings),
+            run_settings=_as_plain(self.settings),
             trace=trace,
             environment=environment,
         )
@@ -262,7 +262,7 @@ def _as_plain(settings: RunSettings) -> dict[str, Any]:
 
 
 def restored_settings(plain: Mapping[str, Any]) -> RunSettings:
-    """Return the settings stored in a checkpoint, see `Checkpoint.settings`."""
+    """Return the settings stored in a checkpoint, see `Checkpoint.run_settings`."""
     optimizer = OptimizerSettings(
         **{**plain["optimizer"], "betas": tuple(plain["optimizer"]["betas"])}
     )

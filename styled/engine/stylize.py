@@ -191,7 +191,7 @@ class _Painting:
             EngineFailure: not even a tiny picture would fit.
         """
         if checkpoint is not None:
-            self.settings = restored_settings(checkpoint.settings)
+            self.settings = restored_settings(checkpoint.run_settings)
         while not fit_to_limit(
             self._memory_bytes, self.settings, self.plan[-1], self._estimate_peak_bytes
         )[1]:
@@ -207,10 +207,10 @@ class _Painting:
             self.settings = RunSettings(self._recipe.optimizer)
             return
         self.trace = [TraceRow(*row) for row in checkpoint.trace]
-        self._note_resumed(checkpoint)
+        self._record_resumed(checkpoint)
         self._resume = checkpoint
 
-    def _note_resumed(self, resume: Checkpoint) -> None:
+    def _record_resumed(self, resume: Checkpoint) -> None:
         """Record a degradation if the checkpoint was made in a different environment."""
         if not resume.environment:
             return

@@ -80,7 +80,7 @@ class TaskRun:
                 return
             now = clock()
             seconds = now - stepped_at
-            self._note_step(step, seconds)
+            self._record_step(step, seconds)
             if step.degraded != degradations:
                 degradations = step.degraded
                 yield Degraded(degradations)
@@ -110,7 +110,7 @@ class TaskRun:
         # A large picture's state takes long to write: limit the share of time spent on that.
         return elapsed >= max(interval, SAVE_INTERVAL_FACTOR * saving_seconds)
 
-    def _note_step(self, step: StepProgress, seconds: float) -> None:
+    def _record_step(self, step: StepProgress, seconds: float) -> None:
         scale = step.scale, PixelSize(step.width, step.height)
         if scale != self._scale:  # the next scale, or a size reduced for lack of memory
             self._scale, self._first_step_seconds = scale, seconds

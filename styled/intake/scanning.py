@@ -116,7 +116,7 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
             for entry in entries
             if is_companion_name(entry.name) and not entry.is_dir(follow_symlinks=False)
         }
-        _note_companions(folder, by_name, {entry.name for entry in entries}, notes)
+        _record_companions(folder, by_name, {entry.name for entry in entries}, notes)
         for entry in entries:
             if ignore.match(entry.name) or entry.name in by_name:
                 continue
@@ -142,7 +142,7 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
         pending.extend(reversed(folders))
 
 
-def _note_companions(
+def _record_companions(
     folder: str, by_name: Mapping[str, os.DirEntry[str]], names: Container[str], notes: ScanNotes
 ) -> None:
     """Count files that belong to photos which are not there, and report those of no use."""

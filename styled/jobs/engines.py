@@ -54,12 +54,12 @@ class Engines:
         if slot not in self._slots:
             return None
         self._slots.pop(slot).close()
-        run = self._states.pop(slot).run
+        run_id = self._states.pop(slot).run_id
         self._free.discard(slot)
         self._busy.discard(slot)
         self._slots_changed()
         log.warning("engine.removed", engine=slot, reason=reason)
-        return run
+        return run_id
 
     def _slots_changed(self) -> None:
         # Precomputed: there may be hundreds of slots and thousands of turns.
@@ -92,13 +92,13 @@ class Engines:
         """
         if slot not in self._slots:
             return None
-        run = self._states[slot].run
+        run_id = self._states[slot].run_id
         self._free.discard(slot)
         self._busy.discard(slot)
         self._states[slot] = SlotState(problem=error.message, is_gone=retry_seconds is None)
         log.error("engine.lost", engine=slot, reason=error.message, remedies=list(error.remedies),
                   retry_seconds=retry_seconds)  # fmt: skip
-        return run
+        return run_id
 
     def replace(self, slot: str) -> bool:
         """Abandon and replace a stalled engine; return False if that is impossible."""
@@ -111,22 +111,28 @@ class Engines:
             if info is not None:
                 yield name, info
 
-    def begin(self, slot: str, run: int) -> None:
+    def begin(self, slot: str, run_id: int) -> None:
         """Record that a slot runs an assignment from now on."""
-        self._states[slot].run = run
+        self._states[slot].run_id = run_id
         self._free.discard(slot)
         self._busy.add(slot)
 
-    def end(self, slot: str, run: int) -> None:
+    def end(self, slot: str, run_id: int) -> None:
         """Record that a slot has ended an assignment and is free."""
-        if slot in self._states and self._states[slot].run == run:
-            self._states[slot].run = None
+        if slot in self._states and self._states[slot].run_id == run_id:
+            self._states[slot].run_id = None
             self._busy.discard(slot)
             self._free.add(slot)
 
     def assign(self, slot: str, assignment: Assignment) -> None:
-        """Pass an assignment to a slot; within one turn of the loop none is removed."""
-        self._slots[slot].assign(assignment)
+        """Pass an assignment to a slot, unless its engine was lost since `begin`.
+
+        The journal may have failed in between, which delays assignments by some turns. Then the
+        job was requeued already.
+        """
+        state = self._states.get(slot)
+        if state is not None and state.run_id == assignment.run_id:
+            self._slots[slot].assign(assignment)
 
     def stop(self, slot: str, job_id: str) -> None:
         """Make an engine stop a job at its next step."""
@@ -176,5 +182,5 @@ class Engines:
                 running_job.progress if running_job else None,
             )
             for name, state in self._states.items()
-            for running_job in [None if state.run is None else running.of_run(state.run)]
+            for running_job in [None if state.run_id is None else running.of_run(state.run_id)]
         )

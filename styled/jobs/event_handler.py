@@ -101,8 +101,8 @@ class EventHandler:
                 self._engine_lost(slot, error, retry_seconds)
             case EngineStalled(slot):
                 self._engine_stalled(slot)
-            case EngineReported(slot, run, reported):
-                self._engine_reported(slot, run, reported)
+            case EngineReported(slot, run_id, reported):
+                self._engine_reported(slot, run_id, reported)
             case IoDone():
                 self.requests_open -= 1
                 self._io_done(event)
@@ -117,7 +117,7 @@ class EventHandler:
             case SlotAdded(new_slot):
                 if not self.is_stopping:
                     self._engines.add(new_slot)
-                    self._note_engines()
+                    self._record_engines()
             case SlotRemoved(slot, reason):
                 self._slot_removed(slot, reason)
             case StopRequested():
@@ -126,13 +126,13 @@ class EventHandler:
     def _engine_ready(self, slot: str, info: EngineInfo) -> None:
         """Handle a new engine in a slot."""
         self._engines.ready(slot, info)
-        self._note_engines()
+        self._record_engines()
 
-    def _engine_reported(self, slot: str, run: int, event: object) -> None:
+    def _engine_reported(self, slot: str, run_id: int, event: object) -> None:
         """Handle an event of the task that an engine runs."""
         if isinstance(event, Painted | Stopped | Failed):
-            self._engines.end(slot, run)
-        running = self._running.of_run(run)
+            self._engines.end(slot, run_id)
+        running = self._running.of_run(run_id)
         if running is None:
             return  # from an engine that was abandoned
         with job_log_context(log_context_of(running.job)):
@@ -142,7 +142,7 @@ class EventHandler:
                 case CheckpointIgnored(reason):
                     self._lifecycle.restarted(running, reason)
                 case Degraded(degradations):
-                    self._lifecycle.note_degraded(running, degradations)
+                    self._lifecycle.record_degraded(running, degradations)
                 case Painted():
                     self._lifecycle.painted(running, event)
                 case Stopped():
@@ -156,9 +156,9 @@ class EventHandler:
         Raises:
             StyledError: no slot has an engine, and none will get one.
         """
-        run = self._engines.lost(slot, error, retry_seconds)
-        self._note_engines()
-        if run is not None and (running := self._running.of_run(run)):
+        run_id = self._engines.lost(slot, error, retry_seconds)
+        self._record_engines()
+        if run_id is not None and (running := self._running.of_run(run_id)):
             with job_log_context(log_context_of(running.job)):
                 self._finisher.engine_lost(running, error)
         if self._engines.are_all_gone:
@@ -167,9 +167,9 @@ class EventHandler:
 
     def _slot_removed(self, slot: str, reason: str) -> None:
         """Close a slot; a job that it runs is requeued, to resume on another engine."""
-        run = self._engines.remove(slot, reason)
-        self._note_engines()
-        if run is not None and (running := self._running.of_run(run)):
+        run_id = self._engines.remove(slot, reason)
+        self._record_engines()
+        if run_id is not None and (running := self._running.of_run(run_id)):
             with job_log_context(log_context_of(running.job)):
                 self._finisher.engine_lost(
                     running, NodeLost(f"the engine {slot} is gone: {reason}")
@@ -227,13 +227,19 @@ class EventHandler:
                     self._finisher.interrupted(running)
 
     def _stop(self) -> None:
+        """Requeue all jobs but those being published; engines stop after their next step first."""
         if self.is_stopping:
             return
         self.is_stopping = True
-        self._context.is_stopping.set()
+        self._context.is_stopping.set()  # long I/O requests return early
+        for slot, assignment in self._pending.assignments:  # a failed commit has delayed them
+            self._engines.end(slot, assignment.run_id)
+        unsent = {assignment.run_id for _, assignment in self._pending.assignments}
+        self._pending.assignments.clear()
         for running in self._running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING):
             with job_log_context(log_context_of(running.job)):
-                if running.phase is Phase.PAINTING and running.slot is not None:
+                is_painting = running.phase is Phase.PAINTING and running.run_id not in unsent
+                if is_painting and running.slot is not None:
                     self._engines.stop(running.slot, running.job.id)
                 else:
                     self._finisher.interrupted(running)
@@ -249,6 +255,6 @@ class EventHandler:
             return  # the next start recovers from the state in the journal
         self._pending.writes.clear()
 
-    def _note_engines(self) -> None:
+    def _record_engines(self) -> None:
         """Record the engines in the journal, for `styled status`."""
         self._pending.write(self._journal.set_state, engines=self._engines.as_json())

@@ -98,11 +98,11 @@ class EngineReported:
     """An event of the task that an engine runs.
 
     Attributes:
-        run: The number of the assignment.
+        run_id: The number of the assignment.
     """
 
     slot: str
-    run: int
+    run_id: int
     event: EngineEvent
 
 

@@ -18,7 +18,7 @@ from styled.mounts import Mounts
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class JournalRetention:
     """How long finished jobs are kept in the journal.
 
     Attributes:
@@ -36,7 +36,7 @@ class IoContext:
 
     Attributes:
         cleanup: Releases inputs from the inbox.
-        history: How long finished jobs are kept in the journal.
+        retention: How long finished jobs are kept in the journal.
         gallery: Stores thumbnails; None: there is no gallery.
         gallery_updater: Adds entries to the gallery; None: there is no gallery.
         codec: Where photos are decoded and results encoded.
@@ -51,7 +51,7 @@ class IoContext:
     files: JobFiles
     mounts: Mounts
     cleanup: InputCleanup
-    history: History
+    retention: JournalRetention
     gallery: GalleryProtocol | None = None
     gallery_updater: GalleryUpdater | None = None
     codec: PhotoCodec = field(default_factory=LocalPhotoCodec)

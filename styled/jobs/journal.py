@@ -179,7 +179,7 @@ class Journal(JournalWrites):
             (text_in_journal(reason), BLOCKED, texts_as_json(remedies), not_before, style),
         )
 
-    def release_style(self, style: str) -> None:
+    def unblock_style(self, style: str) -> None:
         """Retry the jobs of a style at once that wait until a problem is fixed."""
         self._execute(
             "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND style = ? AND failure = ?",

@@ -154,10 +154,10 @@ class Lifecycle:
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
         assert running.output is not None, "likewise"
-        running.slot, running.engine, running.run = slot, info, next(self._runs)
-        self.running.note_run(running)
+        running.slot, running.engine, running.run_id = slot, info, next(self._runs)
+        self.running.index_run(running)
         running.paint_since = self._context.clock()
-        self.note_degraded(running)
+        self.record_degraded(running)
         task = replace(
             prepared.task(running.job.id),
             checkpoint_seconds=config.queue.checkpoint_seconds,
@@ -165,12 +165,12 @@ class Lifecycle:
             frame_every_steps=running.output.keep_frames,
         )
         context = log_context_of(running.job)
-        assignment = Assignment(running.run, task, context, running.stamps)
+        assignment = Assignment(running.run_id, task, context, running.stamps)
         self._pending.assignments.append((slot, assignment))
         self._set_phase(running, Phase.PAINTING, slot)
-        return running.run
+        return running.run_id
 
-    def note_degraded(self, running: RunningJob, painting: tuple[Degradation, ...] = ()) -> None:
+    def record_degraded(self, running: RunningJob, painting: tuple[Degradation, ...] = ()) -> None:
         """Collect a job's degradations and store them if they have changed.
 
         Args:
@@ -189,7 +189,7 @@ class Lifecycle:
         """Record that a job has lost the work of an earlier start."""
         lost = Degradation("restarted", f"restarted from the beginning: {reason}")
         running.degradations.note("checkpoint", (lost,))
-        self.note_degraded(running)
+        self.record_degraded(running)
 
     def progressed(self, running: RunningJob, progress: Progress) -> None:
         """Handle the progress of a painting."""
@@ -232,7 +232,7 @@ class Lifecycle:
             return
         if running.eta is not None and running.eta_key is not None:
             self._histories.learn(running.eta_key, running.eta.learnt())
-        self.note_degraded(running, painted.degradations)
+        self.record_degraded(running, painted.degradations)
         assert running.prepared is not None, "it was painted"
         assert running.engine is not None, "likewise"
         assert running.output is not None, "likewise"

@@ -123,7 +123,7 @@ class Maintenance:
 
     def _released(self, request: ReleaseRequest, job: Job, error: StyledError | None) -> None:
         if error is None or isinstance(error, Stuck):
-            self._note_stuck([(job, error)])
+            self._record_stuck([(job, error)])
             self._gallery_at = 0.0  # rejected inputs are shown once they have left the inbox
         elif isinstance(error, ResourceUnavailable):
             self.try_again(request, error)
@@ -140,7 +140,7 @@ class Maintenance:
         pruned, stuck = event.result
         if pruned:
             log.info("jobs.pruned", count=pruned)
-        self._note_stuck(stuck)
+        self._record_stuck(stuck)
 
     def _retry_stuck(self) -> None:
         self._stuck_seconds = min(2 * self._stuck_seconds, MAX_STUCK_SECONDS)
@@ -148,7 +148,7 @@ class Maintenance:
         for job, _ in self.stuck.values():
             self._pending.requests.append(ReleaseRequest(job, self._context, again=True))
 
-    def _note_stuck(
+    def _record_stuck(
         self, releases: list[tuple[Job, Stuck | None]] | list[tuple[Job, Stuck]]
     ) -> None:
         """Update the stuck inputs, log new ones, and store them for `styled status`.

@@ -133,8 +133,8 @@ class CleanupRequest:
                 context.cleanup.release_input(job, again=True)
             except (InputStuck, NameNotSupported, FolderNotWritable) as error:
                 stuck.append((job, error))
-        before = context.now() - context.history.seconds
-        return context.journal.prune(before=before, keep=context.history.jobs), stuck
+        before = context.now() - context.retention.seconds
+        return context.journal.prune(before=before, keep=context.retention.jobs), stuck
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class RunningJob:
         output: How its result is saved; set once it is prepared.
         settings, mask: Of the photo's own, likewise.
         slot: Name of the slot that paints it.
-        run: Number of that assignment.
+        run_id: Number of that assignment.
         progress: Set once it is being painted.
         prepare_since, paint_since: Start times in seconds of `IoContext.clock`.
     """
@@ -70,7 +70,7 @@ class RunningJob:
     settings: SettingsInfo | None = None
     mask: FileInfo | None = None
     slot: str | None = None
-    run: int = 0
+    run_id: int = 0
     engine: EngineInfo | None = None
     eta: EtaEstimator | None = None
     eta_key: EtaKey | None = None
@@ -86,13 +86,13 @@ class SlotState:
 
     Attributes:
         info: Of its engine; None while it has none.
-        run: Number of the assignment that it runs; None if it runs none.
+        run_id: Number of the assignment that it runs; None if it runs none.
         problem: Error message, if its engine was lost.
         is_gone: Whether a lost engine will not be replaced.
     """
 
     info: EngineInfo | None = None
-    run: int | None = None
+    run_id: int | None = None
     problem: str | None = None
     is_gone: bool = False
 
@@ -122,18 +122,18 @@ class RunningJobs:
         """Remove a job that has ended or is requeued."""
         running = self._jobs.pop(job_id, None)
         if running is not None:
-            self._by_run.pop(running.run, None)
+            self._by_run.pop(running.run_id, None)
 
-    def of_run(self, run: int) -> RunningJob | None:
+    def of_run(self, run_id: int) -> RunningJob | None:
         """Return the job that an assignment is painting, None if it is no longer being painted."""
-        running = self._jobs.get(self._by_run.get(run, ""))
-        if running is None or running.run != run or running.phase is not Phase.PAINTING:
+        running = self._jobs.get(self._by_run.get(run_id, ""))
+        if running is None or running.run_id != run_id or running.phase is not Phase.PAINTING:
             return None
         return running
 
-    def note_run(self, running: RunningJob) -> None:
+    def index_run(self, running: RunningJob) -> None:
         """Index a job by the number of its assignment, for `of_run`."""
-        self._by_run[running.run] = running.job.id
+        self._by_run[running.run_id] = running.job.id
 
     def in_phase(self, *phases: Phase) -> list[RunningJob]:
         """Return the jobs in any of these phases, except those with an `ending`."""

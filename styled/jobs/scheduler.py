@@ -106,7 +106,7 @@ class Scheduler:
             self._pending, observer, styles,
         )  # fmt: skip
         self._snapshot_at = -math.inf
-        self._reported_state = "running"
+        self._reported_activity = "running"
         self._is_changed = True
         self._is_journal_failing = False
         self._has_given_up = False
@@ -171,7 +171,7 @@ class Scheduler:
         for event in events:
             self._handler.handle(event)
             if isinstance(event, EngineReady):
-                self._reported_state = "running"  # the observer has just reported this
+                self._reported_activity = "running"  # the observer has just reported this
         if not self._handler.is_stopping:
             self._advance()
         elif not len(self._running) and not self.is_busy:
@@ -198,7 +198,7 @@ class Scheduler:
             if is_empty and not self._handler.requests_open and not self.pauses.is_paused:
                 self.pauses.resume()  # no work is left whose success would end the pause
         self._send()
-        self._report_state()
+        self._report_activity()
 
     def _send(self) -> None:
         """Send out the turn's assignments, requests and notifications, after the commit."""
@@ -250,14 +250,14 @@ class Scheduler:
 
     # Reporting
 
-    def _report_state(self) -> None:
+    def _report_activity(self) -> None:
         """Take a snapshot if the last one is old; write to the journal whether it is paused."""
         clock = self._context.clock()
         reason = self._paused_reason
-        state = "running" if reason is None else f"paused: {reason}"
-        if state != self._reported_state:
-            self._reported_state = state
-            self._pending.write(self._journal.set_state, state=state)
+        activity = "running" if reason is None else f"paused: {reason}"
+        if activity != self._reported_activity:
+            self._reported_activity = activity
+            self._pending.write(self._journal.set_state, activity=activity)
         elif not self._is_changed or clock - self._snapshot_at < SNAPSHOT_SECONDS:
             return
         self._take_snapshot()

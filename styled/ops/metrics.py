@@ -45,7 +45,7 @@ class MetricsSnapshot:
         oldest_submitted_at: Unix time of the oldest unfinished job; None without one.
         last_success_at: Unix time at which the last job succeeded.
         paused: Whether the queue waits for a disk, a folder or a permission.
-        degraded: Messages of the service's current degradations.
+        degradation_messages: Messages of the service's current degradations.
         stalled: Parts of the daemon that make no progress.
         steps_per_second: Engine -> speed of the job that it paints.
         engines: Engine -> whether it is available.
@@ -57,7 +57,7 @@ class MetricsSnapshot:
     oldest_submitted_at: float | None = None
     last_success_at: float | None = None
     paused: bool = False
-    degraded: Sequence[str] = ()
+    degradation_messages: Sequence[str] = ()
     stalled: Sequence[str] = ()
     steps_per_second: Mapping[str, float] = field(default_factory=dict)
     engines: Mapping[str, bool] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Metrics:
             # Start at 0: Prometheus sees no increase in a series that first appears with 1.
             self._finished.labels(outcome, failure)
 
-    def note_ready(self, version: str, device: str, weights: str, now: float) -> None:
+    def set_ready(self, version: str, device: str, weights: str, now: float) -> None:
         """Record what is running since `now` (Unix time)."""
         self._info.labels(version, device, printable(weights)).set(1)
         self._started.set(now)
@@ -268,7 +268,7 @@ class _SnapshotCollector(Collector):
         degraded = GaugeMetricFamily(
             "styled_degraded", "1 for each current degradation of the service.", labels=["reason"]
         )
-        for reason in dict.fromkeys(snapshot.degraded):
+        for reason in dict.fromkeys(snapshot.degradation_messages):
             degraded.add_metric([printable(reason)], 1)
         yield degraded
         stalled = GaugeMetricFamily(

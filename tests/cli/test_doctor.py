@@ -71,7 +71,7 @@ def journal(cwd: Path, machine: Machine) -> Iterator[Journal]:
     """Return the journal of a daemon that has run in the working folder."""
     (cwd / "state").mkdir()
     journal = Journal.open(cwd / "state/journal.sqlite3")
-    journal.set_state(state="running", version=__version__)
+    journal.set_state(activity="running", version=__version__)
     yield journal
     journal.close()
 
@@ -268,7 +268,7 @@ def test_what_is_stuck_is_a_failure(run: Run, cwd: Path) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_a_pause_on_request_is_a_warning(run: Run, journal: Journal) -> None:
     """It is no fault; the remedy ends it."""
-    journal.set_state(state=f"paused: {SUSPENDED_REASON}")
+    journal.set_state(activity=f"paused: {SUSPENDED_REASON}")
     findings = run_doctor(run)
     assert about(findings, "queue") == [("warn", f"paused: {SUSPENDED_REASON}")]
     assert remedies(findings, "queue") == "styled resume"
@@ -277,7 +277,7 @@ def test_a_pause_on_request_is_a_warning(run: Run, journal: Journal) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_a_paused_queue_is_a_failure(run: Run, journal: Journal) -> None:
     """The finding has the reason; its remedy says that work continues automatically."""
-    journal.set_state(state="paused: the outbox is full")
+    journal.set_state(activity="paused: the outbox is full")
     findings = run_doctor(run, exit_code=73)
     assert about(findings, "queue") == [("fail", "paused: the outbox is full")]
     assert "by itself" in remedies(findings, "queue")
@@ -313,7 +313,7 @@ def test_a_restart_that_is_due_is_a_warning(run: Run, journal: Journal) -> None:
 def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journal) -> None:
     """If the daemon is not running, its stored state is ignored."""
     journal.set_state(
-        inbox_problem="it is away", state="paused: full", version="9.9",
+        inbox_problem="it is away", activity="paused: full", version="9.9",
         degraded=json.dumps([{"kind": "device", "message": "a"}]),
     )  # fmt: skip
     findings = run_doctor(run)

@@ -66,7 +66,7 @@ def journal(folder: Path) -> Iterator[Journal]:
 @pytest.fixture
 def _running(folder: Path, journal: Journal) -> Iterator[None]:
     """Hold the lock, as a running daemon does."""
-    journal.set_state(state="running", inbox_problem="")
+    journal.set_state(activity="running", inbox_problem="")
     lock = InstanceLock(folder / "state/lock")
     lock.acquire()
     yield
@@ -203,8 +203,8 @@ def test_how_long_it_has_to_settle_is_configured(run: Run, folder: Path) -> None
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ({"inbox_problem": "it is gone", "state": "paused: full"}, "it is gone"),
-        ({"state": "paused: the outbox is full"}, "paused: the outbox is full"),
+        ({"inbox_problem": "it is gone", "activity": "paused: full"}, "it is gone"),
+        ({"activity": "paused: the outbox is full"}, "paused: the outbox is full"),
     ],
 )
 def test_a_daemon_with_a_problem_takes_nothing(
@@ -233,7 +233,7 @@ def test_a_daemon_that_is_stuck_takes_nothing(run: Run, folder: Path, journal: J
 def test_the_problem_of_a_dead_daemon_is_over(run: Run, folder: Path, journal: Journal) -> None:
     """If the daemon is not running, its stored problems are ignored."""
     StallRecord("it is stuck", ("intake",)).save(folder / "state")
-    journal.set_state(state="paused: full")
+    journal.set_state(activity="paused: full")
     drop(folder / "inbox/a.jpg")
     explanation = explain_one(run, "inbox/a.jpg")
     assert explanation["reasons"] == ["it will be painted in oil, but styled is not running"]
@@ -492,7 +492,7 @@ def test_a_problem_of_the_daemon_is_why_a_job_waits(
     run: Run, folder: Path, journal: Journal
 ) -> None:
     """A problem of the daemon is the first reason of unfinished jobs, not of finished ones."""
-    journal.set_state(state="paused: the outbox is full")
+    journal.set_state(activity="paused: the outbox is full")
     (job,) = submit(journal, folder, "a.jpg")
     assert explain_one(run, job.id)["reasons"] == ["paused: the outbox is full", "oil: is next"]
     finish(journal, folder, claim(journal), JobState.DONE)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from styled.cli.init import init_folder
-from styled.config import parse_settings
+from styled.config import apply_set_options
 from styled.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from tests.cli.conftest import Run
 
@@ -32,7 +32,7 @@ def test_a_recipe_is_shown_with_every_value(run: Run, recipe: Recipe) -> None:
     assert set(shown) == set(Recipe.__slots__)
     assert shown["name"] == recipe.name
     settings = [f"steps={shown['steps']}", f"tv_weight={shown['tv_weight']}"]
-    assert parse_settings(settings, recipe) == recipe
+    assert apply_set_options(settings, recipe) == recipe
 
 
 def test_an_unknown_recipe_is_78(run: Run) -> None:

@@ -57,7 +57,7 @@ def journal(cwd: Path) -> Iterator[Journal]:
     assert job is not None
     journal.update_progress(job, progress(0.42))
     journal.set_state(
-        state="paused: the outbox is full", version="9.9", device="cpu", weights="untrained",
+        activity="paused: the outbox is full", version="9.9", device="cpu", weights="untrained",
         degraded=json.dumps([UNTRAINED]),
     )  # fmt: skip
     yield journal
@@ -143,7 +143,7 @@ def test_a_damaged_journal_is_reported(run: Run, cwd: Path) -> None:
 
 def test_a_pause_on_request_does_not_end_by_itself(run: Run, journal: Journal, daemon: int) -> None:
     """Only other pauses are said to end by themselves."""
-    journal.set_state(state=f"paused: {SUSPENDED_REASON}")
+    journal.set_state(activity=f"paused: {SUSPENDED_REASON}")
     output = run("status").output
     assert "styled is paused: on request; styled resume continues it" in output
     assert "by itself" not in output
@@ -474,7 +474,7 @@ def test_json_follows_each_change(
         lambda: None,
         lambda: update_progress(journal, step=5),
         lambda: None,
-        lambda: journal.set_state(state="running"),
+        lambda: journal.set_state(activity="running"),
     )
     result = run("status", "--follow", "--json")
     assert result.exit_code == 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from styled.config import parse_settings
+from styled.config import apply_set_options
 from styled.errors import ConfigError
 from styled.recipes import PYRAMID, OptimizerSettings, Size
 
@@ -14,7 +14,7 @@ from styled.recipes import PYRAMID, OptimizerSettings, Size
 def test_settings_are_applied_to_the_recipe() -> None:
     """Dotted keys select nested fields of the recipe, and values are parsed as YAML."""
     settings = ["size.exact=[300, 450]", "steps=20", "scales=null", "tv_weight=1e-2"]
-    assert parse_settings([*settings, "optimizer.name=adam"], PYRAMID) == replace(
+    assert apply_set_options([*settings, "optimizer.name=adam"], PYRAMID) == replace(
         PYRAMID,
         size=Size(exact=(300, 450)),
         steps=20,
@@ -26,12 +26,12 @@ def test_settings_are_applied_to_the_recipe() -> None:
 
 def test_no_settings_change_nothing() -> None:
     """Without settings the recipe is unchanged."""
-    assert parse_settings([], PYRAMID) == PYRAMID
+    assert apply_set_options([], PYRAMID) == PYRAMID
 
 
 def test_of_the_same_key_the_later_value_counts() -> None:
     """The last value of a repeated setting is used, as on most command lines."""
-    assert parse_settings(["steps=1", "steps=2"], PYRAMID).steps == 2
+    assert apply_set_options(["steps=1", "steps=2"], PYRAMID).steps == 2
 
 
 def test_all_wrong_settings_appear_at_once() -> None:
@@ -47,7 +47,7 @@ def test_all_wrong_settings_appear_at_once() -> None:
         "pooling=avrage",
     ]
     with pytest.raises(ConfigError) as caught:
-        parse_settings(settings, PYRAMID)
+        apply_set_options(settings, PYRAMID)
     lines = caught.value.message.splitlines()
     assert '--set steps: expected a whole number from 1 to 100000, got "many"' in lines
     assert '--set stepz: unknown key; did you mean "steps"?' in lines
@@ -66,10 +66,10 @@ def test_all_wrong_settings_appear_at_once() -> None:
 def test_a_whole_and_its_part_contradict_each_other(settings: list[str]) -> None:
     """Setting both a mapping and one of its keys to a value is an error."""
     with pytest.raises(ConfigError, match="is set both as a whole and in part"):
-        parse_settings(settings, PYRAMID)
+        apply_set_options(settings, PYRAMID)
 
 
 def test_two_sizes_contradict_each_other() -> None:
     """Only one kind of size can be set."""
     with pytest.raises(ConfigError, match="--set size: give only one of long_edge, short_edge"):
-        parse_settings(["size.long_edge=64", "size.short_edge=64"], PYRAMID)
+        apply_set_options(["size.long_edge=64", "size.short_edge=64"], PYRAMID)

@@ -21,7 +21,7 @@ from styled.config import (
     default_config,
     show_config,
 )
-from styled.config.cli_overrides import parse_settings
+from styled.config.cli_overrides import apply_set_options
 from styled.config.models import StyleEntry, StyleImageEntry
 
 Load = Callable[[str], Config]
@@ -131,4 +131,4 @@ def test_a_number_is_a_size_by_its_long_edge(load: Load) -> None:
     assert short == long
     recipe = short.styles["a"].recipe
     assert recipe.size.long_edge == 1024
-    assert parse_settings(["size=300"], recipe).size.long_edge == 300
+    assert apply_set_options(["size=300"], recipe).size.long_edge == 300

@@ -23,7 +23,7 @@ def test_auto_falls_back_to_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(device_module, "GPU_DEVICE_FILES", ())
     device = choose_device("auto")
     assert device.torch_device.type == "cpu"
-    assert device.degraded == Degradation("device", "no GPU was found: running on the CPU")
+    assert device.degradation == Degradation("device", "no GPU was found: running on the CPU")
 
 
 def test_auto_says_why_a_gpu_that_is_there_does_not_work(
@@ -44,14 +44,14 @@ def test_auto_says_why_a_gpu_that_is_there_does_not_work(
     monkeypatch.setattr(device_module, "GPU_DEVICE_FILES", (str(tmp_path),))
     device = choose_device("auto")
     assert device.torch_device.type == "cpu"
-    assert device.degraded == Degradation(
+    assert device.degradation == Degradation(
         "device", f"a GPU was found, but cuda does not work here: {message}: running on the CPU"
     )
 
 
 def test_the_cpu_when_asked_for_is_no_degradation() -> None:
     """`cpu` gives the CPU without a degradation."""
-    assert choose_device("cpu").degraded is None
+    assert choose_device("cpu").degradation is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

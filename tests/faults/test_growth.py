@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from styled.jobs.io_context import History
+from styled.jobs.io_context import JournalRetention
 from styled.jobs.journal_schema import MAX_LOG_BYTES
 from tests.daemon_harness import Forked
 from tests.jobs.conftest import JobHarness, picture
@@ -35,7 +35,7 @@ def test_many_jobs_leave_memory_flat_and_the_journal_small(tmp_path: Path, jobs:
 def work_through(jobs: int, base: str, output: str) -> None:
     """Run this many jobs, and write measurements to a JSON file."""
     harness = JobHarness(Path(base))
-    harness.history = History(seconds=1e9, jobs=KEPT)
+    harness.history = JournalRetention(seconds=1e9, jobs=KEPT)
     harness.restart()
     data = picture(size=(33, 33))
     first_bytes = 0

@@ -56,7 +56,7 @@ from styled.jobs.events import (
 )
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_context import IoContext, JournalRetention
 from styled.jobs.io_pool import InlineIoPool
 from styled.jobs.job import Job, JobFinished, JobProgress
 from styled.jobs.job_files import JobFiles
@@ -251,7 +251,7 @@ class JobHarness:
         self.now = 1_000_000.0
         self.wall_clock_offset = 0.0
         self.engines = [ScriptedEngine() for _ in range(engines)]
-        self.history = History(seconds=1e6, jobs=1000)
+        self.history = JournalRetention(seconds=1e6, jobs=1000)
         self.gallery_is_on = gallery
         self.can_replace = False
         self.waits: list[float] = []
@@ -288,7 +288,7 @@ class JobHarness:
         config = self.config
         self.events: SimpleQueue[Any] = SimpleQueue()
         self.journal = Journal.open(config.state / "journal.sqlite3")
-        self.journal.set_state(state="running")
+        self.journal.set_state(activity="running")
         self.mounts = Mounts(config.state / "mounts.json")
         self.publisher = Publisher(config.outbox, config.rejected, config.archive)
         self.publisher.prepare()

@@ -258,7 +258,7 @@ def test_an_engine_that_hangs_is_left_behind(harness: SlotHarness) -> None:
     assign(slot, run=2)
     assert harness.next_event() == EngineReported("engine-0", 2, PAINTED)
     resume.set()
-    assert harness.next_event().run == 1  # the scheduler ignores events of old runs
+    assert harness.next_event().run_id == 1  # the scheduler ignores events of old runs
 
 
 def test_a_stop_goes_to_the_engine(harness: SlotHarness) -> None:

@@ -128,8 +128,8 @@ def test_reasons_may_name_files_that_are_not_utf8(journal: Journal) -> None:
     assert journal.in_state(JobState.QUEUED, limit=1)[0].reason == "caf\\xe9 is gone"
     journal.finish(job, JobState.REJECTED, 9.0, reason="caf\udce9 is bad", failure="input")
     assert journal.in_state(JobState.REJECTED, limit=1)[0].reason == "caf\\xe9 is bad"
-    journal.set_state(state="paused: caf\udce9")
-    assert journal.get_state() == {"state": "paused: caf\\xe9"}
+    journal.set_state(activity="paused: caf\udce9")
+    assert journal.get_state() == {"activity": "paused: caf\\xe9"}
 
 
 def test_a_reason_is_kept_on_one_line(journal: Journal) -> None:
@@ -283,9 +283,9 @@ def test_lists_of_several_states_are_in_one_order(journal: Journal) -> None:
 
 def test_daemon_facts_are_replaced_one_by_one(journal: Journal) -> None:
     """`set_state` replaces single values and keeps the others."""
-    journal.set_state(state="running", pid="4")
-    journal.set_state(state="stopped")
-    assert journal.get_state() == {"state": "stopped", "pid": "4"}
+    journal.set_state(activity="running", pid="4")
+    journal.set_state(activity="stopped")
+    assert journal.get_state() == {"activity": "stopped", "pid": "4"}
 
 
 def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_reader_sees_what_is_written_meanwhile(journal: Journal, path: Path) -
     journal.submit([arrival()], 7.0)
     assert reader.counts() == {JobState.QUEUED: 1}
     with pytest.raises(ResourceUnavailable, match="readonly"):
-        reader.set_state(state="x")
+        reader.set_state(activity="x")
     reader.close()
 
 
@@ -305,7 +305,7 @@ from pathlib import Path
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 os.setuid(65534)
-print(Journal.open_read_only(Path(sys.argv[1])).get_state()["state"])
+print(Journal.open_read_only(Path(sys.argv[1])).get_state()["activity"])
 """
 
 
@@ -316,7 +316,7 @@ def test_a_user_who_may_only_read_can_look(tmp_path: Path, running: bool) -> Non
     let_others_in(tmp_path)
     path = tmp_path / "journal.sqlite3"
     journal = Journal.open(path)
-    journal.set_state(state="here")
+    journal.set_state(activity="here")
     if not running:
         journal.close()
     completed = subprocess.run(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from styled.config import load_config
 from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineInfo, Failed, Painted, PixelSize, Progress, Stopped, TraceRow
-from styled.errors import EngineFailure, NodeLost, StyledError
+from styled.errors import EngineFailure, NodeLost, ResourceUnavailable, StyledError
 from styled.jobs.engine_slot import Assignment
 from styled.jobs.events import (
     EngineLost,
@@ -31,12 +32,13 @@ from styled.jobs.events import (
     StylesChanged,
 )
 from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.io_context import History, IoContext
+from styled.jobs.io_context import IoContext, JournalRetention
 from styled.jobs.io_pool import do
 from styled.jobs.job import JobFinished, JobState, Phase
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.prepare_request import PrepareRequest
+from styled.jobs.requests import CleanupRequest
 from styled.jobs.scheduler import Scheduler
 from styled.mounts import Mounts
 from tests.jobs.conftest import CONFIGURATION, Dropped, ScriptedEngine, picture
@@ -53,7 +55,7 @@ class FakeSlot:
         self.world = world
         self.assignment: Assignment | None = None
         self.is_ready = False
-        self.has_left = False
+        self.has_left = self.is_closed = False
         self.to_stop: set[str] = set()
         self.ops_done = 0
 
@@ -63,6 +65,7 @@ class FakeSlot:
     def assign(self, assignment: Assignment) -> None:
         assert self.is_ready, "a task was assigned to an engine that is not ready"
         assert self.assignment is None, "a task was assigned to an engine that is painting"
+        assert not self.is_closed, "a task was assigned to a slot that ends"
         self.assignment = assignment
 
     def stop(self, job_id: str) -> None:
@@ -73,7 +76,7 @@ class FakeSlot:
         return True
 
     def close(self) -> None:
-        pass
+        self.is_closed = True
 
     def join(self, timeout: float | None = None) -> bool:
         return True
@@ -95,7 +98,7 @@ class FakeSlot:
     def do(self, choice: str) -> list[Any]:
         """Return the events that a choice causes."""
         if choice == "join":
-            self.has_left = False
+            self.has_left = self.is_closed = False
             return [SlotAdded(self)]  # type: ignore[arg-type]  # it is a fake
         if choice == "leave":
             self.has_left, self.is_ready, self.assignment = True, False, None
@@ -133,7 +136,7 @@ class FakeSlot:
     def report(self, event: Any, assignment: Assignment | None = None) -> EngineReported:
         assignment = assignment or self.assignment
         assert assignment is not None
-        return EngineReported(self.name, assignment.run, event)
+        return EngineReported(self.name, assignment.run_id, event)
 
 
 class FakePool:
@@ -162,6 +165,15 @@ class World:
         self.base = base
         self.now = 1000.0
         self.journal = Journal.open(config.state / "journal.sqlite3")
+        self.is_journal_full = False
+        transaction = self.journal.transaction
+
+        def transaction_if_there_is_room() -> AbstractContextManager[sqlite3.Cursor]:
+            if self.is_journal_full:
+                raise ResourceUnavailable("the journal can't be written: the disk is full")
+            return transaction()
+
+        self.journal.transaction = transaction_if_there_is_room  # type: ignore[method-assign, assignment]  # fails when the test says
         mounts = Mounts(config.state / "mounts.json", read_only=True)
         publisher = Publisher(config.outbox, config.rejected, config.archive)
         publisher.prepare()
@@ -180,7 +192,7 @@ class World:
         self.context = IoContext(
             config, self.journal, publisher, JobFiles(config.state), mounts,
             InputCleanup(config, self.journal, publisher, mounts, lambda: self.now),
-            History(1e9, 10**6), now=lambda: self.now, clock=lambda: self.now,
+            JournalRetention(1e9, 10**6), now=lambda: self.now, clock=lambda: self.now,
         )  # fmt: skip
         self.slots = [FakeSlot(f"engine-{number}", self) for number in range(engines)]
         self.pool = FakePool()
@@ -219,8 +231,11 @@ class World:
         )
 
 
-def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
-    """Let things happen in random order until nothing can; no failures after `calm_after` moves."""
+def play(data: st.DataObject, world: World, *, calm_after: int, full: int = 0) -> None:
+    """Let things happen in random order until nothing can; no failures after `calm_after` moves.
+
+    Before that, writes of one turn in `full` fail; 0: none.
+    """
     moves = 0
     world.scheduler.turn([])
     while True:
@@ -233,6 +248,12 @@ def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
         choices += [(world.pool, request) for request in world.pool.requests]
         if world.scheduler.seconds_to_wait() == 0.0:
             choices = [(None, None)]
+        if not choices and world.scheduler.pauses.is_paused and not world.scheduler.is_over:
+            moves += 1
+            assert moves < 5000, "the pause does not end"
+            world.now = max(world.now + 1.0, world.scheduler.pauses.until)
+            world.scheduler.turn([])
+            continue
         if not choices:
             due = world.journal.next_due()
             if due is None or world.scheduler.is_over:
@@ -251,7 +272,10 @@ def play(data: st.DataObject, world: World, *, calm_after: int) -> None:
             events = [do(choice, lambda idle_for: None)]
         else:
             events = actor.do(choice)
+        if full and moves < calm_after:
+            world.is_journal_full = data.draw(st.integers(1, full)) == full
         world.scheduler.turn(events)
+        world.is_journal_full = False
         world.check()
 
 
@@ -260,11 +284,14 @@ PHOTOS = st.lists(st.sampled_from(["good", "bad"]), min_size=1, max_size=9)
 
 @pytest.mark.parametrize("engines", [1, 2, 3, 8])
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), kinds=PHOTOS)
+@given(data=st.data(), kinds=PHOTOS, full=st.sampled_from([0, 3, 10]))
 def test_every_job_ends_once_and_no_file_is_lost(
-    engines: int, data: st.DataObject, kinds: list[str]
+    engines: int, data: st.DataObject, kinds: list[str], full: int
 ) -> None:
-    """Each job ends once and no file is lost, in whatever order engines and requests act."""
+    """Each job ends once and no file is lost, in whatever order engines and requests act.
+
+    Nor if the journal can't be written in between.
+    """
     photos = [
         (f"{number}/photo.png", NO_PHOTO if kind == "bad" else PHOTO, ("oil", "ink")[number % 2])
         for number, kind in enumerate(kinds)
@@ -272,7 +299,7 @@ def test_every_job_ends_once_and_no_file_is_lost(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         world = World(Path(folder), engines, photos)
         stack.callback(world.journal.close)
-        play(data, world, calm_after=60)
+        play(data, world, calm_after=60, full=full)
         jobs = world.journal._jobs("1 ORDER BY seq")
         assert all(job.state in ("done", "rejected") for job in jobs)
         assert Counter(end.job.id for end in world.finished) == Counter(job.id for job in jobs)
@@ -291,9 +318,9 @@ def test_every_job_ends_once_and_no_file_is_lost(
 
 @pytest.mark.parametrize("engines", [1, 3, 8])
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), moves=st.integers(0, 40))
+@given(data=st.data(), moves=st.integers(0, 40), full=st.sampled_from([0, 2]))
 def test_a_stop_at_any_moment_leaves_nothing_amiss(
-    engines: int, data: st.DataObject, moves: int
+    engines: int, data: st.DataObject, moves: int, full: int
 ) -> None:
     """After a stop at any moment each job is queued without a counted attempt, or has ended."""
     photos = [(f"{number}/photo.png", PHOTO, "oil") for number in range(6)]
@@ -310,11 +337,13 @@ def test_a_stop_at_any_moment_leaves_nothing_amiss(
             if not choices:
                 break
             actor, choice = data.draw(st.sampled_from(choices))
+            world.is_journal_full = bool(full) and data.draw(st.integers(1, full)) == full
             if actor is world.pool:
                 world.pool.requests.remove(choice)
                 world.scheduler.turn([do(choice, lambda idle_for: None)])
             else:
                 world.scheduler.turn(actor.do(choice))
+        world.is_journal_full = False
         world.scheduler.turn([StopRequested()])
         play(data, world, calm_after=0)
         assert world.scheduler.is_over
@@ -322,6 +351,9 @@ def test_a_stop_at_any_moment_leaves_nothing_amiss(
         assert {job.state for job in jobs} <= {JobState.QUEUED, JobState.DONE}
         assert {job.attempts for job in jobs if job.state is JobState.QUEUED} <= {0}
         done = [job for job in jobs if job.state is JobState.DONE]
+        if full:  # inputs may have to wait for the cleanup of the next start
+            world.context.is_stopping.clear()
+            do(CleanupRequest(world.context), lambda idle_for: None)
         assert len(world.files("outbox")) == 2 * len(done)
         assert len(world.files("archive")) == len(done)
         assert len(world.files("inbox")) == len(jobs) - len(done)
@@ -346,7 +378,7 @@ def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) 
         world.scheduler.turn([])
     assert second.assignment is not None
     late = Painted(torch.zeros(1, 3, 34, 33), (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
-    world.scheduler.turn([EngineReported(first.name, stalled.run, late)])
+    world.scheduler.turn([EngineReported(first.name, stalled.run_id, late)])
     assert world.pool.requests == []
     (job,) = world.journal.in_state(JobState.RUNNING, limit=-1)
     assert (job.phase, job.engine) == (Phase.PAINTING, "engine-1")

@@ -71,7 +71,7 @@ def test_others_go_on_meanwhile(harness: JobHarness, memory: Memory) -> None:
     harness.work()
     assert harness.states() == ["queued", "done", "done", "done"]
     assert memory.attempts == 1
-    assert not harness.journal.get_state().get("state", "").startswith("paused")
+    assert not harness.journal.get_state().get("activity", "").startswith("paused")
 
 
 def test_it_is_tried_ever_less_often(harness: JobHarness, memory: Memory, logs: LogLines) -> None:

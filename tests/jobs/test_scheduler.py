@@ -17,7 +17,7 @@ from styled.atomic import resource_errors
 from styled.errors import EngineFailure, ResourceUnavailable
 from styled.jobs.canceller import POLL_SECONDS
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS
-from styled.jobs.io_context import History
+from styled.jobs.io_context import JournalRetention
 from styled.jobs.job import JobState
 from styled.jobs.maintenance import CLEANUP_AFTER_JOBS, FIRST_STUCK_SECONDS
 from styled.jobs.pause import MAX_PAUSE_SECONDS
@@ -103,7 +103,7 @@ def test_a_pause_can_be_seen_from_outside(
     seen: list[str] = []
 
     def record() -> None:
-        seen.append(harness.journal.get_state()["state"])
+        seen.append(harness.journal.get_state()["activity"])
         disk.wait_over()
 
     harness.on_wait = record
@@ -111,7 +111,7 @@ def test_a_pause_can_be_seen_from_outside(
     harness.work()
     assert len(seen) == 2
     assert all(state.startswith("paused: ") and "No space left" in state for state in seen)
-    assert harness.journal.get_state()["state"] == "running"
+    assert harness.journal.get_state()["activity"] == "running"
 
 
 def test_a_pause_ends_even_if_nothing_is_left_to_do(
@@ -133,7 +133,7 @@ def test_a_pause_ends_even_if_nothing_is_left_to_do(
     harness.work()
     assert harness.waits == [1]
     assert harness.files("archive") == ["oil/photo.png"]
-    assert harness.journal.get_state()["state"] == "running"
+    assert harness.journal.get_state()["activity"] == "running"
 
 
 def test_pauses_grow_up_to_a_minute_and_begin_again_small(
@@ -208,7 +208,7 @@ def test_a_missing_inbox_pauses_instead_of_cancelling(harness: JobHarness) -> No
 
     harness.on_wait = mount
     seen: list[str] = []
-    harness.engine.at_step = lambda step: seen.append(harness.journal.get_state()["state"])
+    harness.engine.at_step = lambda step: seen.append(harness.journal.get_state()["activity"])
     harness.work()
     assert harness.waits == [1, 2]
     assert harness.states() == ["done", "done"]
@@ -292,7 +292,7 @@ def test_a_failed_claim_is_over_once_the_queue_is_found_empty(
     harness.on_wait = monkeypatch.undo
     harness.work()
     assert events(logs) == ["engine.ready", "queue.paused", "queue.resumed"]
-    assert harness.journal.get_state()["state"] == "running"
+    assert harness.journal.get_state()["activity"] == "running"
 
 
 def test_a_stop_does_not_wait_for_the_journal(
@@ -371,7 +371,7 @@ def test_a_stop_ends_the_work_after_the_present_job(harness: JobHarness) -> None
 
 def test_finished_jobs_are_forgotten_in_time(harness: JobHarness, logs: LogLines) -> None:
     """Finished jobs are pruned at the start and after every `CLEANUP_AFTER_JOBS` jobs."""
-    harness.history = History(seconds=1e6, jobs=50)
+    harness.history = JournalRetention(seconds=1e6, jobs=50)
     harness.restart()
     for number in range(2 * CLEANUP_AFTER_JOBS):
         harness.drop(f"{number}.png")

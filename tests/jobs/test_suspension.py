@@ -45,7 +45,7 @@ def test_a_pause_saves_or_finishes_the_running_job(
     harness.work()
     assert harness.states().count("done") == done
     assert harness.states().count("queued") == 3 - done
-    assert harness.journal.get_state()["state"].startswith("paused: on request")
+    assert harness.journal.get_state()["activity"].startswith("paused: on request")
     assert [job.attempts for job in harness.jobs() if job.state is JobState.QUEUED] == [0] * (
         3 - done
     )
@@ -53,7 +53,7 @@ def test_a_pause_saves_or_finishes_the_running_job(
     harness.work()
     assert harness.states() == ["done"] * 3
     assert [job.attempts for job in harness.jobs()] == [1] * 3
-    assert harness.journal.get_state()["state"] == "running"
+    assert harness.journal.get_state()["activity"] == "running"
 
 
 def test_a_pause_is_kept_over_a_restart(
@@ -62,7 +62,7 @@ def test_a_pause_is_kept_over_a_restart(
     """The journal has it; nothing is claimed, and the state says so although the daemon started."""
 
     def report_running(*_: object) -> None:
-        harness.journal.set_state(state="running")  # as the daemon does
+        harness.journal.set_state(activity="running")  # as the daemon does
 
     monkeypatch.setattr(harness, "engine_ready", report_running)
     request(harness, NOW)
@@ -71,11 +71,11 @@ def test_a_pause_is_kept_over_a_restart(
     harness.drop("one.png")
     harness.work()
     assert harness.states() == ["queued"]
-    assert harness.journal.get_state()["state"].startswith("paused: on request")
+    assert harness.journal.get_state()["activity"].startswith("paused: on request")
     request(harness, "")
     harness.work()
     assert harness.states() == ["done"]
-    assert harness.journal.get_state()["state"] == "running"
+    assert harness.journal.get_state()["activity"] == "running"
 
 
 def test_all_engines_stop(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ FULL = MetricsSnapshot(
     oldest_submitted_at=NOW - 90.0,
     last_success_at=NOW - 30.0,
     paused=True,
-    degraded=('polled: "it" is\non a\\drive', "no GPU"),
+    degradation_messages=('polled: "it" is\non a\\drive', "no GPU"),
     stalled=("intake", "scheduler"),
     steps_per_second={"engine-0": 2.5, "engine-1": 4.0},
     engines={"engine-0": True, "engine-1": True, "engine-2": False},
@@ -68,7 +68,7 @@ def value(text: bytes, name: str, **labels: str) -> float | None:
 def populated() -> Metrics:
     """Return metrics in which every kind of event was counted."""
     metrics = metrics_of(FULL)
-    metrics.note_ready("1.2.3", "cpu", "untrained", NOW - 1000.0)
+    metrics.set_ready("1.2.3", "cpu", "untrained", NOW - 1000.0)
     seconds = {"waited": 5.0, "prepare": 0.2, "optimise": 45.0, "publish": 0.01}
     metrics.count_ended("done", None, seconds, 120, 3_000_000, degraded=True)
     metrics.count_ended("rejected", "input", {}, 0, 0, degraded=False)
@@ -152,7 +152,7 @@ def test_steps_and_degraded_results_add_up_and_the_peak_is_the_last() -> None:
 def test_what_is_running_is_reported_in_labels() -> None:
     """The time at which it became ready is a metric of its own."""
     metrics = metrics_of(MetricsSnapshot())
-    metrics.note_ready("1.2.3", "cuda:0", "imagenet", 5000.0)
+    metrics.set_ready("1.2.3", "cuda:0", "imagenet", 5000.0)
     text = metrics.text()
     labels = {"version": "1.2.3", "device": "cuda:0", "weights": "imagenet"}
     assert values(text, "styled_info") == [(labels, 1)]
@@ -202,7 +202,7 @@ def test_everything_that_stands_is_a_gauge() -> None:
     assert value(text, "styled_engine_up", engine="engine-1") == 1
     assert value(text, "styled_engine_up", engine="engine-2") == 0
     assert values(text, "styled_degraded") == [
-        ({"reason": printable(reason)}, 1) for reason in FULL.degraded
+        ({"reason": printable(reason)}, 1) for reason in FULL.degradation_messages
     ]
     assert values(text, "styled_stalled") == [({"part": p}, 1) for p in ("intake", "scheduler")]
     assert value(text, "styled_disk_free_bytes", folder="inbox") == 1e9
@@ -229,7 +229,7 @@ def test_a_clock_that_was_set_back_makes_no_age_negative() -> None:
 
 def test_a_reason_that_is_given_twice_is_one_line() -> None:
     """Prometheus rejects duplicate series."""
-    text = metrics_of(MetricsSnapshot(degraded=("no GPU", "no GPU"))).text()
+    text = metrics_of(MetricsSnapshot(degradation_messages=("no GPU", "no GPU"))).text()
     assert values(text, "styled_degraded") == [({"reason": "no GPU"}, 1)]
 
 
@@ -250,7 +250,7 @@ def test_standing_is_asked_each_time_that_somebody_looks() -> None:
 def test_a_name_that_is_not_utf_8_is_escaped() -> None:
     """Folder names of any bytes may be part of a degradation's message."""
     (labels, _), *_ = values(
-        metrics_of(MetricsSnapshot(degraded=["/mnt/\udcff"])).text(), "styled_degraded"
+        metrics_of(MetricsSnapshot(degradation_messages=["/mnt/\udcff"])).text(), "styled_degraded"
     )
     assert labels == {"reason": "/mnt/\\udcff"}
 
