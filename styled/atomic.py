@@ -169,7 +169,7 @@ def _link(source: Path, destination: Path) -> bool:
 
 def _copy(source: Path, destination: Path) -> None:
     temporary = _temporary_beside(destination)
-    before = _state_of(source)
+    before = _identity_of(source)
     try:
         _copy_bytes(source, temporary)
         with suppress(OSError):  # times and permissions are kept if possible
@@ -177,7 +177,7 @@ def _copy(source: Path, destination: Path) -> None:
         with open(temporary, "rb") as file:
             chown_to_owner_of(destination.parent, file.fileno())
             os.fsync(file.fileno())
-        if _state_of(source) != before:
+        if _identity_of(source) != before:
             raise OSError(errno.EBUSY, "the original changed while it was copied")
         temporary.replace(destination)
     except BaseException:
@@ -220,7 +220,7 @@ def _is_kept_by_sticky_bit(source: Path) -> bool:
     return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in owners
 
 
-def _state_of(path: Path) -> tuple[int, int, int]:
+def _identity_of(path: Path) -> tuple[int, int, int]:
     info = os.stat(path, follow_symlinks=False)
     return info.st_ino, info.st_size, info.st_mtime_ns
 

@@ -1,11 +1,13 @@
-"""File identity, digests and names, read without following links or blocking on pipes."""
+"""File identity, stamps, digests and names, read without following links or blocking on pipes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from styled.errors import ResourceUnavailable
 
@@ -16,7 +18,7 @@ MAX_PATH_BYTES = 4000
 """Linux allows 4095 for a whole path; the difference is for sidecar and temporary names."""
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def input_identity(path: Path) -> tuple[int, int] | None:
     """Return size and mtime_ns of a regular file, None if there is none.
 
     Links, pipes and other special files count as none.
@@ -34,6 +36,47 @@ def identity(path: Path) -> tuple[int, int] | None:
             "check the permissions, the disk and the mount",
         ) from error
     return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None
+
+
+class FileStamp(NamedTuple):
+    """What changes when a file is written or replaced.
+
+    A program that writes to a file may keep its size and restore its modification time, but it
+    can't set the ctime. The inode tells another file that was moved to the path.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+FileStamps = tuple[tuple[Path, FileStamp | None], ...]
+"""Files and their stamps."""
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """Return the stamp of a file, or of the file that a link leads to.
+
+    None: there is none, it can't be reached, or it is not a regular file.
+    """
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    return FileStamp(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+
+
+def stamps_of(paths: Iterable[Path]) -> FileStamps:
+    """Return the stamps of files, which need not exist."""
+    return tuple((path, file_stamp(path)) for path in paths)
+
+
+def have_changed(stamps: FileStamps) -> bool:
+    """Return whether any of the files has changed, appeared or gone since `stamps_of`."""
+    return any(file_stamp(path) != stamp for path, stamp in stamps)
 
 
 def readable(name: str | os.PathLike[str]) -> str:

@@ -55,7 +55,7 @@ class LiveGallery:
         queue = self._scheduler.snapshot
         jobs = [job for engine in queue.engines if (job := _live_job(engine)) is not None]
         if jobs:
-            if self._gallery.files.identity() is None:
+            if self._gallery.files.page_stamp() is None:
                 self._gallery.add([])  # the first painting: there is no page yet
             self._files.write(jobs, queue.count(JobState.QUEUED))
         elif not self._files.is_empty:

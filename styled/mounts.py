@@ -130,12 +130,12 @@ class Mounts:
         Raises:
             NotMounted: the disk is not mounted.
         """
-        identity = _identity_of(folder)
+        identity = _device_and_inode(folder)
         if identity is not None and identity == self._seen.get(folder):
             return  # the same folder has passed this check before
         with suppress(OSError):
             os.scandir(folder).close()  # triggers automounts
-            identity = _identity_of(folder)
+            identity = _device_and_inode(folder)
         mounts = _mounts()
         mount = _innermost(os.path.realpath(folder), mounts)
         if mount is None:
@@ -176,7 +176,7 @@ def _is_below(point: str, other: str) -> bool:
     return point != other and (point + "/").startswith(other.rstrip("/") + "/")
 
 
-def _identity_of(folder: Path) -> tuple[int, int] | None:
+def _device_and_inode(folder: Path) -> tuple[int, int] | None:
     try:
         stat = os.stat(folder)
     except OSError:

@@ -12,6 +12,7 @@ import structlog
 from styled.app import App, record_state
 from styled.config import load_config, require_styles
 from styled.errors import ConfigError, StyledError, UnexpectedError
+from styled.files import file_stamp
 from styled.jobs.style_check import check_styles
 from styled.open_files import WriterCheck, Writers
 
@@ -85,11 +86,11 @@ def _wait_until_saved(path: Path, is_stopping: Callable[[], bool]) -> None:
     Raises:
         ConfigError: it is still being written after `MAX_WAIT_SECONDS`.
     """
-    writer_check, previous, since = WriterCheck(), _stamp(path), time.monotonic()
+    writer_check, previous, since = WriterCheck(), file_stamp(path), time.monotonic()
     deadline = since + MAX_WAIT_SECONDS
     while not is_stopping():
         time.sleep(POLL_SECONDS)
-        now, current = time.monotonic(), _stamp(path)
+        now, current = time.monotonic(), file_stamp(path)
         if current != previous or writer_check.writers(path) is Writers.SOME:
             previous, since = current, now
         if now - since >= SETTLE_SECONDS:
@@ -98,11 +99,3 @@ def _wait_until_saved(path: Path, is_stopping: Callable[[], bool]) -> None:
             raise ConfigError(
                 f"{path}: is still being written", "reload again once it has been saved"
             )
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:  # some editors delete the file before they write it
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from styled.errors import ResourceUnavailable
-from styled.files import identity, lies_in, sha256_of
+from styled.files import file_stamp, have_changed, input_identity, lies_in, sha256_of, stamps_of
 
 
 def test_identity_is_size_and_date(tmp_path: Path) -> None:
@@ -18,11 +18,11 @@ def test_identity_is_size_and_date(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"four")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
-    assert identity(path) == (4, 1_600_000_000_123_456_789)
-    assert identity(tmp_path / "b") is None
-    assert identity(path / "below a file") is None
+    assert input_identity(path) == (4, 1_600_000_000_123_456_789)
+    assert input_identity(tmp_path / "b") is None
+    assert input_identity(path / "below a file") is None
     (tmp_path / "link").symlink_to(path)
-    assert identity(tmp_path / "link") != identity(path)
+    assert input_identity(tmp_path / "link") != input_identity(path)
 
 
 def test_what_nobody_can_look_at_is_not_gone(
@@ -35,7 +35,33 @@ def test_what_nobody_can_look_at_is_not_gone(
 
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(ResourceUnavailable, match=os.strerror(errno.EIO)):
-        identity(tmp_path)
+        input_identity(tmp_path)
+
+
+def test_every_change_of_a_file_is_noticed(tmp_path: Path) -> None:
+    """Also one that keeps size and date, a file that appears or goes, and what a link leads to."""
+    path, link, missing = tmp_path / "a", tmp_path / "link", tmp_path / "missing"
+    path.write_bytes(b"four")
+    link.symlink_to(path)
+    os.mkfifo(tmp_path / "pipe")
+    assert file_stamp(tmp_path / "pipe") is None
+    assert file_stamp(tmp_path) is None
+
+    def change_in_place() -> None:
+        before = path.stat()
+        while path.stat().st_ctime_ns == before.st_ctime_ns:  # until the kernel's clock ticks
+            path.write_bytes(b"five")
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def replace() -> None:
+        (tmp_path / "new").write_bytes(b"four")
+        (tmp_path / "new").replace(path)
+
+    for change in (change_in_place, replace, lambda: missing.write_bytes(b""), path.unlink):
+        stamps = stamps_of([link, missing])
+        assert not have_changed(stamps)
+        change()
+        assert have_changed(stamps)
 
 
 def test_only_regular_files_have_a_digest(tmp_path: Path) -> None:

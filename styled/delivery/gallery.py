@@ -32,7 +32,7 @@ from styled.delivery.gallery_records import GalleryRecord, record_of
 from styled.delivery.names import sidecar_path
 from styled.delivery.page import render
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
-from styled.files import sha256_of
+from styled.files import FileStamp, sha256_of
 from styled.mounts import Mounts
 from styled.sidecar import Sidecar
 
@@ -127,7 +127,7 @@ class Gallery:
         self._outbox = outbox
         self._max_pixels = max_pixels
         self._contents: Contents | None = None
-        self._written: tuple[int, int] | None = None  # identity of the page as last written
+        self._written: FileStamp | None = None  # of the page as last written
 
     def write_thumbs(self, job_id: str, before: Tensor, after: Tensor) -> None:
         """Write thumbnails of a photo and its painting.
@@ -242,7 +242,7 @@ class Gallery:
         Raises:
             ResourceUnavailable: a file of another program has the page's name.
         """
-        if self._contents is not None and self.files.identity() == self._written:
+        if self._contents is not None and self.files.page_stamp() == self._written:
             return self._contents
         contents = self._read_counts()
         # Records on a data page that was written just before a crash are not counted yet.
@@ -279,7 +279,7 @@ class Gallery:
 
     def _write(self, contents: Contents) -> None:
         self.files.write_html(render(contents.manifest()))
-        self._contents, self._written = contents, self.files.identity()
+        self._contents, self._written = contents, self.files.page_stamp()
 
     def _make_thumb(self, source: Path, thumb: Path) -> bool:
         try:

@@ -20,7 +20,7 @@ from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.delivery.gallery_records import GalleryRecord
 from styled.delivery.page import page_file, records_in
 from styled.errors import InputRejected, ResourceUnavailable
-from styled.files import TEMPORARY_PREFIX
+from styled.files import TEMPORARY_PREFIX, FileStamp, file_stamp
 from styled.mounts import Mounts
 from styled.ownership import chown_to_owner_of
 
@@ -107,13 +107,9 @@ class GalleryFiles:
         self._require_mounted()
         atomic_write(self.page, data)
 
-    def identity(self) -> tuple[int, int] | None:
-        """Return inode and mtime_ns of the page, by which a rewrite is detected."""
-        try:
-            info = self.page.lstat()
-        except OSError:
-            return None
-        return info.st_ino, info.st_mtime_ns
+    def page_stamp(self) -> FileStamp | None:
+        """Return the stamp of the page, by which a rewrite is detected."""
+        return file_stamp(self.page)
 
     # Data pages
 

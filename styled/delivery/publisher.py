@@ -25,7 +25,7 @@ from styled.atomic import (
 from styled.delivery.companions import delete_companions, move_companions
 from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_path, unused_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
-from styled.files import MAX_PATH_BYTES, identity, sha256_of
+from styled.files import MAX_PATH_BYTES, input_identity, sha256_of
 from styled.mounts import Mounts
 from styled.sidecar import Sidecar, job_id_in
 
@@ -228,7 +228,7 @@ class Publisher:
         """
         has_sidecar = root == self.rejected
         if reserved is not None and (
-            identity(source) is None
+            input_identity(source) is None
             or (
                 (not os.path.lexists(reserved) or _have_same_content(reserved, source))
                 and not (has_sidecar and _is_of_another(sidecar_path(reserved), job_id))
@@ -273,7 +273,7 @@ class Publisher:
     def _move_unchanged(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
-        if identity(source) != same_as:
+        if input_identity(source) != same_as:
             return False
         try:
             *others, last = [*destinations, None] if keep or not destinations else destinations
@@ -290,7 +290,7 @@ class Publisher:
                         sync_folder(last.parent)
                 _delete_input(source)
         except ResourceUnavailable:
-            if identity(source) != same_as:
+            if input_identity(source) != same_as:
                 return False  # it was removed or replaced at this moment
             raise
         return True

@@ -21,6 +21,7 @@ from styled.engine_api import (
     Stopped,
 )
 from styled.errors import DeviceLost, EngineDied, StyledError, UnexpectedError
+from styled.files import FileStamps, have_changed
 from styled.jobs.events import (
     CheckpointSaved,
     EngineLost,
@@ -31,7 +32,6 @@ from styled.jobs.events import (
 )
 from styled.jobs.job_files import JobFiles
 from styled.jobs.job_log import job_log_context
-from styled.jobs.prefetch import Stamps, have_changed
 from styled.jobs.protocols import EngineFactory, HeartbeatsProtocol
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Assignment:
     run_id: int
     task: PaintTask
     log_context: dict[str, str]
-    stamps: Stamps = ()
+    stamps: FileStamps = ()
 
 
 class EngineSlot:

@@ -13,7 +13,7 @@ import structlog
 
 from styled.config import Config
 from styled.errors import InputStuck
-from styled.files import identity, lies_in, readable, sha256_of
+from styled.files import input_identity, lies_in, readable, sha256_of
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import FINISHED
@@ -223,6 +223,6 @@ def is_unchanged(inbox: Path, job: Job, input_sha256: str | None) -> bool:
     source = inbox / job.input
     return (
         lies_in(inbox, job.input)
-        and identity(source) == (job.size, job.mtime_ns)
+        and input_identity(source) == (job.size, job.mtime_ns)
         and (input_sha256 is None or sha256_of(source) == input_sha256)
     )

@@ -16,16 +16,14 @@ from styled.errors import (
     StyleUnavailable,
     TooManyPixels,
 )
-from styled.files import COMPANION_SUFFIXES, identity, lies_in
+from styled.files import COMPANION_SUFFIXES, FileStamps, input_identity, lies_in, stamps_of
 from styled.jobs.disk_check import require_usable_disks
 from styled.jobs.job import BLOCKED
 from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
-    Stamps,
     max_concurrent_pixels,
-    stamps_of,
 )
 from styled.jobs.protocols import Heartbeat
 from styled.jobs.requests import JobRequest
@@ -54,7 +52,7 @@ class Ready:
     prepared: Prepared
     degraded: tuple[Degradation, ...]
     publishes_alone: bool
-    stamps: Stamps
+    stamps: FileStamps
     output: OutputConfig
     settings: SettingsInfo | None = None
     mask: FileInfo | None = None
@@ -122,7 +120,7 @@ class PrepareRequest(JobRequest):
         try:
             return self._prepare(self.style)
         except InputIncomplete:
-            if identity(source) == (job.size, job.mtime_ns):
+            if input_identity(source) == (job.size, job.mtime_ns):
                 raise
             return InputGone("the input was changed while it was read")
         except FileNotFoundError:
@@ -155,7 +153,7 @@ class PrepareRequest(JobRequest):
             require_style(style)
             publisher = context.publisher
             publisher.require_writable(publisher.outbox, f"{job.style}/{job.destination}")
-        current = identity(source)
+        current = input_identity(source)
         if current is None:
             raise FileNotFoundError(job.input)
         if current != (job.size, job.mtime_ns):

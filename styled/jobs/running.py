@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from styled.config import OutputConfig, Style
 from styled.engine_api import EngineInfo
+from styled.files import FileStamps
 from styled.jobs.degradations import JobDegradations
 from styled.jobs.eta import EtaEstimator, EtaKey
 from styled.jobs.job import Job, JobProgress, JobState, Phase
-from styled.jobs.prefetch import Stamps
 from styled.sidecar import FileInfo, SettingsInfo
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class RunningJob:
     is_cancelled: bool = False
     publishes_alone: bool = False
     prepared: Prepared | None = None
-    stamps: Stamps = ()
+    stamps: FileStamps = ()
     output: OutputConfig | None = None
     settings: SettingsInfo | None = None
     mask: FileInfo | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import structlog
 
 from styled.config import Config, Style
 from styled.errors import ConfigError, StyleUnavailable
+from styled.files import FileStamps, stamps_of
 from styled.jobs.prepare import check_style, require_style
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ class StyleCheck:
         """Treat images with more than `max_pixels` as unusable."""
         self._max_pixels = max_pixels
         self._known_good: dict[str, Style] = {}
-        self._known_bad: dict[str, tuple[Style, list[tuple[int, int] | None]]] = {}
+        self._known_bad: dict[str, tuple[Style, FileStamps]] = {}
         self.problems: dict[str, str] = {}
 
     def check(self, styles: Mapping[str, Style]) -> bool:
@@ -56,7 +56,7 @@ class StyleCheck:
                 del self._known_good[name]
                 return error.message
             return None
-        state = style, [_stamp(path) for path in style.files]
+        state = style, stamps_of(style.files)
         if before is not None and self._known_bad.get(name) == state:
             return before  # nothing has changed: do not decode the images again
         problems = check_style(style, max_pixels=self._max_pixels)
@@ -86,11 +86,3 @@ def check_styles(config: Config, known: Mapping[str, Style] | None = None) -> No
     ]
     if problems:
         raise ConfigError("\n".join(problems))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns

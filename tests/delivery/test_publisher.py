@@ -17,7 +17,7 @@ from styled.delivery import publisher
 from styled.delivery.names import sidecar_path
 from styled.delivery.publisher import Publisher, _is_read_only
 from styled.errors import ResourceUnavailable
-from styled.files import identity
+from styled.files import input_identity
 from styled.mounts import Mounts
 from styled.sidecar import InputInfo, JobInfo, Sidecar
 
@@ -54,7 +54,7 @@ def sidecar_by(job_id: str) -> Sidecar:
 
 def as_read(source: Path) -> tuple[int, int]:
     """Return the identity of an existing file."""
-    result = identity(source)
+    result = input_identity(source)
     assert result is not None
     return result
 
