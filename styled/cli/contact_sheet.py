@@ -28,7 +28,7 @@ from styled.cli.stylize import (
 )
 from styled.config import EngineConfig, Style, StyleImage, resolve_recipe
 from styled.engine.local_engine import LocalEngine
-from styled.engine.scales import SHORTEST_EDGE_PX, fitted, resize
+from styled.engine.scales import MIN_EDGE_PX, fit_long_edge, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
 from styled.jobs.prepare import check_style, decode, prepare, read_inputs
 from styled.ops.humanize import printable
@@ -123,7 +123,7 @@ def make_sheet(request: SheetRequest) -> None:
     if request.strengths is not None:  # a row for each recipe, below the photo and the style
         columns = max(len(strengths), len(cells) - len(names) * len(strengths))
         color = torch.tensor(ImageColor.getrgb(_BACKGROUND)).view(1, 3, 1, 1) / 255
-        blank = Cell(color.expand(1, 3, SHORTEST_EDGE_PX, SHORTEST_EDGE_PX), "", "")
+        blank = Cell(color.expand(1, 3, MIN_EDGE_PX, MIN_EDGE_PX), "", "")
         first = len(cells) - len(names) * len(strengths)
         cells[first:first] = [blank] * (columns - first)
     sheet = _draw_sheet(cells, edge_px, columns)
@@ -162,7 +162,7 @@ def _load_style(
 
 def _photo_cell(path: Path, title: str, edge_px: int) -> Cell:
     photo = decode(photos.read_bytes(path), max_pixels=MAX_PIXELS).photo
-    image = photo.tensor(*fitted(photo.width, photo.height, edge_px))[:, :3]
+    image = photo.tensor(*fit_long_edge(photo.width, photo.height, edge_px))[:, :3]
     return Cell(image, title, path.name)
 
 
@@ -200,7 +200,7 @@ def _draw_sheet(cells: Sequence[Cell], edge_px: int, columns: int) -> Tensor:
     """Arrange the cells in rows, with their captions. Returns 1x3xHxW in [0, 1]."""
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
-    sizes = [fitted(cell.image.shape[3], cell.image.shape[2], edge_px) for cell in cells]
+    sizes = [fit_long_edge(cell.image.shape[3], cell.image.shape[2], edge_px) for cell in cells]
     tallest = max(height for _, height in sizes)
     column_px, row_px = edge_px + _MARGIN_PX, tallest + _MARGIN_PX + _CAPTION_PX
     width, height = columns * column_px + _MARGIN_PX, rows * row_px + _MARGIN_PX

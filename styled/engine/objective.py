@@ -31,7 +31,7 @@ from styled.engine.losses import (
 )
 from styled.engine.opacity import Opacity, split_opacity
 from styled.engine.scales import pixel_size
-from styled.engine.style_losses import StyleTarget, precise_dtype, style_target, style_term
+from styled.engine.style_losses import StyleTarget, precise_dtype, style_target, total_style_loss
 from styled.engine.tiling import Tile, stride_of, tiles
 from styled.engine.vgg import ProgressCounter, Vgg19, denormalize, normalize
 from styled.engine.vgg_layers import channels_of
@@ -387,7 +387,7 @@ class Objective:
         """Return the weighted style term and its gradient with respect to each layer's moments."""
         recipe = self._recipe
         weights = {name: recipe.style_weight * w for name, w in recipe.style_layers.items()}
-        return style_term(recipe.style_loss, by_layer, self._targets, weights)
+        return total_style_loss(recipe.style_loss, by_layer, self._targets, weights)
 
     def _content_term(self, tile_pass: _TilePass, photo: Mapping[str, Tensor]) -> Tensor:
         """Return a tile's contribution to the weighted content term."""

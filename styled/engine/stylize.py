@@ -39,7 +39,7 @@ from styled.engine.objective import (
     to_space,
 )
 from styled.engine.scale_run import ScaleRun, restored_settings
-from styled.engine.scales import plan_scales, resize, style_picture_size
+from styled.engine.scales import plan_scales, resize, style_image_size
 from styled.engine.vgg import Vgg19
 from styled.engine_api import PixelSize, TraceRow
 from styled.recipes import Recipe, effective, style_share
@@ -409,7 +409,7 @@ class _Painting:
         height, width = style.shape[-2:]
         if self._recipe.style_size in ("scaled", "content"):
             return resize(
-                style, *style_picture_size(self._recipe, PixelSize(w, h), PixelSize(width, height))
+                style, *style_image_size(self._recipe, PixelSize(w, h), PixelSize(width, height))
             )
         shrink = min(1.0, w / self._painted_size[0])
         return resize(style, round(width * shrink), round(height * shrink))

@@ -48,8 +48,9 @@ class Claimer:
         if self._suspension.is_active or self._running.is_exclusive:
             return claimed
         free = self._engines.free_count
-        waiting = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
-        while may_claim(engines=self._engines.count, free=free, waiting=waiting + len(claimed)):
+        prefetched = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
+        engines = self._engines.count
+        while may_claim(engines=engines, free_engines=free, prefetched=prefetched + len(claimed)):
             is_alone = not len(self._running) and not claimed
             job = self._journal.claim(self._context.now(), is_alone=is_alone)
             if job is None:

@@ -1,35 +1,46 @@
-"""Limits for preparing photos while others are painted: how many and how large."""
+"""Limits for work beside painting: how many jobs are prepared ahead, and how large they may be."""
 
 from __future__ import annotations
 
 import sys
 
-SHARE_OF_FREE = 0.1
-"""Share of the free memory that one photo may use while other photos are painted."""
+CONCURRENT_SHARE_OF_FREE = 0.1
+"""Share of the free memory that decoding or encoding one photo may use beside painting.
+
+It leaves room for photos with 16 bits and opacity, which need up to four times the usual memory.
+"""
 
 READING_BYTES_PER_PIXEL = 20
-"""Memory for reading a photo; one with 16 bits and opacity needs up to four times that."""
+"""Peak memory for decoding a photo with 8 bits."""
 
 PUBLISHING_BYTES_PER_PIXEL = 40
-"""Memory for publishing a result, including the photo that it was made of."""
+"""Peak memory for encoding a result, including the photo that it was painted from."""
 
 
-def may_claim(*, engines: int, free: int, waiting: int) -> bool:
+def may_claim(*, engines: int, free_engines: int, prefetched: int) -> bool:
     """Return whether another job may be claimed: just early enough that no engine has to wait.
 
+    One prefetched job for each engine suffices: each finds one when it becomes free. While an
+    engine is free, one of them is about to be painted, so that one more may be claimed.
+
     Args:
-        engines: Number of engines.
-        free: Number of free engines.
-        waiting: Number of jobs that are being prepared or are ready to be painted.
+        engines: Number of engines, whether free or busy.
+        free_engines: Number of free engines.
+        prefetched: Number of claimed jobs that are not painted yet: in preparation or ready.
     """
-    return engines > 0 and waiting < engines + (1 if free else 0)
+    return engines > 0 and prefetched < engines + (1 if free_engines else 0)
 
 
-def max_concurrent_pixels(bytes_per_pixel: int) -> int:
-    """Return how many pixels a photo may have while others are painted, which need memory too."""
-    import torch
+def max_pixels_beside_painting(bytes_per_pixel: int) -> int:
+    """Return how many pixels one photo may have to be decoded or encoded beside painting.
+
+    `sys.maxsize` if the free memory is not known.
+    """
+    import torch  # here, because the command line imports this module's neighbours without it
 
     from styled.engine.memory import free_bytes
 
-    free = free_bytes(torch.device("cpu"))
-    return sys.maxsize if free is None else int(free * SHARE_OF_FREE / bytes_per_pixel)
+    available = free_bytes(torch.device("cpu"))
+    if available is None:
+        return sys.maxsize
+    return int(available * CONCURRENT_SHARE_OF_FREE / bytes_per_pixel)

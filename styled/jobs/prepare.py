@@ -15,7 +15,7 @@ from torch import Tensor
 from styled import photos
 from styled.config import Style
 from styled.degradation import Degradation
-from styled.engine.scales import resize, style_picture_size, working_size
+from styled.engine.scales import resize, style_image_size, working_size
 from styled.engine_api import PaintTask, PixelSize
 from styled.errors import (
     InputIncomplete,
@@ -326,7 +326,7 @@ def _style_picture(
     try:
         read = decode(style.data, max_pixels=max_pixels)
         photo = read.photo
-        size = style_picture_size(recipe, content, PixelSize(photo.width, photo.height))
+        size = style_image_size(recipe, content, PixelSize(photo.width, photo.height))
     except MemoryShortage:
         raise
     except (InputRejected, InputIncomplete, ResourceUnavailable) as error:

@@ -23,7 +23,7 @@ from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
-    max_concurrent_pixels,
+    max_pixels_beside_painting,
 )
 from styled.jobs.protocols import Heartbeat
 from styled.jobs.requests import JobRequest
@@ -167,7 +167,7 @@ class PrepareRequest(JobRequest):
         limit = config.intake.max_pixels
         codec = context.codec
         if self.is_concurrent and codec.uses_own_memory:
-            limit = min(limit, max_concurrent_pixels(READING_BYTES_PER_PIXEL))
+            limit = min(limit, max_pixels_beside_painting(READING_BYTES_PER_PIXEL))
         inputs = read_inputs(source, style, own.mask)
         prepared = codec.prepare(
             inputs, style.recipe, max_pixels=limit,
@@ -175,7 +175,7 @@ class PrepareRequest(JobRequest):
             paint_damaged=config.intake.damaged == "paint",
         )  # fmt: skip
         require_publishable(job, prepared, output, context)
-        is_large = codec.uses_own_memory and prepared.pixels > max_concurrent_pixels(
+        is_large = codec.uses_own_memory and prepared.pixels > max_pixels_beside_painting(
             PUBLISHING_BYTES_PER_PIXEL
         )
         return Ready(

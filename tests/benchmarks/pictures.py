@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from styled.cli.demo_pictures import draw_painting, draw_photo
-from styled.engine.scales import fitted, resize
+from styled.engine.scales import fit_long_edge, resize
 
 
 @dataclass(frozen=True)
@@ -36,4 +36,4 @@ def pairs(size: int, paintings: Sequence[Path]) -> Iterator[Pair]:
 
 def _tensor(image: Image.Image, size: int) -> Tensor:
     pixels = pil_to_tensor(image)[None].float() / 255
-    return resize(pixels, *fitted(image.width, image.height, size))
+    return resize(pixels, *fit_long_edge(image.width, image.height, size))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from styled.engine.scales import pixel_size, plan_scales, resize, style_picture_size
+from styled.engine.scales import pixel_size, plan_scales, resize, style_image_size
 from styled.engine.vgg import Vgg19, normalize
 from styled.engine_api import PixelSize
 from styled.recipes import PYRAMID
@@ -101,7 +101,7 @@ def paint(network: Vgg19, photo: Tensor, painting: Tensor) -> Iterator[tuple[int
     count = 0
     for index, (w, h) in enumerate(plan_scales(PYRAMID.scales, width, height)):
         content = resize(photo, w, h)
-        style_size = style_picture_size(PYRAMID, PixelSize(w, h), pixel_size(painting))
+        style_size = style_image_size(PYRAMID, PixelSize(w, h), pixel_size(painting))
         with torch.no_grad():
             content_target = {
                 name: _features(network, content)[name] for name in PYRAMID.content_layers

@@ -24,7 +24,7 @@ from styled.config.merging import resolve_recipe
 from styled.config.overrides import RecipeOverrides
 from styled.engine.memory import configure_allocator
 from styled.engine.objective import Objective, style_targets
-from styled.engine.scales import pixel_size, resize, style_picture_size
+from styled.engine.scales import pixel_size, resize, style_image_size
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import untrained
@@ -108,7 +108,7 @@ def _pyramid(network: Vgg19, recipe: Recipe, pair: Pair) -> Iterator[Row]:
     (_, image) = deque(plain_loop.paint(network, pair.photo, pair.painting), maxlen=1).pop()
     base = time.perf_counter() - start
     height, width = pair.photo.shape[-2:]
-    style_size = style_picture_size(recipe, PixelSize(width, height), pixel_size(pair.painting))
+    style_size = style_image_size(recipe, PixelSize(width, height), pixel_size(pair.painting))
     targets = style_targets(network, recipe, [(resize(pair.painting, *style_size), 1.0)])
     target = Objective(network, recipe, pair.photo, targets).evaluate(image)[0].total
     yield Row("plain loop", base, base, target, target)

@@ -13,7 +13,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does
 from styled.engine import matrix_root
 from styled.engine.losses import Moments, moments
 from styled.engine.matrix_root import CovarianceFactor, polar_factor, root_traces
-from styled.engine.scales import fitted, resize
+from styled.engine.scales import fit_long_edge, resize
 from styled.engine.style_losses import precise_dtype
 from styled.engine.vgg import Vgg19, normalize
 from styled.recipes import PYRAMID
@@ -167,7 +167,7 @@ def layers(network: str, size: int, picture: str) -> dict[str, Tensor]:
         pixels = (torch.arange(size) // 16 % 2).float().expand(1, 3, size, size).contiguous()
     else:
         photo = torch.from_numpy(getattr(skimage.data, picture)()).permute(2, 0, 1)[None]
-        pixels = resize(photo / 255, *fitted(photo.shape[3], photo.shape[2], size))
+        pixels = resize(photo / 255, *fit_long_edge(photo.shape[3], photo.shape[2], size))
     features = Vgg19(convolutions).features(
         normalize(pixels), PYRAMID.style_layers, first_padding=PYRAMID.first_padding
     )

@@ -50,7 +50,7 @@ def test_tiles_come_first_then_history_then_nothing() -> None:
         fallbacks.append((settings.tile_px, settings.optimizer.history))
         last, settings = settings, next_fallback(settings, PixelSize(1500, 900))
     assert fallbacks == [(1024, 20), (512, 20), (256, 20), (256, 10), (256, 5), (256, 2)]
-    message = "memory was short: L-BFGS remembered 2 steps at 1500 x 900"
+    message = "memory was short: L-BFGS kept only 2 steps at 1500 x 900"
     assert last.degraded == (Degradation("memory", message),)
 
 
@@ -165,7 +165,7 @@ class Allocator:
         monkeypatch.setattr(CurvaturePairs, "add", limited_add)
         monkeypatch.setattr(Lbfgs, "update", limited_update)
         monkeypatch.setattr("styled.engine.memory_fallback.TILE_EDGES_PX", (64, 32))
-        monkeypatch.setattr("styled.engine.memory_fallback.HISTORIES", (2, 1))
+        monkeypatch.setattr("styled.engine.memory_fallback.LBFGS_HISTORIES", (2, 1))
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_history_that_does_not_fit_is_shortened(network: Vgg19, allocator: All
     allocator.refuses_history_above = 2
     result = painted(network, replace(FLAT, steps=12))
     assert {degradation.kind for degradation in result.degraded} == {"memory"}
-    assert any("L-BFGS remembered 2 steps" in d.message for d in result.degraded)
+    assert any("L-BFGS kept only 2 steps" in d.message for d in result.degraded)
     assert result.tile_px is None  # tiles would not have helped
     assert result.trace[-1].total < result.trace[0].total
 

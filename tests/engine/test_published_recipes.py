@@ -21,7 +21,7 @@ from torchvision.models import vgg19
 
 from styled import photos
 from styled.engine.objective import Losses
-from styled.engine.scales import style_picture_size, working_size
+from styled.engine.scales import style_image_size, working_size
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
 from styled.engine.weights import TORCHVISION_INDEX
@@ -337,7 +337,7 @@ def test_photo_and_style_are_brought_to_size_as_the_source_does(name: str, photo
     expected = to_tensor(source_size(name, content, content))[None]
     assert torch.equal(image.tensor(*size, recipe.resample), expected)
     image = decoded(style)
-    style_size = style_picture_size(recipe, size, PixelSize(image.width, image.height))
+    style_size = style_image_size(recipe, size, PixelSize(image.width, image.height))
     expected = to_tensor(source_size(name, style, content))[None]
     assert torch.equal(image.tensor(*style_size, recipe.resample), expected)
 

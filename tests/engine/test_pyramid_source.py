@@ -15,7 +15,7 @@ from torch import Tensor
 
 from styled.engine.losses import COVARIANCE_RIDGE, moments, total_variation
 from styled.engine.objective import Objective, style_targets
-from styled.engine.scales import pixel_size, plan_scales, style_picture_size
+from styled.engine.scales import pixel_size, plan_scales, style_image_size
 from styled.engine.vgg import Vgg19, normalize
 from styled.engine_api import PixelSize
 from styled.recipes import IMAGENET_MEAN, IMAGENET_STD, LAYER_NAMES, PYRAMID, Init, Resample
@@ -77,8 +77,8 @@ def test_scales(end: int) -> None:
 def test_the_style_image_is_never_enlarged() -> None:
     """Its long edge is the scale's, or its own if that is shorter."""
     scale = PixelSize(300, 200)
-    assert style_picture_size(PYRAMID, scale, PixelSize(400, 800)) == (150, 300)
-    assert style_picture_size(PYRAMID, scale, PixelSize(100, 90)) == (100, 90)
+    assert style_image_size(PYRAMID, scale, PixelSize(400, 800)) == (150, 300)
+    assert style_image_size(PYRAMID, scale, PixelSize(100, 90)) == (100, 90)
 
 
 def square_root(matrix: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from math import sqrt
 import pytest
 import torch
 
-from styled.engine.scales import fitted, plan_scales, resize, working_size
+from styled.engine.scales import fit_long_edge, plan_scales, resize, working_size
 from styled.errors import InputRejected
 from styled.recipes import Scales, Size
 
@@ -66,9 +66,9 @@ def test_no_scale_has_an_edge_under_32_px() -> None:
 
 def test_fitted_keeps_the_shape_and_never_enlarges() -> None:
     """A style image is reduced to the long edge; a smaller one is unchanged."""
-    assert fitted(1000, 500, 200) == (200, 100)
-    assert fitted(100, 50, 200) == (100, 50)
-    assert fitted(1000, 40, 200) == (800, 32)
+    assert fit_long_edge(1000, 500, 200) == (200, 100)
+    assert fit_long_edge(100, 50, 200) == (100, 50)
+    assert fit_long_edge(1000, 40, 200) == (800, 32)
 
 
 def test_resize_stays_within_the_valid_colours() -> None:

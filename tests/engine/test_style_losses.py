@@ -7,19 +7,26 @@ import torch
 from torch import Tensor
 
 from styled.engine.losses import COVARIANCE_RIDGE, Moments, moments
-from styled.engine.style_losses import StyleTarget, WassersteinTarget, style_target, style_term
+from styled.engine.style_losses import (
+    StyleTarget,
+    WassersteinTarget,
+    style_target,
+    total_style_loss,
+)
 from styled.recipes import StyleLoss
 
 
 def style_loss(kind: StyleLoss, result: Moments, target: StyleTarget) -> Tensor:
     """Return the loss of a single layer."""
-    return style_term(kind, {"layer": result}, {"layer": target}, {"layer": 1.0})[0]
+    return total_style_loss(kind, {"layer": result}, {"layer": target}, {"layer": 1.0})[0]
 
 
 def check_feature_grad(kind: StyleLoss, features: Tensor, target: StyleTarget) -> None:
     """Compare the gradient with respect to 1xCxhxw features with central differences."""
     found = torch.zeros_like(features)
-    _, grads = style_term(kind, {"layer": moments(features)}, {"layer": target}, {"layer": 1.0})
+    _, grads = total_style_loss(
+        kind, {"layer": moments(features)}, {"layer": target}, {"layer": 1.0}
+    )
     grads["layer"].add_feature_grad(features, None, found)
     for index in range(features.numel()):
         step = torch.zeros_like(features)
@@ -81,7 +88,7 @@ def test_wasserstein_with_fewer_positions_than_channels() -> None:
     style = moments(torch.rand(1, 32, 8, 8))
     target = style_target("wasserstein", [(style, 1.0)])
     result = {"layer": moments(torch.rand(1, 32, 2, 2), precise_dtype=torch.float64)}
-    loss, grads = style_term("wasserstein", result, {"layer": target}, {"layer": 1.0})
+    loss, grads = total_style_loss("wasserstein", result, {"layer": target}, {"layer": 1.0})
     assert loss > 0
     assert grads["layer"].gram.isfinite().all()
     assert grads["layer"].gram.dtype == torch.float32
@@ -92,7 +99,7 @@ def test_the_term_is_weighted() -> None:
     style = style_target("wasserstein", [(gaussian([3.0, 4.0], [16.0, 36.0]), 1.0)])
     results = {name: gaussian([0.0, 0.0], [1.0, 4.0]) for name in "ab"}
     targets = dict.fromkeys("ab", style)
-    term, grads = style_term("wasserstein", results, targets, {"a": 1.0, "b": 3.0})
+    term, grads = total_style_loss("wasserstein", results, targets, {"a": 1.0, "b": 3.0})
     torch.testing.assert_close(term, torch.tensor(100.0, dtype=torch.float64))
     torch.testing.assert_close(grads["b"].gram, 3 * grads["a"].gram)
     torch.testing.assert_close(grads["b"].mean, 3 * grads["a"].mean)

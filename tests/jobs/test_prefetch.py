@@ -14,7 +14,7 @@ from styled import photos
 from styled.jobs import prefetch, prepare_request
 from styled.jobs.events import StylesChanged
 from styled.jobs.job import JobState, Phase
-from styled.jobs.prefetch import SHARE_OF_FREE, max_concurrent_pixels, may_claim
+from styled.jobs.prefetch import CONCURRENT_SHARE_OF_FREE, max_pixels_beside_painting, may_claim
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 SMALL, LARGE = picture("olive", (40, 36)), picture("olive", (90, 80))
@@ -34,7 +34,7 @@ def limit_pixels(monkeypatch: pytest.MonkeyPatch, *, reading: int = 10**9, publi
         prefetch.READING_BYTES_PER_PIXEL: reading,
         prefetch.PUBLISHING_BYTES_PER_PIXEL: publishing,
     }
-    monkeypatch.setattr(prepare_request, "max_concurrent_pixels", limits.__getitem__)
+    monkeypatch.setattr(prepare_request, "max_pixels_beside_painting", limits.__getitem__)
 
 
 def phases(harness: JobHarness) -> dict[str, Phase | None]:
@@ -71,23 +71,23 @@ def test_a_photo_that_arrives_while_painting_is_prepared_too(harness: JobHarness
 
 
 @pytest.mark.parametrize(
-    ("engines", "free", "waiting", "expected"),
+    ("engines", "free_engines", "prefetched", "expected"),
     [(0, 0, 0, False), (1, 0, 0, True), (1, 0, 1, False), (1, 1, 1, True), (1, 1, 2, False),
      (8, 0, 7, True), (8, 0, 8, False), (8, 3, 8, True), (8, 3, 9, False)],
 )  # fmt: skip
 def test_at_most_one_more_than_there_are_engines(
-    engines: int, free: int, waiting: int, expected: bool
+    engines: int, free_engines: int, prefetched: int, expected: bool
 ) -> None:
     """At most one job more than there are engines waits to be painted; none without engines."""
-    assert may_claim(engines=engines, free=free, waiting=waiting) == expected
+    assert may_claim(engines=engines, free_engines=free_engines, prefetched=prefetched) == expected
 
 
 def test_a_photo_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is a share of the free memory; if that is unknown there is no limit."""
     free: list[int | None] = [10**9, None]
     monkeypatch.setattr("styled.engine.memory.free_bytes", lambda device: free.pop(0))
-    assert max_concurrent_pixels(20) == int(10**9 * SHARE_OF_FREE / 20)
-    assert max_concurrent_pixels(20) > 10**15
+    assert max_pixels_beside_painting(20) == int(10**9 * CONCURRENT_SHARE_OF_FREE / 20)
+    assert max_pixels_beside_painting(20) > 10**15
     assert prefetch.READING_BYTES_PER_PIXEL > 0
 
 
