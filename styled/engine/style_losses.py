@@ -1,7 +1,7 @@
 """Style losses: distances between a layer's feature statistics and those of the style images.
 
-`style_target` blends the statistics of the style images into a target, once; `total_style_loss` compares
-an image's statistics with the targets of all layers, at every step.
+`style_target` blends the statistics of the style images into a target, once; `total_style_loss`
+compares an image's statistics with the targets of all layers, at every step.
 
 In all modules C is a layer's number of channels, N that of its positions (with a mask, the sum of
 their weights), F its features, CxN; G = F F^T is their Gram matrix and S their covariance.

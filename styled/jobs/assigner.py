@@ -29,10 +29,11 @@ class Assigner:
             return
         waiting = self._running.in_phase(Phase.PREPARING, Phase.READY)
         in_order = [one for one in waiting if not one.is_deferred]
-        for running, (name, info) in zip(in_order, list(self._engines.free()), strict=False):
+        for running, (name, info) in zip(in_order, list(self._engines.free_slots()), strict=False):
             if running.phase is Phase.READY:
                 with job_log_context(log_context_of(running.job)):
-                    self._engines.begin(name, self._lifecycle.assign(running, name, info))
+                    run_id = self._lifecycle.assign(running, name, info)
+                    self._engines.assignment_started(name, run_id)
 
     def prepare_deferred(self) -> None:
         """Prepare a job that is too large to run beside others, once no other job is active."""

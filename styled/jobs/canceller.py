@@ -77,7 +77,7 @@ class Canceller:
             self._finisher.cancel_queued(job)
         elif running.ending is None and running.phase is not Phase.PUBLISHING:
             running.is_cancelled = True
-            if running.phase is Phase.PAINTING and running.slot is not None:
-                self._engines.stop(running.slot, job.id)
+            if running.phase is Phase.PAINTING and running.slot_name is not None:
+                self._engines.stop(running.slot_name, job.id)
             elif running.phase is Phase.READY or running.is_deferred:
                 self._finisher.cancel(running)

@@ -1,4 +1,7 @@
-"""The scheduler's engines: which slots have one, and what each is doing."""
+"""The engine slots as the scheduler knows them: which have an engine, and what each is doing.
+
+A slot is a thread that owns at most one engine, and replaces it after a loss.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ log = structlog.get_logger()
 
 
 class Engines:
-    """All slots, with the state of each as the scheduler knows it.
+    """All slots, with the state of each. Events of slots that have been removed are ignored.
 
     Attributes:
-        slots: All slots; replaced when one comes or goes, so any thread may read it.
+        slots: All slots. Each change assigns a new tuple, so that any thread may read it.
     """
 
     def __init__(self, slots: Sequence[EngineSlot]) -> None:
@@ -45,24 +48,24 @@ class Engines:
         self._slots_changed()
         slot.start()
 
-    def remove(self, slot: str, reason: str) -> int | None:
+    def remove(self, slot_name: str, reason: str) -> int | None:
         """Close a slot and forget it.
 
         Returns:
             The number of the assignment that it was running, None if it ran none.
         """
-        if slot not in self._slots:
+        if slot_name not in self._slots:
             return None
-        self._slots.pop(slot).close()
-        run_id = self._states.pop(slot).run_id
-        self._free.discard(slot)
-        self._busy.discard(slot)
+        self._slots.pop(slot_name).close()
+        run_id = self._states.pop(slot_name).run_id
+        self._free.discard(slot_name)
+        self._busy.discard(slot_name)
         self._slots_changed()
-        log.warning("engine.removed", engine=slot, reason=reason)
+        log.warning("engine.removed", engine=slot_name, reason=reason)
         return run_id
 
     def _slots_changed(self) -> None:
-        # Precomputed: there may be hundreds of slots and thousands of turns.
+        # For `free_slots`, which would have to search for each position at every turn.
         self._order = {name: number for number, name in enumerate(self._slots)}
         self.slots = tuple(self._slots.values())
 
@@ -71,77 +74,90 @@ class Engines:
         for slot in self._slots.values():
             slot.close()
 
-    def ready(self, slot: str, info: EngineInfo) -> None:
+    def engine_ready(self, slot_name: str, info: EngineInfo) -> None:
         """Record that a slot has an engine, which is free."""
-        if slot not in self._slots:
-            return  # it was removed in the meantime
-        self._states[slot] = SlotState(info)
-        self._free.add(slot)
-        log.info("engine.ready", engine=slot, device=info.device, node=info.node)
+        if slot_name not in self._slots:
+            return
+        self._states[slot_name] = SlotState(info)
+        self._free.add(slot_name)
+        log.info("engine.ready", engine=slot_name, device=info.device, node=info.node)
 
-    def lost(self, slot: str, error: StyledError, retry_seconds: float | None) -> int | None:
+    def engine_lost(
+        self, slot_name: str, error: StyledError, retry_seconds: float | None
+    ) -> int | None:
         """Record that a slot has lost its engine.
 
         Args:
-            slot: The slot's name.
-            error: Why.
+            slot_name: Name of the slot.
+            error: The reason.
             retry_seconds: Seconds until the slot tries to replace it; None: never.
 
         Returns:
             The number of the assignment that it was running, None if it ran none.
         """
-        if slot not in self._slots:
+        if slot_name not in self._slots:
             return None
-        run_id = self._states[slot].run_id
-        self._free.discard(slot)
-        self._busy.discard(slot)
-        self._states[slot] = SlotState(problem=error.message, is_gone=retry_seconds is None)
-        log.error("engine.lost", engine=slot, reason=error.message, remedies=list(error.remedies),
-                  retry_seconds=retry_seconds)  # fmt: skip
+        run_id = self._states[slot_name].run_id
+        self._free.discard(slot_name)
+        self._busy.discard(slot_name)
+        is_given_up = retry_seconds is None
+        self._states[slot_name] = SlotState(problem=error.message, is_given_up=is_given_up)
+        log.error("engine.lost", engine=slot_name, reason=error.message,
+                  remedies=list(error.remedies), retry_seconds=retry_seconds)  # fmt: skip
         return run_id
 
-    def replace(self, slot: str) -> bool:
-        """Abandon and replace a stalled engine; return False if that is impossible."""
-        return slot in self._slots and self._slots[slot].replace()
+    def replace(self, slot_name: str) -> bool:
+        """Abandon a stalled engine and its thread, and start anew.
 
-    def free(self) -> Iterator[tuple[str, EngineInfo]]:
+        The slot's state does not change: call `engine_lost` afterwards.
+
+        Returns:
+            False if the slot is gone, or its engine is in this process, where a thread can't be
+            killed.
+        """
+        return slot_name in self._slots and self._slots[slot_name].replace()
+
+    def free_slots(self) -> Iterator[tuple[str, EngineInfo]]:
         """Yield the slots whose engines are free, in the order of the slots."""
         for name in sorted(self._free, key=self._order.__getitem__):
             info = self._states[name].info
-            if info is not None:
+            if info is not None:  # always: for the type checker
                 yield name, info
 
-    def begin(self, slot: str, run_id: int) -> None:
+    def assignment_started(self, slot_name: str, run_id: int) -> None:
         """Record that a slot runs an assignment from now on."""
-        self._states[slot].run_id = run_id
-        self._free.discard(slot)
-        self._busy.add(slot)
+        self._states[slot_name].run_id = run_id
+        self._free.discard(slot_name)
+        self._busy.add(slot_name)
 
-    def end(self, slot: str, run_id: int) -> None:
-        """Record that a slot has ended an assignment and is free."""
-        if slot in self._states and self._states[slot].run_id == run_id:
-            self._states[slot].run_id = None
-            self._busy.discard(slot)
-            self._free.add(slot)
+    def assignment_ended(self, slot_name: str, run_id: int) -> None:
+        """Record that a slot has ended an assignment and is free.
 
-    def assign(self, slot: str, assignment: Assignment) -> None:
+        Ignored if it has another assignment by now: an abandoned engine reports late.
+        """
+        if slot_name in self._states and self._states[slot_name].run_id == run_id:
+            self._states[slot_name].run_id = None
+            self._busy.discard(slot_name)
+            self._free.add(slot_name)
+
+    def assign(self, slot_name: str, assignment: Assignment) -> None:
         """Pass an assignment to a slot, unless its engine was lost since `begin`.
 
         The journal may have failed in between, which delays assignments by some turns. Then the
         job was requeued already.
         """
-        state = self._states.get(slot)
+        state = self._states.get(slot_name)
         if state is not None and state.run_id == assignment.run_id:
-            self._slots[slot].assign(assignment)
+            self._slots[slot_name].assign(assignment)
 
-    def stop(self, slot: str, job_id: str) -> None:
-        """Make an engine stop a job at its next step."""
-        if slot in self._slots:
-            self._slots[slot].stop(job_id)
+    def stop(self, slot_name: str, job_id: str) -> None:
+        """Ask a slot's engine to stop painting a job after its current step."""
+        if slot_name in self._slots:
+            self._slots[slot_name].stop(job_id)
 
     @property
     def count(self) -> int:
-        """Number of engines that are available, free or busy."""
+        """Number of engines, whether free or busy."""
         return len(self._free) + len(self._busy)
 
     @property
@@ -155,12 +171,18 @@ class Engines:
         return bool(self._busy)
 
     @property
-    def are_all_gone(self) -> bool:
-        """Whether there were engines, all are lost and none will be replaced."""
-        return bool(self._states) and all(state.is_gone for state in self._states.values())
+    def none_will_come(self) -> bool:
+        """Whether there are slots, none has an engine, and none will make another one.
+
+        False without any slot: a cluster may still add some.
+        """
+        return bool(self._states) and all(state.is_given_up for state in self._states.values())
 
     def as_json(self) -> str:
-        """Return name, device and problem of each engine as JSON, for `styled status`."""
+        """Return a JSON list with name, device, node and problem of each slot's engine.
+
+        `device` is null while the slot has no engine; `node` is null on the daemon's machine.
+        """
         return json.dumps([
             {
                 "name": name, "device": state.info and state.info.device,
@@ -170,17 +192,18 @@ class Engines:
         ])  # fmt: skip
 
     def snapshot(self, running: RunningJobs) -> tuple[EngineSnapshot, ...]:
-        """Return the state of each engine, with the job that it paints."""
-        return tuple(
-            EngineSnapshot(
-                name,
-                state.info.device if state.info else None,
-                state.info.degraded if state.info else (),
-                state.info.node if state.info else None,
-                state.problem,
-                running_job.job if running_job else None,
-                running_job.progress if running_job else None,
-            )
-            for name, state in self._states.items()
-            for running_job in [None if state.run_id is None else running.of_run(state.run_id)]
-        )
+        """Return the state of each slot's engine, with the job that it paints."""
+        return tuple(_snapshot(name, state, running) for name, state in self._states.items())
+
+
+def _snapshot(name: str, state: SlotState, running: RunningJobs) -> EngineSnapshot:
+    painting = None if state.run_id is None else running.of_run(state.run_id)
+    return EngineSnapshot(
+        name,
+        device=state.info.device if state.info else None,
+        degraded=state.info.degraded if state.info else (),
+        node=state.info.node if state.info else None,
+        problem=state.problem,
+        job=painting.job if painting else None,
+        progress=painting.progress if painting else None,
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from styled.config import Style
 from styled.engine_api import (
     CheckpointIgnored,
     Degraded,
+    EngineEvent,
     EngineInfo,
     Failed,
     Painted,
@@ -18,6 +19,7 @@ from styled.engine_api import (
 from styled.errors import JournalDamaged, NodeLost, ResourceUnavailable, StyledError
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
+    CheckpointSaved,
     EngineLost,
     EngineReady,
     EngineReported,
@@ -29,6 +31,7 @@ from styled.jobs.events import (
     SlotRemoved,
     StopRequested,
     StylesChanged,
+    Wakeup,
 )
 from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoDone
@@ -36,7 +39,7 @@ from styled.jobs.job import Phase
 from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.lifecycle import Lifecycle
-from styled.jobs.maintenance import Maintenance, is_unpublished
+from styled.jobs.maintenance import Maintenance, may_end_unpublished
 from styled.jobs.pause import Pauses
 from styled.jobs.pending import Pending
 from styled.jobs.prepare_request import PrepareRequest
@@ -45,9 +48,9 @@ from styled.jobs.running import RunningJob
 
 
 class EngineObserver(Protocol):
-    """Receives notifications about engines."""
+    """Is told about engines; implemented by the daemon."""
 
-    def engine_ready(self, name: str, info: EngineInfo) -> None:
+    def engine_ready(self, slot_name: str, info: EngineInfo) -> None:
         """Called when a slot has an engine."""
 
 
@@ -57,7 +60,8 @@ class EventHandler:
     Attributes:
         styles: All styles by name, as of the last reload.
         is_stopping: Whether a stop was requested.
-        requests_open: Number of requests that the I/O pool has not finished.
+        requests_open: Number of requests that the I/O pool has not finished. The scheduler adds
+            those that it sends.
     """
 
     def __init__(
@@ -72,7 +76,19 @@ class EventHandler:
         observer: EngineObserver,
         styles: Mapping[str, Style],
     ) -> None:
-        """Dispatch events to these objects; start with `styles`."""
+        """Dispatch events to these objects.
+
+        Args:
+            context: The objects of the daemon.
+            engines: The engine slots.
+            lifecycle: Moves jobs from phase to phase.
+            finisher: Ends jobs, requeues or rejects them.
+            maintenance: The work after jobs.
+            pauses: Pauses of the queue after errors.
+            pending: Collects what the scheduler writes and sends at the end of its turn.
+            observer: Is told about engines.
+            styles: All styles by name, until the first reload.
+        """
         self._context = context
         self._journal = context.journal
         self._observer = observer
@@ -94,15 +110,14 @@ class EventHandler:
             StyledError: this process can't continue.
         """
         match event:
-            case EngineReady(slot, info):
-                self._engine_ready(slot, info)
-                self._observer.engine_ready(slot, info)
-            case EngineLost(slot, error, retry_seconds):
-                self._engine_lost(slot, error, retry_seconds)
-            case EngineStalled(slot):
-                self._engine_stalled(slot)
-            case EngineReported(slot, run_id, reported):
-                self._engine_reported(slot, run_id, reported)
+            case EngineReady(slot_name, info):
+                self._engine_ready(slot_name, info)
+            case EngineLost(slot_name, error, retry_seconds):
+                self._engine_lost(slot_name, error, retry_seconds)
+            case EngineStalled(slot_name):
+                self._engine_stalled(slot_name)
+            case EngineReported(slot_name, run_id, reported):
+                self._engine_reported(slot_name, run_id, reported)
             case IoDone():
                 self.requests_open -= 1
                 self._io_done(event)
@@ -113,28 +128,39 @@ class EventHandler:
                 self.styles = styles
                 self._drop_outdated()
             case ServiceDegraded(part, degradations):
-                self._lifecycle.service_changed(part, degradations)
+                self._lifecycle.set_service_degradations(part, degradations)
             case SlotAdded(new_slot):
                 if not self.is_stopping:
                     self._engines.add(new_slot)
                     self._record_engines()
-            case SlotRemoved(slot, reason):
-                self._slot_removed(slot, reason)
+            case SlotRemoved(slot_name, reason):
+                self._slot_removed(slot_name, reason)
             case StopRequested():
                 self._stop()
+            case Wakeup() | CheckpointSaved():
+                pass  # they only make the scheduler take a turn
+            case _:
+                assert_never(event)
 
-    def _engine_ready(self, slot: str, info: EngineInfo) -> None:
-        """Handle a new engine in a slot."""
-        self._engines.ready(slot, info)
+    def _engine_ready(self, slot_name: str, info: EngineInfo) -> None:
+        """Record a new engine, and tell the observer."""
+        self._engines.engine_ready(slot_name, info)
         self._record_engines()
+        self._observer.engine_ready(slot_name, info)
 
-    def _engine_reported(self, slot: str, run_id: int, event: object) -> None:
-        """Handle an event of the task that an engine runs."""
+    def _engine_reported(self, slot_name: str, run_id: int, event: EngineEvent) -> None:
+        """Handle an event of the task that an engine runs.
+
+        Checkpoint pieces, previews and frames do not come here: the slot's thread stores them.
+
+        Raises:
+            StyledError: this process can't continue.
+        """
         if isinstance(event, Painted | Stopped | Failed):
-            self._engines.end(slot, run_id)
+            self._engines.assignment_ended(slot_name, run_id)
         running = self._running.of_run(run_id)
         if running is None:
-            return  # from an engine that was abandoned
+            return  # the job is painted by another engine by now, or was requeued
         with job_log_context(log_context_of(running.job)):
             match event:
                 case Progress():
@@ -150,36 +176,44 @@ class EventHandler:
                 case Failed(error):
                     self._finisher.failed(running, error)
 
-    def _engine_lost(self, slot: str, error: StyledError, retry_seconds: float | None) -> None:
+    def _engine_lost(self, slot_name: str, error: StyledError, retry_seconds: float | None) -> None:
         """Handle the loss of a slot's engine.
 
         Raises:
-            StyledError: no slot has an engine, and none will get one.
+            StyledError: the last engine is lost, and none will come; the daemon ends with it.
         """
-        run_id = self._engines.lost(slot, error, retry_seconds)
+        run_id = self._engines.engine_lost(slot_name, error, retry_seconds)
         self._record_engines()
         if run_id is not None and (running := self._running.of_run(run_id)):
             with job_log_context(log_context_of(running.job)):
                 self._finisher.engine_lost(running, error)
-        if self._engines.are_all_gone:
+        if self._engines.none_will_come:
             self._flush()
             raise error
 
-    def _slot_removed(self, slot: str, reason: str) -> None:
-        """Close a slot; a job that it runs is requeued, to resume on another engine."""
-        run_id = self._engines.remove(slot, reason)
+    def _slot_removed(self, slot_name: str, reason: str) -> None:
+        """Close a slot; its job is requeued, unless it has lost too many machines.
+
+        Raises:
+            StyledError: this process can't continue.
+        """
+        run_id = self._engines.remove(slot_name, reason)
         self._record_engines()
         if run_id is not None and (running := self._running.of_run(run_id)):
             with job_log_context(log_context_of(running.job)):
-                self._finisher.engine_lost(
-                    running, NodeLost(f"the engine {slot} is gone: {reason}")
-                )
+                self._finisher.engine_lost(running, NodeLost(f"{slot_name} was removed: {reason}"))
 
-    def _engine_stalled(self, slot: str) -> None:
-        """Abandon an engine that has sent no heartbeat for too long, if it can be replaced."""
-        if self._engines.replace(slot):
-            error = StyledError(f"the engine {slot} has given no sign of life for too long")
-            self._engine_lost(slot, error, 0.0)
+    def _engine_stalled(self, slot_name: str) -> None:
+        """Abandon an engine that has sent no heartbeat for too long, if it can be replaced.
+
+        If it can't, nothing is done here: systemd's watchdog restarts the daemon.
+
+        Raises:
+            StyledError: this process can't continue.
+        """
+        if self._engines.replace(slot_name):
+            error = StyledError(f"{slot_name} has sent no heartbeat for too long and was replaced")
+            self._engine_lost(slot_name, error, 0.0)  # its replacement is being made already
 
     def _io_done(self, event: IoDone) -> None:
         """Handle a finished request to the I/O pool.
@@ -191,24 +225,30 @@ class EventHandler:
         if isinstance(event.error, JournalDamaged):
             raise event.error
         if not isinstance(request, PrepareRequest | PublishRequest | UnpublishRequest):
+            # Maintenance, which belongs to no running job.
             self._maintenance.done(event)
             if event.error is None:
                 self._pauses.succeeded(request)
             return
         running = self._running.get(request.job.id)
         if running is None or running.request is not request:
-            return  # the job was requeued in the meantime
+            return  # outdated: the job was requeued, or has made another request
         with job_log_context(log_context_of(running.job)):
             self._job_request_done(running, event)
 
     def _job_request_done(self, running: RunningJob, event: IoDone) -> None:
+        """Handle a finished request of a running job.
+
+        Raises:
+            StyledError: this process can't continue.
+        """
         request, error = event.request, event.error
         match request:
-            case UnpublishRequest():
-                if is_unpublished(error):
+            case UnpublishRequest():  # an unfinished result of a job that ends
+                if error is None or may_end_unpublished(error):
                     self._pauses.succeeded(request)
                     self._finisher.unpublished(running)
-                elif error is not None:
+                else:
                     self._maintenance.try_again(request, error)
             case _ if error is not None:
                 self._finisher.failed(running, error)
@@ -220,7 +260,10 @@ class EventHandler:
                 self._lifecycle.published(running, request, event.result)
 
     def _drop_outdated(self) -> None:
-        """Requeue jobs that are preparing or ready and whose style has changed."""
+        """Requeue jobs that are preparing or ready and whose style has changed.
+
+        A job that is painted or published keeps the style that it started with.
+        """
         for running in self._running.in_phase(Phase.PREPARING, Phase.READY):
             if running.style != self.styles.get(running.job.style):
                 with job_log_context(log_context_of(running.job)):
@@ -233,20 +276,20 @@ class EventHandler:
         self.is_stopping = True
         self._context.is_stopping.set()  # long I/O requests return early
         for slot, assignment in self._pending.assignments:  # a failed commit has delayed them
-            self._engines.end(slot, assignment.run_id)
+            self._engines.assignment_ended(slot, assignment.run_id)
         unsent = {assignment.run_id for _, assignment in self._pending.assignments}
         self._pending.assignments.clear()
         for running in self._running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING):
             with job_log_context(log_context_of(running.job)):
                 is_painting = running.phase is Phase.PAINTING and running.run_id not in unsent
-                if is_painting and running.slot is not None:
-                    self._engines.stop(running.slot, running.job.id)
+                if is_painting and running.slot_name is not None:
+                    self._engines.stop(running.slot_name, running.job.id)
                 else:
                     self._finisher.interrupted(running)
         self._engines.close()
 
     def _flush(self) -> None:
-        """Write all pending changes if possible, because the loop ends here."""
+        """Commit the pending journal writes if possible, because the loop is about to end."""
         try:
             with self._journal.transaction():
                 for write in self._pending.writes:

@@ -100,7 +100,7 @@ class JobFinisher:
             self.failed(running, error)
             return
         self.failed(running, EngineDied(
-            f"the engine {running.slot} died while it worked on this: {error.message}",
+            f"the engine {running.slot_name} died while it worked on this: {error.message}",
             *error.remedies,
         ))  # fmt: skip
 

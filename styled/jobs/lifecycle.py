@@ -70,7 +70,7 @@ class Lifecycle:
         """The current degradations of the service, without those of engines."""
         return tuple(one for part in self._degraded_parts.values() for one in part)
 
-    def service_changed(self, part: str, degradations: tuple[Degradation, ...]) -> None:
+    def set_service_degradations(self, part: str, degradations: tuple[Degradation, ...]) -> None:
         """Replace the degradations of a part of the service."""
         self._degraded_parts[part] = degradations
 
@@ -154,7 +154,7 @@ class Lifecycle:
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
         assert running.output is not None, "likewise"
-        running.slot, running.engine, running.run_id = slot, info, next(self._runs)
+        running.slot_name, running.engine, running.run_id = slot, info, next(self._runs)
         self.running.index_run(running)
         running.paint_since = self._context.clock()
         self.record_degraded(running)
@@ -241,7 +241,7 @@ class Lifecycle:
             running.prepared,
             painted,
             running.engine,
-            running.slot or "",
+            running.slot_name or "",
             running.output,
             running.degradations.all(),
             running.settings,
@@ -272,7 +272,7 @@ class Lifecycle:
             resumed=painted.resumed,
             changed=published.changed,
             attempts=job.attempts,
-            engine=running.slot,
+            engine=running.slot_name,
             device=running.engine and running.engine.device,
             node=running.engine and running.engine.node,
             peak_memory_bytes=painted.peak_memory_bytes,

@@ -185,10 +185,11 @@ class Maintenance:
         )
 
 
-def is_unpublished(error: StyledError | None) -> bool:
-    """Return whether a job may end, given the error of its `UnpublishRequest`."""
-    if error is None:
-        return True
+def may_end_unpublished(error: StyledError) -> bool:
+    """Return whether a job may end although its `UnpublishRequest` has failed.
+
+    Otherwise the request is made again after a pause.
+    """
     if isinstance(error, ResourceUnavailable) and not isinstance(error, FolderNotWritable):
         return False
     # What remains is a result without a sidecar, which does not count as published.

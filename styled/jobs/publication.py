@@ -21,7 +21,7 @@ class Publication:
 
     Attributes:
         engine: The engine that painted it.
-        slot: The name of that engine's slot.
+        slot_name: The name of that engine's slot.
         output: How the result is saved.
         degraded: All degradations before encoding.
         settings, mask: The photo's own.
@@ -33,7 +33,7 @@ class Publication:
     prepared: Prepared
     painted: Painted
     engine: EngineInfo
-    slot: str
+    slot_name: str
     output: OutputConfig
     degraded: tuple[Degradation, ...]
     settings: SettingsInfo | None

@@ -47,7 +47,7 @@ class RunningJob:
         stamps: Of the files that were read for it.
         output: How its result is saved; set once it is prepared.
         settings, mask: Of the photo's own, likewise.
-        slot: Name of the slot that paints it.
+        slot_name: Name of the slot that paints it.
         run_id: Number of that assignment.
         progress: Set once it is being painted.
         prepare_since, paint_since: Start times in seconds of `IoContext.clock`.
@@ -69,7 +69,7 @@ class RunningJob:
     output: OutputConfig | None = None
     settings: SettingsInfo | None = None
     mask: FileInfo | None = None
-    slot: str | None = None
+    slot_name: str | None = None
     run_id: int = 0
     engine: EngineInfo | None = None
     eta: EtaEstimator | None = None
@@ -88,13 +88,13 @@ class SlotState:
         info: Of its engine; None while it has none.
         run_id: Number of the assignment that it runs; None if it runs none.
         problem: Error message, if its engine was lost.
-        is_gone: Whether a lost engine will not be replaced.
+        is_given_up: Whether a lost engine will not be replaced.
     """
 
     info: EngineInfo | None = None
     run_id: int | None = None
     problem: str | None = None
-    is_gone: bool = False
+    is_given_up: bool = False
 
 
 @dataclass(slots=True)

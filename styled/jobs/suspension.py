@@ -52,5 +52,5 @@ class Suspension:
             with job_log_context(log_context_of(running.job)):
                 if running.phase is not Phase.PAINTING:
                     self._finisher.interrupted(running)
-                elif running.slot is not None and requested != AFTER_CURRENT:
-                    self._engines.stop(running.slot, running.job.id)
+                elif running.slot_name is not None and requested != AFTER_CURRENT:
+                    self._engines.stop(running.slot_name, running.job.id)

@@ -1,9 +1,8 @@
-"""Tells whether an image file is complete, by its outer structure.
+"""Tells whether an image file is complete, by its segments, chunks, boxes or directories.
 
 Pillow decodes many truncated files without an error (a JPEG whose tail is all zeros comes out
-grey, a PNG without its last chunks lacks its orientation). These checks read only the outer
-structure, and so tell a file that is still being copied from a damaged one before a pixel is
-decoded.
+grey, a PNG without its last chunks lacks its orientation). These checks distinguish an upload in
+progress from a damaged file, without decoding a pixel.
 """
 
 from __future__ import annotations
@@ -23,11 +22,15 @@ def _unpack(layout: str, data: Bytes, position: int) -> tuple[Any, ...]:
 
 
 def _search(pattern: re.Pattern[bytes], data: Bytes, position: int) -> tuple[int, int] | None:
-    """Find the next match of a two-byte marker; return its second byte and its end position."""
+    """Find the next match of a two-byte marker.
+
+    Returns:
+        Its second byte and the position after it; None if there is none.
+    """
     if isinstance(data, bytes):
         match = pattern.search(data, position)
         return None if match is None else (match[1][0], match.end())
-    while position < len(data) - 1:
+    while position < len(data) - 1:  # `re` can't search a file view
         window = data[position : position + WINDOW_BYTES]
         if match := pattern.search(window):
             return match[1][0], position + match.end()
@@ -36,14 +39,21 @@ def _search(pattern: re.Pattern[bytes], data: Bytes, position: int) -> tuple[int
 
 
 MAX_PARTS, MAX_BLOCKS = 20_000, 400_000
-"""Most structural parts of a file, and most blocks of a GIF frame, that are checked: a file may
-consist of millions of tiny ones. One with more does not count as truncated; its decoder decides."""
+"""Maximum numbers of segments, chunks or boxes of a file, and of blocks of a GIF frame, to check.
+
+A hostile file may have millions. A file with more counts as complete: its decoder decides.
+"""
 
 
 def is_truncated(data: Bytes, format: str) -> bool:
-    """Return whether a file ends before its own structure says so.
+    """Return whether a file ends before the end that its structure declares.
 
-    A file with an invalid structure is not truncated: decoding will report what is wrong with it.
+    A file also counts as truncated if a field or an offset in it leads beyond its end. With any
+    other invalid structure it counts as complete: decoding reports what is wrong with it.
+
+    Args:
+        data: The bytes of the file.
+        format: One that `styled.photos.formats` knows; KeyError for others.
     """
     try:
         return _CHECKS[format](data)
@@ -52,10 +62,8 @@ def is_truncated(data: Bytes, format: str) -> bool:
 
 
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff])")
-_JPEG_SEGMENT = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # restart markers are not segments
 _JPEG_START_OF_SCAN = 0xDA
-_JPEG_END_OF_IMAGE = 0xD9
-_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
+_JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # TEM, RST0 to RST7, SOI, EOI
 
 
 def _jpeg_is_truncated(data: Bytes) -> bool:
@@ -70,33 +78,35 @@ def _jpeg_is_truncated(data: Bytes) -> bool:
             (length,) = _unpack(">H", data, position)
             position += length
         if marker == _JPEG_START_OF_SCAN:
+            # After the first scan, any end-of-image marker is that of the photo.
             return data.find(b"\xff\xd9", position) < 0
     return False
 
 
 def _png_is_truncated(data: Bytes) -> bool:
-    position = 8
+    position = 8  # after the signature
     for _ in range(MAX_PARTS):
         length, kind = _unpack(">I4s", data, position)
-        position += 12 + length
+        position += 12 + length  # with length, kind and checksum
         if kind == b"IEND":
             return bool(position > len(data))
         if not kind.isalpha():
-            # A copy that reserves its space first has zeros where nothing is written yet.
+            # Programs that preallocate a file leave zeros where nothing is written yet.
             return bool(kind == b"\0\0\0\0")
     return False
 
 
 def _gif_is_truncated(data: Bytes) -> bool:
-    position = 13 + _gif_palette_bytes(data[10])
+    position = 13 + _gif_palette_bytes(data[10])  # after signature and screen descriptor
     for _ in range(MAX_PARTS):
         kind = data[position : position + 1]
         if kind == b"!":
             position += 2
         elif kind == b",":
+            # Image descriptor (10 bytes), palette, code size of LZW.
             position += 11 + _gif_palette_bytes(data[position + 9])
         else:
-            return not kind  # otherwise the trailer, or an invalid block
+            return not kind  # nothing: the file ends here; else the trailer, or an invalid block
         for _ in range(MAX_BLOCKS):
             length = data[position]
             position += 1 + length
@@ -120,14 +130,20 @@ _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
 def _bmp_is_truncated(data: Bytes) -> bool:
-    if data[:2] != b"BM":  # a DIB does not say how long it is
+    if data[:2] != b"BM":  # a bitmap without a file header does not say how long it is
         return False
     length, _, _, header_size = _unpack("<IIII", data, 2)
-    # A text that starts with "BM" is not an incomplete bitmap.
+    # The size of the header must be valid too: a text may start with "BM".
     return header_size in _BMP_HEADER_SIZES and len(data) < length
 
 
-def _avif_is_truncated(data: Bytes, *, needs_meta: bool = True) -> bool:
+def _boxes_are_truncated(data: Bytes, *, needs_meta: bool = True) -> bool:
+    """Check a file that consists of boxes (ISO/IEC 14496-12): AVIF, HEIC, JPEG XL, CR3.
+
+    Args:
+        data: The bytes of the file.
+        needs_meta: Whether it is incomplete without a `meta` box, which describes the picture.
+    """
     position = 0
     kinds = set()
     for _ in range(MAX_PARTS):
@@ -136,7 +152,7 @@ def _avif_is_truncated(data: Bytes, *, needs_meta: bool = True) -> bool:
         length, kind = _unpack(">I4s", data, position)
         if length == 1:  # a 64-bit length follows
             (length,) = _unpack(">Q", data, position + 8)
-        if length < 8:  # 0: to the end of the file; others below 8 are invalid
+        if length < 8:  # 0: the box extends to the end of the file; 2 to 7 are invalid
             return False
         kinds.add(kind)
         position += length
@@ -145,50 +161,53 @@ def _avif_is_truncated(data: Bytes, *, needs_meta: bool = True) -> bool:
 
 _TIFF_LAST_BASELINE_TAG = 532
 _TIFF_ICC_PROFILE = 34675
-_TIFF_PIXEL_SPANS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
+_TIFF_PIXEL_TAGS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 
 
 def _tiff_is_truncated(data: Bytes) -> bool:
-    """Check the picture only: other pages are not used."""
+    """Check only the page that will be decoded."""
     reader = TiffReader(data, layout_only=True)
     try:
         first = reader.read(reader.first_offset)
     except ValueError:
         return True
     picture = find_picture(reader)
-    if picture is None:  # a header that is not written yet, or none
+    if picture is None:
+        # No directory describes an image. If fields of the first one lie beyond the end of the
+        # file, they are not written yet; otherwise the decoder reports it.
         return bool(first.missing)
     return _lacks_fields(picture.directory) or _lacks_pixels(picture.directory, len(data))
 
 
 def _lacks_fields(directory: Directory) -> bool:
-    # Private fields are not checked: editors often damage them, and they do not matter.
+    # Only fields that decoding needs: editors often damage others.
     return any(
         tag <= _TIFF_LAST_BASELINE_TAG or tag == _TIFF_ICC_PROFILE for tag in directory.missing
     )
 
 
-def _lacks_pixels(directory: Directory, size: int) -> bool:
+def _lacks_pixels(directory: Directory, file_bytes: int) -> bool:
     return any(
-        offset + length > size
-        for offsets, lengths in _TIFF_PIXEL_SPANS
+        offset + length > file_bytes
+        for offsets_tag, lengths_tag in _TIFF_PIXEL_TAGS
         for offset, length in zip(
-            directory.numbers(offsets), directory.numbers(lengths), strict=False
+            directory.numbers(offsets_tag), directory.numbers(lengths_tag), strict=False
         )
     )
 
 
 def _raw_is_truncated(data: Bytes) -> bool:
-    """Check raws that are TIFF files or consist of boxes; others are left to their decoder."""
+    """Check camera raws that are TIFF files or consist of boxes; the decoder checks others."""
     if data[4:8] == b"ftyp":
-        return _avif_is_truncated(data, needs_meta=False)
+        return _boxes_are_truncated(data, needs_meta=False)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_is_truncated(data)
     return False
 
 
 def _jxl_is_truncated(data: Bytes) -> bool:
-    return data[:2] != b"\xff\x0a" and _avif_is_truncated(data, needs_meta=False)
+    # A bare codestream has no boxes.
+    return data[:2] != b"\xff\x0a" and _boxes_are_truncated(data, needs_meta=False)
 
 
 _CHECKS: dict[str, Callable[[Bytes], bool]] = {
@@ -197,8 +216,8 @@ _CHECKS: dict[str, Callable[[Bytes], bool]] = {
     "gif": _gif_is_truncated,
     "webp": _webp_is_truncated,
     "bmp": _bmp_is_truncated,
-    "avif": _avif_is_truncated,
-    "heic": _avif_is_truncated,
+    "avif": _boxes_are_truncated,
+    "heic": _boxes_are_truncated,
     "tiff": _tiff_is_truncated,
     "raw": _raw_is_truncated,
     "jxl": _jxl_is_truncated,

@@ -229,7 +229,7 @@ _ADOBE_RGB = Profile.parse(ADOBE_RGB_SPACE.icc_profile())
 def _is_like(icc: bytes, other: Profile | None) -> bool:
     """Return whether a profile describes the same space as another one, whoever made it."""
     profile = Profile.parse(icc)
-    return profile is not None and other is not None and profile.is_like(other)
+    return profile is not None and other is not None and profile.is_same_rgb_space(other)
 
 
 _DEEPER_FORMATS = frozenset({"heic", "avif", "jxl"})

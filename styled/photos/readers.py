@@ -261,14 +261,14 @@ def _read_avif(source: EncodedFile) -> Decoded:
     else:
         decoded = _by_vips(source, source.data, "avif")
     # libheif turns the picture upright.
-    side = read_side_data(source.data, "avif", info, ignores_orientation=True)
+    side = read_side_data(source.data, "avif", info, decoder_applies_orientation=True)
     return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
 
 
 def _read_heic(source: EncodedFile) -> Decoded:
     heif = heic.open_heic(source.data)
     source.limits.check(heif.size)
-    side = read_side_data(source.data, "heic", heif.info, ignores_orientation=True)
+    side = read_side_data(source.data, "heic", heif.info, decoder_applies_orientation=True)
     return Decoded(heif.load(), side=side, degraded=heif.degraded)
 
 
@@ -337,14 +337,14 @@ def _read_raw(source: EncodedFile) -> Decoded:
         damage = "its data ends too early"
     if damage is not None and not source.tolerant:
         raise Damaged(damage)
-    side = read_side_data(source.data, "raw", {}, ignores_orientation=True)
+    side = read_side_data(source.data, "raw", {}, decoder_applies_orientation=True)
     return Decoded(raster, side=side)
 
 
 def _read_jxl(source: EncodedFile) -> Decoded:
     source.limits.check(jxl.size_of(source.data))
     image, notes = jxl.open_jxl(source.data)
-    side = read_side_data(source.data, "jxl", image.info, ignores_orientation=True)
+    side = read_side_data(source.data, "jxl", image.info, decoder_applies_orientation=True)
     return Decoded(image, side=side, degraded=notes)
 
 

@@ -163,7 +163,7 @@ FRAMES: dict[str, Any] = {
     "append_images": [COFFEE.rotate(9), COFFEE.rotate(18)],
 }
 FIRST_OF_3 = Painted((("frames", "only the first of 3 frames was used"),))
-DAMAGED_EXIF = Painted((("metadata", "the EXIF data is damaged and was ignored"),))
+DAMAGED_EXIF = Painted((("metadata", "the EXIF data is damaged and was left out"),))
 DAMAGED_PROFILE = Painted(
     (("color", "the colour profile is damaged and was ignored"),), input=(("icc", None),)
 )
@@ -188,7 +188,7 @@ def bombs() -> Iterator[tuple[str, bytes, Outcome]]:
         with_chunks(
             saved(COFFEE, "PNG"), chunk(b"zTXt", b"Title\0\0" + packed_zeros(64 * 1024**2))
         ),
-        Painted((("metadata", "a text in it is damaged or too long and was left out"),)),
+        Painted((("metadata", "a text chunk is damaged or too long and was left out"),)),
     )
     yield (
         "profile.png",

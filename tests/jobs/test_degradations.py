@@ -250,9 +250,9 @@ OF_JOBS: dict[Kind, Case] = {
     "transparency": Case(
         "transparency was placed on white: JPEG", drop_transparent_png_for_jpeg, True
     ),
-    "metadata": Case("the EXIF data is damaged and was ignored", drop_damaged_exif),
+    "metadata": Case("the EXIF data is damaged and was left out", drop_damaged_exif),
     "guard": Case("the loss rose to ", use_huge_learning_rate),
-    "memory": Case("memory was short: L-BFGS remembered ", fail_one_allocation),
+    "memory": Case("memory was short: L-BFGS kept only ", fail_one_allocation),
     # How the engine detects it is tested elsewhere.
     "resumed": Case("resumed on cpu", stop_and_resume),
     "restarted": Case(

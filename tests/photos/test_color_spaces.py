@@ -138,12 +138,12 @@ def test_profiles_agree_with_published_matrices() -> None:
     own, other = Profile.parse(ADOBE_RGB_SPACE.icc_profile()), Profile.parse(adobe_rgb_profile())
     assert own is not None
     assert other is not None
-    assert own.is_like(other)
+    assert own.is_same_rgb_space(other)
     srgb = Profile.parse(ColorSpace("sRGB", BT709, "srgb").icc_profile())
     little_cms = Profile.parse(SRGB_PROFILE)
     assert srgb is not None
     assert little_cms is not None
-    assert srgb.is_like(little_cms)
+    assert srgb.is_same_rgb_space(little_cms)
 
 
 def test_little_cms_accepts_the_profiles() -> None:

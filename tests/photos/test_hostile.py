@@ -193,7 +193,7 @@ def test_a_directory_that_leads_to_itself_ends() -> None:
 def test_damaged_exif_is_noted_and_left_out() -> None:
     """The painting of a photo with unreadable EXIF data has none of it."""
     photo = decode_photo(jpeg_with_exif(b"nonsense"))
-    assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was ignored"),)
+    assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was left out"),)
     data = export_image(photo.tensor(40, 36), photo, "jpeg", ExportOptions()).data
     assert b"nonsense" not in data
 

@@ -78,7 +78,7 @@ def test_damaged_exif_data_does_not_cost_the_photo() -> None:
     """Unreadable EXIF data is ignored and noted."""
     photo = decode_photo(saved(astronaut(), "JPEG", exif=b"Exif\0\0nonsense"))
     assert photo.orientation == 1
-    assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was ignored"),)
+    assert photo.degraded == (Degradation("metadata", "the EXIF data is damaged and was left out"),)
 
 
 # --- 16 bits and opacity

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from styled.photos import ExportOptions, decode_photo, export_image
 from styled.photos.jpeg import xmp_segments
+from styled.photos.side_data import Info, read_side_data
 from styled.photos.xmp import XmpDamaged, split_xmp, xmp_of_painting
 from tests.photos.samples import astronaut, needs_exiftool, run, saved
 
@@ -88,6 +90,18 @@ def test_faces_are_kept_unless_the_photo_was_turned() -> None:
     faces = '<mwg-rs:Regions rdf:parseType="Resource"><mwg-rs:RegionList/></mwg-rs:Regions>'
     assert faces.encode() in xmp_of_painting(packet(elements=faces))
     assert b"mwg-rs:Regions " not in xmp_of_painting(packet(elements=faces), is_turned=True)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_faces_go_also_if_the_decoder_has_turned_the_photo(orientation: int) -> None:
+    """As those of HEIC, JPEG XL and camera raws do: the orientation that is left is 1."""
+    faces = '<mwg-rs:Regions rdf:parseType="Resource"><mwg-rs:RegionList/></mwg-rs:Regions>'
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    info: Info = {"exif": exif.tobytes(), "xmp": packet(elements=faces)}
+    side = read_side_data(b"", "jxl", info, decoder_applies_orientation=True)
+    assert side.orientation == 1
+    assert (b"mwg-rs:Regions " in side.metadata.xmp) == (orientation == 1)
 
 
 @pytest.mark.parametrize(
