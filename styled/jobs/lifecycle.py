@@ -154,7 +154,7 @@ class Lifecycle:
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
         assert running.output is not None, "likewise"
-        running.slot_name, running.engine, running.run_id = slot, info, next(self._runs)
+        running.slot_name, running.engine_info, running.run_id = slot, info, next(self._runs)
         self.running.index_run(running)
         running.paint_since = self._context.clock()
         self.record_degraded(running)
@@ -178,8 +178,8 @@ class Lifecycle:
             painting: All degradations that its engine has reported for this task.
         """
         known = running.degradations
-        if running.engine is not None:
-            known.note("service", (*running.engine.degraded, *self.service_degraded))
+        if running.engine_info is not None:
+            known.note("service", (*running.engine_info.degraded, *self.service_degraded))
         known.note("painting", painting)
         if known.all() != running.job.degraded:
             running.job = replace(running.job, degraded=known.all())
@@ -197,8 +197,8 @@ class Lifecycle:
             log_scale(progress)
         if running.eta is None or running.eta_key is None:
             assert running.prepared is not None, "it is painted"
-            assert running.engine is not None, "likewise"
-            recipe, engine = running.prepared.recipe, running.engine
+            assert running.engine_info is not None, "likewise"
+            recipe, engine = running.prepared.recipe, running.engine_info
             running.eta_key = EtaKey.of(recipe, engine.device_model, progress.plan[-1])
             history = self._histories.find(recipe, running.eta_key, engine.weights_source)
             running.eta = EtaEstimator(history)
@@ -234,13 +234,13 @@ class Lifecycle:
             self._histories.learn(running.eta_key, running.eta.learnt())
         self.record_degraded(running, painted.degradations)
         assert running.prepared is not None, "it was painted"
-        assert running.engine is not None, "likewise"
+        assert running.engine_info is not None, "likewise"
         assert running.output is not None, "likewise"
         publication = Publication(
             running.job,
             running.prepared,
             painted,
-            running.engine,
+            running.engine_info,
             running.slot_name or "",
             running.output,
             running.degradations.all(),
@@ -273,8 +273,8 @@ class Lifecycle:
             changed=published.changed,
             attempts=job.attempts,
             engine=running.slot_name,
-            device=running.engine and running.engine.device,
-            node=running.engine and running.engine.node,
+            device=running.engine_info and running.engine_info.device,
+            node=running.engine_info and running.engine_info.node,
             peak_memory_bytes=painted.peak_memory_bytes,
             degraded=[asdict(degradation) for degradation in published.degraded],
             **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},

@@ -20,7 +20,7 @@ class Publication:
     """A painting that is to be published.
 
     Attributes:
-        engine: The engine that painted it.
+        engine_info: The engine that painted it.
         slot_name: The name of that engine's slot.
         output: How the result is saved.
         degraded: All degradations before encoding.
@@ -32,7 +32,7 @@ class Publication:
     job: Job
     prepared: Prepared
     painted: Painted
-    engine: EngineInfo
+    engine_info: EngineInfo
     slot_name: str
     output: OutputConfig
     degraded: tuple[Degradation, ...]

@@ -163,7 +163,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     )
     changed = _has_changed(job, prepared.read.sha256, context)
     sidecar = sidecar_of_result(
-        job, prepared, painted, publication.engine, result_info, timing, degraded=degraded,
+        job, prepared, painted, publication.engine_info, result_info, timing, degraded=degraded,
         changed=changed, now=now, slot=publication.slot_name, settings=publication.settings,
         mask=publication.mask,
     )  # fmt: skip

@@ -51,7 +51,7 @@ class PublishRequest(JobRequest):
             return publish(publication, self.context)
         except Exception:
             task = publication.prepared.task(self.job.id)
-            self.context.files.save_painting(task, publication.engine, publication.painted)
+            self.context.files.save_painting(task, publication.engine_info, publication.painted)
             raise
 
 

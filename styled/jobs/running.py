@@ -71,7 +71,7 @@ class RunningJob:
     mask: FileInfo | None = None
     slot_name: str | None = None
     run_id: int = 0
-    engine: EngineInfo | None = None
+    engine_info: EngineInfo | None = None
     eta: EtaEstimator | None = None
     eta_key: EtaKey | None = None
     preview: str | None = None

@@ -179,7 +179,7 @@ def _convert_raster(
     if space == "rgb" and raster.space == "gray":
         colors = np.repeat(colors, 3, axis=2)
     elif space != raster.space:
-        described = _printable(icc[16:20].decode("latin-1"))
+        described = _cleaned_name(icc[16:20].decode("latin-1"))
         message = f"the colour profile is for {described} pixels and was ignored"
         degraded = (Degradation("color", message),)
         return _without_profile(raster), name, None, degraded
@@ -250,13 +250,13 @@ def _apply_profile(colors: Image.Image, icc: bytes | None) -> _ProfileResult:
         return _ProfileResult(_to_rgb(colors), degraded=degraded)
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        name = _printable(profile.profile.profile_description or "unnamed")
+        name = _cleaned_name(profile.profile.profile_description or "unnamed")
         space = profile.profile.xcolor_space.strip()
         required_mode = _MODES_BY_COLOR_SPACE.get(space)
         if required_mode == "RGB" and colors.mode == "L":
             colors = colors.convert("RGB")
         if required_mode != colors.mode:
-            message = f"the colour profile is for {_printable(space)} pixels and was ignored"
+            message = f"the colour profile is for {_cleaned_name(space)} pixels and was ignored"
             return _ProfileResult(_to_rgb(colors), name, (Degradation("color", message),))
         if icc == SRGB_PROFILE:
             return _ProfileResult(colors, name, profile=icc)
@@ -269,7 +269,7 @@ def _name_of(icc: bytes) -> str | None:
     """Return the name of a profile, None if it is damaged."""
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        return _printable(profile.profile.profile_description or "unnamed")
+        return _cleaned_name(profile.profile.profile_description or "unnamed")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
 
@@ -292,5 +292,5 @@ def _apply_transform(colors: Image.Image, profile: ImageCms.ImageCmsProfile) -> 
     return transform.apply(colors)
 
 
-def _printable(text: str) -> str:
+def _cleaned_name(text: str) -> str:
     return "".join(c for c in text if c.isprintable())[:_MAX_NAME_LENGTH].strip()

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
+from styled.files import readable
 
 DEFAULT_LIMIT_BYTES = 2 * 1024**3
 
@@ -42,17 +43,17 @@ def read_bytes(path: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> bytes:
         ):  # replaced after the first check
             raise _not_regular(path) from error
         raise ResourceUnavailable(
-            f"{_printable(path)} can't be read: {error.strerror} (errno {error.errno})",
+            f"{readable(path)} can't be read: {error.strerror} (errno {error.errno})",
             "Check the permissions, the disk and the mount.",
         ) from error
     if (status.st_size, status.st_mtime_ns) != (status_after.st_size, status_after.st_mtime_ns):
         raise InputIncomplete(
-            f"{_printable(path)} was changed while it was read",
+            f"{readable(path)} was changed while it was read",
             "It is read again once it has stopped changing.",
         )
     if max(status.st_size, len(data)) > limit_bytes:
         raise InputRejected(
-            f"{_printable(path)} is larger than {limit_bytes:,} bytes, the most that is read",
+            f"{readable(path)} is larger than {limit_bytes:,} bytes, the most that is read",
             "Save the picture smaller, for example as a JPEG.",
         )
     return data
@@ -69,10 +70,6 @@ def _require_regular(status: os.stat_result, path: Path) -> None:
 
 def _not_regular(path: Path) -> InputRejected:
     return InputRejected(
-        f"{_printable(path)} is not a regular file, so it was not read",
+        f"{readable(path)} is not a regular file, so it was not read",
         "Put a copy of the picture there, not a link, a folder or a device.",
     )
-
-
-def _printable(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
