@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from styled.config import Style
-from styled.engine_api import (
-    CheckpointIgnored,
-    Degraded,
-    EngineEvent,
-    EngineInfo,
-    Failed,
-    Painted,
-    Progress,
-    Stopped,
-)
-from styled.errors import JournalDamaged, NodeLost, ResourceUnavailable, StyledError
+from styled.errors import JournalDamaged
+from styled.jobs.engine_events import EngineEvents
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
     CheckpointSaved,
@@ -47,13 +38,6 @@ from styled.jobs.requests import PublishRequest, UnpublishRequest
 from styled.jobs.running import RunningJob
 
 
-class EngineObserver(Protocol):
-    """Is told about engines; implemented by the daemon."""
-
-    def engine_ready(self, slot_name: str, info: EngineInfo) -> None:
-        """Called when a slot has an engine."""
-
-
 class EventHandler:
     """Dispatches each event to the job or engine that it concerns.
 
@@ -73,7 +57,7 @@ class EventHandler:
         maintenance: Maintenance,
         pauses: Pauses,
         pending: Pending,
-        observer: EngineObserver,
+        engine_events: EngineEvents,
         styles: Mapping[str, Style],
     ) -> None:
         """Dispatch events to these objects.
@@ -86,12 +70,10 @@ class EventHandler:
             maintenance: The work after jobs.
             pauses: Pauses of the queue after errors.
             pending: Collects what the scheduler writes and sends at the end of its turn.
-            observer: Is told about engines.
+            engine_events: Handles the events of engines.
             styles: All styles by name, until the first reload.
         """
         self._context = context
-        self._journal = context.journal
-        self._observer = observer
         self.styles = styles
         self.is_stopping = False
         self.requests_open = 0
@@ -102,6 +84,7 @@ class EventHandler:
         self._maintenance = maintenance
         self._pauses = pauses
         self._pending = pending
+        self._engine_events = engine_events
 
     def handle(self, event: Event) -> None:
         """Handle an event.
@@ -111,13 +94,13 @@ class EventHandler:
         """
         match event:
             case EngineReady(slot_name, info):
-                self._engine_ready(slot_name, info)
+                self._engine_events.ready(slot_name, info)
             case EngineLost(slot_name, error, retry_seconds):
-                self._engine_lost(slot_name, error, retry_seconds)
+                self._engine_events.lost(slot_name, error, retry_seconds)
             case EngineStalled(slot_name):
-                self._engine_stalled(slot_name)
+                self._engine_events.stalled(slot_name)
             case EngineReported(slot_name, run_id, reported):
-                self._engine_reported(slot_name, run_id, reported)
+                self._engine_events.reported(slot_name, run_id, reported)
             case IoDone():
                 self.requests_open -= 1
                 self._io_done(event)
@@ -129,91 +112,17 @@ class EventHandler:
                 self._drop_outdated()
             case ServiceDegraded(part, degradations):
                 self._lifecycle.set_service_degradations(part, degradations)
-            case SlotAdded(new_slot):
+            case SlotAdded(slot):
                 if not self.is_stopping:
-                    self._engines.add(new_slot)
-                    self._record_engines()
+                    self._engine_events.slot_added(slot)
             case SlotRemoved(slot_name, reason):
-                self._slot_removed(slot_name, reason)
+                self._engine_events.slot_removed(slot_name, reason)
             case StopRequested():
                 self._stop()
             case Wakeup() | CheckpointSaved():
                 pass  # they only make the scheduler take a turn
             case _:
                 assert_never(event)
-
-    def _engine_ready(self, slot_name: str, info: EngineInfo) -> None:
-        """Record a new engine, and tell the observer."""
-        self._engines.engine_ready(slot_name, info)
-        self._record_engines()
-        self._observer.engine_ready(slot_name, info)
-
-    def _engine_reported(self, slot_name: str, run_id: int, event: EngineEvent) -> None:
-        """Handle an event of the task that an engine runs.
-
-        Checkpoint pieces, previews and frames do not come here: the slot's thread stores them.
-
-        Raises:
-            StyledError: this process can't continue.
-        """
-        if isinstance(event, Painted | Stopped | Failed):
-            self._engines.assignment_ended(slot_name, run_id)
-        running = self._running.of_run(run_id)
-        if running is None:
-            return  # the job is painted by another engine by now, or was requeued
-        with job_log_context(log_context_of(running.job)):
-            match event:
-                case Progress():
-                    self._lifecycle.progressed(running, event)
-                case CheckpointIgnored(reason):
-                    self._lifecycle.restarted(running, reason)
-                case Degraded(degradations):
-                    self._lifecycle.record_degraded(running, degradations)
-                case Painted():
-                    self._lifecycle.painted(running, event)
-                case Stopped():
-                    self._finisher.interrupted(running)
-                case Failed(error):
-                    self._finisher.failed(running, error)
-
-    def _engine_lost(self, slot_name: str, error: StyledError, retry_seconds: float | None) -> None:
-        """Handle the loss of a slot's engine.
-
-        Raises:
-            StyledError: the last engine is lost, and none will come; the daemon ends with it.
-        """
-        run_id = self._engines.engine_lost(slot_name, error, retry_seconds)
-        self._record_engines()
-        if run_id is not None and (running := self._running.of_run(run_id)):
-            with job_log_context(log_context_of(running.job)):
-                self._finisher.engine_lost(running, error)
-        if self._engines.none_will_come:
-            self._flush()
-            raise error
-
-    def _slot_removed(self, slot_name: str, reason: str) -> None:
-        """Close a slot; its job is requeued, unless it has lost too many machines.
-
-        Raises:
-            StyledError: this process can't continue.
-        """
-        run_id = self._engines.remove(slot_name, reason)
-        self._record_engines()
-        if run_id is not None and (running := self._running.of_run(run_id)):
-            with job_log_context(log_context_of(running.job)):
-                self._finisher.engine_lost(running, NodeLost(f"{slot_name} was removed: {reason}"))
-
-    def _engine_stalled(self, slot_name: str) -> None:
-        """Abandon an engine that has sent no heartbeat for too long, if it can be replaced.
-
-        If it can't, nothing is done here: systemd's watchdog restarts the daemon.
-
-        Raises:
-            StyledError: this process can't continue.
-        """
-        if self._engines.replace(slot_name):
-            error = StyledError(f"{slot_name} has sent no heartbeat for too long and was replaced")
-            self._engine_lost(slot_name, error, 0.0)  # its replacement is being made already
 
     def _io_done(self, event: IoDone) -> None:
         """Handle a finished request to the I/O pool.
@@ -287,17 +196,3 @@ class EventHandler:
                 else:
                     self._finisher.interrupted(running)
         self._engines.close()
-
-    def _flush(self) -> None:
-        """Commit the pending journal writes if possible, because the loop is about to end."""
-        try:
-            with self._journal.transaction():
-                for write in self._pending.writes:
-                    write()
-        except (ResourceUnavailable, JournalDamaged):
-            return  # the next start recovers from the state in the journal
-        self._pending.writes.clear()
-
-    def _record_engines(self) -> None:
-        """Record the engines in the journal, for `styled status`."""
-        self._pending.write(self._journal.set_state, engines=self._engines.as_json())

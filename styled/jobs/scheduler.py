@@ -21,9 +21,10 @@ from styled.files import readable
 from styled.jobs.assigner import Assigner
 from styled.jobs.canceller import Canceller
 from styled.jobs.claimer import Claimer
+from styled.jobs.engine_events import EngineEvents, EngineObserver
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
-from styled.jobs.event_handler import EngineObserver, EventHandler
+from styled.jobs.event_handler import EventHandler
 from styled.jobs.events import EngineReady, Event
 from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoPool
@@ -101,9 +102,12 @@ class Scheduler:
             context, self._running, self._engines, self.finisher, self.pauses, self._suspension
         )
         self._assigner = Assigner(self._running, self._engines, self._lifecycle)
+        engine_events = EngineEvents(
+            self._journal, self._engines, self._lifecycle, self.finisher, self._pending, observer
+        )
         self._handler = EventHandler(
             context, self._engines, self._lifecycle, self.finisher, self.maintenance, self.pauses,
-            self._pending, observer, styles,
+            self._pending, engine_events, styles,
         )  # fmt: skip
         self._snapshot_at = -math.inf
         self._reported_activity = "running"
