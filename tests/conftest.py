@@ -16,7 +16,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 for _size in ("COLUMNS", "LINES"):
     os.environ.pop(_size, None)  # set in pytest's workers, and rich caches them
 
-BLOCKED = ("systemd", "cluster", "packaging", "gallery", "end_to_end", "faults")
+WAITING = ("systemd", "cluster", "packaging", "gallery", "end_to_end", "faults")
 """Folders whose tests mostly wait for other processes, in the order in which they start."""
 
 SPREAD = ("faults", "end_to_end")
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups_by_folder: dict[str, list[list[pytest.Item]]] = {}
     for group in groups.values():
         groups_by_folder.setdefault(group[0].path.parent.name, []).append(group)
-    waiting = [group for folder in BLOCKED for group in groups_by_folder.pop(folder, [])]
+    waiting = [group for folder in WAITING for group in groups_by_folder.pop(folder, [])]
     computing = [
         *groups_by_folder.pop("engine", []),
         *chain.from_iterable(groups_by_folder.values()),
