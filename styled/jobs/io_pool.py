@@ -1,7 +1,7 @@
 """Threads that read, decode, encode and write files while engines paint.
 
 Each uses one torch thread. With two OpenMP pools on the same cores, the threads take turns at each
-small operation, and a step of the engine takes half as long again.
+small operation, and a step of the engine takes 1.4 times as long.
 """
 
 from __future__ import annotations
