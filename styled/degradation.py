@@ -37,7 +37,7 @@ KINDS: Mapping[Kind, str] = {
     "bits": "fewer bits than the photo has or than were asked for",
     "color": "a colour profile that was ignored, another colour space than asked for, or HDR that "
     "was tone-mapped",
-    "transparency": "it was placed on white: the format has none",
+    "transparency": "placed on white, since the format of the result has no transparency",
     "metadata": "EXIF, XMP or IPTC data that was damaged, too long or has no place in the file",
 }
 """All kinds and their meanings; a stable interface for programs that read sidecars."""

@@ -96,7 +96,7 @@ class StyleInfo(_Section):
 
     name: str
     images: tuple[StyleImageInfo, ...]
-    init_image: FileInfo | None = Field(default=None, description="The picture to start from.")
+    init_image: FileInfo | None = Field(default=None, description="The initial image.")
     proof: FileInfo | None = Field(
         default=None,
         description="The ICC profile of the soft proof: photo and style were converted to it and "

@@ -52,7 +52,7 @@ def test_the_example_of_the_documentation_runs(
     (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     photo.save(tmp_path / "photo.jpg")
     photo.rotate(90, expand=True).save(tmp_path / "photo-2.jpg")
-    style.save(tmp_path / "painting.jpg")
+    style.save(tmp_path / "style.jpg")
     done = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
     )

@@ -336,12 +336,12 @@ class StyleEntry(Section):
     )
     init_image: FilePath | None = Field(
         default=None,
-        description="A picture to start from, stretched to the photo's size; null: recipe.init.",
+        description="An initial image, stretched to the painting's size; null: recipe.init.",
     )
     proof: FilePath | None = Field(
         default=None,
-        description="An ICC profile, such as a printer's: photo and style are converted to it and "
-        "back first, so that the painting has colours that can be printed.",
+        description="An ICC profile, such as a printer's: photo and style image are converted to "
+        "it and back first, so that the painting starts from colours that can be printed.",
     )
     recipe: RecipeOrName = Field(
         default_factory=RecipeChoice, description="A recipe's name, or its name and fields."

@@ -129,9 +129,7 @@ class ScalesOverrides(Section):
     factor: Annotated[float, Number(gt=1)] | None = Field(
         default=None, description="Ratio of the long edges of neighbouring scales."
     )
-    steps: Steps | None = Field(
-        default=None, description="Steps at each scale but the last; null: as at the last."
-    )
+    steps: Steps | None = Field(default=None, description="Steps at each scale but the last.")
 
 
 class OptimizerOverrides(Section):

@@ -74,8 +74,7 @@ class PhotoSettings(Section):
     )
     init_image: Annotated[str, AfterValidator(_check_init)] | None = Field(
         default=None,
-        description="A picture to start from, a file of the same folder whose name ends in "
-        ".init.png.",
+        description="An initial image, a file of the same folder whose name ends in .init.png.",
     )
     mask: Annotated[str, AfterValidator(_check_mask)] | None = Field(
         default=None,

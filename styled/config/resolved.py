@@ -35,7 +35,7 @@ class Style:
     """The images of a style, the recipe to paint with, and its own values of `output`.
 
     Attributes:
-        init_image: A picture to start from; None: as the recipe says.
+        init_image: The initial image; None: as the recipe says.
         proof: An ICC profile that photo and style are converted to and back; None: none.
     """
 

@@ -78,7 +78,7 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
     style = settings.applied_to(style)
     init = settings.init_image
     if init is not None:
-        style = replace(style, init_image=_beside(photo, init, "picture to start from"))
+        style = replace(style, init_image=_beside(photo, init, "initial image"))
     return OwnSettings(style, mask, info)
 
 

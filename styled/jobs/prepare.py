@@ -58,7 +58,7 @@ class Inputs:
 
     Attributes:
         mask: Where it is painted; None: everywhere.
-        init: The picture to start from; None: as the recipe says.
+        init: The initial image; None: as the recipe says.
         proof: The ICC profile that photo and style are converted to and back; None: none.
     """
 

@@ -1,4 +1,4 @@
-"""A picture to start from and a soft proof, of a style and of a photo, with a real daemon."""
+"""An initial image and a soft proof, of a style and of a photo, with a real daemon."""
 
 from __future__ import annotations
 

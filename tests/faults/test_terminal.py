@@ -125,7 +125,9 @@ def test_the_daemon_stops_with_the_shell_that_it_runs_in(harness: DaemonHarness)
             assert time.monotonic() < deadline
             time.sleep(0.02)
         screen.close()
-    assert journal_says(harness, "SELECT value FROM daemon_state WHERE key = 'activity'") == "stopped"
+    assert (
+        journal_says(harness, "SELECT value FROM daemon_state WHERE key = 'activity'") == "stopped"
+    )
 
 
 def test_a_daemon_that_ignores_hangups_goes_on_without_its_terminal(harness: DaemonHarness) -> None:
