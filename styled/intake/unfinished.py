@@ -18,7 +18,7 @@ from styled.files import readable
 from styled.intake.scanning import FoundFile
 from styled.open_files import WriterCheck, Writers, open_regular
 from styled.photos.completeness import is_truncated
-from styled.photos.file_view import Bytes, view_of
+from styled.photos.file_view import ByteSource, view_of
 from styled.photos.files import DEFAULT_LIMIT_BYTES
 from styled.photos.formats import could_become_picture, format_of
 
@@ -162,7 +162,7 @@ def _content_reason(descriptor: int, *, suspicious: bool) -> str | None:
         return None
 
 
-def _missing_content(view: Bytes) -> str | None:
+def _missing_content(view: ByteSource) -> str | None:
     """Return why the content is certainly incomplete, None if it may be complete."""
     if len(view) == 0:
         return "is empty"

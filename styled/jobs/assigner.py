@@ -27,8 +27,8 @@ class Assigner:
             return
         if any(one.publishes_alone for one in self._running.in_phase(Phase.PUBLISHING)):
             return
-        waiting = self._running.in_phase(Phase.PREPARING, Phase.READY)
-        in_order = [one for one in waiting if not one.is_deferred]
+        prefetched = self._running.in_phase(Phase.PREPARING, Phase.READY)
+        in_order = [one for one in prefetched if not one.is_deferred]
         for running, (name, info) in zip(in_order, list(self._engines.free_slots()), strict=False):
             if running.phase is Phase.READY:
                 with job_log_context(log_context_of(running.job)):
@@ -37,8 +37,8 @@ class Assigner:
 
     def prepare_deferred(self) -> None:
         """Prepare a job that is too large to run beside others, once no other job is active."""
-        waiting = self._running.in_phase(Phase.PREPARING)
-        deferred = [one for one in waiting if one.is_deferred]
+        preparing = self._running.in_phase(Phase.PREPARING)
+        deferred = [one for one in preparing if one.is_deferred]
         others = self._running.in_phase(Phase.READY, Phase.PAINTING)
-        if deferred and not others and len(waiting) == len(deferred):
+        if deferred and not others and len(preparing) == len(deferred):
             self._lifecycle.prepare_deferred(deferred[0])

@@ -12,16 +12,16 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from styled.photos.file_view import WINDOW_BYTES, Bytes
+from styled.photos.file_view import WINDOW_BYTES, ByteSource
 from styled.photos.tiff_pages import find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
 
 
-def _unpack(layout: str, data: Bytes, position: int) -> tuple[Any, ...]:
+def _unpack(layout: str, data: ByteSource, position: int) -> tuple[Any, ...]:
     return struct.unpack(layout, data[position : position + struct.calcsize(layout)])
 
 
-def _search(pattern: re.Pattern[bytes], data: Bytes, position: int) -> tuple[int, int] | None:
+def _search(pattern: re.Pattern[bytes], data: ByteSource, position: int) -> tuple[int, int] | None:
     """Find the next match of a two-byte marker.
 
     Returns:
@@ -45,7 +45,7 @@ A hostile file may have millions. A file with more counts as complete: its decod
 """
 
 
-def is_truncated(data: Bytes, format: str) -> bool:
+def is_truncated(data: ByteSource, format: str) -> bool:
     """Return whether a file ends before the end that its structure declares.
 
     A file also counts as truncated if a field or an offset in it leads beyond its end. With any
@@ -66,7 +66,7 @@ _JPEG_START_OF_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # TEM, RST0 to RST7, SOI, EOI
 
 
-def _jpeg_is_truncated(data: Bytes) -> bool:
+def _jpeg_is_truncated(data: ByteSource) -> bool:
     # Segments are skipped by their length: an EXIF thumbnail is a whole JPEG in itself,
     # whose end-of-image marker must not be taken for the photo's.
     position = 2
@@ -83,7 +83,7 @@ def _jpeg_is_truncated(data: Bytes) -> bool:
     return False
 
 
-def _png_is_truncated(data: Bytes) -> bool:
+def _png_is_truncated(data: ByteSource) -> bool:
     position = 8  # after the signature
     for _ in range(MAX_PARTS):
         length, kind = _unpack(">I4s", data, position)
@@ -96,7 +96,7 @@ def _png_is_truncated(data: Bytes) -> bool:
     return False
 
 
-def _gif_is_truncated(data: Bytes) -> bool:
+def _gif_is_truncated(data: ByteSource) -> bool:
     position = 13 + _gif_palette_bytes(data[10])  # after signature and screen descriptor
     for _ in range(MAX_PARTS):
         kind = data[position : position + 1]
@@ -121,7 +121,7 @@ def _gif_palette_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _webp_is_truncated(data: Bytes) -> bool:
+def _webp_is_truncated(data: ByteSource) -> bool:
     (length,) = _unpack("<I", data, 4)
     return bool(len(data) < 8 + length)
 
@@ -129,7 +129,7 @@ def _webp_is_truncated(data: Bytes) -> bool:
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
-def _bmp_is_truncated(data: Bytes) -> bool:
+def _bmp_is_truncated(data: ByteSource) -> bool:
     if data[:2] != b"BM":  # a bitmap without a file header does not say how long it is
         return False
     length, _, _, header_size = _unpack("<IIII", data, 2)
@@ -137,7 +137,7 @@ def _bmp_is_truncated(data: Bytes) -> bool:
     return header_size in _BMP_HEADER_SIZES and len(data) < length
 
 
-def _boxes_are_truncated(data: Bytes, *, needs_meta: bool = True) -> bool:
+def _boxes_are_truncated(data: ByteSource, *, needs_meta: bool = True) -> bool:
     """Check a file that consists of boxes (ISO/IEC 14496-12): AVIF, HEIC, JPEG XL, CR3.
 
     Args:
@@ -164,7 +164,7 @@ _TIFF_ICC_PROFILE = 34675
 _TIFF_PIXEL_TAGS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 
 
-def _tiff_is_truncated(data: Bytes) -> bool:
+def _tiff_is_truncated(data: ByteSource) -> bool:
     """Check only the page that will be decoded."""
     reader = TiffReader(data, layout_only=True)
     try:
@@ -196,7 +196,7 @@ def _lacks_pixels(directory: Directory, file_bytes: int) -> bool:
     )
 
 
-def _raw_is_truncated(data: Bytes) -> bool:
+def _raw_is_truncated(data: ByteSource) -> bool:
     """Check camera raws that are TIFF files or consist of boxes; the decoder checks others."""
     if data[4:8] == b"ftyp":
         return _boxes_are_truncated(data, needs_meta=False)
@@ -205,12 +205,12 @@ def _raw_is_truncated(data: Bytes) -> bool:
     return False
 
 
-def _jxl_is_truncated(data: Bytes) -> bool:
+def _jxl_is_truncated(data: ByteSource) -> bool:
     # A bare codestream has no boxes.
     return data[:2] != b"\xff\x0a" and _boxes_are_truncated(data, needs_meta=False)
 
 
-_CHECKS: dict[str, Callable[[Bytes], bool]] = {
+_CHECKS: dict[str, Callable[[ByteSource], bool]] = {
     "jpeg": _jpeg_is_truncated,
     "png": _png_is_truncated,
     "gif": _gif_is_truncated,

@@ -140,8 +140,8 @@ def _require_format(data: bytes, name: str) -> str:
 def _photo(
     decoded: Decoded, format: str, notes: tuple[Degradation, ...], name: str
 ) -> Photo:  # fmt: skip
-    side = decoded.side
-    notes = (*decoded.degraded, *side.degraded, *notes)
+    file_metadata = decoded.file_metadata
+    notes = (*decoded.degraded, *file_metadata.degraded, *notes)
     srgb = _to_srgb(decoded)
     rgb, alpha, deep = srgb.image, srgb.alpha, srgb.deep
     del decoded
@@ -150,7 +150,7 @@ def _photo(
             f"{name} is transparent all over: there is nothing to paint",
             "Open it in an image editor and look at its transparency (alpha channel).",
         )
-    orientation = side.orientation
+    orientation = file_metadata.orientation
     if orientation in _UPRIGHT_TRANSPOSE:
         rgb = rgb.transpose(_UPRIGHT_TRANSPOSE[orientation])
         alpha = None if alpha is None else alpha.transpose(_UPRIGHT_TRANSPOSE[orientation])
@@ -167,12 +167,12 @@ def _photo(
         deep=deep,
         is_gray=srgb.is_gray,
         profile=srgb.profile,
-        metadata=side.metadata,
+        metadata=file_metadata.metadata,
     )
 
 
 def _to_srgb(decoded: Decoded) -> SrgbImage:
-    space, icc = decoded.side.space, decoded.side.icc
+    space, icc = decoded.file_metadata.space, decoded.file_metadata.icc
     pixels = decoded.pixels
     if space is not None and space.is_hdr and icc is None:
         return hdr_image_to_srgb(pixels, space, decoded.alpha)

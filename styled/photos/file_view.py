@@ -8,7 +8,7 @@ from typing import Protocol, overload
 WINDOW_BYTES = 1 << 16
 
 
-class Bytes(Protocol):
+class ByteSource(Protocol):
     """The part of the interface of `bytes` that the checks of files use."""
 
     def __len__(self) -> int: ...
@@ -71,7 +71,7 @@ class FileView:
         return self._window[offset : offset + count]
 
 
-def view_of(descriptor: int, size: int) -> Bytes:
+def view_of(descriptor: int, size: int) -> ByteSource:
     """Return the first `size` bytes of a file: as `bytes` if they are few, else as a `FileView`."""
     if size <= WINDOW_BYTES:
         return os.pread(descriptor, size, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from styled.photos.file_view import Bytes
+from styled.photos.file_view import ByteSource
 from styled.photos.heif_boxes import CODECS, heif_picture
 from styled.photos.tiff_pages import find_picture
 from styled.photos.tiff_tags import TiffReader
@@ -78,7 +78,7 @@ _ALL_BRANDS = _HEIF_BRANDS | _HEIC_BRANDS | _AVIF_BRANDS
 _MAX_BRANDS = 32
 
 
-def format_of(data: Bytes) -> str | None:
+def format_of(data: ByteSource) -> str | None:
     """Return jpeg, png, tiff, webp, gif, avif, heic, bmp, jxl or raw; None for all else."""
     if data[4:8] == b"ftyp" and len(data) >= 12:
         return "raw" if data[8:12] == _CANON_CR3 else _heif_format(data)
@@ -88,7 +88,7 @@ def format_of(data: Bytes) -> str | None:
     return None
 
 
-def is_picture(data: Bytes) -> bool:
+def is_picture(data: ByteSource) -> bool:
     """Return whether `data` is a picture, of a format that is read or of another one."""
     format = format_of(data)
     if format == "bmp" and b"\0" not in data[:_BMP_HEADER_BYTES]:
@@ -100,7 +100,7 @@ def is_picture(data: Bytes) -> bool:
     )
 
 
-def _is_raw_tiff(data: Bytes) -> bool:
+def _is_raw_tiff(data: ByteSource) -> bool:
     """Return whether the picture of a TIFF is what a camera's sensor saw: DNG, NEF, ARW, PEF..."""
     try:
         picture = find_picture(TiffReader(data, layout_only=True))
@@ -109,7 +109,7 @@ def _is_raw_tiff(data: Bytes) -> bool:
     return picture is not None and picture.is_raw
 
 
-def _heif_format(data: Bytes) -> str | None:
+def _heif_format(data: ByteSource) -> str | None:
     length = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MAX_BRANDS)
     brands = [data[8:12], *(data[at : at + 4] for at in range(16, length, 4))]
     if brands[0] not in _ALL_BRANDS:
@@ -156,6 +156,6 @@ def could_become_picture(data: bytes) -> bool:
     return any(len(data) < len(magic) and _matches(data, magic) for _, magic in _MAGICS)
 
 
-def _matches(data: Bytes, magic: bytes) -> bool:
+def _matches(data: ByteSource, magic: bytes) -> bool:
     head = data[: len(magic)]
     return all(expected in (byte, ord("?")) for byte, expected in zip(head, magic, strict=False))

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from styled.photos.file_view import Bytes
+from styled.photos.file_view import ByteSource
 
 _MAX_BOXES = 5000
 _MAX_META_BYTES = 16 << 20
@@ -62,7 +62,7 @@ class HeifPicture:
         return None
 
 
-def boxes(data: Bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: ByteSource, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Return kind, start and end of the content of each box between two positions."""
     for _ in range(_MAX_BOXES):
         if start + 8 > end:
@@ -81,7 +81,7 @@ def boxes(data: Bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]
         start = stop
 
 
-def heif_picture(data: Bytes) -> HeifPicture | None:
+def heif_picture(data: ByteSource) -> HeifPicture | None:
     """Describe the main picture; None if the file has no whole `meta` box."""
     for kind, start, end in boxes(data, 0, len(data)):
         if kind == b"meta" and end - start <= _MAX_META_BYTES:

@@ -29,12 +29,12 @@ from styled.degradation import Degradation
 from styled.errors import StyledError
 from styled.photos import bmp, heic, jpeg, jxl, raw, vips
 from styled.photos.exif import ORIENTATION
+from styled.photos.file_metadata import FileMetadata, Info, read_file_metadata
 from styled.photos.heif_boxes import heif_picture
 from styled.photos.limits import Limits
 from styled.photos.png_chunks import has_all_pixels, read_chunks
 from styled.photos.raster import Raster, to_sixteen_bit
 from styled.photos.shortage import can_be_allocated, is_memory_shortage
-from styled.photos.side_data import Info, SideData, read_side_data
 from styled.photos.tiff_pages import COMPRESSION, PHOTOMETRIC, describe, find_picture
 from styled.photos.tiff_tags import Directory, TiffReader
 
@@ -75,18 +75,18 @@ class Decoded:
     """The decoded pixels of a file.
 
     Orientation and colour space are those of the file, unless the decoder has applied them already,
-    which `side` then says.
+    which `file_metadata` then says.
 
     Attributes:
         pixels: A loaded image of 8 bits per channel, or a raster of 16.
         alpha: Opacity, if the mode of `pixels` has none (CMYK).
-        side: Metadata, orientation and colour profile.
+        file_metadata: Metadata, orientation and colour profile.
         degraded: What was lost.
     """
 
     pixels: Image.Image | Raster
     alpha: Image.Image | None = None
-    side: SideData = field(default_factory=SideData)
+    file_metadata: FileMetadata = field(default_factory=FileMetadata)
     degraded: tuple[Degradation, ...] = ()
 
 
@@ -113,12 +113,12 @@ def _read_jpeg(source: EncodedFile) -> Decoded:
         size, info = vips.size_of(data, "jpeg"), {}
         source.limits.check(size)
         decoded = _by_vips(source, data, "jpeg", instead_of=error)
-        return replace(decoded, side=read_side_data(data, "jpeg", info))
+        return replace(decoded, file_metadata=read_file_metadata(data, "jpeg", info))
     source.limits.check(size)
     damage = None if source.tolerant else vips.damage_of_jpeg(data) or jpeg.missing_scans(data)
     if damage is not None:
         raise Damaged(damage)
-    return replace(_by_pillow(image), side=read_side_data(data, "jpeg", info))
+    return replace(_by_pillow(image), file_metadata=read_file_metadata(data, "jpeg", info))
 
 
 def _read_png(source: EncodedFile) -> Decoded:
@@ -134,14 +134,14 @@ def _read_png(source: EncodedFile) -> Decoded:
         if not source.tolerant and not has_all_pixels(picture):
             raise Damaged("its data ends too early")
         picture += _END_OF_PNG
-    side = read_side_data(source.data, "png", {}, chunks=chunks)
+    file_metadata = read_file_metadata(source.data, "png", {}, chunks=chunks)
     if chunks.bit_depth == 16:
-        return replace(_by_vips(source, picture, "png"), side=side)
+        return replace(_by_vips(source, picture, "png"), file_metadata=file_metadata)
     try:
         decoded = _by_pillow(PngImagePlugin.PngImageFile(BytesIO(picture)))
     except Exception as error:  # noqa: BLE001  # Pillow may raise nearly any type
         decoded = _by_vips(source, picture, "png", instead_of=error)
-    return replace(decoded, side=side)
+    return replace(decoded, file_metadata=file_metadata)
 
 
 def _read_tiff(source: EncodedFile) -> Decoded:
@@ -165,8 +165,8 @@ def _read_tiff(source: EncodedFile) -> Decoded:
         if is_named or source.is_truncated or is_memory_shortage(error):
             raise
         raise Unreadable(describe(directory)) from error
-    side = read_side_data(source.data, "tiff", {})
-    return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
+    file_metadata = read_file_metadata(source.data, "tiff", {})
+    return replace(decoded, file_metadata=file_metadata, degraded=(*notes, *decoded.degraded))
 
 
 def _tiff_pixels(source: EncodedFile, reader: TiffReader, directory: Directory) -> Decoded:
@@ -250,8 +250,8 @@ def _read_avif(source: EncodedFile) -> Decoded:
         image = AvifImagePlugin.AvifImageFile(BytesIO(source.data))
         source.limits.check(image.size)
         if not (is_deep or is_cropped):
-            side = read_side_data(source.data, "avif", image.info)
-            return replace(_by_pillow(image), side=side)
+            file_metadata = read_file_metadata(source.data, "avif", image.info)
+            return replace(_by_pillow(image), file_metadata=file_metadata)
         info, notes = image.info, _ignored_frames(image)
     except StyledError:
         raise
@@ -261,15 +261,17 @@ def _read_avif(source: EncodedFile) -> Decoded:
     else:
         decoded = _by_vips(source, source.data, "avif")
     # libheif turns the picture upright.
-    side = read_side_data(source.data, "avif", info, decoder_applies_orientation=True)
-    return replace(decoded, side=side, degraded=(*notes, *decoded.degraded))
+    file_metadata = read_file_metadata(source.data, "avif", info, decoder_applies_orientation=True)
+    return replace(decoded, file_metadata=file_metadata, degraded=(*notes, *decoded.degraded))
 
 
 def _read_heic(source: EncodedFile) -> Decoded:
     heif = heic.open_heic(source.data)
     source.limits.check(heif.size)
-    side = read_side_data(source.data, "heic", heif.info, decoder_applies_orientation=True)
-    return Decoded(heif.load(), side=side, degraded=heif.degraded)
+    file_metadata = read_file_metadata(
+        source.data, "heic", heif.info, decoder_applies_orientation=True
+    )
+    return Decoded(heif.load(), file_metadata=file_metadata, degraded=heif.degraded)
 
 
 def _read_webp(source: EncodedFile) -> Decoded:
@@ -278,7 +280,9 @@ def _read_webp(source: EncodedFile) -> Decoded:
     source.limits.expect(pixels)
     image = WebPImagePlugin.WebPImageFile(BytesIO(source.data))
     source.limits.check(image.size)
-    return replace(_by_pillow(image), side=read_side_data(source.data, "webp", image.info))
+    return replace(
+        _by_pillow(image), file_metadata=read_file_metadata(source.data, "webp", image.info)
+    )
 
 
 def _webp_pixels(data: bytes) -> int:
@@ -300,11 +304,11 @@ def _read_gif(source: EncodedFile) -> Decoded:
     image = GifImagePlugin.GifImageFile(BytesIO(source.data))
     source.limits.check(image.size)
     image.load()
-    side = read_side_data(source.data, "gif", image.info)
+    file_metadata = read_file_metadata(source.data, "gif", image.info)
     frames: tuple[Degradation, ...] = ()
     with suppress(Exception):  # a later frame may be damaged
         frames = _ignored_frames(GifImagePlugin.GifImageFile(BytesIO(source.data)))
-    return Decoded(image, side=side, degraded=frames)
+    return Decoded(image, file_metadata=file_metadata, degraded=frames)
 
 
 def _read_bmp(source: EncodedFile) -> Decoded:
@@ -324,8 +328,8 @@ def _read_bmp(source: EncodedFile) -> Decoded:
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         # Programs without support for transparency leave the channel at zero.
         image = image.convert("RGB")
-    side = read_side_data(source.data, "bmp", image.info)
-    return Decoded(image, side=side, degraded=notes)
+    file_metadata = read_file_metadata(source.data, "bmp", image.info)
+    return Decoded(image, file_metadata=file_metadata, degraded=notes)
 
 
 _DIB = BmpImagePlugin.DibImageFile  # without the BITMAPFILEHEADER
@@ -337,15 +341,17 @@ def _read_raw(source: EncodedFile) -> Decoded:
         damage = "its data ends too early"
     if damage is not None and not source.tolerant:
         raise Damaged(damage)
-    side = read_side_data(source.data, "raw", {}, decoder_applies_orientation=True)
-    return Decoded(raster, side=side)
+    file_metadata = read_file_metadata(source.data, "raw", {}, decoder_applies_orientation=True)
+    return Decoded(raster, file_metadata=file_metadata)
 
 
 def _read_jxl(source: EncodedFile) -> Decoded:
     source.limits.check(jxl.size_of(source.data))
     image, notes = jxl.open_jxl(source.data)
-    side = read_side_data(source.data, "jxl", image.info, decoder_applies_orientation=True)
-    return Decoded(image, side=side, degraded=notes)
+    file_metadata = read_file_metadata(
+        source.data, "jxl", image.info, decoder_applies_orientation=True
+    )
+    return Decoded(image, file_metadata=file_metadata, degraded=notes)
 
 
 _READERS: dict[str, Callable[[EncodedFile], Decoded]] = {

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from styled.photos.file_view import Bytes
+from styled.photos.file_view import ByteSource
 
 MAX_DIRECTORIES = 100
 """Maximum number of directories of a chain that are read; a hostile file may have millions."""
@@ -118,7 +118,7 @@ class Directory:
 class TiffReader:
     """Reads directories of a TIFF structure at given offsets."""
 
-    def __init__(self, data: Bytes, *, layout_only: bool = False) -> None:
+    def __init__(self, data: ByteSource, *, layout_only: bool = False) -> None:
         """Read the header.
 
         Args:

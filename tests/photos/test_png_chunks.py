@@ -130,7 +130,7 @@ def test_imagemagicks_png_keeps_its_metadata(tmp_path: Path) -> None:
         (png_chunk(b"tIME", b"x" * 9) + png_chunk(b"bKGD", b"") + png_chunk(b"xxXx", b"?"), []),
     ],
 )
-def test_side_data_never_costs_the_picture(chunk: bytes, kinds: list[str]) -> None:
+def test_damaged_chunks_never_cost_the_picture(chunk: bytes, kinds: list[str]) -> None:
     """Oversized, damaged or odd chunks leave all pixels as they are."""
     photo = decode_photo(png_with(chunk))
     assert np.array_equal(pixels(photo), np.asarray(astronaut()))

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from styled.photos import ExportOptions, decode_photo, export_image
+from styled.photos.file_metadata import Info, read_file_metadata
 from styled.photos.jpeg import xmp_segments
-from styled.photos.side_data import Info, read_side_data
 from styled.photos.xmp import XmpDamaged, split_xmp, xmp_of_painting
 from tests.photos.samples import astronaut, needs_exiftool, run, saved
 
@@ -99,7 +99,7 @@ def test_faces_go_also_if_the_decoder_has_turned_the_photo(orientation: int) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     info: Info = {"exif": exif.tobytes(), "xmp": packet(elements=faces)}
-    side = read_side_data(b"", "jxl", info, decoder_applies_orientation=True)
+    side = read_file_metadata(b"", "jxl", info, decoder_applies_orientation=True)
     assert side.orientation == 1
     assert (b"mwg-rs:Regions " in side.metadata.xmp) == (orientation == 1)
 

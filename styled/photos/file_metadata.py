@@ -53,7 +53,7 @@ _DAMAGED_XMP = Degradation("metadata", "the XMP data is damaged and was left out
 
 
 @dataclass(frozen=True, slots=True)
-class SideData:
+class FileMetadata:
     """What an image file has apart from its pixels.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Found:
         reader: Of a TIFF file, whose main directory is the EXIF data.
         xmp_extension: The extended XMP of a JPEG.
         photoshop: The image resources that are copied to the painting.
-        icc: As in `SideData`.
+        icc: As in `FileMetadata`.
     """
 
     exif: bytes = b""
@@ -99,10 +99,10 @@ class _Found:
     degraded: list[Degradation] = field(default_factory=list)
 
 
-def read_side_data(
+def read_file_metadata(
     data: bytes, format: str, info: Info, *, chunks: PngChunks | None = None,
     decoder_applies_orientation: bool = False,
-) -> SideData:  # fmt: skip
+) -> FileMetadata:  # fmt: skip
     """Read what an image file has apart from its pixels; damaged metadata raises nothing.
 
     Args:
@@ -137,7 +137,7 @@ def read_side_data(
         dpi=_plausible_dpi(found.dpi) or _plausible_dpi(exif.dpi()), comment=found.comment,
         texts=found.texts, is_turned=is_turned,
     )  # fmt: skip
-    return SideData(metadata, orientation, found.icc, space, tuple(found.degraded))
+    return FileMetadata(metadata, orientation, found.icc, space, tuple(found.degraded))
 
 
 def _parse_exif(found: _Found) -> tuple[Exif, int]:
