@@ -282,7 +282,7 @@ class Daemon:
     def _wait_until_ready(self) -> None:
         """Wait for READY or STOP; commands received meanwhile are put back into the queue."""
         self._notifier.notify_status("starting: loading the network")
-        self._health.beat()
+        self._health.write_heartbeat_file()
         later_commands = []
         while (command := self._commands.get()) is not _Command.READY:
             later_commands.append(command)
@@ -295,7 +295,7 @@ class Daemon:
         if time.monotonic() - self._extended_at >= START_REPORT_SECONDS:
             self._extended_at = time.monotonic()
             self._notifier.extend_timeout(START_EXTENSION_SECONDS)
-            self._health.beat()
+            self._health.write_heartbeat_file()
         if self._is_interrupted:
             raise _StoppedEarly
 
@@ -384,7 +384,7 @@ class Daemon:
             self._extended_at = time.monotonic()
             log.info("weights.downloading", bytes=done, of_bytes=total)
             self._notifier.extend_timeout(START_EXTENSION_SECONDS)
-            self._health.beat()
+            self._health.write_heartbeat_file()
             # The total is unknown before the first response, and while another process downloads.
             amount = f"{done / total:.0%}" if total else f"{done >> 20} MiB"
             self._notifier.notify_status(f"starting: loading the weights, {amount}")

@@ -173,7 +173,7 @@ class Frame:
 class Degraded:
     """The degradations have changed; contains all degradations so far."""
 
-    degradations: tuple[Degradation, ...]
+    degraded: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class Painted:
     Attributes:
         image: 1x3xHxW float32 on the CPU, sRGB in [0, 1].
         trace: Losses every `trace_every` steps, and at the first and last step of each scale.
-        degradations: All degradations of the run.
+        degraded: All degradations of the run.
         tile_px: The longest edge of the tiles used at the end; None: the whole image at once.
         precision: The dtype of the convolutions at the end.
         detail_steps: Steps taken at the full size, after the painting was enlarged.
@@ -201,7 +201,7 @@ class Painted:
 
     image: Tensor
     trace: tuple[TraceRow, ...]
-    degradations: tuple[Degradation, ...] = ()
+    degraded: tuple[Degradation, ...] = ()
     tile_px: int | None = None
     precision: str = "float32"
     detail_steps: int = 0
@@ -283,7 +283,7 @@ class EngineInfo:
     node: str | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Device and node, as shown to people."""
         return self.device if self.node is None else f"{self.device} of {self.node}"
 

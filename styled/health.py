@@ -153,7 +153,7 @@ class HealthMonitor:
         if self._thread is not None:
             self._thread.join(within_seconds)
 
-    def beat(self) -> None:
+    def write_heartbeat_file(self) -> None:
         """Write the heartbeat file, at the start and while that makes progress; see `tick`."""
         self._heartbeat_file.write(self._status())
 
@@ -176,7 +176,7 @@ class HealthMonitor:
     def job_finished(self, finished: JobFinished) -> None:
         """Count a job that has ended."""
         self.metrics.count_ended(
-            str(finished.state), finished.failure, finished.seconds, finished.steps,
+            str(finished.state), finished.failure, finished.phase_seconds, finished.steps,
             finished.peak_memory_bytes, degraded=bool(finished.degraded),
         )  # fmt: skip
 
@@ -270,7 +270,7 @@ class HealthMonitor:
                 if engine.progress is not None and engine.progress.step_seconds
             },
             engines={engine.name: engine.device is not None for engine in queue.engines},
-            places={
+            locations={
                 engine.name: (engine.node or "", engine.device)
                 for engine in queue.engines
                 if engine.device is not None

@@ -17,7 +17,7 @@ from styled.app import LocalEngineFactory, build_engine
 from styled.config import Config, default_config
 from styled.engine.vgg import Convolutions
 from styled.jobs.io_pool import IoDone, ThreadIoPool
-from styled.jobs.protocols import Heartbeat
+from styled.jobs.protocols import SendHeartbeat
 from styled.ops.heartbeats import Heartbeats
 from tests.engine.conftest import SHALLOW, picture, task_of, untrained
 
@@ -79,7 +79,7 @@ def test_engine_threads_are_those_that_paint_beside_an_io_pool(config: Config) -
         part: ClassVar[str] = "count"
         log_context: ClassVar[dict[str, str]] = {}
 
-        def run(self, heartbeat: Heartbeat) -> int:
+        def run(self, heartbeat: SendHeartbeat) -> int:
             return torch.get_num_threads()
 
     events: SimpleQueue[IoDone] = SimpleQueue()

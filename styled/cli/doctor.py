@@ -220,7 +220,7 @@ def _journal(config: Config) -> Iterator[Finding]:
             raise JournalDamaged(f"the journal {path} is damaged: {problem}")
         journal = Journal.open_read_only(path)
         try:
-            counts, oldest = journal.counts(), journal.oldest_waiting()
+            counts, oldest = journal.counts(), journal.oldest_unfinished()
             blocked = _blocked(journal)
         finally:
             journal.close()

@@ -208,7 +208,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
                 queued=counts.get(JobState.QUEUED, 0),
                 running=counts.get(JobState.RUNNING, 0),
             )
-            for style, counts in journal.waiting_by_style().items()
+            for style, counts in journal.unfinished_by_style().items()
         ],
         # If the daemon has died, its running jobs wait for the next start like queued ones.
         current=job_statuses(journal.in_state(JobState.RUNNING, limit=-1), engines)

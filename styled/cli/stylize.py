@@ -124,7 +124,7 @@ def stylize_one(request: StylizeRequest) -> None:
     now = time.time()
     degraded = (
         *engine.info.degraded,
-        *painted.degradations,
+        *painted.degraded,
         *degradations_of_inputs(prepared),
         *encoded.degraded,
     )
@@ -288,7 +288,7 @@ def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float, mtime
     return Job(
         id=f"stylize-{uuid.uuid4().hex[:12]}",
         input=str(request.photo),
-        size=prepared.read.bytes,
+        size=prepared.input_file.size_bytes,
         mtime_ns=mtime_ns,
         style=readable(request.style or "+".join(path.stem for path in request.images)),
         destination=request.out.name,
@@ -300,7 +300,7 @@ def _job(request: StylizeRequest, prepared: Prepared, submitted_at: float, mtime
         finished_at=None,
         result=str(request.out),
         result_sha256=None,
-        input_sha256=prepared.read.sha256,
+        input_sha256=prepared.input_file.sha256,
         original=None,
         reason=None,
         failure=None,

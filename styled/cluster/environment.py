@@ -20,7 +20,7 @@ SETTINGS = {
     # Ray warns about a change to come, for engines without a GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # Ray keeps only as many idle processes as there are free CPUs, and engines hold all of them:
-    # each photo would wait for Python and torch to start. `TaskNodes` limits their number. Ray's
+    # each photo would wait for Python and torch to start. `CodecNodes` limits their number. Ray's
     # own process on each machine reads this: see docs/cluster.md for those of a cluster.
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
 }

@@ -13,7 +13,7 @@ import structlog
 from styled.cluster.connection import Connection, is_reachable
 from styled.cluster.membership import Membership
 from styled.cluster.placement import Placement, new_placements
-from styled.cluster.remote_codec import SPARE_TASKS, RemotePhotoCodec, TaskNode, TaskNodes
+from styled.cluster.remote_codec import SPARE_RAY_TASKS, CodecNode, CodecNodes, RemotePhotoCodec
 from styled.cluster.remote_engine import RemoteEngineFactory
 from styled.cluster.shared_objects import SharedObjects
 from styled.config import Config
@@ -96,7 +96,7 @@ class Fleet:
         self._members = Membership()
         self._placements: dict[str, Placement] = {}  # by slot name
         self._use_gpus = False
-        self._nodes = TaskNodes()
+        self._nodes = CodecNodes()
         self._problem: str | None = None
         self._is_lost = False
         self._is_stopping = threading.Event()
@@ -235,7 +235,7 @@ class Fleet:
             self._add(placement)
             taken[placement.node.id].append(placement)
         self._nodes.set([
-            TaskNode(node.id, node.name, len(taken[node.id]) + SPARE_TASKS)
+            CodecNode(node.id, node.name, len(taken[node.id]) + SPARE_RAY_TASKS)
             for node in members.usable
             if taken[node.id]
         ])  # fmt: skip

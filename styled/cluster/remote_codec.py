@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from styled.cluster.errors import as_styled_error
 from styled.cluster.remote_images import (
     Exportable,
+    PaintTaskImages,
     RemotePainted,
     RemotePrepared,
-    TaskImages,
     remote_prepared,
     with_pixels,
     without_pixels,
@@ -34,12 +34,12 @@ from styled.recipes import Recipe
 AVOIDED_SECONDS = 30.0
 """How long a machine that was lost gets no tasks; Ray takes some 15 s to notice."""
 
-SPARE_TASKS = 1
+SPARE_RAY_TASKS = 1
 """Tasks that a machine may run at once, beyond one for each of its engines."""
 
 
 @dataclass(frozen=True, slots=True)
-class TaskNode:
+class CodecNode:
     """A machine that photos are decoded on.
 
     Attributes:
@@ -51,7 +51,7 @@ class TaskNode:
     tasks: int
 
 
-class TaskNodes:
+class CodecNodes:
     """The machines that tasks run on, each with a limit; thread-safe.
 
     Ray itself does not limit them: they ask for no CPU, because the engines hold all of them.
@@ -60,23 +60,23 @@ class TaskNodes:
     def __init__(self) -> None:
         """Start without any machine."""
         self._changed = threading.Condition()
-        self._nodes: dict[str, TaskNode] = {}
+        self._nodes: dict[str, CodecNode] = {}
         self._running: dict[str, int] = {}
         self._avoided: dict[str, float] = {}  # node id -> until when, in monotonic seconds
 
-    def avoid(self, node: TaskNode) -> None:
+    def avoid(self, node: CodecNode) -> None:
         """Use another machine, if there is one, while Ray finds out that this one is dead."""
         with self._changed:
             self._avoided[node.id] = time.monotonic() + AVOIDED_SECONDS
 
-    def set(self, nodes: Sequence[TaskNode]) -> None:
+    def set(self, nodes: Sequence[CodecNode]) -> None:
         """Use these machines from now on."""
         with self._changed:
             self._nodes = {node.id: node for node in nodes}
             self._changed.notify_all()
 
     @contextmanager
-    def acquire(self, preferred: str = "") -> Iterator[TaskNode]:
+    def acquire(self, preferred: str = "") -> Iterator[CodecNode]:
         """Wait for a machine below its limit of tasks: `preferred`, or the one with the fewest.
 
         Raises:
@@ -93,7 +93,7 @@ class TaskNodes:
                 self._running[node.id] -= 1
                 self._changed.notify_all()  # each waits for a machine of its own
 
-    def _with_room(self, preferred: str) -> TaskNode | None:
+    def _with_room(self, preferred: str) -> CodecNode | None:
         if not self._nodes:
             raise NodeLost(
                 "there is no machine in the cluster that could decode or encode photos",
@@ -113,7 +113,7 @@ class RemotePhotoCodec:
 
     uses_own_memory = False
 
-    def __init__(self, nodes: TaskNodes, objects: SharedObjects) -> None:
+    def __init__(self, nodes: CodecNodes, objects: SharedObjects) -> None:
         """Run the tasks on `nodes`, and keep style images in `objects`."""
         self._nodes = nodes
         self._objects = objects
@@ -154,7 +154,7 @@ class RemotePhotoCodec:
             encoded: Encoded = self._result(answer, node)
         return encoded
 
-    def _result(self, answer: ray.ObjectRef[Any], node: TaskNode) -> Any:
+    def _result(self, answer: ray.ObjectRef[Any], node: CodecNode) -> Any:
         """Wait for a task's answer.
 
         Raises:
@@ -169,14 +169,14 @@ class RemotePhotoCodec:
             raise meaning from error
 
 
-def _prepare_task(
+def _prepare_remotely(
     inputs: Inputs,
     stored: list[ray.ObjectRef[Any] | None],
     recipe: Recipe,
     max_pixels: int,
     at_own_size: bool,
     paint_damaged: bool,
-) -> tuple[Prepared, TaskImages, Exportable]:
+) -> tuple[Prepared, PaintTaskImages, Exportable]:
     from styled.jobs.prepare import prepare
 
     _use_one_torch_thread()
@@ -191,9 +191,9 @@ def _prepare_task(
     return without_pixels(prepared)
 
 
-def _encode_task(
+def _encode_remotely(
     described: Prepared,
-    images: TaskImages,
+    images: PaintTaskImages,
     exportable: Exportable,
     painted: Painted,
     pixels: Any,
@@ -227,18 +227,18 @@ def _thumbs(encoded: Encoded) -> tuple[bytes, bytes] | None:
         return None
 
 
-_PREPARE, _ENCODE = ray.remote(_prepare_task), ray.remote(_encode_task)
+_PREPARE, _ENCODE = ray.remote(_prepare_remotely), ray.remote(_encode_remotely)
 
 
 def _described(prepared: RemotePrepared) -> Prepared:
     """Return what is known here, without references: those are passed as arguments."""
     return Prepared(
-        prepared.read, prepared.content, prepared.styles, prepared.recipe,
+        prepared.input_file, prepared.content, prepared.styles, prepared.recipe,
         prepared.painted_size, prepared.result_size,
     )  # fmt: skip
 
 
-def _on(node: TaskNode, task: Any, *, num_returns: int) -> Any:
+def _on(node: CodecNode, task: Any, *, num_returns: int) -> Any:
     return task.options(
         num_cpus=0,
         num_returns=num_returns,

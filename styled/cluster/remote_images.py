@@ -19,7 +19,7 @@ from styled.jobs.prepare import Blend, Prepared
 from styled.photos import Photo
 
 
-class TaskImages(NamedTuple):
+class PaintTaskImages(NamedTuple):
     """The pixels that an engine needs: of the photo, each style image, and the initial image."""
 
     content: Tensor
@@ -28,11 +28,11 @@ class TaskImages(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteTask(PaintTask):
+class RemotePaintTask(PaintTask):
     """A task whose images are in the object store.
 
     Attributes:
-        images: Refers to `TaskImages`.
+        images: Refers to `PaintTaskImages`.
     """
 
     images: ray.ObjectRef[Any] | None = None
@@ -43,7 +43,7 @@ class RemoteTask(PaintTask):
         Raises:
             NodeLost: the machine that had them is gone.
         """
-        images: TaskImages = fetch(self.images)
+        images: PaintTaskImages = fetch(self.images)
         weights = [weight for _, weight in self.styles]
         return PaintTask(**{
             **_fields(PaintTask, self),
@@ -71,7 +71,7 @@ class RemotePrepared(Prepared):
     """A prepared photo whose pixels are in the object store.
 
     Attributes:
-        images: Refers to `TaskImages`.
+        images: Refers to `PaintTaskImages`.
         exportable: Refers to the `Exportable`.
     """
 
@@ -89,7 +89,9 @@ class RemotePrepared(Prepared):
     def task(self, job_id: str) -> PaintTask:
         """Return the engine's task, with the default intervals of checkpoints and previews."""
         # Not `super()`, which does not work in dataclasses with slots.
-        return RemoteTask(**_fields(PaintTask, Prepared.task(self, job_id)), images=self.images)
+        return RemotePaintTask(
+            **_fields(PaintTask, Prepared.task(self, job_id)), images=self.images
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def remote_prepared(
     return RemotePrepared(**_fields(Prepared, prepared), images=images, exportable=exportable)
 
 
-def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Exportable]:
+def without_pixels(prepared: Prepared) -> tuple[Prepared, PaintTaskImages, Exportable]:
     """Split a prepared photo.
 
     Returns:
@@ -133,11 +135,11 @@ def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Exportable
         exporting the painting needs of the photo.
     """
     styles = tuple(style.image for style in prepared.styles)
-    images = TaskImages(prepared.content, styles, prepared.init)
-    photo = prepared.read.photo
+    images = PaintTaskImages(prepared.content, styles, prepared.init)
+    photo = prepared.input_file.photo
     described = replace(
         prepared,
-        read=replace(prepared.read, photo=photo.without_pixels()),
+        input_file=replace(prepared.input_file, photo=photo.without_pixels()),
         content=prepared.content.to("meta"),
         styles=tuple(replace(one, image=one.image.to("meta")) for one in prepared.styles),
         blend=None,
@@ -146,12 +148,12 @@ def without_pixels(prepared: Prepared) -> tuple[Prepared, TaskImages, Exportable
     return described, images, Exportable(photo.for_export(), prepared.blend)
 
 
-def with_pixels(prepared: Prepared, images: TaskImages, exportable: Exportable) -> Prepared:
+def with_pixels(prepared: Prepared, images: PaintTaskImages, exportable: Exportable) -> Prepared:
     """Undo `without_pixels`."""
     styles = zip(prepared.styles, images.styles, strict=True)
     return Prepared(**{
         **_fields(Prepared, prepared),
-        "read": replace(prepared.read, photo=exportable.photo),
+        "input_file": replace(prepared.input_file, photo=exportable.photo),
         "blend": exportable.blend,
         "init": images.init,
         "content": images.content,

@@ -17,9 +17,9 @@ from styled.config.overrides import RecipeChoice, RecipeName, RecipeOverrides, S
 from styled.config.values import (
     ClusterAddress,
     Count,
-    Device,
-    DiskSpace,
-    Engines,
+    DeviceSetting,
+    DiskSpaceSetting,
+    EngineCount,
     FilePath,
     Flag,
     FolderName,
@@ -34,7 +34,7 @@ from styled.config.values import (
     Positive,
     Section,
     Threads,
-    Weights,
+    WeightsSetting,
 )
 
 
@@ -71,14 +71,14 @@ Priority = Annotated[int, Number(ge=-100, le=100)]
 class EngineConfig(Section):
     """Device, precision, weights and resources of the computation."""
 
-    device: Device = Field(
+    device: DeviceSetting = Field(
         default="auto", description="auto, cpu, cuda, cuda:N (the N-th GPU) or mps."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Number format of the network; bfloat16 is faster on recent devices.",
     )
-    weights: Weights = Field(
+    weights: WeightsSetting = Field(
         default="imagenet", description="imagenet, untrained, or a .pth or .safetensors file."
     )
     memory_limit: MemoryLimit = Field(
@@ -114,7 +114,7 @@ class ClusterConfig(Section):
         description="null: one engine in the daemon; local: one engine for each GPU of this "
         "machine; auto or HOST:PORT: engines on a running Ray cluster.",
     )
-    engines: Engines = Field(
+    engines: EngineCount = Field(
         default="auto",
         description="Number of engines; auto: one for each GPU, or for each machine where there "
         "are no GPUs, following machines that join or leave.",
@@ -241,7 +241,7 @@ class OutputConfig(Section):
         default="archive",
         description="What happens to the photo once its result is safely on disk.",
     )
-    min_free: DiskSpace = Field(
+    min_free: DiskSpaceSetting = Field(
         default=1_000_000_000,
         description="No job begins while a disk that it writes to has less free space than this, "
         "such as 500MB or 2GiB; 0: off.",

@@ -283,14 +283,14 @@ HookCommand = Annotated[tuple[str, ...], AfterValidator(_check_hook)]
 FilePath = Annotated[Path, PlainValidator(_parse_path, json_schema_input_type=str)]
 FolderName = Annotated[str, AfterValidator(_check_folder_name)]
 NamePattern = Annotated[str, AfterValidator(_check_pattern)]
-Device = Annotated[str, BeforeValidator(_check_device)]
-Weights = Annotated[
+DeviceSetting = Annotated[str, BeforeValidator(_check_device)]
+WeightsSetting = Annotated[
     BuiltInWeights | Path, PlainValidator(_parse_weights, json_schema_input_type=str)
 ]
 MemoryLimit = Annotated[
     Literal["auto"] | int, PlainValidator(_parse_memory, json_schema_input_type=str | int)
 ]
-DiskSpace = Annotated[
+DiskSpaceSetting = Annotated[
     int, PlainValidator(_parse_disk_space, json_schema_input_type=Annotated[int, Field(ge=0)] | str)
 ]
 Threads = Annotated[
@@ -300,7 +300,7 @@ Threads = Annotated[
         json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_THREADS)],
     ),
 ]
-Engines = Annotated[
+EngineCount = Annotated[
     Literal["auto"] | int,
     PlainValidator(
         _parse_engines,

@@ -39,17 +39,17 @@ class CovarianceFactor:
             channels in `order`.
         order: C, the channels from the largest to the smallest variance if polar factors are
             used, else in their own order.
-        place: C, the inverse permutation.
+        inverse_order: C, the inverse permutation.
     """
 
     columns: Tensor
     order: Tensor
-    place: Tensor
+    inverse_order: Tensor
 
     @property
     def nbytes(self) -> int:
         """The bytes of all tensors."""
-        return self.columns.nbytes + self.order.nbytes + self.place.nbytes
+        return self.columns.nbytes + self.order.nbytes + self.inverse_order.nbytes
 
     @classmethod
     def of(cls, covariance: Tensor, dtype: torch.dtype) -> CovarianceFactor:
@@ -146,7 +146,7 @@ def _by_polar_factors(
     values = (polar * product).sum(dim=(1, 2), dtype=widest_dtype(product.device))
     grad = torch.linalg.solve_triangular(upper, polar @ columns.mT, upper=True)
     grad = 0.25 * (grad + grad.mT)
-    places = [factor.place for factor in factors]
+    places = [factor.inverse_order for factor in factors]
     return values.unbind(), [grad[i][place[:, None], place] for i, place in enumerate(places)]
 
 

@@ -83,7 +83,7 @@ def stylize(
             picture.
     """
     recipe = effective(recipe)
-    painting = _Painting(
+    painting = _StylizeRun(
         network, content, styles, recipe, targets_of, memory_bytes, painted_size, init
     )
     painting.resume(resume)
@@ -101,7 +101,7 @@ def stylize(
     return painting.finished()
 
 
-class _Painting:
+class _StylizeRun:
     """The state shared by all scales of one picture.
 
     Attributes:

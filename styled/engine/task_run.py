@@ -155,7 +155,7 @@ class TaskRun:
         return Painted(
             image=stylized.image,
             trace=stylized.trace,
-            degradations=stylized.degraded,
+            degraded=stylized.degraded,
             tile_px=stylized.tile_px,
             precision=stylized.precision,
             detail_steps=stylized.detail_steps,

@@ -32,8 +32,8 @@ class Assigner:
         for running, (name, info) in zip(in_order, list(self._engines.free_slots()), strict=False):
             if running.phase is Phase.READY:
                 with job_log_context(log_context_of(running.job)):
-                    run_id = self._lifecycle.assign(running, name, info)
-                    self._engines.assignment_started(name, run_id)
+                    assignment_id = self._lifecycle.assign(running, name, info)
+                    self._engines.assignment_started(name, assignment_id)
 
     def prepare_deferred(self) -> None:
         """Prepare a job that is too large to run beside others, once no other job is active."""

@@ -75,7 +75,7 @@ class Canceller:
         running = self._running.get(job.id)
         if running is None:
             self._finisher.cancel_queued(job)
-        elif running.ending is None and running.phase is not Phase.PUBLISHING:
+        elif running.end_reason is None and running.phase is not Phase.PUBLISHING:
             running.is_cancelled = True
             if running.phase is Phase.PAINTING and running.slot_name is not None:
                 self._engines.stop(running.slot_name, job.id)

@@ -31,7 +31,7 @@ class EngineObserver(Protocol):
         """Called when a slot has an engine."""
 
 
-class EngineEvents:
+class EngineEventHandler:
     """Handles what happens to engines; each method is called for one kind of event."""
 
     def __init__(
@@ -63,7 +63,7 @@ class EngineEvents:
         self._record_engines()
         self._observer.engine_ready(slot_name, info)
 
-    def reported(self, slot_name: str, run_id: int, event: EngineEvent) -> None:
+    def reported(self, slot_name: str, assignment_id: int, event: EngineEvent) -> None:
         """Handle an event of the task that an engine runs.
 
         Checkpoint pieces, previews and frames do not come here: the slot's thread stores them.
@@ -72,8 +72,8 @@ class EngineEvents:
             StyledError: this process can't continue.
         """
         if isinstance(event, Painted | Stopped | Failed):
-            self._engines.assignment_ended(slot_name, run_id)
-        running = self._running.of_run(run_id)
+            self._engines.assignment_ended(slot_name, assignment_id)
+        running = self._running.of_assignment(assignment_id)
         if running is None:
             return  # the job is painted by another engine by now, or was requeued
         with job_log_context(log_context_of(running.job)):
@@ -97,9 +97,9 @@ class EngineEvents:
         Raises:
             StyledError: the last engine is lost, and none will come; the daemon ends with it.
         """
-        run_id = self._engines.engine_lost(slot_name, error, retry_seconds)
+        assignment_id = self._engines.engine_lost(slot_name, error, retry_seconds)
         self._record_engines()
-        if run_id is not None and (running := self._running.of_run(run_id)):
+        if assignment_id is not None and (running := self._running.of_assignment(assignment_id)):
             with job_log_context(log_context_of(running.job)):
                 self._finisher.engine_lost(running, error)
         if self._engines.none_will_come:
@@ -112,9 +112,9 @@ class EngineEvents:
         Raises:
             StyledError: this process can't continue.
         """
-        run_id = self._engines.remove(slot_name, reason)
+        assignment_id = self._engines.remove(slot_name, reason)
         self._record_engines()
-        if run_id is not None and (running := self._running.of_run(run_id)):
+        if assignment_id is not None and (running := self._running.of_assignment(assignment_id)):
             with job_log_context(log_context_of(running.job)):
                 self._finisher.engine_lost(running, NodeLost(f"{slot_name} was removed: {reason}"))
 

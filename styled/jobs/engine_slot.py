@@ -51,13 +51,13 @@ class Assignment:
     """A task for a slot.
 
     Attributes:
-        run_id: A unique number.
+        assignment_id: A unique number.
         log_context: Keys of the task's log lines.
         stamps: Of the files that the task was made from; if one has changed since, the task is
             not started.
     """
 
-    run_id: int
+    assignment_id: int
     task: PaintTask
     log_context: dict[str, str]
     stamps: FileStamps = ()
@@ -235,13 +235,13 @@ class _Worker:
         """Run a task to its end; return why the engine was lost, None if it was not."""
         files, task = self._files, assignment.task
         if have_changed(assignment.stamps):
-            self._post(EngineReported(self._name, assignment.run_id, Stopped()))
+            self._post(EngineReported(self._name, assignment.assignment_id, Stopped()))
             return None
         height, width = task.content.shape[-2:]
         log.info("job.started", width=width, height=height, engine=self._name)
-        saved_painting = files.load_painting(task, engine.info)
+        saved_painting = files.load_painted(task, engine.info)
         if saved_painting is not None:
-            self._post(EngineReported(self._name, assignment.run_id, saved_painting))
+            self._post(EngineReported(self._name, assignment.assignment_id, saved_painting))
             return None
         writer = files.checkpoint_writer(task.job_id)
         checkpoint = files.open_checkpoint(task.job_id)
@@ -257,7 +257,7 @@ class _Worker:
                     case CheckpointIgnored(reason):
                         log.warning("checkpoint.ignored", reason=reason)
                         files.drop_frames(task.job_id)
-                        self._post(EngineReported(self._name, assignment.run_id, event))
+                        self._post(EngineReported(self._name, assignment.assignment_id, event))
                     case Resumed(scale, step):
                         log.info("job.resumed", scale=scale, step=step)
                     case Preview(image):
@@ -268,7 +268,7 @@ class _Worker:
                     case Failed(DeviceLost() | EngineDied() as error):
                         return error
                     case _:
-                        self._post(EngineReported(self._name, assignment.run_id, event))
+                        self._post(EngineReported(self._name, assignment.assignment_id, event))
         finally:
             writer.discard()
             if checkpoint is not None:

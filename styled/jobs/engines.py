@@ -57,12 +57,12 @@ class Engines:
         if slot_name not in self._slots:
             return None
         self._slots.pop(slot_name).close()
-        run_id = self._states.pop(slot_name).run_id
+        assignment_id = self._states.pop(slot_name).assignment_id
         self._free.discard(slot_name)
         self._busy.discard(slot_name)
         self._slots_changed()
         log.warning("engine.removed", engine=slot_name, reason=reason)
-        return run_id
+        return assignment_id
 
     def _slots_changed(self) -> None:
         # For `free_slots`, which would have to search for each position at every turn.
@@ -97,14 +97,14 @@ class Engines:
         """
         if slot_name not in self._slots:
             return None
-        run_id = self._states[slot_name].run_id
+        assignment_id = self._states[slot_name].assignment_id
         self._free.discard(slot_name)
         self._busy.discard(slot_name)
         is_given_up = retry_seconds is None
         self._states[slot_name] = SlotState(problem=error.message, is_given_up=is_given_up)
         log.error("engine.lost", engine=slot_name, reason=error.message,
                   remedies=list(error.remedies), retry_seconds=retry_seconds)  # fmt: skip
-        return run_id
+        return assignment_id
 
     def replace(self, slot_name: str) -> bool:
         """Abandon a stalled engine and its thread, and start anew.
@@ -124,19 +124,19 @@ class Engines:
             if info is not None:  # always: for the type checker
                 yield name, info
 
-    def assignment_started(self, slot_name: str, run_id: int) -> None:
+    def assignment_started(self, slot_name: str, assignment_id: int) -> None:
         """Record that a slot runs an assignment from now on."""
-        self._states[slot_name].run_id = run_id
+        self._states[slot_name].assignment_id = assignment_id
         self._free.discard(slot_name)
         self._busy.add(slot_name)
 
-    def assignment_ended(self, slot_name: str, run_id: int) -> None:
+    def assignment_ended(self, slot_name: str, assignment_id: int) -> None:
         """Record that a slot has ended an assignment and is free.
 
         Ignored if it has another assignment by now: an abandoned engine reports late.
         """
-        if slot_name in self._states and self._states[slot_name].run_id == run_id:
-            self._states[slot_name].run_id = None
+        if slot_name in self._states and self._states[slot_name].assignment_id == assignment_id:
+            self._states[slot_name].assignment_id = None
             self._busy.discard(slot_name)
             self._free.add(slot_name)
 
@@ -147,7 +147,7 @@ class Engines:
         job was requeued already.
         """
         state = self._states.get(slot_name)
-        if state is not None and state.run_id == assignment.run_id:
+        if state is not None and state.assignment_id == assignment.assignment_id:
             self._slots[slot_name].assign(assignment)
 
     def stop(self, slot_name: str, job_id: str) -> None:
@@ -197,7 +197,7 @@ class Engines:
 
 
 def _snapshot(name: str, state: SlotState, running: RunningJobs) -> EngineSnapshot:
-    painting = None if state.run_id is None else running.of_run(state.run_id)
+    painting = None if state.assignment_id is None else running.of_assignment(state.assignment_id)
     return EngineSnapshot(
         name,
         device=state.info.device if state.info else None,

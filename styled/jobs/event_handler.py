@@ -7,7 +7,7 @@ from typing import assert_never
 
 from styled.config import Style
 from styled.errors import JournalDamaged
-from styled.jobs.engine_events import EngineEvents
+from styled.jobs.engine_events import EngineEventHandler
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
     CheckpointSaved,
@@ -57,7 +57,7 @@ class EventHandler:
         maintenance: Maintenance,
         pauses: Pauses,
         pending: Pending,
-        engine_events: EngineEvents,
+        engine_events: EngineEventHandler,
         styles: Mapping[str, Style],
     ) -> None:
         """Dispatch events to these objects.
@@ -99,8 +99,8 @@ class EventHandler:
                 self._engine_events.lost(slot_name, error, retry_seconds)
             case EngineStalled(slot_name):
                 self._engine_events.stalled(slot_name)
-            case EngineReported(slot_name, run_id, reported):
-                self._engine_events.reported(slot_name, run_id, reported)
+            case EngineReported(slot_name, assignment_id, reported):
+                self._engine_events.reported(slot_name, assignment_id, reported)
             case IoDone():
                 self.requests_open -= 1
                 self._io_done(event)
@@ -185,12 +185,14 @@ class EventHandler:
         self.is_stopping = True
         self._context.is_stopping.set()  # long I/O requests return early
         for slot, assignment in self._pending.assignments:  # a failed commit has delayed them
-            self._engines.assignment_ended(slot, assignment.run_id)
-        unsent = {assignment.run_id for _, assignment in self._pending.assignments}
+            self._engines.assignment_ended(slot, assignment.assignment_id)
+        unsent = {assignment.assignment_id for _, assignment in self._pending.assignments}
         self._pending.assignments.clear()
         for running in self._running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING):
             with job_log_context(log_context_of(running.job)):
-                is_painting = running.phase is Phase.PAINTING and running.run_id not in unsent
+                is_painting = (
+                    running.phase is Phase.PAINTING and running.assignment_id not in unsent
+                )
                 if is_painting and running.slot_name is not None:
                     self._engines.stop(running.slot_name, running.job.id)
                 else:

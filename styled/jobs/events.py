@@ -38,7 +38,7 @@ class ServiceDegraded:
     """
 
     part: str
-    degradations: tuple[Degradation, ...]
+    degraded: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,11 @@ class EngineReported:
     """An event of the task that an engine runs.
 
     Attributes:
-        run_id: The number of the assignment.
+        assignment_id: The number of the assignment.
     """
 
     slot_name: str
-    run_id: int
+    assignment_id: int
     event: EngineEvent
 
 

@@ -11,7 +11,7 @@ import structlog
 from styled.errors import ResourceUnavailable
 from styled.jobs.job import Job, JobState
 from styled.jobs.journal import Journal
-from styled.jobs.protocols import GalleryProtocol, Heartbeat
+from styled.jobs.protocols import GalleryProtocol, SendHeartbeat
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class GalleryUpdater:
         self._not_before = 0.0
         self._problem = ""
 
-    def update(self, heartbeat: Heartbeat = lambda idle_for: None) -> bool:
+    def update(self, heartbeat: SendHeartbeat = lambda idle_for: None) -> bool:
         """Add missing entries until `UPDATE_SECONDS` have passed.
 
         Args:

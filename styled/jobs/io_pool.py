@@ -17,7 +17,7 @@ import structlog
 
 from styled.errors import StyledError, UnexpectedError
 from styled.jobs.job_log import job_log_context
-from styled.jobs.protocols import Heartbeat, HeartbeatsProtocol
+from styled.jobs.protocols import HeartbeatsProtocol, SendHeartbeat
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ class IoRequest(Protocol):
     def log_context(self) -> dict[str, str]:
         """Keys that are added to each log line."""
 
-    def run(self, heartbeat: Heartbeat) -> Any:
+    def run(self, heartbeat: SendHeartbeat) -> Any:
         """Execute the request.
 
         Args:
@@ -120,7 +120,7 @@ class InlineIoPool:
         """Do nothing: no request is queued."""
 
 
-def do(request: IoRequest, heartbeat: Heartbeat) -> IoDone:
+def do(request: IoRequest, heartbeat: SendHeartbeat) -> IoDone:
     """Execute a request; any exception is returned in `IoDone.error`."""
     with job_log_context(request.log_context):
         try:

@@ -152,7 +152,8 @@ class JobFinished:
         state: Its final state.
         failure: Failure class, if it was rejected or cancelled.
         at: Unix time.
-        seconds: Durations of waited, prepare, optimise and publish. Empty unless it was painted.
+        phase_seconds: Durations of waited, prepare, optimise and publish. Empty unless it was
+            painted.
         steps: Optimisation steps.
         peak_memory_bytes: The engine's peak memory while painting.
         degraded: The degradations of the result.
@@ -162,7 +163,7 @@ class JobFinished:
     state: JobState
     failure: str | None
     at: float
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
     steps: int = 0
     peak_memory_bytes: int = 0
     degraded: tuple[Degradation, ...] = ()

@@ -57,7 +57,7 @@ class JobFiles:
 
     # Paintings that could not be published
 
-    def save_painting(self, task: PaintTask, engine: EngineInfo, painted: Painted) -> None:
+    def save_painted(self, task: PaintTask, engine: EngineInfo, painted: Painted) -> None:
         """Save a painting that could not be published, so that it is not painted again.
 
         Args:
@@ -76,7 +76,7 @@ class JobFiles:
             log.warning("painting.not_saved", reason=error.message)
             return
         parts = {field.name: getattr(painted, field.name) for field in fields(Painted)}
-        parts["degradations"] = [asdict(one) for one in painted.degradations]
+        parts["degraded"] = [asdict(one) for one in painted.degraded]
         parts["trace"] = [tuple(row) for row in painted.trace]
         work = _painting_key(task_fingerprint(task, engine.weights_sha256), engine)
         content = {"work": work, "painted": parts}
@@ -88,7 +88,7 @@ class JobFiles:
         except ResourceUnavailable as error:
             log.warning("painting.not_saved", reason=error.message)
 
-    def load_painting(self, task: PaintTask, engine: EngineInfo) -> Painted | None:
+    def load_painted(self, task: PaintTask, engine: EngineInfo) -> Painted | None:
         """Return the saved painting of a task, None if there is none.
 
         A painting of a task with other inputs, or by an engine with another `EngineInfo`, is
@@ -110,7 +110,7 @@ class JobFiles:
         if content["work"] != _painting_key(fingerprint, engine):
             return None
         parts = content["painted"]
-        parts["degradations"] = tuple(Degradation(**one) for one in parts["degradations"])
+        parts["degraded"] = tuple(Degradation(**one) for one in parts["degraded"])
         parts["trace"] = tuple(TraceRow(*row) for row in parts["trace"])
         return Painted(**parts)
 

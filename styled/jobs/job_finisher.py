@@ -123,8 +123,8 @@ class JobFinisher:
 
     def unpublished(self, running: RunningJob) -> None:
         """End a job whose unfinished result has been removed from the outbox."""
-        assert running.ending is not None, "only jobs that end are unpublished"
-        self._finish_without_result(running, running.ending)
+        assert running.end_reason is not None, "only jobs that end are unpublished"
+        self._finish_without_result(running, running.end_reason)
 
     def _try_again(self, running: RunningJob, error: StyledError, decision: Requeue) -> None:
         job, not_before = running.job, self._context.now() + decision.wait_seconds
@@ -142,7 +142,7 @@ class JobFinisher:
         if isinstance(error, NodeLost):
             self._node_losses[job.id] = self._node_losses.get(job.id, 0) + 1
         if decision.failure == BLOCKED:
-            log.info("job.postponed", reason=error.message, seconds=decision.wait_seconds)
+            log.info("job.postponed", reason=error.message, retry_seconds=decision.wait_seconds)
             return
         self._observer.attempt_failed(decision.failure)
         log.warning(
@@ -150,9 +150,9 @@ class JobFinisher:
             retry_seconds=decision.wait_seconds,
         )  # fmt: skip
 
-    def _requeue(self, running: RunningJob, **waiting: object) -> None:
+    def _requeue(self, running: RunningJob, **details: object) -> None:
         self._running.remove(running.job.id)
-        self._pending.write(self._journal.requeue, running.job, **waiting)
+        self._pending.write(self._journal.requeue, running.job, **details)
 
     def reject(self, running: RunningJob, error: StyledError, failure: str) -> None:
         """Reject a job; `failure` is the failure class."""
@@ -161,33 +161,33 @@ class JobFinisher:
             reason = f"{reason} (after {running.job.attempts} attempts)"
         self.end(running, EndReason(JobState.REJECTED, reason, failure, tuple(error.remedies)))
 
-    def end(self, running: RunningJob, ending: EndReason) -> None:
+    def end(self, running: RunningJob, end_reason: EndReason) -> None:
         """End a job without a result, after removing what it has left in the outbox."""
-        running.ending, running.prepared = ending, None
+        running.end_reason, running.prepared = end_reason, None
         if running.job.result is None and running.phase is not Phase.PUBLISHING:
-            self._finish_without_result(running, ending)
+            self._finish_without_result(running, end_reason)
         else:
             running.request = UnpublishRequest(running.job, self._context)
             self._pending.requests.append(running.request)
 
-    def _finish_without_result(self, running: RunningJob, ending: EndReason) -> None:
-        self.finish(running, ending.state, ending)
+    def _finish_without_result(self, running: RunningJob, end_reason: EndReason) -> None:
+        self.finish(running, end_reason.state, end_reason)
         job = running.job
-        if ending.state is JobState.REJECTED:
+        if end_reason.state is JobState.REJECTED:
             self.rejected += 1
             log.warning(
-                "job.rejected", reason=ending.reason, remedies=list(ending.remedies),
-                failure=ending.failure, attempts=job.attempts,
+                "job.rejected", reason=end_reason.reason, remedies=list(end_reason.remedies),
+                failure=end_reason.failure, attempts=job.attempts,
             )  # fmt: skip
         else:
-            log.info("job.cancelled", reason=ending.reason, failure=ending.failure,
+            log.info("job.cancelled", reason=end_reason.reason, failure=end_reason.failure,
                      attempts=job.attempts)  # fmt: skip
 
     def finish(
         self,
         running: RunningJob,
         state: JobState,
-        ending: EndReason | None = None,
+        end_reason: EndReason | None = None,
         **figures: object,
     ) -> None:
         """End a job; `figures` are further fields of `JobFinished`."""
@@ -195,13 +195,13 @@ class JobFinisher:
         self._running.remove(job.id)
         self._shortages.pop(job.id, None)
         self._node_losses.pop(job.id, None)
-        reason, failure = (ending.reason, ending.failure) if ending else (None, None)
-        remedies = ending.remedies if ending else ()
+        reason, failure = (end_reason.reason, end_reason.failure) if end_reason else (None, None)
+        remedies = end_reason.remedies if end_reason else ()
         self._pending.write(
             self._journal.finish, job, state, now, reason=reason, failure=failure,
             remedies=remedies,
         )  # fmt: skip
         if state is JobState.DONE:
             figures.setdefault("degraded", job.degraded)
-        self._pending.finished.append(JobFinished(job, state, failure, now, **figures))  # type: ignore[arg-type]  # its fields
+        self._pending.finished_jobs.append(JobFinished(job, state, failure, now, **figures))  # type: ignore[arg-type]  # its fields
         self._pending.requests.append(ReleaseRequest(job, self._context))

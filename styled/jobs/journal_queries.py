@@ -189,11 +189,11 @@ class JournalReader:
         """Return whether a job has ended whose hook has not run."""
         return bool(self._jobs("NOT hook_run AND finished_at IS NOT NULL LIMIT 1"))
 
-    def waiting_by_style(self) -> dict[str, dict[JobState, int]]:
+    def unfinished_by_style(self) -> dict[str, dict[JobState, int]]:
         """Return the number of queued and running jobs of each style that has any."""
         with self._reading() as cursor:
             rows = cursor.execute(
-                "SELECT style, state, count(*) FROM jobs INDEXED BY jobs_waiting"
+                "SELECT style, state, count(*) FROM jobs INDEXED BY jobs_unfinished"
                 " WHERE state IN ('queued', 'running') GROUP BY style, state ORDER BY style"
             ).fetchall()
         counts: dict[str, dict[JobState, int]] = {}
@@ -201,7 +201,7 @@ class JournalReader:
             counts.setdefault(style, {})[JobState(state)] = count
         return counts
 
-    def oldest_waiting(self) -> float | None:
+    def oldest_unfinished(self) -> float | None:
         """Return when the oldest queued or running job was submitted, None if there is none."""
         return self._row(
             "SELECT submitted_at FROM jobs INDEXED BY jobs_oldest"

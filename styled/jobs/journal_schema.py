@@ -56,7 +56,7 @@ CREATE INDEX jobs_not_in_gallery ON jobs (finished_at)
 CREATE INDEX jobs_hook_not_run ON jobs (finished_at)
     WHERE NOT hook_run AND finished_at IS NOT NULL;
 -- What metrics and `styled status` ask for, without reading all jobs.
-CREATE INDEX jobs_waiting ON jobs (style, state) WHERE state IN ('queued', 'running');
+CREATE INDEX jobs_unfinished ON jobs (style, state) WHERE state IN ('queued', 'running');
 CREATE INDEX jobs_oldest ON jobs (submitted_at) WHERE state IN ('queued', 'running');
 CREATE INDEX jobs_newest ON jobs (state, coalesce(finished_at, started_at, submitted_at));
 CREATE TABLE daemon_state (key TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -61,7 +61,7 @@ class Lifecycle:
         self._pending = pending
         self._finisher = finisher
         self._histories = EtaHistories()
-        self._runs = count(1)
+        self._assignment_ids = count(1)
         self.running = running
         self._degraded_parts: dict[str, tuple[Degradation, ...]] = {}
 
@@ -83,7 +83,7 @@ class Lifecycle:
             log.info("job.claimed", attempt=job.attempts)
         is_concurrent = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))
         names = frozenset(styles)
-        running = RunningJob(job, style, names, is_alone=job.is_suspect)
+        running = RunningJob(job, style, names, must_run_alone=job.is_suspect)
         running.prepare_since = self._context.clock()
         self.running.add(running)
         # A process may have died just after publishing, in the last attempt: without a style, the
@@ -154,8 +154,12 @@ class Lifecycle:
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
         assert running.output is not None, "likewise"
-        running.slot_name, running.engine_info, running.run_id = slot, info, next(self._runs)
-        self.running.index_run(running)
+        running.slot_name, running.engine_info, running.assignment_id = (
+            slot,
+            info,
+            next(self._assignment_ids),
+        )
+        self.running.index_assignment(running)
         running.paint_since = self._context.clock()
         self.record_degraded(running)
         task = replace(
@@ -165,10 +169,10 @@ class Lifecycle:
             frame_every_steps=running.output.keep_frames,
         )
         context = log_context_of(running.job)
-        assignment = Assignment(running.run_id, task, context, running.stamps)
+        assignment = Assignment(running.assignment_id, task, context, running.stamps)
         self._pending.assignments.append((slot, assignment))
         self._set_phase(running, Phase.PAINTING, slot)
-        return running.run_id
+        return running.assignment_id
 
     def record_degraded(self, running: RunningJob, painting: tuple[Degradation, ...] = ()) -> None:
         """Collect a job's degradations and store them if they have changed.
@@ -232,7 +236,7 @@ class Lifecycle:
             return
         if running.eta is not None and running.eta_key is not None:
             self._histories.learn(running.eta_key, running.eta.learnt())
-        self.record_degraded(running, painted.degradations)
+        self.record_degraded(running, painted.degraded)
         assert running.prepared is not None, "it was painted"
         assert running.engine_info is not None, "likewise"
         assert running.output is not None, "likewise"
@@ -257,7 +261,7 @@ class Lifecycle:
         painted, job = request.publication.painted, running.job
         seconds = published.timing.model_dump()
         self._finisher.finish(
-            running, JobState.DONE, seconds=seconds, steps=painted.steps,
+            running, JobState.DONE, phase_seconds=seconds, steps=painted.steps,
             peak_memory_bytes=painted.peak_memory_bytes, degraded=published.degraded,
         )  # fmt: skip
         log.info(

@@ -32,13 +32,13 @@ class Pending:
             everything else here stay for the next turn.
         requests: For the I/O pool; sent after the commit, like all below.
         assignments: For engine slots: the name of the slot and the assignment.
-        finished: Jobs that have ended, for the observer.
+        finished_jobs: Jobs that have ended, for the observer.
     """
 
     writes: list[Callable[[], object]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     assignments: list[tuple[str, Assignment]] = field(default_factory=list)
-    finished: list[JobFinished] = field(default_factory=list)
+    finished_jobs: list[JobFinished] = field(default_factory=list)
 
     def write(self, method: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Add a call of a journal method to the turn's transaction."""

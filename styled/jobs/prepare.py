@@ -75,12 +75,12 @@ class DecodedFile:
 
     Attributes:
         sha256: Of the file.
-        bytes: Size of the file.
+        size_bytes: Size of the file.
     """
 
     photo: photos.Photo
     sha256: str
-    bytes: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Prepared:
         init_info, proof_info: The files of initial image and soft proof, for the sidecar.
     """
 
-    read: DecodedFile
+    input_file: DecodedFile
     content: Tensor
     styles: tuple[PreparedStyle, ...]
     recipe: Recipe

@@ -25,7 +25,7 @@ from styled.jobs.prefetch import (
     READING_BYTES_PER_PIXEL,
     max_pixels_beside_painting,
 )
-from styled.jobs.protocols import Heartbeat
+from styled.jobs.protocols import SendHeartbeat
 from styled.jobs.requests import JobRequest
 from styled.sidecar import FileInfo, SettingsInfo
 
@@ -100,7 +100,7 @@ class PrepareRequest(JobRequest):
     is_concurrent: bool
     style_names: frozenset[str] = frozenset()
 
-    def run(self, heartbeat: Heartbeat) -> PrepareResult:
+    def run(self, heartbeat: SendHeartbeat) -> PrepareResult:
         """Execute the request.
 
         Raises:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from styled.jobs.publish import Encoded
     from styled.recipes import Recipe
 
-Heartbeat = Callable[[float], None]
+SendHeartbeat = Callable[[float], None]
 """Sends a heartbeat; called with the maximum number of seconds until the next one."""
 
 

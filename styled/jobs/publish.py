@@ -99,12 +99,12 @@ def encode(prepared: Prepared, painted: Painted, format: str, output: OutputConf
         content = prepared.content
         if prepared.blend is not None:
             image, content = prepared.blend.over(image), prepared.blend.photo
-        if output.grayscale == "keep" and prepared.read.photo.is_gray:
+        if output.grayscale == "keep" and prepared.input_file.photo.is_gray:
             image = photos.to_grayscale(image)
         options = photos.ExportOptions(
             output.quality, output.metadata, output.color, output.grayscale, output.bits
         )
-        exported = photos.export_image(image, prepared.read.photo, format, options)
+        exported = photos.export_image(image, prepared.input_file.photo, format, options)
         return Encoded(
             image,
             content,
@@ -135,7 +135,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     started = context.clock()
     job, prepared, painted = publication.job, publication.prepared, publication.painted
     output = publication.output
-    name, format = result_name(job.destination, output.format, prepared.read)
+    name, format = result_name(job.destination, output.format, prepared.input_file)
     encoded = context.codec.encode(prepared, painted, format, output)
     for degradation in encoded.degraded:
         log.warning("job.degraded", kind=degradation.kind, reason=degradation.message)
@@ -144,7 +144,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     publisher = context.publisher
     path = _reserved_path(job, f"{job.style}/{name}", context)
     context.journal.reserve_result(
-        job, _relative(path, context), encoded.sha256, prepared.read.sha256, degraded
+        job, _relative(path, context), encoded.sha256, prepared.input_file.sha256, degraded
     )
     frames = context.files.frames(job.id)
     folder = publisher.publish_frames(path, job.id, frames) if frames else None
@@ -161,7 +161,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
         optimise=publication.optimise_seconds,
         publish=context.clock() - started,
     )
-    changed = _has_changed(job, prepared.read.sha256, context)
+    changed = _has_changed(job, prepared.input_file.sha256, context)
     sidecar = sidecar_of_result(
         job, prepared, painted, publication.engine_info, result_info, timing, degraded=degraded,
         changed=changed, now=now, slot=publication.slot_name, settings=publication.settings,
@@ -186,7 +186,7 @@ def require_publishable(
         ConfigError: the output format can't hold an image of this size.
         FolderNotWritable: the result's folder may not be written.
     """
-    name, format = result_name(job.destination, output.format, prepared.read)
+    name, format = result_name(job.destination, output.format, prepared.input_file)
     height, width = prepared.content.shape[-2:]
     photos.require_encodable(format, *(prepared.result_size or (width, height)))
     context.publisher.require_writable(context.publisher.outbox, f"{job.style}/{name}")

@@ -9,7 +9,7 @@ from styled.errors import FolderNotWritable, InputStuck, NameNotSupported
 from styled.jobs.io_context import IoContext
 from styled.jobs.job import Job
 from styled.jobs.job_log import log_context_of
-from styled.jobs.protocols import Heartbeat
+from styled.jobs.protocols import SendHeartbeat
 from styled.jobs.publication import Publication, Published
 
 ENCODED_PIXELS_PER_SECOND = 100_000
@@ -37,7 +37,7 @@ class PublishRequest(JobRequest):
 
     publication: Publication
 
-    def run(self, heartbeat: Heartbeat) -> Published:
+    def run(self, heartbeat: SendHeartbeat) -> Published:
         """Execute the request; on failure save the painting, so that it is not painted again.
 
         Raises:
@@ -51,7 +51,7 @@ class PublishRequest(JobRequest):
             return publish(publication, self.context)
         except Exception:
             task = publication.prepared.task(self.job.id)
-            self.context.files.save_painting(task, publication.engine_info, publication.painted)
+            self.context.files.save_painted(task, publication.engine_info, publication.painted)
             raise
 
 
@@ -61,7 +61,7 @@ class UnpublishRequest(JobRequest):
 
     part: ClassVar[str] = "cleanup"
 
-    def run(self, heartbeat: Heartbeat) -> None:
+    def run(self, heartbeat: SendHeartbeat) -> None:
         """Execute the request.
 
         Raises:
@@ -90,7 +90,7 @@ class ReleaseRequest(JobRequest):
 
     again: bool = False
 
-    def run(self, heartbeat: Heartbeat) -> None:
+    def run(self, heartbeat: SendHeartbeat) -> None:
         """Execute the request.
 
         Raises:
@@ -114,7 +114,7 @@ class CleanupRequest:
         """Empty, since it concerns many jobs."""
         return {}
 
-    def run(self, heartbeat: Heartbeat) -> tuple[int, list[tuple[Job, Stuck]]]:
+    def run(self, heartbeat: SendHeartbeat) -> tuple[int, list[tuple[Job, Stuck]]]:
         """Execute the request.
 
         Returns:
@@ -150,7 +150,7 @@ class GalleryRequest:
         """Empty, since it concerns many jobs."""
         return {}
 
-    def run(self, heartbeat: Heartbeat) -> bool:
+    def run(self, heartbeat: SendHeartbeat) -> bool:
         """Update the gallery for a limited time; return whether there may be more to add.
 
         Raises:

@@ -38,8 +38,10 @@ class RunningJob:
         style: Its style; None: no longer configured.
         style_names: The names of all styles when it was claimed.
         request: Its current or last request to the I/O pool.
-        ending: Set while it only waits for its unfinished result to be removed from the outbox.
-        is_alone: Whether no other job may run beside it, because it may have killed a process.
+        end_reason: Set while it only waits for its result, which has no sidecar, to be removed from
+            the outbox.
+        must_run_alone: Whether no other job may run beside it, because it may have killed a
+            process.
         is_deferred: Whether it is too large to be prepared beside others. It waits until no other
             job is active.
         is_cancelled: Whether it ends as soon as its current request or task has ended.
@@ -48,7 +50,7 @@ class RunningJob:
         output: How its result is saved; set once it is prepared.
         settings, mask: Of the photo's own, likewise.
         slot_name: Name of the slot that paints it.
-        run_id: Number of that assignment.
+        assignment_id: Number of that assignment.
         progress: Set once it is being painted.
         prepare_since, paint_since: Start times in seconds of `IoContext.clock`.
     """
@@ -59,8 +61,8 @@ class RunningJob:
     phase: Phase = Phase.PREPARING
     degradations: JobDegradations = field(default_factory=JobDegradations)
     request: PrepareRequest | PublishRequest | UnpublishRequest | None = None
-    ending: EndReason | None = None
-    is_alone: bool = False
+    end_reason: EndReason | None = None
+    must_run_alone: bool = False
     is_deferred: bool = False
     is_cancelled: bool = False
     publishes_alone: bool = False
@@ -70,7 +72,7 @@ class RunningJob:
     settings: SettingsInfo | None = None
     mask: FileInfo | None = None
     slot_name: str | None = None
-    run_id: int = 0
+    assignment_id: int = 0
     engine_info: EngineInfo | None = None
     eta: EtaEstimator | None = None
     eta_key: EtaKey | None = None
@@ -86,13 +88,13 @@ class SlotState:
 
     Attributes:
         info: Of its engine; None while it has none.
-        run_id: Number of the assignment that it runs; None if it runs none.
+        assignment_id: Number of the assignment that it runs; None if it runs none.
         problem: Error message, if its engine was lost.
         is_given_up: Whether a lost engine will not be replaced.
     """
 
     info: EngineInfo | None = None
-    run_id: int | None = None
+    assignment_id: int | None = None
     problem: str | None = None
     is_given_up: bool = False
 
@@ -102,7 +104,7 @@ class RunningJobs:
     """All running jobs, in the order in which they were claimed."""
 
     _jobs: dict[str, RunningJob] = field(default_factory=dict)
-    _by_run: dict[int, str] = field(default_factory=dict)
+    _by_assignment: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -122,24 +124,30 @@ class RunningJobs:
         """Remove a job that has ended or is requeued."""
         running = self._jobs.pop(job_id, None)
         if running is not None:
-            self._by_run.pop(running.run_id, None)
+            self._by_assignment.pop(running.assignment_id, None)
 
-    def of_run(self, run_id: int) -> RunningJob | None:
+    def of_assignment(self, assignment_id: int) -> RunningJob | None:
         """Return the job that an assignment is painting, None if it is no longer being painted."""
-        running = self._jobs.get(self._by_run.get(run_id, ""))
-        if running is None or running.run_id != run_id or running.phase is not Phase.PAINTING:
+        running = self._jobs.get(self._by_assignment.get(assignment_id, ""))
+        if (
+            running is None
+            or running.assignment_id != assignment_id
+            or running.phase is not Phase.PAINTING
+        ):
             return None
         return running
 
-    def index_run(self, running: RunningJob) -> None:
-        """Index a job by the number of its assignment, for `of_run`."""
-        self._by_run[running.run_id] = running.job.id
+    def index_assignment(self, running: RunningJob) -> None:
+        """Index a job by the number of its assignment, for `of_assignment`."""
+        self._by_assignment[running.assignment_id] = running.job.id
 
     def in_phase(self, *phases: Phase) -> list[RunningJob]:
-        """Return the jobs in any of these phases, except those with an `ending`."""
-        return [one for one in self._jobs.values() if one.phase in phases and one.ending is None]
+        """Return the jobs in any of these phases, except those with an `end_reason`."""
+        return [
+            one for one in self._jobs.values() if one.phase in phases and one.end_reason is None
+        ]
 
     @property
     def is_exclusive(self) -> bool:
         """Whether one of the jobs is alone or deferred, so that no other may be claimed."""
-        return any(one.is_alone or one.is_deferred for one in self._jobs.values())
+        return any(one.must_run_alone or one.is_deferred for one in self._jobs.values())

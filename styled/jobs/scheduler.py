@@ -21,7 +21,7 @@ from styled.files import readable
 from styled.jobs.assigner import Assigner
 from styled.jobs.canceller import Canceller
 from styled.jobs.claimer import Claimer
-from styled.jobs.engine_events import EngineEvents, EngineObserver
+from styled.jobs.engine_events import EngineEventHandler, EngineObserver
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
 from styled.jobs.event_handler import EventHandler
@@ -102,7 +102,7 @@ class Scheduler:
             context, self._running, self._engines, self.finisher, self.pauses, self._suspension
         )
         self._assigner = Assigner(self._running, self._engines, self._lifecycle)
-        engine_events = EngineEvents(
+        engine_events = EngineEventHandler(
             self._journal, self._engines, self._lifecycle, self.finisher, self._pending, observer
         )
         self._handler = EventHandler(
@@ -123,7 +123,9 @@ class Scheduler:
             ResourceUnavailable: the journal can't be written.
         """
         for job in self._journal.recover(is_blameless=is_blameless):
-            log.warning("job.recovered", job=job.id, input=readable(job.input), style=job.style)
+            log.warning(
+                "job.requeued_after_crash", job=job.id, input=readable(job.input), style=job.style
+            )
         self._context.files.sweep(keep=self._journal.unfinished_ids())
 
     def start(self) -> None:
@@ -209,7 +211,7 @@ class Scheduler:
         pending = self._pending
         requests, pending.requests = pending.requests, []
         assignments, pending.assignments = pending.assignments, []
-        finished, pending.finished = pending.finished, []
+        finished, pending.finished_jobs = pending.finished_jobs, []
         for slot, assignment in assignments:
             self._engines.assign(slot, assignment)
         for request in requests:

@@ -44,11 +44,11 @@ def input_info(
     mask: FileInfo | None = None,
 ) -> InputInfo:
     """Return the sidecar's entry for the photo."""
-    photo = prepared.read.photo
+    photo = prepared.input_file.photo
     return InputInfo(
         path=path,
-        sha256=prepared.read.sha256,
-        bytes=prepared.read.bytes,
+        sha256=prepared.input_file.sha256,
+        bytes=prepared.input_file.size_bytes,
         format=photo.format,
         width=photo.width,
         height=photo.height,
@@ -114,7 +114,7 @@ def degradations_of_inputs(prepared: Prepared) -> tuple[Degradation, ...]:
         for style in prepared.styles
         for degradation in style.degraded
     ]
-    return (*prepared.read.photo.degraded, *of_styles)
+    return (*prepared.input_file.photo.degraded, *of_styles)
 
 
 def sidecar_of_result(

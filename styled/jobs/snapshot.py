@@ -81,8 +81,8 @@ def snapshot_of(
     return QueueSnapshot(
         engines,
         paused,
-        journal.waiting_by_style(),
-        journal.oldest_waiting(),
+        journal.unfinished_by_style(),
+        journal.oldest_unfinished(),
         journal.last_finished(JobState.DONE),
         degraded,
     )

@@ -28,7 +28,7 @@ LATE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
+class HeartbeatRecord:
     """A sign of life.
 
     Attributes:
@@ -65,7 +65,7 @@ class HeartbeatFile:
         if self._path is None:
             return
         self._written_at = self._clock()
-        heartbeat = Heartbeat(self._written_at, status, stalled)
+        heartbeat = HeartbeatRecord(self._written_at, status, stalled)
         new = self._path.with_suffix(".new")
         with suppress(OSError):  # the reader will notice
             new.write_text(json.dumps(asdict(heartbeat)))
@@ -91,7 +91,7 @@ class HeartbeatFile:
                 "or set it to a folder in memory, for the daemon and for this command",
             )
         try:
-            heartbeat = Heartbeat(**json.loads(self._path.read_bytes()))
+            heartbeat = HeartbeatRecord(**json.loads(self._path.read_bytes()))
             seconds = self._clock() - heartbeat.at
         except (OSError, ValueError, TypeError):
             raise ServiceUnhealthy(f"there is no heartbeat in {self._path.parent}") from None

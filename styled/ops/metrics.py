@@ -49,7 +49,7 @@ class MetricsSnapshot:
         stalled: Parts of the daemon that make no progress.
         steps_per_second: Engine -> speed of the job that it paints.
         engines: Engine -> whether it is available.
-        places: Engine that is available -> its node (empty: the daemon's machine) and device.
+        locations: Engine that is available -> its node (empty: the daemon's machine) and device.
         free_bytes: Folder's name in the configuration -> free bytes on its disk.
     """
 
@@ -61,7 +61,7 @@ class MetricsSnapshot:
     stalled: Sequence[str] = ()
     steps_per_second: Mapping[str, float] = field(default_factory=dict)
     engines: Mapping[str, bool] = field(default_factory=dict)
-    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    locations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     free_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -262,7 +262,7 @@ class _SnapshotCollector(Collector):
             "styled_engine_info", "Where each available engine is: always 1.",
             labels=["engine", "node", "device"],
         )  # fmt: skip
-        for engine, (node, device) in snapshot.places.items():
+        for engine, (node, device) in snapshot.locations.items():
             info.add_metric([engine, printable(node), device], 1)
         yield info
         degraded = GaugeMetricFamily(

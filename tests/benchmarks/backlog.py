@@ -136,7 +136,7 @@ def _time_status(harness: DaemonHarness, journal: Path) -> None:
     with closing(JournalReader.open_read_only(journal)) as reader:
         parts: dict[str, Callable[[], object]] = {
             "counts": reader.counts,
-            "waiting_by_style": reader.waiting_by_style,
+            "unfinished_by_style": reader.unfinished_by_style,
             "the first five that wait": lambda: reader.in_state(JobState.QUEUED, limit=5),
             "the last five that ended": lambda: reader.in_state(
                 *ended, limit=5, newest_first=True

@@ -373,16 +373,16 @@ def _scripted_cluster(config: Config, engines: int) -> tuple[float, ...]:
 
     from styled.cluster.membership import Membership
     from styled.cluster.placement import Placement
-    from styled.cluster.remote_codec import RemotePhotoCodec, TaskNode, TaskNodes
+    from styled.cluster.remote_codec import CodecNode, CodecNodes, RemotePhotoCodec
     from styled.cluster.remote_engine import RemoteEngine
     from styled.cluster.shared_objects import SharedObjects
 
-    members, nodes = Membership(), TaskNodes()
+    members, nodes = Membership(), CodecNodes()
     while not members.usable:
         members.update()
         time.sleep(POLL_SECONDS)
     (node,) = members.usable
-    nodes.set([TaskNode(node.id, node.name, TASKS)])
+    nodes.set([CodecNode(node.id, node.name, TASKS)])
     objects = SharedObjects(config.engine, precision_record(config), lambda done, total: None)
     codec = RemotePhotoCodec(nodes, objects)
     count = math.ceil(engines / THREADS_PER_ACTOR)

@@ -162,7 +162,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_nothing(harness: DaemonH
         daemon.process.wait()
     with harness.running() as daemon:
         daemon.wait_until(lambda: harness.files("inbox") == [])
-        assert len(daemon.events("job.recovered")) <= 1
+        assert len(daemon.events("job.requeued_after_crash")) <= 1
     assert harness.files("outbox") == [
         f"swirls/{name}{suffix}" for name in ("a.jpg", "b.jpg") for suffix in ("", ".json")
     ]

@@ -148,7 +148,7 @@ def test_a_memory_limit_is_kept_by_tiles(weights: Weights, masked: bool) -> None
     engine._memory_limit = engine._resident_bytes + (200 << 20)
     limited = finish(engine, recipe, content, style)
     assert (unlimited.tile_px, limited.tile_px) == (None, 256)
-    assert limited.degradations == ()
+    assert limited.degraded == ()
     torch.testing.assert_close(limited.image, unlimited.image, rtol=0, atol=1e-3)
 
 

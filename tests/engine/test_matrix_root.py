@@ -55,7 +55,7 @@ def test_a_factor_times_its_transpose_is_the_covariance() -> None:
     found = factor(matrix)
     ordered = matrix[found.order[:, None], found.order]
     torch.testing.assert_close(found.columns @ found.columns.T, ordered)
-    torch.testing.assert_close(ordered[found.place[:, None], found.place], matrix)
+    torch.testing.assert_close(ordered[found.inverse_order[:, None], found.inverse_order], matrix)
     lengths = found.columns.norm(dim=0)
     assert (lengths[:-1] >= lengths[1:]).all()
 

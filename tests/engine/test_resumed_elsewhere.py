@@ -46,7 +46,7 @@ def first_degradations(engine: LocalEngine, checkpoint: bytes) -> tuple[Degradat
     """Return the degradations reported before the first progress after resuming."""
     for event in engine.run(TASK, io.BytesIO(checkpoint)):
         if isinstance(event, Degraded):
-            return event.degradations
+            return event.degraded
         if isinstance(event, Progress):
             break
     return ()
@@ -63,7 +63,7 @@ def test_the_result_says_so_from_the_first_step_on(engines: dict[str, LocalEngin
         f"resumed on cpu with 2 threads, torch {version}; begun on cpu with 1 thread, "
         f"torch {version}"
     )
-    assert painted_by(two, TASK, checkpoint).degradations == (degradation,)
+    assert painted_by(two, TASK, checkpoint).degraded == (degradation,)
 
 
 def test_another_precision_is_named(engines: dict[str, LocalEngine]) -> None:
@@ -91,7 +91,7 @@ def test_a_second_resume_keeps_the_origin(engines: dict[str, LocalEngine]) -> No
     """After two changes there are two degradations, in order."""
     one, two = engines["one"], engines["two"]
     second = checkpoint_after(two, TASK, 2, checkpoint_after(one, TASK, 2))
-    first_change, second_change = painted_by(one, TASK, second).degradations
+    first_change, second_change = painted_by(one, TASK, second).degraded
     assert "; begun on cpu with 1 thread," in first_change.message
     assert second_change.message.startswith("resumed on cpu with 1 thread,")
     assert "; before that on cpu with 2 threads," in second_change.message
@@ -105,7 +105,7 @@ def test_the_same_engine_has_nothing_to_say_and_gives_the_same_bytes(
     whole = painted_by(two, TASK)
     resumed = painted_by(two, TASK, checkpoint_after(two, TASK, 3))
     assert (resumed.resumed, whole.resumed) == (True, False)
-    assert resumed.degradations == whole.degradations == ()
+    assert resumed.degraded == whole.degraded == ()
     assert torch.equal(resumed.image, whole.image)
 
 

@@ -401,7 +401,7 @@ class _Child:
                 photo = decode(photos.read_bytes(self._photo), max_pixels=MAX_PIXELS).photo
             else:
                 inputs = read_inputs(self._photo, self._style)
-                photo = prepare(inputs, self._style.recipe, max_pixels=MAX_PIXELS).read.photo
+                photo = prepare(inputs, self._style.recipe, max_pixels=MAX_PIXELS).input_file.photo
         if photo.image.mode != "RGB" or photo.image.size != (photo.width, photo.height):
             raise AssertionError(f"a photo of mode {photo.image.mode}, size {photo.image.size}")
         if photo.width * photo.height > MAX_PIXELS:

@@ -175,7 +175,7 @@ def test_it_goes_on_from_a_checkpoint(harness: SlotHarness, logs: LogLines) -> N
 
 def test_what_was_kept_is_not_painted_again(harness: SlotHarness) -> None:
     """A saved painting, whose result could not be published, is not painted again."""
-    harness.files.save_painting(task(), ScriptedEngine.info, PAINTED)
+    harness.files.save_painted(task(), ScriptedEngine.info, PAINTED)
     engine = FakeEngine()
     slot = harness.start(engine)
     harness.next_event()
@@ -258,7 +258,7 @@ def test_an_engine_that_hangs_is_left_behind(harness: SlotHarness) -> None:
     assign(slot, run=2)
     assert harness.next_event() == EngineReported("engine-0", 2, PAINTED)
     resume.set()
-    assert harness.next_event().run_id == 1  # the scheduler ignores events of old runs
+    assert harness.next_event().assignment_id == 1  # the scheduler ignores events of old runs
 
 
 def test_a_stop_goes_to_the_engine(harness: SlotHarness) -> None:

@@ -37,7 +37,7 @@ from styled.errors import DeviceLost, EngineFailure, InputRejected, UnexpectedEr
 from styled.jobs.events import StopRequested
 from styled.jobs.io_pool import InlineIoPool, IoDone, IoPool, ThreadIoPool
 from styled.jobs.prepare import Inputs, Prepared, prepare, read_inputs
-from styled.jobs.protocols import Heartbeat
+from styled.jobs.protocols import SendHeartbeat
 from styled.jobs.publish import encode
 from styled.ops.heartbeats import Heartbeats
 from styled.recipes import PYRAMID, Size
@@ -68,7 +68,7 @@ class FakeRequest:
     def log_context(self) -> dict[str, str]:
         return {"job": "4a"}
 
-    def run(self, heartbeat: Heartbeat) -> object:
+    def run(self, heartbeat: SendHeartbeat) -> object:
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer

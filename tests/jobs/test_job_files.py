@@ -20,7 +20,7 @@ TASK = PaintTask("4a", torch.rand(1, 3, 8, 9), ((torch.rand(1, 3, 5, 5), 1.0),),
 PAINTED = Painted(
     torch.rand(1, 3, 8, 9),
     (TraceRow(1, 1, 1.0, 0.25, 0.5, 0.25), TraceRow(1, 2, 0.5, 0.1, 0.2, 0.2)),
-    degradations=(Degradation("memory", "memory was short"),),
+    degraded=(Degradation("memory", "memory was short"),),
     tile_px=64,
     precision="bfloat16",
     detail_steps=3,
@@ -77,8 +77,8 @@ def test_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
 def test_a_painting_is_kept_as_it_is(tmp_path: Path) -> None:
     """A saved painting is restored exactly, for the same task and engine."""
     files = JobFiles(tmp_path)
-    files.save_painting(TASK, INFO, PAINTED)
-    kept = files.load_painting(TASK, INFO)
+    files.save_painted(TASK, INFO, PAINTED)
+    kept = files.load_painted(TASK, INFO)
     assert kept is not None
     assert torch.equal(kept.image, PAINTED.image)
     # From Python 3.13 on, dataclasses compare tensors by value, which only works for scalars.
@@ -98,32 +98,32 @@ def test_a_painting_is_kept_as_it_is(tmp_path: Path) -> None:
 def test_a_painting_of_something_else_is_not_used(tmp_path: Path, task: PaintTask) -> None:
     """A saved painting is not used for another job, photo, style or recipe."""
     files = JobFiles(tmp_path)
-    files.save_painting(TASK, INFO, PAINTED)
-    assert files.load_painting(task, INFO) is None
+    files.save_painted(TASK, INFO, PAINTED)
+    assert files.load_painted(task, INFO) is None
 
 
 def test_a_painting_by_another_engine_is_not_used(tmp_path: Path) -> None:
     """A saved painting is not used for another engine: the sidecar would describe the wrong one."""
     files = JobFiles(tmp_path)
-    files.save_painting(TASK, INFO, PAINTED)
-    assert files.load_painting(TASK, replace(INFO, threads=7)) is None
-    assert files.load_painting(TASK, replace(INFO, weights_sha256="1" * 64)) is None
+    files.save_painted(TASK, INFO, PAINTED)
+    assert files.load_painted(TASK, replace(INFO, threads=7)) is None
+    assert files.load_painted(TASK, replace(INFO, weights_sha256="1" * 64)) is None
 
 
 def test_a_damaged_painting_is_ignored(tmp_path: Path, logs: LogLines) -> None:
     """A damaged saved painting is ignored, which is logged."""
     files = JobFiles(tmp_path)
-    files.save_painting(TASK, INFO, PAINTED)
+    files.save_painted(TASK, INFO, PAINTED)
     (path,) = (tmp_path / "checkpoints").iterdir()
     path.write_bytes(path.read_bytes()[:100])
-    assert files.load_painting(TASK, INFO) is None
+    assert files.load_painted(TASK, INFO) is None
     assert [line["event"] for line in logs] == ["painting.ignored"]
 
 
 def test_a_painting_that_cannot_be_kept_is_no_failure(tmp_path: Path, logs: LogLines) -> None:
     """A painting that cannot be saved is logged, and raises no error."""
     (tmp_path / "checkpoints").write_text("in the way")
-    JobFiles(tmp_path).save_painting(TASK, INFO, PAINTED)
+    JobFiles(tmp_path).save_painted(TASK, INFO, PAINTED)
     assert [line["event"] for line in logs] == ["painting.not_saved"]
 
 
@@ -131,7 +131,7 @@ def test_what_was_dropped_is_gone(tmp_path: Path) -> None:
     """Dropping deletes all files of a job, and can be repeated."""
     files = JobFiles(tmp_path)
     files.checkpoint_writer("4a").write(b"whole", is_last=True)
-    files.save_painting(TASK, INFO, PAINTED)
+    files.save_painted(TASK, INFO, PAINTED)
     files.save_preview("4a", torch.zeros(1, 3, 8, 8))
     files.save_frame("4a", 1, torch.zeros(1, 3, 8, 8))
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_sweeping_keeps_the_unfinished(tmp_path: Path) -> None:
     files = JobFiles(tmp_path)
     for job_id in ("4a", "5b"):
         files.checkpoint_writer(job_id).write(b"whole", is_last=True)
-        files.save_painting(replace(TASK, job_id=job_id), INFO, PAINTED)
+        files.save_painted(replace(TASK, job_id=job_id), INFO, PAINTED)
     (tmp_path / "checkpoints/notes.txt").write_text("mine")
     files.sweep(keep={"5b"})
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [

@@ -136,7 +136,7 @@ class FakeSlot:
     def report(self, event: Any, assignment: Assignment | None = None) -> EngineReported:
         assignment = assignment or self.assignment
         assert assignment is not None
-        return EngineReported(self.name, assignment.run_id, event)
+        return EngineReported(self.name, assignment.assignment_id, event)
 
 
 class FakePool:
@@ -378,7 +378,7 @@ def test_what_comes_from_an_engine_that_was_given_up_is_ignored(tmp_path: Path) 
         world.scheduler.turn([])
     assert second.assignment is not None
     late = Painted(torch.zeros(1, 3, 34, 33), (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
-    world.scheduler.turn([EngineReported(first.name, stalled.run_id, late)])
+    world.scheduler.turn([EngineReported(first.name, stalled.assignment_id, late)])
     assert world.pool.requests == []
     (job,) = world.journal.in_state(JobState.RUNNING, limit=-1)
     assert (job.phase, job.engine) == (Phase.PAINTING, "engine-1")

@@ -81,7 +81,7 @@ def test_it_is_tried_ever_less_often(harness: JobHarness, memory: Memory, logs: 
     while harness.now < end:
         harness.work()
         harness.now = harness.job().not_before
-    waits = [line["seconds"] for line in logs if line["event"] == "job.postponed"]
+    waits = [line["retry_seconds"] for line in logs if line["event"] == "job.postponed"]
     assert waits[0] == FIRST_RETRY_SECONDS
     assert waits[-1] == MAX_RETRY_SECONDS
     assert all(later in (earlier * 2, MAX_RETRY_SECONDS) for earlier, later in pairwise(waits))

@@ -57,9 +57,9 @@ def test_the_photo_comes_at_the_size_of_the_result(photo: Path, painting: Path) 
     """The content tensor has the working size; width, height and digest are those of the file."""
     prepared = prepared_from(photo, style_of(painting), max_pixels=MAX_PIXELS)
     assert prepared.content.shape == (1, 3, 48, 64)
-    assert (prepared.read.photo.width, prepared.read.photo.height) == (128, 96)
-    assert prepared.read.sha256 == hashlib.sha256(photo.read_bytes()).hexdigest()
-    assert prepared.read.bytes == photo.stat().st_size
+    assert (prepared.input_file.photo.width, prepared.input_file.photo.height) == (128, 96)
+    assert prepared.input_file.sha256 == hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert prepared.input_file.size_bytes == photo.stat().st_size
 
 
 def test_each_style_image_comes_with_weight_and_digest(photo: Path, painting: Path) -> None:

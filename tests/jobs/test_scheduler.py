@@ -330,7 +330,7 @@ def test_jobs_of_a_dead_process_are_taken_up_again(harness: JobHarness, logs: Lo
     assert harness.journal.claim(harness.now) is not None
     harness.restart()
     assert harness.states() == ["queued"]
-    assert "job.recovered" in events(logs)
+    assert "job.requeued_after_crash" in events(logs)
     harness.work()
     assert harness.states() == ["done"]
     assert harness.job().attempts == 2
@@ -428,10 +428,14 @@ def test_every_end_is_counted_with_what_it_took(harness: JobHarness) -> None:
     harness.work()
     rejected, done = harness.finished
     assert (done.state, done.failure, done.steps) == ("done", None, 3)
-    assert done.seconds["optimise"] == 6.0
-    assert set(done.seconds) == {"waited", "prepare", "optimise", "publish"}
+    assert done.phase_seconds["optimise"] == 6.0
+    assert set(done.phase_seconds) == {"waited", "prepare", "optimise", "publish"}
     assert done.degraded == (STUB,)
-    assert (rejected.state, rejected.failure, dict(rejected.seconds)) == ("rejected", "input", {})
+    assert (rejected.state, rejected.failure, dict(rejected.phase_seconds)) == (
+        "rejected",
+        "input",
+        {},
+    )
     assert rejected.steps == 0
     assert harness.failed_attempts == []
 
