@@ -13,7 +13,7 @@ from styled.degradation import Degradation
 from styled.engine.device import Device
 from styled.engine.local_engine import LocalEngine
 from styled.engine.weights import Weights
-from styled.engine_api import Degraded, Progress
+from styled.engine_api import Degraded, Progress, Stopped
 from styled.recipes import PYRAMID, Scales
 from tests.engine.conftest import (
     SHALLOW,
@@ -133,3 +133,13 @@ def test_the_count_that_is_reported_is_the_one_that_paints(
         thread.join()
         assert set(seen[name]) == {engines[name].info.threads}
     assert [engines[name].info.threads for name in seen] == [1, 2]
+
+
+def test_a_stop_holds_for_the_task_that_comes_after_it(engines: dict[str, LocalEngine]) -> None:
+    """A task that was stopped before it began ends after its first step; the next one does not."""
+    one = engines["one"]
+    one.stop(TASK.job_id)
+    events = list(one.run(TASK))
+    assert isinstance(events[-1], Stopped)
+    assert sum(isinstance(event, Progress) for event in events) <= 1
+    assert painted_by(one, TASK).trace

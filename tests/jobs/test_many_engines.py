@@ -458,3 +458,33 @@ def test_what_was_prepared_for_an_earlier_style_is_ignored(tmp_path: Path) -> No
 
 def phases(world: World) -> list[Phase | None]:
     return [job.phase for job in world.journal.in_state(JobState.RUNNING, limit=-1)]
+
+
+def test_a_cancel_while_the_journal_is_full_ends_the_job(tmp_path: Path) -> None:
+    """A stop that reaches the engine before its delayed task holds for that task."""
+    world = World(tmp_path, 1, [("photo.png", PHOTO, "oil")])
+    (slot,) = world.slots
+    world.scheduler.turn(slot.do("come"))
+    (prepared,) = [
+        do(request, lambda idle_for: None)
+        for request in world.pool.requests
+        if isinstance(request, PrepareRequest)
+    ]
+    world.pool.requests.clear()
+    world.is_journal_full = True
+    world.scheduler.turn([prepared])
+    assert slot.choices() == ["leave"], "the commit has failed, so it has no task"
+    world.is_journal_full = False
+    (job,) = world.journal._jobs("1")
+    command = Journal.open(world.config.state / "journal.sqlite3")  # of `styled cancel`
+    assert command.request_cancel(job)
+    command.close()
+    for _ in range(3):
+        world.now += 100.0
+        world.scheduler.turn([])
+    assert slot.choices() == ["stop"]
+    world.scheduler.turn(slot.do("stop"))
+    finish_requests(world)
+    (job,) = world.journal._jobs("1")
+    assert (job.state, world.files("outbox")) == (JobState.CANCELLED, [])
+    world.journal.close()
