@@ -87,10 +87,7 @@ class InputCleanup:
         source = self._inbox / job.input
         keep = self._after_success == "keep" and bool(done)
         known_sha256 = next((s.input_sha256 for s in siblings if s.input_sha256), None)
-        is_in_inbox = is_unchanged(self._inbox, job, None if keep and again else known_sha256)
-        if not is_in_inbox:
-            # Otherwise an unmounted disk would mark all its inputs as gone.
-            self._mounts.require(self._inbox)
+        is_in_inbox = self._is_in_inbox(job, None if keep and again else known_sha256)
         if not done and not rejected:
             # Cancelled because the input is gone, or because its style is no longer configured.
             # Marked as gone, the input becomes a new job if the style is configured again.
@@ -115,6 +112,11 @@ class InputCleanup:
             was_in_inbox = is_in_inbox and self._publisher.move_original(
                 source, list(paths.values()), same_as=(job.size, job.mtime_ns), keep=keep
             )
+            if is_in_inbox and not was_in_inbox and self._is_in_inbox(job, None):
+                raise InputStuck(
+                    f"{source} was moved away and back just now",
+                    "it leaves the inbox at the next attempt",
+                )
         except InputStuck as error:
             # The sidecar with the reason is published in `rejected` nevertheless.
             was_in_inbox, stuck = True, error
@@ -146,6 +148,20 @@ class InputCleanup:
         log.debug(
             "input.released", path=readable(job.input), places=[str(p) for p in paths.values()]
         )
+
+    def _is_in_inbox(self, job: Job, input_sha256: str | None) -> bool:
+        """Return whether the input of `job` is in the inbox, unchanged.
+
+        An input is only missing if the inbox is there: otherwise a disk that is unmounted, or a
+        folder that is renamed, would mark all its inputs as gone, and paint them again later.
+
+        Raises:
+            ResourceUnavailable: the inbox is gone or can't be read.
+        """
+        if is_unchanged(self._inbox, job, input_sha256):
+            return True
+        self._mounts.require(self._inbox)
+        return is_unchanged(self._inbox, job, input_sha256)  # the inbox may be back just now
 
     def _remove_empty_folders(self, source: Path) -> None:
         """Remove the sub-folders of the inbox that are empty now that a photo has left them."""

@@ -18,6 +18,7 @@ from styled.errors import (
 )
 from styled.files import COMPANION_SUFFIXES, FileStamps, input_identity, lies_in, stamps_of
 from styled.jobs.disk_check import require_usable_disks
+from styled.jobs.input_cleanup import is_unchanged
 from styled.jobs.job import BLOCKED
 from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
@@ -128,6 +129,10 @@ class PrepareRequest(JobRequest):
                 context.mounts.require(context.config.inbox)
             except ResourceUnavailable as error:
                 raise InboxUnavailable(error.message, *error.remedies) from error
+            if is_unchanged(context.config.inbox, job, None):
+                raise InboxUnavailable(
+                    f"{source} was moved away and back while it was read", "it is read again soon"
+                ) from None
             return InputGone("the input was removed before its turn")
         except StyledError as error:
             if (

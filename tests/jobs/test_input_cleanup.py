@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 
-from styled.errors import ResourceUnavailable
+from styled.errors import InputStuck, ResourceUnavailable
 from styled.jobs import input_cleanup
 from styled.jobs.input_cleanup import InputCleanup
 from styled.jobs.job import Job, JobState
@@ -154,6 +154,56 @@ def test_without_its_inbox_no_input_is_forgotten(harness: JobHarness) -> None:
     with pytest.raises(ResourceUnavailable, match="inbox"):
         release(harness, job)
     assert harness.journal.finished_in_inbox() != []
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_an_inbox_that_moves_away_during_the_release_forgets_no_input(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, is_back: bool
+) -> None:
+    """A photo is not taken for removed if its inbox is renamed between check and move."""
+    harness.drop()
+    (job,) = end(harness, JobState.DONE)
+    inbox, away = harness.config.inbox, harness.base / "elsewhere"
+    move = harness.publisher.move_original
+
+    def rename_and_move(*args: object, **kwargs: object) -> bool:
+        inbox.rename(away)
+        was_moved = move(*args, **kwargs)  # type: ignore[arg-type]  # arguments are passed through
+        if is_back:
+            away.rename(inbox)
+        return was_moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.publisher, "move_original", rename_and_move)
+        with pytest.raises(InputStuck if is_back else ResourceUnavailable):
+            release(harness, job)
+    if not is_back:
+        away.rename(inbox)
+    assert harness.rescan() == 0
+    release(harness, job)
+    assert harness.files("archive") == ["oil/photo.png"]
+    assert harness.files("inbox") == []
+    assert harness.rescan() == 0
+
+
+def test_an_inbox_that_comes_back_during_the_check_forgets_no_input(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo that was not found is looked for again once its inbox is known to be there."""
+    harness.drop()
+    (job,) = end(harness, JobState.DONE)
+    inbox, away = harness.config.inbox, harness.base / "elsewhere"
+    require = harness.mounts.require
+
+    def come_back(folder: Path) -> None:
+        away.rename(inbox)
+        require(folder)
+
+    inbox.rename(away)
+    monkeypatch.setattr(harness.mounts, "require", come_back)
+    release(harness, job)
+    assert harness.files("archive") == ["oil/photo.png"]
+    assert harness.files("inbox") == []
 
 
 @pytest.mark.parametrize("after_success", ["archive", "keep", "delete"])

@@ -215,6 +215,26 @@ def test_a_missing_inbox_pauses_instead_of_cancelling(harness: JobHarness) -> No
     assert seen[-1] == "running"  # as soon as a photo could be read again
 
 
+def test_an_inbox_that_is_back_at_once_cancels_no_job(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo that could not be read since its inbox was away for a moment is read again."""
+    harness.drop()
+    inbox, away = harness.config.inbox, harness.base / "elsewhere"
+    require = harness.mounts.require
+
+    def come_back(folder: Path) -> None:
+        if away.exists():
+            away.rename(inbox)
+        require(folder)
+
+    inbox.rename(away)
+    monkeypatch.setattr(harness.mounts, "require", come_back)
+    harness.work()
+    assert harness.states() == ["done"]
+    assert harness.files("archive") == ["oil/photo.png"]
+
+
 def test_an_inbox_lost_while_painting_does_not_make_a_photo_come_twice(harness: JobHarness) -> None:
     """If the inbox is lost while painting, the original is moved later and not painted again."""
     away = harness.base / "elsewhere"
