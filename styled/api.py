@@ -22,10 +22,10 @@ from styled.config.overrides import RecipeOverrides
 from styled.config.problems import dotted, validate
 from styled.engine.local_engine import LocalEngine
 from styled.engine.memory import configure_allocator
-from styled.engine_api import EngineInfo, Failed, Painted, Progress
+from styled.engine_api import EngineInfo, Failed, OnBytes, Painted, Progress
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
-from styled.jobs.prepare import Inputs, Prepared, StyleInput, prepare
+from styled.jobs.prepare import Prepared, SourceFile, SourceFiles, prepare
 from styled.jobs.publish import encode
 from styled.precision_record import PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
@@ -36,7 +36,6 @@ Picture = str | os.PathLike[str] | bytes | Image.Image
 _PICTURE_TYPES = (str, os.PathLike, bytes, Image.Image)
 
 OnProgress = Callable[[Progress], None]
-OnBytes = Callable[[int, int], None]
 
 
 class Engine:
@@ -119,15 +118,15 @@ class Engine:
         styles = [style] if isinstance(style, _PICTURE_TYPES) else list(style)
         if not styles:
             raise ConfigError("style: expected a picture, or several")
-        inputs = Inputs(
+        files = SourceFiles(
             _bytes_of(photo),
             tuple(
-                StyleInput(_name_of(one, f"style {number}"), 1.0, _bytes_of(one))
+                SourceFile(_name_of(one, f"style {number}"), 1.0, _bytes_of(one))
                 for number, one in enumerate(styles, start=1)
             ),
             None if mask is None else _bytes_of(mask),
         )
-        prepared = prepare(inputs, chosen, max_pixels=photos.DEFAULT_MAX_PIXELS)
+        prepared = prepare(files, chosen, max_pixels=photos.DEFAULT_MAX_PIXELS)
         painted = paint(self._engine, prepared, on_progress or _ignore_progress)
         encoded = encode(prepared, painted, "png", OutputConfig(bits=8, metadata="strip"))
         with Image.open(io.BytesIO(encoded.data)) as image:

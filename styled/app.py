@@ -24,7 +24,7 @@ from styled.degradation import Degradation
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.local_engine import LocalEngine
-from styled.engine_api import Engine
+from styled.engine_api import Engine, OnBytes
 from styled.engine_setup import make_engine
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.intake.host import InboxReport, SettledInput
@@ -69,9 +69,6 @@ MAX_IO_THREADS = 16
 
 CLUSTER_IO_THREADS = 32
 """With a cluster these mostly wait: its machines decode and encode."""
-
-OnBytes = Callable[[int, int], None]
-"""Called with bytes received and bytes in total during a download; an exception aborts it."""
 
 
 class AppObserver(SchedulerObserver, Protocol):

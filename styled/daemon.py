@@ -194,7 +194,7 @@ class Daemon:
             journal, scheduler = app.journal, app.scheduler
             # If the last process died while it was connected, its cluster was lost.
             was_connected = journal.get_state().get("cluster") == self._config.cluster.address
-            stuck = StallRecord.load(self._config.state)
+            stalls = StallRecord.load(self._config.state)
             metrics_problem = self._health.start()
             stack.callback(self._health.stop)
             journal.set_state(
@@ -211,7 +211,7 @@ class Daemon:
             app.host.check_styles()
             configure_allocator()
             # On a cluster no photo is decoded or painted in this process, so none has killed it.
-            is_blameless = _is_blameless(stuck) or app.fleet is not None
+            is_blameless = _is_blameless(stalls) or app.fleet is not None
             scheduler.recover(is_blameless=is_blameless)
             self._health.watch(app)
             thread = threading.Thread(
@@ -404,14 +404,14 @@ def _seconds_until(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _is_blameless(stuck: StallRecord) -> bool:
+def _is_blameless(stalls: StallRecord) -> bool:
     """Return whether the previous process was killed for a stall that no photo can have caused.
 
     A hanging drive stalls any part that reads or writes there. But if an engine or a preparing
     thread has stalled, the photo may be the cause.
     """
-    return bool(stuck.parts) and not any(
-        part.startswith((ENGINE_PREFIX, PREPARE_PART)) for part in stuck.parts
+    return bool(stalls.parts) and not any(
+        part.startswith((ENGINE_PREFIX, PREPARE_PART)) for part in stalls.parts
     )
 
 

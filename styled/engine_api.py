@@ -6,7 +6,7 @@ another process or another machine. Importing this module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,6 +16,11 @@ from styled.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+OnBytes = Callable[[int, int], None]
+"""Called during a download with the bytes received and the bytes in total (0: not known yet); an
+exception aborts it."""
 
 
 class PixelSize(NamedTuple):

@@ -6,9 +6,9 @@ import torch
 
 from styled.config import EngineConfig
 from styled.engine.device import choose_device
-from styled.engine.download import OnBytes
 from styled.engine.local_engine import LocalEngine
 from styled.engine.weights import Weights, load_weights
+from styled.engine_api import OnBytes
 from styled.precision_record import KnownPrecisions, PrecisionRecord
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

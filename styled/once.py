@@ -46,7 +46,7 @@ class OnceResult:
 
 
 class ProgressTimeout:
-    """Decides when waiting for blocked jobs or unfinished files is no longer useful."""
+    """Decides when waiting for blocked jobs or incomplete files is no longer useful."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ProgressTimeout:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Wait `grace_seconds` longer for unfinished files than for jobs that wait for a retry.
+        """Wait `grace_seconds` longer for incomplete files than for jobs that wait for a retry.
 
         Args:
             journal: Read for the state of jobs.

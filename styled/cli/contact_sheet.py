@@ -30,7 +30,7 @@ from styled.config import EngineConfig, Style, StyleImage, resolve_recipe
 from styled.engine.local_engine import LocalEngine
 from styled.engine.scales import MIN_EDGE_PX, fit_long_edge, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
-from styled.jobs.prepare import check_style, decode, prepare, read_inputs
+from styled.jobs.prepare import check_style, decode, prepare, read_source_files
 from styled.ops.humanize import printable
 from styled.recipes import RECIPES, Recipe, Size
 
@@ -182,7 +182,7 @@ def _painted_cell(
     style_size = small if isinstance(recipe.style_size, Size) else recipe.style_size
     recipe = replace(recipe, size=small, style_size=style_size, steps=steps)
     prepared = prepare(
-        read_inputs(photo, Style(tuple(images), recipe)), recipe, max_pixels=MAX_PIXELS
+        read_source_files(photo, Style(tuple(images), recipe)), recipe, max_pixels=MAX_PIXELS
     )
     started = time.monotonic()
     try:

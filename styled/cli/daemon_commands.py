@@ -9,7 +9,7 @@ from pathlib import Path
 
 from styled.cli.exit_codes import DONE, REJECTED, TEMPORARY, print_error
 from styled.cli.find_config import find_or_make_config
-from styled.cli.pause import is_suspended
+from styled.cli.pause import is_pause_requested
 from styled.cli.supervisor import run_in_child
 from styled.daemon import Daemon
 from styled.errors import ResourceUnavailable
@@ -30,7 +30,7 @@ def run_once(config: Path | None) -> int:
     """Process the inbox once, print what could not be processed, and return the exit code."""
     configure_logs()
     found = find_or_make_config(config)
-    if is_suspended(found):
+    if is_pause_requested(found):
         print_error(ResourceUnavailable("the queue is paused on request", "styled resume"))
         return TEMPORARY
     result = Daemon(found).once()

@@ -26,7 +26,7 @@ from styled.jobs.job import BLOCKED, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
 from styled.jobs.journal_schema import open_existing_database
-from styled.jobs.pause import SUSPENDED_REASON
+from styled.jobs.pause import PAUSE_REQUEST_REASON
 from styled.ops import doctor
 from styled.ops.doctor import Finding
 from styled.ops.humanize import format_bytes, format_count, format_duration, printable
@@ -188,13 +188,13 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
                 "fail", "daemon", problem, _PROBLEM_REMEDIES.get(kind, ("see its log",)), TEMPORARY
             )
     inbox = inbox_status(state)
-    others = (*inbox.unreadable, *inbox.misspelled, *inbox.invalid_settings)
+    others = (*inbox.skipped, *inbox.misspelled, *inbox.invalid_settings)
     for item in (*others, *stuck_in(state)):
         yield Finding("warn", "inbox", f"{item.path}: {item.reason}", tuple(item.remedies))
-    for file in inbox.unfinished:
+    for file in inbox.incomplete:
         yield Finding("ok", "inbox", f"{file.path} {file.reason}")
     if state.get("activity", "").startswith("paused"):
-        if SUSPENDED_REASON in state["activity"]:
+        if PAUSE_REQUEST_REASON in state["activity"]:
             yield Finding("warn", "queue", state["activity"], ("styled resume",))
         else:
             yield Finding(

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from styled.cli.provenance import settings_sources
-from styled.cli.status import InboxStatus, JobStatus, PathStatus, UnfinishedStatus, job_statuses
+from styled.cli.status import InboxStatus, IncompleteStatus, JobStatus, PathStatus, job_statuses
 from styled.config import Config
 from styled.config.ignore import IgnoreRules
 from styled.errors import NotMounted, ResourceUnavailable
@@ -35,7 +35,7 @@ from styled.ops.humanize import format_count, format_duration
 
 Verdict = Literal[
     "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
-    "unpaired", "no picture", "unfinished", "unreadable", "no file", "missing", "result",
+    "unpaired", "no picture", "incomplete", "skipped", "unreadable", "no file", "missing", "result",
     "original", "style", "folder", "elsewhere",
 ]  # fmt: skip
 
@@ -107,11 +107,11 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
     ignored = _ignored(path, relative, config)
     if ignored is not None:
         return ignored
-    for item in context.inbox.unreadable:
+    for item in context.inbox.skipped:
         if relative == item.path or relative.startswith(f"{item.path}{os.sep}"):
             about = "it" if relative == item.path else f"the folder {item.path}"
             return make_explanation(
-                path, "unreadable", f"{about} {item.reason}, so it is not painted",
+                path, "skipped", f"{about} {item.reason}, so it is not painted",
                 remedies=item.remedies,
             )  # fmt: skip
     try:
@@ -151,9 +151,9 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
     if jobs:
         explanation = explain_jobs(readable(path), jobs[::-1], context)
         return _with_sources(explanation, path, relative, [job.style for job in jobs], config)
-    for file in context.inbox.unfinished:
+    for file in context.inbox.incomplete:
         if file.path == readable(relative):
-            return _unfinished(path, file, context)
+            return _incomplete(path, file, context)
     its_styles = PhotoStyles(config.inbox, pairing).styles_of(relative)
     if not its_styles:
         return _with_sources(_unpaired(path, "it belongs", config), path, relative, (), config)
@@ -177,7 +177,7 @@ def _ignored(path: Path, relative: str, config: Config) -> Explanation | None:
     parts = relative.split(os.sep)
     for name in parts:
         if name.startswith(TEMPORARY_PREFIX):
-            return make_explanation(path, "ignored", "it is an unfinished file of styled's own")
+            return make_explanation(path, "ignored", "it is an incomplete file of styled's own")
         if (pattern := rules.pattern_of(name)) is not None:
             key = "ignore" if pattern in config.intake.ignore else "ignore_also"
             return make_explanation(
@@ -272,15 +272,15 @@ def _not_taken_yet(
     )  # fmt: skip
 
 
-def _unfinished(path: Path, file: UnfinishedStatus, context: ExplainContext) -> Explanation:
+def _incomplete(path: Path, file: IncompleteStatus, context: ExplainContext) -> Explanation:
     reasons = [f"it is still arriving: it {file.reason}"]
     if file.until is not None:
         seconds = (file.until - datetime.now(UTC)).total_seconds()
         left = format_duration(max(0.0, seconds))
         reasons.append(f"if it does not change, it is processed as it is in {left}")
-        return make_explanation(path, "unfinished", *reasons)
+        return make_explanation(path, "incomplete", *reasons)
     return make_explanation(
-        path, "unfinished", *reasons,
+        path, "incomplete", *reasons,
         remedies=["let the download go on, or delete the file beside it if it never will"],
     )  # fmt: skip
 

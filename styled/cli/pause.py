@@ -13,7 +13,7 @@ from styled.files import readable
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
-from styled.jobs.pause import AFTER_CURRENT, NOW, SUSPENDED
+from styled.jobs.pause import AFTER_CURRENT, NOW, PAUSE_REQUEST
 from styled.ops.lock import InstanceLock
 
 WAIT_SECONDS = 10.0
@@ -34,7 +34,7 @@ def pause(config_path: Path | None, *, after_current: bool) -> None:
     config = find_config_in_use(config_path)
     journal = open_for_requests(config, "pause the queue")
     try:
-        journal.set_state(**{SUSPENDED: AFTER_CURRENT if after_current else NOW})
+        journal.set_state(**{PAUSE_REQUEST: AFTER_CURRENT if after_current else NOW})
         is_running = InstanceLock(config.state / "lock").owner() is not None
         deadline = time.monotonic() + (WAIT_SECONDS if is_running and not after_current else 0.0)
         while (running := _running(journal)) or not _is_paused(journal):
@@ -59,12 +59,12 @@ def resume(config_path: Path | None) -> None:
     config = find_config_in_use(config_path)
     journal = open_for_requests(config, "pause the queue")
     try:
-        was_suspended = bool(journal.get_state().get(SUSPENDED))
-        journal.set_state(**{SUSPENDED: ""})
+        was_paused = bool(journal.get_state().get(PAUSE_REQUEST))
+        journal.set_state(**{PAUSE_REQUEST: ""})
     finally:
         journal.close()
     is_running = InstanceLock(config.state / "lock").owner() is not None
-    if not was_suspended:
+    if not was_paused:
         console.print("it was not paused on request")
     else:
         console.print(
@@ -72,14 +72,14 @@ def resume(config_path: Path | None) -> None:
         )
 
 
-def is_suspended(config: Config) -> bool:
+def is_pause_requested(config: Config) -> bool:
     """Return whether the queue is paused on request; False if there is no journal yet."""
     path = config.state / "journal.sqlite3"
     if not path.exists():
         return False
     journal = JournalReader.open_read_only(path)
     try:
-        return bool(journal.get_state().get(SUSPENDED))
+        return bool(journal.get_state().get(PAUSE_REQUEST))
     finally:
         journal.close()
 

@@ -1,4 +1,4 @@
-"""Tells where the settings of a photo come from: recipe, style, folder, or the photo's own."""
+"""Tells where a photo's settings come from: recipe, style, folder, or file beside the photo."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def settings_sources(
         config: The configuration.
     """
     companions = companions_of(photo)
-    own, problem = _own_settings(companions.get(SETTINGS_SUFFIX), config)
+    settings, problem = _photo_settings(companions.get(SETTINGS_SUFFIX), config)
     if problem:
         yield f"its own settings are not valid: {problem}"
     for name in styles:
         style = config.styles.get(name)
         if style is None:
             continue
-        parts = list(_parts(relative, name, style, own, config))
-        if len(parts) > 1 or own is not None:  # all else is as the recipe says
+        parts = list(_parts(relative, name, style, settings, config))
+        if len(parts) > 1 or settings is not None:  # all else is as the recipe says
             yield f"{name}: {'; '.join(parts)}"
-    mask = own.mask if own is not None and own.mask is not None else None
+    mask = settings.mask if settings is not None and settings.mask is not None else None
     if mask is None and MASK_SUFFIX in companions:
         mask = companions[MASK_SUFFIX].name
     if mask is not None:
@@ -45,9 +45,9 @@ def settings_sources(
 
 
 def _parts(
-    relative: str, name: str, style: Style, own: PhotoSettings | None, config: Config
+    relative: str, name: str, style: Style, settings: PhotoSettings | None, config: Config
 ) -> Iterator[str]:
-    final = style if own is None else own.applied_to(style)
+    final = style if settings is None else settings.applied_to(style)
     yield f"recipe {final.recipe.name}"
     base = RECIPES[final.recipe.name]
     if final.recipe.name == style.recipe.name:
@@ -56,7 +56,7 @@ def _parts(
         base = style.recipe
     if changed := _changed(base, final.recipe):
         yield f"from its own settings: {changed}"
-    outputs = (("the style", style.output), ("its own settings", own and own.output))
+    outputs = (("the style", style.output), ("its own settings", settings and settings.output))
     for source, output in outputs:
         given = output.model_dump(exclude_none=True) if output else {}
         if given:
@@ -68,8 +68,8 @@ def _parts(
         yield f"priority {priority} from the {'folder' if is_folders else 'style'}"
 
 
-def _own_settings(path: Path | None, config: Config) -> tuple[PhotoSettings | None, str]:
-    """Return a photo's own settings, None if it has none; and what is wrong with them."""
+def _photo_settings(path: Path | None, config: Config) -> tuple[PhotoSettings | None, str]:
+    """Return the settings beside a photo, None if there are none; and what is wrong with them."""
     if path is None:
         return None, ""
     try:

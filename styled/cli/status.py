@@ -16,7 +16,7 @@ from styled.files import SETTINGS_SUFFIX, readable
 from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import JournalReader
-from styled.jobs.pause import SUSPENDED
+from styled.jobs.pause import PAUSE_REQUEST
 from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
@@ -95,7 +95,7 @@ class Disk(BaseModel):
     total: int
 
 
-class UnfinishedStatus(BaseModel):
+class IncompleteStatus(BaseModel):
     """A file in the inbox that is still being written."""
 
     path: str
@@ -126,8 +126,8 @@ class Status(BaseModel):
     degraded: list[Degradation]
     unpaired: int
     not_pictures: int
-    unfinished: list[UnfinishedStatus]
-    unreadable: list[PathStatus]
+    incomplete: list[IncompleteStatus]
+    skipped: list[PathStatus]
     misspelled: list[PathStatus]
     invalid_settings: list[PathStatus]
     stuck: list[PathStatus]
@@ -195,8 +195,8 @@ def _status(config: Config, journal: JournalReader) -> Status:
         ],
         unpaired=inbox.unpaired,
         not_pictures=inbox.not_pictures,
-        unfinished=inbox.unfinished,
-        unreadable=inbox.unreadable,
+        incomplete=inbox.incomplete,
+        skipped=inbox.skipped,
         misspelled=inbox.misspelled,
         invalid_settings=inbox.invalid_settings,
         stuck=stuck_in(state),
@@ -233,7 +233,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
 
 def _state_at_rest(state: Mapping[str, str]) -> str:
     """Return the state of a daemon that does not run."""
-    return "not running, and paused on request" if state.get(SUSPENDED) else "not running"
+    return "not running, and paused on request" if state.get(PAUSE_REQUEST) else "not running"
 
 
 PROBLEMS = (
@@ -276,8 +276,8 @@ class InboxStatus:
 
     unpaired: int
     not_pictures: int
-    unfinished: list[UnfinishedStatus]
-    unreadable: list[PathStatus]
+    incomplete: list[IncompleteStatus]
+    skipped: list[PathStatus]
     misspelled: list[PathStatus]
     invalid_settings: list[PathStatus]
 
@@ -288,13 +288,13 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
     return InboxStatus(
         unpaired=report.get("unpaired", 0),
         not_pictures=report.get("not_pictures", 0),
-        unfinished=[
-            UnfinishedStatus(
+        incomplete=[
+            IncompleteStatus(
                 path=readable(item["path"]), reason=item["reason"], until=_time(item["until"])
             )
-            for item in report.get("unfinished", ())
+            for item in report.get("incomplete", ())
         ],
-        unreadable=[
+        skipped=[
             PathStatus(
                 path=readable(item["path"]),
                 reason=f"can't be read: {item['reason']}",

@@ -20,17 +20,17 @@ from styled.cli.exit_codes import console
 from styled.cli.find_config import find_config_in_use
 from styled.cli.status import (
     EngineStatus,
+    IncompleteStatus,
     JobStatus,
     PathStatus,
     Status,
-    UnfinishedStatus,
     read_status,
 )
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
 from styled.jobs.journal_queries import FINISHED
-from styled.jobs.pause import SUSPENDED_REASON
+from styled.jobs.pause import PAUSE_REQUEST_REASON
 from styled.ops.humanize import format_bytes, format_count, format_duration, printable
 
 FOLLOW_SECONDS = 1.0
@@ -103,7 +103,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
     if (
         status.running
         and status.state.startswith("paused")
-        and SUSPENDED_REASON not in status.state
+        and PAUSE_REQUEST_REASON not in status.state
     ):
         yield Text("it continues by itself once that is over")
     if status.running and status.device is not None:
@@ -127,10 +127,10 @@ def _sections(status: Status) -> Iterator[RenderableType]:
             yield Text(f"  - {printable(remedy)}")
     if status.stuck_count > MAX_LISTED:
         yield Text(f"{status.stuck_count:,} photos in all can't leave the inbox", "yellow")
-    for file in status.unfinished[:MAX_LISTED]:
+    for file in status.incomplete[:MAX_LISTED]:
         yield Text(f"still arriving: {printable(file.path)} {printable(file.reason)}{_until(file)}")
-    if len(status.unfinished) > MAX_LISTED:
-        more = format_count(len(status.unfinished) - MAX_LISTED, "more file")
+    if len(status.incomplete) > MAX_LISTED:
+        more = format_count(len(status.incomplete) - MAX_LISTED, "more file")
         yield Text(f"still arriving: {more}")
     yield Text(_counts(status))
     for disk in status.disks:
@@ -185,7 +185,7 @@ def _sections(status: Status) -> Iterator[RenderableType]:
 
 def _in_inbox(status: Status) -> Iterator[PathStatus]:
     """Yield what is wrong with files and folders of the inbox, the first ones of each kind."""
-    yield from status.unreadable
+    yield from status.skipped
     yield from status.misspelled
     yield from status.invalid_settings[:MAX_LISTED]
     yield from status.stuck[:MAX_LISTED]
@@ -227,7 +227,7 @@ def _shared_degradations(
     ]
 
 
-def _until(file: UnfinishedStatus) -> str:
+def _until(file: IncompleteStatus) -> str:
     if file.until is None:
         return ""
     seconds = max(0.0, (file.until - datetime.now(UTC)).total_seconds())

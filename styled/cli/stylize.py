@@ -43,7 +43,7 @@ from styled.engine_api import Painted, Progress
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
 from styled.jobs.job import Job, JobState
-from styled.jobs.prepare import Prepared, check_style, prepare, read_inputs
+from styled.jobs.prepare import Prepared, check_style, prepare, read_source_files
 from styled.jobs.publish import encode
 from styled.jobs.sidecars import degradations_of_inputs, sidecar_of_result
 from styled.ops.humanize import printable
@@ -101,7 +101,7 @@ def stylize_one(request: StylizeRequest) -> None:
     try:
         mtime_ns = os.stat(request.photo).st_mtime_ns
         prepared = prepare(
-            read_inputs(request.photo, style, request.mask),
+            read_source_files(request.photo, style, request.mask),
             style.recipe,
             max_pixels=MAX_PIXELS,
             at_own_size=request.size == "input",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,7 @@ from styled.engine.weights import (
     imagenet_is_whole,
     load_weights,
 )
+from styled.engine_api import OnBytes
 from styled.errors import ConfigError, WeightsError
 from styled.files import readable
 from styled.ops.humanize import printable
@@ -180,7 +181,7 @@ def _print_status(status: WeightsStatus) -> None:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+def _progress_bar() -> Iterator[OnBytes]:
     """Show a progress bar once the download starts; a resumed one starts at its offset."""
     columns = (
         TextColumn("fetching the pretrained network"),

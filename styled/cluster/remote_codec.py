@@ -27,7 +27,7 @@ from styled.cluster.shared_objects import SharedObjects
 from styled.config import OutputConfig
 from styled.engine_api import Painted
 from styled.errors import NodeLost
-from styled.jobs.prepare import Inputs, Prepared
+from styled.jobs.prepare import Prepared, SourceFiles
 from styled.jobs.publish import Encoded
 from styled.recipes import Recipe
 
@@ -119,18 +119,18 @@ class RemotePhotoCodec:
         self._objects = objects
 
     def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
+        self, files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
         paint_damaged: bool,
     ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
         put = self._objects.style
-        stored = [put(s.data) if isinstance(s.data, bytes) else None for s in inputs.styles]
+        stored = [put(s.data) if isinstance(s.data, bytes) else None for s in files.styles]
         described = tuple(
-            replace(s, data=b"") if isinstance(s.data, bytes) else s for s in inputs.styles
+            replace(s, data=b"") if isinstance(s.data, bytes) else s for s in files.styles
         )
         with self._nodes.acquire() as node:
             answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
-                replace(inputs, styles=described), stored, recipe, max_pixels, at_own_size,
+                replace(files, styles=described), stored, recipe, max_pixels, at_own_size,
                 paint_damaged,
             )  # fmt: skip
             prepared: Prepared = self._result(answer, node)
@@ -170,7 +170,7 @@ class RemotePhotoCodec:
 
 
 def _prepare_remotely(
-    inputs: Inputs,
+    files: SourceFiles,
     stored: list[ray.ObjectRef[Any] | None],
     recipe: Recipe,
     max_pixels: int,
@@ -182,11 +182,11 @@ def _prepare_remotely(
     _use_one_torch_thread()
     styles = tuple(
         style if ref is None else replace(style, data=ray.get(ref))
-        for style, ref in zip(inputs.styles, stored, strict=True)
+        for style, ref in zip(files.styles, stored, strict=True)
     )
-    inputs = replace(inputs, styles=styles)
+    files = replace(files, styles=styles)
     prepared = prepare(
-        inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size, paint_damaged=paint_damaged
+        files, recipe, max_pixels=max_pixels, at_own_size=at_own_size, paint_damaged=paint_damaged
     )
     return without_pixels(prepared)
 

@@ -12,9 +12,8 @@ import ray
 from styled.cluster.engine_actor import EngineSettings
 from styled.cluster.placement import Placement
 from styled.config import EngineConfig
-from styled.engine.download import OnBytes
 from styled.engine.weights import load_weights
-from styled.engine_api import EngineInfo
+from styled.engine_api import EngineInfo, OnBytes
 from styled.precision_record import PrecisionRecord
 
 STYLE_FILES = 64

@@ -19,7 +19,7 @@ DEFAULT_IGNORE = (
     "Thumbs.db",
     "ehthumbs.db",
     "desktop.ini",
-    # unfinished transfers: browsers, file transfer programs, rsync, Syncthing
+    # incomplete transfers: browsers, file transfer programs, rsync, Syncthing
     "*.part",
     "*.partial",
     "*.filepart",
@@ -37,7 +37,7 @@ DEFAULT_IGNORE = (
     "*.incomplete",
     "*.unfinished",
     "*.downloading",
-    # unfinished files and control files of download managers: aria2, axel, torrents
+    # incomplete files and control files of download managers: aria2, axel, torrents
     "*.aria2",
     "*.aria2__temp",
     "*.st",
@@ -61,7 +61,7 @@ _OWN_TEMPORARY_FILES = f"{TEMPORARY_PREFIX}*"
 
 
 class IgnoreRules:
-    """Glob patterns for names of files that are not photos, such as unfinished uploads."""
+    """Glob patterns for names of files that are not photos, such as incomplete uploads."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         """Compile the patterns; a name is ignored if any of them matches, case-insensitively.

@@ -1,11 +1,11 @@
 """The gallery: one HTML page in the outbox that shows all results, updated incrementally.
 
-`gallery.html` holds the counts and the newest records. The records of all results are in data
-pages of at most `RECORDS_PER_PAGE` beside it, and the thumbnails in `thumbs`. Adding an entry
-rewrites only the newest data page and the HTML, however many results there are.
+`gallery.html` holds the counts and the newest records. The records of all results are in record
+files of at most `RECORDS_PER_FILE` each beside it, the thumbnails in `thumbs`. Adding an entry
+rewrites only the newest record file and the HTML, however many results there are.
 
 The counts are stored only in the page. It is read before the first entry is added, and
-again whenever another process has written it since. A data page is written before the HTML that
+again whenever another process has written it since. A record file is written before the HTML that
 counts it, so an entry that was only half added is counted the next time.
 """
 
@@ -36,7 +36,7 @@ from styled.files import FileStamp, sha256_of
 from styled.mounts import Mounts
 from styled.sidecar import Sidecar
 
-RECORDS_PER_PAGE = 100
+RECORDS_PER_FILE = 100
 
 THUMB_PX = 480
 """Long edge: a card is about 360 CSS pixels wide, on screens of 1 to 3 pixels each."""
@@ -57,18 +57,18 @@ _MANIFEST = re.compile(rb'<script id="manifest" type="application/json">(.*?)</s
 
 @dataclass(slots=True)
 class Contents:
-    """The counts of the page, and the records of its two newest data pages.
+    """The counts of the page, and the records of its two newest record files.
 
     Attributes:
-        pages: Number of the newest data page; 0: there is none yet.
+        record_files: Number of the newest record file; 0: there is none yet.
         results: Number of results.
         rejected: Number of rejected inputs.
         styles: Style -> number of its results.
-        newest: The records of the newest data page, oldest first.
-        previous: The records of the data page before it.
+        newest: The records of the newest record file, oldest first.
+        previous: The records of the record file before it.
     """
 
-    pages: int = 0
+    record_files: int = 0
     results: int = 0
     rejected: int = 0
     styles: dict[str, int] = field(default_factory=dict)
@@ -76,15 +76,15 @@ class Contents:
     previous: list[GalleryRecord] = field(default_factory=list)
 
     def add(self, record: GalleryRecord) -> None:
-        """Count a record, and append it to the newest data page or, if that is full, a new one."""
-        if self.pages == 0 or len(self.newest) >= RECORDS_PER_PAGE:
-            self.pages += 1
+        """Count a record, and append it to the newest record file, or to a new one."""
+        if self.record_files == 0 or len(self.newest) >= RECORDS_PER_FILE:
+            self.record_files += 1
             self.previous, self.newest = self.newest, []
         self.newest.append(record)
         self.count(record)
 
     def count(self, record: GalleryRecord) -> None:
-        """Count a record that is already on a data page."""
+        """Count a record that is already on a record file."""
         if record.get("kind") == "rejected":
             self.rejected += 1
             return
@@ -93,14 +93,14 @@ class Contents:
         self.styles[style] = self.styles.get(style, 0) + 1
 
     def has(self, job_id: JsonValue) -> bool:
-        """Return whether a job's record is on one of the two newest data pages."""
+        """Return whether a job's record is on one of the two newest record files."""
         return any(record.get("id") == job_id for record in (*self.previous, *self.newest))
 
     def manifest(self) -> dict[str, JsonValue]:
         """Return the manifest that is embedded in the HTML."""
         return {
             "version": VERSION,
-            "pages": self.pages,
+            "record_files": self.record_files,
             "results": self.results,
             "rejected": self.rejected,
             "styles": dict(self.styles),
@@ -157,7 +157,7 @@ class Gallery:
 
         Args:
             entries: For each, the file that has a sidecar, and its original if there is one.
-                At most `RECORDS_PER_PAGE`. Files without a sidecar are skipped, and so are
+                At most `RECORDS_PER_FILE`. Files without a sidecar are skipped, and so are
                 those that are shown already.
 
         Raises:
@@ -166,14 +166,14 @@ class Gallery:
         """
         with self.files.locked(wait=False):
             contents, self._contents = self._read(), None  # invalid until everything is written
-            pages: dict[int, list[GalleryRecord]] = {}
+            changed: dict[int, list[GalleryRecord]] = {}
             for path, original in entries:
                 record = self.record(path, original)
                 if record is not None and not contents.has(record["id"]):
                     contents.add(record)
-                    pages[contents.pages] = contents.newest
-            for number, records in pages.items():
-                self.files.write_page(number, records)
+                    changed[contents.record_files] = contents.newest
+            for number, records in changed.items():
+                self.files.write_records(number, records)
             self._write(contents)
 
     def record(self, path: Path, original: Path | None) -> GalleryRecord | None:
@@ -221,15 +221,15 @@ class Gallery:
             ]
             found.sort(key=lambda record: (str(record["finished"]), str(record["id"])))
             contents = Contents()
-            self.files.clear_new_pages()
+            self.files.clear_new_records()
             for record in found:
                 contents.add(record)
-                if len(contents.newest) == RECORDS_PER_PAGE or record is found[-1]:
-                    self.files.write_page(contents.pages, contents.newest, "pages.new")
-            # If the process dies here, this version makes the next reader count the data pages,
+                if len(contents.newest) == RECORDS_PER_FILE or record is found[-1]:
+                    self.files.write_records(contents.record_files, contents.newest, "records.new")
+            # If the process dies here, this version makes the next reader count the record files,
             # which are either the old or the new ones.
             self.files.write_html(render({**before.manifest(), "version": _UNCOUNTED}))
-            self.files.replace_pages()
+            self.files.replace_records()
             self._write(contents)
             ids = {str(record["id"]) for record in found}
             self.files.delete_thumbs(ids, started)
@@ -245,33 +245,33 @@ class Gallery:
         if self._contents is not None and self.files.page_stamp() == self._written:
             return self._contents
         contents = self._read_counts()
-        # Records on a data page that was written just before a crash are not counted yet.
-        first = max(contents.pages, 1)
+        # Records on a record file that was written just before a crash are not counted yet.
+        first = max(contents.record_files, 1)
         counted = contents.newest
         for number in (first, first + 1):
-            records = self.files.read_page(number)
+            records = self.files.read_records(number)
             if records is None:
                 break
-            contents.pages, contents.newest = number, records
+            contents.record_files, contents.newest = number, records
             for record in records:
                 if all(record.get("id") != known.get("id") for known in counted):
                     contents.count(record)
-        contents.previous = self.files.read_page(contents.pages - 1) or []
+        contents.previous = self.files.read_records(contents.record_files - 1) or []
         return contents
 
     def _read_counts(self) -> Contents:
-        """Return the contents according to the HTML; if it is damaged, count the data pages."""
+        """Return the contents according to the HTML; if it is damaged, count the record files."""
         match = _MANIFEST.search(self.files.read_html() or b"")
         with suppress(*_MANIFEST_ERRORS):
             manifest = json.loads(match[1], parse_constant=_refuse) if match else {}
             if manifest["version"] == VERSION:
                 styles = {str(name): int(count) for name, count in manifest["styles"].items()}
                 newest: list[GalleryRecord] = [dict(record) for record in manifest["newest"]]
-                return Contents(int(manifest["pages"]), int(manifest["results"]),
+                return Contents(int(manifest["record_files"]), int(manifest["results"]),
                                 int(manifest["rejected"]), styles, newest)  # fmt: skip
         contents = Contents()
-        while (records := self.files.read_page(contents.pages + 1)) is not None:
-            contents.pages += 1
+        while (records := self.files.read_records(contents.record_files + 1)) is not None:
+            contents.record_files += 1
             contents.newest = records
             for record in records:
                 contents.count(record)

@@ -1,4 +1,4 @@
-"""The gallery's files: the page, its data pages, its thumbnails, and a lock.
+"""The gallery's files: the page, its record files, its thumbnails, and a lock.
 
 Other programs may write to the same folder. So only regular files are read, nothing is written
 through a symbolic link, and only files with exactly the names that the gallery uses are deleted.
@@ -18,7 +18,7 @@ from pathlib import Path
 from styled import photos
 from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.delivery.gallery_records import GalleryRecord
-from styled.delivery.page import page_file, records_in
+from styled.delivery.page import record_file, records_in
 from styled.errors import InputRejected, ResourceUnavailable
 from styled.files import TEMPORARY_PREFIX, FileStamp, file_stamp
 from styled.mounts import Mounts
@@ -111,41 +111,41 @@ class GalleryFiles:
         """Return the stamp of the page, by which a rewrite is detected."""
         return file_stamp(self.page)
 
-    # Data pages
+    # Record files
 
-    def read_page(self, number: int) -> list[GalleryRecord] | None:
-        """Return the records of a data page, None if it does not exist or can't be read."""
-        if not os.path.lexists(self._files / "pages"):
-            with suppress(OSError):  # a process has died in `replace_pages`
-                (self._files / "pages.new").rename(self._files / "pages")
-        data = read_regular(self._files / "pages" / f"{number:06}.js")
+    def read_records(self, number: int) -> list[GalleryRecord] | None:
+        """Return the records of a record file, None if it does not exist or can't be read."""
+        if not os.path.lexists(self._files / "records"):
+            with suppress(OSError):  # a process has died in `replace_records`
+                (self._files / "records.new").rename(self._files / "records")
+        data = read_regular(self._files / "records" / f"{number:06}.js")
         try:
             return None if data is None else list(records_in(data))
         except ValueError:
             return None
 
-    def write_page(
-        self, number: int, records: Sequence[GalleryRecord], folder: str = "pages"
+    def write_records(
+        self, number: int, records: Sequence[GalleryRecord], folder: str = "records"
     ) -> None:
-        """Write a data page.
+        """Write a record file.
 
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        atomic_write(self._folder(folder) / f"{number:06}.js", page_file(number, records))
+        atomic_write(self._folder(folder) / f"{number:06}.js", record_file(number, records))
 
-    def clear_new_pages(self) -> None:
-        """Make `pages.new` an empty folder, for data pages that will replace all others."""
-        shutil.rmtree(self._folder("pages.new"), ignore_errors=True)
-        self._folder("pages.new")
+    def clear_new_records(self) -> None:
+        """Make `records.new` an empty folder, for record files that will replace all others."""
+        shutil.rmtree(self._folder("records.new"), ignore_errors=True)
+        self._folder("records.new")
 
-    def replace_pages(self) -> None:
-        """Replace all data pages by those in `pages.new`.
+    def replace_records(self) -> None:
+        """Replace all record files by those in `records.new`.
 
         Raises:
             ResourceUnavailable: the outbox is read-only or gone.
         """
-        old, new = self._folder("pages"), self._folder("pages.new")
+        old, new = self._folder("records"), self._folder("records.new")
         with resource_errors(old):
             shutil.rmtree(old)
             new.rename(old)

@@ -1,4 +1,4 @@
-"""Checkpoints of unfinished work, and their binary format.
+"""Checkpoints of unfinished jobs, and their binary format.
 
 Layout: `MAGIC`, the length of the header (8 bytes, little-endian), the header (JSON), the bytes of
 all tensors in the order of the header, and the SHA-256 of everything before it. Checkpoints are

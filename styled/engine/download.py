@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 
+from styled.engine_api import OnBytes
 from styled.errors import WeightsError
 
 STALL_SECONDS = 10.0  # socket timeout: a connection silent for this long counts as error
@@ -38,9 +39,6 @@ _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
 _NETWORK_ERRORS = (ConnectionError, TimeoutError, ssl.SSLError, HTTPException)
 # flock's errors on file systems without locks, such as some network file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-OnBytes = Callable[[int, int], None]
-"""Called with bytes done and total bytes (0 while unknown); may raise to cancel."""
 
 Sleep = Callable[[float], None]
 
@@ -76,7 +74,7 @@ def download(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked_partial(path, report, sleep) as partial:
             if path.exists():
-                if sha256_of(path).startswith(sha256_prefix):
+                if file_sha256(path).startswith(sha256_prefix):
                     return  # another process has downloaded it
                 path.unlink()
             _receive_verified(url, partial, sha256_prefix, report, stall_seconds, sleep)
@@ -85,7 +83,7 @@ def download(
         raise WeightsError(f"{url} can't be loaded: {_message_of(error)}") from error
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file.
 
     Raises:
@@ -99,11 +97,11 @@ def _receive_verified(
     url: str, partial: Path, sha256_prefix: str, report: OnBytes, stall_seconds: float, sleep: Sleep
 ) -> None:
     """Receive what is missing; start again once if joined parts have the wrong hash."""
-    if partial.stat().st_size and sha256_of(partial).startswith(sha256_prefix):
+    if partial.stat().st_size and file_sha256(partial).startswith(sha256_prefix):
         return  # interrupted between its last byte and its renaming
     for is_last in (False, True):
         is_joined = _receive(url, partial, report, stall_seconds, sleep)
-        digest = sha256_of(partial)
+        digest = file_sha256(partial)
         if digest.startswith(sha256_prefix):
             return
         os.truncate(partial, 0)

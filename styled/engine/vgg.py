@@ -26,7 +26,7 @@ class ProgressCounter:
     """Counts layers completed in forward and backward passes.
 
     A step of a large image may take minutes. Other threads read this counter to distinguish a
-    slow step from a stuck one: while it grows, the network makes progress.
+    slow step from a stalled one: while it grows, the network makes progress.
     """
 
     def __init__(self) -> None:

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.hub import get_dir as torch_hub_folder
 
-from styled.engine.download import OnBytes, download, sha256_of
+from styled.engine.download import download, file_sha256
 from styled.engine.safetensors import read_safetensors, safetensors_bytes
 from styled.engine.vgg import Convolutions
 from styled.engine.vgg_layers import CONVOLUTION_NAMES, convolution_shapes
+from styled.engine_api import OnBytes
 from styled.errors import NoNetworkAccess, WeightsError
 
 IMAGENET_SHA256_PREFIX = "dcbb9e9d"  # of torchvision's IMAGENET1K_V1; part of the file name
@@ -130,7 +131,7 @@ def imagenet_is_whole() -> bool:
     """
     path = imagenet_file()
     try:
-        return sha256_of(path).startswith(IMAGENET_SHA256_PREFIX)
+        return file_sha256(path).startswith(IMAGENET_SHA256_PREFIX)
     except FileNotFoundError:
         raise
     except OSError as error:

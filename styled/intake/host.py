@@ -27,8 +27,8 @@ class SettledInput:
 
 
 @dataclass(frozen=True, slots=True)
-class UnfinishedInput:
-    """A file that is considered unfinished.
+class IncompleteInput:
+    """A file that is considered incomplete.
 
     Attributes:
         path: Relative to the inbox.
@@ -48,8 +48,8 @@ class InboxReport:
     Attributes:
         unpaired: Number of files that belong to no style.
         not_pictures: Number of files that are not pictures, neither by name nor by content.
-        unfinished: Files whose upload is not complete.
-        skipped: Folders that can't be read.
+        incomplete: Files whose upload is not complete.
+        skipped: Files and folders that were left out, such as those that can't be read.
         misspelled: Pairs (folder, style) whose names differ by case or Unicode form only.
         invalid_settings: Pairs (photo, problem) of photos whose own settings are not valid. If
             they belong to a style, they become jobs, which are rejected if that is still so when
@@ -58,7 +58,7 @@ class InboxReport:
 
     unpaired: int = 0
     not_pictures: int = 0
-    unfinished: tuple[UnfinishedInput, ...] = ()
+    incomplete: tuple[IncompleteInput, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     misspelled: tuple[tuple[str, str], ...] = ()
     invalid_settings: tuple[tuple[str, str], ...] = ()

@@ -16,13 +16,13 @@ import structlog
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.files import readable
-from styled.intake.host import InboxReport, IntakeHost, SettledInput, UnfinishedInput
+from styled.intake.host import InboxReport, IncompleteInput, IntakeHost, SettledInput
 from styled.intake.other_files import PictureCheck
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
 from styled.intake.scanning import FoundFile, ScanNotes, scan
-from styled.intake.settling import SettleGate, UnfinishedFile
-from styled.intake.unfinished import UnfinishedCheck
+from styled.intake.settling import IncompleteFile, SettleGate
+from styled.intake.upload_check import UploadCheck
 from styled.intake.watching import Watcher
 from styled.mounts import mount_of
 from styled.open_files import WriterCheck
@@ -107,7 +107,7 @@ class Intake:
         self._clock = clock
         self.report = InboxReport()
         self._unpaired = 0
-        self._unfinished: list[UnfinishedFile] = []
+        self._incomplete: list[IncompleteFile] = []
         self._now = now
         self._wakeup = threading.Event()
         self._stopping = threading.Event()
@@ -115,7 +115,7 @@ class Intake:
         self._writer_check = WriterCheck()
         self._gate = SettleGate(
             settle_seconds,
-            UnfinishedCheck(
+            UploadCheck(
                 inbox,
                 self._writer_check,
                 closed_files=self._watcher.closed_files,
@@ -208,17 +208,17 @@ class Intake:
     def _update_report(self, notes: ScanNotes) -> None:
         """Build the report; if it has changed, log the new entries and pass it to the host."""
         previous, offset = self.report, self._now() - self._clock()
-        unfinished = self._gate.unfinished()[:MAX_REPORTED]
+        incomplete = self._gate.incomplete()[:MAX_REPORTED]
         names = (*self._pairing.styles, *self._pairing.folders)
         by_form = {_caseless(name): name for name in names}
         report = InboxReport(
             self._unpaired,
             self._gate.not_pictures() + notes.orphans,
             tuple(
-                UnfinishedInput(
+                IncompleteInput(
                     file.path, file.reason, None if file.until is None else file.until + offset
                 )
-                for file in unfinished
+                for file in incomplete
             ),
             tuple(notes.skipped[:MAX_REPORTED]),
             tuple(
@@ -228,22 +228,22 @@ class Intake:
             ),
             tuple(sorted(self._photo_styles.problems.items())[:MAX_REPORTED]),
         )
-        is_same = replace(report, unfinished=()) == replace(previous, unfinished=())
-        if is_same and _rounded(unfinished) == _rounded(self._unfinished):
+        is_same = replace(report, incomplete=()) == replace(previous, incomplete=())
+        if is_same and _rounded(incomplete) == _rounded(self._incomplete):
             return
         if report.unpaired and not previous.unpaired:
             log.warning("inbox.unpaired", count=report.unpaired)
         if report.not_pictures and not previous.not_pictures:
             log.info("inbox.other_files_left", count=report.not_pictures)
-        awaited = {file.path for file in self._unfinished}
-        for file in unfinished:
+        awaited = {file.path for file in self._incomplete}
+        for file in incomplete:
             if file.path not in awaited:
                 log.info("input.awaited", path=readable(file.path), reason=file.reason)
         for folder, style in set(report.misspelled).difference(previous.misspelled):
             log.warning("folder.misspelled", path=readable(folder), style=style)
         for path, problem in set(report.invalid_settings).difference(previous.invalid_settings):
             log.warning("settings.invalid", path=readable(path), reason=problem)
-        self.report, self._unfinished = report, unfinished
+        self.report, self._incomplete = report, incomplete
         self._host.report_changed(report)
 
     def _submit(self, settled: Iterable[FoundFile]) -> None:
@@ -342,11 +342,11 @@ class Intake:
         )
 
 
-def _rounded(unfinished: Sequence[UnfinishedFile]) -> list[tuple[str, str, int | None]]:
+def _rounded(incomplete: Sequence[IncompleteFile]) -> list[tuple[str, str, int | None]]:
     """Return files with `until` in units of 10 s: it moves with each write to a file."""
     return [
         (file.path, file.reason, None if file.until is None else int(file.until // 10))
-        for file in unfinished
+        for file in incomplete
     ]
 
 

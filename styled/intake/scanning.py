@@ -26,7 +26,7 @@ class FoundFile:
         size: In bytes.
         mtime_ns: Modification time in nanoseconds since the epoch.
         inode: Detects that another file has taken the same name.
-        control_file: Name of a file beside it by which a download manager marks it as unfinished.
+        control_file: Name of a file beside it by which a download manager marks it as incomplete.
         companions: Its settings and its mask, if they lie beside it; they have none themselves.
     """
 
@@ -40,7 +40,7 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or folder in the inbox that can't be read.
+    """A file or folder in the inbox that a scan leaves out, for instance because it can't be read.
 
     Attributes:
         path: Relative to the inbox.
@@ -57,7 +57,7 @@ class ScanNotes:
 
     Attributes:
         folders: Names of the top-level folders of the inbox.
-        skipped: Files and folders that can't be read.
+        skipped: Files and folders that were left out.
         orphans: Number of masks and other files that belong to photos which are not there.
     """
 
@@ -174,7 +174,7 @@ def _companions(
 
 
 class _ControlFiles:
-    """The files of one folder that mark other files in it as unfinished."""
+    """The files of one folder that mark other files in it as incomplete."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._by_file: dict[str, str] = {}
@@ -201,5 +201,5 @@ def _skip_error(path: str, error: OSError, skipped: list[Skipped]) -> None:
 
 
 def _skip(one: Skipped, skipped: list[Skipped]) -> None:
-    log.warning("folder.skipped", path=readable(one.path), reason=one.reason)
+    log.warning("path.skipped", path=readable(one.path), reason=one.reason)
     skipped.append(one)

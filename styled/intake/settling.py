@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from styled.intake.scanning import FoundFile
-from styled.intake.unfinished import Sign
+from styled.intake.upload_check import Evidence
 
 RECHECK_SECONDS = 2.0
 RECHECK_SHARE = 0.1
-"""When an unfinished file is checked again if no event arrives: a writer may close it without one.
+"""When an incomplete file is checked again if no event arrives: a writer may close it without one.
 
 The interval is this share of the time that the file has been unchanged, and at least
 `RECHECK_SECONDS`.
 """
 
 
-class UnfinishedCheckProtocol(Protocol):
-    """Checks the content of files that have stopped changing; see `UnfinishedCheck`."""
+class UploadCheckProtocol(Protocol):
+    """Checks the content of files that have stopped changing; see `UploadCheck`."""
 
-    def sign_of(self, file: FoundFile, waited_seconds: float) -> Sign | None:
-        """Return why the file looks unfinished, None if it can be accepted."""
+    def evidence_of(self, file: FoundFile, waited_seconds: float) -> Evidence | None:
+        """Return why the file looks incomplete, None if it can be accepted."""
 
 
 class PictureCheckProtocol(Protocol):
@@ -46,25 +46,25 @@ class _Tracked:
     Attributes:
         file: As the last scan has found it.
         since: When it was first seen in this state.
-        sign: Why it, or its version before the last change, looked unfinished.
+        evidence: Why it, or its version before the last change, looked incomplete.
         checked_at: When its content was last checked.
-        is_finished: Whether its content was found complete: it is not checked again.
+        is_accepted: Whether its content was found complete: it is not checked again.
         passed: Whether it has passed the gate.
         is_picture: Whether it becomes a job, as far as is known.
     """
 
     file: FoundFile
     since: float
-    sign: Sign | None = None
+    evidence: Evidence | None = None
     checked_at: float | None = None
-    is_finished: bool = False
+    is_accepted: bool = False
     passed: bool = False
     is_picture: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class UnfinishedFile:
-    """A file that looks unfinished.
+class IncompleteFile:
+    """A file that looks incomplete.
 
     Attributes:
         path: Relative to the inbox.
@@ -88,7 +88,7 @@ class SettleGate:
     def __init__(
         self,
         settle_seconds: float,
-        check: UnfinishedCheckProtocol,
+        check: UploadCheckProtocol,
         picture_check: PictureCheckProtocol | None = None,
         submitted: SubmittedFiles | None = None,
     ) -> None:
@@ -116,8 +116,8 @@ class SettleGate:
         for file in found:
             tracked = self._tracked.get(file.path)
             if tracked is None or tracked.file != file:
-                sign = None if tracked is None or tracked.is_finished else tracked.sign
-                tracked = self._tracked[file.path] = _Tracked(file, now, sign)
+                evidence = None if tracked is None or tracked.is_accepted else tracked.evidence
+                tracked = self._tracked[file.path] = _Tracked(file, now, evidence)
             seen[file.path] = tracked
             if not tracked.passed and self._is_due(tracked, now):
                 tracked.passed = True
@@ -128,18 +128,18 @@ class SettleGate:
     def _is_due(self, tracked: _Tracked, now: float) -> bool:
         if now < tracked.since + self._settle_seconds:
             return False
-        if not tracked.is_finished:
+        if not tracked.is_accepted:
             if self._was_just_checked(tracked, now):
                 return False
             if self._was_submitted(tracked.file):
-                tracked.is_finished = True
+                tracked.is_accepted = True
                 return True
-            tracked.sign = self._check.sign_of(tracked.file, now - tracked.since)
+            tracked.evidence = self._check.evidence_of(tracked.file, now - tracked.since)
             tracked.checked_at = now
-            tracked.is_finished = tracked.sign is None
-            if tracked.is_finished and self._picture_check is not None:
+            tracked.is_accepted = tracked.evidence is None
+            if tracked.is_accepted and self._picture_check is not None:
                 tracked.is_picture = self._picture_check.is_picture(tracked.file.path)
-        return tracked.is_finished
+        return tracked.is_accepted
 
     def _was_submitted(self, file: FoundFile) -> bool:
         return self._submitted is not None and self._submitted.is_submitted(
@@ -148,10 +148,10 @@ class SettleGate:
 
     def _was_just_checked(self, tracked: _Tracked, now: float) -> bool:
         """Return whether the content was checked so recently that it need not be read again."""
-        sign = tracked.sign
-        if sign is None or tracked.checked_at is None or not sign.is_of_content:
+        evidence = tracked.evidence
+        if evidence is None or tracked.checked_at is None or not evidence.is_of_content:
             return False
-        ends = tracked.since + (sign.grace_seconds or 0.0)
+        ends = tracked.since + (evidence.grace_seconds or 0.0)
         return now < min(ends, tracked.checked_at + RECHECK_SECONDS)
 
     def resubmit_all(self) -> None:
@@ -159,18 +159,18 @@ class SettleGate:
         for tracked in self._tracked.values():
             tracked.passed = False
 
-    def unfinished(self) -> list[UnfinishedFile]:
-        """Return the files that have stopped changing but look unfinished."""
+    def incomplete(self) -> list[IncompleteFile]:
+        """Return the files that have stopped changing but look incomplete."""
         return [
-            UnfinishedFile(
+            IncompleteFile(
                 path,
-                tracked.sign.reason,
+                tracked.evidence.reason,
                 None
-                if tracked.sign.grace_seconds is None
-                else tracked.since + tracked.sign.grace_seconds,
+                if tracked.evidence.grace_seconds is None
+                else tracked.since + tracked.evidence.grace_seconds,
             )
             for path, tracked in self._tracked.items()
-            if tracked.sign is not None and not tracked.is_finished
+            if tracked.evidence is not None and not tracked.is_accepted
         ]
 
     def not_pictures(self) -> int:
@@ -189,35 +189,36 @@ class SettleGate:
         )
 
     def next_check_at(self) -> float | None:
-        """Return when the next unfinished file is to be checked again, None if there is none."""
+        """Return when the next incomplete file is to be checked again, None if there is none."""
         return min(
             (
-                self._next_check_of(tracked.sign, tracked.since, tracked.checked_at)
+                self._next_check_of(tracked.evidence, tracked.since, tracked.checked_at)
                 for tracked in self._not_passed()
-                if tracked.checked_at is not None and tracked.sign is not None
+                if tracked.checked_at is not None and tracked.evidence is not None
             ),
             default=None,
         )
 
     def may_settle(self) -> bool:
-        """Return whether a file is still changing, or has a content sign whose grace will end."""
+        """Return whether a file still changes, or is delayed by its content (which has a grace)."""
         return any(
-            tracked.sign is None or tracked.sign.is_of_content for tracked in self._not_passed()
+            tracked.evidence is None or tracked.evidence.is_of_content
+            for tracked in self._not_passed()
         )
 
     def not_taken(self) -> list[tuple[str, str]]:
         """Return pairs (path, reason) of the files that have not passed."""
         return [
-            (tracked.file.path, "has not stopped changing" if sign is None else sign.reason)
+            (tracked.file.path, "has not stopped changing" if evidence is None else evidence.reason)
             for tracked in self._not_passed()
-            for sign in [tracked.sign]
+            for evidence in [tracked.evidence]
         ]
 
     def _not_passed(self) -> Iterator[_Tracked]:
         return (tracked for tracked in self._tracked.values() if not tracked.passed)
 
-    def _next_check_of(self, sign: Sign, since: float, checked_at: float) -> float:
+    def _next_check_of(self, evidence: Evidence, since: float, checked_at: float) -> float:
         again = checked_at + max(RECHECK_SECONDS, RECHECK_SHARE * (checked_at - since))
-        if sign.grace_seconds is None:
+        if evidence.grace_seconds is None:
             return again
-        return min(again, max(since + sign.grace_seconds, checked_at))
+        return min(again, max(since + evidence.grace_seconds, checked_at))

@@ -11,8 +11,8 @@ from styled.jobs.job import Job, Phase
 from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.pause import Pauses
+from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
-from styled.jobs.suspension import Suspension
 
 CANCELLED_AT_ONCE = 50
 """Maximum number of jobs that one turn of the loop cancels."""
@@ -31,10 +31,10 @@ class Canceller:
         engines: Engines,
         finisher: JobFinisher,
         pauses: Pauses,
-        suspension: Suspension,
+        requested_pause: RequestedPause,
     ) -> None:
         """Cancel jobs through `finisher`; a painting job's engine is stopped first."""
-        self._suspension = suspension
+        self._requested_pause = requested_pause
         self._context = context
         self._journal = context.journal
         self._running = running
@@ -58,7 +58,7 @@ class Canceller:
             changes = self._journal.count_changes_by_others()
             if changes == self._changes_seen:
                 return
-            self._suspension.poll()
+            self._requested_pause.poll()
             jobs = self._journal.cancel_requests(CANCELLED_AT_ONCE)
         except ResourceUnavailable as error:
             self._pauses.pause(error, self._journal)
@@ -77,7 +77,7 @@ class Canceller:
             self._finisher.cancel_queued(job)
         elif running.end_reason is None and running.phase is not Phase.PUBLISHING:
             running.is_cancelled = True
-            if running.phase is Phase.PAINTING and running.slot_name is not None:
-                self._engines.stop(running.slot_name, job.id)
+            if running.phase is Phase.PAINTING and running.engine_name is not None:
+                self._engines.stop(running.engine_name, job.id)
             elif running.phase is Phase.READY or running.is_deferred:
                 self._finisher.cancel(running)

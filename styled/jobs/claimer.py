@@ -10,8 +10,8 @@ from styled.jobs.job import Job, Phase
 from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 from styled.jobs.pause import Pauses
 from styled.jobs.prefetch import may_claim
+from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
-from styled.jobs.suspension import Suspension
 
 
 class Claimer:
@@ -23,10 +23,10 @@ class Claimer:
         running: RunningJobs,
         engines: Engines,
         pauses: Pauses,
-        suspension: Suspension,
+        requested_pause: RequestedPause,
     ) -> None:
         """Claim jobs for `engines`, except while the queue is paused."""
-        self._suspension = suspension
+        self._requested_pause = requested_pause
         self._context = context
         self._journal = context.journal
         self._running = running
@@ -45,14 +45,14 @@ class Claimer:
         if self._pauses.is_paused:
             self.defer_until_pause_ends()
             return claimed
-        if self._suspension.is_active or self._running.is_exclusive:
+        if self._requested_pause.is_active or self._running.is_exclusive:
             return claimed
         free = self._engines.free_count
         prefetched = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
         engines = self._engines.count
         while may_claim(engines=engines, free_engines=free, prefetched=prefetched + len(claimed)):
-            is_alone = not len(self._running) and not claimed
-            job = self._journal.claim(self._context.now(), is_alone=is_alone)
+            is_idle = not len(self._running) and not claimed
+            job = self._journal.claim(self._context.now(), is_idle=is_idle)
             if job is None:
                 due = self._journal.next_due()
                 # A job that is due but was not claimed is a suspect: it waits until the running

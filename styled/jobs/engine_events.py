@@ -21,13 +21,13 @@ from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.journal import Journal
 from styled.jobs.lifecycle import Lifecycle
-from styled.jobs.pending import Pending
+from styled.jobs.pending_effects import PendingEffects
 
 
 class EngineObserver(Protocol):
     """Is told about engines; implemented by the daemon."""
 
-    def engine_ready(self, slot_name: str, info: EngineInfo) -> None:
+    def engine_ready(self, engine_name: str, info: EngineInfo) -> None:
         """Called when a slot has an engine."""
 
 
@@ -40,7 +40,7 @@ class EngineEventHandler:
         engines: Engines,
         lifecycle: Lifecycle,
         finisher: JobFinisher,
-        pending: Pending,
+        pending: PendingEffects,
         observer: EngineObserver,
     ) -> None:
         """Change the jobs of `lifecycle`, and tell `observer` about engines."""
@@ -57,13 +57,13 @@ class EngineEventHandler:
         self._engines.add(slot)
         self._record_engines()
 
-    def ready(self, slot_name: str, info: EngineInfo) -> None:
+    def ready(self, engine_name: str, info: EngineInfo) -> None:
         """Record a new engine, and tell the observer."""
-        self._engines.engine_ready(slot_name, info)
+        self._engines.engine_ready(engine_name, info)
         self._record_engines()
-        self._observer.engine_ready(slot_name, info)
+        self._observer.engine_ready(engine_name, info)
 
-    def reported(self, slot_name: str, assignment_id: int, event: EngineEvent) -> None:
+    def reported(self, engine_name: str, assignment_id: int, event: EngineEvent) -> None:
         """Handle an event of the task that an engine runs.
 
         Checkpoint pieces, previews and frames do not come here: the slot's thread stores them.
@@ -72,7 +72,7 @@ class EngineEventHandler:
             StyledError: this process can't continue.
         """
         if isinstance(event, Painted | Stopped | Failed):
-            self._engines.assignment_ended(slot_name, assignment_id)
+            self._engines.assignment_ended(engine_name, assignment_id)
         running = self._running.of_assignment(assignment_id)
         if running is None:
             return  # the job is painted by another engine by now, or was requeued
@@ -91,13 +91,13 @@ class EngineEventHandler:
                 case Failed(error):
                     self._finisher.failed(running, error)
 
-    def lost(self, slot_name: str, error: StyledError, retry_seconds: float | None) -> None:
+    def lost(self, engine_name: str, error: StyledError, retry_seconds: float | None) -> None:
         """Handle the loss of a slot's engine.
 
         Raises:
             StyledError: the last engine is lost, and none will come; the daemon ends with it.
         """
-        assignment_id = self._engines.engine_lost(slot_name, error, retry_seconds)
+        assignment_id = self._engines.engine_lost(engine_name, error, retry_seconds)
         self._record_engines()
         if assignment_id is not None and (running := self._running.of_assignment(assignment_id)):
             with job_log_context(log_context_of(running.job)):
@@ -106,19 +106,21 @@ class EngineEventHandler:
             self._flush()
             raise error
 
-    def slot_removed(self, slot_name: str, reason: str) -> None:
+    def slot_removed(self, engine_name: str, reason: str) -> None:
         """Close a slot; its job is requeued, unless it has lost too many machines.
 
         Raises:
             StyledError: this process can't continue.
         """
-        assignment_id = self._engines.remove(slot_name, reason)
+        assignment_id = self._engines.remove(engine_name, reason)
         self._record_engines()
         if assignment_id is not None and (running := self._running.of_assignment(assignment_id)):
             with job_log_context(log_context_of(running.job)):
-                self._finisher.engine_lost(running, NodeLost(f"{slot_name} was removed: {reason}"))
+                self._finisher.engine_lost(
+                    running, NodeLost(f"{engine_name} was removed: {reason}")
+                )
 
-    def stalled(self, slot_name: str) -> None:
+    def stalled(self, engine_name: str) -> None:
         """Abandon an engine that has sent no heartbeat for too long, if it can be replaced.
 
         If it can't, nothing is done here: systemd's watchdog restarts the daemon.
@@ -126,9 +128,11 @@ class EngineEventHandler:
         Raises:
             StyledError: this process can't continue.
         """
-        if self._engines.replace(slot_name):
-            error = StyledError(f"{slot_name} has sent no heartbeat for too long and was replaced")
-            self.lost(slot_name, error, 0.0)  # its replacement is being made already
+        if self._engines.replace(engine_name):
+            error = StyledError(
+                f"{engine_name} has sent no heartbeat for too long and was replaced"
+            )
+            self.lost(engine_name, error, 0.0)  # its replacement is being made already
 
     def _flush(self) -> None:
         """Commit the pending journal writes if possible, because the loop is about to end."""

@@ -238,7 +238,7 @@ class _Worker:
             self._post(EngineReported(self._name, assignment.assignment_id, Stopped()))
             return None
         height, width = task.content.shape[-2:]
-        log.info("job.started", width=width, height=height, engine=self._name)
+        log.info("job.painting_started", width=width, height=height, engine=self._name)
         saved_painting = files.load_painted(task, engine.info)
         if saved_painting is not None:
             self._post(EngineReported(self._name, assignment.assignment_id, saved_painting))

@@ -48,20 +48,20 @@ class Engines:
         self._slots_changed()
         slot.start()
 
-    def remove(self, slot_name: str, reason: str) -> int | None:
+    def remove(self, engine_name: str, reason: str) -> int | None:
         """Close a slot and forget it.
 
         Returns:
             The number of the assignment that it was running, None if it ran none.
         """
-        if slot_name not in self._slots:
+        if engine_name not in self._slots:
             return None
-        self._slots.pop(slot_name).close()
-        assignment_id = self._states.pop(slot_name).assignment_id
-        self._free.discard(slot_name)
-        self._busy.discard(slot_name)
+        self._slots.pop(engine_name).close()
+        assignment_id = self._states.pop(engine_name).assignment_id
+        self._free.discard(engine_name)
+        self._busy.discard(engine_name)
         self._slots_changed()
-        log.warning("engine.removed", engine=slot_name, reason=reason)
+        log.warning("engine.removed", engine=engine_name, reason=reason)
         return assignment_id
 
     def _slots_changed(self) -> None:
@@ -74,39 +74,39 @@ class Engines:
         for slot in self._slots.values():
             slot.close()
 
-    def engine_ready(self, slot_name: str, info: EngineInfo) -> None:
+    def engine_ready(self, engine_name: str, info: EngineInfo) -> None:
         """Record that a slot has an engine, which is free."""
-        if slot_name not in self._slots:
+        if engine_name not in self._slots:
             return
-        self._states[slot_name] = SlotState(info)
-        self._free.add(slot_name)
-        log.info("engine.ready", engine=slot_name, device=info.device, node=info.node)
+        self._states[engine_name] = SlotState(info)
+        self._free.add(engine_name)
+        log.info("engine.ready", engine=engine_name, device=info.device, node=info.node)
 
     def engine_lost(
-        self, slot_name: str, error: StyledError, retry_seconds: float | None
+        self, engine_name: str, error: StyledError, retry_seconds: float | None
     ) -> int | None:
         """Record that a slot has lost its engine.
 
         Args:
-            slot_name: Name of the slot.
+            engine_name: Name of the slot.
             error: The reason.
             retry_seconds: Seconds until the slot tries to replace it; None: never.
 
         Returns:
             The number of the assignment that it was running, None if it ran none.
         """
-        if slot_name not in self._slots:
+        if engine_name not in self._slots:
             return None
-        assignment_id = self._states[slot_name].assignment_id
-        self._free.discard(slot_name)
-        self._busy.discard(slot_name)
+        assignment_id = self._states[engine_name].assignment_id
+        self._free.discard(engine_name)
+        self._busy.discard(engine_name)
         is_given_up = retry_seconds is None
-        self._states[slot_name] = SlotState(problem=error.message, is_given_up=is_given_up)
-        log.error("engine.lost", engine=slot_name, reason=error.message,
+        self._states[engine_name] = SlotState(problem=error.message, is_given_up=is_given_up)
+        log.error("engine.lost", engine=engine_name, reason=error.message,
                   remedies=list(error.remedies), retry_seconds=retry_seconds)  # fmt: skip
         return assignment_id
 
-    def replace(self, slot_name: str) -> bool:
+    def replace(self, engine_name: str) -> bool:
         """Abandon a stalled engine and its thread, and start anew.
 
         The slot's state does not change: call `engine_lost` afterwards.
@@ -115,7 +115,7 @@ class Engines:
             False if the slot is gone, or its engine is in this process, where a thread can't be
             killed.
         """
-        return slot_name in self._slots and self._slots[slot_name].replace()
+        return engine_name in self._slots and self._slots[engine_name].replace()
 
     def free_slots(self) -> Iterator[tuple[str, EngineInfo]]:
         """Yield the slots whose engines are free, in the order of the slots."""
@@ -124,36 +124,36 @@ class Engines:
             if info is not None:  # always: for the type checker
                 yield name, info
 
-    def assignment_started(self, slot_name: str, assignment_id: int) -> None:
+    def assignment_started(self, engine_name: str, assignment_id: int) -> None:
         """Record that a slot runs an assignment from now on."""
-        self._states[slot_name].assignment_id = assignment_id
-        self._free.discard(slot_name)
-        self._busy.add(slot_name)
+        self._states[engine_name].assignment_id = assignment_id
+        self._free.discard(engine_name)
+        self._busy.add(engine_name)
 
-    def assignment_ended(self, slot_name: str, assignment_id: int) -> None:
+    def assignment_ended(self, engine_name: str, assignment_id: int) -> None:
         """Record that a slot has ended an assignment and is free.
 
         Ignored if it has another assignment by now: an abandoned engine reports late.
         """
-        if slot_name in self._states and self._states[slot_name].assignment_id == assignment_id:
-            self._states[slot_name].assignment_id = None
-            self._busy.discard(slot_name)
-            self._free.add(slot_name)
+        if engine_name in self._states and self._states[engine_name].assignment_id == assignment_id:
+            self._states[engine_name].assignment_id = None
+            self._busy.discard(engine_name)
+            self._free.add(engine_name)
 
-    def assign(self, slot_name: str, assignment: Assignment) -> None:
+    def assign(self, engine_name: str, assignment: Assignment) -> None:
         """Pass an assignment to a slot, unless its engine was lost since `begin`.
 
         The journal may have failed in between, which delays assignments by some turns. Then the
         job was requeued already.
         """
-        state = self._states.get(slot_name)
+        state = self._states.get(engine_name)
         if state is not None and state.assignment_id == assignment.assignment_id:
-            self._slots[slot_name].assign(assignment)
+            self._slots[engine_name].assign(assignment)
 
-    def stop(self, slot_name: str, job_id: str) -> None:
+    def stop(self, engine_name: str, job_id: str) -> None:
         """Ask a slot's engine to stop painting a job after its current step."""
-        if slot_name in self._slots:
-            self._slots[slot_name].stop(job_id)
+        if engine_name in self._slots:
+            self._slots[engine_name].stop(job_id)
 
     @property
     def count(self) -> int:

@@ -32,7 +32,7 @@ from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance, may_end_unpublished
 from styled.jobs.pause import Pauses
-from styled.jobs.pending import Pending
+from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.prepare_request import PrepareRequest
 from styled.jobs.requests import PublishRequest, UnpublishRequest
 from styled.jobs.running import RunningJob
@@ -56,7 +56,7 @@ class EventHandler:
         finisher: JobFinisher,
         maintenance: Maintenance,
         pauses: Pauses,
-        pending: Pending,
+        pending: PendingEffects,
         engine_events: EngineEventHandler,
         styles: Mapping[str, Style],
     ) -> None:
@@ -93,14 +93,14 @@ class EventHandler:
             StyledError: this process can't continue.
         """
         match event:
-            case EngineReady(slot_name, info):
-                self._engine_events.ready(slot_name, info)
-            case EngineLost(slot_name, error, retry_seconds):
-                self._engine_events.lost(slot_name, error, retry_seconds)
-            case EngineStalled(slot_name):
-                self._engine_events.stalled(slot_name)
-            case EngineReported(slot_name, assignment_id, reported):
-                self._engine_events.reported(slot_name, assignment_id, reported)
+            case EngineReady(engine_name, info):
+                self._engine_events.ready(engine_name, info)
+            case EngineLost(engine_name, error, retry_seconds):
+                self._engine_events.lost(engine_name, error, retry_seconds)
+            case EngineStalled(engine_name):
+                self._engine_events.stalled(engine_name)
+            case EngineReported(engine_name, assignment_id, reported):
+                self._engine_events.reported(engine_name, assignment_id, reported)
             case IoDone():
                 self.requests_open -= 1
                 self._io_done(event)
@@ -115,8 +115,8 @@ class EventHandler:
             case SlotAdded(slot):
                 if not self.is_stopping:
                     self._engine_events.slot_added(slot)
-            case SlotRemoved(slot_name, reason):
-                self._engine_events.slot_removed(slot_name, reason)
+            case SlotRemoved(engine_name, reason):
+                self._engine_events.slot_removed(engine_name, reason)
             case StopRequested():
                 self._stop()
             case Wakeup() | CheckpointSaved():
@@ -153,7 +153,7 @@ class EventHandler:
         """
         request, error = event.request, event.error
         match request:
-            case UnpublishRequest():  # an unfinished result of a job that ends
+            case UnpublishRequest():  # an incomplete result of a job that ends
                 if error is None or may_end_unpublished(error):
                     self._pauses.succeeded(request)
                     self._finisher.unpublished(running)
@@ -193,8 +193,8 @@ class EventHandler:
                 is_painting = (
                     running.phase is Phase.PAINTING and running.assignment_id not in unsent
                 )
-                if is_painting and running.slot_name is not None:
-                    self._engines.stop(running.slot_name, running.job.id)
+                if is_painting and running.engine_name is not None:
+                    self._engines.stop(running.engine_name, running.job.id)
                 else:
                     self._finisher.interrupted(running)
         self._engines.close()

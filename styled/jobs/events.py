@@ -61,7 +61,7 @@ class SlotRemoved:
         reason: A sentence.
     """
 
-    slot_name: str
+    engine_name: str
     reason: str
 
 
@@ -69,7 +69,7 @@ class SlotRemoved:
 class EngineReady:
     """A slot has an engine, which is free."""
 
-    slot_name: str
+    engine_name: str
     info: EngineInfo
 
 
@@ -81,7 +81,7 @@ class EngineLost:
         retry_seconds: Seconds until the slot tries to make another one; None: it can't.
     """
 
-    slot_name: str
+    engine_name: str
     error: StyledError
     retry_seconds: float | None
 
@@ -90,7 +90,7 @@ class EngineLost:
 class EngineStalled:
     """An engine has sent no heartbeat for so long that it should be replaced if possible."""
 
-    slot_name: str
+    engine_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class EngineReported:
         assignment_id: The number of the assignment.
     """
 
-    slot_name: str
+    engine_name: str
     assignment_id: int
     event: EngineEvent
 

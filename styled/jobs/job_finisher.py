@@ -11,7 +11,7 @@ from styled.jobs.failure_policy import Fatal, Pause, Reject, Requeue, decide
 from styled.jobs.io_context import IoContext
 from styled.jobs.job import BLOCKED, ON_REQUEST, Job, JobFinished, JobState, Phase
 from styled.jobs.pause import Pauses
-from styled.jobs.pending import Pending
+from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.prepare_request import PrepareRequest
 from styled.jobs.requests import ReleaseRequest, UnpublishRequest
 from styled.jobs.running import EndReason, RunningJob, RunningJobs
@@ -40,7 +40,7 @@ class JobFinisher:
         self,
         context: IoContext,
         running: RunningJobs,
-        pending: Pending,
+        pending: PendingEffects,
         pauses: Pauses,
         observer: JobObserver,
     ) -> None:
@@ -100,13 +100,13 @@ class JobFinisher:
             self.failed(running, error)
             return
         self.failed(running, EngineDied(
-            f"the engine {running.slot_name} died while it worked on this: {error.message}",
+            f"the engine {running.engine_name} died while it worked on this: {error.message}",
             *error.remedies,
         ))  # fmt: skip
 
     def cancel(self, running: RunningJob) -> None:
         """End a job that was cancelled on request; its photo moves to `rejected`."""
-        self.end(running, EndReason(
+        self.end_without_result(running, EndReason(
             JobState.CANCELLED, "cancelled on request", ON_REQUEST,
             ("styled retry brings the photo back",),
         ))  # fmt: skip
@@ -122,7 +122,7 @@ class JobFinisher:
             self._pending.requests.append(running.request)
 
     def unpublished(self, running: RunningJob) -> None:
-        """End a job whose unfinished result has been removed from the outbox."""
+        """End a job whose incomplete result has been removed from the outbox."""
         assert running.end_reason is not None, "only jobs that end are unpublished"
         self._finish_without_result(running, running.end_reason)
 
@@ -146,7 +146,7 @@ class JobFinisher:
             return
         self._observer.attempt_failed(decision.failure)
         log.warning(
-            "job.failed", reason=error.message, failure=decision.failure, attempt=job.attempts,
+            "job.failed", reason=error.message, failure=decision.failure, attempts=job.attempts,
             retry_seconds=decision.wait_seconds,
         )  # fmt: skip
 
@@ -159,10 +159,12 @@ class JobFinisher:
         reason = error.message
         if failure in ("engine", "internal"):
             reason = f"{reason} (after {running.job.attempts} attempts)"
-        self.end(running, EndReason(JobState.REJECTED, reason, failure, tuple(error.remedies)))
+        self.end_without_result(
+            running, EndReason(JobState.REJECTED, reason, failure, tuple(error.remedies))
+        )
 
-    def end(self, running: RunningJob, end_reason: EndReason) -> None:
-        """End a job without a result, after removing what it has left in the outbox."""
+    def end_without_result(self, running: RunningJob, end_reason: EndReason) -> None:
+        """Reject or cancel a job, after removing what it has left in the outbox."""
         running.end_reason, running.prepared = end_reason, None
         if running.job.result is None and running.phase is not Phase.PUBLISHING:
             self._finish_without_result(running, end_reason)

@@ -115,14 +115,14 @@ class Journal(JournalWrites):
             )
         return interrupted
 
-    def claim(self, now: float, *, is_alone: bool = True) -> Job | None:
+    def claim(self, now: float, *, is_idle: bool = True) -> Job | None:
         """Claim the first job that is due and count an attempt; return None if none is due.
 
         That is the oldest one of the highest priority.
 
         Args:
             now: Unix time.
-            is_alone: Whether no other job is running. Otherwise neither a suspect nor any job
+            is_idle: Whether no other job is running. Otherwise neither a suspect nor any job
                 after it is claimed.
         """
         with self.transaction() as cursor:
@@ -130,7 +130,7 @@ class Journal(JournalWrites):
                 "UPDATE jobs SET state = 'running', phase = 'preparing', attempts = attempts + 1,"
                 " fraction = 0, progress = NULL, started_at = ?"
                 f" WHERE seq = ({NEXT_TO_CLAIM}) AND (? OR NOT is_suspect) RETURNING {COLUMNS}",
-                (now, now, now + MAX_WAIT_SECONDS, is_alone),
+                (now, now, now + MAX_WAIT_SECONDS, is_idle),
             )
             row = cursor.fetchone()
         return None if row is None else job_of(row)

@@ -1,7 +1,7 @@
 """Moves running jobs from phase to phase, from claim to publication.
 
-Nothing is written or started here. Journal writes, requests and assignments are added to `Pending`;
-the scheduler commits the writes at the end of its turn and then sends out the rest.
+Nothing is written or started here. Journal writes, requests and assignments are added to
+`PendingEffects`; the scheduler commits the writes at the end of its turn and then sends the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from styled.jobs.io_context import IoContext
 from styled.jobs.job import Job, JobProgress, JobState, Phase
 from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of, log_scale
-from styled.jobs.pending import Pending
+from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.prepare_request import (
     AlreadyPublished,
     InputGone,
@@ -53,7 +53,11 @@ class Lifecycle:
     """
 
     def __init__(
-        self, context: IoContext, running: RunningJobs, pending: Pending, finisher: JobFinisher
+        self,
+        context: IoContext,
+        running: RunningJobs,
+        pending: PendingEffects,
+        finisher: JobFinisher,
     ) -> None:
         """Add writes, requests and assignments to `pending`; end jobs through `finisher`."""
         self._context = context
@@ -80,7 +84,7 @@ class Lifecycle:
         """Start to prepare a job that was just claimed; `styles` are those of the last reload."""
         style = styles.get(job.style)
         with job_log_context(log_context_of(job)):
-            log.info("job.claimed", attempt=job.attempts)
+            log.info("job.claimed", attempts=job.attempts)
         is_concurrent = bool(self.running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING))
         names = frozenset(styles)
         running = RunningJob(job, style, names, must_run_alone=job.is_suspect)
@@ -116,7 +120,7 @@ class Lifecycle:
             case NotPublished():
                 self._cannot_begin(running)
             case InputGone(reason):
-                self._finisher.end(running, EndReason(JobState.CANCELLED, reason))
+                self._finisher.end_without_result(running, EndReason(JobState.CANCELLED, reason))
             case TooLargeToShare():
                 running.is_deferred = True
             case Ready(prepared, degraded, publishes_alone, stamps, output, settings, mask):
@@ -131,7 +135,7 @@ class Lifecycle:
         if running.style is None:
             reason = f'the style "{job.style}" is no longer configured'
             remedy = "configure it again, and the photo is painted in it"
-            self._finisher.end(
+            self._finisher.end_without_result(
                 running, EndReason(JobState.CANCELLED, reason, STYLE_REMOVED, (remedy,))
             )
             return
@@ -149,13 +153,13 @@ class Lifecycle:
 
     # Painting
 
-    def assign(self, running: RunningJob, slot: str, info: EngineInfo) -> int:
+    def assign(self, running: RunningJob, engine_name: str, info: EngineInfo) -> int:
         """Assign a prepared job to a slot; return the number of the assignment."""
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
         assert running.output is not None, "likewise"
-        running.slot_name, running.engine_info, running.assignment_id = (
-            slot,
+        running.engine_name, running.engine_info, running.assignment_id = (
+            engine_name,
             info,
             next(self._assignment_ids),
         )
@@ -170,8 +174,8 @@ class Lifecycle:
         )
         context = log_context_of(running.job)
         assignment = Assignment(running.assignment_id, task, context, running.stamps)
-        self._pending.assignments.append((slot, assignment))
-        self._set_phase(running, Phase.PAINTING, slot)
+        self._pending.assignments.append((engine_name, assignment))
+        self._set_phase(running, Phase.PAINTING, engine_name)
         return running.assignment_id
 
     def record_degraded(self, running: RunningJob, painting: tuple[Degradation, ...] = ()) -> None:
@@ -245,7 +249,7 @@ class Lifecycle:
             running.prepared,
             painted,
             running.engine_info,
-            running.slot_name or "",
+            running.engine_name or "",
             running.output,
             running.degradations.all(),
             running.settings,
@@ -276,7 +280,7 @@ class Lifecycle:
             resumed=painted.resumed,
             changed=published.changed,
             attempts=job.attempts,
-            engine=running.slot_name,
+            engine=running.engine_name,
             device=running.engine_info and running.engine_info.device,
             node=running.engine_info and running.engine_info.node,
             peak_memory_bytes=painted.peak_memory_bytes,

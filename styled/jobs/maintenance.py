@@ -14,7 +14,7 @@ from styled.jobs.io_context import IoContext
 from styled.jobs.io_pool import IoDone
 from styled.jobs.job import Job
 from styled.jobs.pause import Pauses
-from styled.jobs.pending import Pending
+from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.requests import (
     CleanupRequest,
     GalleryRequest,
@@ -48,7 +48,7 @@ class Maintenance:
             one of the jobs and the error.
     """
 
-    def __init__(self, context: IoContext, pending: Pending, pauses: Pauses) -> None:
+    def __init__(self, context: IoContext, pending: PendingEffects, pauses: Pauses) -> None:
         """Add requests to `pending`; a cleanup after an earlier process is due at once."""
         self._context = context
         self._pending = pending

@@ -13,13 +13,13 @@ log = structlog.get_logger()
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
 
-SUSPENDED = "suspended"
-"""The journal's state of this key tells whether a person has paused the queue: empty, `now` or
-`after-current`."""
+PAUSE_REQUEST = "pause_request"
+"""The journal's state of this key tells whether `styled pause` is in force: empty (it is not),
+`now` or `after-current`."""
 
 NOW, AFTER_CURRENT = "now", "after-current"
 
-SUSPENDED_REASON = "on request; styled resume continues it"
+PAUSE_REQUEST_REASON = "on request; styled resume continues it"
 """The reason of such a pause."""
 
 

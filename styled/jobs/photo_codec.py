@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # they import torch
     from styled.config import OutputConfig
     from styled.engine_api import Painted
-    from styled.jobs.prepare import Inputs, Prepared
+    from styled.jobs.prepare import Prepared, SourceFiles
     from styled.jobs.publish import Encoded
     from styled.recipes import Recipe
 
@@ -18,14 +18,14 @@ class LocalPhotoCodec:
     uses_own_memory = True
 
     def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
+        self, files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
         paint_damaged: bool,
     ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
         from styled.jobs.prepare import prepare
 
         return prepare(
-            inputs, recipe, max_pixels=max_pixels, at_own_size=at_own_size,
+            files, recipe, max_pixels=max_pixels, at_own_size=at_own_size,
             paint_damaged=paint_damaged,
         )  # fmt: skip
 

@@ -38,8 +38,8 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True, slots=True)
-class StyleInput:
-    """One of a style's image files, not decoded yet.
+class SourceFile:
+    """One of a style's files, not decoded yet: a painting, an initial image or a profile.
 
     Attributes:
         path: For messages and sidecars.
@@ -53,8 +53,8 @@ class StyleInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """The bytes of a photo and of what it is painted with.
+class SourceFiles:
+    """The bytes of a photo and of all files that it is painted with.
 
     Attributes:
         mask: Where it is painted; None: everywhere.
@@ -63,10 +63,10 @@ class Inputs:
     """
 
     photo: bytes
-    styles: tuple[StyleInput, ...]
+    styles: tuple[SourceFile, ...]
     mask: bytes | None = None
-    init: StyleInput | None = None
-    proof: StyleInput | None = None
+    init: SourceFile | None = None
+    proof: SourceFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class Prepared:
         )
 
 
-def read_inputs(photo_path: Path, style: Style, mask: Path | None = None) -> Inputs:
+def read_source_files(photo_path: Path, style: Style, mask: Path | None = None) -> SourceFiles:
     """Read the files of a photo and its style, and its mask if there is one.
 
     Raises:
@@ -182,7 +182,7 @@ def read_inputs(photo_path: Path, style: Style, mask: Path | None = None) -> Inp
     with photos.memory_shortage_at("read the photo and its style"):
         photo = photos.read_bytes(photo_path)
         styles = tuple(_read_style(one.path, one.weight) for one in style.images)
-        return Inputs(
+        return SourceFiles(
             photo,
             styles,
             None if mask is None else _read_mask(mask),
@@ -200,23 +200,23 @@ def _read_mask(path: Path) -> bytes:
         ) from error
 
 
-def _read_style(path: Path, weight: float) -> StyleInput:
+def _read_style(path: Path, weight: float) -> SourceFile:
     try:
-        return StyleInput(path, weight, photos.read_bytes(path))
+        return SourceFile(path, weight, photos.read_bytes(path))
     except FileNotFoundError:
-        return StyleInput(path, weight, _missing(path))
+        return SourceFile(path, weight, _missing(path))
     except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
-        return StyleInput(path, weight, _unusable(path, error))
+        return SourceFile(path, weight, _unusable(path, error))
 
 
 def prepare(
-    inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False,
+    files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False,
     paint_damaged: bool = False,
 ) -> Prepared:  # fmt: skip
     """Decode a photo and its style. A pure function: it may run in any thread or process.
 
     Args:
-        inputs: From `read_inputs`.
+        files: From `read_source_files`.
         recipe: Of the style.
         max_pixels: Maximum number of pixels of an image file.
         at_own_size: Whether the result gets the size of the photo.
@@ -229,7 +229,7 @@ def prepare(
         MemoryShortage: there is not enough memory now.
     """
     with photos.memory_shortage_at("read the photo and its style"):
-        read = decode(inputs.photo, max_pixels=max_pixels, paint_damaged=paint_damaged)
+        read = decode(files.photo, max_pixels=max_pixels, paint_damaged=paint_damaged)
         photo_size = PixelSize(read.photo.width, read.photo.height)
         painted_size = size = PixelSize(*working_size(recipe.size, *photo_size))
         is_detailed = (
@@ -237,10 +237,10 @@ def prepare(
         )
         if is_detailed:
             size = photo_size
-        proof = None if inputs.proof is None else _soft_proof(inputs.proof)
+        proof = None if files.proof is None else _soft_proof(files.proof)
         content, blend = read.photo.tensor(*size, recipe.resample), None
-        if inputs.mask is not None:
-            mask = photos.decode_mask(inputs.mask, read.photo, max_pixels=max_pixels)
+        if files.mask is not None:
+            mask = photos.decode_mask(files.mask, read.photo, max_pixels=max_pixels)
             result = photo_size if at_own_size else size
             photo = content if result == size else read.photo.tensor(*result, recipe.resample)
             content = _only_where_painted(content, mask.tensor(*size))
@@ -251,15 +251,15 @@ def prepare(
             read,
             content=content,
             styles=tuple(
-                _style_picture(one, recipe, size, max_pixels, proof) for one in inputs.styles
+                _style_picture(one, recipe, size, max_pixels, proof) for one in files.styles
             ),
             recipe=recipe,
             painted_size=painted_size if is_detailed else None,
             result_size=photo_size if at_own_size else None,
             blend=blend,
-            init=None if inputs.init is None else _initial(inputs.init, recipe, size, max_pixels),
-            init_info=_file_info(inputs.init),
-            proof_info=_file_info(inputs.proof),
+            init=None if files.init is None else _initial(files.init, recipe, size, max_pixels),
+            init_info=_file_info(files.init),
+            proof_info=_file_info(files.proof),
         )
 
 
@@ -288,7 +288,7 @@ def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> Deco
     return DecodedFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _soft_proof(proof: StyleInput) -> photos.SoftProof:
+def _soft_proof(proof: SourceFile) -> photos.SoftProof:
     if isinstance(proof.data, StyleUnavailable):
         raise proof.data
     try:
@@ -297,13 +297,13 @@ def _soft_proof(proof: StyleInput) -> photos.SoftProof:
         raise _unusable(proof.path, error) from error
 
 
-def _file_info(file: StyleInput | None) -> FileInfo | None:
+def _file_info(file: SourceFile | None) -> FileInfo | None:
     if file is None or isinstance(file.data, StyleUnavailable):
         return None
     return FileInfo(path=str(file.path), sha256=hashlib.sha256(file.data).hexdigest())
 
 
-def _initial(init: StyleInput, recipe: Recipe, size: PixelSize, max_pixels: int) -> Tensor:
+def _initial(init: SourceFile, recipe: Recipe, size: PixelSize, max_pixels: int) -> Tensor:
     """Return the initial image, stretched to the size at which the photo is painted."""
     if isinstance(init.data, StyleUnavailable):
         raise init.data
@@ -315,7 +315,7 @@ def _initial(init: StyleInput, recipe: Recipe, size: PixelSize, max_pixels: int)
 
 
 def _style_picture(
-    style: StyleInput,
+    style: SourceFile,
     recipe: Recipe,
     content: PixelSize,
     max_pixels: int,

@@ -17,10 +17,10 @@ from styled.errors import (
     TooManyPixels,
 )
 from styled.files import COMPANION_SUFFIXES, FileStamps, input_identity, lies_in, stamps_of
+from styled.jobs.applied_settings import apply_photo_settings, mask_info
 from styled.jobs.disk_check import require_usable_disks
 from styled.jobs.input_cleanup import is_unchanged
 from styled.jobs.job import BLOCKED
-from styled.jobs.own_settings import mask_info, with_own_settings
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
@@ -46,7 +46,7 @@ class Ready:
             painted.
         stamps: Of the photo, its settings and the style images, taken before they were read.
         output: How the result is saved.
-        settings: Of the photo's own.
+        settings: The settings beside the photo.
         mask: Of the photo.
     """
 
@@ -92,7 +92,7 @@ class PrepareRequest(JobRequest):
         style: None: only check for a published result.
         is_concurrent: Whether other jobs are active at the same time. Then the photo may use only
             a part of the free memory.
-        style_names: All styles that the photo's own settings may name.
+        style_names: All styles that the settings beside the photo may name.
     """
 
     part: ClassVar[str] = PREPARE_PART
@@ -107,7 +107,7 @@ class PrepareRequest(JobRequest):
         Raises:
             DiskNearlyFull: there is too little free space.
             DiskReadOnly: a disk is mounted read-only.
-            StyledError: as `read_inputs`, `prepare` and `require_publishable`.
+            StyledError: as `read_source_files`, `prepare` and `require_publishable`.
         """
         job, context = self.job, self.context
         if job.result is not None and context.publisher.is_published(
@@ -144,7 +144,7 @@ class PrepareRequest(JobRequest):
             raise
 
     def _prepare(self, style: Style) -> PrepareResult:
-        from styled.jobs.prepare import read_inputs, require_style
+        from styled.jobs.prepare import read_source_files, require_style
         from styled.jobs.publish import require_publishable
         from styled.jobs.sidecars import degradations_of_inputs
 
@@ -165,17 +165,17 @@ class PrepareRequest(JobRequest):
             return InputGone("the input was replaced by another file before its turn")
         companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
         stamps = stamps_of([source, *companions])
-        own = with_own_settings(source, style, self.style_names)
-        style = own.style
-        stamps += stamps_of([*style.files, *([own.mask] if own.mask else [])])
+        applied = apply_photo_settings(source, style, self.style_names)
+        style = applied.style
+        stamps += stamps_of([*style.files, *([applied.mask] if applied.mask else [])])
         output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec
         if self.is_concurrent and codec.uses_own_memory:
             limit = min(limit, max_pixels_beside_painting(READING_BYTES_PER_PIXEL))
-        inputs = read_inputs(source, style, own.mask)
+        files = read_source_files(source, style, applied.mask)
         prepared = codec.prepare(
-            inputs, style.recipe, max_pixels=limit,
+            files, style.recipe, max_pixels=limit,
             at_own_size=output.size == "input",
             paint_damaged=config.intake.damaged == "paint",
         )  # fmt: skip
@@ -184,8 +184,8 @@ class PrepareRequest(JobRequest):
             PUBLISHING_BYTES_PER_PIXEL
         )
         return Ready(
-            prepared, degradations_of_inputs(prepared), is_large, stamps, output, own.info,
-            mask_info(own.mask, inputs.mask),
+            prepared, degradations_of_inputs(prepared), is_large, stamps, output, applied.info,
+            mask_info(applied.mask, files.mask),
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from styled.config import OutputConfig
     from styled.engine_api import Painted
-    from styled.jobs.prepare import Inputs, Prepared
+    from styled.jobs.prepare import Prepared, SourceFiles
     from styled.jobs.publish import Encoded
     from styled.recipes import Recipe
 
@@ -111,7 +111,7 @@ class PhotoCodec(Protocol):
         """Whether that takes memory of this process, so that large photos must be alone."""
 
     def prepare(
-        self, inputs: Inputs, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
+        self, files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
         paint_damaged: bool,
     ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`.

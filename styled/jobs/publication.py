@@ -21,10 +21,10 @@ class Publication:
 
     Attributes:
         engine_info: The engine that painted it.
-        slot_name: The name of that engine's slot.
+        engine_name: The name of that engine's slot.
         output: How the result is saved.
         degraded: All degradations before encoding.
-        settings, mask: The photo's own.
+        settings, mask: Those beside the photo.
         prepare_seconds: Duration of preparing it.
         optimise_seconds: Duration of painting it.
     """
@@ -33,7 +33,7 @@ class Publication:
     prepared: Prepared
     painted: Painted
     engine_info: EngineInfo
-    slot_name: str
+    engine_name: str
     output: OutputConfig
     degraded: tuple[Degradation, ...]
     settings: SettingsInfo | None

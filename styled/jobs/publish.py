@@ -164,8 +164,8 @@ def publish(publication: Publication, context: IoContext) -> Published:
     changed = _has_changed(job, prepared.input_file.sha256, context)
     sidecar = sidecar_of_result(
         job, prepared, painted, publication.engine_info, result_info, timing, degraded=degraded,
-        changed=changed, now=now, slot=publication.slot_name, settings=publication.settings,
-        mask=publication.mask,
+        changed=changed, now=now, engine_name=publication.engine_name,
+        settings=publication.settings, mask=publication.mask,
     )  # fmt: skip
     publisher.publish_sidecar(path, sidecar)
     return Published(result_info, timing, changed, degraded)

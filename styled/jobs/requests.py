@@ -57,7 +57,7 @@ class PublishRequest(JobRequest):
 
 @dataclass(frozen=True, slots=True)
 class UnpublishRequest(JobRequest):
-    """Remove from the outbox the unfinished result of a job that ends without one."""
+    """Remove from the outbox the incomplete result of a job that ends without one."""
 
     part: ClassVar[str] = "cleanup"
 

@@ -48,8 +48,8 @@ class RunningJob:
         publishes_alone: Whether it is too large to be published while another job is painted.
         stamps: Of the files that were read for it.
         output: How its result is saved; set once it is prepared.
-        settings, mask: Of the photo's own, likewise.
-        slot_name: Name of the slot that paints it.
+        settings, mask: Those beside the photo, likewise.
+        engine_name: Name of the slot that paints it.
         assignment_id: Number of that assignment.
         progress: Set once it is being painted.
         prepare_since, paint_since: Start times in seconds of `IoContext.clock`.
@@ -71,7 +71,7 @@ class RunningJob:
     output: OutputConfig | None = None
     settings: SettingsInfo | None = None
     mask: FileInfo | None = None
-    slot_name: str | None = None
+    engine_name: str | None = None
     assignment_id: int = 0
     engine_info: EngineInfo | None = None
     eta: EtaEstimator | None = None

@@ -31,12 +31,12 @@ from styled.jobs.io_pool import IoPool
 from styled.jobs.job_finisher import JobFinisher, JobObserver
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance
-from styled.jobs.pause import SUSPENDED_REASON, Pauses
-from styled.jobs.pending import Pending
+from styled.jobs.pause import PAUSE_REQUEST_REASON, Pauses
+from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.protocols import HeartbeatsProtocol
+from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot, snapshot_of
-from styled.jobs.suspension import Suspension
 
 log = structlog.get_logger()
 
@@ -89,17 +89,17 @@ class Scheduler:
         self._observer = observer
         self._heartbeats = heartbeats
         self.pauses = Pauses(context.clock)
-        self._pending = Pending()
+        self._pending = PendingEffects()
         self._running = RunningJobs()
         self.maintenance = Maintenance(context, self._pending, self.pauses)
         self.finisher = JobFinisher(context, self._running, self._pending, self.pauses, observer)
         self._lifecycle = Lifecycle(context, self._running, self._pending, self.finisher)
-        self._suspension = Suspension(context, self._running, self._engines, self.finisher)
+        self._requested_pause = RequestedPause(context, self._running, self._engines, self.finisher)
         self._claimer = Claimer(
-            context, self._running, self._engines, self.pauses, self._suspension
+            context, self._running, self._engines, self.pauses, self._requested_pause
         )
         self._canceller = Canceller(
-            context, self._running, self._engines, self.finisher, self.pauses, self._suspension
+            context, self._running, self._engines, self.finisher, self.pauses, self._requested_pause
         )
         self._assigner = Assigner(self._running, self._engines, self._lifecycle)
         engine_events = EngineEventHandler(
@@ -212,8 +212,8 @@ class Scheduler:
         requests, pending.requests = pending.requests, []
         assignments, pending.assignments = pending.assignments, []
         finished, pending.finished_jobs = pending.finished_jobs, []
-        for slot, assignment in assignments:
-            self._engines.assign(slot, assignment)
+        for engine_name, assignment in assignments:
+            self._engines.assign(engine_name, assignment)
         for request in requests:
             self._handler.requests_open += 1
             self._pool.submit(request)
@@ -271,9 +271,9 @@ class Scheduler:
     @property
     def _paused_reason(self) -> str | None:
         """Why the queue is paused; None: it is not."""
-        if self.pauses.reason is not None or not self._suspension.is_active:
+        if self.pauses.reason is not None or not self._requested_pause.is_active:
             return self.pauses.reason
-        return SUSPENDED_REASON
+        return PAUSE_REQUEST_REASON
 
     def _take_snapshot(self) -> None:
         degraded = self._lifecycle.service_degraded

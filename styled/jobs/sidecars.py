@@ -71,10 +71,12 @@ def style_info(prepared: Prepared, name: str) -> StyleInfo:
     )
 
 
-def engine_run(info: EngineInfo, slot: str | None, recipe: Recipe, painted: Painted) -> EngineRun:
-    """Return the sidecar's entry for the engine; `slot` is its name in the daemon."""
+def engine_run(
+    info: EngineInfo, engine_name: str | None, recipe: Recipe, painted: Painted
+) -> EngineRun:
+    """Return the sidecar's entry for the engine; `engine_name` is its name in the daemon."""
     return EngineRun(
-        name=slot,
+        name=engine_name,
         weights_source=info.weights_source,
         weights_sha256=info.weights_sha256,
         device=info.device,
@@ -128,20 +130,21 @@ def sidecar_of_result(
     degraded: Sequence[Degradation],
     changed: bool,
     now: float,
-    slot: str | None = None,
+    engine_name: str | None = None,
     settings: SettingsInfo | None = None,
     mask: FileInfo | None = None,
 ) -> Sidecar:
     """Return the sidecar of a finished job.
 
-    `slot` is the name of its engine in the daemon, `settings` and `mask` are the photo's own.
+    `engine_name` is the name of the engine in the daemon; `settings` and `mask` are those beside
+    the photo.
     """
     return Sidecar(
         job=_job_info(job, painted.resumed, now),
         input=input_info(prepared, job.input, changed=changed, settings=settings, mask=mask),
         style=style_info(prepared, job.style),
         recipe=recipe_fields(prepared.recipe),
-        engine=engine_run(info, slot, prepared.recipe, painted),
+        engine=engine_run(info, engine_name, prepared.recipe, painted),
         result=result,
         losses=loss_info(painted.trace),
         timing=timing,

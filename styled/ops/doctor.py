@@ -206,7 +206,7 @@ def check_open_files(inbox: Path, user: int, process: int | None) -> Iterator[Fi
     if mount is None or mount.is_remote:
         yield Finding(
             "warn", "uploads", "it can't be detected whether a file on a network drive is still "
-            "open for writing: unfinished files are detected by their content only",
+            "open for writing: incomplete files are detected by their content only",
             ("upload under a temporary name (photo.jpg.part), and rename the file in the end",
              "or raise intake.settle_seconds above the longest pause of an upload"),
         )  # fmt: skip
@@ -216,7 +216,7 @@ def check_open_files(inbox: Path, user: int, process: int | None) -> Iterator[Fi
         names = ", ".join(sorted(map(_user_name, owners)))
         yield Finding(
             "warn", "uploads", f"{_user_name(user)} can't detect whether files of {names} are "
-            "still open for writing: unfinished files are detected by their content only",
+            "still open for writing: incomplete files are detected by their content only",
             ("give the daemon the capability CAP_LEASE, as the service has it "
              "(AmbientCapabilities=CAP_LEASE)",),
         )  # fmt: skip

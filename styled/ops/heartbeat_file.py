@@ -24,12 +24,12 @@ INTERVAL_SECONDS = 10.0
 """Interval of heartbeats in the file."""
 
 LATE_SECONDS = 60.0
-"""A daemon whose last heartbeat is older than this is taken for dead or stuck."""
+"""A daemon whose last heartbeat is older than this is taken for dead or stalled."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatRecord:
-    """A sign of life.
+    """A heartbeat.
 
     Attributes:
         at: When, in monotonic seconds, which all processes of a machine share.

@@ -17,8 +17,8 @@ MAX_REMEMBERED = 20_000
 """Maximum number of different lines that are remembered; the oldest are evicted."""
 
 REPEATING = frozenset(
-    {"job.claimed", "job.started", "job.resumed", "job.postponed", "queue.paused", "input.stuck",
-     "folder.skipped", "intake.crashed", "checkpoint.failed", "checkpoint.ignored",
+    {"job.claimed", "job.painting_started", "job.resumed", "job.postponed", "queue.paused",
+     "input.stuck", "path.skipped", "intake.crashed", "checkpoint.failed", "checkpoint.ignored",
      "library.logged", "gallery.failed", "frame.failed"}
 )  # fmt: skip
 """Events that recur for as long as a condition persists.

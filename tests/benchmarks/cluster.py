@@ -2,9 +2,9 @@
 
 1. Two engines of a local cluster, with one thread each, and a daemon whose own engine has one
 thread. All photos have one size, and the number of steps is fixed. Throughput is the number of jobs
-divided by the time from the first `job.started` to the last `job.published`; efficiency is that of
-two engines, divided by twice that of the daemon without a cluster. Two such daemons at once show
-how much is lost because two processes share the machine's caches and memory.
+divided by the time from the first `job.painting_started` to the last `job.published`; efficiency is
+that of two engines, divided by twice that of the daemon without a cluster. Two such daemons at once
+show how much is lost because two processes share the machine's caches and memory.
 
 2. Tiny jobs, on one engine of a cluster and on the daemon's own engine, in turn. The overhead is
 the difference of the times per job.
@@ -59,7 +59,7 @@ from styled.engine_api import Engine, EngineEvent, Painted, PaintTask, PixelSize
 from styled.jobs.events import Event, StopRequested
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.prepare import read_inputs
+from styled.jobs.prepare import read_source_files
 from styled.jobs.protocols import EngineFactory, PhotoCodec
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
@@ -209,7 +209,7 @@ def _batch(daemon: Daemon, skipped: int, cpu: Cpu) -> Batch:
     """Read the times of all but the first jobs from the log."""
     started, published = (
         [datetime.fromisoformat(str(one["timestamp"])).timestamp() for one in daemon.events(name)]
-        for name in ("job.started", "job.published")
+        for name in ("job.painting_started", "job.published")
     )
     assert len(started) == len(published), daemon.log.read_text()
     return Batch(sorted(started)[skipped:], sorted(published)[skipped:], cpu)
@@ -402,7 +402,7 @@ def _warm_up(config: Config, codec: PhotoCodec) -> float:
     style = config.styles["swirls"]
 
     def convert(number: int) -> int:
-        inputs = read_inputs(config.inbox / f"{number}.jpg", style)
+        inputs = read_source_files(config.inbox / f"{number}.jpg", style)
         prepared = codec.prepare(
             inputs, style.recipe, max_pixels=10**8, at_own_size=False, paint_damaged=False
         )

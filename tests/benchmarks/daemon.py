@@ -1,13 +1,13 @@
 """Latency of an idle daemon, and utilisation of its engine in a backlog.
 
 It runs `styled run` with photos like those of phones: 24 megapixels, 8 to 10 MB. Latency is the
-time from when a dropped photo has been unchanged for `settle_seconds` to `job.started`, just before
-the first step; the baseline is only to read that photo and its style. In a backlog the engine is
-busy for the time that sidecars call `optimise`; the wall time is from the claim of the first job to
-the end of painting of the last. The baseline is a job that comes alone, which reads, paints and
-publishes in turn; comparing its `optimise` with that of the backlog shows how much concurrent
-reading and publishing slow down the engine. A value of `--sizes` other than the default is the
-number of photos in the backlog.
+time from when a dropped photo has been unchanged for `settle_seconds` to `job.painting_started`,
+just before the first step; the baseline is only to read that photo and its style. In a backlog the
+engine is busy for the time that sidecars call `optimise`; the wall time is from the claim of the
+first job to the end of painting of the last. The baseline is a job that comes alone, which reads,
+paints and publishes in turn; comparing its `optimise` with that of the backlog shows how much
+concurrent reading and publishing slow down the engine. A value of `--sizes` other than the default
+is the number of photos in the backlog.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from PIL import Image
 
 from styled.config import load_config
 from styled.delivery.names import sidecar_path
-from styled.jobs.prepare import prepare, read_inputs
+from styled.jobs.prepare import prepare, read_source_files
 from styled.sidecar import Sidecar
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 
@@ -93,12 +93,14 @@ def _time_idle(harness: DaemonHarness, photos: Sequence[Path]) -> None:
             queued, stepped, read = [], [], []
             for number in range(TRIES + 1):
                 dropped_at, (sidecar,) = _drop(harness, daemon, [photo])
-                started_at = str(daemon.events("job.started")[-1]["timestamp"])
+                started_at = str(daemon.events("job.painting_started")[-1]["timestamp"])
                 submitted_at = sidecar.job.submitted_at.timestamp()
                 start = time.perf_counter()
                 style = config.styles["swirls"]
                 prepare(
-                    read_inputs(photo, style), style.recipe, max_pixels=config.intake.max_pixels
+                    read_source_files(photo, style),
+                    style.recipe,
+                    max_pixels=config.intake.max_pixels,
                 )
                 if number:  # the first one includes code loaded on demand
                     read.append(time.perf_counter() - start)

@@ -58,7 +58,7 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
                 gallery.add([(path, None)])
                 seconds.append(time.perf_counter() - before)
             baseline = baseline or median(seconds)
-            pages = (outbox / "gallery_files" / "pages").glob("*.js")
+            pages = (outbox / "gallery_files" / "records").glob("*.js")
             newest = max(pages, key=lambda page: page.name)
             print(f"{count:>10}{median(seconds) * 1000:>10.1f}{median(seconds) / baseline:>8.2f}"
                   f"{gallery.files.page.stat().st_size / 1000:>12.1f}"

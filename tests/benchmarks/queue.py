@@ -35,7 +35,7 @@ from styled.jobs.events import Event, StopRequested
 from styled.jobs.job import JobFinished
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.prepare import prepare, read_inputs
+from styled.jobs.prepare import prepare, read_source_files
 from styled.jobs.publish import encode
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
@@ -196,7 +196,7 @@ def _one_thread(jobs: int = 100) -> float:
         start = time.perf_counter()
         for number in range(jobs):
             path = config.inbox / f"{number}.jpg"
-            prepared = prepare(read_inputs(path, style), style.recipe, max_pixels=10**6)
+            prepared = prepare(read_source_files(path, style), style.recipe, max_pixels=10**6)
             painted = Painted(prepared.content, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
             encoded = encode(prepared, painted, "jpeg", OutputConfig())
             place = publisher.free_path(config.outbox, f"oil/{path.name}", sidecar=True)

@@ -25,7 +25,7 @@ from styled.errors import DeviceError, WeightsError
 from styled.extras import install_command
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
-from styled.jobs.pause import SUSPENDED_REASON
+from styled.jobs.pause import PAUSE_REQUEST_REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
@@ -268,9 +268,9 @@ def test_what_is_stuck_is_a_failure(run: Run, cwd: Path) -> None:
 @pytest.mark.usefixtures("daemon")
 def test_a_pause_on_request_is_a_warning(run: Run, journal: Journal) -> None:
     """It is no fault; the remedy ends it."""
-    journal.set_state(activity=f"paused: {SUSPENDED_REASON}")
+    journal.set_state(activity=f"paused: {PAUSE_REQUEST_REASON}")
     findings = run_doctor(run)
-    assert about(findings, "queue") == [("warn", f"paused: {SUSPENDED_REASON}")]
+    assert about(findings, "queue") == [("warn", f"paused: {PAUSE_REQUEST_REASON}")]
     assert remedies(findings, "queue") == "styled resume"
 
 

@@ -285,12 +285,12 @@ def test_ignored_names_are_reported_with_their_pattern(
 
 
 @pytest.mark.usefixtures("_running")
-def test_our_own_unfinished_files_are_ignored(run: Run, folder: Path) -> None:
+def test_our_own_incomplete_files_are_ignored(run: Run, folder: Path) -> None:
     """styled's own temporary files are ignored regardless of settings, so there is no remedy."""
     drop(folder / "inbox/.styled-x.jpg")
     explanation = explain_one(run, "inbox/.styled-x.jpg")
     assert (explanation["verdict"], explanation["remedies"]) == ("ignored", [])
-    assert explanation["reasons"] == ["it is an unfinished file of styled's own"]
+    assert explanation["reasons"] == ["it is an incomplete file of styled's own"]
 
 
 @pytest.mark.usefixtures("_running")

@@ -21,7 +21,7 @@ from styled.cli.init import init_folder
 from styled.degradation import Degradation
 from styled.jobs.job import JobState, Phase
 from styled.jobs.journal import Journal
-from styled.jobs.pause import SUSPENDED_REASON
+from styled.jobs.pause import PAUSE_REQUEST_REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
@@ -143,7 +143,7 @@ def test_a_damaged_journal_is_reported(run: Run, cwd: Path) -> None:
 
 def test_a_pause_on_request_does_not_end_by_itself(run: Run, journal: Journal, daemon: int) -> None:
     """Only other pauses are said to end by themselves."""
-    journal.set_state(activity=f"paused: {SUSPENDED_REASON}")
+    journal.set_state(activity=f"paused: {PAUSE_REQUEST_REASON}")
     output = run("status").output
     assert "styled is paused: on request; styled resume continues it" in output
     assert "by itself" not in output
@@ -562,7 +562,7 @@ def test_following_what_is_not_there_tells_the_remedy(run: Run, cwd: Path) -> No
 INBOX = {
     "unpaired": 0,
     "not_pictures": 0,
-    "unfinished": [
+    "incomplete": [
         {"path": "slow.jpg", "reason": "is still open for writing", "until": None},
         {"path": "cut.jpg", "reason": "ends too early", "until": 4_000_000_000.0},
     ],
@@ -574,16 +574,16 @@ STUCK = [{"path": "a\udcff.jpg", "reason": "a.jpg can't be moved", "remedies": [
 
 @pytest.mark.usefixtures("daemon")
 def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal) -> None:
-    """Unfinished files, unreadable and misspelled folders, and stuck photos are shown."""
+    """Incomplete files, skipped and misspelled folders, and stuck photos are shown."""
     journal.set_state(
         inbox_report=json.dumps(INBOX), stuck_inputs=json.dumps(STUCK), stuck_count="7",
         style_problems=json.dumps({"oil": "styles/oil.png does not exist"}),
         config_problem="a reload has changed nothing: it is empty",
     )  # fmt: skip
     status = json.loads(run("status", "--json").stdout)
-    assert [file["path"] for file in status["unfinished"]] == ["slow.jpg", "cut.jpg"]
-    assert status["unfinished"][1]["until"] == "2096-10-02T07:06:40Z"
-    assert [(item["path"], item["reason"]) for item in status["unreadable"]] == [
+    assert [file["path"] for file in status["incomplete"]] == ["slow.jpg", "cut.jpg"]
+    assert status["incomplete"][1]["until"] == "2096-10-02T07:06:40Z"
+    assert [(item["path"], item["reason"]) for item in status["skipped"]] == [
         ("private", "can't be read: Permission denied")
     ]
     assert [item["path"] for item in status["misspelled"]] == ["Oil"]

@@ -72,7 +72,7 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
         first = cluster.add("first")
         daemon.wait_until(lambda: "Ray runtime started" in first.log.read_text())
         since = time.monotonic()
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         assert time.monotonic() - since < 10
         daemon.wait_until(lambda: has_checkpoint(harness))
         cluster.add("second")

@@ -133,7 +133,7 @@ def test_a_killed_container_takes_its_work_up_again(image: str, folder: Path) ->
     with composed(folder) as name:
         wait_until(lambda: "daemon.started" in logs(name), name)
         data = {f"{number}.jpg": drop(folder, f"{number}.jpg") for number in range(3)}
-        wait_until(lambda: "job.started" in logs(name), name)
+        wait_until(lambda: "job.painting_started" in logs(name), name)
         podman("kill", name)
         podman("start", name)
         wait_until(lambda: not list((folder / "inbox").glob("*.jpg")), name)

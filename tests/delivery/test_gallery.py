@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from styled.atomic import atomic_write, make_folder
 from styled.degradation import Degradation
 from styled.delivery import gallery_files as gallery_module
-from styled.delivery.gallery import RECORDS_PER_PAGE, THUMB_PX, Gallery, gallery_entries
+from styled.delivery.gallery import RECORDS_PER_FILE, THUMB_PX, Gallery, gallery_entries
 from styled.delivery.gallery_records import MAX_POINTS
 from styled.delivery.names import sidecar_path
 from styled.delivery.page import records_in
@@ -140,19 +140,19 @@ class GalleryFolders:
         content: dict[str, Any] = json.loads(text)
         return content
 
-    def pages(self) -> list[list[dict[str, JsonValue]]]:
-        """Return the records of all data pages, oldest first."""
-        paths = sorted((self.outbox / "gallery_files/pages").glob("*.js"))
+    def record_files(self) -> list[list[dict[str, JsonValue]]]:
+        """Return the records of all record files, oldest first."""
+        paths = sorted((self.outbox / "gallery_files/records").glob("*.js"))
         assert [path.name for path in paths] == [f"{n + 1:06}.js" for n in range(len(paths))]
         return [records_in(path.read_bytes()) for path in paths]
 
     def shown(self) -> list[dict[str, Any]]:
         """Return all records, after checking that the HTML counts exactly these."""
-        manifest, pages = self.manifest(), self.pages()
+        manifest, pages = self.manifest(), self.record_files()
         records: list[dict[str, Any]] = [record for page in pages for record in page]
         results = [record for record in records if record["kind"] == "result"]
         styles = {record["style"] for record in results}
-        assert manifest["pages"] == len(pages)
+        assert manifest["record_files"] == len(pages)
         assert manifest["newest"] == (pages[-1] if pages else [])
         assert manifest["results"] == len(results)
         assert manifest["rejected"] == len(records) - len(results)
@@ -261,14 +261,14 @@ def test_results_and_rejected_inputs_hang(folders: GalleryFolders) -> None:
 
 def test_a_hundred_records_close_a_page(folders: GalleryFolders) -> None:
     """The next record starts another page, and the full one is never written again."""
-    paths = [folders.result(f"oil/{n:03}.png") for n in range(RECORDS_PER_PAGE + 1)]
+    paths = [folders.result(f"oil/{n:03}.png") for n in range(RECORDS_PER_FILE + 1)]
     gallery = folders.gallery()
     gallery.add(without_originals(paths[:-1]))
-    assert [len(page) for page in folders.pages()] == [RECORDS_PER_PAGE]
-    closed = folders.outbox / "gallery_files/pages/000001.js"
+    assert [len(page) for page in folders.record_files()] == [RECORDS_PER_FILE]
+    closed = folders.outbox / "gallery_files/records/000001.js"
     before = closed.stat()
     gallery.add(without_originals(paths[-1:]))
-    assert [len(page) for page in folders.pages()] == [RECORDS_PER_PAGE, 1]
+    assert [len(page) for page in folders.record_files()] == [RECORDS_PER_FILE, 1]
     assert (closed.stat().st_ino, closed.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert folders.names() == [path.name for path in paths]
 
@@ -279,7 +279,7 @@ def test_pieces_at_once_may_fill_one_page_and_begin_the_next(folders: GalleryFol
     gallery = folders.gallery()
     gallery.add(without_originals(paths[:90]))
     gallery.add(without_originals(paths[90:]))
-    assert [len(page) for page in folders.pages()] == [100, 20]
+    assert [len(page) for page in folders.record_files()] == [100, 20]
     assert folders.names() == [path.name for path in paths]
 
 
@@ -360,7 +360,7 @@ def test_a_long_curve_is_thinned(folders: GalleryFolders) -> None:
 def test_a_hanging_that_is_broken_off_loses_and_doubles_nothing(
     folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch, died: bool, existing: int, suffix: str
 ) -> None:
-    """This holds before and after the data page is written, and across a page boundary."""
+    """This holds before and after the record file is written, and across a page boundary."""
     gallery = folders.gallery()
     gallery.rebuild(iter(()))
     before = [folders.result(f"oil/{n:03}.png") for n in range(existing)]
@@ -377,7 +377,7 @@ def test_a_hanging_that_is_broken_off_loses_and_doubles_nothing(
 def test_the_very_first_hanging_may_be_broken_off(
     folders: GalleryFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then there is a data page but no HTML."""
+    """Then there is a record file but no HTML."""
     paths = [folders.result(f"oil/{n}.png") for n in range(3)]
     failing(monkeypatch, ".html", Died())
     with pytest.raises(Died):
@@ -401,9 +401,9 @@ def test_a_page_that_is_lost_is_counted_from_the_data_pages(folders: GalleryFold
 @pytest.mark.parametrize(
     "manifest",
     ["", "{", "[]", "null", "{}", '{"version":2}', '{"version":1}', "[" * 100_000,
-     '{"version":1,"pages":1,"results":1,"rejected":0,"styles":[],"newest":[]}',
-     '{"version":1,"pages":Infinity,"results":1,"rejected":0,"styles":{},"newest":[]}',
-     '{"version":1,"pages":1,"results":1,"rejected":0,"styles":{},"newest":[7]}'],
+     '{"version":1,"record_files":1,"results":1,"rejected":0,"styles":[],"newest":[]}',
+     '{"version":1,"record_files":Infinity,"results":1,"rejected":0,"styles":{},"newest":[]}',
+     '{"version":1,"record_files":1,"results":1,"rejected":0,"styles":{},"newest":[7]}'],
     ids=range(11),
 )  # fmt: skip
 def test_a_spoilt_page_is_counted_from_the_data_pages(
@@ -691,7 +691,7 @@ def test_a_rebuild_forgets_what_is_gone(folders: GalleryFolders) -> None:
         path.write_bytes(picture())
     gallery = folders.gallery()
     gallery.add(without_originals(paths))
-    assert len(folders.pages()) == 2
+    assert len(folders.record_files()) == 2
     assert len(list(folders.outbox.glob("gallery_files/thumbs/*/*.webp"))) == 2
     note = folders.outbox / "gallery_files/thumbs/note.txt"
     note.write_text("mine")
@@ -715,7 +715,7 @@ def test_a_rebuild_of_nothing_is_empty(folders: GalleryFolders) -> None:
     contents = folders.gallery().rebuild(iter(folders.entries()))
     assert (contents.results, contents.rejected) == (0, 0)
     assert folders.shown() == []
-    assert not list(folders.outbox.glob("gallery_files/pages/*.js"))
+    assert not list(folders.outbox.glob("gallery_files/records/*.js"))
 
 
 def test_an_original_is_known_by_its_bytes(folders: GalleryFolders) -> None:
@@ -791,7 +791,7 @@ def test_the_five_thousandth_piece_costs_no_more_than_the_two_hundredth(
     def cost_of(one: Entry) -> int:
         spent.clear()
         gallery.add([one])
-        assert len(spent) == 2  # the data page and the HTML
+        assert len(spent) == 2  # the record file and the HTML
         return sum(spent)
 
     monkeypatch.setattr(gallery_module, "atomic_write", write)

@@ -44,9 +44,9 @@ def test_a_pipe_blocks_nobody(folders: GalleryFolders, name: str) -> None:
 
 @pytest.mark.timeout(20)
 def test_a_pipe_in_place_of_a_data_page_is_replaced(folders: GalleryFolders) -> None:
-    """It is no data page, so the page is started again."""
-    (folders.outbox / "gallery_files/pages").mkdir(parents=True)
-    os.mkfifo(folders.outbox / "gallery_files/pages/000001.js")
+    """It is no record file, so the page is started again."""
+    (folders.outbox / "gallery_files/records").mkdir(parents=True)
+    os.mkfifo(folders.outbox / "gallery_files/records/000001.js")
     folders.gallery().add(without_originals([folders.result()]))
     assert len(folders.shown()) == 1
 
@@ -59,7 +59,9 @@ def test_a_pipe_in_place_of_a_sidecar_is_passed_over(folders: GalleryFolders) ->
     assert len(folders.shown()) == 1
 
 
-@pytest.mark.parametrize("linked", ["gallery_files", "gallery_files/thumbs", "gallery_files/pages"])
+@pytest.mark.parametrize(
+    "linked", ["gallery_files", "gallery_files/thumbs", "gallery_files/records"]
+)
 def test_no_link_leads_out_of_the_outbox(
     folders: GalleryFolders, tmp_path: Path, linked: str
 ) -> None:
@@ -128,7 +130,7 @@ def test_a_rebuild_that_is_killed_leaves_the_old_or_the_new(
             folders.gallery().rebuild(iter(folders.entries()))
     folders.gallery().add(without_originals([folders.result("oil/last.png", data=b"")]))
     manifest = folders.manifest()
-    shown = [record["id"] for page in folders.pages() for record in page]
+    shown = [record["id"] for page in folders.record_files() for record in page]
     assert len(set(shown)) == len(shown) == manifest["results"]
     assert len(shown) in (141, 231)
     folders.gallery().rebuild(iter(folders.entries()))
@@ -141,7 +143,7 @@ def test_a_process_that_dies_between_the_folders_of_pages_loses_none(
     """The folder of new pages is renamed when pages are read next."""
     folders.gallery().add(without_originals([folders.result("oil/a.png")]))
     files = folders.outbox / "gallery_files"
-    (files / "pages").rename(files / "pages.new")
+    (files / "records").rename(files / "records.new")
     (folders.outbox / "gallery.html").unlink()
     folders.gallery().add(without_originals([folders.result("oil/b.png")]))
     assert [record["name"] for record in folders.shown()] == ["a.png", "b.png"]

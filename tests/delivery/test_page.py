@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from styled.delivery.page import page_file, records_in, render
+from styled.delivery.page import record_file, records_in, render
 
 HOSTILE = "</script><!--<script>&\u2028\u2029\u202e\udcff\"'\\\n"
 
@@ -23,7 +23,7 @@ def manifest(**changes: JsonValue) -> dict[str, JsonValue]:
     """Return a manifest of an empty gallery."""
     return {
         "version": 1,
-        "pages": 0,
+        "record_files": 0,
         "results": 0,
         "rejected": 0,
         "styles": {},
@@ -110,12 +110,12 @@ def test_an_empty_page_is_small() -> None:
     assert len(render(manifest())) < 100_000
 
 
-# Data pages
+# Record files
 
 
 def test_a_data_page_is_one_call() -> None:
-    """A data page is a call with its number and its records, in ASCII."""
-    assert page_file(52, [{"id": "a", "name": "<&>"}]) == (
+    """A record file is a call with its number and its records, in ASCII."""
+    assert record_file(52, [{"id": "a", "name": "<&>"}]) == (
         b'styledGallery(52, [{"id":"a","name":"\\u003c\\u0026\\u003e"}]);\n'
     )
 
@@ -123,7 +123,7 @@ def test_a_data_page_is_one_call() -> None:
 def test_hostile_texts_stay_texts() -> None:
     """No text ends the call, and it reads back unchanged."""
     records: list[dict[str, JsonValue]] = [{"name": HOSTILE, "reason": "]);\nalert(1);//"}]
-    data = page_file(1, records)
+    data = record_file(1, records)
     assert data.isascii()
     assert not set(b"<>&") & set(data)
     assert data.count(b"\n") == 1
@@ -144,8 +144,8 @@ values = st.recursive(
 
 @given(st.integers(1, 10**6), st.lists(st.dictionaries(texts, values, max_size=4), max_size=3))
 def test_every_data_page_reads_back(number: int, records: list[dict[str, JsonValue]]) -> None:
-    """`records_in` is the inverse of `page_file`."""
-    assert records_in(page_file(number, records)) == records
+    """`records_in` is the inverse of `record_file`."""
+    assert records_in(record_file(number, records)) == records
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,17 @@ def test_every_data_page_reads_back(number: int, records: list[dict[str, JsonVal
         b"styledGallery(1, [{}]);\nstyledGallery(2, [{}]);\n",
         b'styledGallery(1, [{"name": "\xff"}]);\n',
         b"styledGallery(1, [" + b"[" * 100_000 + b"]" * 100_000 + b"]);\n",
-        page_file(1, [{"name": "a"}])[:-8],
+        record_file(1, [{"name": "a"}])[:-8],
     ],
     ids=range(13),
 )
 def test_what_is_no_data_page_is_refused(data: bytes) -> None:
     """Half a page, another script, or anything but records raises `ValueError`."""
-    with pytest.raises(ValueError, match=r"data page|JSON|ascii|Expecting|Extra"):
+    with pytest.raises(ValueError, match=r"record file|JSON|ascii|Expecting|Extra"):
         records_in(data)
 
 
 def test_numbers_that_json_does_not_know_are_refused() -> None:
     """A record with NaN raises `ValueError`: the page could not be read."""
     with pytest.raises(ValueError, match="JSON"):
-        page_file(1, [{"seconds": float("nan")}])
+        record_file(1, [{"seconds": float("nan")}])

@@ -150,7 +150,7 @@ def work(harness: DaemonHarness, daemon: Daemon) -> None:
     daemon.wait_for("job.published")
     daemon.wait_for("job.rejected")
     harness.drop("slow/amid.png")
-    daemon.wait_for("job.started", 2)
+    daemon.wait_for("job.painting_started", 2)
     daemon.wait_until(lambda: list((harness.folder / "state/previews").glob("*.jpg")))
 
 

@@ -28,7 +28,7 @@ def harness(tmp_path: Path) -> DaemonHarness:
 
 def wait_until_saved(harness: DaemonHarness, daemon: Daemon, min_fraction: float) -> float:
     """Wait for a checkpoint and for more than `min_fraction` of the job; return the fraction."""
-    daemon.wait_for("job.started")
+    daemon.wait_for("job.painting_started")
     with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
 
         def fraction() -> float:

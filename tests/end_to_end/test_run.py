@@ -157,7 +157,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_nothing(harness: DaemonH
         harness.drop(name, "coffee")
     with harness.running() as daemon:
         daemon.wait_for("job.published")
-        daemon.wait_for("job.started", 2)
+        daemon.wait_for("job.painting_started", 2)
         os.kill(daemon.process.pid, signal.SIGKILL)
         daemon.process.wait()
     with harness.running() as daemon:
@@ -180,7 +180,7 @@ def test_sigterm_in_the_middle_saves_and_the_next_start_gives_the_same_picture(
     source = harness.folder / "archive/swirls/undisturbed.png"
     shutil.copy(source, harness.folder / "inbox/stopped.png")
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
             query = "SELECT fraction FROM jobs WHERE state = 'running'"
             daemon.wait_until(lambda: (journal.execute(query).fetchone() or [0])[0] > 0.1)

@@ -22,9 +22,9 @@ from styled.engine import download as download_module
 from styled.engine.download import (
     ATTEMPTS,
     FIRST_BACK_OFF_SECONDS,
-    OnBytes,
     download,
 )
+from styled.engine_api import OnBytes
 from styled.errors import WeightsError
 from tests.engine.web import Answer, Web, serving
 

@@ -36,7 +36,7 @@ from PIL import Image, ImageCms
 from styled import photos
 from styled.config import load_config
 from styled.errors import InputIncomplete, InputRejected
-from styled.jobs.prepare import decode, prepare, read_inputs
+from styled.jobs.prepare import decode, prepare, read_source_files
 from styled.photos.color import SRGB_PROFILE
 from styled.photos.formats import format_of
 from styled.photos.output_image import OutputImage
@@ -400,7 +400,7 @@ class _Child:
             if number % PREPARE_EVERY:
                 photo = decode(photos.read_bytes(self._photo), max_pixels=MAX_PIXELS).photo
             else:
-                inputs = read_inputs(self._photo, self._style)
+                inputs = read_source_files(self._photo, self._style)
                 photo = prepare(inputs, self._style.recipe, max_pixels=MAX_PIXELS).input_file.photo
         if photo.image.mode != "RGB" or photo.image.size != (photo.width, photo.height):
             raise AssertionError(f"a photo of mode {photo.image.mode}, size {photo.image.size}")

@@ -20,7 +20,7 @@ from tests.daemon_harness import DaemonHarness
 GALLERY_LOCK = ".lock"
 
 HIDDEN = ".styled-"
-"""Prefix of the names of unfinished files, which are not checked."""
+"""Prefix of the names of incomplete files, which are not checked."""
 
 
 class OutputChecker:

@@ -100,7 +100,7 @@ def test_files_rewritten_before_their_turn_with_their_dates_kept(harness: Daemon
         assert (len(data) == before[path].st_size) is (size == SIZE)
     (harness.folder / "inbox/other.bmp").unlink()
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         for path, stat in before.items():
             path.write_bytes(after[path])
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

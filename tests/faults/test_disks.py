@@ -113,7 +113,7 @@ def test_a_disk_that_turns_read_only_is_waited_out(harness: DaemonHarness, where
             remount(folder, "ro")
             drop_photos(harness)
             daemon.wait_for("queue.paused")
-            assert daemon.events("job.started") == []  # nothing is painted for nothing
+            assert daemon.events("job.painting_started") == []  # nothing is painted for nothing
             assert "Read-only file system" in pauses(daemon)
             assert harness.files("inbox") == list(PHOTOS)
             remount(folder, "rw")

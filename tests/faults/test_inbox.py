@@ -164,7 +164,7 @@ def test_an_inbox_whose_disk_is_unmounted_while_photos_wait(
     photos = make_wait(harness, "swirls/a.jpg", "swirls/b.jpg")
     digests = {name: sha256(path) for name, path in photos.items()}
     with OutputChecker(harness), harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         disk.unplug()
         daemon.wait_for("inbox.unavailable")
         daemon.wait_for("queue.paused")
@@ -193,7 +193,7 @@ def test_a_photo_whose_disk_is_unmounted_while_it_is_worked_on_has_not_changed(
     photo = harness.drop("photo.jpg", "coffee", SIZE)
     digest = sha256(photo)
     with OutputChecker(harness), harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         disk.unplug()
         daemon.wait_for("queue.paused")
         assert f"mounted at {disk.point}" in reasons(daemon, "queue.paused")
@@ -288,7 +288,7 @@ def test_an_outbox_whose_disk_is_unmounted_while_a_photo_is_painted(
     work_slowly(harness)
     harness.drop("photo.jpg", "coffee", SIZE)
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         disk.unplug()
         daemon.wait_for("queue.paused")
         assert f"mounted at {disk.point}" in reasons(daemon, "queue.paused")
@@ -349,7 +349,7 @@ def test_an_inbox_that_is_renamed_away_and_back_while_photos_wait(harness: Daemo
     inbox, away = harness.folder / "inbox", harness.folder / "away"
     photos = make_wait(harness, "swirls/a.jpg", "swirls/b.jpg")
     with OutputChecker(harness), harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         inbox.rename(away)
         daemon.wait_for("inbox.unavailable")
         daemon.wait_for("queue.paused")
@@ -432,7 +432,7 @@ def test_a_style_folder_that_is_renamed_while_files_wait_in_it(harness: DaemonHa
     digests = [sha256(path) for path in photos.values()]
     inbox = harness.folder / "inbox"
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         (inbox / "coffee").rename(inbox / "tea")
         daemon.wait_until((inbox / "coffee").is_dir)
         daemon.wait_until(lambda: harness.files("inbox") == [])
@@ -461,7 +461,7 @@ def test_files_that_are_renamed_replaced_or_deleted_while_they_wait(harness: Dae
         "swirls/quiet.jpg": sha256(quiet),
     }
     with OutputChecker(harness), harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         renamed.rename(renamed.with_name("new.jpg"))
         other.replace(replaced)
         deleted.unlink()
@@ -494,7 +494,7 @@ def test_files_that_are_renamed_replaced_or_deleted_while_they_are_worked_on(
 
         def wait_until_begun(photo: Path) -> None:
             daemon.wait_until(
-                lambda: photo.name in [e["input"] for e in daemon.events("job.started")]
+                lambda: photo.name in [e["input"] for e in daemon.events("job.painting_started")]
             )
 
         wait_until_begun(renamed)
@@ -535,7 +535,7 @@ def test_a_file_rewritten_with_its_size_and_date_kept_while_it_is_worked_on(
     other = harness.drop("other.bmp", "astronaut", SIZE).rename(harness.folder / "other.bmp")
     after = sha256(other)
     with OutputChecker(harness), harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         with open(photo, "r+b") as stream:
             stream.write(other.read_bytes())
         os.utime(photo, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -103,7 +103,7 @@ def test_checkpoints_that_are_gone_cost_time_and_nothing_else(harness: DaemonHar
     paint_slowly(harness, 25)
     harness.drop("a.jpg", "coffee", (96, 72))
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
     assert len(harness.files("state/checkpoints")) == 1
     shutil.rmtree(harness.folder / "state/checkpoints")
     with harness.running() as daemon:
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_is_damaged_is_not_believed(harness: DaemonHarness) ->
     paint_slowly(harness, 25)
     harness.drop("a.jpg", "coffee", (96, 72))
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
     (name,) = harness.files("state/checkpoints")
     path = harness.folder / "state/checkpoints" / name
     content = bytearray(path.read_bytes())

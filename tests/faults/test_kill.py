@@ -79,7 +79,7 @@ def test_a_photo_that_kills_the_process_each_time_is_rejected(harness: DaemonHar
     harness.drop("c.jpg", "coffee", (96, 72))
     for claimed in (2, 1, 1):  # after the first death it runs alone
         with harness.running() as daemon:
-            daemon.wait_for("job.started")
+            daemon.wait_for("job.painting_started")
             daemon.wait_for("job.claimed", claimed)
             assert daemon.events("job.claimed")[0]["input"] == "a-killer.jpg"
             daemon.kill()

@@ -93,7 +93,7 @@ def test_a_masked_photo_is_resumed(harness: DaemonHarness) -> None:
         write_mask(harness.folder / f"inbox/{name}.png.mask.png")
         coffee(SIZE).save(harness.folder / f"inbox/{name}.png")
         with harness.running() as daemon:
-            daemon.wait_for("job.started")
+            daemon.wait_for("job.painting_started")
             if name == "b":
                 daemon.wait_until(
                     lambda: any(

@@ -218,7 +218,7 @@ def test_what_is_no_file_stays_and_nothing_leads_out_of_the_inbox(
     before, date = tree(outside), (outside / "linked.jpg").stat().st_mtime_ns
 
     with harness.running() as daemon:
-        daemon.wait_for("job.started")  # the hard link's: files come before folders
+        daemon.wait_for("job.painting_started")  # the hard link's: files come before folders
         shutil.rmtree(inbox / "sub")
         (inbox / "sub").symlink_to(outside / "sub")
         shutil.rmtree(inbox / "trip")
@@ -272,7 +272,7 @@ def test_a_folder_that_is_replaced_during_the_painting_leads_nowhere(
         set_date(path)
     before = tree(outside)
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         folder.rename(tmp_path / "taken away")
         folder.symlink_to(outside)
         assert daemon.events("job.published") == []
@@ -423,7 +423,7 @@ def test_a_link_in_the_place_of_a_waiting_photo_stays(
     put(harness, "swirls/late.jpg", photo)
     set_date(late)
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         late.unlink()
         late.symlink_to(str(private).rjust(len(photo), "/"))
         set_date(late)

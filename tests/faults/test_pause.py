@@ -20,7 +20,7 @@ def test_a_pause_saves_the_running_job_and_survives_restarts(harness: DaemonHarn
     with harness.running() as daemon:
         harness.drop("one.png", size=(64, 48))
         harness.drop("two.png", size=(64, 48))
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         daemon.wait_until(lambda: status(harness)["current"][0]["fraction"] > 0)
         done = harness.do("pause")
         assert (done.returncode, done.stdout.strip()) == (0, "paused; styled resume continues it")
@@ -49,7 +49,7 @@ def test_after_current_finishes_what_is_being_painted(harness: DaemonHarness) ->
     with harness.running() as daemon:
         harness.drop("one.png", size=(64, 48))
         harness.drop("two.png", size=(64, 48))
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         assert harness.do("pause", "--after-current").stdout.startswith("pauses once this is")
         daemon.wait_for("job.published")
         time.sleep(2)

@@ -114,7 +114,7 @@ def test_a_queued_photo_is_not_shown_as_arriving_after_a_restart(harness: Daemon
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         assert harness.do("explain", "a.jpg").stdout.startswith(f"{photo}: waiting")
-        assert harness.status()["unfinished"] == []
+        assert harness.status()["incomplete"] == []
         assert harness.do("resume").returncode == 0
         daemon.wait_for("job.rejected")
     assert daemon.events("input.awaited") == []
@@ -219,7 +219,7 @@ def test_files_of_no_use_beside_photos_are_reported(harness: DaemonHarness) -> N
     with harness.running() as daemon:
         daemon.wait_for("job.published")
         status = harness.status()
-    reasons = {one["path"]: one["reason"] for one in status["unreadable"]}
+    reasons = {one["path"]: one["reason"] for one in status["skipped"]}
     assert "not a regular file" in reasons["b.jpg.mask.png"]
     assert "small letters" in reasons["c.jpg.MASK.PNG"]
     assert status["not_pictures"] == 1

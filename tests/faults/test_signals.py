@@ -73,7 +73,7 @@ def test_a_stop_does_not_wait_for_a_step_that_takes_long(harness: DaemonHarness)
     harness.drop("large.jpg", "coffee", (1000, 720))
     for _ in range(2):
         with harness.running() as daemon:
-            daemon.wait_for("job.started")
+            daemon.wait_for("job.painting_started")
             time.sleep(1.0)
             start = time.monotonic()
             daemon.process.send_signal(signal.SIGTERM)
@@ -90,7 +90,7 @@ def test_a_stop_while_starting_is_a_stop(harness: DaemonHarness) -> None:
     paint_slowly(harness, 400)
     harness.drop("killer.jpg", "coffee", (96, 72))
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         daemon.kill()
     for delay in (0.3, 0.6, 0.9):
         with harness.running() as daemon:
@@ -108,7 +108,7 @@ def test_a_reload_takes_over_what_is_right(harness: DaemonHarness) -> None:
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         harness.drop("swirls/first.jpg", "coffee", (96, 72))
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         for number in range(3):
             harness.drop(f"coffee/{number}.jpg", "coffee", (96, 72))
         daemon.wait_for("jobs.submitted", 2)
@@ -185,7 +185,7 @@ def test_the_heartbeat_file_exists_while_the_daemon_runs(
     paint_slowly(harness, 600)
     harness.drop("a.jpg", "coffee", (96, 72))
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         daemon.wait_until(lambda: "painting a.jpg in swirls" in health(harness).stdout, 60)
         assert health(harness).returncode == 0
     done = health(harness)

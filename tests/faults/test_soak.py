@@ -459,7 +459,7 @@ class Day:
             states = dict(journal.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
         assert states == {"done": len(inputs), "rejected": len(self._rejected)}
         records = [
-            record for path in (self.harness.folder / "outbox/gallery_files/pages").glob("*.js")
+            record for path in (self.harness.folder / "outbox/gallery_files/records").glob("*.js")
             for record in records_in(path.read_bytes())
         ]  # fmt: skip
         assert len(records) == sum(states.values())

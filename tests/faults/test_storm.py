@@ -59,7 +59,7 @@ def test_a_storm_of_photos(harness: DaemonHarness, files: int) -> None:
         path.unlink()
 
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         daemon.wait_until(lambda: jobs_in_journal(harness) >= files - len(harness.files("archive")))
         assert memory_bytes(daemon, "VmHWM") - idle < 300 * MB
         left = {path.name for path in (harness.folder / "inbox/coffee/storm").iterdir()}

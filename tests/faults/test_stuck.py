@@ -150,7 +150,7 @@ def test_one_folder_of_the_outbox_that_can_t_be_written_stops_its_own_photos(
         daemon.wait_for("job.published")
         daemon.wait_for("job.postponed")
         assert_never_paused(daemon)
-        assert daemon.events("job.started")[0]["style"] == "coffee"
+        assert daemon.events("job.painting_started")[0]["style"] == "coffee"
         assert "may not be written" in harness.do("explain", str(waiting)).stdout
         assert str(folder) in " ".join(harness.do("doctor").stdout.split())
     assert harness.files("inbox") == ["swirls/a.jpg"]
@@ -165,11 +165,11 @@ def test_a_folder_that_can_t_be_listed_is_named(harness: DaemonHarness) -> None:
     os.chown(private, ANNA, ANNA)
     private.chmod(0o700)
     with harness.running_from_scratch(OBEYING_MODES) as daemon:
-        daemon.wait_for("folder.skipped")
-        daemon.wait_until(lambda: harness.status()["unreadable"])
+        daemon.wait_for("path.skipped")
+        daemon.wait_until(lambda: harness.status()["skipped"])
         assert_reported(harness, private, "can't be read", "Permission denied")
         explained = json.loads(harness.do("explain", "--json", str(photo)).stdout)
-        assert explained["verdict"] == "unreadable"
+        assert explained["verdict"] == "skipped"
         assert "is taken" not in str(explained)
 
 
@@ -261,7 +261,7 @@ def test_a_photo_that_is_opened_for_writing_while_it_is_painted_stays(
     paint_slowly(harness, 25)
     photo = harness.drop("a.jpg", "coffee", SIZE)
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         with open(photo, "ab"):
             daemon.wait_for("input.stuck")
             assert "still open for writing" in str(daemon.events("input.stuck")[0]["reason"])
@@ -286,7 +286,7 @@ def test_a_reload_of_nothing_changes_nothing(harness: DaemonHarness, what: str) 
     for name in ("a.jpg", "b.jpg"):
         harness.drop(name, "coffee", SIZE)
     with harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         harness.config.write_text(NOTHING[what])
         assert harness.do("config", "show").returncode == 78
         assert harness.do("check").returncode == 78

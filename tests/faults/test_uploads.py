@@ -217,7 +217,7 @@ def test_a_second_upload_of_a_name_before_the_turn_of_the_first(
     (aside / "busy.jpg").rename(harness.folder / "inbox/busy.jpg")
     path.write_bytes(first)
     with OutputChecker(harness), harness.running() as daemon:
-        daemon.wait_for("job.started")
+        daemon.wait_for("job.painting_started")
         path.write_bytes(second)
         daemon.wait_for("job.published", 2)
         wait_until_all_is_done(harness, daemon)

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image, ImageOps
 from pydantic import JsonValue
 
-from styled.delivery.page import live_file, page_file, render
+from styled.delivery.page import live_file, record_file, render
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
@@ -86,8 +86,8 @@ class Gallery:
         return before, after, quote(f"oil/{result.name}")
 
     def write(self, *pages: Sequence[Record], **counts: JsonValue) -> Gallery:
-        """Write the page and its data pages, oldest first."""
-        folder = self.root / "gallery_files" / "pages"
+        """Write the page and its record files, oldest first."""
+        folder = self.root / "gallery_files" / "records"
         folder.mkdir(parents=True, exist_ok=True)
         everything = [record for page in pages for record in page]
         results = [record for record in everything if record["kind"] == "result"]
@@ -96,10 +96,10 @@ class Gallery:
             of_style = [each for each in results if each["style"] == record["style"]]
             styles.setdefault(str(record["style"]), len(of_style))
         for number, page in enumerate(pages, 1):
-            (folder / f"{number:06}.js").write_bytes(page_file(number, page))
+            (folder / f"{number:06}.js").write_bytes(record_file(number, page))
         manifest: dict[str, JsonValue] = {
             "version": 1,
-            "pages": len(pages),
+            "record_files": len(pages),
             "results": len(results),
             "rejected": len(everything) - len(results),
             "styles": styles,
@@ -165,7 +165,7 @@ def gallery(tmp_path: Path) -> Gallery:
 
 @pytest.fixture
 def filled(gallery: Gallery) -> Gallery:
-    """Return a gallery of four results on two data pages, and two rejected photos."""
+    """Return a gallery of four results on two record files, and two rejected photos."""
     urls = [gallery.picture(f"{number:012x}") for number in range(4)]
     older = [result(0, urls[0], style="ink"), rejected(10, id="a", finished=NOON.isoformat())]
     newer = [
@@ -197,7 +197,7 @@ def hostile(gallery: Gallery) -> Gallery:
 
 @pytest.fixture
 def large(gallery: Gallery) -> Gallery:
-    """Return a gallery of 5,000 results on 50 data pages, and one rejected photo at the end."""
+    """Return a gallery of 5,000 results on 50 record files, and one rejected photo at the end."""
     pages: list[list[Record]] = [
         [
             result(number, style="ink" if number % 25 == 0 else "oil")
@@ -239,7 +239,7 @@ class Visit:
         return self.page.locator("#wall .name").all_inner_texts()
 
     def settle(self) -> None:
-        """Wait until the page loads no more data pages."""
+        """Wait until the page loads no more record files."""
         more = self.page.locator("#more")
         playwright_api.expect(more).not_to_contain_text("Looking", timeout=30_000)
 
@@ -249,7 +249,7 @@ class Visit:
         self.settle()
 
     def data_pages(self) -> list[str]:
-        """Return the names of the data pages that were requested."""
+        """Return the names of the record files that were requested."""
         return [url.rsplit("/", 1)[1] for url in self.requested if url.endswith(".js")]
 
     def expect(self, count: int, line: str) -> None:
@@ -714,7 +714,7 @@ def test_older_pages_than_asked_for_stay_unread(large: Gallery, visit: Open) -> 
 
 
 def test_the_large_view_goes_on_into_older_pages(large: Gallery, visit: Open) -> None:
-    """The arrow key loads the next data page after the last loaded painting."""
+    """The arrow key loads the next record file after the last loaded painting."""
     opened = visit(large)
     opened.cards().nth(59).locator(".expand").evaluate("button => button.click()")
     for _ in range(45):
@@ -726,10 +726,10 @@ def test_the_large_view_goes_on_into_older_pages(large: Gallery, visit: Open) ->
 
 @pytest.mark.parametrize("damage", [None, b"styledGallery(1, [", b"styledGallery(9, []);\n"])
 def test_a_lost_data_page_is_reported(gallery: Gallery, visit: Open, damage: bytes | None) -> None:
-    """A missing or damaged data page is named in a message, and the next one is loaded."""
+    """A missing or damaged record file is named in a message, and the next one is loaded."""
     gallery.root.mkdir()
     gallery.write([result(1)], [result(2)], [result(3)])
-    lost = gallery.root / "gallery_files" / "pages" / "000002.js"
+    lost = gallery.root / "gallery_files" / "records" / "000002.js"
     if damage is None:
         lost.unlink()
     else:
@@ -737,7 +737,7 @@ def test_a_lost_data_page_is_reported(gallery: Gallery, visit: Open, damage: byt
     opened = visit(gallery)
     opened.expect(2, "3 paintings")
     problem = opened.page.get_by_role("status")
-    playwright_api.expect(problem).to_contain_text("gallery_files/pages/000002.js")
+    playwright_api.expect(problem).to_contain_text("gallery_files/records/000002.js")
     assert opened.data_pages() == ["000002.js", "000001.js"]
 
 

@@ -162,7 +162,7 @@ def test_a_folder_that_fails_amid_the_look_is_passed_over(
     _fail_while_listing(monkeypatch, tmp_path / "bad")
     with capture_logs() as logs:
         assert names(tmp_path) == ["good/b.jpg"]
-    assert [(entry["event"], entry["path"]) for entry in logs] == [("folder.skipped", "bad")]
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("path.skipped", "bad")]
 
 
 def test_an_unreadable_folder_is_passed_over(
@@ -183,7 +183,7 @@ def test_an_unreadable_folder_is_passed_over(
     with capture_logs() as logs:
         assert names(tmp_path) == ["b.jpg"]
     (entry,) = logs
-    assert (entry["event"], entry["log_level"]) == ("folder.skipped", "warning")
+    assert (entry["event"], entry["log_level"]) == ("path.skipped", "warning")
     assert (entry["path"], entry["reason"]) == (r"b\xe4d", "Permission denied")
 
 
@@ -259,7 +259,7 @@ def test_folders_nested_too_deeply_are_passed_over(tmp_path: Path) -> None:
     assert [line["reason"] for line in logs] == ["nested too deeply"]
 
 
-def test_our_own_unfinished_files_are_nobodys_photos(tmp_path: Path) -> None:
+def test_our_own_incomplete_files_are_nobodys_photos(tmp_path: Path) -> None:
     """They are always ignored: `styled retry` may be moving a file back into the inbox."""
     (tmp_path / f".styled-{'0' * 32}.tmp").touch()
     (tmp_path / ".a.jpg").touch()

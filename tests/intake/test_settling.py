@@ -8,8 +8,8 @@ import pytest
 
 from styled.errors import ResourceUnavailable
 from styled.intake.scanning import FoundFile
-from styled.intake.settling import RECHECK_SECONDS, SettleGate, UnfinishedFile
-from styled.intake.unfinished import Sign
+from styled.intake.settling import RECHECK_SECONDS, IncompleteFile, SettleGate
+from styled.intake.upload_check import Evidence
 
 A = FoundFile("a.jpg", size=10, mtime_ns=1, inode=100)
 B = FoundFile("b.jpg", size=20, mtime_ns=1, inode=200)
@@ -19,19 +19,19 @@ REPLACED = FoundFile("a.jpg", size=10, mtime_ns=1, inode=101)
 
 
 class ScriptedCheck:
-    """Returns the signs that the test has set."""
+    """Returns the evidence that the test has set."""
 
     def __init__(self) -> None:
-        self.signs: dict[str, Sign] = {}
+        self.evidence: dict[str, Evidence] = {}
         self.checked: list[str] = []
 
-    def sign_of(self, file: FoundFile, waited_seconds: float) -> Sign | None:
-        """Return the scripted sign until its grace ends."""
+    def evidence_of(self, file: FoundFile, waited_seconds: float) -> Evidence | None:
+        """Return the scripted evidence until its grace ends."""
         self.checked.append(file.path)
-        sign = self.signs.get(file.path)
-        if sign is None or sign.grace_seconds is None:
-            return sign
-        return sign if waited_seconds < sign.grace_seconds else None
+        evidence = self.evidence.get(file.path)
+        if evidence is None or evidence.grace_seconds is None:
+            return evidence
+        return evidence if waited_seconds < evidence.grace_seconds else None
 
 
 def settled(gate: SettleGate, found: Iterable[FoundFile], now: float) -> list[FoundFile]:
@@ -41,7 +41,7 @@ def settled(gate: SettleGate, found: Iterable[FoundFile], now: float) -> list[Fo
 
 @pytest.fixture
 def check() -> ScriptedCheck:
-    """Return a check that finds every file finished unless the test sets a sign."""
+    """Return a check that finds every file complete unless the test sets evidence."""
     return ScriptedCheck()
 
 
@@ -64,12 +64,12 @@ class Submitted:
 
 def test_what_was_submitted_before_is_not_read_again(check: ScriptedCheck) -> None:
     """After a restart queued files pass at once: a broken one is not said to be arriving."""
-    check.signs[A.path] = Sign("ends too early", 60.0, is_of_content=True)
+    check.evidence[A.path] = Evidence("ends too early", 60.0, is_of_content=True)
     gate = SettleGate(1.0, check, None, Submitted(A.path))
     assert settled(gate, [A], 5.0) == []
     assert settled(gate, [A], 6.0) == [A]
     assert check.checked == []
-    assert gate.unfinished() == []
+    assert gate.incomplete() == []
 
 
 def test_a_file_settles_after_its_time(gate: SettleGate) -> None:
@@ -175,48 +175,48 @@ def test_a_look_that_breaks_off_changes_nothing(gate: SettleGate) -> None:
     assert settled(gate, [A, B], 1.0) == [A, B]
 
 
-def test_an_unfinished_file_waits_for_its_grace(gate: SettleGate, check: ScriptedCheck) -> None:
+def test_an_incomplete_file_waits_for_its_grace(gate: SettleGate, check: ScriptedCheck) -> None:
     """The grace counts from its last change; then it passes, and the decoder decides."""
-    check.signs["a.jpg"] = Sign("is empty", grace_seconds=60.0)
+    check.evidence["a.jpg"] = Evidence("is empty", grace_seconds=60.0)
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1.0) == []
-    assert gate.unfinished() == [UnfinishedFile("a.jpg", "is empty", until=60.0)]
+    assert gate.incomplete() == [IncompleteFile("a.jpg", "is empty", until=60.0)]
     assert settled(gate, [A], 59.9) == []
     assert settled(gate, [A], 60.0) == [A]
-    assert gate.unfinished() == []
+    assert gate.incomplete() == []
 
 
 def test_a_change_starts_the_grace_again(gate: SettleGate, check: ScriptedCheck) -> None:
-    """An upload may take hours; the file counts as unfinished as long as it changes."""
-    check.signs["a.jpg"] = Sign("ends too early", grace_seconds=60.0)
+    """An upload may take hours; the file counts as incomplete as long as it changes."""
+    check.evidence["a.jpg"] = Evidence("ends too early", grace_seconds=60.0)
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
     settled(gate, [GROWN], 50.0)
-    assert gate.unfinished() == [UnfinishedFile("a.jpg", "ends too early", until=110.0)]
+    assert gate.incomplete() == [IncompleteFile("a.jpg", "ends too early", until=110.0)]
     assert settled(gate, [GROWN], 109.9) == []
     assert settled(gate, [GROWN], 110.0) == [GROWN]
 
 
 def test_a_file_whose_sign_goes_is_taken_at_once(gate: SettleGate, check: ScriptedCheck) -> None:
     """For instance its writer has closed it, which changes neither size nor mtime."""
-    check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
+    check.evidence["a.jpg"] = Evidence("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1.0) == []
-    del check.signs["a.jpg"]
+    del check.evidence["a.jpg"]
     assert settled(gate, [A], 1.1) == [A]
 
 
 def test_a_sign_without_a_grace_never_ends(gate: SettleGate, check: ScriptedCheck) -> None:
     """A control file delays its file for as long as it exists."""
-    check.signs["a.jpg"] = Sign("waits for a.jpg.aria2", grace_seconds=None)
+    check.evidence["a.jpg"] = Evidence("waits for a.jpg.aria2", grace_seconds=None)
     settled(gate, [A], 0.0)
     assert settled(gate, [A], 1e6) == []
-    assert gate.unfinished() == [UnfinishedFile("a.jpg", "waits for a.jpg.aria2", until=None)]
+    assert gate.incomplete() == [IncompleteFile("a.jpg", "waits for a.jpg.aria2", until=None)]
 
 
-def test_unfinished_files_are_looked_at_again_soon(gate: SettleGate, check: ScriptedCheck) -> None:
+def test_incomplete_files_are_looked_at_again_soon(gate: SettleGate, check: ScriptedCheck) -> None:
     """A writer may close its file without an event."""
-    check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
+    check.evidence["a.jpg"] = Evidence("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
     settled(gate, [A], 1.0)
     assert gate.next_settled_at() is None
@@ -227,7 +227,7 @@ def test_an_unchanged_file_is_not_read_at_every_look(
     gate: SettleGate, check: ScriptedCheck
 ) -> None:
     """Other files may cause many scans a second; unchanged content is still incomplete."""
-    check.signs["a.jpg"] = Sign("ends too early", grace_seconds=60.0, is_of_content=True)
+    check.evidence["a.jpg"] = Evidence("ends too early", grace_seconds=60.0, is_of_content=True)
     settled(gate, [A], 0.0)
     for moment in (1.0, 1.1, 1.2, 2.9):
         assert settled(gate, [A], moment) == []
@@ -237,8 +237,8 @@ def test_an_unchanged_file_is_not_read_at_every_look(
 
 
 def test_what_is_not_taken_is_known(gate: SettleGate, check: ScriptedCheck) -> None:
-    """This covers unfinished files and files that never stop changing."""
-    check.signs["b.jpg"] = Sign("is empty", grace_seconds=60.0)
+    """This covers incomplete files and files that never stop changing."""
+    check.evidence["b.jpg"] = Evidence("is empty", grace_seconds=60.0)
     settled(gate, [A, B], 0.0)
     settled(gate, [GROWN, B], 1.0)
     assert gate.not_taken() == [("a.jpg", "has not stopped changing"), ("b.jpg", "is empty")]
@@ -247,12 +247,12 @@ def test_what_is_not_taken_is_known(gate: SettleGate, check: ScriptedCheck) -> N
 def test_it_knows_whether_waiting_is_of_use(gate: SettleGate, check: ScriptedCheck) -> None:
     """It is for truncated files, whose grace is short; a writer may hold a file for hours."""
     assert not gate.may_settle()
-    check.signs["a.jpg"] = Sign("is still open for writing", grace_seconds=3600.0)
+    check.evidence["a.jpg"] = Evidence("is still open for writing", grace_seconds=3600.0)
     settled(gate, [A], 0.0)
     assert gate.may_settle()
     settled(gate, [A], 1.0)
     assert not gate.may_settle()
-    check.signs["b.jpg"] = Sign("ends too early", grace_seconds=60.0, is_of_content=True)
+    check.evidence["b.jpg"] = Evidence("ends too early", grace_seconds=60.0, is_of_content=True)
     settled(gate, [A, B], 2.0)
     settled(gate, [A, B], 3.0)
     assert gate.may_settle()

@@ -410,7 +410,7 @@ def test_what_the_service_does_without_is_reported(
     snapshots: list[tuple[dict[str, Any], Output]] = []
 
     def record_and_stop(step: int) -> None:
-        if [line["event"] for line in logs].count("job.started") == 2 and not snapshots:
+        if [line["event"] for line in logs].count("job.painting_started") == 2 and not snapshots:
             try:
                 snapshots.append((json.loads(run(base, "status", "--json")), Output.of(base)))
             finally:

@@ -196,7 +196,7 @@ def test_an_engine_that_dies_is_replaced(harness: SlotHarness, death: Any) -> No
     harness.next_event()
     assign(slot)
     lost = harness.next_event()
-    assert (type(lost), lost.slot_name, lost.retry_seconds) == (EngineLost, "engine-0", 0.01)
+    assert (type(lost), lost.engine_name, lost.retry_seconds) == (EngineLost, "engine-0", 0.01)
     assert isinstance(harness.next_event(), EngineReady)
     assign(slot, run=2)
     assert harness.next_event() == EngineReported("engine-0", 2, PAINTED)

@@ -45,7 +45,7 @@ def harness(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
 
 def records(outbox: Path) -> list[dict[str, Any]]:
     """Return all records of the gallery, in order; an empty list if there is no page."""
-    paths = sorted((outbox / "gallery_files/pages").glob("*.js"))
+    paths = sorted((outbox / "gallery_files/records").glob("*.js"))
     all_records: list[dict[str, Any]] = [r for path in paths for r in records_in(path.read_bytes())]
     if all_records:
         html = (outbox / "gallery.html").read_text()
@@ -286,7 +286,7 @@ def test_what_a_killed_process_has_not_hung_hangs_at_the_next_start(
     assert shown(harness) == [("result", "photo.png")]
 
 
-@pytest.mark.parametrize("written", ["nothing", "data page", "page"])
+@pytest.mark.parametrize("written", ["nothing", "record file", "page"])
 def test_a_process_that_is_killed_while_it_hangs_doubles_nothing(
     harness: JobHarness, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
@@ -294,7 +294,7 @@ def test_a_process_that_is_killed_while_it_hangs_doubles_nothing(
     harness.drop("a.png")
     run_to_the_end(harness)
     harness.drop("b.png")
-    refused = {"nothing": ".js", "data page": ".html", "page": ""}[written]
+    refused = {"nothing": ".js", "record file": ".html", "page": ""}[written]
 
     def die(path: Path, data: bytes) -> None:
         if refused and path.name.endswith(refused):

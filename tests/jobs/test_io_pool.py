@@ -36,7 +36,7 @@ from styled.engine_api import (
 from styled.errors import DeviceLost, EngineFailure, InputRejected, UnexpectedError
 from styled.jobs.events import StopRequested
 from styled.jobs.io_pool import InlineIoPool, IoDone, IoPool, ThreadIoPool
-from styled.jobs.prepare import Inputs, Prepared, prepare, read_inputs
+from styled.jobs.prepare import Prepared, SourceFiles, prepare, read_source_files
 from styled.jobs.protocols import SendHeartbeat
 from styled.jobs.publish import encode
 from styled.ops.heartbeats import Heartbeats
@@ -120,11 +120,11 @@ def test_a_thread_gives_signs_of_life_while_it_is_at_something() -> None:
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> Inputs:
+def inputs(tmp_path: Path) -> SourceFiles:
     photo, style = tmp_path / "photo.jpg", tmp_path / "style.png"
     photo.write_bytes(picture(size=(80, 60), format="jpeg"))
     style.write_bytes(picture("crimson", (48, 40)))
-    return read_inputs(photo, Style((StyleImage(style),), RECIPE))
+    return read_source_files(photo, Style((StyleImage(style),), RECIPE))
 
 
 def prepare_and_encode(data: bytes) -> bytes:
@@ -135,7 +135,7 @@ def prepare_and_encode(data: bytes) -> bytes:
     return pickle.dumps((prepared, encode(prepared, painted, "jpeg", OutputConfig())))
 
 
-def test_preparing_and_encoding_give_the_same_anywhere(inputs: Inputs) -> None:
+def test_preparing_and_encoding_give_the_same_anywhere(inputs: SourceFiles) -> None:
     """Preparing and encoding give the same result in another process."""
     local_prepared, local_result = pickle.loads(prepare_and_encode(pickle.dumps(inputs)))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -491,7 +491,7 @@ def test_a_suspect_is_not_claimed_beside_others_nor_is_what_comes_after_it(
     journal.submit([Dropped(f"{n}.png", 1, 2, {"oil": f"{n}.png"}) for n in range(2)], 5.0)
     assert journal.claim(6.0) is not None
     journal.recover()
-    assert journal.claim(7.0, is_alone=False) is None
-    suspect = journal.claim(8.0, is_alone=True)
+    assert journal.claim(7.0, is_idle=False) is None
+    suspect = journal.claim(8.0, is_idle=True)
     assert suspect is not None
     assert (suspect.input, suspect.is_suspect) == ("0.png", True)

@@ -18,7 +18,7 @@ from styled.jobs.prepare import (
     check_style,
     decode,
     prepare,
-    read_inputs,
+    read_source_files,
     result_name,
 )
 from styled.recipes import PYRAMID, Size
@@ -29,7 +29,7 @@ MAX_PIXELS = 1_000_000
 
 def prepared_from(photo: Path, style: Style, *, max_pixels: int = MAX_PIXELS) -> Prepared:
     """Read and prepare a photo and a style."""
-    return prepare(read_inputs(photo, style), style.recipe, max_pixels=max_pixels)
+    return prepare(read_source_files(photo, style), style.recipe, max_pixels=max_pixels)
 
 
 def write(path: Path, data: bytes) -> Path:

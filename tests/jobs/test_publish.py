@@ -19,8 +19,8 @@ from styled.engine.events import StepProgress, Stylized
 from styled.engine.scales import resize
 from styled.engine_api import Painted, PaintTask
 from styled.jobs import requests
-from styled.jobs.pending import Request
-from styled.jobs.prepare import Prepared, prepare, read_inputs
+from styled.jobs.pending_effects import Request
+from styled.jobs.prepare import Prepared, prepare, read_source_files
 from styled.jobs.publish import encode
 from styled.jobs.requests import PublishRequest
 from styled.photos.encode import _LONGEST_EDGE_PX
@@ -104,7 +104,7 @@ def test_the_style_is_looked_at_in_the_size_of_the_result(
     recipe = replace(style.recipe, size=Size(long_edge=64), style_size="content")
     photo = tmp_path / "photo.png"
     photo.write_bytes(picture(size=PHOTO))
-    inputs = read_inputs(photo, style)
+    inputs = read_source_files(photo, style)
     prepared = prepare(inputs, recipe, max_pixels=10**6, at_own_size=True)
     assert prepared.content.shape == (1, 3, 120, 160)
     assert prepared.styles[0].image.shape == (1, 3, 120, 160)
@@ -242,7 +242,7 @@ def test_the_configuration_decides_about_the_file(
 def prepared_of(photo: Path) -> Prepared:
     """Prepare a photo, with itself as the style image."""
     style = Style((StyleImage(photo),), replace(PYRAMID, size=Size(long_edge=64)))
-    return prepare(read_inputs(photo, style), style.recipe, max_pixels=10**6)
+    return prepare(read_source_files(photo, style), style.recipe, max_pixels=10**6)
 
 
 def test_a_size_that_does_not_fit_is_found_before_it_is_painted(
@@ -298,7 +298,7 @@ def test_the_gallery_shows_grey_what_stays_grey(tmp_path: Path) -> None:
     photo.write_bytes(grey_picture())
     styles = (StyleImage(tmp_path / "style.png"),)
     styles[0].path.write_bytes(picture())
-    inputs = read_inputs(photo, Style(styles, PYRAMID))
+    inputs = read_source_files(photo, Style(styles, PYRAMID))
     prepared = prepare(inputs, PYRAMID, max_pixels=10**6)
     colourful = torch.rand(1, 3, *prepared.content.shape[-2:])
     kept = encode(prepared, Painted(colourful, ()), "png", OutputConfig(grayscale="keep"))

@@ -305,7 +305,7 @@ def test_a_failed_claim_is_over_once_the_queue_is_found_empty(
 ) -> None:
     """A pause ends with the first successful claim, even if the queue is empty."""
 
-    def refuse(now: float, *, is_alone: bool) -> NoReturn:
+    def refuse(now: float, *, is_idle: bool) -> NoReturn:
         raise ResourceUnavailable("the journal can't be used: disk I/O error")
 
     monkeypatch.setattr(harness.journal, "claim", refuse)

@@ -145,19 +145,19 @@ def test_memory_is_bounded(log: Log) -> None:
     """Only the latest `MAX_REMEMBERED` different lines are remembered."""
     many = 5 * MAX_REMEMBERED
     for number in range(many):
-        assert log.process("folder.skipped", path=number) is not None
+        assert log.process("path.skipped", path=number) is not None
     latest = range(many - MAX_REMEMBERED, many)
-    assert all(log.process("folder.skipped", path=number) is None for number in latest)
+    assert all(log.process("path.skipped", path=number) is None for number in latest)
     oldest = range(many - MAX_REMEMBERED)
-    assert all(log.process("folder.skipped", path=number) is not None for number in oldest)
+    assert all(log.process("path.skipped", path=number) is not None for number in oldest)
 
 
 def test_a_repeated_message_is_remembered_longer(log: Log) -> None:
     """The line that has not been logged for the longest time is evicted first."""
     log.process("queue.paused", reason="full")
     for number in range(MAX_REMEMBERED - 1):
-        log.process("folder.skipped", path=number)
+        log.process("path.skipped", path=number)
     log.now = 60.0
     assert log.process("queue.paused", reason="full") is not None
-    assert log.process("folder.skipped", path="one more") is not None
+    assert log.process("path.skipped", path="one more") is not None
     assert log.process("queue.paused", reason="full") is None

@@ -171,10 +171,10 @@ def test_the_same_message_is_logged_once() -> None:
         log.warning("queue.paused", reason="the disk is full", seconds=len(stream.getvalue()))
         log.info("jobs.submitted", count=1)
     with structlog.contextvars.bound_contextvars(job="4a"):
-        log.info("job.started")
-        log.info("job.started")
+        log.info("job.painting_started")
+        log.info("job.painting_started")
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
-    assert events == ["queue.paused", *["jobs.submitted"] * 3, "job.started"]
+    assert events == ["queue.paused", *["jobs.submitted"] * 3, "job.painting_started"]
 
 
 # The journal

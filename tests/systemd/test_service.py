@@ -267,7 +267,7 @@ def test_a_stop_amid_a_job_is_quick_and_the_start_goes_on(stopped: Service) -> N
     machine.systemctl("start", "styled")
     machine.wait_until(lambda: service.events("job.resumed"))
     (job,) = service.events("job.resumed")
-    assert service.events("job.claimed")[-1]["attempt"] == 1
+    assert service.events("job.claimed")[-1]["attempts"] == 1
     service.do("cancel", str(job["job"]))
     service.wait_for("rejected/red-trees/long.png.json")
 

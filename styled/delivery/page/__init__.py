@@ -1,7 +1,7 @@
-"""The gallery page: a static HTML file in the outbox, and the data pages it loads.
+"""The gallery page: a static HTML file in the outbox, and the record files it loads.
 
 File names and other texts on the page are untrusted input. So a Content-Security-Policy allows
-its script and style by their hashes only, the manifest and the data pages are ASCII JSON, and
+its script and style by their hashes only, the manifest and the record files are ASCII JSON, and
 the script inserts texts as plain text, never as HTML.
 """
 
@@ -33,7 +33,7 @@ def render(manifest: Mapping[str, JsonValue]) -> bytes:
     """Return the whole HTML page.
 
     Args:
-        manifest: The counts, the styles and the records of the newest data page.
+        manifest: The counts, the styles and the records of the newest record file.
 
     Raises:
         ValueError: the manifest holds NaN or an infinite number, which JSON can't represent.
@@ -48,8 +48,8 @@ def render(manifest: Mapping[str, JsonValue]) -> bytes:
     return page.encode()
 
 
-def page_file(number: int, records: Sequence[GalleryRecord]) -> bytes:
-    """Return the text of a data page.
+def record_file(number: int, records: Sequence[GalleryRecord]) -> bytes:
+    """Return the text of a record file.
 
     Args:
         number: From 1; the highest is the newest.
@@ -71,20 +71,20 @@ def live_file(state: Mapping[str, JsonValue]) -> bytes:
 
 
 def records_in(data: bytes) -> list[dict[str, JsonValue]]:
-    """Return the records of a data page, oldest first.
+    """Return the records of a record file, oldest first.
 
     Raises:
-        ValueError: this is not a data page.
+        ValueError: this is not a record file.
     """
     found = _DATA_PAGE.fullmatch(data.decode("ascii"))
     if found is None:
-        raise ValueError("this is not a data page of the gallery")
+        raise ValueError("this is not a record file of the gallery")
     try:
         records = json.loads(found[2], parse_constant=_refuse)
     except RecursionError as error:
-        raise ValueError("this data page is nested too deep") from error
+        raise ValueError("this record file is nested too deep") from error
     if not _are_records(records):
-        raise ValueError("this data page holds something else than records")
+        raise ValueError("this record file holds something else than records")
     return records
 
 
@@ -112,7 +112,7 @@ def _policy(css: str, js: str) -> str:
 
     For file:// URLs every document has a unique origin, so `'self'` matches nothing there, and
     `file:` is allowed too. `'strict-dynamic'` would be narrower for files, but it lets a script
-    add inline scripts. Instead, Trusted Types restrict the page's script to loading data pages.
+    add inline scripts. Instead, Trusted Types restrict the page's script to loading record files.
     `data:` is for the icon.
     """
     return "; ".join(
@@ -126,7 +126,7 @@ def _policy(css: str, js: str) -> str:
             "base-uri 'none'",
             "form-action 'none'",
             "require-trusted-types-for 'script'",
-            "trusted-types gallery-pages",
+            "trusted-types gallery-records",
         )
     )
 

@@ -97,13 +97,13 @@
   const records = []; // newest first
   const ids = new Set();
   const names = new Set(); // [style, name] of all records so far, as JSON
-  const failedPages = []; // numbers of data pages that can't be loaded
-  let nextPage = manifest.pages - 1;
-  let oldestLoaded = Infinity; // finish time of the newest record of the oldest loaded page
+  const failedFiles = []; // numbers of record files that can't be loaded
+  let nextFile = manifest.record_files - 1;
+  let oldestLoaded = Infinity; // finish time of the newest record of the oldest loaded file
 
-  function addRecords(page) {
+  function addRecords(added) {
     let newest = -Infinity;
-    for (const record of [...page].reverse()) {
+    for (const record of [...added].reverse()) {
       if (record === null || typeof record !== 'object') continue;
       const finished = Date.parse(record.finished);
       if (finished > newest) newest = finished;
@@ -128,9 +128,9 @@
     return new URLSearchParams([['', value]]).get('');
   }
 
-  // Data pages
+  // Record files
 
-  const DATA_FILE = /^gallery_files\/(pages\/[0-9]{6,}\.js|live\/now\.js\?[0-9]+)$/;
+  const DATA_FILE = /^gallery_files\/(records\/[0-9]{6,}\.js|live\/now\.js\?[0-9]+)$/;
   const onlyDataFiles = {
     createScriptURL(url) {
       if (!DATA_FILE.test(url)) throw new TypeError('not a data file');
@@ -138,19 +138,19 @@
     },
   };
   const policy = window.trustedTypes
-    ? window.trustedTypes.createPolicy('gallery-pages', onlyDataFiles) : onlyDataFiles;
+    ? window.trustedTypes.createPolicy('gallery-records', onlyDataFiles) : onlyDataFiles;
 
-  let pendingPage = null; // number and received records of the data page that is being loaded
+  let pendingFile = null; // number and received records of the record file that is being loaded
 
   Object.defineProperty(window, 'styledGallery', {
-    value(number, page) {
-      if (pendingPage !== null && pendingPage.number === number && Array.isArray(page)) {
-        pendingPage.records = page;
+    value(number, received) {
+      if (pendingFile !== null && pendingFile.number === number && Array.isArray(received)) {
+        pendingFile.records = received;
       }
     },
   });
 
-  const urlOfPage = (number) => `gallery_files/pages/${String(number).padStart(6, '0')}.js`;
+  const urlOfRecords = (number) => `gallery_files/records/${String(number).padStart(6, '0')}.js`;
 
   /** Runs a data file, which calls one of the functions above; resolves in any case. */
   function runDataFile(url) {
@@ -167,37 +167,37 @@
     });
   }
 
-  async function loadPage(number) {
+  async function loadRecords(number) {
     const loading = { number, records: null };
-    pendingPage = loading;
-    await runDataFile(urlOfPage(number));
-    pendingPage = null;
+    pendingFile = loading;
+    await runDataFile(urlOfRecords(number));
+    pendingFile = null;
     return loading.records;
   }
 
   let loadingOlder = null;
 
-  /** Loads the next older data page; concurrent calls share the same promise. */
+  /** Loads the next older record file; concurrent calls share the same promise. */
   function loadOlder() {
     loadingOlder ??= loadNext().finally(() => { loadingOlder = null; });
     return loadingOlder;
   }
 
   async function loadNext() {
-    const number = nextPage;
-    nextPage -= 1;
+    const number = nextFile;
+    nextFile -= 1;
     $('more').textContent = 'Looking for older ones …';
-    const page = await loadPage(number);
-    if (page === null) {
-      failedPages.push(number);
+    const loaded = await loadRecords(number);
+    if (loaded === null) {
+      failedFiles.push(number);
       showLoadErrors();
     } else {
-      addRecords(page);
+      addRecords(loaded);
     }
   }
 
   function exhausted() {
-    return nextPage < 1 || oldestLoaded < bounds.from;
+    return nextFile < 1 || oldestLoaded < bounds.from;
   }
 
   // Filters
@@ -293,7 +293,7 @@
   };
 
   function total(kind) {
-    if (nextPage < 1 && failedPages.length === 0) {
+    if (nextFile < 1 && failedFiles.length === 0) {
       return records.filter((record) => kind === 'all' || record.kind === kind).length;
     }
     if (kind === 'all') return manifest.results + manifest.rejected;
@@ -335,12 +335,12 @@
   }
 
   function showLoadErrors() {
-    const shown = failedPages.slice(0, 3).map(urlOfPage).join(', ');
-    const files = failedPages.length > 3 ? `${shown} and ${failedPages.length - 3} more` : shown;
-    $('problem').textContent = failedPages.length === 1
+    const shown = failedFiles.slice(0, 3).map(urlOfRecords).join(', ');
+    const files = failedFiles.length > 3 ? `${shown} and ${failedFiles.length - 3} more` : shown;
+    $('problem').textContent = failedFiles.length === 1
       ? `A part of the gallery can’t be loaded: ${files}. Its pictures are missing here, but the `
         + 'paintings themselves are still in the outbox.'
-      : `${failedPages.length} parts of the gallery can’t be loaded: ${files}. Their pictures are `
+      : `${failedFiles.length} parts of the gallery can’t be loaded: ${files}. Their pictures are `
         + 'missing here, but the paintings themselves are still in the outbox.';
     $('problem').hidden = false;
   }
@@ -542,7 +542,7 @@
     cardCount += batch.length;
   }
 
-  /** Adds cards and loads data pages until the window and `AHEAD` pixels below it are filled. */
+  /** Adds cards and loads record files until the window and `AHEAD` pixels below it are filled. */
   async function fill() {
     if (isFilling) return;
     isFilling = true;

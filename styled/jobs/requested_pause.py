@@ -9,13 +9,13 @@ from styled.jobs.io_context import IoContext
 from styled.jobs.job import Phase
 from styled.jobs.job_finisher import JobFinisher
 from styled.jobs.job_log import job_log_context, log_context_of
-from styled.jobs.pause import AFTER_CURRENT, SUSPENDED
+from styled.jobs.pause import AFTER_CURRENT, PAUSE_REQUEST
 from styled.jobs.running import RunningJobs
 
 log = structlog.get_logger()
 
 
-class Suspension:
+class RequestedPause:
     """Whether the queue is paused on request.
 
     Attributes:
@@ -39,18 +39,21 @@ class Suspension:
         Raises:
             ResourceUnavailable: the journal can't be read.
         """
-        requested = self._journal.get_state().get(SUSPENDED, "")
+        requested = self._journal.get_state().get(PAUSE_REQUEST, "")
         if requested == self._requested:
             return
         self._requested = requested
         was_active, self.is_active = self.is_active, bool(requested)
         if self.is_active != was_active:
-            log.info("queue.suspended" if self.is_active else "queue.continued", how=requested)
+            log.info(
+                "queue.paused_on_request" if self.is_active else "queue.resumed_on_request",
+                how=requested,
+            )
         if not self.is_active:
             return
         for running in self._running.in_phase(Phase.PREPARING, Phase.READY, Phase.PAINTING):
             with job_log_context(log_context_of(running.job)):
                 if running.phase is not Phase.PAINTING:
                     self._finisher.interrupted(running)
-                elif running.slot_name is not None and requested != AFTER_CURRENT:
-                    self._engines.stop(running.slot_name, running.job.id)
+                elif running.engine_name is not None and requested != AFTER_CURRENT:
+                    self._engines.stop(running.engine_name, running.job.id)

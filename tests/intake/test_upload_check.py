@@ -1,4 +1,4 @@
-"""Detection of unfinished files, with real files of every format."""
+"""Detection of incomplete files, with real files of every format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import skimage.data
 from PIL import Image
 
 from styled.intake.scanning import FoundFile
-from styled.intake.unfinished import Sign, UnfinishedCheck
+from styled.intake.upload_check import Evidence, UploadCheck
 from styled.open_files import WriterCheck, Writers
 
 GRACE, OPEN_GRACE = 60.0, 3600.0
@@ -32,16 +32,16 @@ class ScriptedWriters(WriterCheck):
         return self._scripted
 
 
-def sign_of(
+def evidence_of(
     path: Path,
     writers: Writers = Writers.NONE,
     *,
     waited: float = 1.0,
     control_file: str | None = None,
     closed: Collection[str] = (),
-) -> Sign | None:
-    """Return the sign that `UnfinishedCheck` finds in a file."""
-    check = UnfinishedCheck(
+) -> Evidence | None:
+    """Return the evidence that `UploadCheck` finds in a file."""
+    check = UploadCheck(
         path.parent,
         ScriptedWriters(writers),
         closed_files=closed,
@@ -50,7 +50,7 @@ def sign_of(
     )
     stat = path.stat()
     file = FoundFile(path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino, control_file)
-    return check.sign_of(file, waited)
+    return check.evidence_of(file, waited)
 
 
 def encoded(kind: str, **options: object) -> bytes:
@@ -70,29 +70,29 @@ def test_a_whole_picture_shows_no_sign(tmp_path: Path, kind: str, writers: Write
     """This holds for every format, whether or not writers can be detected."""
     path = tmp_path / "photo"
     path.write_bytes(encoded(kind))
-    assert sign_of(path, writers) is None
+    assert evidence_of(path, writers) is None
 
 
 def test_what_is_no_picture_is_not_waited_for(tmp_path: Path) -> None:
     """A text file is passed on at once, to be rejected."""
     path = tmp_path / "letter.txt"
     path.write_bytes(b"Dear reader, I am a letter.\n" * 99)
-    assert sign_of(path) is None
+    assert evidence_of(path) is None
 
 
 def test_an_empty_file_waits_for_its_grace(tmp_path: Path) -> None:
     """After it, the file is accepted."""
     path = tmp_path / "photo.jpg"
     path.touch()
-    assert sign_of(path) == Sign("is empty", GRACE, is_of_content=True)
-    assert sign_of(path, waited=GRACE) is None
+    assert evidence_of(path) == Evidence("is empty", GRACE, is_of_content=True)
+    assert evidence_of(path, waited=GRACE) is None
 
 
 def test_a_file_that_begins_with_zeros_waits(tmp_path: Path) -> None:
     """It was preallocated, and nothing is written yet."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(bytes(5000))
-    found = sign_of(path)
+    found = evidence_of(path)
     assert found is not None
     assert found.grace_seconds == GRACE
 
@@ -104,11 +104,11 @@ def test_a_picture_that_is_cut_off_waits(tmp_path: Path, kind: str, share: float
     data = encoded(kind)
     path = tmp_path / "photo"
     path.write_bytes(data[: int(len(data) * share)])
-    found = sign_of(path)
+    found = evidence_of(path)
     assert found is not None
     assert "too early" in found.reason
     assert found.grace_seconds == GRACE
-    assert sign_of(path, waited=GRACE) is None
+    assert evidence_of(path, waited=GRACE) is None
 
 
 @pytest.mark.parametrize("start", [b"\xff", b"\x89PN", b"II*", b"RIFF\1\2", b"GIF8"])
@@ -116,7 +116,7 @@ def test_the_first_bytes_of_a_picture_wait(tmp_path: Path, start: bytes) -> None
     """A file that is too short for its format to be known may become a picture."""
     path = tmp_path / "photo"
     path.write_bytes(start)
-    assert sign_of(path) == Sign("ends too early", GRACE, is_of_content=True)
+    assert evidence_of(path) == Evidence("ends too early", GRACE, is_of_content=True)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "BMP", "TIFF"])
@@ -127,12 +127,12 @@ def test_a_picture_whose_end_is_zeros_waits_where_writers_can_t_be_seen(
     data = encoded(kind)
     path = tmp_path / "photo"
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
-    found = sign_of(path, Writers.UNKNOWN)
+    found = evidence_of(path, Writers.UNKNOWN)
     assert found is not None
     assert "zeros" in found.reason
     assert found.grace_seconds == GRACE
-    assert sign_of(path, Writers.UNKNOWN, waited=GRACE) is None
-    assert sign_of(path, Writers.NONE) is None
+    assert evidence_of(path, Writers.UNKNOWN, waited=GRACE) is None
+    assert evidence_of(path, Writers.NONE) is None
 
 
 def test_a_hole_makes_a_file_wait_where_writers_can_t_be_seen(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_hole_makes_a_file_wait_where_writers_can_t_be_seen(tmp_path: Path) ->
         os.fsync(stream.fileno())
     if path.stat().st_blocks * 512 >= len(data):
         pytest.skip("this file system keeps no holes")
-    found = sign_of(path, Writers.UNKNOWN)
+    found = evidence_of(path, Writers.UNKNOWN)
     assert found is not None
     assert "holes" in found.reason
 
@@ -158,10 +158,10 @@ def test_zeros_amid_a_compressed_picture_make_it_wait(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     middle = len(data) // 2
     path.write_bytes(data[:middle] + bytes(8192) + data[middle + 8192 :])
-    found = sign_of(path, Writers.UNKNOWN)
+    found = evidence_of(path, Writers.UNKNOWN)
     assert found is not None
     assert "zeros" in found.reason
-    assert sign_of(path, Writers.NONE) is None
+    assert evidence_of(path, Writers.NONE) is None
 
 
 def test_a_file_that_was_closed_is_not_suspected(tmp_path: Path) -> None:
@@ -169,30 +169,30 @@ def test_a_file_that_was_closed_is_not_suspected(tmp_path: Path) -> None:
     data = encoded("BMP")
     path = tmp_path / "photo.bmp"
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
-    assert sign_of(path, Writers.UNKNOWN) is not None
-    assert sign_of(path, Writers.UNKNOWN, closed={"photo.bmp"}) is None
+    assert evidence_of(path, Writers.UNKNOWN) is not None
+    assert evidence_of(path, Writers.UNKNOWN, closed={"photo.bmp"}) is None
 
 
 def test_an_open_file_waits_whatever_it_looks_like(tmp_path: Path) -> None:
     """It waits until it is closed, or has not changed for `open_grace_seconds`."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded("JPEG"))
-    assert sign_of(path, Writers.SOME) == Sign("is still open for writing", OPEN_GRACE)
-    assert sign_of(path, Writers.SOME, waited=OPEN_GRACE) is None
+    assert evidence_of(path, Writers.SOME) == Evidence("is still open for writing", OPEN_GRACE)
+    assert evidence_of(path, Writers.SOME, waited=OPEN_GRACE) is None
 
 
 def test_an_open_file_that_is_never_closed_is_judged_by_its_content(tmp_path: Path) -> None:
     """By then the grace of its content is over too, unless that is the longer one."""
     path = tmp_path / "photo.jpg"
     path.touch()
-    assert sign_of(path, Writers.SOME, waited=OPEN_GRACE) is None
+    assert evidence_of(path, Writers.SOME, waited=OPEN_GRACE) is None
 
 
 def test_a_control_file_counts_for_as_long_as_it_lies_there(tmp_path: Path) -> None:
     """A download may be resumed the next day."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(encoded("JPEG"))
-    found = sign_of(path, control_file="photo.jpg.aria2", waited=1e6)
+    found = evidence_of(path, control_file="photo.jpg.aria2", waited=1e6)
     assert found is not None
     assert found.grace_seconds is None
     assert "photo.jpg.aria2" in found.reason
@@ -203,11 +203,11 @@ def test_a_file_that_vanishes_shows_no_sign(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"x")
     stat = path.stat()
-    check = UnfinishedCheck(
+    check = UploadCheck(
         tmp_path, WriterCheck(), closed_files=(), truncated_grace_seconds=1, open_grace_seconds=1
     )
     path.unlink()
-    assert check.sign_of(FoundFile("photo.jpg", 1, stat.st_mtime_ns, stat.st_ino), 1.0) is None
+    assert check.evidence_of(FoundFile("photo.jpg", 1, stat.st_mtime_ns, stat.st_ino), 1.0) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -221,8 +221,8 @@ def test_a_file_that_may_not_be_read_yet_waits(tmp_path: Path) -> None:
             pytest.skip(f"others may not look into {folder}")
     os.seteuid(61001)
     try:
-        assert sign_of(path) == Sign("can't be read: Permission denied", GRACE)
-        assert sign_of(path, waited=GRACE) is None
+        assert evidence_of(path) == Evidence("can't be read: Permission denied", GRACE)
+        assert evidence_of(path, waited=GRACE) is None
     finally:
         os.seteuid(0)
 
@@ -254,5 +254,5 @@ def test_looking_into_a_hostile_file_takes_no_time(tmp_path: Path, name: str) ->
     if size is not None:
         os.truncate(path, size)
     began = time.process_time()
-    sign_of(path, Writers.UNKNOWN)
+    evidence_of(path, Writers.UNKNOWN)
     assert time.process_time() - began < 2.0

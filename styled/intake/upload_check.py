@@ -1,7 +1,7 @@
-"""Detects files that are unfinished although they have not changed for a while.
+"""Detects files that are incomplete although they have not changed for a while.
 
-Each sign delays a file for a grace period, counted from its last change. None rejects it: after
-the grace period the decoder decides.
+Evidence delays a file for a grace period, counted from its last change. It never rejects the file:
+after the grace period the decoder decides.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _COMPRESSED_FORMATS = frozenset({"jpeg", "png", "gif", "webp", "avif", "heic"})
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
-    """Why a file looks unfinished.
+class Evidence:
+    """Why a file looks incomplete.
 
     Attributes:
         reason: Begins with a verb: "is empty".
@@ -67,8 +67,8 @@ class ClosedFiles(Protocol):
         """Return whether this file was closed; `path` is relative to the inbox."""
 
 
-class UnfinishedCheck:
-    """Checks whether a file that has stopped changing is unfinished."""
+class UploadCheck:
+    """Checks whether a file that has stopped changing is incomplete."""
 
     def __init__(
         self,
@@ -94,45 +94,49 @@ class UnfinishedCheck:
         self._truncated_grace = truncated_grace_seconds
         self._open_grace = open_grace_seconds
 
-    def sign_of(self, file: FoundFile, waited_seconds: float) -> Sign | None:
-        """Return the first sign whose grace has not ended, None if the file can be accepted.
+    def evidence_of(self, file: FoundFile, waited_seconds: float) -> Evidence | None:
+        """Return the first piece whose grace has not ended, None if the file can be accepted.
 
         Args:
             file: Has not changed for `settle_seconds`.
             waited_seconds: Time since its last change.
         """
         for one in (file, *file.companions):
-            for sign in self._signs(one):
-                if sign.grace_seconds is None or waited_seconds < sign.grace_seconds:
+            for evidence in self._evidence(one):
+                if evidence.grace_seconds is None or waited_seconds < evidence.grace_seconds:
                     if one is not file:
                         name = readable(one.path.rpartition("/")[2])
-                        return replace(sign, reason=f"waits for {name}, which {sign.reason}")
-                    return sign
+                        return replace(
+                            evidence, reason=f"waits for {name}, which {evidence.reason}"
+                        )
+                    return evidence
         return None
 
-    def _signs(self, file: FoundFile) -> Iterator[Sign]:
+    def _evidence(self, file: FoundFile) -> Iterator[Evidence]:
         if file.control_file is not None:
-            yield Sign(f"waits for {file.control_file} beside it to go: a download goes on", None)
+            yield Evidence(
+                f"waits for {file.control_file} beside it to go: a download goes on", None
+            )
         path = self._inbox / file.path
         try:
             descriptor = open_regular(path)
         except FileNotFoundError:
             return  # it is gone, or no longer a regular file
         except BlockingIOError:
-            yield Sign(_OPEN, self._open_grace)
+            yield Evidence(_OPEN, self._open_grace)
             return
         except OSError as error:
             # Programs that copy permissions make a file readable only when it is complete.
-            yield Sign(f"can't be read: {error.strerror}", self._truncated_grace)
+            yield Evidence(f"can't be read: {error.strerror}", self._truncated_grace)
             return
         try:
             writers = self._writer_check.writers_of(descriptor, path)
             if writers is Writers.SOME:
-                yield Sign(_OPEN, self._open_grace)
+                yield Evidence(_OPEN, self._open_grace)
             is_known_to_be_closed = writers is Writers.NONE or file.path in self._closed_files
             reason = _content_reason(descriptor, suspicious=not is_known_to_be_closed)
             if reason is not None:
-                yield Sign(reason, self._truncated_grace, is_of_content=True)
+                yield Evidence(reason, self._truncated_grace, is_of_content=True)
         finally:
             os.close(descriptor)
 
@@ -141,7 +145,7 @@ _OPEN = "is still open for writing"
 
 
 def _content_reason(descriptor: int, *, suspicious: bool) -> str | None:
-    """Return why the content looks unfinished, None if it does not.
+    """Return why the content looks incomplete, None if it does not.
 
     Args:
         descriptor: Of the file.

@@ -1,4 +1,4 @@
-"""Applies a photo's own settings, in a file beside it, to its style."""
+"""Applies the settings of one photo, in a file beside it, to its style."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from styled.sidecar import FileInfo, SettingsInfo
 
 
 @dataclass(frozen=True, slots=True)
-class OwnSettings:
-    """What a photo has of its own.
+class AppliedSettings:
+    """A photo's style after the settings beside the photo were applied.
 
     Attributes:
-        style: Its style, with its own settings.
-        mask: The file of its mask; None: it has none.
-        info: The settings, for the sidecar; None: it has none.
+        style: The style, changed by the settings.
+        mask: The file of the photo's mask; None: it has none.
+        info: The settings, for the sidecar; None: there are none.
     """
 
     style: Style
@@ -33,8 +33,8 @@ class OwnSettings:
     info: SettingsInfo | None = None
 
 
-def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> OwnSettings:
-    """Return a photo's style with its own settings.
+def apply_photo_settings(photo: Path, style: Style, styles: Collection[str]) -> AppliedSettings:
+    """Return the style of a photo after applying the settings beside the photo.
 
     Args:
         photo: The file in the inbox.
@@ -50,12 +50,12 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
     if INIT_SUFFIX in companions:
         style = replace(style, init_image=companions[INIT_SUFFIX])
     if path is None:
-        return OwnSettings(style, mask)
+        return AppliedSettings(style, mask)
     try:
         with open(open_regular(path), "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        return OwnSettings(style, mask)
+        return AppliedSettings(style, mask)
     except OSError as error:
         raise ResourceUnavailable(
             f"{readable(path)} can't be read: {error.strerror}",
@@ -65,7 +65,7 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
         settings = parse_photo_settings(data, path, styles)
     except ConfigError as error:
         raise InputRejected(
-            f"the photo's own settings are not valid: {'; '.join(error.message.splitlines())}",
+            f"the photo's settings are not valid: {'; '.join(error.message.splitlines())}",
             f"fix {readable(path.name)}, which lies beside the photo, and drop both again",
         ) from error
     values = parse(data.decode("utf-8-sig")).data
@@ -79,7 +79,7 @@ def with_own_settings(photo: Path, style: Style, styles: Collection[str]) -> Own
     init = settings.init_image
     if init is not None:
         style = replace(style, init_image=_beside(photo, init, "initial image"))
-    return OwnSettings(style, mask, info)
+    return AppliedSettings(style, mask, info)
 
 
 def _beside(photo: Path, name: str, what: str) -> Path:

@@ -10,14 +10,14 @@ from styled.jobs.canceller import POLL_SECONDS
 from styled.jobs.events import Wakeup
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
-from styled.jobs.pause import AFTER_CURRENT, NOW, SUSPENDED
+from styled.jobs.pause import AFTER_CURRENT, NOW, PAUSE_REQUEST
 from tests.jobs.conftest import JobHarness
 
 
 def request(harness: JobHarness, how: str) -> None:
     """Write the request as `styled pause` and `styled resume` do, from another connection."""
     journal = Journal.open_for_requests(harness.config.state / "journal.sqlite3")
-    journal.set_state(**{SUSPENDED: how})
+    journal.set_state(**{PAUSE_REQUEST: how})
     journal.close()
     harness.advance(POLL_SECONDS)
     harness.events.put(Wakeup())

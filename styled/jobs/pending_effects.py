@@ -24,7 +24,7 @@ Request = (
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingEffects:
     """Writes, requests and assignments for the end of the turn.
 
     Attributes:
