@@ -33,7 +33,7 @@ from styled.intake.intake import Intake
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import scan
 from styled.jobs.engine_slot import EngineSlot
-from styled.jobs.events import Event, ServiceDegraded, StylesChanged, Wakeup
+from styled.jobs.events import Event, ServiceDegradationsChanged, StylesChanged, Wakeup
 from styled.jobs.gallery_updates import GalleryUpdater
 from styled.jobs.hook_runner import HookRunner
 from styled.jobs.input_cleanup import InputCleanup
@@ -220,7 +220,7 @@ def build_intake(config: Config, host: JournalIntakeHost) -> Intake:
         rescan_seconds=settings.rescan_seconds,
         truncated_grace_seconds=settings.truncated_grace_seconds,
         open_grace_seconds=settings.open_grace_seconds,
-        leave_other_files=settings.not_pictures == "leave",
+        leave_not_pictures=settings.not_pictures == "leave",
     )
 
 
@@ -369,7 +369,7 @@ class JournalIntakeHost:
     def watching_changed(self, problem: str | None) -> None:
         """Record that the inbox is polled, for `styled status` and sidecars."""
         degraded = () if problem is None else (Degradation("polling", problem),)
-        self._events.put(ServiceDegraded(INTAKE, degraded))
+        self._events.put(ServiceDegradationsChanged(INTAKE, degraded))
         record_state(self._journal, degraded_intake=json.dumps([asdict(one) for one in degraded]))
 
     def problem_changed(self, problem: str | None) -> None:

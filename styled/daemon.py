@@ -199,7 +199,8 @@ class Daemon:
             stack.callback(self._health.stop)
             journal.set_state(
                 activity="starting", version=__version__, pid=str(os.getpid()),
-                started_at=str(time.time()), degraded="[]", degraded_intake="[]", engines="[]",
+                started_at=str(time.time()), degraded_engines="[]", degraded_intake="[]",
+                engines="[]",
                 inbox_problem="", metrics_problem=metrics_problem,
                 gallery_problem="", hook_problem="", inbox_report="{}", style_problems="{}",
                 inbox_read_only=app.host.folders.problem or "", config_problem="",
@@ -323,11 +324,11 @@ class Daemon:
         new = [one for one in info.degraded if one not in self._degraded]
         self._degraded += new
         for one in new:
-            log.warning("daemon.degraded", kind=one.kind, reason=one.message, engine=name)
+            log.warning("engine.degraded", kind=one.kind, reason=one.message, engine=name)
         if not self._is_ready:
             self._ready(info.device, info.weights_source, info.degraded, info)
         elif new:
-            record_state(self._app.journal, degraded=self._degraded_json())
+            record_state(self._app.journal, degraded_engines=self._degraded_json())
 
     def _degraded_json(self) -> str:
         return json.dumps([asdict(one) for one in self._degraded])
@@ -347,7 +348,7 @@ class Daemon:
             activity="running",
             device=device,
             weights=weights,
-            degraded=self._degraded_json(),
+            degraded_engines=self._degraded_json(),
         )
         self._health.metrics.set_ready(__version__, device, weights, time.time())
         log.info(

@@ -231,7 +231,7 @@ class HealthMonitor:
         lost = sum(engine.device is None for engine in queue.engines)
         engines_lost = ""
         if lost:
-            engines_lost = f"; {format_count(lost, 'engine')} of {len(queue.engines)} not there"
+            engines_lost = f"; {format_count(lost, 'engine')} of {len(queue.engines)} not available"
         if not painting:
             return f"running{waiting or ', waiting for photos'}{engines_lost}"
         if len(painting) == 1:

@@ -74,7 +74,7 @@ class LiveGallery:
         # No file in the outbox may end this thread.
         except Exception as error:
             if not isinstance(error, ResourceUnavailable | OSError):
-                log.exception("live_gallery.crashed")
+                log.exception("live_gallery.internal_error")
             if str(error) != self._problem:  # other parts report what is wrong with the outbox
                 log.info("live_gallery.failed", reason=str(error))
             self._problem = str(error)

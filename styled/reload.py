@@ -60,7 +60,7 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
     # Files of other people are read: no content of them may end the daemon.
     except Exception as error:
         if not isinstance(error, StyledError):
-            log.exception("config.crashed")
+            log.exception("config.internal_error")
             error = UnexpectedError.of(error)
         log.error("config.rejected", reason=str(error))
         problem = f"a reload has changed nothing: {error.message}"

@@ -145,7 +145,8 @@ class ResultInfo(_Section):
         default=None, description="The colour space; null: the file does not say."
     )
     painted_width: int | None = Field(
-        default=None, description="What was painted at first, before it was brought to this size."
+        default=None,
+        description="Width at which it was painted, before it was resized; null: the same.",
     )
     painted_height: int | None = None
     detail_steps: int = Field(

@@ -48,4 +48,4 @@ class StylesWatch:
                 self.poll()
             # Without this thread, new styles would silently no longer be found.
             except Exception:
-                log.exception("styles_watch.crashed")
+                log.exception("styles_watch.internal_error")

@@ -161,9 +161,9 @@ def test_the_status_knows_many_engines(monitor: HealthHarness) -> None:
         EngineSnapshot("engine-2", problem="it broke"),
     ]
     monitor.change_snapshot(engines=tuple(engines))
-    assert monitor.status() == "painting 2 photos (a.jpg, b\\n.jpg); 1 engine of 3 not there"
+    assert monitor.status() == "painting 2 photos (a.jpg, b\\n.jpg); 1 engine of 3 not available"
     monitor.change_snapshot(engines=(replace(engines[0], job=None), engines[2]))
-    assert monitor.status() == "running, waiting for photos; 1 engine of 2 not there"
+    assert monitor.status() == "running, waiting for photos; 1 engine of 2 not available"
 
 
 def test_a_layer_of_the_network_is_a_sign_of_life(monitor: HealthHarness) -> None:

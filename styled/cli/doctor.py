@@ -46,7 +46,7 @@ _REMEDIES = {
     "device": "set engine.device to auto or cpu",
     "cluster": "see docs/cluster.md",
 }
-"""Default remedies, by subject of the check, for error_console without remedies."""
+"""Default remedies, by subject of the check, for errors without remedies."""
 
 _WARNING_REMEDIES = {
     "needs_restart": ("restart it when it suits: systemctl restart styled",),
@@ -203,7 +203,7 @@ def _daemon(state: Mapping[str, str], config: Config) -> Iterator[Finding]:
                 state["activity"],
                 ("the queue continues by itself once that is over",),
             )
-    for name in ("degraded", "degraded_intake"):
+    for name in ("degraded_engines", "degraded_intake"):
         for note in json.loads(state.get(name, "[]")):
             yield Finding("warn", "degraded", note["message"], _degradation_remedies(note["kind"]))
 
@@ -359,7 +359,7 @@ def _engines(state: Mapping[str, str]) -> Iterator[Finding]:
     for engine in json.loads(state.get("engines", "[]")):
         if engine["device"] is None:
             reason = engine["problem"] or "it is starting"
-            yield Finding("warn", engine["name"], f"not there: {reason}", ("see the log",))
+            yield Finding("warn", engine["name"], f"lost: {reason}", ("see the log",))
         else:
             where = (
                 f"{engine['device']} of {engine['node']}" if engine["node"] else engine["device"]

@@ -105,7 +105,7 @@ def _explain(arg: str, context: ExplainContext) -> Explanation:
             return explain_in(path, str(path.relative_to(folder)), context)
     if os.path.normpath(current_folder() / arg).startswith(f"{config.inbox}{os.sep}"):
         return make_explanation(
-            path, "no file", "a folder in its path is a link, which is not followed"
+            path, "not a file", "a folder in its path is a link, which is not followed"
         )
     return _explain_other(path, config, context)
 

@@ -35,8 +35,8 @@ from styled.ops.humanize import format_count, format_duration
 
 Verdict = Literal[
     "painting", "waiting", "done", "rejected", "cancelled", "new", "settling", "ignored",
-    "unpaired", "no picture", "incomplete", "skipped", "unreadable", "no file", "missing", "result",
-    "original", "style", "folder", "elsewhere",
+    "unpaired", "not a picture", "incomplete", "skipped", "unreadable", "not a file", "missing",
+    "result", "original", "style", "folder", "elsewhere",
 ]  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def explain_inbox_path(path: Path, relative: str, context: ExplainContext) -> Ex
         )
     if not stat.S_ISREG(stat_result.st_mode):
         return make_explanation(
-            path, "no file",
+            path, "not a file",
             f"it is {_file_kind(stat_result.st_mode)}: those are never opened nor moved",
             remedies=["put the photo itself here"],
         )  # fmt: skip
@@ -235,7 +235,7 @@ def _other_file(path: Path, config: Config) -> Explanation | None:
     """Return the explanation of a file that is not a picture; None if it is one."""
     if config.intake.not_pictures == "reject" or has_picture_name(path.name):
         return None
-    from styled.intake.other_files import PictureCheck  # it imports torch
+    from styled.intake.picture_check import PictureCheck  # it imports torch
 
     check = PictureCheck(path.parent)
     if check.is_picture(path.name):
@@ -243,7 +243,7 @@ def _other_file(path: Path, config: Config) -> Explanation | None:
     kind = check.kind_of(path.name)
     what = f"it is {kind[0]}" if kind is not None else "its name and its content are no picture"
     return make_explanation(
-        path, "no picture", f"{what}, so it is left where it is",
+        path, "not a picture", f"{what}, so it is left where it is",
         remedies=[kind[1]] if kind is not None else
         ["if it is one, save it again in a usual format, such as JPEG or PNG"],
     )  # fmt: skip
@@ -273,7 +273,7 @@ def _not_taken_yet(
 
 
 def _incomplete(path: Path, file: IncompleteStatus, context: ExplainContext) -> Explanation:
-    reasons = [f"it is still arriving: it {file.reason}"]
+    reasons = [f"it is incomplete: it {file.reason}"]
     if file.until is not None:
         seconds = (file.until - datetime.now(UTC)).total_seconds()
         left = format_duration(max(0.0, seconds))

@@ -213,7 +213,7 @@ def _without_secrets(config: Config) -> Config:
     """Return the configuration without the arguments of hooks, which may hold keys."""
     hooks = {
         name: (command[0], f"({len(command) - 1} arguments)")
-        for name in ("on_done", "on_failed", "on_idle")
+        for name in ("on_done", "on_rejected", "on_idle")
         if (command := getattr(config.hooks, name))
     }
     return replace(config, hooks=config.hooks.model_copy(update=hooks))

@@ -13,7 +13,7 @@ from styled.cli.find_config import current_folder, find_config
 from styled.cli.jobs import MAX_HINTS
 from styled.config import Config
 from styled.delivery.names import sidecar_path
-from styled.delivery.requeue import is_rejected_input, rejected_inputs, restore
+from styled.delivery.requeue import is_rejected_input, rejected_inputs, return_to_inbox
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.jobs.job import JobState
@@ -52,8 +52,8 @@ def retry(config_path: Path | None, args: list[str], *, everything: bool) -> Non
     if selected:
         mounts.require(config.inbox)
     for path in selected:
-        restored_path = restore(path, _rejected(config), config.inbox)
-        console.print(Text(printable(readable(restored_path))), soft_wrap=True)
+        new_path = return_to_inbox(path, _rejected(config), config.inbox)
+        console.print(Text(printable(readable(new_path))), soft_wrap=True)
     if not selected:
         console.print("nothing was rejected")
 

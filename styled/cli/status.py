@@ -190,7 +190,7 @@ def _status(config: Config, journal: JournalReader) -> Status:
         problems=problems_in(state) if is_running else [],
         degraded=[] if not is_running else [
             Degradation(**item)
-            for part in ("degraded", "degraded_intake")
+            for part in ("degraded_engines", "degraded_intake")
             for item in json.loads(state.get(part, "[]"))
         ],
         unpaired=inbox.unpaired,
@@ -272,7 +272,7 @@ def stuck_in(state: Mapping[str, str]) -> list[PathStatus]:
 
 @dataclass(frozen=True, slots=True)
 class InboxStatus:
-    """Files in the inbox that are not taken; see `styled.intake.intake.InboxReport`."""
+    """Files in the inbox that are not taken; see `styled.intake.host.InboxReport`."""
 
     unpaired: int
     not_pictures: int
@@ -297,8 +297,8 @@ def inbox_status(state: Mapping[str, str]) -> InboxStatus:
         skipped=[
             PathStatus(
                 path=readable(item["path"]),
-                reason=f"can't be read: {item['reason']}",
-                remedies=["give styled's user permission to read it (a folder: chmod a+rx)"],
+                reason=item["reason"],
+                remedies=[item["remedy"]],
             )
             for item in report.get("skipped", ())
         ],

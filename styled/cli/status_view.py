@@ -128,10 +128,10 @@ def _sections(status: Status) -> Iterator[RenderableType]:
     if status.stuck_count > MAX_LISTED:
         yield Text(f"{status.stuck_count:,} photos in all can't leave the inbox", "yellow")
     for file in status.incomplete[:MAX_LISTED]:
-        yield Text(f"still arriving: {printable(file.path)} {printable(file.reason)}{_until(file)}")
+        yield Text(f"incomplete: {printable(file.path)} {printable(file.reason)}{_until(file)}")
     if len(status.incomplete) > MAX_LISTED:
         more = format_count(len(status.incomplete) - MAX_LISTED, "more file")
-        yield Text(f"still arriving: {more}")
+        yield Text(f"incomplete: {more}")
     yield Text(_counts(status))
     for disk in status.disks:
         yield Text(
@@ -148,12 +148,12 @@ def _sections(status: Status) -> Iterator[RenderableType]:
             if engine.problem is None:
                 yield Text(f"{engine.name} is starting", "yellow")
             else:
-                yield Text(f"{engine.name} is not there: {printable(engine.problem)}", "bold red")
+                yield Text(f"{engine.name} is lost: {printable(engine.problem)}", "bold red")
     for job in status.current:
         if job.phase not in BEFORE_PAINTING:
             yield Text()
             yield from _current(job, status.degraded, _engine_to_show(job, status.engines))
-    prepared = _prepared(status)
+    prepared = _before_painting(status)
     if prepared:
         yield Text()
     for job in prepared[:MAX_LISTED]:
@@ -193,7 +193,7 @@ def _in_inbox(status: Status) -> Iterator[PathStatus]:
 
 def _counts(status: Status) -> str:
     """Return how many jobs are in which state; each is counted once."""
-    prepared = len(_prepared(status))
+    prepared = len(_before_painting(status))
     counts = {
         "waiting": _waiting(status),
         "prepared": prepared,
@@ -203,8 +203,8 @@ def _counts(status: Status) -> str:
     return ", ".join(f"{count:,} {state}" for state, count in counts.items())
 
 
-def _prepared(status: Status) -> list[JobStatus]:
-    """Return the running jobs that are read and decoded, and painted next."""
+def _before_painting(status: Status) -> list[JobStatus]:
+    """Return the running jobs that are painted next: being prepared, or ready."""
     return [job for job in status.current if job.phase in BEFORE_PAINTING]
 
 

@@ -20,7 +20,7 @@ from styled.config import Config
 from styled.degradation import Degradation
 from styled.errors import ClusterUnavailable, StyledError
 from styled.jobs.engine_slot import EngineSlot
-from styled.jobs.events import Event, ServiceDegraded, SlotAdded, SlotRemoved
+from styled.jobs.events import Event, ServiceDegradationsChanged, SlotAdded, SlotRemoved
 from styled.jobs.job_files import JobFiles
 from styled.jobs.protocols import HeartbeatsProtocol
 
@@ -159,7 +159,7 @@ class Fleet:
                 return True
         # Whatever Ray raises here, connecting again is the remedy; this thread must not end.
         except Exception:
-            log.exception("cluster.crashed")
+            log.exception("cluster.internal_error")
         return False
 
     def _connect_first(self) -> None:
@@ -280,5 +280,5 @@ class Fleet:
             log.info("cluster.recovered")
         self._problem = problem
         degraded = (Degradation("cluster", problem),) if problem else ()
-        self._events.put(ServiceDegraded(PART, degraded))
+        self._events.put(ServiceDegradationsChanged(PART, degraded))
         self._observer.cluster_changed(problem)

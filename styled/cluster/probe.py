@@ -1,6 +1,6 @@
 """Asks a machine of the cluster for its versions.
 
-Ray sends this module's code along (see `Fleet`), so that it runs where styled is missing.
+Ray sends this module's code along (see `membership`), so that it runs where styled is missing.
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ class HooksConfig(Section):
     on_done: HookCommand = Field(
         default=(), description="Command for each finished painting, once it is published."
     )
-    on_failed: HookCommand = Field(default=(), description="Command for each rejected photo.")
+    on_rejected: HookCommand = Field(default=(), description="Command for each rejected photo.")
     on_idle: HookCommand = Field(
         default=(), description="Command that is run when the queue has become empty."
     )
@@ -305,7 +305,7 @@ class HooksConfig(Section):
     @property
     def any(self) -> bool:
         """Whether any hook is configured."""
-        return bool(self.on_done or self.on_failed or self.on_idle)
+        return bool(self.on_done or self.on_rejected or self.on_idle)
 
 
 class StyleImageEntry(Section):

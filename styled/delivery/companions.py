@@ -59,7 +59,7 @@ def _target(path: Path, place: Path, suffix: str) -> Path:
     return target
 
 
-def restore_companions(photo: Path, target: Path, style: str) -> None:
+def return_companions(photo: Path, target: Path, style: str) -> None:
     """Move the files of a rejected photo beside the place that it is about to take in the inbox.
 
     Settings that name several styles name only `style` from then on: the others have painted it.

@@ -84,7 +84,7 @@ class Contents:
         self.count(record)
 
     def count(self, record: GalleryRecord) -> None:
-        """Count a record that is already on a record file."""
+        """Count a record that is already in a record file."""
         if record.get("kind") == "rejected":
             self.rejected += 1
             return
@@ -93,7 +93,7 @@ class Contents:
         self.styles[style] = self.styles.get(style, 0) + 1
 
     def has(self, job_id: JsonValue) -> bool:
-        """Return whether a job's record is on one of the two newest record files."""
+        """Return whether a job's record is in one of the two newest record files."""
         return any(record.get("id") == job_id for record in (*self.previous, *self.newest))
 
     def manifest(self) -> dict[str, JsonValue]:
@@ -245,7 +245,7 @@ class Gallery:
         if self._contents is not None and self.files.page_stamp() == self._written:
             return self._contents
         contents = self._read_counts()
-        # Records on a record file that was written just before a crash are not counted yet.
+        # Records in a record file that was written just before a crash are not counted yet.
         first = max(contents.record_files, 1)
         counted = contents.newest
         for number in (first, first + 1):

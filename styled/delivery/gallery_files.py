@@ -29,7 +29,7 @@ NOW = "now.js"
 """The file in `gallery_files/live` that says what is being painted."""
 
 _GENERATOR_TAG = b'<meta name="generator" content="styled">'
-_DATA_PAGE = re.compile(r"[0-9]{6}\.js")
+_RECORD_FILE_NAME = re.compile(r"[0-9]{6}\.js")
 _THUMBNAIL = re.compile(r"([0-9A-Za-z_-]{1,64})-(before|after)\.webp")
 _LIVE = re.compile(r"now\.js|[0-9A-Za-z_-]{1,64}\.jpg")
 _MAX_BYTES = 1 << 26

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from styled.sidecar import LossInfo, Sidecar
 
 GalleryRecord = Mapping[str, JsonValue]
+"""The data of one result or one rejected input on the gallery page."""
 
 MAX_POINTS = 60
 """Maximum number of points of a loss curve."""

@@ -57,7 +57,7 @@ def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[P
         paths = (path, sidecar_path(path)) if sidecar else (path,)
         if any(one in reserved or os.path.lexists(one) for one in paths):
             continue
-        # A file that belongs to another photo of that name would belong to this one.
+        # A leftover companion of another photo (`photo.jpg.yaml`) would be applied to this one.
         if any(os.path.lexists(folder / f"{candidate}{suffix}") for suffix in COMPANION_SUFFIXES):
             continue
         if sidecar and candidate.endswith(".json") and os.path.lexists(path.with_suffix("")):

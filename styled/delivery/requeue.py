@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from styled.atomic import durable_move, make_folder, resource_errors, sync_folder
-from styled.delivery.companions import restore_companions
+from styled.delivery.companions import return_companions
 from styled.delivery.names import sidecar_path, unused_path
 from styled.sidecar import job_id_in
 
@@ -32,7 +32,7 @@ def is_rejected_input(path: Path) -> bool:
     return is_file and job_id_in(sidecar_path(path)) is not None
 
 
-def restore(path: Path, rejected: Path, inbox: Path) -> Path:
+def return_to_inbox(path: Path, rejected: Path, inbox: Path) -> Path:
     """Move a rejected input back into the inbox; return its new path.
 
     `rejected/<style>/<sub-path>` goes to `inbox/<style>/<sub-path>`, whatever folder it came
@@ -46,7 +46,7 @@ def restore(path: Path, rejected: Path, inbox: Path) -> Path:
     make_folder(folder)
     # First, so that the photo is never taken without them.
     place = unused_path(folder, path.name, sidecar=False)
-    restore_companions(path, place, style=path.relative_to(rejected).parts[0])
+    return_companions(path, place, style=path.relative_to(rejected).parts[0])
     target = _move_to_unused_path(path, folder, place)
     # Deleted last: a sidecar without its file is harmless, but it has the only record of the
     # reason.

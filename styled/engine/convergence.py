@@ -65,8 +65,8 @@ class Convergence:
             return step
         if exponent <= 1:
             return inf
-        # What remains falls like k^(1 - p). To more than a few times the steps so far, that is no
-        # better than a guess; and where there is so much left, the decay gets slower.
+        # The remainder falls like k^(1 - p). Beyond `MAX_EXTRAPOLATION` times the steps so far this
+        # is too unreliable; a large remainder also decays more slowly than the fit says.
         growth: float = (remaining / self.min_improvement) ** (1 / (exponent - 1))
         if growth > MAX_EXTRAPOLATION:
             return inf

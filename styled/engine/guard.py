@@ -85,7 +85,7 @@ def safer(settings: RunSettings, total: float, *, reduced_precision: bool) -> Ru
         rate = optimizer.learning_rate * RATE_FACTOR
         change = f"the learning rate was lowered to {rate:.3g}"
         settings = replace(settings, optimizer=replace(optimizer, learning_rate=rate))
-    degradation = Degradation("guard", f"the loss {problem}: {change}")
+    degradation = Degradation("diverged", f"the loss {problem}: {change}")
     return replace(settings, failures=failures, degraded=(*settings.degraded, degradation))
 
 

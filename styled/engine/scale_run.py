@@ -151,7 +151,7 @@ class ScaleRun:
     def _gray_total(self) -> float:
         """Return the loss of uniform grey if the recipe's strength is below 50, otherwise zero.
 
-        There the photo has a loss of almost nothing, against which any step would be an explosion.
+        Then the initial image is the photo, whose loss is near zero: any step would look divergent.
         """
         if self._recipe.strength >= 50:
             return 0.0

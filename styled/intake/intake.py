@@ -17,9 +17,9 @@ from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.files import readable
 from styled.intake.host import InboxReport, IncompleteInput, IntakeHost, SettledInput
-from styled.intake.other_files import PictureCheck
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
+from styled.intake.picture_check import PictureCheck
 from styled.intake.scanning import FoundFile, ScanNotes, scan
 from styled.intake.settling import IncompleteFile, SettleGate
 from styled.intake.upload_check import UploadCheck
@@ -57,7 +57,7 @@ class Intake:
 
     Attributes:
         report: Files and folders of the last scan that do not become jobs.
-        degraded: Why the inbox can't be watched by kernel events; None if it is, or in mode
+        polling_reason: Why the inbox can't be watched by kernel events; None if it is, or in mode
             `polling`.
     """
 
@@ -73,7 +73,7 @@ class Intake:
         rescan_seconds: float = 30.0,
         truncated_grace_seconds: float = 60.0,
         open_grace_seconds: float = 3600.0,
-        leave_other_files: bool = True,
+        leave_not_pictures: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -91,7 +91,7 @@ class Intake:
                 is accepted.
             open_grace_seconds: How long after its last change a file is accepted that a process
                 has open for writing.
-            leave_other_files: Whether files that are not pictures, neither by name nor by content,
+            leave_not_pictures: Whether files that are not pictures, neither by name nor by content,
                 are left where they are; otherwise they are submitted like all others.
             rescan_seconds: How often all inputs are submitted again.
             clock: Monotonic seconds.
@@ -122,14 +122,14 @@ class Intake:
                 truncated_grace_seconds=truncated_grace_seconds,
                 open_grace_seconds=open_grace_seconds,
             ),
-            PictureCheck(inbox) if leave_other_files else None,
+            PictureCheck(inbox) if leave_not_pictures else None,
             host,
         )
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self._next_full_scan = clock()
         self._scan_seconds = 0.0
         self._problem: str | None = None
-        self.degraded: str | None = None
+        self.polling_reason: str | None = None
 
     def start(self) -> None:
         """Start watching in a thread of its own."""
@@ -181,7 +181,7 @@ class Intake:
         """Return pairs (path, reason) of what the last scan has not submitted."""
         if self._problem is not None:
             return [("", self._problem)]
-        skipped = [(one.path, f"can't be read: {one.reason}") for one in self.report.skipped]
+        skipped = [(one.path, one.reason) for one in self.report.skipped]
         return [*self._gate.not_taken(), *skipped]
 
     def set_pairing(self, pairing: Pairing) -> None:
@@ -234,11 +234,11 @@ class Intake:
         if report.unpaired and not previous.unpaired:
             log.warning("inbox.unpaired", count=report.unpaired)
         if report.not_pictures and not previous.not_pictures:
-            log.info("inbox.other_files_left", count=report.not_pictures)
+            log.info("inbox.not_pictures_left", count=report.not_pictures)
         awaited = {file.path for file in self._incomplete}
         for file in incomplete:
             if file.path not in awaited:
-                log.info("input.awaited", path=readable(file.path), reason=file.reason)
+                log.info("input.incomplete", path=readable(file.path), reason=file.reason)
         for folder, style in set(report.misspelled).difference(previous.misspelled):
             log.warning("folder.misspelled", path=readable(folder), style=style)
         for path, problem in set(report.invalid_settings).difference(previous.invalid_settings):
@@ -271,7 +271,7 @@ class Intake:
             # If this thread died, new photos would silently no longer be found. The next scan
             # may succeed, so keep running after any error.
             except Exception:
-                log.exception("intake.crashed", next_scan_seconds=POLL_SECONDS)
+                log.exception("intake.internal_error", next_scan_seconds=POLL_SECONDS)
                 self._problem = "the last scan of the inbox failed: see the log"
                 self._host.problem_changed(self._problem)
                 self._gate.resubmit_all()
@@ -303,7 +303,7 @@ class Intake:
             # Files that settled long ago would otherwise cause a scan at once, again and again.
             return min(self._next_full_scan, soon)
         times = [self._next_full_scan]
-        if self._mode == "polling" or (self._mode == "auto" and self.degraded is not None):
+        if self._mode == "polling" or (self._mode == "auto" and self.polling_reason is not None):
             times.append(soon)
         settles = self._gate.next_settled_at()
         if settles is not None:
@@ -316,15 +316,15 @@ class Intake:
     def _watch(self, *, check_kernel: bool) -> None:
         if self._mode == "polling":
             return
-        if self.degraded is not None and not check_kernel:
+        if self.polling_reason is not None and not check_kernel:
             return  # starting a watcher is expensive: retry at the next full scan
         problem = self._reason_to_poll() or self._watcher.ensure(check_kernel=check_kernel)
-        if problem == self.degraded:
+        if problem == self.polling_reason:
             return
         every = POLL_SECONDS if self._mode == "auto" else self._rescan_seconds
         if problem is not None:
             log.warning("inbox.polled", reason=problem, every_seconds=every)
-        self.degraded = problem
+        self.polling_reason = problem
         self._host.watching_changed(
             None if problem is None else f"the inbox is polled every {every:g} s: {problem}"
         )

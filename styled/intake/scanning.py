@@ -44,11 +44,13 @@ class Skipped:
 
     Attributes:
         path: Relative to the inbox.
-        reason: For instance the system's error message.
+        reason: A clause whose subject is the path: "is nested too deeply".
+        remedy: What can be done about it.
     """
 
     path: str
     reason: str
+    remedy: str
 
 
 @dataclass(slots=True)
@@ -132,7 +134,8 @@ def scan(inbox: Path, ignore: IgnoreRules, notes: ScanNotes | None = None) -> It
                 if path.count("/") < MAX_FOLDER_DEPTH:
                     folders.append(path)
                 else:
-                    _skip(Skipped(path, "nested too deeply"), notes.skipped)
+                    skipped = Skipped(path, "is nested too deeply", "move it to a higher folder")
+                    _skip(skipped, notes.skipped)
             elif stat.S_ISREG(info.st_mode):
                 control_file = control_files.of(entry.name, info.st_size)
                 companions = tuple(_companions(path, entry.name, by_name))
@@ -150,9 +153,15 @@ def _record_companions(
         path = f"{folder}/{name}" if folder else name
         suffix = next((one for one in COMPANION_SUFFIXES if name.endswith(one)), None)
         if not entry.is_file(follow_symlinks=False):
-            _skip(Skipped(path, "it is not a regular file"), notes.skipped)
+            _skip(
+                Skipped(path, "is not a regular file", "replace it by a copy of the file"),
+                notes.skipped,
+            )
         elif suffix is None:
-            _skip(Skipped(path, "write the end of its name in small letters"), notes.skipped)
+            _skip(
+                Skipped(path, "has a suffix in capital letters", "write it in small letters"),
+                notes.skipped,
+            )
         elif name.removesuffix(suffix) not in names:
             notes.orphans += 1
 
@@ -197,7 +206,9 @@ class _ControlFiles:
 
 def _skip_error(path: str, error: OSError, skipped: list[Skipped]) -> None:
     if not isinstance(error, FileNotFoundError):
-        _skip(Skipped(path, error.strerror or "unknown error"), skipped)
+        reason = f"can't be read: {error.strerror or 'unknown error'}"
+        remedy = "give styled's user permission to read it (a folder: chmod a+rx)"
+        _skip(Skipped(path, reason, remedy), skipped)
 
 
 def _skip(one: Skipped, skipped: list[Skipped]) -> None:

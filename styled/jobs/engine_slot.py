@@ -216,7 +216,7 @@ class _Worker:
             return error
         # The outermost handler of this thread: every loss of an engine is reported.
         except BaseException as error:  # returned, and posted as `EngineLost`
-            log.exception("engine.crashed", engine=self._name)
+            log.exception("engine.internal_error", engine=self._name)
             return UnexpectedError.of(error)
 
     def _next_assignment(self, engine: Engine) -> Assignment | None:

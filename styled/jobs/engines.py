@@ -141,7 +141,7 @@ class Engines:
             self._free.add(engine_name)
 
     def assign(self, engine_name: str, assignment: Assignment) -> None:
-        """Pass an assignment to a slot, unless its engine was lost since `begin`.
+        """Pass an assignment to a slot, unless its engine was lost since `assignment_started`.
 
         The journal may have failed in between, which delays assignments by some turns. Then the
         job was requeued already.

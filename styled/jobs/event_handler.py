@@ -17,7 +17,7 @@ from styled.jobs.events import (
     EngineStalled,
     Event,
     PreviewSaved,
-    ServiceDegraded,
+    ServiceDegradationsChanged,
     SlotAdded,
     SlotRemoved,
     StopRequested,
@@ -110,7 +110,7 @@ class EventHandler:
             case StylesChanged(styles):
                 self.styles = styles
                 self._drop_outdated()
-            case ServiceDegraded(part, degradations):
+            case ServiceDegradationsChanged(part, degradations):
                 self._lifecycle.set_service_degradations(part, degradations)
             case SlotAdded(slot):
                 if not self.is_stopping:

@@ -30,7 +30,7 @@ class StylesChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceDegraded:
+class ServiceDegradationsChanged:
     """The current degradations of a part of the service have changed; not of single engines.
 
     Attributes:
@@ -124,7 +124,7 @@ class PreviewSaved:
 Event = (
     Wakeup
     | StylesChanged
-    | ServiceDegraded
+    | ServiceDegradationsChanged
     | StopRequested
     | SlotAdded
     | SlotRemoved

@@ -82,7 +82,7 @@ class GalleryUpdater:
                 return self._retry_later(reason)
             # Any file may lie in the outbox; none of them may stop the daemon.
             except Exception as error:
-                log.exception("gallery.crashed")
+                log.exception("gallery.internal_error")
                 return self._retry_later(f"{type(error).__name__}: {error}")
             self._journal.mark_in_gallery(job.id for job in jobs)
             self._set_problem("")

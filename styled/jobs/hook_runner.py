@@ -124,7 +124,7 @@ class HookRunner:
         if job.state is JobState.DONE and job.result is not None:
             name, command, path = "on_done", self._hooks.on_done, config.outbox / job.result
         elif job.state is JobState.REJECTED:
-            name, command, path = "on_failed", self._hooks.on_failed, original
+            name, command, path = "on_rejected", self._hooks.on_rejected, original
         else:
             return True
         sidecar = path.with_name(path.name + ".json")

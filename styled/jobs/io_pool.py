@@ -129,7 +129,7 @@ def do(request: IoRequest, heartbeat: SendHeartbeat) -> IoDone:
             return IoDone(request, error=error)
         # An unexpected error, for instance in a decoder, must end one job, not the daemon.
         except Exception as error:
-            log.exception("io.crashed")
+            log.exception("io.internal_error")
             return IoDone(request, error=UnexpectedError.of(error))
 
 

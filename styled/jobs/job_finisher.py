@@ -71,7 +71,7 @@ class JobFinisher:
         """
         job, max_attempts = running.job, self._context.config.queue.max_attempts
         if traceback := getattr(error, "traceback", None):
-            log.error("job.crashed", exception=traceback)
+            log.error("job.internal_error", exception=traceback)
         if running.is_cancelled:
             self.cancel(running)
             return
@@ -146,8 +146,8 @@ class JobFinisher:
             return
         self._observer.attempt_failed(decision.failure)
         log.warning(
-            "job.failed", reason=error.message, failure=decision.failure, attempts=job.attempts,
-            retry_seconds=decision.wait_seconds,
+            "job.attempt_failed", reason=error.message, failure=decision.failure,
+            attempts=job.attempts, retry_seconds=decision.wait_seconds,
         )  # fmt: skip
 
     def _requeue(self, running: RunningJob, **details: object) -> None:

@@ -28,7 +28,7 @@ from styled.jobs.job_log import job_log_context, log_context_of, log_scale
 from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.prepare_request import (
     AlreadyPublished,
-    InputGone,
+    InputChanged,
     NotPublished,
     PrepareRequest,
     PrepareResult,
@@ -119,7 +119,7 @@ class Lifecycle:
                 self._finisher.cancel(running)
             case NotPublished():
                 self._cannot_begin(running)
-            case InputGone(reason):
+            case InputChanged(reason):
                 self._finisher.end_without_result(running, EndReason(JobState.CANCELLED, reason))
             case TooLargeToShare():
                 running.is_deferred = True

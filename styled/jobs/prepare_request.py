@@ -70,7 +70,7 @@ class NotPublished:
 
 
 @dataclass(frozen=True, slots=True)
-class InputGone:
+class InputChanged:
     """The input was removed, replaced or changed; `reason` says so in a sentence."""
 
     reason: str
@@ -81,7 +81,7 @@ class TooLargeToShare:
     """The photo is too large to be prepared while other jobs are active."""
 
 
-PrepareResult = Ready | AlreadyPublished | NotPublished | InputGone | TooLargeToShare
+PrepareResult = Ready | AlreadyPublished | NotPublished | InputChanged | TooLargeToShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class PrepareRequest(JobRequest):
         except InputIncomplete:
             if input_identity(source) == (job.size, job.mtime_ns):
                 raise
-            return InputGone("the input was changed while it was read")
+            return InputChanged("the input was changed while it was read")
         except FileNotFoundError:
             try:
                 context.mounts.require(context.config.inbox)
@@ -133,7 +133,7 @@ class PrepareRequest(JobRequest):
                 raise InboxUnavailable(
                     f"{source} was moved away and back while it was read", "it is read again soon"
                 ) from None
-            return InputGone("the input was removed before its turn")
+            return InputChanged("the input was removed before its turn")
         except StyledError as error:
             if (
                 self.is_concurrent
@@ -162,7 +162,7 @@ class PrepareRequest(JobRequest):
         if current is None:
             raise FileNotFoundError(job.input)
         if current != (job.size, job.mtime_ns):
-            return InputGone("the input was replaced by another file before its turn")
+            return InputChanged("the input was replaced by another file before its turn")
         companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
         stamps = stamps_of([source, *companions])
         applied = apply_photo_settings(source, style, self.style_names)

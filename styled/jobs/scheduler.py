@@ -19,7 +19,6 @@ from styled.config import Style
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.files import readable
 from styled.jobs.assigner import Assigner
-from styled.jobs.canceller import Canceller
 from styled.jobs.claimer import Claimer
 from styled.jobs.engine_events import EngineEventHandler, EngineObserver
 from styled.jobs.engine_slot import EngineSlot
@@ -34,6 +33,7 @@ from styled.jobs.maintenance import Maintenance
 from styled.jobs.pause import PAUSE_REQUEST_REASON, Pauses
 from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.protocols import HeartbeatsProtocol
+from styled.jobs.request_poller import RequestPoller
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot, snapshot_of
@@ -98,7 +98,7 @@ class Scheduler:
         self._claimer = Claimer(
             context, self._running, self._engines, self.pauses, self._requested_pause
         )
-        self._canceller = Canceller(
+        self._request_poller = RequestPoller(
             context, self._running, self._engines, self.finisher, self.pauses, self._requested_pause
         )
         self._assigner = Assigner(self._running, self._engines, self._lifecycle)
@@ -242,13 +242,13 @@ class Scheduler:
             return 0.0
         if self._handler.is_stopping:
             return STOPPING_SECONDS
-        deadlines = [clock + IDLE_SECONDS, self._canceller.next_at]
+        deadlines = [clock + IDLE_SECONDS, self._request_poller.next_at]
         deadlines.append(self.pauses.until if is_paused else self.maintenance.next_at)
         deadlines.append(clock + self._claimer.seconds_until_due)
         return max(0.0, min(deadlines) - clock)
 
     def _advance(self) -> None:
-        self._canceller.poll()
+        self._request_poller.poll()
         if not self.pauses.is_paused:
             self._assigner.prepare_deferred()
             self._assigner.assign()

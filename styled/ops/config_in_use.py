@@ -41,8 +41,8 @@ def save_config_in_use(config: Config) -> None:
         path.unlink(missing_ok=True)  # an older one must not stay if the new one can't be written
     if config.path is None:
         return
-    # The copy lists the styles: what is in their folder by then may be what is invalid. No command
-    # runs hooks, and those may hold passwords.
+    # The copy lists the styles themselves, because the styles folder may be what has become
+    # invalid. It leaves out hooks: no command runs them, and they may hold passwords.
     data = config_data(replace(config, styles_folder=None, hooks=HooksConfig()))
     content = {"file": _identifier(config.path), "pid": os.getpid(), "config": data}
     with suppress(ResourceUnavailable):
@@ -52,8 +52,8 @@ def save_config_in_use(config: Config) -> None:
 def config_in_use(path: Path) -> Config | None:
     """Return the configuration that a running daemon has loaded from a file.
 
-    The folder of its state is the one that the file names: the copy is trusted for nothing else
-    than what whoever may write to that folder decides anyway.
+    The state folder is taken from the file. The copy in it is used only if the owner of the lock
+    owns it and nobody else can write to it.
 
     Args:
         path: The file, which may be invalid, or gone.

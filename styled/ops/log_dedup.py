@@ -18,7 +18,8 @@ MAX_REMEMBERED = 20_000
 
 REPEATING = frozenset(
     {"job.claimed", "job.painting_started", "job.resumed", "job.postponed", "queue.paused",
-     "input.stuck", "path.skipped", "intake.crashed", "checkpoint.failed", "checkpoint.ignored",
+     "input.stuck", "path.skipped", "intake.internal_error", "checkpoint.failed",
+     "checkpoint.ignored",
      "library.logged", "gallery.failed", "frame.failed"}
 )  # fmt: skip
 """Events that recur for as long as a condition persists.

@@ -44,7 +44,7 @@ class MetricsSnapshot:
         jobs: Style -> state -> number of unfinished jobs.
         oldest_submitted_at: Unix time of the oldest unfinished job; None without one.
         last_success_at: Unix time at which the last job succeeded.
-        paused: Whether the queue waits for a disk, a folder or a permission.
+        paused: Whether the queue is paused, on request or because of a resource.
         degradation_messages: Messages of the service's current degradations.
         stalled: Parts of the daemon that make no progress.
         steps_per_second: Engine -> speed of the job that it paints.
@@ -240,7 +240,7 @@ class _SnapshotCollector(Collector):
             )
         yield _gauge(
             "styled_queue_paused",
-            "1 while the queue waits for a disk, a folder or a permission.",
+            "1 while the queue is paused, on request or because of a resource.",
             snapshot.paused,
         )
         speed = GaugeMetricFamily(

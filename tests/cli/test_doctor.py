@@ -288,7 +288,7 @@ def test_what_it_does_without_is_a_warning(run: Run, journal: Journal) -> None:
     """Each degradation of the engine and of the intake is a separate warning."""
     of_engine = [{"kind": "device", "message": "a"}, {"kind": "weights", "message": "b"}]
     of_intake = [{"kind": "polling", "message": "c"}]
-    journal.set_state(degraded=json.dumps(of_engine), degraded_intake=json.dumps(of_intake))
+    journal.set_state(degraded_engines=json.dumps(of_engine), degraded_intake=json.dumps(of_intake))
     findings = run_doctor(run)
     assert about(findings, "degraded") == [("warn", "a"), ("warn", "b"), ("warn", "c")]
     output = remedies(findings, "degraded")
@@ -314,7 +314,7 @@ def test_what_a_dead_daemon_left_behind_does_not_count(run: Run, journal: Journa
     """If the daemon is not running, its stored state is ignored."""
     journal.set_state(
         inbox_problem="it is away", activity="paused: full", version="9.9",
-        degraded=json.dumps([{"kind": "device", "message": "a"}]),
+        degraded_engines=json.dumps([{"kind": "device", "message": "a"}]),
     )  # fmt: skip
     findings = run_doctor(run)
     assert [finding["subject"] for finding in findings if finding["level"] != "ok"] == ["daemon"]

@@ -330,7 +330,7 @@ def test_what_is_no_regular_file_is_never_opened(
     make(folder / "inbox/x.jpg")
     explanation = explain_one(run, folder / "inbox/x.jpg")
     assert explanation["path"] == str(folder / "inbox/x.jpg")
-    assert explanation["verdict"] == "no file"
+    assert explanation["verdict"] == "not a file"
     assert explanation["reasons"] == [f"it is {kind}: those are never opened nor moved"]
     assert explanation["remedies"] == ["put the photo itself here"]
 
@@ -803,7 +803,7 @@ def test_text_output_has_lines(run: Run, folder: Path) -> None:
     result = run("explain", "inbox/link", "inbox/a.jpg")
     assert result.exit_code == 0
     assert result.output == (
-        f"{folder}/inbox/link: no file\n"
+        f"{folder}/inbox/link: not a file\n"
         "  it is a symbolic link: those are never opened nor moved\n"
         "  - put the photo itself here\n"
         f"{folder}/inbox/a.jpg: new\n"
@@ -956,7 +956,7 @@ def test_a_photo_behind_a_link_is_reported(run: Run, folder: Path) -> None:
     drop(folder / "album/a.jpg")
     (folder / "inbox/album").symlink_to(folder / "album")
     explanation = explain_one(run, "inbox/album/a.jpg")
-    assert explanation["verdict"] == "no file"
+    assert explanation["verdict"] == "not a file"
     assert "is a link" in explanation["reasons"][0]
 
 
@@ -988,7 +988,7 @@ def test_a_file_that_is_no_picture_is_reported(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     explanation = explain_one(run, path)
-    assert explanation["verdict"] == "no picture"
+    assert explanation["verdict"] == "not a picture"
     assert explanation["reasons"] == [f"{reason}, so it is left where it is"]
     assert explanation["remedies"][0].startswith(remedy)
 

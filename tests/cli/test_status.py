@@ -58,7 +58,7 @@ def journal(cwd: Path) -> Iterator[Journal]:
     journal.update_progress(job, progress(0.42))
     journal.set_state(
         activity="paused: the outbox is full", version="9.9", device="cpu", weights="untrained",
-        degraded=json.dumps([UNTRAINED]),
+        degraded_engines=json.dumps([UNTRAINED]),
     )  # fmt: skip
     yield journal
     journal.close()
@@ -566,7 +566,9 @@ INBOX = {
         {"path": "slow.jpg", "reason": "is still open for writing", "until": None},
         {"path": "cut.jpg", "reason": "ends too early", "until": 4_000_000_000.0},
     ],
-    "skipped": [{"path": "private", "reason": "Permission denied"}],
+    "skipped": [
+        {"path": "private", "reason": "can't be read: Permission denied", "remedy": "chmod it"}
+    ],
     "misspelled": [["Oil", "oil"]],
 }
 STUCK = [{"path": "a\udcff.jpg", "reason": "a.jpg can't be moved", "remedies": ["chmod -t it"]}]
@@ -594,12 +596,12 @@ def test_what_is_not_taken_from_the_inbox_is_reported(run: Run, journal: Journal
     ]
     output = " ".join(run("status").output.split())
     for text in (
-        "private: can't be read: Permission denied",
+        "private: can't be read: Permission denied - chmod it",
         'Oil: is not the folder of "oil"',
         "a\\xff.jpg: a.jpg can't be moved - chmod -t it",
         "7 photos in all can't leave the inbox",
-        "still arriving: slow.jpg is still open for writing",
-        "still arriving: cut.jpg ends too early; processed as it is in",
+        "incomplete: slow.jpg is still open for writing",
+        "incomplete: cut.jpg ends too early; processed as it is in",
         "photos of the style oil wait: styles/oil.png does not exist",
     ):
         assert text in output
@@ -635,7 +637,7 @@ def test_many_engines_have_separate_names(run: Run, journal: Journal) -> None:
         "fourth.jpg": ("preparing", None),
     }  # fmt: skip
     output = run("status").output
-    assert "\nengine-2 is not there: it fell off\\x1b the bus\n" in output
+    assert "\nengine-2 is lost: it fell off\\x1b the bus\n" in output
     assert "\nnow  second.jpg in oil on engine-1\n" in output
     assert re.search(r"\nnow  third.jpg in oil on engine-0\n .* being published\n", output)
     assert "\nnext waiting.jpg in oil: ready\nnext fourth.jpg in oil: preparing\n" in output

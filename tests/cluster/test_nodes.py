@@ -111,7 +111,7 @@ def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) ->
         assert "only: 0 GPUs, 1 core, same versions" in doctor
         _kill_engine(node.pids("ray::EngineActor"))
         daemon.wait_for("job.published")
-        assert daemon.events("job.failed")[0]["failure"] == "crash"
+        assert daemon.events("job.attempt_failed")[0]["failure"] == "crash"
         assert "a process on only died" in str(daemon.events("engine.lost")[0]["reason"])
         _kill_engine(node.pids("ray::EngineActor"))
         harness.drop("b.jpg", size=(320, 240))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from styled.delivery.companions import delete_companions, move_companions
-from styled.delivery.requeue import restore
+from styled.delivery.requeue import return_to_inbox
 
 YAML, MASK = b"strength: 70\n", b"a mask"
 
@@ -77,7 +77,7 @@ def test_a_restored_photo_never_gets_the_files_of_another(tmp_path: Path) -> Non
     (rejected / "oil/a.jpg.mask.png").write_bytes(MASK)
     (rejected / "oil/a.jpg.yaml").write_text("style: [ink, oil]\nstrength: 70\n")
     (inbox / "oil/a.jpg.mask.png").write_bytes(b"of another")
-    assert restore(rejected / "oil/a.jpg", rejected, inbox) == inbox / "oil/a-2.jpg"
+    assert return_to_inbox(rejected / "oil/a.jpg", rejected, inbox) == inbox / "oil/a-2.jpg"
     assert (inbox / "oil/a-2.jpg.mask.png").read_bytes() == MASK
     assert (inbox / "oil/a-2.jpg.yaml").read_text() == "style: oil\nstrength: 70\n"
     assert (inbox / "oil/a.jpg.mask.png").read_bytes() == b"of another"

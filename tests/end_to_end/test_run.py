@@ -143,7 +143,7 @@ def test_a_truncated_upload_that_is_completed_later_is_done(harness: DaemonHarne
         data = harness.drop("ready.jpg", "coffee").read_bytes()
         upload = harness.folder / "inbox" / "upload.jpg"
         upload.write_bytes(data[: len(data) // 2])
-        daemon.wait_for("input.awaited")
+        daemon.wait_for("input.incomplete")
         with open(upload, "ab") as stream:
             stream.write(data[len(data) // 2 :])
         daemon.wait_until(lambda: harness.files("inbox") == [])

@@ -31,7 +31,10 @@ def checkpoint() -> Checkpoint:
         first_total=0.5,
         convergence={"lowest": [0.5, 0.3], "predictions": [20.0]},
         optimizer={"pairs": [[torch.rand(3), torch.rand(3), 0.5]], "previous": None},
-        run_settings={"float32": False, "degraded": [{"kind": "guard", "message": "it was dark"}]},
+        run_settings={
+            "float32": False,
+            "degraded": [{"kind": "diverged", "message": "it was dark"}],
+        },
         trace=[(1, 1, 0.4, 0.3, 0.1, 0.0)],
     )
 

@@ -37,7 +37,7 @@ def test_a_huge_learning_rate_is_lowered_and_put_on_record(
 ) -> None:
     """The run continues from the last good image, lowers the loss, and records a degradation."""
     result = painted(network, replace(UNBOUNDED, optimizer=optimizer))
-    assert {degradation.kind for degradation in result.degraded} == {"guard"}
+    assert {degradation.kind for degradation in result.degraded} == {"diverged"}
     assert any("learning rate was lowered" in d.message for d in result.degraded)
     first, *later = [row.total for row in result.trace]
     assert min(later) < first
@@ -48,7 +48,7 @@ def test_lbfgs_gives_way_to_adam_when_a_lower_rate_is_not_enough(network: Vgg19)
     """After its second failure L-BFGS is replaced by Adam, and the loss falls."""
     recipe = replace(UNBOUNDED, optimizer=OptimizerSettings(learning_rate=1e9), steps=30)
     result = painted(network, recipe)
-    assert {degradation.kind for degradation in result.degraded} == {"guard"}
+    assert {degradation.kind for degradation in result.degraded} == {"diverged"}
     assert any("Adam" in degradation.message for degradation in result.degraded)
     assert result.trace[-1].total < result.trace[0].total
 
@@ -82,7 +82,7 @@ def test_bfloat16_that_overflows_gives_way_to_float32() -> None:
     """After an overflow in bfloat16 the run continues in float32, with a degradation."""
     result = painted(Overflowing(untrained(), dtype=torch.bfloat16), UNBOUNDED)
     (degradation,) = result.degraded
-    assert degradation.kind == "guard"
+    assert degradation.kind == "diverged"
     assert degradation.message.endswith("convolutions went on in float32")
 
 

@@ -125,7 +125,7 @@ def test_a_download_that_is_broken_off_and_taken_up_again(
         ]  # fmt: skip
         with subprocess.Popen(command) as process:
             daemon.wait_until(lambda: (folder / "photo.jpg.aria2").exists(), 30)
-            daemon.wait_for("input.awaited", seconds=30)
+            daemon.wait_for("input.incomplete", seconds=30)
             process.kill()
         daemon.wait_until(
             lambda: "aria2" in harness.do("explain", str(folder / "photo.jpg")).stdout
@@ -275,7 +275,7 @@ def test_a_download_that_is_killed_and_taken_up_where_it_was(
     command = ["curl", "-sS", "--noproxy", "*", "-C", "-", "-o", str(folder / "photo.jpg")]
     with vsftpd(source.parent, tmp_path) as port, serving(data) as url, watching(harness) as daemon:
         with subprocess.Popen([*command, url]) as process:
-            daemon.wait_for("input.awaited", seconds=30)
+            daemon.wait_for("input.incomplete", seconds=30)
             process.kill()
         assert 0 < (folder / "photo.jpg").stat().st_size < len(data)
         time.sleep(PAUSE_SECONDS)
@@ -322,7 +322,9 @@ def test_an_smb_upload_that_pauses(harness: DaemonHarness, source: Path, tmp_pat
         )  # fmt: skip
         with open(pipe, "wb", buffering=0) as stream:
             stream.write(data[: len(data) // 2])
-            daemon.wait_for("input.awaited", seconds=30)  # smbclient may hold back what it has read
+            daemon.wait_for(
+                "input.incomplete", seconds=30
+            )  # smbclient may hold back what it has read
             time.sleep(PAUSE_SECONDS)
             assert states_of_jobs(harness) == []
             stream.write(data[len(data) // 2 :])

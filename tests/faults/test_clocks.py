@@ -138,7 +138,7 @@ def test_the_time_of_day_jumps_while_the_daemon_runs(harness: DaemonHarness) -> 
             jump(years * YEAR_SECONDS)
             harness.drop(f"{count}.jpg", "coffee", (SIZE[0] + count, SIZE[1]))
             daemon.wait_for("job.published", count)
-        daemon.wait_for("input.awaited")
+        daemon.wait_for("input.incomplete")
         assert daemon.events("job.rejected") == []
         with open(half, "ab") as stream:
             stream.write(data[len(data) // 2 :])

@@ -27,11 +27,11 @@ CALL = 'echo "$0 $(basename "$1")" >> calls'
 
 def test_once_runs_all_hooks_before_it_returns(harness: DaemonHarness) -> None:
     """For paintings and rejected photos, and at the end the one for an idle queue."""
-    configure(harness, on_done=CALL, on_failed=CALL, on_idle="echo idle >> calls")
+    configure(harness, on_done=CALL, on_rejected=CALL, on_idle="echo idle >> calls")
     harness.drop("one.png", size=(48, 40))
     (harness.folder / "inbox/bad.png").write_bytes(b"no picture")
     assert harness.do("once").returncode == 1
-    assert sorted(lines(harness)[:-1]) == ["on_done one.png", "on_failed bad.png"]
+    assert sorted(lines(harness)[:-1]) == ["on_done one.png", "on_rejected bad.png"]
     assert lines(harness)[-1] == "idle"
 
 

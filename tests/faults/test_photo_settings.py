@@ -109,7 +109,7 @@ def test_a_queued_photo_is_not_shown_as_arriving_after_a_restart(harness: Daemon
         daemon.wait_for("daemon.started")
         assert harness.do("pause").returncode == 0
         daemon.wait_for("jobs.submitted")
-        assert len(daemon.events("input.awaited")) == 1
+        assert len(daemon.events("input.incomplete")) == 1
     harness.configure(intake=OFTEN.replace("grace_seconds: 2", "grace_seconds: 600"))
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
@@ -117,7 +117,7 @@ def test_a_queued_photo_is_not_shown_as_arriving_after_a_restart(harness: Daemon
         assert harness.status()["incomplete"] == []
         assert harness.do("resume").returncode == 0
         daemon.wait_for("job.rejected")
-    assert daemon.events("input.awaited") == []
+    assert daemon.events("input.incomplete") == []
 
 
 def test_settings_are_never_photos(harness: DaemonHarness) -> None:
@@ -166,7 +166,12 @@ def test_no_settings_stop_the_others(harness: DaemonHarness) -> None:
         daemon.wait_for("job.rejected", len(hostile))
         daemon.wait_until(lambda: harness.files("inbox") == [])
         names = {json.loads(line)["event"] for line in daemon.log.read_text().splitlines()}
-    assert not names & {"intake.crashed", "io.crashed", "job.crashed", "settings.not_read"}
+    assert not names & {
+        "intake.internal_error",
+        "io.internal_error",
+        "job.internal_error",
+        "settings.not_read",
+    }
     for name in hostile:
         rejected: Any = harness.sidecar(f"rejected/swirls/{name}.json")
         assert f"{name}.yaml" in rejected["rejected"]["reason"]
@@ -199,7 +204,7 @@ def test_settings_that_can_not_be_read_yet_are_waited_for(harness: DaemonHarness
     with open(path, "r+b") as file:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         with harness.running() as daemon:
-            daemon.wait_for("input.awaited")
+            daemon.wait_for("input.incomplete")
             assert daemon.events("job.claimed") == []
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
             file.close()
@@ -221,6 +226,6 @@ def test_files_of_no_use_beside_photos_are_reported(harness: DaemonHarness) -> N
         status = harness.status()
     reasons = {one["path"]: one["reason"] for one in status["skipped"]}
     assert "not a regular file" in reasons["b.jpg.mask.png"]
-    assert "small letters" in reasons["c.jpg.MASK.PNG"]
+    assert "capital letters" in reasons["c.jpg.MASK.PNG"]
     assert status["not_pictures"] == 1
     assert harness.files("archive") == ["swirls/trip.init.png/a.jpg"]

@@ -347,7 +347,7 @@ def test_every_hostile_picture_ends_as_it_should(harness: DaemonHarness) -> None
     for name, data, _ in cases[: -len(late)]:
         (inbox / name).write_bytes(data)
     with OutputChecker(harness, "outbox"), harness.running() as daemon:
-        daemon.wait_for("input.awaited")
+        daemon.wait_for("input.incomplete")
         rejected = {"swirls/page.jpg.json", "swirls/late.jpg.json.json"}
         daemon.wait_until(lambda: rejected <= set(harness.files("rejected")))
         for name, data, _ in late:
@@ -371,7 +371,12 @@ def test_every_hostile_picture_ends_as_it_should(harness: DaemonHarness) -> None
     assert len(harness.files("outbox")) == 2 * len(painted)
     assert len(harness.files("rejected")) == 2 * (len(cases) - len(painted))
     names = {event["event"] for event in events}
-    assert not names & {"job.crashed", "job.failed", "intake.crashed", "queue.paused"}
+    assert not names & {
+        "job.internal_error",
+        "job.attempt_failed",
+        "intake.internal_error",
+        "queue.paused",
+    }
     assert len([event for event in events if event["event"] == "daemon.started"]) == 1
 
 

@@ -94,7 +94,7 @@ def test_uploads_that_pause_are_painted_once_they_are_whole(
         (inbox / "half.jpg").write_bytes(half[: len(half) // 2])
         upload(inbox / "photo.jpg", data, pieces=4, pause_seconds=0.6)
         daemon.wait_for("job.published")
-        awaited = {event["path"] for event in daemon.events("input.awaited")}
+        awaited = {event["path"] for event in daemon.events("input.incomplete")}
         assert awaited == {"half.jpg", "photo.jpg"}
         with open(inbox / "half.jpg", "ab") as stream:
             stream.write(half[len(half) // 2 :])
@@ -158,7 +158,7 @@ def test_an_empty_file_is_rejected_after_its_grace(harness: DaemonHarness) -> No
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         path.touch()
-        daemon.wait_for("input.awaited")
+        daemon.wait_for("input.incomplete")
         assert harness.files("rejected") == []
         daemon.wait_for("job.rejected")
         daemon.wait_until(lambda: not path.exists())

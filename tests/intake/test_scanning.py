@@ -184,7 +184,7 @@ def test_an_unreadable_folder_is_passed_over(
         assert names(tmp_path) == ["b.jpg"]
     (entry,) = logs
     assert (entry["event"], entry["log_level"]) == ("path.skipped", "warning")
-    assert (entry["path"], entry["reason"]) == (r"b\xe4d", "Permission denied")
+    assert (entry["path"], entry["reason"]) == (r"b\xe4d", "can't be read: Permission denied")
 
 
 def test_what_vanishes_during_the_look_is_passed_over_silently(
@@ -256,7 +256,7 @@ def test_folders_nested_too_deeply_are_passed_over(tmp_path: Path) -> None:
     with capture_logs() as logs:
         found = [Path(file.path).name for file in scan(tmp_path, IgnoreRules([]))]
     assert found == ["a.jpg", "deep.jpg"]
-    assert [line["reason"] for line in logs] == ["nested too deeply"]
+    assert [line["reason"] for line in logs] == ["is nested too deeply"]
 
 
 def test_our_own_incomplete_files_are_nobodys_photos(tmp_path: Path) -> None:
@@ -301,4 +301,4 @@ def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
     assert list(scan(tmp_path, IgnoreRules([]), notes)) == []
     (one,) = notes.skipped
     assert notes.folders == ["d"]
-    assert (Path(one.path), one.reason) == (deep.relative_to(tmp_path), "nested too deeply")
+    assert (Path(one.path), one.reason) == (deep.relative_to(tmp_path), "is nested too deeply")

@@ -44,7 +44,6 @@ from styled.engine_api import (
     TraceRow,
 )
 from styled.errors import StyledError, UnexpectedError
-from styled.jobs.canceller import POLL_SECONDS
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import (
     EngineLost,
@@ -62,6 +61,7 @@ from styled.jobs.job import Job, JobFinished, JobProgress
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
 from styled.jobs.protocols import EngineFactory
+from styled.jobs.request_poller import POLL_SECONDS
 from styled.jobs.scheduler import Scheduler
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats

@@ -251,7 +251,7 @@ OF_JOBS: dict[Kind, Case] = {
         "transparency was placed on white: JPEG", drop_transparent_png_for_jpeg, True
     ),
     "metadata": Case("the EXIF data is damaged and was left out", drop_damaged_exif),
-    "guard": Case("the loss rose to ", use_huge_learning_rate),
+    "diverged": Case("the loss rose to ", use_huge_learning_rate),
     "memory": Case("memory was short: L-BFGS kept only ", fail_one_allocation),
     # How the engine detects it is tested elsewhere.
     "resumed": Case("resumed on cpu", stop_and_resume),
@@ -434,7 +434,7 @@ def test_what_the_service_does_without_is_reported(
     assert len(output.degraded) == 4
     for degraded in output.degraded:
         assert degraded == [asdict(degradation) for degradation in expected]
-    logged = [(line["kind"], line["reason"]) for line in logs if line["event"] == "daemon.degraded"]
+    logged = [(line["kind"], line["reason"]) for line in logs if line["event"] == "engine.degraded"]
     assert logged == [(one.kind, one.message) for one in expected[:2]]
     (polled,) = [line for line in logs if line["event"] == "inbox.polled"]
     assert polled["reason"].endswith("inotify watch limit reached")

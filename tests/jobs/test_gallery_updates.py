@@ -437,7 +437,7 @@ def test_whatever_goes_wrong_with_the_page_the_daemon_goes_on(
     make_failing(monkeypatch, RuntimeError("nobody has thought of this"), times=1)
     harness.drop()
     run_to_the_end(harness)
-    assert [line["event"] for line in logs].count("gallery.crashed") == 1
+    assert [line["event"] for line in logs].count("gallery.internal_error") == 1
     assert "nobody has thought" in harness.journal.get_state()["gallery_problem"]
     harness.advance(61)
     run_to_the_end(harness)

@@ -30,7 +30,9 @@ REPORT = (
 @pytest.fixture
 def harness(harness: JobHarness) -> JobHarness:
     """Return a working folder whose hooks append a line to `calls`."""
-    configure(harness, on_done=REPORT, on_failed=REPORT, on_idle=("sh", "-c", "echo idle >> calls"))
+    configure(
+        harness, on_done=REPORT, on_rejected=REPORT, on_idle=("sh", "-c", "echo idle >> calls")
+    )
     return harness
 
 

@@ -96,7 +96,7 @@ def test_each_request_ends_in_an_event(which: int, logs: LogLines) -> None:
         else:
             assert isinstance(done.error, UnexpectedError)
             assert "ZeroDivisionError" in done.error.traceback
-    assert [line["event"] for line in logs] == ["io.crashed"]
+    assert [line["event"] for line in logs] == ["io.internal_error"]
     pool.close()
 
 

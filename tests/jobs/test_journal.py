@@ -149,7 +149,7 @@ def test_degradations_are_remembered(journal: Journal) -> None:
     job = claim(journal)
     assert job.degraded == ()
     journal.set_degraded(job, [Degradation("memory", "memory was short")])
-    degraded = Degradation("guard", "it rose"), Degradation("color", "caf\udce9 has no colours")
+    degraded = Degradation("diverged", "it rose"), Degradation("color", "caf\udce9 has no colours")
     journal.set_degraded(job, degraded)
     kept = degraded[0], Degradation("color", "caf\\xe9 has no colours")
     journal.requeue(job, attempt_counts=True)

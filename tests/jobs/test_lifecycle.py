@@ -307,7 +307,7 @@ def test_an_unexpected_error_ends_only_its_own_job(
     harness.work()
     assert harness.states() == ["rejected", "done"]
     assert type(error).__name__ in str(harness.jobs()[0].reason)
-    assert [line["event"] for line in logs].count("job.crashed") == 3
+    assert [line["event"] for line in logs].count("job.internal_error") == 3
 
 
 def test_a_lost_device_ends_the_process(harness: JobHarness) -> None:

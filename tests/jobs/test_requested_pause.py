@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from styled.jobs.canceller import POLL_SECONDS
 from styled.jobs.events import Wakeup
 from styled.jobs.job import JobState
 from styled.jobs.journal import Journal
 from styled.jobs.pause import AFTER_CURRENT, NOW, PAUSE_REQUEST
+from styled.jobs.request_poller import POLL_SECONDS
 from tests.jobs.conftest import JobHarness
 
 

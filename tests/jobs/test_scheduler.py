@@ -15,12 +15,12 @@ import pytest
 
 from styled.atomic import resource_errors
 from styled.errors import EngineFailure, ResourceUnavailable
-from styled.jobs.canceller import POLL_SECONDS
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS
 from styled.jobs.io_context import JournalRetention
 from styled.jobs.job import JobState
 from styled.jobs.maintenance import CLEANUP_AFTER_JOBS, FIRST_STUCK_SECONDS
 from styled.jobs.pause import MAX_PAUSE_SECONDS
+from styled.jobs.request_poller import POLL_SECONDS
 from styled.jobs.requests import CleanupRequest
 from styled.jobs.scheduler import IDLE_SECONDS
 from styled.sidecar import Sidecar

@@ -86,7 +86,7 @@ def test_another_exception_is_another_line(log: Log) -> None:
         try:
             raise error
         except (ValueError, KeyError):
-            return log.process("intake.crashed", exc_info=True) is not None
+            return log.process("intake.internal_error", exc_info=True) is not None
 
     logged = [crashed(error) for error in (ValueError("a"), ValueError("a"), KeyError("a"))]
     assert logged == [True, False, True]

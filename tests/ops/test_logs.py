@@ -41,7 +41,7 @@ def test_off_a_terminal_each_event_is_a_line_of_json() -> None:
     configure_logs(stream)
     log = structlog.get_logger()
     log.info("job.claimed", attempt=1, remedies=["a", "b"])
-    log.warning("job.failed", input=HOSTILE)
+    log.warning("job.attempt_failed", input=HOSTILE)
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert first.pop("timestamp").endswith("Z")
     assert first == {"event": "job.claimed", "attempt": 1, "remedies": ["a", "b"], "level": "info"}
@@ -66,7 +66,7 @@ def test_an_exception_off_a_terminal_is_json_without_pictures() -> None:
     try:
         raise ValueError(f"no {len(picture)}")
     except ValueError:
-        structlog.get_logger().exception("job.crashed")
+        structlog.get_logger().exception("job.internal_error")
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert line["exception"][0]["exc_type"] == "ValueError"
     assert line["exception"][0]["frames"][0]["name"].startswith("test_an_exception_off")
@@ -107,7 +107,7 @@ def test_on_a_terminal_tracebacks_are_harmless_too() -> None:
     try:
         raise ValueError(f"can't read {HOSTILE}")
     except ValueError:
-        structlog.get_logger().exception("job.crashed")
+        structlog.get_logger().exception("job.internal_error")
     lines = stream.getvalue().splitlines()
     assert any(line.startswith("Traceback") for line in lines)
     assert len(lines) > 3
@@ -294,7 +294,7 @@ def test_a_traceback_is_short_enough_for_the_journal(fail: Callable[[], None]) -
     try:
         fail()
     except ValueError:
-        structlog.get_logger().exception("job.crashed")
+        structlog.get_logger().exception("job.internal_error")
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["exception"][0]["exc_value"] == "the ground"
     assert len(line) < 48 * 1024

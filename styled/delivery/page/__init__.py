@@ -20,10 +20,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
 
-GalleryRecord = Mapping[str, JsonValue]
-"""The data of one result or one rejected input on the page."""
+from styled.delivery.gallery_records import GalleryRecord
 
-_DATA_PAGE = re.compile(r"styledGallery\(([1-9][0-9]*), (\[.*\])\);\n", re.DOTALL)
+_RECORD_FILE_CONTENT = re.compile(r"styledGallery\(([1-9][0-9]*), (\[.*\])\);\n", re.DOTALL)
 
 # `<`, `>` and `&` could end a script element or start a comment in it.
 _IN_A_SCRIPT = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
@@ -76,7 +75,7 @@ def records_in(data: bytes) -> list[dict[str, JsonValue]]:
     Raises:
         ValueError: this is not a record file.
     """
-    found = _DATA_PAGE.fullmatch(data.decode("ascii"))
+    found = _RECORD_FILE_CONTENT.fullmatch(data.decode("ascii"))
     if found is None:
         raise ValueError("this is not a record file of the gallery")
     try:

@@ -21,8 +21,8 @@ POLL_SECONDS = 1.0
 """How often to check whether another process has written to the journal."""
 
 
-class Canceller:
-    """Polls the journal for cancel requests and executes them."""
+class RequestPoller:
+    """Polls the journal for requests to cancel or to pause, and carries them out."""
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from styled.errors import ResourceUnavailable
-from styled.jobs.canceller import CANCELLED_AT_ONCE
 from styled.jobs.events import Event
+from styled.jobs.request_poller import CANCELLED_AT_ONCE
 from styled.sidecar import Sidecar
 from tests.jobs.conftest import Died, JobHarness, picture
 
