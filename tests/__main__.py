@@ -71,6 +71,10 @@ def main(args: list[str]) -> int:
         # Hundreds of processes import this project. Without cached bytecode each would compile
         # it, and each pytest worker would compile its tests.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        if not any(Path(__file__).parent.glob("__pycache__/*-pytest-*")):
+            # In a new checkout all workers would compile all tests at the same time.
+            command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", *pytest_args]
+            subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         for count, args in runs:
             command = [
                 sys.executable, "-m", "pytest", "-n", str(count), "--no-loadscope-reorder",

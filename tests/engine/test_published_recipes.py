@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 import skimage.data
@@ -16,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torchvision import transforms
-from torchvision.models import vgg19
 
 from styled import photos
 from styled.engine.objective import Losses
@@ -50,9 +49,18 @@ def without_flat_parts(image: Tensor) -> Tensor:
     return (image * (254.75 / 255) + grain * (0.25 / 255)).to(image.dtype)
 
 
+def transforms() -> Any:
+    """Return torchvision's transforms. Importing them takes a second, also just for collecting."""
+    from torchvision import transforms
+
+    return transforms
+
+
 @cache
 def torchvision_features(dtype: torch.dtype) -> nn.Sequential:
     """Return torchvision's `vgg19().features` with untrained weights, as the sources use it."""
+    from torchvision.models import vgg19  # as in `transforms`
+
     with torch.device("meta"):
         model = vgg19(weights=None)
     modules: nn.Sequential = model.features.to_empty(device="cpu")
@@ -285,8 +293,8 @@ def test_every_steps_loss_and_the_pixels_equal_the_sources(
         recipe = replace(recipe, style_size=small)
     if name == "d2l":  # so that the rate decays within the compared steps
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, decay_every=5))
-    to_tensor = transforms.Compose([transforms.Resize((HEIGHT, WIDTH)), transforms.ToTensor()])
-    photographs = (to_tensor(photograph(p))[None] for p in ("astronaut", "coffee"))
+    resize, to_tensor = transforms().Resize((HEIGHT, WIDTH)), transforms().ToTensor()
+    photographs = (to_tensor(resize(photograph(p)))[None] for p in ("astronaut", "coffee"))
     content, style = (without_flat_parts(image.to(dtype)) for image in photographs)
 
     expected = REFERENCES[name](torchvision_features(dtype), content, style)
@@ -318,7 +326,7 @@ def source_size(name: str, image: Image.Image, content: Image.Image) -> Image.Im
 
 def resized(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
     """Resize as torchvision's `Resize` does by default."""
-    result: Image.Image = transforms.Resize(size)(image)
+    result: Image.Image = transforms().Resize(size)(image)
     return result
 
 
@@ -331,7 +339,7 @@ def test_photo_and_style_are_brought_to_size_as_the_source_does(name: str, photo
     if photo == "camera":
         content = content.resize((390, 260))  # smaller than every size: tests `upscale`
     style = photograph("rocket")
-    to_tensor = transforms.ToTensor()
+    to_tensor = transforms().ToTensor()
     image = decoded(content)
     size = working_size(recipe.size, image.width, image.height)
     expected = to_tensor(source_size(name, content, content))[None]
@@ -344,7 +352,7 @@ def test_photo_and_style_are_brought_to_size_as_the_source_does(name: str, photo
 
 def decoded(image: Image.Image) -> photos.Photo:
     """Return an image encoded as PNG and decoded again."""
-    return photos.decode_photo(photos.encode_image(transforms.ToTensor()(image)[None], "png"))
+    return photos.decode_photo(photos.encode_image(transforms().ToTensor()(image)[None], "png"))
 
 
 def test_every_recipe_runs_on_another_size_than_the_style(network: Vgg19) -> None:
