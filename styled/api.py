@@ -25,8 +25,9 @@ from styled.engine.memory import configure_allocator
 from styled.engine_api import EngineInfo, Failed, OnBytes, Painted, Progress
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
-from styled.jobs.prepare import Prepared, SourceFile, SourceFiles, prepare
+from styled.jobs.prepare import Prepared, prepare
 from styled.jobs.publish import encode
+from styled.jobs.source_files import SourceFile, SourceFiles
 from styled.precision_record import PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
 

@@ -43,9 +43,11 @@ from styled.engine_api import Painted, Progress
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
 from styled.jobs.job import Job, JobState
-from styled.jobs.prepare import Prepared, check_style, prepare, read_source_files
+from styled.jobs.prepare import Prepared, prepare
 from styled.jobs.publish import encode
 from styled.jobs.sidecars import degradations_of_inputs, sidecar_of_result
+from styled.jobs.source_files import read_source_files
+from styled.jobs.style_check import check_style
 from styled.ops.humanize import printable
 from styled.precision_record import FILE_NAME, PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe

@@ -27,8 +27,9 @@ from styled.cluster.shared_objects import SharedObjects
 from styled.config import OutputConfig
 from styled.engine_api import Painted
 from styled.errors import NodeLost
-from styled.jobs.prepare import Prepared, SourceFiles
+from styled.jobs.prepare import Prepared
 from styled.jobs.publish import Encoded
+from styled.jobs.source_files import SourceFiles
 from styled.recipes import Recipe
 
 AVOIDED_SECONDS = 30.0

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from styled import photos
-from styled.config import Style
 from styled.degradation import Degradation
 from styled.engine.scales import resize, style_image_size, working_size
 from styled.engine_api import PaintTask, PixelSize
@@ -22,51 +19,11 @@ from styled.errors import (
     InputRejected,
     MemoryShortage,
     ResourceUnavailable,
-    StyledError,
     StyleUnavailable,
 )
+from styled.jobs.source_files import SourceFile, SourceFiles, unusable
 from styled.recipes import Recipe
 from styled.sidecar import FileInfo
-
-_SUFFIXES = {
-    "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"},
-    "tiff": {".tif", ".tiff"},
-    "bmp": {".bmp", ".dib"},
-    "heic": {".heic", ".heif", ".hif"},
-    "jxl": {".jxl"},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One of a style's files, not decoded yet: a painting, an initial image or a profile.
-
-    Attributes:
-        path: For messages and sidecars.
-        data: Its bytes, or the error while reading it. `prepare` raises that error only after the
-            photo was decoded, since errors of the photo take precedence.
-    """
-
-    path: Path
-    weight: float
-    data: bytes | StyleUnavailable
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFiles:
-    """The bytes of a photo and of all files that it is painted with.
-
-    Attributes:
-        mask: Where it is painted; None: everywhere.
-        init: The initial image; None: as the recipe says.
-        proof: The ICC profile that photo and style are converted to and back; None: none.
-    """
-
-    photo: bytes
-    styles: tuple[SourceFile, ...]
-    mask: bytes | None = None
-    init: SourceFile | None = None
-    proof: SourceFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,44 +128,6 @@ class Prepared:
         )
 
 
-def read_source_files(photo_path: Path, style: Style, mask: Path | None = None) -> SourceFiles:
-    """Read the files of a photo and its style, and its mask if there is one.
-
-    Raises:
-        FileNotFoundError: the photo is gone.
-        InputRejected, InputIncomplete: the photo is not a regular file, or is empty.
-        MemoryShortage, ResourceUnavailable: the photo can't be read now.
-    """
-    with photos.memory_shortage_at("read the photo and its style"):
-        photo = photos.read_bytes(photo_path)
-        styles = tuple(_read_style(one.path, one.weight) for one in style.images)
-        return SourceFiles(
-            photo,
-            styles,
-            None if mask is None else _read_mask(mask),
-            None if style.init_image is None else _read_style(style.init_image, 1.0),
-            None if style.proof is None else _read_style(style.proof, 1.0),
-        )
-
-
-def _read_mask(path: Path) -> bytes:
-    try:
-        return photos.read_bytes(path)
-    except FileNotFoundError as error:  # not to be taken for that of the photo
-        raise ResourceUnavailable(
-            f"the mask {path} is gone", "the photo is read again in a moment, with what is there"
-        ) from error
-
-
-def _read_style(path: Path, weight: float) -> SourceFile:
-    try:
-        return SourceFile(path, weight, photos.read_bytes(path))
-    except FileNotFoundError:
-        return SourceFile(path, weight, _missing(path))
-    except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
-        return SourceFile(path, weight, _unusable(path, error))
-
-
 def prepare(
     files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False,
     paint_damaged: bool = False,
@@ -294,7 +213,7 @@ def _soft_proof(proof: SourceFile) -> photos.SoftProof:
     try:
         return photos.SoftProof(proof.data)
     except InputRejected as error:
-        raise _unusable(proof.path, error) from error
+        raise unusable(proof.path, error) from error
 
 
 def _file_info(file: SourceFile | None) -> FileInfo | None:
@@ -310,7 +229,7 @@ def _initial(init: SourceFile, recipe: Recipe, size: PixelSize, max_pixels: int)
     try:
         photo = decode(init.data, max_pixels=max_pixels).photo
     except (InputRejected, InputIncomplete) as error:
-        raise _unusable(init.path, error) from error
+        raise unusable(init.path, error) from error
     return photo.tensor(*size, recipe.resample)[:, :3]
 
 
@@ -331,62 +250,8 @@ def _style_picture(
         raise
     except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
         # An error of the style image must not reject the photo; other styles are not affected.
-        raise _unusable(style.path, error) from error
+        raise unusable(style.path, error) from error
     image = photo.tensor(*size, recipe.resample)
     if proof is not None:
         image = proof.applied(image)
     return PreparedStyle(style.path, read.sha256, style.weight, image, photo.degraded)
-
-
-def _missing(path: Path) -> StyleUnavailable:
-    return StyleUnavailable(
-        f"the style's file {path} does not exist", "bring it back or change the configuration"
-    )
-
-
-def _unusable(path: Path, error: StyledError) -> StyleUnavailable:
-    return StyleUnavailable(
-        f"the style's file {path} can't be used: {error.message}",
-        "replace it or change the configuration",
-    )
-
-
-def require_style(style: Style) -> None:
-    """Check that all image files of a style exist, without reading them.
-
-    Raises:
-        StyleUnavailable: one is missing.
-    """
-    for path in style.files:
-        if not os.path.exists(path):
-            raise _missing(path)
-
-
-def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
-    """Decode a style's files; return one message for each that can't be used."""
-    problems = []
-    for path in style.files:
-        try:
-            data = photos.read_bytes(path)
-            if path == style.proof:
-                photos.SoftProof(data)
-            else:
-                decode(data, max_pixels=max_pixels)
-        except FileNotFoundError:
-            problems.append(f"{path} does not exist")
-        except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
-            problems.append(f"{path}: {error.message}")
-    return problems
-
-
-def result_name(destination: str, configured_format: str, read: DecodedFile) -> tuple[str, str]:
-    """Return the result's path relative to the style's folder, and its format.
-
-    The suffix is kept if it is one of the format's usual suffixes, and replaced otherwise.
-    """
-    result_format, suffix = photos.output_format(configured_format, read.photo.format)
-    path = PurePosixPath(destination)
-    stem, current_suffix = os.path.splitext(path.name)
-    if current_suffix.lower() not in _SUFFIXES.get(result_format, {suffix}):
-        path = path.with_name(stem + suffix)
-    return str(path), result_format

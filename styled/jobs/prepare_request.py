@@ -144,9 +144,9 @@ class PrepareRequest(JobRequest):
             raise
 
     def _prepare(self, style: Style) -> PrepareResult:
-        from styled.jobs.prepare import read_source_files, require_style
         from styled.jobs.publish import require_publishable
         from styled.jobs.sidecars import degradations_of_inputs
+        from styled.jobs.source_files import read_source_files, require_style
 
         job, context, config = self.job, self.context, self.context.config
         source = config.inbox / job.input

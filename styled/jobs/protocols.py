@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from styled.config import OutputConfig
     from styled.engine_api import Painted
-    from styled.jobs.prepare import Prepared, SourceFiles
+    from styled.jobs.prepare import Prepared
     from styled.jobs.publish import Encoded
+    from styled.jobs.source_files import SourceFiles
     from styled.recipes import Recipe
 
 SendHeartbeat = Callable[[float], None]

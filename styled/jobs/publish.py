@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +19,7 @@ from styled.engine_api import Painted, PixelSize
 from styled.errors import ResourceUnavailable
 from styled.jobs.input_cleanup import is_unchanged
 from styled.jobs.job import Job
-from styled.jobs.prepare import Prepared, result_name
+from styled.jobs.prepare import DecodedFile, Prepared
 from styled.jobs.publication import Publication, Published
 from styled.jobs.sidecars import sidecar_of_result
 from styled.sidecar import ResultInfo, TimingInfo
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from styled.jobs.io_context import IoContext
 
 log = structlog.get_logger()
+
+_SUFFIXES = {
+    "jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "tiff": {".tif", ".tiff"},
+    "bmp": {".bmp", ".dib"},
+    "heic": {".heic", ".heif", ".hif"},
+    "jxl": {".jxl"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +199,19 @@ def require_publishable(
     height, width = prepared.content.shape[-2:]
     photos.require_encodable(format, *(prepared.result_size or (width, height)))
     context.publisher.require_writable(context.publisher.outbox, f"{job.style}/{name}")
+
+
+def result_name(destination: str, configured_format: str, read: DecodedFile) -> tuple[str, str]:
+    """Return the result's path relative to the style's folder, and its format.
+
+    The suffix is kept if it is one of the format's usual suffixes, and replaced otherwise.
+    """
+    result_format, suffix = photos.output_format(configured_format, read.photo.format)
+    path = PurePosixPath(destination)
+    stem, current_suffix = os.path.splitext(path.name)
+    if current_suffix.lower() not in _SUFFIXES.get(result_format, {suffix}):
+        path = path.with_name(stem + suffix)
+    return str(path), result_format
 
 
 def _reserved_path(job: Job, relative: str, context: IoContext) -> Path:

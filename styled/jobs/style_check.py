@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
+from styled import photos
 from styled.config import Config, Style
-from styled.errors import ConfigError, StyleUnavailable
+from styled.errors import (
+    ConfigError,
+    InputIncomplete,
+    InputRejected,
+    ResourceUnavailable,
+    StyleUnavailable,
+)
 from styled.files import FileStamps, stamps_of
-from styled.jobs.prepare import check_style, require_style
+from styled.jobs.prepare import decode
+from styled.jobs.source_files import require_style
 
 log = structlog.get_logger()
 
@@ -66,6 +74,23 @@ class StyleCheck:
         self._known_bad.pop(name, None)
         self._known_good[name] = style
         return None
+
+
+def check_style(style: Style, *, max_pixels: int) -> Sequence[str]:
+    """Decode a style's files; return one message for each that can't be used."""
+    problems = []
+    for path in style.files:
+        try:
+            data = photos.read_bytes(path)
+            if path == style.proof:
+                photos.SoftProof(data)
+            else:
+                decode(data, max_pixels=max_pixels)
+        except FileNotFoundError:
+            problems.append(f"{path} does not exist")
+        except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
+            problems.append(f"{path}: {error.message}")
+    return problems
 
 
 def check_styles(config: Config, known: Mapping[str, Style] | None = None) -> None:

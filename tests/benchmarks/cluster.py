@@ -59,8 +59,8 @@ from styled.engine_api import Engine, EngineEvent, Painted, PaintTask, PixelSize
 from styled.jobs.events import Event, StopRequested
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.prepare import read_source_files
 from styled.jobs.protocols import EngineFactory, PhotoCodec
+from styled.jobs.source_files import read_source_files
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.logs import configure_logs

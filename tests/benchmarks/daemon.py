@@ -28,7 +28,8 @@ from PIL import Image
 
 from styled.config import load_config
 from styled.delivery.names import sidecar_path
-from styled.jobs.prepare import prepare, read_source_files
+from styled.jobs.prepare import prepare
+from styled.jobs.source_files import read_source_files
 from styled.sidecar import Sidecar
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 

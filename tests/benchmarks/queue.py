@@ -35,8 +35,9 @@ from styled.jobs.events import Event, StopRequested
 from styled.jobs.job import JobFinished
 from styled.jobs.job_files import JobFiles
 from styled.jobs.journal import Journal
-from styled.jobs.prepare import prepare, read_source_files
+from styled.jobs.prepare import prepare
 from styled.jobs.publish import encode
+from styled.jobs.source_files import read_source_files
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 

@@ -70,7 +70,7 @@ def test_a_devices_errors_become_words(
     weights: Weights, message: str, error: type[StyledError]
 ) -> None:
     """Lack of memory is an EngineFailure, a CUDA error DeviceLost."""
-    engine = LocalEngine(weights, CPU)
+    engine = LocalEngine(weights, CPU, "float32")
     engine._network = Failing(message)
     with pytest.raises(error, match=r"too little memory|cpu broke"):
         painted_by(engine, task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE))
@@ -78,7 +78,7 @@ def test_a_devices_errors_become_words(
 
 def test_an_error_of_the_program_itself_is_not_disguised(weights: Weights) -> None:
     """Other errors are reported with their traceback; the engine stays usable."""
-    engine = LocalEngine(weights, CPU)
+    engine = LocalEngine(weights, CPU, "float32")
     network, engine._network = engine._network, Failing("shapes do not match")
     task = task_of(picture(40, 40), [(picture(40, 40, 1), 1.0)], RECIPE)
     with pytest.raises(UnexpectedError, match="RuntimeError: shapes") as caught:
@@ -125,7 +125,7 @@ def test_a_memory_limit_below_the_network_itself_is_a_configuration_error(
 ) -> None:
     """The message names the limit and the minimum."""
     with pytest.raises(ConfigError, match=r"engine\.memory_limit: 100 MiB is less than"):
-        LocalEngine(weights, CPU, memory_limit=100 << 20)
+        LocalEngine(weights, CPU, "float32", memory_limit=100 << 20)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured in /proc")
@@ -143,8 +143,8 @@ def test_a_memory_limit_is_kept_by_tiles(weights: Weights, masked: bool) -> None
         )
         content = torch.cat([content, mask], dim=1)
     recipe = replace(RECIPE, steps=1)
-    unlimited = finish(LocalEngine(weights, CPU), recipe, content, style)
-    engine = LocalEngine(weights, CPU, memory_limit=1 << 40)
+    unlimited = finish(LocalEngine(weights, CPU, "float32"), recipe, content, style)
+    engine = LocalEngine(weights, CPU, "float32", memory_limit=1 << 40)
     engine._memory_limit = engine._resident_bytes + (200 << 20)
     limited = finish(engine, recipe, content, style)
     assert (unlimited.tile_px, limited.tile_px) == (None, 256)

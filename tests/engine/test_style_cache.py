@@ -94,7 +94,7 @@ def test_memory_is_bounded_and_the_least_recently_used_goes_first() -> None:
 def test_the_second_job_of_a_style_computes_no_style_features() -> None:
     """With a known style, a scale costs one forward pass for the content and one per step."""
     engine = LocalEngine(
-        Weights(untrained(), "untrained", "0" * 64), Device(torch.device("cpu"), "cpu")
+        Weights(untrained(), "untrained", "0" * 64), Device(torch.device("cpu"), "cpu"), "float32"
     )
     network = Counting(untrained())
     engine._network = network

@@ -36,9 +36,10 @@ from styled.engine_api import (
 from styled.errors import DeviceLost, EngineFailure, InputRejected, UnexpectedError
 from styled.jobs.events import StopRequested
 from styled.jobs.io_pool import InlineIoPool, IoDone, IoPool, ThreadIoPool
-from styled.jobs.prepare import Prepared, SourceFiles, prepare, read_source_files
+from styled.jobs.prepare import Prepared, prepare
 from styled.jobs.protocols import SendHeartbeat
 from styled.jobs.publish import encode
+from styled.jobs.source_files import SourceFiles, read_source_files
 from styled.ops.heartbeats import Heartbeats
 from styled.recipes import PYRAMID, Size
 from tests.engine.conftest import task_of

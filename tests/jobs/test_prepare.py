@@ -12,15 +12,10 @@ import torch
 from styled.config import Style, StyleImage
 from styled.engine.scales import resize
 from styled.errors import InputIncomplete, InputRejected, ResourceUnavailable
-from styled.jobs.prepare import (
-    Blend,
-    Prepared,
-    check_style,
-    decode,
-    prepare,
-    read_source_files,
-    result_name,
-)
+from styled.jobs.prepare import Blend, Prepared, decode, prepare
+from styled.jobs.publish import result_name
+from styled.jobs.source_files import read_source_files
+from styled.jobs.style_check import check_style
 from styled.recipes import PYRAMID, Size
 from tests.jobs.conftest import picture
 

@@ -20,9 +20,10 @@ from styled.engine.scales import resize
 from styled.engine_api import Painted, PaintTask
 from styled.jobs import requests
 from styled.jobs.pending_effects import Request
-from styled.jobs.prepare import Prepared, prepare, read_source_files
+from styled.jobs.prepare import Prepared, prepare
 from styled.jobs.publish import encode
 from styled.jobs.requests import PublishRequest
+from styled.jobs.source_files import read_source_files
 from styled.photos.encode import _LONGEST_EDGE_PX
 from styled.recipes import PYRAMID, Size
 from tests.jobs.conftest import STUB, JobHarness, LogLines, ScriptedEngine, picture

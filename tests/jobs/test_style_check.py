@@ -8,8 +8,7 @@ import pytest
 
 from styled.config import Style
 from styled.jobs import style_check
-from styled.jobs.prepare import check_style
-from styled.jobs.style_check import StyleCheck
+from styled.jobs.style_check import StyleCheck, check_style
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 
