@@ -50,7 +50,11 @@ class Connection:
         Raises:
             ClusterUnavailable: the cluster can't be reached, or refuses the token.
         """
-        logging.getLogger("ray").setLevel(logging.ERROR)  # importing it has set another level
+        # Importing Ray has set another level, and that its records do not reach our own handler:
+        # without any, Python would print them between the lines of the log.
+        ray_logger = logging.getLogger("ray")
+        ray_logger.setLevel(logging.ERROR)
+        ray_logger.propagate = True
         options: dict[str, Any]
         if self.address == "local":
             sweep_sessions()
