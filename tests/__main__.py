@@ -32,8 +32,8 @@ NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "packaging", "contain
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 CLUSTERS = ("cluster", "systemd/test_cluster.py")
-"""Tests that start Ray clusters: they run afterwards, one by one. Each cluster has some thirty
-processes, which on few cores would make the time limits of all other tests meaningless."""
+"""Tests that start Ray clusters: they run afterwards, one for each core. Each cluster has some
+thirty processes, which on few cores would make the time limits of all other tests meaningless."""
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 3 * 2**30
@@ -58,7 +58,7 @@ def main(args: list[str]) -> int:
     runs = [(workers, pytest_args)]
     if not pytest_args:
         clusters = [str(ROOT / "tests" / path) for path in CLUSTERS]
-        runs = [(workers, [f"--ignore={path}" for path in clusters]), (1, clusters)]
+        runs = [(workers, [f"--ignore={path}" for path in clusters]), (cores, clusters)]
 
     start = time.monotonic()
     failed = []

@@ -19,20 +19,18 @@ for _size in ("COLUMNS", "LINES"):
 WAITING = ("systemd", "cluster", "packaging", "gallery", "end_to_end", "faults")
 """Folders whose tests mostly wait for other processes, in the order in which they start."""
 
-SPREAD = ("faults", "end_to_end")
+SPREAD = ("faults", "end_to_end", "cluster")
 """Folders whose tests share little; they are distributed to the workers one by one."""
 
-TOGETHER = ("cluster",)
-"""Folders whose tests all run in one worker: several Ray clusters at once are too much."""
+NOT_SPREAD = ("tests/cluster/test_local.py",)
+"""Files in these folders whose tests share a daemon."""
 
 
 def scope_of(nodeid: str) -> str:
     """Return the name of the group of tests that run in the same worker."""
     file = nodeid.partition("::")[0]
-    folder = Path(file).parent
-    if folder.name in TOGETHER:
-        return str(folder)
-    return nodeid if folder.name in SPREAD else file
+    is_spread = Path(file).parent.name in SPREAD and file not in NOT_SPREAD
+    return nodeid if is_spread else file
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

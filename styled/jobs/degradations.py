@@ -1,4 +1,4 @@
-"""Collects the degradations of one running job, and logs each when it happens."""
+"""Collects the degradations of the service, and of one running job."""
 
 from __future__ import annotations
 
@@ -15,8 +15,24 @@ Source = Literal["service", "inputs", "checkpoint", "painting"]
 """Where a degradation comes from, in the order used in sidecars."""
 
 
+class ServiceDegradations:
+    """The current degradations of the service, by the part of it that has reported them."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._by_part: dict[str, tuple[Degradation, ...]] = {}
+
+    def replace(self, part: str, degradations: tuple[Degradation, ...]) -> None:
+        """Replace the degradations of a part."""
+        self._by_part[part] = degradations
+
+    def all(self) -> tuple[Degradation, ...]:
+        """Return the degradations of all parts."""
+        return tuple(one for part in self._by_part.values() for one in part)
+
+
 class JobDegradations:
-    """The degradations known so far of a job's result."""
+    """The degradations known so far of a job's result; each is logged when it happens."""
 
     def __init__(self) -> None:
         """Start empty, for each attempt: degradations of earlier attempts are logged again."""

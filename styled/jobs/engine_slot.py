@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import structlog
@@ -15,13 +14,13 @@ from styled.engine_api import (
     Engine,
     Failed,
     Frame,
-    PaintTask,
     Preview,
     Resumed,
     Stopped,
 )
 from styled.errors import DeviceLost, EngineDied, StyledError, UnexpectedError
-from styled.files import FileStamps, have_changed
+from styled.files import have_changed
+from styled.jobs.assignment import Assignment
 from styled.jobs.events import (
     CheckpointSaved,
     EngineLost,
@@ -41,26 +40,8 @@ MAX_RETRY_SECONDS = 60.0
 """Back-off before a lost engine is replaced: doubles with each further loss until a task is
 finished, up to the longest."""
 
-
 CHECK_SECONDS = 10.0
 """How often an idle engine is checked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A task for a slot.
-
-    Attributes:
-        assignment_id: A unique number.
-        log_context: Keys of the task's log lines.
-        stamps: Of the files that the task was made from; if one has changed since, the task is
-            not started.
-    """
-
-    assignment_id: int
-    task: PaintTask
-    log_context: dict[str, str]
-    stamps: FileStamps = ()
 
 
 class EngineSlot:

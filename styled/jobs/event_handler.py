@@ -111,7 +111,7 @@ class EventHandler:
                 self.styles = styles
                 self._drop_outdated()
             case ServiceDegradationsChanged(part, degradations):
-                self._lifecycle.set_service_degradations(part, degradations)
+                self._lifecycle.service.replace(part, degradations)
             case SlotAdded(slot):
                 if not self.is_stopping:
                     self._engine_events.slot_added(slot)

@@ -1,15 +1,21 @@
-"""Log helpers: the keys that identify a job, and the end of each scale."""
+"""Log helpers: the keys that identify a job, the end of a scale, and the publication."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import structlog
 
-from styled.engine_api import Progress
+from styled.engine_api import Painted, Progress
 from styled.files import readable
 from styled.jobs.job import Job
+
+if TYPE_CHECKING:
+    from styled.jobs.publication import Published
+    from styled.jobs.running import RunningJob
 
 log = structlog.get_logger()
 
@@ -35,4 +41,30 @@ def log_scale(progress: Progress) -> None:
         steps=progress.step,
         loss=round(progress.loss, 6),
         fraction=round(progress.fraction, 3),
+    )
+
+
+def log_published(
+    running: RunningJob, painted: Painted, published: Published, seconds: Mapping[str, float]
+) -> None:
+    """Log that a job is done; `seconds` are those of its phases."""
+    engine = running.engine_info
+    log.info(
+        "job.published",
+        result=readable(published.result.path),
+        width=published.result.width,
+        height=published.result.height,
+        steps=painted.steps,
+        precision=painted.precision,
+        tile_px=painted.tile_px,
+        loss=round(painted.trace[-1].total, 6),
+        resumed=painted.resumed,
+        changed=published.changed,
+        attempts=running.job.attempts,
+        engine=running.engine_name,
+        device=engine and engine.device,
+        node=engine and engine.node,
+        peak_memory_bytes=painted.peak_memory_bytes,
+        degraded=[asdict(degradation) for degradation in published.degraded],
+        **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},
     )

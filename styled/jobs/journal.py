@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Self
 
 from styled.config import Priorities
-from styled.jobs.job import BLOCKED, Job, JobState, SettledInputProtocol
-from styled.jobs.journal_queries import COLUMNS, MAX_WAIT_SECONDS, NEXT_TO_CLAIM, job_of
+from styled.jobs.job import Job, JobState, SettledInputProtocol
+from styled.jobs.journal_queries import MAX_WAIT_SECONDS, NEXT_TO_CLAIM
+from styled.jobs.journal_rows import COLUMNS, job_of
 from styled.jobs.journal_schema import open_database, open_existing_database
 from styled.jobs.journal_writes import JournalWrites, text_in_journal, texts_as_json
 
@@ -167,23 +168,6 @@ class Journal(JournalWrites):
                 0 if attempt_counts else 1,
                 job.id,
             ),
-        )
-
-    def postpone_style(
-        self, style: str, *, reason: str, remedies: Sequence[str], not_before: float
-    ) -> None:
-        """Postpone all queued jobs of a style: each of them would fail in the same way."""
-        self._execute(
-            "UPDATE jobs SET reason = ?, failure = ?, remedies = ?, not_before = ?"
-            " WHERE state = 'queued' AND style = ? AND NOT cancel_requested",
-            (text_in_journal(reason), BLOCKED, texts_as_json(remedies), not_before, style),
-        )
-
-    def unblock_style(self, style: str) -> None:
-        """Retry the jobs of a style at once that wait until a problem is fixed."""
-        self._execute(
-            "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND style = ? AND failure = ?",
-            (style, BLOCKED),
         )
 
     def request_cancel(self, job: Job) -> bool:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import fields
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
-from styled.degradation import Degradation
 from styled.errors import JournalDamaged
-from styled.jobs.job import BLOCKED, Job, JobProgress, JobState, Phase
+from styled.jobs.job import BLOCKED, Job, JobState
+from styled.jobs.journal_rows import COLUMNS, job_of
 from styled.jobs.journal_schema import open_existing_database, sqlite_errors
 
-COLUMNS = ", ".join(field.name for field in fields(Job))
 _LAST_CHANGE = "coalesce(finished_at, started_at, submitted_at)"  # must match the index
-_PATH_COLUMNS = frozenset({"input", "destination", "result", "original"})
 
 PathColumn = Literal["input", "result", "original"]
 
@@ -260,31 +256,3 @@ class JournalReader:
     def _reading(self) -> Iterator[sqlite3.Cursor]:
         with self._lock, sqlite_errors():
             yield self._connection.cursor()
-
-
-def job_of(row: tuple[object, ...]) -> Job:
-    """Return the job in a row with the columns `COLUMNS`."""
-    values = {
-        field.name: os.fsdecode(value)
-        if field.name in _PATH_COLUMNS and isinstance(value, bytes)
-        else value
-        for field, value in zip(fields(Job), row, strict=True)
-    }
-    values["state"] = JobState(str(values["state"]))
-    values["mtime_ns"] = int(str(values["mtime_ns"]))
-    values["progress"] = _progress(values["progress"])
-    values["cancel_requested"] = bool(values["cancel_requested"])
-    values["phase"] = None if values["phase"] is None else Phase(str(values["phase"]))
-    values["is_suspect"] = bool(values["is_suspect"])
-    values["degraded"] = tuple(Degradation(**item) for item in json.loads(str(values["degraded"])))
-    values["remedies"] = tuple(json.loads(str(values["remedies"])))
-    return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order
-
-
-def _progress(text: object) -> JobProgress | None:
-    """Parse the progress column; return None if another version of styled has written it."""
-    if text is None:
-        return None
-    with suppress(ValueError, TypeError):
-        return JobProgress(**json.loads(str(text)))
-    return None

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from styled.degradation import Degradation
 from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
 from styled.files import readable
-from styled.jobs.job import Job, JobProgress, Phase
+from styled.jobs.job import BLOCKED, Job, JobProgress, Phase
 from styled.jobs.journal_queries import JournalReader
 from styled.jobs.journal_schema import sqlite_errors
 
@@ -59,6 +59,27 @@ class JournalWrites(JournalReader):
         self._execute(
             "UPDATE jobs SET degraded = ? WHERE id = ?", (degradations_as_json(degraded), job.id)
         )
+
+    # Queued jobs
+
+    def postpone_style(
+        self, style: str, *, reason: str, remedies: Sequence[str], not_before: float
+    ) -> None:
+        """Postpone all queued jobs of a style: each of them would fail in the same way."""
+        self._execute(
+            "UPDATE jobs SET reason = ?, failure = ?, remedies = ?, not_before = ?"
+            " WHERE state = 'queued' AND style = ? AND NOT cancel_requested",
+            (text_in_journal(reason), BLOCKED, texts_as_json(remedies), not_before, style),
+        )
+
+    def unblock_style(self, style: str) -> None:
+        """Retry the jobs of a style at once that wait until a problem is fixed."""
+        self._execute(
+            "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND style = ? AND failure = ?",
+            (style, BLOCKED),
+        )
+
+    # Ended jobs
 
     def mark_in_gallery(self, job_ids: Iterable[str]) -> None:
         """Record that the gallery shows these jobs."""

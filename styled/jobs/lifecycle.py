@@ -7,7 +7,7 @@ Nothing is written or started here. Journal writes, requests and assignments are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted, Progress
 from styled.errors import StyledError
 from styled.files import readable
-from styled.jobs.engine_slot import Assignment
+from styled.jobs.assignment import Assignment
+from styled.jobs.degradations import ServiceDegradations
 from styled.jobs.eta import EtaEstimator, EtaHistories, EtaKey
 from styled.jobs.input_cleanup import STYLE_REMOVED
 from styled.jobs.io_context import IoContext
-from styled.jobs.job import Job, JobProgress, JobState, Phase
+from styled.jobs.job import Job, JobState, Phase
 from styled.jobs.job_finisher import JobFinisher
-from styled.jobs.job_log import job_log_context, log_context_of, log_scale
+from styled.jobs.job_log import job_log_context, log_context_of, log_published, log_scale
 from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.prepare_request import (
     AlreadyPublished,
@@ -50,6 +51,7 @@ class Lifecycle:
 
     Attributes:
         running: All running jobs.
+        service: The current degradations of the service, without those of engines.
     """
 
     def __init__(
@@ -67,16 +69,7 @@ class Lifecycle:
         self._histories = EtaHistories()
         self._assignment_ids = count(1)
         self.running = running
-        self._degraded_parts: dict[str, tuple[Degradation, ...]] = {}
-
-    @property
-    def service_degraded(self) -> tuple[Degradation, ...]:
-        """The current degradations of the service, without those of engines."""
-        return tuple(one for part in self._degraded_parts.values() for one in part)
-
-    def set_service_degradations(self, part: str, degradations: tuple[Degradation, ...]) -> None:
-        """Replace the degradations of a part of the service."""
-        self._degraded_parts[part] = degradations
+        self.service = ServiceDegradations()
 
     # Preparing
 
@@ -187,7 +180,7 @@ class Lifecycle:
         """
         known = running.degradations
         if running.engine_info is not None:
-            known.note("service", (*running.engine_info.degraded, *self.service_degraded))
+            known.note("service", (*running.engine_info.degraded, *self.service.all()))
         known.note("painting", painting)
         if known.all() != running.job.degraded:
             running.job = replace(running.job, degraded=known.all())
@@ -211,20 +204,8 @@ class Lifecycle:
             history = self._histories.find(recipe, running.eta_key, engine.weights_source)
             running.eta = EtaEstimator(history)
         running.eta.note(progress)
-        running.progress = JobProgress(
-            fraction=progress.fraction,
-            scale=progress.scale,
-            scales=progress.scales,
-            width=progress.size.width,
-            height=progress.size.height,
-            step=progress.step,
-            steps=progress.steps,
-            loss=progress.loss,
-            step_seconds=progress.step_seconds,
-            seconds_left=running.eta.seconds_left(),
-            preview=running.preview,
-        )
-        self._pending.write(self._journal.update_progress, running.job, running.progress)
+        shown = running.show_progress(progress, running.eta.seconds_left())
+        self._pending.write(self._journal.update_progress, running.job, shown)
 
     def previewed(self, running: RunningJob, path: Path) -> None:
         """Handle a new preview; only the first one is written to the journal at once."""
@@ -262,31 +243,13 @@ class Lifecycle:
 
     def published(self, running: RunningJob, request: PublishRequest, published: Published) -> None:
         """Handle the result of a job's `PublishRequest`: the job is done."""
-        painted, job = request.publication.painted, running.job
+        painted = request.publication.painted
         seconds = published.timing.model_dump()
         self._finisher.finish(
             running, JobState.DONE, phase_seconds=seconds, steps=painted.steps,
             peak_memory_bytes=painted.peak_memory_bytes, degraded=published.degraded,
         )  # fmt: skip
-        log.info(
-            "job.published",
-            result=readable(published.result.path),
-            width=published.result.width,
-            height=published.result.height,
-            steps=painted.steps,
-            precision=painted.precision,
-            tile_px=painted.tile_px,
-            loss=round(painted.trace[-1].total, 6),
-            resumed=painted.resumed,
-            changed=published.changed,
-            attempts=job.attempts,
-            engine=running.engine_name,
-            device=running.engine_info and running.engine_info.device,
-            node=running.engine_info and running.engine_info.node,
-            peak_memory_bytes=painted.peak_memory_bytes,
-            degraded=[asdict(degradation) for degradation in published.degraded],
-            **{f"{phase}_seconds": round(spent, 3) for phase, spent in seconds.items()},
-        )
+        log_published(running, painted, published, seconds)
 
     def _request(self, running: RunningJob, request: PrepareRequest | PublishRequest) -> None:
         running.request = request

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from styled.jobs.engine_slot import Assignment
+from styled.jobs.assignment import Assignment
 from styled.jobs.job import JobFinished
 from styled.jobs.prepare_request import PrepareRequest
 from styled.jobs.requests import (

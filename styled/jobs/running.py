@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from styled.config import OutputConfig, Style
-from styled.engine_api import EngineInfo
+from styled.engine_api import EngineInfo, Progress
 from styled.files import FileStamps
 from styled.jobs.degradations import JobDegradations
 from styled.jobs.eta import EtaEstimator, EtaKey
@@ -80,6 +80,23 @@ class RunningJob:
     progress: JobProgress | None = None
     prepare_since: float = 0.0
     paint_since: float = 0.0
+
+    def show_progress(self, progress: Progress, seconds_left: float | None) -> JobProgress:
+        """Set `progress` to what the engine has reported, and return it."""
+        self.progress = JobProgress(
+            fraction=progress.fraction,
+            scale=progress.scale,
+            scales=progress.scales,
+            width=progress.size.width,
+            height=progress.size.height,
+            step=progress.step,
+            steps=progress.steps,
+            loss=progress.loss,
+            step_seconds=progress.step_seconds,
+            seconds_left=seconds_left,
+            preview=self.preview,
+        )
+        return self.progress
 
 
 @dataclass(slots=True)

@@ -7,17 +7,16 @@ the loop are one transaction. Requests and assignments are sent out after the co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import structlog
 
 from styled.config import Style
-from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.errors import ResourceUnavailable
 from styled.files import readable
+from styled.jobs.activity import ActivityReporter
 from styled.jobs.assigner import Assigner
 from styled.jobs.claimer import Claimer
 from styled.jobs.engine_events import EngineEventHandler, EngineObserver
@@ -30,13 +29,13 @@ from styled.jobs.io_pool import IoPool
 from styled.jobs.job_finisher import JobFinisher, JobObserver
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance
-from styled.jobs.pause import PAUSE_REQUEST_REASON, Pauses
+from styled.jobs.pause import Pauses
 from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.protocols import HeartbeatsProtocol
 from styled.jobs.request_poller import RequestPoller
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
-from styled.jobs.snapshot import QueueSnapshot, snapshot_of
+from styled.jobs.snapshot import QueueSnapshot
 
 log = structlog.get_logger()
 
@@ -48,9 +47,6 @@ IDLE_SECONDS = 60.0
 
 STOPPING_SECONDS = 1.0
 """Maximum time that the loop waits while it is stopping, for running work to end."""
-
-SNAPSHOT_SECONDS = 2.0
-"""Minimum interval between snapshots."""
 
 PART = "scheduler"
 """The scheduler's name in the heartbeats."""
@@ -64,7 +60,6 @@ class Scheduler:
     """Processes the queue until a stop is requested.
 
     Attributes:
-        snapshot: State of the queue and its engines; replaced by the loop, read by any thread.
         pauses: Whether the queue is paused.
         maintenance: Has the inputs that can't leave the inbox.
         finisher: Has the number of rejected jobs.
@@ -109,12 +104,12 @@ class Scheduler:
             context, self._engines, self._lifecycle, self.finisher, self.maintenance, self.pauses,
             self._pending, engine_events, styles,
         )  # fmt: skip
-        self._snapshot_at = -math.inf
-        self._reported_activity = "running"
-        self._is_changed = True
+        self._activity = ActivityReporter(
+            context, self._running, self._engines, self._lifecycle, self.pauses,
+            self._requested_pause, self._pending,
+        )  # fmt: skip
         self._is_journal_failing = False
         self._has_given_up = False
-        self.snapshot = QueueSnapshot(self._engines.snapshot(self._running))
 
     def recover(self, *, is_blameless: bool = False) -> None:
         """Requeue the jobs of a dead process and delete outdated files; see `Journal.recover`.
@@ -145,7 +140,12 @@ class Scheduler:
         finally:
             self._engines.close()
             self._pool.close()
-            self._take_snapshot()
+            self._activity.take_snapshot()
+
+    @property
+    def snapshot(self) -> QueueSnapshot:
+        """The state of the queue and its engines; may be read from any thread."""
+        return self._activity.snapshot
 
     @property
     def slots(self) -> Sequence[EngineSlot]:
@@ -177,13 +177,13 @@ class Scheduler:
         for event in events:
             self._handler.handle(event)
             if isinstance(event, EngineReady):
-                self._reported_activity = "running"  # the observer has just reported this
+                self._activity.reported = "running"  # the observer has just reported this
         if not self._handler.is_stopping:
             self._advance()
         elif not len(self._running) and not self.is_busy:
             self.maintenance.finish()
-        self._is_changed |= bool(events or self._pending.writes)
-        if self._is_changed or self._claimer.seconds_until_due == 0.0:
+        self._activity.is_changed |= bool(events or self._pending.writes)
+        if self._activity.is_changed or self._claimer.seconds_until_due == 0.0:
             try:
                 with self._journal.transaction():
                     for write in self._pending.writes:
@@ -204,7 +204,7 @@ class Scheduler:
             if is_empty and not self._handler.requests_open and not self.pauses.is_paused:
                 self.pauses.resume()  # no work is left whose success would end the pause
         self._send()
-        self._report_activity()
+        self._activity.report()
 
     def _send(self) -> None:
         """Send out the turn's assignments, requests and notifications, after the commit."""
@@ -253,31 +253,3 @@ class Scheduler:
             self._assigner.prepare_deferred()
             self._assigner.assign()
         self.maintenance.request_due_work()
-
-    # Reporting
-
-    def _report_activity(self) -> None:
-        """Take a snapshot if the last one is old; write to the journal whether it is paused."""
-        clock = self._context.clock()
-        reason = self._paused_reason
-        activity = "running" if reason is None else f"paused: {reason}"
-        if activity != self._reported_activity:
-            self._reported_activity = activity
-            self._pending.write(self._journal.set_state, activity=activity)
-        elif not self._is_changed or clock - self._snapshot_at < SNAPSHOT_SECONDS:
-            return
-        self._take_snapshot()
-
-    @property
-    def _paused_reason(self) -> str | None:
-        """Why the queue is paused; None: it is not."""
-        if self.pauses.reason is not None or not self._requested_pause.is_active:
-            return self.pauses.reason
-        return PAUSE_REQUEST_REASON
-
-    def _take_snapshot(self) -> None:
-        degraded = self._lifecycle.service_degraded
-        engines = self._engines.snapshot(self._running)
-        with suppress(ResourceUnavailable, JournalDamaged):
-            self.snapshot = snapshot_of(self._journal, engines, self._paused_reason, degraded)
-            self._snapshot_at, self._is_changed = self._context.clock(), False

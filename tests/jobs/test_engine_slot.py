@@ -30,7 +30,8 @@ from styled.engine_api import (
 )
 from styled.errors import DeviceLost, EngineDied, EngineFailure, StyledError
 from styled.jobs import engine_slot
-from styled.jobs.engine_slot import Assignment, EngineSlot
+from styled.jobs.assignment import Assignment
+from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import (
     CheckpointSaved,
     EngineLost,

@@ -20,7 +20,7 @@ from styled.config import load_config
 from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineInfo, Failed, Painted, PixelSize, Progress, Stopped, TraceRow
 from styled.errors import EngineFailure, NodeLost, ResourceUnavailable, StyledError
-from styled.jobs.engine_slot import Assignment
+from styled.jobs.assignment import Assignment
 from styled.jobs.events import (
     EngineLost,
     EngineReady,
