@@ -104,10 +104,12 @@ def test_a_queued_photo_is_not_shown_as_arriving_after_a_restart(harness: Daemon
     """What was accepted before, for instance after its grace, waits for nothing but its turn."""
     harness.configure(intake=OFTEN)
     photo = harness.drop("a.jpg", "coffee", SIZE)
-    photo.write_bytes(photo.read_bytes()[:-600])
+    truncated = photo.read_bytes()[:-600]
+    photo.unlink()
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         assert harness.do("pause").returncode == 0
+        photo.write_bytes(truncated)
         daemon.wait_for("jobs.submitted")
         assert len(daemon.events("input.incomplete")) == 1
     harness.configure(intake=OFTEN.replace("grace_seconds: 2", "grace_seconds: 600"))
