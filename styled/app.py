@@ -150,13 +150,16 @@ def build_app(
         ClusterUnavailable: Ray is not installed.
     """
     make_folder(config.state / "checkpoints")
-    if config.styles_folder is not None:
-        with suppress(ResourceUnavailable):  # it may be read-only, and then has no styles
-            make_folder(config.styles_folder)
     lock = InstanceLock(config.state / "lock")
     lock.acquire()
     stack.callback(lock.release)
     mounts = Mounts(config.state / "mounts.json")
+    if config.styles_folder is not None:
+        # Without its disk, photos of its styles would be painted in the default style.
+        mounts.require_mounted(config.styles_folder)
+        with suppress(ResourceUnavailable):  # it may be read-only, and then has no styles
+            make_folder(config.styles_folder)
+        mounts.require_mounted(config.styles_folder)  # records the mount of the folder just made
     folders = InboxFolders(config.inbox, mounts)
     folders.prepare(config.inbox_folders)
     publisher = Publisher(config.outbox, config.rejected, config.archive, mounts)
@@ -345,6 +348,21 @@ class JournalIntakeHost:
     def require_inbox(self) -> None:
         """Check that the inbox is mounted."""
         self._mounts.require(self.config.inbox)
+
+    def require_styles_folder(self, config: Config) -> None:
+        """Check that a styles folder which has styles is there, on its disk.
+
+        Raises:
+            ResourceUnavailable: it is not.
+        """
+        folder = config.styles_folder
+        if folder is None:
+            return
+        self._mounts.require_mounted(folder)
+        if any(
+            image.path.parent == folder for s in self.config.styles.values() for image in s.images
+        ):
+            self._mounts.require(folder)
 
     def maintain(self) -> None:
         """Restore folders, and check which styles can be used."""

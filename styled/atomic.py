@@ -13,7 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from styled.errors import DiskFailure, Forbidden, InputStuck, NameNotSupported, ResourceUnavailable
+from styled.errors import (
+    DiskFailure,
+    Forbidden,
+    InputStuck,
+    NameNotSupported,
+    NameTaken,
+    ResourceUnavailable,
+)
 from styled.files import TEMPORARY_PREFIX
 from styled.ownership import chown_to_owner_of
 
@@ -23,20 +30,22 @@ COPY_CHUNK_BYTES = 1 << 20
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}\.tmp")
 
 
-def atomic_write(path: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Write `data` to `path` atomically and durably, replacing an existing file.
+def atomic_write(path: Path, data: bytes, *, mode: int | None = None, replace: bool = True) -> None:
+    """Write `data` to `path` atomically and durably.
 
     Args:
         path: Of the file.
         data: Its content.
         mode: Its permissions; None: those that the process gives new files.
+        replace: Whether an existing file is replaced.
 
     Raises:
+        NameTaken: there is a file, and it is not to be replaced.
         ResourceUnavailable: the disk is full, read-only or gone.
     """
     writer = AtomicWriter(path, mode)
     writer.write(data)
-    writer.commit()
+    writer.commit(replace=replace)
 
 
 class AtomicWriter:
@@ -70,10 +79,14 @@ class AtomicWriter:
             assert self._file is not None, "it has ended"
             self._file.write(data)
 
-    def commit(self) -> None:
-        """Sync the file and rename it to its final name, replacing an existing file.
+    def commit(self, *, replace: bool = True) -> None:
+        """Sync the file and rename it to its final name.
+
+        Args:
+            replace: Whether an existing file is replaced.
 
         Raises:
+            NameTaken: there is a file, and it is not to be replaced.
             ResourceUnavailable: the disk is full, read-only or gone.
         """
         with self._discard_on_error():
@@ -81,6 +94,8 @@ class AtomicWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            if not replace:
+                _require_free(self._path)
             self._temporary.replace(self._path)
         self._file = None
         with resource_errors(self._path):
@@ -108,12 +123,16 @@ class AtomicWriter:
 def durable_move(source: Path, destination: Path) -> None:
     """Move a file durably to a free name, also to another file system.
 
+    A new file that takes the source's name while it is copied stays there.
+
     Raises:
         InputStuck: there is no permission to move the source; it is unchanged.
+        NameTaken: the destination exists; the source is unchanged.
         ResourceUnavailable: the destination is full, read-only or gone; the source is unchanged.
     """
     with resource_errors(destination):
         try:
+            _require_free(destination)
             source.rename(destination)
         except OSError as error:
             # The error may concern either path: a sticky folder and an immutable file look
@@ -124,12 +143,15 @@ def durable_move(source: Path, destination: Path) -> None:
                 raise
             if not is_writable(source.parent) or _is_kept_by_sticky_bit(source):
                 raise input_stuck(source, error) from error  # fail before copying a large file
-            _copy(source, destination)
+            moved = _copy(source, destination)
             # Two file systems have no common order of writes: without this, a power cut could
             # keep the deletion of the original and lose the name of its copy.
             sync_folder(destination.parent)
             try:
-                source.unlink()
+                if _identity_of(source) == moved:
+                    source.unlink()
+            except FileNotFoundError:
+                pass  # somebody else has removed it meanwhile
             except OSError as unlink_error:
                 if unlink_error.errno not in _PERMISSION_ERRORS:
                     raise
@@ -160,14 +182,15 @@ def durable_copy(source: Path, destination: Path, *, always_copy: bool = False) 
 def _link(source: Path, destination: Path) -> bool:
     try:
         os.link(source, destination, follow_symlinks=False)
-    except FileExistsError:
-        raise  # a copy would replace that file
+    except FileExistsError as error:
+        raise _Taken(*error.args) from error
     except OSError:
         return False
     return True
 
 
-def _copy(source: Path, destination: Path) -> None:
+def _copy(source: Path, destination: Path) -> tuple[int, int, int]:
+    """Copy a file to a free name; return the identity of the copied file."""
     temporary = _temporary_beside(destination)
     before = _identity_of(source)
     try:
@@ -179,11 +202,23 @@ def _copy(source: Path, destination: Path) -> None:
             os.fsync(file.fileno())
         if _identity_of(source) != before:
             raise OSError(errno.EBUSY, "the original changed while it was copied")
+        _require_free(destination)
         temporary.replace(destination)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+    return before
+
+
+def _require_free(path: Path) -> None:
+    """Check just before a rename that it replaces no file of another program."""
+    if os.path.lexists(path):
+        raise _Taken(errno.EEXIST, "the name was just taken by another file", str(path))
+
+
+class _Taken(FileExistsError):
+    """A file exists under a name that was free."""
 
 
 def _copy_bytes(source: Path, destination: Path) -> None:
@@ -312,6 +347,7 @@ def resource_errors(path: Path) -> Iterator[None]:
 
     Raises:
         NameNotSupported: the file system does not support the name.
+        NameTaken: there is a file that must not be replaced.
         DiskFailure: the disk is full or failing.
         Forbidden: permissions or a read-only mount.
         ResourceUnavailable: for any other OSError.
@@ -323,6 +359,11 @@ def resource_errors(path: Path) -> Iterator[None]:
             raise NameNotSupported(
                 f"{path} can't be written: {error.strerror}",
                 "the file system does not take this name: rename the photo in the inbox",
+            ) from error
+        if isinstance(error, _Taken):
+            raise NameTaken(
+                f"{path} was just taken by another file",
+                "another name is chosen at the next attempt",
             ) from error
         remedy = _REMEDIES.get(error.errno or 0, "see what the kernel says about that disk: dmesg")
         kind: type[ResourceUnavailable] = ResourceUnavailable

@@ -121,7 +121,9 @@ class Daemon:
         with suppress(_StoppedEarly), self._running_app() as app, ExitStack() as stack:
             app.intake.start()  # the inbox is scanned while the network is loaded
             if self._config.styles_folder is not None:
-                watch = StylesWatch(self._config.styles_folder, self._on_reload)
+                watch = StylesWatch(
+                    self._config.styles_folder, self._config.styles_stamp, self._on_reload
+                )
                 watch.start()
                 stack.callback(watch.stop)
             try:

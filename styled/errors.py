@@ -78,6 +78,10 @@ class FolderNotWritable(Forbidden):
     """One folder below the outbox, `rejected` or the archive is not writable; others may be."""
 
 
+class NameTaken(ResourceUnavailable):
+    """Another program has made a file of this name since it was chosen."""
+
+
 class InputStuck(Forbidden):
     """There is no permission to move one input out of the inbox; others may be movable."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -31,11 +32,14 @@ def input_identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ResourceUnavailable(
-            f"{path} can't be read: {error.strerror}",
-            "check the permissions, the disk and the mount",
-        ) from error
+        raise _not_readable(path, error) from error
     return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None
+
+
+def _not_readable(path: Path, error: OSError) -> ResourceUnavailable:
+    return ResourceUnavailable(
+        f"{path} can't be read: {error.strerror}", "check the permissions, the disk and the mount"
+    )
 
 
 class FileStamp(NamedTuple):
@@ -85,14 +89,25 @@ def readable(name: str | os.PathLike[str]) -> str:
 
 
 def sha256_of(path: Path) -> str | None:
-    """Return the SHA-256 of a regular file in hexadecimal, None for anything else."""
+    """Return the SHA-256 of a regular file in hexadecimal, None if there is none.
+
+    Raises:
+        ResourceUnavailable: it can't be read. That must not be taken for another content.
+    """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _not_readable(path, error) from error
+
+
+def caseless(name: str) -> str:
+    """Return a name in a canonical form that ignores case and Unicode normalisation."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def lies_in(root: Path, relative: str) -> bool:

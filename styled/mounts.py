@@ -54,14 +54,19 @@ def mount_of(folder: Path) -> Mount | None:
 def _mounts() -> list[Mount]:
     """Return all mounts, in the order in which they were mounted."""
     try:
-        lines = MOUNT_TABLE.read_bytes().splitlines()
+        lines = MOUNT_TABLE.read_bytes().split(b"\n")
     except OSError:
         return []
     mounts = []
     for line in lines:
+        # The kernel escapes only blanks, tabs, line feeds and backslashes in names.
         mount_fields, _, source_fields = line.partition(b" - ")
-        point = os.fsdecode(mount_fields.split()[4].decode("unicode_escape").encode("latin-1"))
-        kind, source = source_fields.split()[:2]
+        try:
+            escaped = mount_fields.split(b" ")[4]
+            kind, source = source_fields.split(b" ")[:2]
+        except (IndexError, ValueError):
+            continue  # the end of the file
+        point = os.fsdecode(escaped.decode("unicode_escape").encode("latin-1"))
         mounts.append(
             Mount(point, kind.decode(errors="replace"), source.decode(errors="backslashreplace"))
         )

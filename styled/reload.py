@@ -48,6 +48,7 @@ def reload(app: App, is_stopping: Callable[[], bool]) -> None:
     try:
         _wait_until_saved(path, is_stopping)
         config = load_config(path)
+        app.host.require_styles_folder(config)
         require_styles(config)
         # Images of known styles may be missing temporarily; new styles must be usable. Those of
         # the styles folder become usable when they are: each concerns only its own photos.

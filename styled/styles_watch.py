@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from styled.config.styles_folder import folder_stamp
+from styled.config.styles_folder import FolderStamp, folder_stamp
 
 log = structlog.get_logger()
 
@@ -19,12 +19,18 @@ POLL_SECONDS = 1.0
 class StylesWatch:
     """Polls the folder in a thread of its own: a drive that hangs stops nothing else."""
 
-    def __init__(self, folder: Path, on_change: Callable[[], None]) -> None:
-        """Call `on_change` when pictures or settings in `folder` have changed and settled."""
+    def __init__(self, folder: Path, loaded: FolderStamp, on_change: Callable[[], None]) -> None:
+        """Call `on_change` when pictures or settings in `folder` have changed and settled.
+
+        Args:
+            folder: The styles folder.
+            loaded: Its stamp when the configuration was loaded.
+            on_change: Called in the thread.
+        """
         self._folder = folder
         self._on_change = on_change
         self._stopping = threading.Event()
-        self._loaded = self._latest = folder_stamp(folder)
+        self._loaded = self._latest = loaded
         self._thread = threading.Thread(target=self._run, name="styles-watch", daemon=True)
 
     def start(self) -> None:

@@ -387,7 +387,7 @@ def test_a_copy_never_replaces_what_has_appeared(tmp_path: Path) -> None:
     """Another program's file that has just taken the name is not replaced."""
     source, destination = _two_folders(tmp_path)
     destination.write_bytes(OLD)
-    with pytest.raises(ResourceUnavailable, match="File exists"):
+    with pytest.raises(ResourceUnavailable, match="just taken"):
         durable_copy(source, destination)
     assert destination.read_bytes() == OLD
 

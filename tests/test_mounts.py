@@ -156,3 +156,11 @@ def test_a_folder_must_be_one(tmp_path: Path) -> None:
     for name in ("file", "missing"):
         with pytest.raises(ResourceUnavailable, match="can't be read"):
             checked.require(tmp_path / name)
+
+
+def test_a_carriage_return_in_a_name_is_part_of_it(table: Path) -> None:
+    """The kernel does not escape it."""
+    line = "36 22 8:2 / /media/A\rB rw,relatime shared:1 - vfat /dev/sdb1 rw\n"
+    table.write_bytes((TABLE + line).encode())
+    assert mount_of(Path("/media/A\rB/inbox")) == Mount("/media/A\rB", "vfat", "/dev/sdb1")
+    assert mount_of(Path("/home/ann")) == Mount("/", "ext4", "/dev/vda")

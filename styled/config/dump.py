@@ -32,7 +32,8 @@ def config_data(config: Config) -> dict[str, object]:
     content: dict[str, object] = {
         field.name: _plain(getattr(config, field.name))
         for field in fields(config)
-        if field.name not in ("base", "path", "priorities", "styles", "folders", "left_out")
+        if field.name
+        not in ("base", "path", "priorities", "styles", "folders", "left_out", "styles_stamp")
     }
     priorities = config.priorities
     content["styles"] = {

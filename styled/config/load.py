@@ -49,7 +49,9 @@ def load_config(path: Path) -> Config:
         problems += settings_problems(name, style)
     if file is None or problems:
         raise ConfigError("\n".join(_problem_lines(path, source, in_folder, problems)))
-    return replace(resolve(file, base, path), left_out=in_folder.left_out)
+    return replace(
+        resolve(file, base, path), left_out=in_folder.left_out, styles_stamp=in_folder.stamp
+    )
 
 
 def config_of(data: object, base: Path, path: Path) -> Config:

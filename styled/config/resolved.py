@@ -19,6 +19,7 @@ from styled.config.models import (
     StyleEntry,
     StyleOutput,
 )
+from styled.config.styles_folder import FolderStamp
 from styled.recipes import Recipe
 
 
@@ -100,6 +101,8 @@ class Config:
     hooks: HooksConfig
     # pictures of the styles folder that are not styles, and why
     left_out: tuple[str, ...] = ()
+    # of the styles folder, taken before it was read: to notice later changes
+    styles_stamp: FolderStamp = ()
 
     @property
     def inbox_folders(self) -> tuple[str, ...]:

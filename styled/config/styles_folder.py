@@ -21,6 +21,9 @@ from styled.files import has_picture_name, readable
 
 SETTINGS_SUFFIX = ".yaml"
 
+FolderStamp = tuple[tuple[str, int, int], ...]
+"""Name, size and mtime_ns of each file of the folder that is a picture or settings."""
+
 
 @dataclass(frozen=True, slots=True)
 class FolderStyle:
@@ -44,10 +47,12 @@ class StylesFolder:
     Attributes:
         styles: Name -> style, sorted by name.
         left_out: A sentence for each picture that is not a style, and why.
+        stamp: Of the folder, taken before it was read.
     """
 
     styles: Mapping[str, FolderStyle]
     left_out: tuple[str, ...] = ()
+    stamp: FolderStamp = ()
 
 
 def read_styles_folder(folder: Path, taken: Iterable[str] = ()) -> StylesFolder:
@@ -60,6 +65,7 @@ def read_styles_folder(folder: Path, taken: Iterable[str] = ()) -> StylesFolder:
     Raises:
         ConfigError: the folder or a `NAME.yaml` can't be read, or is not YAML.
     """
+    stamp = folder_stamp(folder)
     ignore, taken = IgnoreRules(DEFAULT_IGNORE), frozenset(taken)
     names = [name for name in _names_in(folder) if not ignore.match(name)]
     styles: dict[str, FolderStyle] = {}
@@ -84,7 +90,7 @@ def read_styles_folder(folder: Path, taken: Iterable[str] = ()) -> StylesFolder:
         styles[name] = FolderStyle(
             {**given, "image": image}, settings if has_settings else None, source
         )
-    return StylesFolder(styles, tuple(left_out))
+    return StylesFolder(styles, tuple(left_out), stamp)
 
 
 def settings_problems(name: str, style: FolderStyle) -> Iterable[Problem]:
@@ -101,7 +107,7 @@ def settings_problems(name: str, style: FolderStyle) -> Iterable[Problem]:
         yield Problem((*path, *problem.path), problem.message, problem.line)
 
 
-def folder_stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def folder_stamp(folder: Path) -> FolderStamp:
     """Return name, size and mtime_ns of the folder's files, to notice changes; empty: none."""
     stamp = []
     try:

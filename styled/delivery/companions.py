@@ -10,10 +10,11 @@ import yaml
 
 from styled.atomic import atomic_write, durable_copy, durable_delete, durable_move
 from styled.delivery.names import unused_path
-from styled.files import SETTINGS_SUFFIX, companions_of, sha256_of
+from styled.errors import ResourceUnavailable
+from styled.files import SETTINGS_SUFFIX, companions_of, input_identity, sha256_of
 
 
-def move_companions(photo: Path, destinations: Sequence[Path]) -> None:
+def move_companions(photo: Path, destinations: Sequence[Path], *, keep: bool = False) -> None:
     """Move the files of a photo that has left the inbox to where it is now.
 
     Does nothing while there is a photo of that name, since the files may be those of a new one, nor
@@ -22,14 +23,20 @@ def move_companions(photo: Path, destinations: Sequence[Path]) -> None:
     Args:
         photo: Where it was in the inbox.
         destinations: Where it is now.
+        keep: The photo stays in the inbox, and its files too: they are copied.
 
     Raises:
         ResourceUnavailable: a file can't be moved; calling this again goes on.
     """
     places = [place for place in destinations if os.path.lexists(place)]
-    if os.path.lexists(photo) or not places:
+    if not places or (os.path.lexists(photo) and not keep):
         return
     for suffix, path in companions_of(photo).items():
+        if keep:
+            for target in (_target(path, place, suffix) for place in places):
+                if not os.path.lexists(target):
+                    durable_copy(path, target, always_copy=True)
+            continue
         *others, last = [_target(path, place, suffix) for place in places]
         for target in others:
             if not os.path.lexists(target):  # it may have been copied before a crash
@@ -40,13 +47,17 @@ def move_companions(photo: Path, destinations: Sequence[Path]) -> None:
             durable_move(path, last)
 
 
-def delete_companions(photo: Path) -> None:
-    """Delete the files of a photo that was deleted.
+def delete_companions(photo: Path, *, same_as: tuple[int, int]) -> None:
+    """Delete the files of a photo that is about to be deleted.
+
+    Args:
+        photo: In the inbox.
+        same_as: Size and mtime_ns of the photo; another one under its name keeps its files.
 
     Raises:
         ResourceUnavailable: a file can't be deleted.
     """
-    if not os.path.lexists(photo):
+    if input_identity(photo) == same_as:
         for path in companions_of(photo).values():
             durable_delete(path)
 
@@ -54,9 +65,11 @@ def delete_companions(photo: Path) -> None:
 def _target(path: Path, place: Path, suffix: str) -> Path:
     """Return the path for a photo's file beside its new place; it may exist with that content."""
     target = place.with_name(place.name + suffix)
-    if os.path.lexists(target) and sha256_of(target) != sha256_of(path):
-        return unused_path(target.parent, target.name, sidecar=False)
-    return target
+    try:
+        is_taken = os.path.lexists(target) and sha256_of(target) != sha256_of(path)
+    except ResourceUnavailable:  # one of them can't be read: it is taken for another file
+        is_taken = True
+    return unused_path(target.parent, target.name, sidecar=False) if is_taken else target
 
 
 def return_companions(photo: Path, target: Path, style: str) -> None:

@@ -355,7 +355,8 @@ def _original_of(result: Path, outbox: Path, archive: Path) -> Path | None:
     if sidecar is None:
         return None
     original = archive / result.parent.relative_to(outbox) / Path(sidecar.input.path).name
-    with suppress(OSError, ValueError):  # for instance a name with a zero byte
+    # For instance a name with a zero byte, or a file that can't be read.
+    with suppress(OSError, ValueError, ResourceUnavailable):
         if original.is_file() and sha256_of(original) == sidecar.input.sha256:
             return original
     return None

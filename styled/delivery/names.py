@@ -7,10 +7,13 @@ import threading
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from styled.files import COMPANION_SUFFIXES
+from styled.files import COMPANION_SUFFIXES, caseless
 
 MAX_NAME_BYTES = 255
 """The limit of ext4, XFS and Btrfs. NTFS and APFS use other units but allow no less."""
+
+LONGEST_SUFFIX = max((".json", *COMPANION_SUFFIXES), key=len)
+"""Names are short enough for the names of all files that belong to theirs."""
 
 MAX_EXTENSION_BYTES = 32
 """What follows the last dot of a name is its extension only up to this length."""
@@ -52,9 +55,9 @@ def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[P
         sidecar: Whether there will be a sidecar beside it.
         reserved: Paths that are about to be written and count as taken.
     """
-    for candidate in candidates(name, ".json" if sidecar else ""):
+    for candidate in candidates(name, LONGEST_SUFFIX):
         path = folder / candidate
-        paths = (path, sidecar_path(path)) if sidecar else (path,)
+        paths = _with_sidecar(path, sidecar=sidecar)
         if any(one in reserved or os.path.lexists(one) for one in paths):
             continue
         # A leftover companion of another photo (`photo.jpg.yaml`) would be applied to this one.
@@ -81,36 +84,47 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-class ReservedNames:
-    """Names that are chosen but not yet written: several threads publish at the same time."""
+class ReservedNames(Container[Path]):
+    """Names that are chosen but not yet written: several threads publish at the same time.
+
+    Names that differ only by case or Unicode normalisation are one name on some file systems.
+    """
 
     def __init__(self) -> None:
         """Start without any reservation."""
-        self._paths: set[Path] = set()
-        self._lock = threading.Lock()
+        self._owners: dict[str, str] = {}  # caseless path -> job id
+        self._lock = threading.RLock()
 
-    def choose(self, folder: Path, name: str, *, sidecar: bool) -> Path:
+    def __contains__(self, path: object) -> bool:
+        """Return whether a path is reserved, by whatever job."""
+        return caseless(str(path)) in self._owners
+
+    def choose(self, folder: Path, name: str, *, job_id: str, sidecar: bool) -> Path:
         """Return an unused path as `unused_path` does, and reserve it and its sidecar's path."""
         with self._lock:
-            path = unused_path(folder, name, sidecar=sidecar, reserved=self._paths)
-            self._add(path, sidecar=sidecar)
+            path = unused_path(folder, name, sidecar=sidecar, reserved=self)
+            self.hold(path, job_id=job_id, sidecar=sidecar)
         return path
 
-    def hold(self, path: Path, *, sidecar: bool) -> None:
-        """Reserve a path that was chosen by an earlier attempt."""
+    def hold(self, path: Path, *, job_id: str, sidecar: bool) -> bool:
+        """Reserve a path that was chosen by an earlier attempt; return False if another job has."""
+        names = [caseless(str(one)) for one in _with_sidecar(path, sidecar=sidecar)]
         with self._lock:
-            self._add(path, sidecar=sidecar)
+            if any(self._owners.get(name, job_id) != job_id for name in names):
+                return False
+            self._owners.update(dict.fromkeys(names, job_id))
+        return True
 
     def written(self, *paths: Path) -> None:
         """Release paths that exist by now, but not those of their sidecars."""
         with self._lock:
-            self._paths.difference_update(paths)
+            for path in paths:
+                self._owners.pop(caseless(str(path)), None)
 
     def discard(self, path: Path) -> None:
         """Release a path and that of its sidecar."""
         self.written(path, sidecar_path(path))
 
-    def _add(self, path: Path, *, sidecar: bool) -> None:
-        self._paths.add(path)
-        if sidecar:
-            self._paths.add(sidecar_path(path))
+
+def _with_sidecar(path: Path, *, sidecar: bool) -> tuple[Path, ...]:
+    return (path, sidecar_path(path)) if sidecar else (path,)

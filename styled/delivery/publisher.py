@@ -23,7 +23,7 @@ from styled.atomic import (
     sync_folder,
 )
 from styled.delivery.companions import delete_companions, move_companions
-from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_path, unused_path
+from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
 from styled.files import MAX_PATH_BYTES, input_identity, sha256_of
 from styled.mounts import Mounts
@@ -88,8 +88,9 @@ class Publisher:
             frames = self._frames_of(path, job_id)
             if frames is not None:
                 shutil.rmtree(frames, ignore_errors=True)
+                self._reserved.written(frames)
 
-    def free_path(self, root: Path, relative: str, *, sidecar: bool) -> Path:
+    def free_path(self, root: Path, relative: str, *, job_id: str, sidecar: bool) -> Path:
         """Return a free path below `root`, as close to `relative` as possible, and reserve it.
 
         It is not returned again before it has been published, moved to or unpublished. If a file
@@ -99,20 +100,16 @@ class Publisher:
         Args:
             root: The outbox, `rejected` or the archive.
             relative: The preferred path, relative to `root`.
+            job_id: The job that will write it.
             sidecar: Whether the sidecar's path must be free too.
 
         Raises:
             ResourceUnavailable: its folder can't be made.
         """
-        *folders, name = Path(relative).parts
         self._require_mounted(root)
-        while len(folders) > 1 and len(os.fsencode(root.joinpath(*folders, name))) > (
-            MAX_PATH_BYTES
-        ):
-            folders.pop()
-        folder = _free_folder_below(root, folders)
+        folder = _free_folder_for(root, relative)
         self._make_folder(folder)
-        return self._reserved.choose(folder, name, sidecar=sidecar)
+        return self._reserved.choose(folder, Path(relative).name, job_id=job_id, sidecar=sidecar)
 
     def require_writable(self, root: Path, relative: str) -> None:
         """Check before painting that `relative` can be written below `root`.
@@ -121,19 +118,26 @@ class Publisher:
             FolderNotWritable: the sub-folder of `root` in which the file, or its folder, would
                 be made is not writable. `root` itself and read-only disks are not checked.
         """
-        existing = _nearest_existing(_free_folder_below(root, Path(relative).parts[:-1]))
+        existing = _nearest_existing(_free_folder_for(root, relative))
         if existing != root and not is_writable(existing) and not _is_read_only(root):
             raise _not_writable(existing)
 
-    def publish_result(self, path: Path, data: bytes) -> None:
+    def publish_result(self, path: Path, data: bytes, *, earlier_sha256: str | None = None) -> None:
         """Write a result; it counts only once its sidecar is published too.
 
+        Args:
+            path: From `free_path`, or from an earlier attempt.
+            data: Its content.
+            earlier_sha256: Of the result that an earlier attempt may have left there.
+
         Raises:
+            NameTaken: another program has put a file there since the name was chosen.
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
         self._make_folder(path.parent)
+        replace = earlier_sha256 is not None and sha256_of(path) == earlier_sha256
         with self._narrow_forbidden(path):
-            atomic_write(path, data)
+            atomic_write(path, data, replace=replace)
 
     def publish_frames(self, result: Path, job_id: str, frames: Sequence[Path]) -> Path:
         """Copy intermediate images of a painting beside its result, as `photo.frames/00050.jpg`.
@@ -144,12 +148,13 @@ class Publisher:
         Raises:
             ResourceUnavailable: the outbox is full, read-only or gone.
         """
-        folder = self._frames_of(result, job_id) or unused_path(
-            result.parent, _frames_name(result), sidecar=False
+        folder = self._frames_of(result, job_id) or self._reserved.choose(
+            result.parent, _frames_name(result), job_id=job_id, sidecar=False
         )
         self._make_folder(folder)
         with self._narrow_forbidden(folder / _OWNER_FILE):
             self._write_frames(folder, job_id, frames)
+        self._reserved.written(folder)
         return folder
 
     def _write_frames(self, folder: Path, job_id: str, frames: Sequence[Path]) -> None:
@@ -168,7 +173,8 @@ class Publisher:
             folder = result.parent / name
             if not os.path.lexists(folder):
                 return None
-            if _is_empty(folder):  # a process died right after making it
+            # A process died right after making it, unless another job is making it now.
+            if _is_empty(folder) and self._reserved.hold(folder, job_id=job_id, sidecar=False):
                 return folder
             if job_id_in(folder / _OWNER_FILE) == job_id:
                 return folder
@@ -206,14 +212,15 @@ class Publisher:
         return job_id_in(sidecar_path(path)) == job_id
 
     def is_own_reservation(self, path: Path, job_id: str, sha256: str | None) -> bool:
-        """Return whether this job may write to a name that it has reserved before a crash.
+        """Return whether this job may write to a name that it has reserved before; reserve it.
 
         It may if the name is free or holds the result of this job's incomplete publication, with
         the given SHA-256. Any other file that has taken the name is never overwritten.
         """
         if _is_of_another(sidecar_path(path), job_id):
             return False
-        return not os.path.lexists(path) or (sha256 is not None and sha256 == sha256_of(path))
+        is_free = not os.path.lexists(path) or (sha256 is not None and sha256 == sha256_of(path))
+        return is_free and self._reserved.hold(path, job_id=job_id, sidecar=True)
 
     def path_for_original(
         self, root: Path, relative: str, source: Path, reserved: Path | None, job_id: str
@@ -234,9 +241,9 @@ class Publisher:
                 and not (has_sidecar and _is_of_another(sidecar_path(reserved), job_id))
             )
         ):
-            self._reserved.hold(reserved, sidecar=has_sidecar)
-            return reserved
-        return self.free_path(root, relative, sidecar=has_sidecar)
+            if self._reserved.hold(reserved, job_id=job_id, sidecar=has_sidecar):
+                return reserved
+        return self.free_path(root, relative, job_id=job_id, sidecar=has_sidecar)
 
     def move_original(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
@@ -262,13 +269,13 @@ class Publisher:
         self._reserved.written(*destinations)
         return was_moved
 
-    def move_companions(self, source: Path, destinations: Sequence[Path]) -> None:
-        """Move settings and mask of an input that has left the inbox; see `companions`."""
-        move_companions(source, destinations)
+    def move_companions(self, source: Path, destinations: Sequence[Path], *, keep: bool) -> None:
+        """Move or copy the settings and mask of an input to where it is; see `companions`."""
+        move_companions(source, destinations, keep=keep)
 
-    def delete_companions(self, source: Path) -> None:
-        """Delete settings and mask of an input that was deleted."""
-        delete_companions(source)
+    def delete_companions(self, source: Path, *, same_as: tuple[int, int]) -> None:
+        """Delete the settings and mask of an input that is about to be deleted."""
+        delete_companions(source, same_as=same_as)
 
     def _move_unchanged(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
@@ -279,6 +286,8 @@ class Publisher:
             *others, last = [*destinations, None] if keep or not destinations else destinations
             for destination in others:
                 self._copy(source, destination, always_copy=keep)
+            if input_identity(source) != same_as:
+                return False  # copying may take long
             if last is not None and not _is_delivered(source, last):
                 self._make_folder(last.parent)
                 with self._narrow_forbidden(last):
@@ -337,17 +346,23 @@ def _not_writable(folder: Path) -> FolderNotWritable:
     )
 
 
-def _free_folder_below(root: Path, parts: Sequence[str]) -> Path:
-    """Return the folder of these parts; a part whose name a file has gets another name."""
+def _free_folder_for(root: Path, relative: str) -> Path:
+    """Return the folder of a file below `root`; one whose name a file has gets another name.
+
+    Sub-folders are left out if the path is too long.
+    """
+    *folders, name = Path(relative).parts
+    while len(folders) > 1 and len(os.fsencode(root.joinpath(*folders, name))) > MAX_PATH_BYTES:
+        folders.pop()
     folder = root
-    for part in parts:
+    for part in folders:
         folder = free_folder(folder, part)
     return folder
 
 
 def _nearest_existing(folder: Path) -> Path:
     """Return the folder, or its nearest parent that exists."""
-    return next(one for one in (folder, *folder.parents) if one.is_dir())
+    return next(one for one in (folder, *folder.parents) if os.path.isdir(one))
 
 
 def _is_read_only(root: Path) -> bool:

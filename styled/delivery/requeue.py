@@ -10,6 +10,8 @@ from pathlib import Path
 from styled.atomic import durable_move, make_folder, resource_errors, sync_folder
 from styled.delivery.companions import return_companions
 from styled.delivery.names import sidecar_path, unused_path
+from styled.errors import NameTaken, ResourceUnavailable
+from styled.files import lies_in
 from styled.sidecar import job_id_in
 
 
@@ -42,7 +44,13 @@ def return_to_inbox(path: Path, rejected: Path, inbox: Path) -> Path:
     Raises:
         ResourceUnavailable: it can't be moved; it stays in `rejected`.
     """
-    folder = inbox / path.parent.relative_to(rejected)
+    relative = path.relative_to(rejected)
+    folder = inbox / relative.parent
+    if not lies_in(inbox, str(relative)):
+        raise ResourceUnavailable(
+            f"{folder} is a link, or lies behind one: photos there are not painted",
+            "replace the link by a folder",
+        )
     make_folder(folder)
     # First, so that the photo is never taken without them.
     place = unused_path(folder, path.name, sidecar=False)
@@ -69,8 +77,12 @@ def _move_to_unused_path(path: Path, folder: Path, target: Path) -> Path:
             except FileExistsError:
                 target = unused_path(folder, path.name, sidecar=False)
                 continue  # another program has just taken the name
-            except OSError:
-                durable_move(path, target)  # another file system, or one without hard links
+            except OSError:  # another file system, or one without hard links
+                try:
+                    durable_move(path, target)
+                except NameTaken:
+                    target = unused_path(folder, path.name, sidecar=False)
+                    continue
                 return target
             sync_folder(folder)
             path.unlink()

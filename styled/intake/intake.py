@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +14,7 @@ import structlog
 
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.files import readable
+from styled.files import caseless, readable
 from styled.intake.host import InboxReport, IncompleteInput, IntakeHost, SettledInput
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
@@ -107,6 +106,7 @@ class Intake:
         self._clock = clock
         self.report = InboxReport()
         self._unpaired = 0
+        self._has_new_pairing = False
         self._incomplete: list[IncompleteFile] = []
         self._now = now
         self._wakeup = threading.Event()
@@ -149,6 +149,9 @@ class Intake:
             Whether all files have settled.
         """
         began = self._clock()
+        if self._has_new_pairing:
+            self._has_new_pairing = False
+            self._gate.resubmit_all()
         try:
             self._host.require_inbox()
             notes, self._unpaired = ScanNotes(), 0
@@ -187,7 +190,7 @@ class Intake:
     def set_pairing(self, pairing: Pairing) -> None:
         """Use another pairing from now on, also for files that were submitted before."""
         self._pairing, self._photo_styles = pairing, PhotoStyles(self._inbox, pairing)
-        self._gate.resubmit_all()
+        self._has_new_pairing = True  # the next scan submits all files again, in its own thread
         self._wakeup.set()
 
     def _until_stopped(self, found: Iterable[FoundFile]) -> Iterator[FoundFile]:
@@ -202,7 +205,7 @@ class Intake:
         for file in found:
             if self._photo_styles.destinations(file):
                 yield file
-            else:
+            elif file.path not in self._photo_styles.problems:
                 self._unpaired += 1
 
     def _update_report(self, notes: ScanNotes) -> None:
@@ -210,7 +213,7 @@ class Intake:
         previous, offset = self.report, self._now() - self._clock()
         incomplete = self._gate.incomplete()[:MAX_REPORTED]
         names = (*self._pairing.styles, *self._pairing.folders)
-        by_form = {_caseless(name): name for name in names}
+        by_form = {caseless(name): name for name in names}
         report = InboxReport(
             self._unpaired,
             self._gate.not_pictures() + notes.orphans,
@@ -222,9 +225,9 @@ class Intake:
             ),
             tuple(notes.skipped[:MAX_REPORTED]),
             tuple(
-                (folder, by_form[_caseless(folder)])
+                (folder, by_form[caseless(folder)])
                 for folder in sorted(set(notes.folders).difference(names))
-                if _caseless(folder) in by_form
+                if caseless(folder) in by_form
             ),
             tuple(sorted(self._photo_styles.problems.items())[:MAX_REPORTED]),
         )
@@ -348,8 +351,3 @@ def _rounded(incomplete: Sequence[IncompleteFile]) -> list[tuple[str, str, int |
         (file.path, file.reason, None if file.until is None else int(file.until // 10))
         for file in incomplete
     ]
-
-
-def _caseless(name: str) -> str:
-    """Return a name in a canonical form that ignores case and Unicode normalisation."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

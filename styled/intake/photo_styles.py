@@ -51,7 +51,10 @@ class PhotoStyles:
                 known = settings, self._read(file.path, settings.path, self._pairing.styles)
             except FileNotFoundError:  # it has just gone
                 return by_folder
-            except OSError:  # the next scan tries again: no photo is painted without its settings
+            except OSError as error:
+                # The next scan tries again: no photo is painted without its settings.
+                name = readable(settings.path)
+                self.problems[file.path] = f"{name} can't be read: {error.strerror}"
                 return {}
             self._known[file.path] = known
         if known[1] is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from styled.config import Config
-from styled.errors import InputStuck
+from styled.errors import InputStuck, ResourceUnavailable
 from styled.files import input_identity, lies_in, readable, sha256_of
 from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
@@ -83,19 +83,20 @@ class InputCleanup:
             return
         done = [s for s in siblings if s.state is JobState.DONE]
         # A photo that was cancelled on request goes to `rejected`: `styled retry` brings it back.
-        rejected = [s for s in siblings if s.state is JobState.REJECTED or s.failure == ON_REQUEST]
+        # If the photo is kept in the inbox, its copy goes there once, and may be retried then.
+        rejected = [
+            s for s in siblings
+            if (s.state is JobState.REJECTED or s.failure == ON_REQUEST) and not s.is_released
+        ]  # fmt: skip
         source = self._inbox / job.input
         keep = self._after_success == "keep" and bool(done)
         known_sha256 = next((s.input_sha256 for s in siblings if s.input_sha256), None)
         is_in_inbox = self._is_in_inbox(job, None if keep and again else known_sha256)
         if not done and not rejected:
-            # Cancelled because the input is gone, or because its style is no longer configured.
-            # Marked as gone, the input becomes a new job if the style is configured again.
-            if not is_in_inbox or any(s.failure == STYLE_REMOVED for s in siblings):
-                self._journal.mark_input_gone(job)
+            self._journal.mark_input_gone(job)
             return
 
-        sha256 = sha256_of(source) if rejected and is_in_inbox else None
+        sha256 = _known_sha256(source) if rejected and is_in_inbox else None
         archived = [
             sibling
             for sibling in done
@@ -107,10 +108,14 @@ class InputCleanup:
         }
         stuck: InputStuck | None = None
         try:
+            identity = (job.size, job.mtime_ns)
             if is_in_inbox and (paths or not keep):
                 self._writer_guard.require_closed(source)
+            if is_in_inbox and not paths and not keep:
+                # Before the photo: they must not be left for the next photo of that name.
+                self._publisher.delete_companions(source, same_as=identity)
             was_in_inbox = is_in_inbox and self._publisher.move_original(
-                source, list(paths.values()), same_as=(job.size, job.mtime_ns), keep=keep
+                source, list(paths.values()), same_as=identity, keep=keep
             )
             if is_in_inbox and not was_in_inbox and self._is_in_inbox(job, None):
                 raise InputStuck(
@@ -121,9 +126,9 @@ class InputCleanup:
             # The sidecar with the reason is published in `rejected` nevertheless.
             was_in_inbox, stuck = True, error
         if stuck is None and paths:
-            self._publisher.move_companions(source, list(paths.values()))
-        elif stuck is None and was_in_inbox and not keep:
-            self._publisher.delete_companions(source)
+            self._publisher.move_companions(
+                source, list(paths.values()), keep=keep and was_in_inbox
+            )
         for sibling in rejected:
             if stuck is not None and self._publisher.has_sidecar(paths[sibling.id], sibling.id):
                 continue  # from an earlier attempt
@@ -134,7 +139,7 @@ class InputCleanup:
                 paths[sibling.id],
                 sidecar_of_rejection(
                     sibling,
-                    sha256 or sha256_of(paths[sibling.id]),
+                    sha256 or _known_sha256(paths[sibling.id]),
                     changed=changed,
                     now=self._now(),
                 ),
@@ -143,6 +148,9 @@ class InputCleanup:
             raise stuck
         if not keep or not was_in_inbox:
             self._journal.mark_input_gone(job)
+        else:
+            for sibling in rejected:
+                self._journal.mark_released(sibling)
         if was_in_inbox and not keep and self._removes_folders:
             self._remove_empty_folders(source)
         log.debug(
@@ -156,12 +164,17 @@ class InputCleanup:
         folder that is renamed, would mark all its inputs as gone, and paint them again later.
 
         Raises:
+            InputStuck: only this input can't be read.
             ResourceUnavailable: the inbox is gone or can't be read.
         """
-        if is_unchanged(self._inbox, job, input_sha256):
-            return True
-        self._mounts.require(self._inbox)
-        return is_unchanged(self._inbox, job, input_sha256)  # the inbox may be back just now
+        try:
+            if is_unchanged(self._inbox, job, input_sha256):
+                return True
+            self._mounts.require(self._inbox)
+            return is_unchanged(self._inbox, job, input_sha256)  # the inbox may be back just now
+        except ResourceUnavailable as error:
+            self._mounts.require(self._inbox)
+            raise InputStuck(error.message, *error.remedies) from error
 
     def _remove_empty_folders(self, source: Path) -> None:
         """Remove the sub-folders of the inbox that are empty now that a photo has left them."""
@@ -220,6 +233,14 @@ class WriterGuard:
                 "it leaves the inbox once the program that writes to it has closed it "
                 "(lsof or fuser -v names that program)",
             )
+
+
+def _known_sha256(path: Path) -> str | None:
+    """Return the SHA-256 for a sidecar, None if the file can't be read."""
+    try:
+        return sha256_of(path)
+    except ResourceUnavailable:
+        return None
 
 
 def is_unchanged(inbox: Path, job: Job, input_sha256: str | None) -> bool:

@@ -140,6 +140,7 @@ class Job:
     phase: Phase | None = None
     engine: str | None = None
     is_suspect: bool = False
+    is_released: bool = False
     degraded: tuple[Degradation, ...] = ()
     remedies: tuple[str, ...] = ()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from styled.config import Priorities
-from styled.jobs.job import Job, JobState, SettledInputProtocol
+from styled.jobs.job import ON_REQUEST, Job, JobState, SettledInputProtocol
 from styled.jobs.journal_queries import MAX_WAIT_SECONDS, NEXT_TO_CLAIM
 from styled.jobs.journal_rows import COLUMNS, job_of
 from styled.jobs.journal_schema import open_database, open_existing_database
@@ -190,10 +190,14 @@ class Journal(JournalWrites):
         failure: str | None = None,
         remedies: Sequence[str] = (),
     ) -> None:
-        """End a job as done, rejected or cancelled, after `job.attempts` attempts."""
+        """End a job as done, rejected or cancelled, after `job.attempts` attempts.
+
+        The input of a job that was not cancelled on request, but for instance since its photo was
+        moved away, becomes a new job if it is found again.
+        """
         self._execute(
             "UPDATE jobs SET state = ?, phase = NULL, finished_at = ?, attempts = ?, reason = ?,"
-            " failure = ?, remedies = ?,"
+            " failure = ?, remedies = ?, in_inbox = in_inbox AND NOT ?,"
             " fraction = CASE ? WHEN 'done' THEN 1.0 ELSE fraction END WHERE id = ?",
             (
                 state,
@@ -202,6 +206,7 @@ class Journal(JournalWrites):
                 text_in_journal(reason),
                 failure,
                 texts_as_json(remedies),
+                state is JobState.CANCELLED and failure != ON_REQUEST,
                 state,
                 job.id,
             ),

@@ -156,11 +156,11 @@ class JournalReader:
     def missing_from_gallery(self, limit: int) -> list[Job]:
         """Return ended jobs that the gallery does not show yet, in the order in which they ended.
 
-        Rejected inputs are included once they have left the inbox: then they are at `original`.
+        Rejected inputs are included once they were released: then they are at `original`.
         """
         return self._jobs(
             "NOT in_gallery AND finished_at IS NOT NULL"
-            " AND (state = 'done' OR (NOT in_inbox AND original IS NOT NULL))"
+            " AND (state = 'done' OR (is_released AND original IS NOT NULL))"
             " ORDER BY finished_at LIMIT ?",
             (limit,),
         )
@@ -168,7 +168,7 @@ class JournalReader:
     def missing_hooks(self, limit: int, not_after: float) -> list[Job]:
         """Return ended jobs whose hook has not run, in the order in which they ended.
 
-        Rejected inputs are included once they have left the inbox, with their sidecars.
+        Rejected inputs are included once they were released, with their sidecars.
 
         Args:
             limit: Maximum number of jobs.
@@ -176,7 +176,7 @@ class JournalReader:
         """
         return self._jobs(
             "NOT hook_run AND finished_at IS NOT NULL"
-            " AND (state != 'rejected' OR (NOT in_inbox AND original IS NOT NULL)"
+            " AND (state != 'rejected' OR (is_released AND original IS NOT NULL)"
             " OR finished_at < ?) ORDER BY finished_at, seq LIMIT ?",
             (not_after, limit),
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from styled.errors import JournalDamaged
+from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.files import readable, sha256_of
 from styled.jobs.job import ImportedJob, SettledInputProtocol
 from styled.jobs.journal import Journal
@@ -109,13 +109,20 @@ def import_finished_jobs(
     for key, job in _published_in(outbox):
         on_progress()
         settled = queued.get(key)
-        if settled is not None and sha256_of(inbox / settled.path) == job.input_sha256:
+        if settled is not None and _sha256_of(inbox / settled.path) == job.input_sha256:
             finished.setdefault(settled.path, (settled, []))[1].append(job)
     imported = 0
     remaining = iter(finished.values())
     while batch := list(islice(remaining, IMPORTED_AT_ONCE)):
         imported += enter_finished(journal, batch, now)
     return imported
+
+
+def _sha256_of(photo: Path) -> str | None:
+    try:
+        return sha256_of(photo)
+    except ResourceUnavailable:  # its job reports it; it must not stop the others
+        return None
 
 
 def enter_finished(

@@ -30,6 +30,7 @@ def job_of(row: tuple[object, ...]) -> Job:
     values["cancel_requested"] = bool(values["cancel_requested"])
     values["phase"] = None if values["phase"] is None else Phase(str(values["phase"]))
     values["is_suspect"] = bool(values["is_suspect"])
+    values["is_released"] = bool(values["is_released"])
     values["degraded"] = tuple(Degradation(**item) for item in json.loads(str(values["degraded"])))
     values["remedies"] = tuple(json.loads(str(values["remedies"])))
     return Job(**values)  # type: ignore[arg-type]  # the columns are the fields, in order

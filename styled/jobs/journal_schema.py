@@ -44,6 +44,7 @@ CREATE TABLE jobs (
     is_suspect INTEGER NOT NULL DEFAULT 0, -- a process died while it worked on it
     priority INTEGER NOT NULL DEFAULT 0, -- higher first; 1000: by `styled first`
     in_inbox INTEGER NOT NULL DEFAULT 1,
+    is_released INTEGER NOT NULL DEFAULT 0, -- its original, or a copy, is where it belongs
     in_gallery INTEGER NOT NULL DEFAULT 0,
     hook_run INTEGER NOT NULL DEFAULT 0 -- 1: nothing to run any more
 );

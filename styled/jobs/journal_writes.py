@@ -124,10 +124,14 @@ class JournalWrites(JournalReader):
     def mark_input_gone(self, job: Job) -> None:
         """Record that an input has left the inbox: the same file may be submitted again."""
         self._execute(
-            "UPDATE jobs SET in_inbox = 0"
+            "UPDATE jobs SET in_inbox = 0, is_released = 1"
             " WHERE in_inbox AND input = ? AND size = ? AND mtime_ns = ?",
             (os.fsencode(job.input), job.size, str(job.mtime_ns)),
         )
+
+    def mark_released(self, job: Job) -> None:
+        """Record that a copy of an input is where it belongs, although it stays in the inbox."""
+        self._execute("UPDATE jobs SET is_released = 1 WHERE id = ?", (job.id,))
 
     # The daemon
 

@@ -60,7 +60,7 @@ class PublisherProtocol(Protocol):
     def archive(self) -> Path:
         """Folder of the originals of finished jobs."""
 
-    def free_path(self, root: Path, relative: str, *, sidecar: bool) -> Path:
+    def free_path(self, root: Path, relative: str, *, job_id: str, sidecar: bool) -> Path:
         """Return a free path below `root` and reserve it."""
 
     def path_for_original(
@@ -71,7 +71,7 @@ class PublisherProtocol(Protocol):
     def require_writable(self, root: Path, relative: str) -> None:
         """Raise FolderNotWritable if `relative` can't be written below `root`."""
 
-    def publish_result(self, path: Path, data: bytes) -> None:
+    def publish_result(self, path: Path, data: bytes, *, earlier_sha256: str | None = None) -> None:
         """Write a result."""
 
     def publish_sidecar(self, path: Path, sidecar: Sidecar) -> None:
@@ -90,18 +90,18 @@ class PublisherProtocol(Protocol):
         """Return whether the sidecar beside `path` is of this job."""
 
     def is_own_reservation(self, path: Path, job_id: str, sha256: str | None) -> bool:
-        """Return whether a path that this job has reserved is still free or its own."""
+        """Reserve a path again if it is still free or this job's own; return whether it is."""
 
     def move_original(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
     ) -> bool:
         """Copy or move an input to its destinations; it leaves the inbox unless `keep` is set."""
 
-    def move_companions(self, source: Path, destinations: Sequence[Path]) -> None:
-        """Move settings and mask of an input that has left the inbox."""
+    def move_companions(self, source: Path, destinations: Sequence[Path], *, keep: bool) -> None:
+        """Move or copy the settings and mask of an input to where it is."""
 
-    def delete_companions(self, source: Path) -> None:
-        """Delete settings and mask of an input that was deleted."""
+    def delete_companions(self, source: Path, *, same_as: tuple[int, int]) -> None:
+        """Delete the settings and mask of an input that is about to be deleted."""
 
 
 class PhotoCodec(Protocol):

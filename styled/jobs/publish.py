@@ -157,7 +157,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
     )
     frames = context.files.frames(job.id)
     folder = publisher.publish_frames(path, job.id, frames) if frames else None
-    publisher.publish_result(path, encoded.data)
+    publisher.publish_result(path, encoded.data, earlier_sha256=job.result_sha256)
     _keep_thumbnails(publication, encoded, context)
 
     now = context.now()
@@ -219,9 +219,11 @@ def _reserved_path(job: Job, relative: str, context: IoContext) -> Path:
     publisher = context.publisher
     if job.result is not None:
         path = publisher.outbox / job.result
-        if publisher.is_own_reservation(path, job.id, job.result_sha256):
+        is_same_format = path.suffix == Path(relative).suffix
+        if is_same_format and publisher.is_own_reservation(path, job.id, job.result_sha256):
             return path
-    return publisher.free_path(publisher.outbox, relative, sidecar=True)
+        publisher.unpublish(path, job.id, job.result_sha256)
+    return publisher.free_path(publisher.outbox, relative, job_id=job.id, sidecar=True)
 
 
 def _relative(path: Path, context: IoContext) -> str:
@@ -245,10 +247,10 @@ def _keep_thumbnails(publication: Publication, encoded: Encoded, context: IoCont
 
 
 def _has_changed(job: Job, input_sha256: str, context: IoContext) -> bool:
-    if is_unchanged(context.config.inbox, job, input_sha256):
-        return False
     try:
+        if is_unchanged(context.config.inbox, job, input_sha256):
+            return False
         context.mounts.require(context.config.inbox)
     except ResourceUnavailable:
-        return False  # the whole inbox is missing: unknown whether this photo has changed
+        return False  # this photo or the whole inbox can't be read: unknown whether it has changed
     return True

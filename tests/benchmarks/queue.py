@@ -200,11 +200,13 @@ def _one_thread(jobs: int = 100) -> float:
             prepared = prepare(read_source_files(path, style), style.recipe, max_pixels=10**6)
             painted = Painted(prepared.content, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))
             encoded = encode(prepared, painted, "jpeg", OutputConfig())
-            place = publisher.free_path(config.outbox, f"oil/{path.name}", sidecar=True)
+            place = publisher.free_path(config.outbox, f"oil/{path.name}", job_id="a", sidecar=True)
             publisher.publish_result(place, encoded.data)
             atomic_write(place.with_name(f"{place.name}.json"), b"{}")
             found = path.stat()
-            archived = publisher.free_path(config.archive, f"oil/{path.name}", sidecar=False)
+            archived = publisher.free_path(
+                config.archive, f"oil/{path.name}", job_id="a", sidecar=False
+            )
             publisher.move_original(
                 path, [archived], same_as=(found.st_size, found.st_mtime_ns), keep=False
             )

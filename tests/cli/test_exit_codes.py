@@ -14,6 +14,7 @@ EXPECTED = {
     "NoJournal": 73,
     "NotMounted": 75,
     "NameNotSupported": 73,
+    "NameTaken": 73,
     "Forbidden": 73,
     "FolderNotWritable": 73,
     "InputStuck": 73,

@@ -116,7 +116,7 @@ def test_it_can_be_shown_and_loaded_again(folder: Path) -> None:
 def test_a_change_is_reported_once_it_has_settled(folder: Path) -> None:
     """A picture that is added, replaced or removed, and settings; not other files."""
     changes: list[int] = []
-    watch = StylesWatch(folder, lambda: changes.append(1))
+    watch = StylesWatch(folder, folder_stamp(folder), lambda: changes.append(1))
 
     def reported_after(polls: int) -> int:
         before = len(changes)
@@ -162,3 +162,14 @@ def test_settings_on_which_the_reader_fails_are_an_error_of_the_file(
     (folder / "a.yaml").write_text(f"{text}\n")
     with pytest.raises(ConfigError, match=r"a\.yaml"):
         load(folder)
+
+
+def test_a_change_during_the_start_is_found(folder: Path) -> None:
+    """The folder is compared with what it was when the configuration was read."""
+    config = load(folder)
+    (folder / "late.jpg").write_bytes(b"1")
+    changes: list[int] = []
+    watch = StylesWatch(folder, config.styles_stamp, lambda: changes.append(1))
+    for _ in range(3):
+        watch.poll()
+    assert changes == [1]

@@ -8,6 +8,7 @@ import pytest
 
 from styled.delivery.companions import delete_companions, move_companions
 from styled.delivery.requeue import return_to_inbox
+from styled.errors import ResourceUnavailable
 
 YAML, MASK = b"strength: 70\n", b"a mask"
 
@@ -57,14 +58,24 @@ def test_those_of_a_photo_that_others_moved_stay(photo: Path) -> None:
     move_companions(photo, [photo.parents[1] / "archive/oil/a.jpg"])
     photo.write_bytes(b"new")
     move_companions(photo, arrived(photo, "oil"))
-    delete_companions(photo)
+    delete_companions(photo, same_as=(5, 0))
     assert files(photo.parent) == ["a.jpg", *before]
 
 
 def test_those_of_a_deleted_photo_are_deleted(photo: Path) -> None:
-    """Like the photo."""
-    delete_companions(photo)
-    assert files(photo.parent) == []
+    """Just before the photo."""
+    photo.write_bytes(b"photo")
+    delete_companions(photo, same_as=(5, photo.stat().st_mtime_ns))
+    assert files(photo.parent) == ["a.jpg"]
+
+
+def test_those_of_a_kept_photo_are_copied(photo: Path) -> None:
+    """Its copies elsewhere have the same files."""
+    before = files(photo.parent)
+    photo.write_bytes(b"photo")
+    move_companions(photo, arrived(photo, "oil"), keep=True)
+    assert files(photo.parent) == ["a.jpg", *before]
+    assert files(photo.parents[1] / "archive") == [f"oil/{name}" for name in ["a.jpg", *before]]
 
 
 def test_a_restored_photo_never_gets_the_files_of_another(tmp_path: Path) -> None:
@@ -82,3 +93,15 @@ def test_a_restored_photo_never_gets_the_files_of_another(tmp_path: Path) -> Non
     assert (inbox / "oil/a-2.jpg.yaml").read_text() == "style: oil\nstrength: 70\n"
     assert (inbox / "oil/a.jpg.mask.png").read_bytes() == b"of another"
     assert files(rejected) == []
+
+
+def test_a_photo_is_not_brought_back_through_a_link(tmp_path: Path) -> None:
+    """Behind a link in the inbox nothing is found."""
+    rejected, inbox, away = (tmp_path / name for name in ("rejected", "inbox", "away"))
+    for made in (rejected / "oil", inbox, away):
+        made.mkdir(parents=True)
+    (rejected / "oil/a.jpg").write_bytes(b"photo")
+    (inbox / "oil").symlink_to(away)
+    with pytest.raises(ResourceUnavailable, match="is a link"):
+        return_to_inbox(rejected / "oil/a.jpg", rejected, inbox)
+    assert files(away) == []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from styled.delivery.names import (
     MAX_NAME_BYTES,
+    ReservedNames,
     candidates,
     free_folder,
     shortened,
@@ -153,3 +154,13 @@ def test_a_folder_name_that_is_no_folder_gets_a_number(
 def test_the_sidecar_is_beside_its_picture() -> None:
     """Its name is the picture's name with `.json` appended, so `a.jpg` and `a.png` differ."""
     assert sidecar_path(Path("a/photo.jpg")) == Path("a/photo.jpg.json")
+
+
+def test_names_that_differ_by_case_alone_are_one_name(tmp_path: Path) -> None:
+    """They are on exFAT, NTFS, APFS and many network drives."""
+    names = ReservedNames()
+    first = names.choose(tmp_path, "Ü_1.jpg", job_id="a", sidecar=True)
+    second = names.choose(tmp_path, "u\u0308_1.JPG", job_id="b", sidecar=True)
+    assert (first.name, second.name) == ("Ü_1.jpg", "u\u0308_1-2.JPG")
+    names.discard(first)
+    assert names.choose(tmp_path, "ü_1.jpg", job_id="b", sidecar=True).name == "ü_1.jpg"

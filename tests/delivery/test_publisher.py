@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from styled import atomic
 from styled.delivery import publisher
 from styled.delivery.names import sidecar_path
 from styled.delivery.publisher import Publisher, _is_read_only
-from styled.errors import ResourceUnavailable
+from styled.errors import NameTaken, ResourceUnavailable
 from styled.files import input_identity
 from styled.mounts import Mounts
 from styled.sidecar import InputInfo, JobInfo, Sidecar
@@ -139,7 +140,9 @@ def test_publishing_without_a_disk_says_what_is_missing(
 
 def test_places_keep_the_sub_path(delivery: Publisher) -> None:
     """Missing sub-folders are made."""
-    target = delivery.free_path(delivery.outbox, "style/trip/day1/photo.jpg", sidecar=True)
+    target = delivery.free_path(
+        delivery.outbox, "style/trip/day1/photo.jpg", job_id="a", sidecar=True
+    )
     assert target == delivery.outbox / "style" / "trip" / "day1" / "photo.jpg"
     assert target.parent.is_dir()
 
@@ -147,7 +150,9 @@ def test_places_keep_the_sub_path(delivery: Publisher) -> None:
 def test_a_path_that_would_be_too_long_loses_sub_folders(delivery: Publisher) -> None:
     """Name and style stay. Otherwise one photo with a long path could stop the whole queue."""
     deep = "/".join(["f" * 200] * 30)
-    target = delivery.free_path(delivery.outbox, f"style/{deep}/photo.jpg", sidecar=True)
+    target = delivery.free_path(
+        delivery.outbox, f"style/{deep}/photo.jpg", job_id="a", sidecar=True
+    )
     kept = target.relative_to(delivery.outbox).parts
     assert (kept[0], kept[-1]) == ("style", "photo.jpg")
     assert 10 < len(kept) < 30
@@ -160,7 +165,7 @@ def test_a_file_in_the_way_of_a_folder_does_not_stop_the_queue(delivery: Publish
     """If `trip` is a rejected file, the folder `trip` becomes `trip-2`."""
     (delivery.rejected / "style").mkdir()
     (delivery.rejected / "style" / "trip").write_bytes(THEIRS)
-    target = delivery.free_path(delivery.rejected, "style/trip/photo.jpg", sidecar=True)
+    target = delivery.free_path(delivery.rejected, "style/trip/photo.jpg", job_id="a", sidecar=True)
     assert target == delivery.rejected / "style" / "trip-2" / "photo.jpg"
     assert (delivery.rejected / "style" / "trip").read_bytes() == THEIRS
 
@@ -168,7 +173,7 @@ def test_a_file_in_the_way_of_a_folder_does_not_stop_the_queue(delivery: Publish
 def test_names_that_are_not_utf8_are_kept(delivery: Publisher) -> None:
     """The bytes of the name are kept, in the picture's name and in its sidecar's."""
     name = os.fsdecode(b"caf\xe9.jpg")
-    target = delivery.free_path(delivery.outbox, f"style/{name}", sidecar=True)
+    target = delivery.free_path(delivery.outbox, f"style/{name}", job_id="a", sidecar=True)
     delivery.publish_result(target, MINE)
     delivery.publish_sidecar(target, sidecar_by("me"))
     assert sorted(os.listdir(os.fsencode(target.parent))) == [b"caf\xe9.jpg", b"caf\xe9.jpg.json"]
@@ -317,7 +322,10 @@ def rejected_names(delivery: Publisher, source: Path, until: str) -> list[str]:
     if until == "chosen":  # the journal knows the path
         restarted.path_for_original(restarted.rejected, "page.jpg", source, page, "me")
     publishers = (delivery, restarted)
-    return [one.free_path(one.rejected, "page.jpg.json", sidecar=True).name for one in publishers]
+    return [
+        one.free_path(one.rejected, "page.jpg.json", job_id="a", sidecar=True).name
+        for one in publishers
+    ]
 
 
 @pytest.mark.parametrize("until", ["chosen", "moved", "published"])
@@ -546,7 +554,7 @@ def test_nothing_is_written_where_no_disk_is_mounted(tmp_path: Path, source: Pat
     archived = delivery.archive / "oil/photo.jpg"
     for attempt in (
         delivery.prepare,
-        lambda: delivery.free_path(delivery.rejected, "oil/photo.jpg", sidecar=True),
+        lambda: delivery.free_path(delivery.rejected, "oil/photo.jpg", job_id="a", sidecar=True),
         lambda: delivery.publish_result(result, MINE),
         lambda: delivery.publish_sidecar(result, sidecar_by("me")),
         lambda: delivery.is_published(result, "me"),
@@ -573,3 +581,74 @@ def test_a_folder_that_may_not_be_written_is_not_yet_a_disk_that_is_read_only(
         "styled.delivery.publisher.os.statvfs", lambda path: SimpleNamespace(f_flag=flag)
     )
     assert _is_read_only(tmp_path) is is_read_only
+
+
+def test_a_name_that_was_reserved_before_a_restart_is_not_given_to_another(
+    delivery: Publisher,
+) -> None:
+    """Two threads that publish at once, one of them again, have two names."""
+    path = delivery.outbox / "oil/photo.jpg"
+    path.parent.mkdir()
+    assert delivery.is_own_reservation(path, "a", digest(MINE))
+    other = delivery.free_path(delivery.outbox, "oil/photo.jpg", job_id="b", sidecar=True)
+    assert other.name == "photo-2.jpg"
+    assert not delivery.is_own_reservation(path, "b", digest(MINE))
+
+
+def test_a_file_that_takes_a_results_name_at_the_last_moment_is_not_replaced(
+    delivery: Publisher,
+) -> None:
+    """Publishing fails, and chooses another name at the next attempt."""
+    path = delivery.free_path(delivery.outbox, "photo.jpg", job_id="a", sidecar=True)
+    path.write_bytes(THEIRS)
+    with pytest.raises(NameTaken, match="just taken"):
+        delivery.publish_result(path, MINE)
+    assert path.read_bytes() == THEIRS
+    path.write_bytes(MINE)
+    delivery.publish_result(path, b"a better one", earlier_sha256=digest(MINE))
+    assert path.read_bytes() == b"a better one"
+
+
+def test_an_upload_that_takes_the_name_while_a_photo_is_copied_stays(
+    delivery: Publisher, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second copy is not made of another photo, which is neither moved nor deleted."""
+    read, copy = as_read(source), atomic.durable_copy
+
+    def copy_and_upload(*args: Path, always_copy: bool) -> None:
+        copy(*args, always_copy=always_copy)
+        upload = source.with_name("upload")
+        upload.write_bytes(b"the new upload")
+        upload.replace(source)
+
+    monkeypatch.setattr(publisher, "durable_copy", copy_and_upload)
+    places = [delivery.archive / style / "photo.jpg" for style in ("oil", "ink")]
+    assert not delivery.move_original(source, places, same_as=read, keep=False)
+    assert source.read_bytes() == b"the new upload"
+    assert places[0].read_bytes() == PHOTO
+
+
+def test_two_jobs_never_share_a_folder_of_frames(
+    delivery: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`photo.jpg` and `photo.png` are published at the same time."""
+    frames = [tmp_path / name / "00010.jpg" for name in ("a", "b")]
+    for frame in frames:
+        frame.parent.mkdir()
+        frame.write_bytes(b"frame")
+    write, folders = delivery._write_frames, []
+
+    def publish_the_other_first(*args: Any) -> None:
+        monkeypatch.setattr(delivery, "_write_frames", write)
+        folders.append(delivery.publish_frames(delivery.outbox / "oil/photo.png", "b", [frames[1]]))
+        write(*args)
+
+    monkeypatch.setattr(delivery, "_write_frames", publish_the_other_first)
+    folders.append(delivery.publish_frames(delivery.outbox / "oil/photo.jpg", "a", [frames[0]]))
+    assert [folder.name for folder in folders] == ["photo-2.frames", "photo.frames"]
+
+
+def test_a_path_that_is_too_long_for_the_outbox_can_be_checked(delivery: Publisher) -> None:
+    """It is shortened like that of the result."""
+    deep = "/".join(["d" * 100] * 45)
+    delivery.require_writable(delivery.outbox, f"oil/{deep}/photo.png")

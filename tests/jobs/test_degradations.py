@@ -308,9 +308,9 @@ def test_what_a_job_gives_up_is_reported(
 
     publish = Publisher.publish_result
 
-    def record_and_publish(publisher: Publisher, *args: Any) -> None:
+    def record_and_publish(publisher: Publisher, *args: Any, **options: Any) -> None:
         record()
-        publish(publisher, *args)
+        publish(publisher, *args, **options)
 
     if case.known_when_published:
         monkeypatch.setattr(Publisher, "publish_result", record_and_publish)

@@ -114,11 +114,11 @@ def die_once(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Let the process die at the next call of a method of `Publisher`."""
     original, has_died = getattr(Publisher, method), [False]
 
-    def die(self: Publisher, *args: Any) -> Any:
+    def die(self: Publisher, *args: Any, **options: Any) -> Any:
         if not has_died[0]:
             has_died[0] = True
             raise Died
-        return original(self, *args)
+        return original(self, *args, **options)
 
     monkeypatch.setattr(Publisher, method, die)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+from styled.delivery.requeue import return_to_inbox
 from styled.errors import InputStuck, ResourceUnavailable
 from styled.jobs import input_cleanup
 from styled.jobs.input_cleanup import InputCleanup
@@ -137,13 +139,118 @@ def test_a_moved_original_whose_name_is_in_use_again_is_not_moved_twice(
     assert path.read_bytes() == picture("olive", (44, 44))
 
 
-def test_a_cancelled_photo_that_is_still_there_stays_and_stays_known(harness: JobHarness) -> None:
-    """The photo of a cancelled job stays in the inbox and is not submitted again."""
-    harness.drop()
-    (job,) = end(harness, JobState.CANCELLED)
-    release(harness, job)
-    assert harness.files("inbox") == ["photo.png"]
+def test_a_photo_that_was_away_at_its_turn_is_painted_later(harness: JobHarness) -> None:
+    """Its job is cancelled; if the photo is back by then, it becomes another job."""
+    path, away = harness.drop(), harness.base / "away.png"
+    path.rename(away)
+    finish = harness.journal.finish
+
+    def finish_and_come_back(*args: Any, **options: Any) -> None:
+        finish(*args, **options)
+        away.rename(path)
+
+    harness.journal.finish = finish_and_come_back  # type: ignore[method-assign]  # wraps it
+    harness.work()
+    harness.journal.finish = finish  # type: ignore[method-assign]  # the original
+    assert harness.states() == ["cancelled"]
+    assert harness.rescan() == 1
+    harness.work()
+    assert harness.states() == ["cancelled", "done"]
+
+
+@pytest.mark.parametrize("after_success", ["keep", "archive"])
+def test_a_photo_that_cannot_be_read_for_a_moment_is_not_painted_twice(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch, after_success: AfterSuccess
+) -> None:
+    """Its release is tried again; it is not taken for changed."""
+    harness.configure("output", after_success=after_success)
+    path = harness.drop()
+    file_digest, is_failing = hashlib.file_digest, True
+
+    def digest(file: Any, name: str) -> Any:
+        if is_failing and Path(file.name) == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return file_digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    harness.work()
+    is_failing = False
     assert harness.rescan() == 0
+    harness.run_cleanup()
+    harness.rescan()
+    harness.work()
+    assert harness.states() == ["done"]
+    assert harness.sidecar("outbox/oil/photo.png.json")["input"]["changed"] is False
+    assert harness.files("inbox") == (["photo.png"] if after_success == "keep" else [])
+
+
+def test_a_photo_that_cannot_be_checked_stops_no_other(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its own release waits, and it is shown as stuck."""
+    harness.configure("output", after_success="keep")
+    path = harness.drop("sub/photo.png")
+    harness.work()
+    for name in ("other.png", "third.png"):
+        harness.drop(name)
+    real = os.stat
+
+    def stat(name: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(name) == str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    harness.scheduler.maintenance.cleanup_soon()
+    harness.work()
+    assert harness.waits == []
+    assert list(harness.scheduler.maintenance.stuck) == ["sub/photo.png"]
+
+
+def test_a_kept_photo_is_rejected_once(harness: JobHarness) -> None:
+    """After `styled retry` its copy is not put into `rejected` again; its settings were there."""
+    path = harness.drop("photo.png", None, "oil", "ink")
+    path.with_name("photo.png.yaml").write_text("strength: 70\n")
+    jobs = end(harness, JobState.DONE, JobState.REJECTED)
+    release(harness, jobs[1], "keep")
+    assert harness.files("rejected") == [f"ink/photo.png{end}" for end in ("", ".json", ".yaml")]
+    assert [job.id for job in harness.journal.missing_from_gallery(9)] == [job.id for job in jobs]
+    rejected = harness.config.rejected
+    return_to_inbox(rejected / "ink/photo.png", rejected, harness.config.inbox)
+    release(harness, jobs[1], "keep")
+    assert harness.files("rejected") == []
+
+
+def test_files_of_a_deleted_photo_are_not_left_for_another(harness: JobHarness) -> None:
+    """Not even if the release fails halfway."""
+    path = harness.drop()
+    path.with_name("photo.png.mask.png").write_bytes(picture("white"))
+    (job,) = end(harness, JobState.DONE)
+    move = harness.publisher.move_original
+
+    def fail(*args: object, **options: object) -> bool:
+        raise ResourceUnavailable("Input/output error")
+
+    harness.publisher.move_original = fail  # type: ignore[method-assign]  # fails once
+    with pytest.raises(ResourceUnavailable):
+        release(harness, job, "delete")
+    harness.publisher.move_original = move  # type: ignore[method-assign]  # the original
+    release(harness, job, "delete")
+    assert harness.files("inbox") == []
+
+
+def test_a_long_name_with_a_mask_leaves(harness: JobHarness) -> None:
+    """Another name for it leaves room for the names of the files beside it."""
+    name = "x" * 242 + ".png"
+    blocker = harness.config.rejected / "oil" / name
+    blocker.parent.mkdir(parents=True)
+    blocker.write_bytes(b"earlier")
+    path = harness.drop(name)
+    path.with_name(name + ".mask.png").write_bytes(picture("white"))
+    (job,) = end(harness, JobState.REJECTED)
+    release(harness, job)
+    assert harness.files("inbox") == []
+    assert len(harness.files("rejected")) == 4
 
 
 def test_without_its_inbox_no_input_is_forgotten(harness: JobHarness) -> None:

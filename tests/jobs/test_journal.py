@@ -15,7 +15,7 @@ import pytest
 
 from styled.degradation import Degradation
 from styled.errors import ResourceUnavailable
-from styled.jobs.job import Job, JobState
+from styled.jobs.job import ON_REQUEST, Job, JobState
 from styled.jobs.journal import Journal
 from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 from tests.daemon_harness import let_others_in
@@ -72,9 +72,17 @@ def test_an_input_is_submitted_once_while_it_lies_there(
     """Submitting the same file again has no effect, whatever the state of its job."""
     journal.submit([arrival()], 7.0)
     if state is not None:
-        journal.finish(claim(journal), state, 11.0)
+        failure = ON_REQUEST if state is JobState.CANCELLED else None
+        journal.finish(claim(journal), state, 11.0, failure=failure)
     assert journal.submit([arrival(), arrival()], 12.0) == 0
     assert sum(journal.counts().values()) == 1
+
+
+def test_an_input_whose_job_was_not_cancelled_on_request_may_come_again(journal: Journal) -> None:
+    """It was moved away at its turn, or its style was removed: both may be undone."""
+    journal.submit([arrival()], 7.0)
+    journal.finish(claim(journal), JobState.CANCELLED, 11.0, failure="style removed")
+    assert journal.submit([arrival()], 12.0) == 1
 
 
 @pytest.mark.parametrize("changed", [arrival(mtime_ns=6), arrival(size=10), arrival("b.jpg")])

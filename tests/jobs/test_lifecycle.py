@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
+from styled.jobs.events import StylesChanged
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS, FIRST_RETRY_SECONDS
 from styled.jobs.job import JobState
 from styled.photos.encode import _LONGEST_EDGE_PX
@@ -781,3 +782,27 @@ def test_a_damaged_journal_is_not_blamed_on_the_photo(
         harness.work_on_one()
     assert harness.states() == ["running"]
     assert harness.files("rejected") == []
+
+
+@pytest.mark.parametrize("after_success", ["archive", "keep"])
+def test_a_style_that_is_removed_and_back_paints_its_photos(
+    harness: JobHarness, after_success: str
+) -> None:
+    """Also if the same photo was or is being painted in another style."""
+    harness.configure("output", after_success=after_success)
+    harness.drop("photo.png", None, "oil", "ink")
+    both = dict(harness.styles)
+
+    def remove_and_restore(step: int) -> None:
+        if step == 1:
+            harness.events.put(StylesChanged({"oil": both["oil"]}))
+        if step == 3:
+            harness.events.put(StylesChanged(both))
+            harness.rescan()
+
+    harness.engine.at_step = remove_and_restore
+    harness.work()
+    harness.engine.at_step = lambda step: None
+    harness.rescan()
+    harness.work()
+    assert {"ink/photo.png", "oil/photo.png"} < set(harness.files("outbox"))

@@ -18,6 +18,7 @@ from styled.engine.checkpoint import Checkpoint
 from styled.engine.events import StepProgress, Stylized
 from styled.engine.scales import resize
 from styled.engine_api import Painted, PaintTask
+from styled.errors import DiskFailure
 from styled.jobs import requests
 from styled.jobs.pending_effects import Request
 from styled.jobs.prepare import Prepared, prepare
@@ -317,3 +318,19 @@ def grey_picture() -> bytes:
     file = io.BytesIO()
     Image.open(io.BytesIO(picture())).convert("L").save(file, "png")
     return file.getvalue()
+
+
+def test_another_format_since_the_last_attempt_changes_the_name(harness: JobHarness) -> None:
+    """The suffix of a result is always that of its format."""
+    harness.configure("output", format="png")
+    harness.drop()
+
+    def fail(path: Path, data: bytes, **options: object) -> None:
+        harness.request_stop()
+        raise DiskFailure("the disk is full", "free some space")
+
+    harness.publisher.publish_result = fail  # type: ignore[method-assign]  # until the restart
+    harness.work()
+    harness.configure("output", format="jpeg")
+    harness.work()
+    assert harness.files("outbox") == ["oil/photo.jpg", "oil/photo.jpg.json"]

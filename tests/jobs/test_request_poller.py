@@ -258,9 +258,9 @@ def test_what_is_being_published_is_done(
     """A job that is already being published is done, despite a cancellation request."""
     publish = harness.publisher.publish_result
 
-    def request_and_publish(*args: object) -> None:
+    def request_and_publish(*args: object, **options: object) -> None:
         ask(harness, 0)
-        publish(*args)  # type: ignore[arg-type]  # arguments are passed through
+        publish(*args, **options)  # type: ignore[arg-type]  # arguments are passed through
 
     monkeypatch.setattr(harness.publisher, "publish_result", request_and_publish)
     harness.drop()

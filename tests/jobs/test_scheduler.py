@@ -40,7 +40,7 @@ class FullDisk:
         harness.on_wait = self.wait_over
 
     @staticmethod
-    def _refuse(path: Path, data: object) -> NoReturn:
+    def _refuse(path: Path, *args: object, **options: object) -> NoReturn:
         with resource_errors(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise AssertionError
