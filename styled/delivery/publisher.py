@@ -234,15 +234,19 @@ class Publisher:
             ResourceUnavailable: its folder can't be made.
         """
         has_sidecar = root == self.rejected
-        if reserved is not None and (
+        is_own = reserved is not None and (
             input_identity(source) is None
             or (
                 (not os.path.lexists(reserved) or _have_same_content(reserved, source))
                 and not (has_sidecar and _is_of_another(sidecar_path(reserved), job_id))
             )
+        )
+        if (
+            reserved is not None
+            and is_own
+            and self._reserved.hold(reserved, job_id=job_id, sidecar=has_sidecar)
         ):
-            if self._reserved.hold(reserved, job_id=job_id, sidecar=has_sidecar):
-                return reserved
+            return reserved
         return self.free_path(root, relative, job_id=job_id, sidecar=has_sidecar)
 
     def move_original(

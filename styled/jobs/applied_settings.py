@@ -100,10 +100,17 @@ def _beside(photo: Path, name: str, what: str) -> Path:
 def _plain(value: object) -> JsonValue:
     """Return a value of YAML as JSON has it."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_text(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    if isinstance(value, str):
+        return _text(value)
+    return value if value is None or isinstance(value, int | float) else _text(str(value))
+
+
+def _text(value: str) -> str:
+    """Return a text of YAML, which may hold surrogates that JSON can't, with these escaped."""
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def mask_info(path: Path | None, data: bytes | None) -> FileInfo | None:

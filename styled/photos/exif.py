@@ -9,6 +9,7 @@ Source: EXIF 2.32 (CIPA DC-008); TIFF revision 6.0; on MakerNotes ExifTool's doc
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -137,7 +138,7 @@ def read_exif(reader: TiffReader) -> tuple[Exif, int, bool]:
         _without(photo.fields, {INTEROP_DIRECTORY, _PADDING}),
         _without(gps.fields, {_PADDING}),
         interop.fields,
-        _loose_bytes(reader, [main, photo, gps, interop]),
+        _loose_bytes(reader, [main, photo, gps, interop]) if MAKER_NOTE in photo else (),
     )
     return exif, orientation if orientation in range(1, 9) else 1, missing
 
@@ -146,13 +147,21 @@ def _loose_bytes(reader: TiffReader, directories: list[Directory]) -> tuple[tupl
     """Return what belongs to no known field of EXIF data, but for long runs of zeros."""
     if reader.size > MAX_MAKER_NOTE_OFFSET:  # a TIFF file: the rest is its pixels
         return ()
-    thumbnail = next(reader.chain(directories[0].next_offset), Directory(reader.order, {}))
+    further = list(reader.chain(directories[0].next_offset))
+    further += [
+        sub for one in (directories[0], *further) for sub in reader.sub_directories(one, 330)
+    ]
     known = [(0, 8)]
-    for directory in (*directories, thumbnail):
+    for directory in (*directories, *further):
         known.append((directory.offset, directory.end + reader.word_bytes))
         known += [(v.offset, v.offset + len(v.data)) for v in directory.fields.values()]
-    start = thumbnail.number(_THUMBNAIL_OFFSET)
-    known.append((start, start + thumbnail.number(_THUMBNAIL_BYTES)))
+        for offsets, lengths in _PICTURE_BYTES:
+            starts = (int(start) for start in directory.numbers(offsets) if math.isfinite(start))
+            known += [
+                (start, start + int(length))
+                for start, length in zip(starts, directory.numbers(lengths), strict=False)
+                if math.isfinite(length)
+            ]
     loose = []
     position = 0
     for start, end in (*sorted(known), (reader.size, reader.size)):
@@ -163,7 +172,8 @@ def _loose_bytes(reader: TiffReader, directories: list[Directory]) -> tuple[tupl
     return tuple(loose)
 
 
-_THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 513, 514
+_PICTURE_BYTES = ((273, 279), (324, 325), (513, 514))
+"""Offsets and lengths of strips, of tiles, and of a thumbnail."""
 _LONGEST_PADDING = 64
 
 

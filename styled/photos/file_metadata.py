@@ -17,6 +17,7 @@ from styled.photos.color_spaces import ColorSpace
 from styled.photos.exif import (
     ICC_PROFILE,
     IPTC,
+    ORIENTATION,
     PHOTOSHOP,
     RESOLUTION_LIMITS,
     XMP,
@@ -82,6 +83,8 @@ class _Found:
         xmp_extension: The extended XMP of a JPEG.
         photoshop: The image resources that are copied to the painting.
         icc: As in `FileMetadata`.
+        names_space: Whether the file names a colour space; `space` is None if that is sRGB.
+        orientation: Of the page of a TIFF file that is painted, if it has one of its own.
     """
 
     exif: bytes = b""
@@ -95,6 +98,8 @@ class _Found:
     texts: tuple[tuple[str, str], ...] = ()
     icc: bytes | None = None
     space: ColorSpace | None = None
+    names_space: bool = False
+    orientation: int | None = None
     gain_map: bool = False
     degraded: list[Degradation] = field(default_factory=list)
 
@@ -130,7 +135,7 @@ def read_file_metadata(
     if found.gain_map or has_gain_map(found.xmp):
         found.degraded.append(_GAIN_MAP)
     space = found.space
-    if found.icc is None and space is None and exif.is_adobe_rgb:
+    if found.icc is None and not found.names_space and exif.is_adobe_rgb:
         space = color_spaces.ADOBE_RGB_SPACE
     metadata = Metadata(
         exif=exif, xmp=xmp, iptc=found.iptc, photoshop=found.photoshop,
@@ -152,7 +157,7 @@ def _parse_exif(found: _Found) -> tuple[Exif, int]:
         return Exif(), 1
     if is_damaged:
         found.degraded.append(_PARTLY_DAMAGED_EXIF)
-    return exif, orientation
+    return exif, found.orientation or orientation
 
 
 def _find_in_jpeg(data: bytes, info: Info, found: _Found) -> None:
@@ -166,6 +171,9 @@ def _find_in_jpeg(data: bytes, info: Info, found: _Found) -> None:
     found.gain_map = segments.has_gain_map
     found.icc = _profile_in(info)
     found.degraded += segments.degraded
+
+
+_SPACE_CHUNKS = frozenset({b"cICP", b"sRGB", b"gAMA", b"cHRM"})
 
 
 def _find_in_png(chunks: PngChunks, found: _Found) -> None:
@@ -190,6 +198,7 @@ def _find_in_png(chunks: PngChunks, found: _Found) -> None:
         if key in texts
     )
     found.space = color_spaces.of_png_chunks(chunks.ancillary)
+    found.names_space = not _SPACE_CHUNKS.isdisjoint(chunks.ancillary)
     # PNG, third edition: cICP takes precedence over iCCP, and that over gAMA and cHRM.
     if b"iCCP" in chunks.ancillary and b"cICP" not in chunks.ancillary:
         found.icc = chunks.profile() or b""
@@ -210,6 +219,9 @@ def _find_in_tiff(data: bytes, info: Info, found: _Found) -> None:
     of_picture = picture.directory.fields if picture is not None else {}
     # Programs put metadata into the first directory, even if the picture is in another one.
     fields = {**of_picture, **first.fields}
+    if ORIENTATION in of_picture and picture is not None:
+        orientation = picture.directory.number(ORIENTATION)
+        found.orientation = orientation if orientation in range(1, 9) else None
     found.xmp = fields[XMP].data if XMP in fields else b""
     if IPTC in fields:
         # Many programs declare it as 32-bit numbers, which pads it with zeros.
@@ -253,6 +265,7 @@ def _find_in_heif(data: bytes, info: Info, found: _Found) -> None:
     found.icc = found.icc if icc is None else icc
     if found.icc is None and cicp is not None:
         found.space = color_spaces.of_code_points(*cicp)
+        found.names_space = cicp[0] != _UNSPECIFIED
     # ISO 21496-1 has a tone map as an item; Apple has auxiliary images named "hdrgainmap".
     found.gain_map = b"tmap" in picture.item_kinds or any(
         "gainmap" in name.lower() for name in picture.auxiliary
@@ -260,6 +273,7 @@ def _find_in_heif(data: bytes, info: Info, found: _Found) -> None:
 
 
 _ICC_TYPES = (b"prof", b"rICC")
+_UNSPECIFIED = 2  # of H.273
 
 
 def _find_in_jxl(data: bytes, info: Info, found: _Found) -> None:

@@ -34,6 +34,7 @@ MAX_EXIF_SEGMENTS = 100
 """One is usual. Pillow joins the segments, which takes quadratic time."""
 
 _MAX_EXTENSION_BYTES = 64 << 20
+_MAX_PHOTOSHOP_BYTES = 64 << 20
 
 
 def find_excess(data: bytes) -> str | None:
@@ -127,6 +128,8 @@ class JpegSegments:
         self.dpi: tuple[float, float] | None = None
         self.has_gain_map = False
         self.degraded: tuple[Degradation, ...] = ()
+        photoshop: list[bytes] = []
+        photoshop_bytes = 0
         parts: dict[bytes, dict[int, bytes]] = {}
         lengths: dict[bytes, int] = {}
         for marker, position in _markers(data):
@@ -143,13 +146,16 @@ class JpegSegments:
             elif marker == _APP1 and content.startswith(_XMP_EXTENSION):
                 _add_part(content[len(_XMP_EXTENSION) :], parts, lengths)
             elif marker == _APP13 and content.startswith(_PHOTOSHOP):
-                self.photoshop += content[len(_PHOTOSHOP) :]
+                photoshop_bytes += len(content)
+                if photoshop_bytes <= _MAX_PHOTOSHOP_BYTES:
+                    photoshop.append(content[len(_PHOTOSHOP) :])
             elif marker == _COMMENT and not self.comment:
                 self.comment = content
             elif marker == _APP0 and content.startswith(b"JFIF\0") and len(content) >= 12:
                 self.dpi = _jfif_dpi(*struct.unpack_from(">BHH", content, 7))
             elif marker == _APP2 and content.startswith(_ISO_GAIN_MAP):
                 self.has_gain_map = True
+        self.photoshop = b"".join(photoshop)
         self.xmp_extension = b""
         for guid, chunks in parts.items():
             if guid in self.xmp:

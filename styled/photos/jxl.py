@@ -97,8 +97,12 @@ def _header(data: bytes) -> _Bits:
     return _Bits(data[2:_HEADER_BYTES])
 
 
-def open_jxl(data: bytes) -> tuple[Image.Image, tuple[Degradation, ...]]:
-    """Decode a JPEG XL file to an image in 8 bits, which is upright.
+def open_jxl(data: bytes) -> tuple[Image.Image, bool, tuple[Degradation, ...]]:
+    """Decode a JPEG XL file to an image in 8 bits.
+
+    Returns:
+        The image; whether it is upright, which it is unless the file was made of a JPEG file that
+        the decoder restores; and what was lost.
 
     Raises:
         InputRejected: pillow-jxl-plugin is not installed.
@@ -114,8 +118,9 @@ def open_jxl(data: bytes) -> tuple[Image.Image, tuple[Degradation, ...]]:
         warnings.simplefilter("ignore")
         image: Image.Image = JXLImageFile(BytesIO(data))
         image.load()
+    is_upright = not getattr(image, "jpeg", False)
     message = f"only 8 of its {bits} bits were used"
-    return image, ((Degradation("bits", message),) if bits > 8 else ())
+    return image, is_upright, ((Degradation("bits", message),) if bits > 8 else ())
 
 
 def save_jxl(picture: OutputImage, quality: int) -> bytes:

@@ -145,14 +145,16 @@ def _read_text(kind: bytes, content: bytes, result: PngChunks, budget: int) -> i
         is_packed = text[:1] == b"\1"
         _language, _, rest = text[2:].partition(b"\0")
         _translated, _, text = rest.partition(b"\0")
-        result.unicode_keys.add(key)
     if is_packed:
-        unpacked_text = unpacked(text, min(budget, MAX_UNPACKED_BYTES))
+        limit = max(0, min(budget, MAX_UNPACKED_BYTES))
+        unpacked_text = unpacked(text, limit) if limit else None
         if unpacked_text is None:
             result.skipped = True
-            return 0
+            return limit  # what unpacking it may have cost
         text = unpacked_text
     result.texts[key] = text
+    if kind == b"iTXt":
+        result.unicode_keys.add(key)
     return len(text)
 
 

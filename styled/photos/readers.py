@@ -35,13 +35,19 @@ from styled.photos.limits import Limits
 from styled.photos.png_chunks import has_all_pixels, read_chunks
 from styled.photos.raster import Raster, to_sixteen_bit
 from styled.photos.shortage import can_be_allocated, is_memory_shortage
-from styled.photos.tiff_pages import COMPRESSION, PHOTOMETRIC, describe, find_picture
-from styled.photos.tiff_tags import Directory, TiffReader
+from styled.photos.tiff_pages import (
+    COMPRESSION,
+    PHOTOMETRIC,
+    describe,
+    find_picture,
+    has_all_parts,
+    require_plausible_tiles,
+)
+from styled.photos.tiff_tags import SHORT, Directory, TiffReader
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
 _LOG_L, _JPEG = 32844, 7
 _WHITE_IS_ZERO, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 3, 0
-_UNUSED_TAG = 65_001
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
@@ -138,7 +144,12 @@ def _read_png(source: EncodedFile) -> Decoded:
     if chunks.bit_depth == 16:
         return replace(_by_vips(source, picture, "png"), file_metadata=file_metadata)
     try:
-        decoded = _by_pillow(PngImagePlugin.PngImageFile(BytesIO(picture)))
+        image = PngImagePlugin.PngImageFile(BytesIO(picture))
+        level = image.info.get("transparency")
+        if image.mode == "L" and chunks.bit_depth < 8 and isinstance(level, int):
+            # Pillow scales the levels to 8 bits, but not the one that is transparent.
+            image.info["transparency"] = level * 255 // (2**chunks.bit_depth - 1)
+        decoded = _by_pillow(image)
     except Exception as error:  # noqa: BLE001  # Pillow may raise nearly any type
         decoded = _by_vips(source, picture, "png", instead_of=error)
     return replace(decoded, file_metadata=file_metadata)
@@ -172,6 +183,9 @@ def _read_tiff(source: EncodedFile) -> Decoded:
 def _tiff_pixels(source: EncodedFile, reader: TiffReader, directory: Directory) -> Decoded:
     if directory.number(PHOTOMETRIC) == _LOG_L:
         raise ValueError("its brightness is logarithmic (LogL)")
+    if not source.tolerant and not has_all_parts(directory):
+        raise Damaged("part of its data is missing")
+    require_plausible_tiles(directory)
     data = _with_only(source.data, reader, directory)
     if directory.number(COMPRESSION) == _JPEG and not source.tolerant:
         damage = vips.damage_of_tiff(data)
@@ -197,7 +211,9 @@ def _with_only(data: bytes, reader: TiffReader, directory: Directory) -> bytes:
     if directory.end + reader.word_bytes <= len(result):
         struct.pack_into(layout, result, directory.end, 0)
     if ORIENTATION in directory:  # Pillow would turn the picture, libvips would not
-        struct.pack_into(f"{reader.order}H", result, directory.entries[ORIENTATION], _UNUSED_TAG)
+        entry = directory.entries[ORIENTATION]
+        struct.pack_into(f"{reader.order}HH{reader.word}", result, entry, ORIENTATION, SHORT, 1)
+        struct.pack_into(f"{reader.order}H", result, entry + 4 + reader.word_bytes, 1)
     return bytes(result)
 
 
@@ -347,9 +363,9 @@ def _read_raw(source: EncodedFile) -> Decoded:
 
 def _read_jxl(source: EncodedFile) -> Decoded:
     source.limits.check(jxl.size_of(source.data))
-    image, notes = jxl.open_jxl(source.data)
+    image, is_upright, notes = jxl.open_jxl(source.data)
     file_metadata = read_file_metadata(
-        source.data, "jxl", image.info, decoder_applies_orientation=True
+        source.data, "jxl", image.info, decoder_applies_orientation=is_upright
     )
     return Decoded(image, file_metadata=file_metadata, degraded=notes)
 

@@ -62,6 +62,46 @@ def find_picture(reader: TiffReader) -> TiffPicture | None:
     )
 
 
+def has_all_parts(directory: Directory) -> bool:
+    """Return whether a picture has as many strips or tiles as its size demands.
+
+    Decoders take those that are missing for black, and some say nothing.
+    """
+    width, height = _size(directory)
+    planes = directory.number(_SAMPLES_PER_PIXEL, 1) if directory.number(_PLANAR, 1) == 2 else 1
+    if _TILE_OFFSETS in directory:
+        tile_width, tile_height = _tile_size(directory)
+        needed = -(-width // max(tile_width, 1)) * -(-height // max(tile_height, 1))
+        offsets = directory.fields[_TILE_OFFSETS]
+    elif _STRIP_OFFSETS in directory:
+        needed = -(-height // max(directory.number(_ROWS_PER_STRIP, height), 1))
+        offsets = directory.fields[_STRIP_OFFSETS]
+    else:
+        return True  # decoding reports it
+    return offsets.count >= needed * planes
+
+
+def require_plausible_tiles(directory: Directory) -> None:
+    """Check that tiles are not far larger than the picture: decoders make room for a whole one.
+
+    Raises:
+        ValueError: they are.
+    """
+    if _TILE_OFFSETS in directory:
+        tile_width, tile_height = _tile_size(directory)
+        if tile_width * tile_height > max(_MIN_LARGE_TILE, 4 * _pixels(directory)):
+            raise ValueError(f"its tiles have {tile_width} x {tile_height} pixels")
+
+
+def _tile_size(directory: Directory) -> tuple[int, int]:
+    return directory.number(_TILE_WIDTH), directory.number(_TILE_LENGTH)
+
+
+_STRIP_OFFSETS, _ROWS_PER_STRIP, _PLANAR = 273, 278, 284
+_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = 322, 323, 324
+_MIN_LARGE_TILE = 1 << 24
+
+
 def describe(directory: Directory) -> str:
     """Return of what kind a picture is, for people."""
     bits = sorted({int(n) for n in directory.numbers(_BITS_PER_SAMPLE)}) or [1]

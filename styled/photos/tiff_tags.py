@@ -9,6 +9,7 @@ Source: TIFF revision 6.0 (1992), section 2; the BigTIFF design (libtiff); EXIF 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ MAX_DIRECTORIES = 100
 """Maximum number of directories of a chain that are read; a hostile file may have millions."""
 
 MAX_ENTRIES = 4096
+
+MAX_FIELD_BYTES_FACTOR = 4
+"""All fields that a reader returns have at most this many times the bytes of the file: a hostile
+file may have thousands that share the same bytes."""
 
 MAX_NUMBERS = 20_000
 """Most values of a field that are converted to numbers."""
@@ -107,7 +112,7 @@ class Directory:
         if value.type == UNDEFINED and value.data:
             return int.from_bytes(value.data, "little" if self.order == "<" else "big")
         values = self.numbers(tag)
-        return int(values[0]) if values and values[0] == values[0] else default
+        return int(values[0]) if values and math.isfinite(values[0]) else default
 
     def text(self, tag: int) -> str:
         """Return a text field, decoded as Latin-1, without its final zeros; "" if it is missing."""
@@ -134,10 +139,14 @@ class TiffReader:
         self.order = "<" if mark == b"II" else ">"
         self._data = data
         self._longest = 8 * MAX_NUMBERS if layout_only else len(data)
+        self._bytes_left = MAX_FIELD_BYTES_FACTOR * len(data)
         self.is_big = self._unpack("H", 2)[0] == 43
         self.word, self.word_bytes = ("Q", 8) if self.is_big else ("I", 4)
         self._count, self._count_bytes = ("Q", 8) if self.is_big else ("H", 2)
-        self.first_offset = int(self._unpack(self.word, self.word_bytes)[0])
+        try:
+            self.first_offset = int(self._unpack(self.word, self.word_bytes)[0])
+        except struct.error as error:
+            raise ValueError("this is not a TIFF structure") from error
 
     def _unpack(self, layout: str, position: int) -> tuple[int, ...]:
         layout = self.order + layout
@@ -179,10 +188,12 @@ class TiffReader:
             position = entry + 4 + self.word_bytes
             if length > self.word_bytes:
                 (position,) = self._unpack(self.word, position)
-            if position + length > size:
+            length = min(length, self._longest) if position + length <= size else size + 1
+            if length > min(size, self._bytes_left):
                 missing.add(tag)
             elif tag not in fields:
-                content = data[position : position + min(length, self._longest)]
+                self._bytes_left -= length
+                content = data[position : position + length]
                 fields[tag] = Field(kind, values, content, position)
         try:
             (following,) = self._unpack(self.word, end)
@@ -209,5 +220,5 @@ class TiffReader:
         for offset in directory.numbers(tag)[:MAX_DIRECTORIES]:
             try:
                 yield self.read(int(offset))
-            except ValueError:
+            except (ValueError, OverflowError):  # outside the file, or infinite
                 continue

@@ -7,6 +7,7 @@ Apple's and Adobe's gain maps.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from xml.dom import Node, minidom
 from xml.parsers.expat import ExpatError
 
@@ -65,6 +66,14 @@ _REGIONS = frozenset({"http://www.metadataworkinggroup.com/schemas/regions/",
 _MAX_ELEMENTS = 20_000
 _MAX_ATTRIBUTES = 100_000
 _MAX_BYTES = 64 << 20
+_MAX_DEPTH = 100
+
+
+_STAND_INS = {"\n": "\ufdd0", "\t": "\ufdd1", "\r": "\ufdd2"}
+_TO_STAND_INS = str.maketrans(_STAND_INS)
+_FROM_STAND_INS = str.maketrans(
+    {stand_in: f"&#{ord(real)};" for real, stand_in in _STAND_INS.items()}
+)
 
 
 class XmpDamaged(ValueError):
@@ -160,14 +169,27 @@ def _parse(xmp: bytes) -> minidom.Document:
     if is_too_large or (b"<!" in xmp[:1000] and b"<!DOCTYPE" in xmp) or b"<!ENTITY" in xmp:
         raise XmpDamaged("it is not what programs write")
     try:
-        return minidom.parseString(xmp)
+        document = minidom.parseString(xmp)
     except (ExpatError, ValueError, RecursionError, LookupError) as error:
         raise XmpDamaged(str(error)) from error
+    # Most functions of the library call themselves for each level.
+    level: list[Any] = [document]
+    for _ in range(_MAX_DEPTH):
+        level = [child for node in level for child in node.childNodes]
+        if not level:
+            return document
+    raise XmpDamaged("it is nested too deeply")
 
 
 def _serialized(document: minidom.Document) -> bytes:
+    # Line breaks and tabs in attributes are written as they are before Python 3.13, and would be
+    # read as blanks. Characters that no text has stand for them meanwhile.
+    for element in document.getElementsByTagName("*"):
+        for attribute in _attributes(element):
+            attribute.value = attribute.value.translate(_TO_STAND_INS)
     try:
-        return "".join(node.toxml() for node in document.childNodes).encode()
+        text = "".join(node.toxml() for node in document.childNodes)
+        return text.translate(_FROM_STAND_INS).encode()
     except (RecursionError, UnicodeError) as error:
         raise XmpDamaged(str(error)) from error
 

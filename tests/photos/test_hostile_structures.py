@@ -1,0 +1,263 @@
+"""TIFF, PNG, JPEG and XMP structures that decoders mistake, or that cost more than they should."""
+
+from __future__ import annotations
+
+import struct
+import time
+import tracemalloc
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image, PngImagePlugin
+
+from styled.errors import InputIncomplete, InputRejected
+from styled.photos import ExportOptions, decode_photo, export_image
+from styled.photos.tiff_tags import TiffReader
+
+NOISE = (np.random.default_rng(0).random((64, 64, 3)) * 255).astype(np.uint8)
+IMAGE = Image.fromarray(NOISE)
+
+
+def encoded(format: str, **options: Any) -> bytes:
+    """Return the picture as a file."""
+    buffer = BytesIO()
+    IMAGE.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def tiff(*entries: tuple[int, int, int, bytes], content: bytes = b"") -> bytes:
+    """Return a TIFF structure with one directory, whose entries have 4 bytes as value or offset.
+
+    Content lies at byte 8.
+    """
+    directory = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    return head + content + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def short(number: int) -> bytes:
+    """Return the value of an entry of 16 bits."""
+    return struct.pack("<HH", number, 0)
+
+
+def long(number: int) -> bytes:
+    """Return the value of an entry of 32 bits."""
+    return struct.pack("<I", number)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def with_chunks(data: bytes, chunks: bytes) -> bytes:
+    """Return a PNG with chunks after its header."""
+    return data[:33] + chunks + data[33:]
+
+
+def exported(data: bytes, format: str) -> bytes:
+    """Return the file of a black painting of a photo."""
+    photo = decode_photo(data)
+    painting = torch.zeros(1, 3, photo.height, photo.width)
+    return export_image(painting, photo, format, ExportOptions()).data
+
+
+def xmp(*, depth: int = 0, text: str = "", attributes: str = "") -> bytes:
+    """Return an XMP packet with an orientation and a property that is nested."""
+    nested = "<a:b>" * depth + text + "</a:b>" * depth
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:a="http://a/"'
+        ' xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+        f' xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" {attributes}>{nested}'
+        "</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tiff_of_jpeg_tiles_may_have_an_orientation(orientation: int) -> None:
+    """Its directory stays sorted: libtiff's warning about that would be taken for damage."""
+    buffer = BytesIO()
+    IMAGE.crop((0, 0, 64, 32)).save(buffer, "TIFF", compression="jpeg", tiffinfo={274: orientation})
+    photo = decode_photo(buffer.getvalue())
+    assert (photo.width, photo.height) == ((64, 32) if orientation == 1 else (32, 64))
+
+
+@pytest.mark.parametrize("format", ["tiff", "png", "jpeg"])
+def test_no_pixels_of_a_small_tiff_get_into_the_painting(format: str) -> None:
+    """Nor do they make its EXIF data too long."""
+    data = encoded("TIFF", tiffinfo={315: "Somebody"})
+    painting = exported(data, format)
+    assert NOISE.tobytes()[1000:1200] not in painting
+    assert Image.open(BytesIO(painting)).getexif()[315] == "Somebody"
+
+
+def test_fields_that_share_bytes_cost_little_memory() -> None:
+    """Thousands of fields may claim the same megabyte."""
+    entries = [(1000 + n, 7, 1_000_000, struct.pack("<I", 100)) for n in range(4000)]
+    data = encoded("PNG", exif=tiff(*entries).ljust(1_000_200, b"\1"))
+    tracemalloc.start()
+    try:
+        decode_photo(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 60_000_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"II+\0\x08\0\0\0",
+        tiff(
+            (254, 11, 1, struct.pack("<f", float("inf"))),
+            (256, 3, 1, struct.pack("<HH", 64, 0)),
+            (257, 3, 1, struct.pack("<HH", 64, 0)),
+        ),
+    ],
+    ids=["short BigTIFF", "infinity"],
+)
+def test_a_hostile_directory_is_rejected(data: bytes) -> None:
+    """It raises no error of another kind."""
+    with pytest.raises((InputRejected, InputIncomplete)):
+        decode_photo(data)
+
+
+def test_an_infinite_orientation_is_none() -> None:
+    """Damaged metadata does not reject the photo."""
+    entry = (274, 11, 1, struct.pack("<f", float("inf")))
+    assert decode_photo(encoded("JPEG", exif=b"Exif\0\0" + tiff(entry))).orientation == 1
+
+
+def test_deeply_nested_xmp_is_left_out() -> None:
+    """It is damaged: no program writes it, and walking through it would exceed Python's stack."""
+    photo = decode_photo(encoded("JPEG", xmp=xmp(depth=3000, text="Orientation")))
+    assert [one.kind for one in photo.degraded] == ["metadata"]
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp(depth=3000, text="x" * 50_000).decode())
+    assert exported(encoded("PNG", pnginfo=info), "jpeg")
+
+
+def test_line_breaks_in_xmp_attributes_stay() -> None:
+    """They are written as references, since parsers read them as blanks otherwise."""
+    packet = xmp(attributes='tiff:Orientation="6" photoshop:Instructions="one&#xA;two&#x9;three"')
+    painting = Image.open(BytesIO(exported(encoded("JPEG", xmp=packet), "jpeg")))
+    assert b"one&#10;two&#9;three" in painting.info["xmp"]
+
+
+def test_a_tiff_that_lacks_strips_is_damaged() -> None:
+    """Decoders would show black in their place."""
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, NOISE, photometric="rgb")
+    data = bytearray(buffer.getvalue())
+    reader = TiffReader(bytes(data))
+    entry = reader.read(reader.first_offset).entries[257]
+    struct.pack_into("<HII", data, entry + 2, 4, 1, 128)  # it says 128 rows and has 64
+    with pytest.raises((InputRejected, InputIncomplete), match="missing"):
+        decode_photo(bytes(data))
+
+
+def test_a_tiff_with_tiles_that_are_far_too_large_is_rejected_at_once() -> None:
+    """Decoders make room for a whole tile."""
+    packed = zlib.compress(bytes(4096))
+    data = tiff(
+        (256, 3, 1, short(64)), (257, 3, 1, short(64)), (258, 3, 1, short(8)),
+        (259, 3, 1, short(8)), (262, 3, 1, short(1)), (277, 3, 1, short(1)),
+        (322, 4, 1, long(32752)), (323, 4, 1, long(65520)), (324, 4, 1, long(8)),
+        (325, 4, 1, long(len(packed))), content=packed,
+    )  # fmt: skip
+    with pytest.raises(InputRejected, match="32752 x 65520"):
+        decode_photo(data)
+
+
+@pytest.mark.parametrize(("thumbnail", "picture"), [(None, 6), (6, 1), (6, None)])
+def test_the_orientation_is_that_of_the_painted_page(
+    thumbnail: int | None, picture: int | None
+) -> None:
+    """A thumbnail's is used only if the picture has none."""
+    wide, buffer = NOISE[:48], BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for pixels, orientation, kind in ((wide[::2, ::2], thumbnail, 1), (wide, picture, 0)):
+            tags = [] if orientation is None else [(274, "H", 1, orientation, True)]
+            writer.write(pixels, photometric="rgb", subfiletype=kind, extratags=tags)
+    photo = decode_photo(buffer.getvalue())
+    is_turned = (picture or thumbnail) == 6
+    assert (photo.width, photo.height) == ((48, 64) if is_turned else (64, 48))
+
+
+@pytest.mark.parametrize("kind", [b"sRGB", b"gAMA"])
+def test_a_png_that_names_srgb_is_not_adobe_rgb(kind: bytes) -> None:
+    """What a converter writes counts more than the camera's EXIF data, which it has copied."""
+    exif = Image.Exif()
+    exif.get_ifd(34665)[40961] = 65535
+    exif.get_ifd(34665)[40965] = {1: "R03"}
+    content = b"\0" if kind == b"sRGB" else struct.pack(">I", 45455)
+    data = with_chunks(encoded("PNG", exif=exif.tobytes()), chunk(kind, content))
+    assert np.array_equal(np.asarray(decode_photo(data).image), NOISE)
+
+
+@pytest.mark.parametrize(("bits", "level"), [(2, 2), (4, 5), (8, 77)])
+def test_the_transparent_level_of_a_grey_png_is_scaled_like_its_levels(
+    bits: int, level: int
+) -> None:
+    """Levels of 2 and 4 bits are widened to 8."""
+    first = bytes([level << (8 - bits)])  # the first pixel; all others are 0
+    row = b"\0" + first + bytes(64 * bits // 8 - 1)
+    header = struct.pack(">IIBBBBB", 64, 64, bits, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (
+            chunk(b"IHDR", header), chunk(b"tRNS", struct.pack(">H", level)),
+            chunk(b"IDAT", zlib.compress(row * 64)), chunk(b"IEND", b""),
+        )
+    )  # fmt: skip
+    photo = decode_photo(data)
+    assert photo.alpha is not None
+    alpha = np.asarray(photo.alpha)
+    assert not alpha[:, 0].any()
+    assert alpha[:, 1:].all()
+
+
+def test_thousands_of_photoshop_segments_take_no_quadratic_time() -> None:
+    """They are joined once."""
+    content = b"Photoshop 3.0\0" + b"8BIM\x03\xe8\0\0" + struct.pack(">I", 1000) + bytes(1000)
+    segment = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+    data = encoded("JPEG")
+    times = []
+    for count in (2_000, 16_000):
+        start = time.process_time()
+        decode_photo(data[:2] + segment * count + data[2:])
+        times.append(time.process_time() - start)
+    assert times[1] < 30 * max(times[0], 0.02)
+
+
+def test_texts_that_are_too_long_cost_no_more_than_their_budget() -> None:
+    """Each unpacks to more than is accepted; together they would take minutes."""
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes((8 << 20) + 10), 9))
+    start = time.process_time()
+    photo = decode_photo(with_chunks(encoded("PNG"), text * 400))
+    assert time.process_time() - start < 3
+    assert [one.kind for one in photo.degraded] == ["metadata"]
+
+
+def test_a_jpeg_xl_that_was_a_jpeg_is_upright() -> None:
+    """The decoder restores the JPEG file, and does not turn it."""
+    pytest.importorskip("pillow_jxl")
+    exif = Image.Exif()
+    exif[274] = 6
+    wide = IMAGE.crop((0, 0, 64, 32))
+    buffer = BytesIO()
+    wide.save(buffer, "JPEG", exif=exif.tobytes())
+    encoder = __import__("pillow_jxl").Encoder(
+        mode="RGB", lossless=True, quality=1.0, decoding_speed=0, effort=3, use_container=True,
+        use_original_profile=False,
+    )  # fmt: skip
+    data = bytes(encoder(buffer.getvalue(), 64, 32, jpeg_encode=True))
+    photo = decode_photo(data)
+    assert (photo.width, photo.height) == (32, 64)
