@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.ports import free_port
+
 TOKEN = "5e" * 32
 START_SECONDS = 60.0
 STORE_BYTES = 150_000_000
-RAY_PORTS = {8265, 52365, *range(10002, 20000)}
-"""Dashboard, its agent, and the workers: `ray start` refuses to use one of them twice."""
-
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": TOKEN,
@@ -144,16 +143,6 @@ def own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-
-
-def free_port() -> int:
-    """Return a port that nothing uses now, and that Ray gives to none of its own services."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = int(probe.getsockname()[1])
-        if port not in RAY_PORTS:
-            return port
 
 
 def processes_below(root: int) -> list[tuple[int, str]]:

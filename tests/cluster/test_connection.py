@@ -15,8 +15,9 @@ from styled.cluster import environment
 from styled.cluster.connection import SESSION_PREFIX, session_parent, sweep_sessions
 from styled.errors import ClusterUnavailable
 from tests.cluster.conftest import harness_of
-from tests.cluster.ray_cluster import ENVIRONMENT, RayCluster, free_port, own_address
+from tests.cluster.ray_cluster import ENVIRONMENT, RayCluster, own_address
 from tests.daemon_harness import make_harness
+from tests.ports import free_port
 
 
 def test_without_ray_the_extra_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,5 +122,5 @@ def test_a_stop_while_there_is_no_machine_is_quick(tmp_path: Path, cluster: RayC
         assert "no machine of the cluster has a place for an engine; photos wait" in status
         assert "1 waiting" in status
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(5) == 0
+        assert daemon.process.wait(15) == 0
     assert harness.files("inbox") == ["a.jpg"]

@@ -30,6 +30,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonHa
     """Return a daemon with two engines that has painted all photos and is still running."""
     harness = harness_of(tmp_path_factory.mktemp("local") / "harness", "local", "2")
     with OutputChecker(harness, "outbox", "archive"), harness.running() as daemon:
+        daemon.wait_for("engine.ready", 2)
         for name, photo in PHOTOS.items():
             harness.drop(name, photo)
         (harness.folder / "inbox/page.jpg").write_bytes(b"<!DOCTYPE html>")
@@ -161,7 +162,7 @@ def test_nothing_remains(tmp_path: Path, number: int) -> None:
         assert len([line for _, line in processes_below(pid) if "ray::EngineActor" in line]) == 2
         start = time.monotonic()
         daemon.process.send_signal(number)
-        code = daemon.process.wait(10)
+        code = daemon.process.wait(30)
         assert time.monotonic() - start < 5
         assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL)
     session = f"{SESSION_PREFIX}{pid}-"

@@ -65,7 +65,7 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
 
     With `max_attempts: 1` any attempt that counted would reject the photo.
     """
-    harness = cluster_harness(tmp_path, cluster, steps=250)
+    harness = cluster_harness(tmp_path, cluster, steps=500)
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         harness.drop("a.jpg", size=(320, 240))
@@ -73,7 +73,7 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
         daemon.wait_until(lambda: "Ray runtime started" in first.log.read_text())
         since = time.monotonic()
         daemon.wait_for("job.painting_started")
-        assert time.monotonic() - since < 10
+        assert time.monotonic() - since < 60  # 10 s on a machine of its own
         daemon.wait_until(lambda: has_checkpoint(harness))
         cluster.add("second")
         daemon.wait_for("engine.ready", 2)
@@ -97,18 +97,20 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
 
 def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) -> None:
     """While it paints, the attempt counts; while it is idle, nothing happens to the next job."""
-    harness = cluster_harness(tmp_path, cluster, queue="{checkpoint_seconds: 0.5, max_attempts: 2}")
+    harness = cluster_harness(
+        tmp_path, cluster, steps=200, queue="{checkpoint_seconds: 0.5, max_attempts: 2}"
+    )
     node = cluster.add("only")
     with harness.running() as daemon:
         daemon.wait_for("engine.ready")
+        doctor = harness.do("doctor").stdout
+        assert "engine-0: cpu of only" in doctor
+        assert "only: 0 GPUs, 1 core, same versions" in doctor
         harness.drop("a.jpg", size=(320, 240))
         daemon.wait_until(lambda: has_checkpoint(harness))
         (job,) = json.loads(harness.do("jobs", "--json").stdout)
         assert (job["engine"], job["device"], job["node"]) == ("engine-0", "cpu", "only")
         assert "on engine-0: cpu of only" in " ".join(harness.do("jobs").stdout.split())
-        doctor = harness.do("doctor").stdout
-        assert "engine-0: cpu of only" in doctor
-        assert "only: 0 GPUs, 1 core, same versions" in doctor
         _kill_engine(node.pids("ray::EngineActor"))
         daemon.wait_for("job.published")
         assert daemon.events("job.attempt_failed")[0]["failure"] == "crash"
@@ -198,7 +200,7 @@ def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluste
         daemon.wait_for("job.published", 2)
         assert not status_of(harness)["problems"]
         daemon.process.send_signal(signal.SIGTERM)  # Ray has replaced the handlers meanwhile
-        assert daemon.process.wait(5) == 0
+        assert daemon.process.wait(15) == 0
     sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
     assert (sidecar["job"]["attempts"], sidecar["job"]["resumed"]) == (1, True)
     assert harness.files("rejected") == []

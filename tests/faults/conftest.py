@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from styled.engine.weights import exported, load_weights
-from tests.daemon_harness import DaemonHarness, make_harness
+from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 
 QUICK = "steps: 2, content_layers: {relu2_1: 1}, style_layers: {relu1_1: 1, relu2_1: 1}"
 """Overrides with which a job takes hundredths of a second; some tests raise the steps in it."""
@@ -50,6 +52,18 @@ def paint_slowly(harness: DaemonHarness, steps: int) -> None:
     slow = QUICK.replace("steps: 2", f"steps: {steps}")
     harness.config.write_text(harness.config.read_text().replace(QUICK, slow))
     harness.take_time(0.1)
+
+
+STOP_LIMIT_SECONDS = 15.0
+"""A stop takes 5 s at most, and several times as long on a machine that is very busy."""
+
+
+def wait_until_amid_a_job(harness: DaemonHarness, daemon: Daemon) -> None:
+    """Wait until some steps of a job have been taken."""
+    daemon.wait_for("job.claimed")
+    with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
+        query = "SELECT max(fraction) FROM jobs WHERE state = 'running'"
+        daemon.wait_until(lambda: (journal.execute(query).fetchone()[0] or 0) > 0)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 PAUSE_SECONDS = 1.5
 """Pause of an upload or download: much longer than the tests' settling time of 0.2 s."""
 
@@ -104,6 +106,7 @@ def server(command: Sequence[str], port: int) -> Iterator[None]:
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                assert process.poll() is None, f"another program uses port {port}"
                 break
             assert process.poll() is None, f"{command[0]} does not run"
             assert time.monotonic() < deadline, f"{command[0]} does not listen"
@@ -113,14 +116,6 @@ def server(command: Sequence[str], port: int) -> Iterator[None]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
-
-
-def free_port() -> int:
-    """Return a free TCP port."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -178,5 +178,6 @@ def test_a_nearly_full_disk_is_left_as_it_is(harness: DaemonHarness) -> None:
             assert harness.do("doctor").stdout.count("output.min_free") >= 1
             assert harness.do("once").returncode == 73  # the daemon has the folders
             ballast.unlink()
-            daemon.wait_for("job.published", 2)
+            daemon.wait_for("job.published", len(PHOTOS))
+            daemon.wait_until(lambda: harness.files("inbox") == [])
         assert_all_done_once(harness)

@@ -11,7 +11,7 @@ import skimage.data
 from PIL import Image
 
 from tests.daemon_harness import DaemonHarness
-from tests.faults.conftest import paint_slowly
+from tests.faults.conftest import paint_slowly, wait_until_amid_a_job
 
 SIZE = (96, 72)
 
@@ -87,7 +87,7 @@ def test_a_shared_mask_is_named_in_the_settings(harness: DaemonHarness) -> None:
 
 def test_a_masked_photo_is_resumed(harness: DaemonHarness) -> None:
     """A stop and a start in the middle give the same picture as one run."""
-    paint_slowly(harness, 30)
+    paint_slowly(harness, 60)
     results = []
     for name in ("a", "b"):
         write_mask(harness.folder / f"inbox/{name}.png.mask.png")
@@ -95,12 +95,7 @@ def test_a_masked_photo_is_resumed(harness: DaemonHarness) -> None:
         with harness.running() as daemon:
             daemon.wait_for("job.painting_started")
             if name == "b":
-                daemon.wait_until(
-                    lambda: any(
-                        job["progress"] and job["progress"]["step"] >= 3
-                        for job in harness.status()["current"]
-                    )
-                )
+                wait_until_amid_a_job(harness, daemon)
             else:
                 daemon.wait_for("job.published")
         if name == "b":

@@ -377,7 +377,7 @@ def test_a_path_that_only_just_fits_does_not_hold_up_others(harness: DaemonHarne
         daemon.wait_for("job.claimed")
         harness.drop("good.jpg", "coffee", (96, 72))
         daemon.wait_until(
-            lambda: (harness.folder / "outbox/swirls/good.jpg.json").exists(), seconds=20
+            lambda: (harness.folder / "outbox/swirls/good.jpg.json").exists(), seconds=60
         )
 
 
@@ -403,7 +403,7 @@ def test_a_very_deep_tree_does_not_hold_up_others(harness: DaemonHarness, mode: 
             daemon.wait_for("daemon.started")
             harness.drop("good.jpg", "coffee", (96, 72))
             daemon.wait_until(
-                lambda: (harness.folder / "outbox/swirls/good.jpg.json").exists(), seconds=20
+                lambda: (harness.folder / "outbox/swirls/good.jpg.json").exists(), seconds=60
             )
     finally:
         # shutil.rmtree fails at a depth of about a thousand.

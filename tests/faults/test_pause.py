@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from tests.daemon_harness import DaemonHarness
+from tests.faults.conftest import paint_slowly, wait_until_amid_a_job
 
 
 def status(harness: DaemonHarness) -> dict[str, Any]:
@@ -16,12 +17,11 @@ def status(harness: DaemonHarness) -> dict[str, Any]:
 
 def test_a_pause_saves_the_running_job_and_survives_restarts(harness: DaemonHarness) -> None:
     """The job resumes from its checkpoint after `resume`; no attempt is counted."""
-    harness.take_time(2.0)
+    paint_slowly(harness, 60)
     with harness.running() as daemon:
         harness.drop("one.png", size=(64, 48))
         harness.drop("two.png", size=(64, 48))
-        daemon.wait_for("job.painting_started")
-        daemon.wait_until(lambda: status(harness)["current"][0]["fraction"] > 0)
+        wait_until_amid_a_job(harness, daemon)
         done = harness.do("pause")
         assert (done.returncode, done.stdout.strip()) == (0, "paused; styled resume continues it")
         assert status(harness)["state"] == "paused: on request; styled resume continues it"
@@ -45,7 +45,7 @@ def test_a_pause_saves_the_running_job_and_survives_restarts(harness: DaemonHarn
 
 def test_after_current_finishes_what_is_being_painted(harness: DaemonHarness) -> None:
     """And begins nothing else."""
-    harness.take_time(1.5)
+    paint_slowly(harness, 60)
     with harness.running() as daemon:
         harness.drop("one.png", size=(64, 48))
         harness.drop("two.png", size=(64, 48))

@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.daemon_harness import DaemonHarness
-from tests.faults.conftest import paint_slowly
+from tests.faults.conftest import STOP_LIMIT_SECONDS, paint_slowly
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("one_thread")]
 
-STOP_LIMIT_SECONDS = 5.0
 IN_ITS_OWN_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 

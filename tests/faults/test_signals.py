@@ -15,19 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon_harness import Daemon, DaemonHarness
-from tests.faults.conftest import QUICK, paint_slowly
+from tests.daemon_harness import DaemonHarness
+from tests.faults.conftest import QUICK, STOP_LIMIT_SECONDS, paint_slowly, wait_until_amid_a_job
 
 pytestmark = pytest.mark.timeout(400)
-
-STOP_LIMIT_SECONDS = 5.0
-
-
-def wait_until_amid_a_job(harness: DaemonHarness, daemon: Daemon) -> None:
-    """Wait until some steps of a job have been taken."""
-    with closing(sqlite3.connect(harness.folder / "state/journal.sqlite3")) as journal:
-        query = "SELECT max(fraction) FROM jobs WHERE state = 'running'"
-        daemon.wait_until(lambda: (journal.execute(query).fetchone()[0] or 0) > 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -104,7 +95,7 @@ def test_a_stop_while_starting_is_a_stop(harness: DaemonHarness) -> None:
 
 def test_a_reload_takes_over_what_is_right(harness: DaemonHarness) -> None:
     """A reload applies new styles and style images, and removes styles with queued jobs."""
-    paint_slowly(harness, 15)
+    paint_slowly(harness, 40)
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         harness.drop("swirls/first.jpg", "coffee", (96, 72))

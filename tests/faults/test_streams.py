@@ -123,7 +123,7 @@ def test_the_daemon_works_without_standard_streams(
             leads_to = os.readlink(f"/proc/{process.pid}/fd/{number}")
             assert "&-" not in redirections or leads_to == "/dev/null"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(15) == 0
     finally:
         daemon.kill()
     assert harness.files("outbox") == ["swirls/coffee.jpg", "swirls/coffee.jpg.json"]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from tests.daemon_harness import DaemonHarness
-from tests.faults.conftest import paint_slowly
+from tests.faults.conftest import paint_slowly, wait_until_amid_a_job
 
 SIZE = (96, 72)
 WITH_FILES = "    image: styles/swirls.png\n    init_image: start.png\n    proof: paper.icc\n"
@@ -60,7 +60,7 @@ def test_a_style_has_an_initial_image_and_a_profile(harness: DaemonHarness) -> N
 
 def test_a_painting_from_an_initial_image_is_resumed(harness: DaemonHarness) -> None:
     """A checkpoint belongs to the picture that it was started from."""
-    paint_slowly(harness, 30)
+    paint_slowly(harness, 60)
     results = []
     for name in ("a.png", "b.png"):
         harness.drop(name, "coffee", SIZE)
@@ -69,12 +69,7 @@ def test_a_painting_from_an_initial_image_is_resumed(harness: DaemonHarness) -> 
             if name == "a.png":
                 daemon.wait_for("job.published")
             else:
-                daemon.wait_until(
-                    lambda: any(
-                        job["progress"] and job["progress"]["step"] >= 3
-                        for job in harness.status()["current"]
-                    )
-                )
+                wait_until_amid_a_job(harness, daemon)
         if name == "b.png":
             with harness.running() as daemon:
                 daemon.wait_for("job.published")

@@ -18,12 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.daemon_harness import Daemon, DaemonHarness
-from tests.faults.conftest import paint_slowly
+from tests.faults.conftest import STOP_LIMIT_SECONDS, paint_slowly
 from tests.faults.test_process_start import only_child, wait_until_caught
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("one_thread")]
-
-STOP_LIMIT_SECONDS = 5.0
 
 
 def _take_terminal() -> None:

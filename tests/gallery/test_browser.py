@@ -261,6 +261,7 @@ class Visit:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Start a browser."""
+    playwright_api.expect.set_options(timeout=30_000)
     with playwright_api.sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

@@ -88,9 +88,9 @@ def test_a_flood_of_output_is_cut_and_never_blocks(tmp_path: Path) -> None:
 def test_a_hook_that_hangs_is_ended_with_its_group(tmp_path: Path, code: str) -> None:
     """At its time limit, or two seconds later if it ignores SIGTERM."""
     began = time.monotonic()
-    outcome = run(tmp_path, "sh", "-c", f"echo $$ > pid; {code}", seconds=0.5)
-    assert time.monotonic() - began < 6
-    assert outcome.reason == "it took longer than 0.5 s"
+    outcome = run(tmp_path, "sh", "-c", f"echo $$ > pid; {code}", seconds=1.5)
+    assert time.monotonic() - began < 20
+    assert outcome.reason == "it took longer than 1.5 s"
     assert not group_exists(int((tmp_path / "pid").read_text()))
 
 

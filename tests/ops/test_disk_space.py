@@ -34,7 +34,7 @@ def test_a_disk_that_hangs_is_left_out_and_asked_once(
         return real(folder)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    monkeypatch.setattr(disk_space, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(disk_space, "WAIT_SECONDS", 1.0)
     for name in ("local", "remote"):
         (tmp_path / name).mkdir()
     disk_usage = DiskSpace({name: tmp_path / name for name in ("local", "remote")})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from styled.errors import JournalDamaged, ResourceUnavailable, StyledError
 from styled.ops.humanize import printable
 from styled.ops.metrics import LOOPBACK, Metrics, MetricsSnapshot
 from styled.ops.metrics_file import INTERVAL_SECONDS
+from tests.ports import free_port
 
 ALERTS = Path(__file__).parents[2] / "systemd/alerts.example.yaml"
 NOW = 1_000_000.0
@@ -297,10 +297,7 @@ def get(port: int, host: str = LOOPBACK) -> tuple[str, bytes]:
 @pytest.fixture
 def port() -> int:
     """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        number: int = probe.getsockname()[1]
-        return number
+    return free_port(LOOPBACK)
 
 
 @pytest.fixture

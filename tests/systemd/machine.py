@@ -135,7 +135,7 @@ class Machine:
         """
         return Path(f"/proc/{self.leader}/root", inside.lstrip("/"))
 
-    def wait_until(self, condition: Callable[[], object], seconds: float = 30) -> None:
+    def wait_until(self, condition: Callable[[], object], seconds: float = 120) -> None:
         """Poll until a condition is true; fail with the end of the journal after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
