@@ -22,6 +22,7 @@ def harness(tmp_path: Path) -> DaemonHarness:
         tmp_path, PYRAMID.replace("steps: 3", "steps: 80\n      min_improvement: 0")
     )
     harness.configure(queue="{checkpoint_seconds: 0.1}", engine=ENGINE.format(threads=1))
+    harness.take_time(0.1)
     harness.drop("photo.png", "chelsea")
     return harness
 
@@ -36,8 +37,15 @@ def wait_until_saved(harness: DaemonHarness, daemon: Daemon, min_fraction: float
             value: float = (journal.execute(query).fetchone() or [0.0])[0]
             return value
 
-        daemon.wait_until(lambda: fraction() > min_fraction and harness.files("state/checkpoints"))
-        return fraction()
+        reached = 0.0
+
+        def is_saved() -> bool:
+            nonlocal reached
+            reached = fraction()
+            return reached > min_fraction and bool(harness.files("state/checkpoints"))
+
+        daemon.wait_until(is_saved)
+        return reached
 
 
 @pytest.mark.timeout(400)

@@ -42,7 +42,9 @@ class PausingServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, first_pause_seconds: float) -> None:
+        pauses = iter([first_pause_seconds])
+
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
@@ -50,8 +52,9 @@ class PausingServer(http.server.ThreadingHTTPServer):
                 self.end_headers()
                 self.wfile.write(data[: len(data) // 2])
                 self.wfile.flush()
-                time.sleep(PAUSE_SECONDS)
-                self.wfile.write(data[len(data) // 2 :])
+                time.sleep(next(pauses, PAUSE_SECONDS))
+                with contextlib.suppress(OSError):  # the client may have been killed
+                    self.wfile.write(data[len(data) // 2 :])
 
             def do_HEAD(self) -> None:
                 self.send_response(200)
@@ -65,9 +68,9 @@ class PausingServer(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(data: bytes) -> Iterator[str]:
+def serving(data: bytes, first_pause_seconds: float = PAUSE_SECONDS) -> Iterator[str]:
     """Serve a file until the context ends; yield its URL."""
-    with PausingServer(data) as server:
+    with PausingServer(data, first_pause_seconds) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}/photo.jpg"

@@ -30,6 +30,9 @@ from tests.faults.servers import PAUSE_SECONDS, need, serving, smbd, sshd, vsftp
 
 pytestmark = pytest.mark.timeout(300)
 
+BROKEN_OFF_SECONDS = 15.0
+"""Pause of a download that is killed meanwhile."""
+
 
 @pytest.fixture
 def harness(weights: Path) -> Iterator[DaemonHarness]:
@@ -118,7 +121,7 @@ def test_a_download_that_is_broken_off_and_taken_up_again(
     need("aria2c")
     data = source.read_bytes()
     folder = harness.folder / "inbox/swirls"
-    with watching(harness) as daemon, serving(data) as url:
+    with watching(harness) as daemon, serving(data, BROKEN_OFF_SECONDS) as url:
         command = [
             "aria2c", "-q", "--no-conf", "--all-proxy=", "--file-allocation=prealloc",
             "-d", str(folder), "-o", "photo.jpg", "-c", url,
@@ -273,7 +276,11 @@ def test_a_download_that_is_killed_and_taken_up_where_it_was(
     source.chmod(0o644)
     folder = harness.folder / "inbox/swirls"
     command = ["curl", "-sS", "--noproxy", "*", "-C", "-", "-o", str(folder / "photo.jpg")]
-    with vsftpd(source.parent, tmp_path) as port, serving(data) as url, watching(harness) as daemon:
+    with (
+        vsftpd(source.parent, tmp_path) as port,
+        serving(data, BROKEN_OFF_SECONDS) as url,
+        watching(harness) as daemon,
+    ):
         with subprocess.Popen([*command, url]) as process:
             daemon.wait_for("input.incomplete", seconds=30)
             process.kill()

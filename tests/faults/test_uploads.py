@@ -92,6 +92,8 @@ def test_uploads_that_pause_are_painted_once_they_are_whole(
     with OutputChecker(harness), harness.running() as daemon:
         daemon.wait_for("daemon.started")
         (inbox / "half.jpg").write_bytes(half[: len(half) // 2])
+        (inbox / "photo.jpg").write_bytes(data[: len(data) // 3])
+        daemon.wait_for("input.incomplete", 2)
         upload(inbox / "photo.jpg", data, pieces=4, pause_seconds=0.6)
         daemon.wait_for("job.published")
         awaited = {event["path"] for event in daemon.events("input.incomplete")}
