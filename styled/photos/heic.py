@@ -13,7 +13,7 @@ from styled.degradation import Degradation
 from styled.errors import ConfigError, InputRejected
 from styled.extras import install_command
 from styled.photos.output_image import OutputImage
-from styled.photos.raster import Raster, widen
+from styled.photos.raster import Raster, unpremultiplied, widen
 
 try:
     import pillow_heif
@@ -51,8 +51,13 @@ class HeicFile:
         levels = widen(np.asarray(self._file), bits)
         if levels.ndim == 2:
             return Raster(levels[..., None], "gray")
-        alpha = levels[..., 3] if levels.shape[2] == 4 else None
-        return Raster(np.ascontiguousarray(levels[..., :3]), "rgb", alpha)
+        colors = np.ascontiguousarray(levels[..., :3])
+        if levels.shape[2] < 4:
+            return Raster(colors, "rgb")
+        alpha = levels[..., 3]
+        if mode.startswith("RGBa"):
+            colors = unpremultiplied(colors, alpha)
+        return Raster(colors, "rgb", alpha)
 
 
 def open_heic(data: bytes) -> HeicFile:

@@ -28,6 +28,7 @@ class HeifPicture:
         configurations: The contents of those of AV1.
         item_kinds: The kinds of all items, such as hvc1, grid, tmap.
         auxiliary: The names of the kinds of all auxiliary pictures.
+        is_premultiplied: Whether the colours were multiplied by the opacity.
     """
 
     properties: tuple[tuple[bytes, bytes], ...]
@@ -35,6 +36,7 @@ class HeifPicture:
     configurations: tuple[bytes, ...]
     item_kinds: frozenset[bytes]
     auxiliary: tuple[str, ...]
+    is_premultiplied: bool = False
 
     def find_property(self, kind: bytes) -> bytes | None:
         """Return the main picture's first property of a kind, None if it has none."""
@@ -101,6 +103,7 @@ def _of_meta(meta: bytes) -> HeifPicture:
     }
     listed = containers.get(b"ipco", b"")
     properties = [(kind, listed[start:end]) for kind, start, end in boxes(listed, 0, len(listed))]
+    references = parts.get(b"iref", b"")
     primary = _primary_item(parts.get(b"pitm", b""))
     indices = _associations(containers.get(b"ipma", b"")).get(primary, ())
     return HeifPicture(
@@ -116,6 +119,7 @@ def _of_meta(meta: bytes) -> HeifPicture:
             for kind, content in properties
             if kind == b"auxC"
         ),
+        is_premultiplied=b"prem" in {kind for kind, _, _ in boxes(references, 4, len(references))},
     )  # fmt: skip
 
 

@@ -60,6 +60,21 @@ def to_sixteen_bit(values: NDArray[Any]) -> tuple[Levels, tuple[Degradation, ...
     return _scaled(values, low, scale), (Degradation("bits", message),)
 
 
+def unpremultiplied(colors: Levels, alpha: Levels) -> Levels:
+    """Return colours that were multiplied by the opacity as they were before.
+
+    Args:
+        colors: HxWx3.
+        alpha: HxW; where it is 0 there are no colours, and black is returned.
+    """
+    result = np.empty_like(colors)
+    for top in range(0, len(colors), _BAND_ROWS):
+        rows = slice(top, top + _BAND_ROWS)
+        opacity = np.maximum(alpha[rows, :, None], 1).astype(np.float32) / 65535
+        result[rows] = (colors[rows] / opacity + 0.5).clip(0, 65535)
+    return result
+
+
 def _scaled(values: NDArray[Any], low: float, scale: float) -> Levels:
     result = np.empty(values.shape, dtype=np.uint16)
     for top in range(0, len(values), _BAND_ROWS):  # in bands, to keep the memory small

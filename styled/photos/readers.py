@@ -33,7 +33,7 @@ from styled.photos.file_metadata import FileMetadata, Info, read_file_metadata
 from styled.photos.heif_boxes import heif_picture
 from styled.photos.limits import Limits
 from styled.photos.png_chunks import has_all_pixels, read_chunks
-from styled.photos.raster import Raster, to_sixteen_bit
+from styled.photos.raster import Raster, to_sixteen_bit, unpremultiplied
 from styled.photos.shortage import can_be_allocated, is_memory_shortage
 from styled.photos.tiff_pages import (
     COMPRESSION,
@@ -47,7 +47,7 @@ from styled.photos.tiff_tags import SHORT, Directory, TiffReader
 
 _BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 338, 339
 _LOG_L, _JPEG = 32844, 7
-_WHITE_IS_ZERO, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 3, 0
+_WHITE_IS_ZERO, _SIGNED, _FLOATING_POINT, _UNSPECIFIED_SAMPLE = 0, 2, 3, 0
 _END_OF_PNG = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
@@ -191,8 +191,9 @@ def _tiff_pixels(source: EncodedFile, reader: TiffReader, directory: Directory) 
         damage = vips.damage_of_tiff(data)
         if damage is not None:
             raise Damaged(damage)
-    is_float = _FLOATING_POINT in directory.numbers(_SAMPLE_FORMAT)
-    if max(directory.numbers(_BITS_PER_SAMPLE), default=1) > 8 or is_float:
+    kinds = directory.numbers(_SAMPLE_FORMAT)
+    is_unusual = _FLOATING_POINT in kinds or _SIGNED in kinds
+    if max(directory.numbers(_BITS_PER_SAMPLE), default=1) > 8 or is_unusual:
         return _tiff_by_vips(source, data, directory)
     try:
         return _by_pillow(TiffImagePlugin.TiffImageFile(BytesIO(data)))
@@ -276,6 +277,11 @@ def _read_avif(source: EncodedFile) -> Decoded:
         decoded = _by_vips(source, source.data, "avif", instead_of=error)
     else:
         decoded = _by_vips(source, source.data, "avif")
+    raster = decoded.pixels
+    is_premultiplied = picture is not None and picture.is_premultiplied
+    if is_premultiplied and isinstance(raster, Raster) and raster.alpha is not None:
+        colors = unpremultiplied(raster.colors, raster.alpha)
+        decoded = replace(decoded, pixels=replace(raster, colors=colors))
     # libheif turns the picture upright.
     file_metadata = read_file_metadata(source.data, "avif", info, decoder_applies_orientation=True)
     return replace(decoded, file_metadata=file_metadata, degraded=(*notes, *decoded.degraded))

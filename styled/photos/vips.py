@@ -84,7 +84,8 @@ def read(data: bytes, format: str, *, tolerant: bool = False) -> Raster | NDArra
         image = image.extract_band(0, n=colors).copy(interpretation=interpretation)
         image = image.colourspace("rgb16")
         if rest is not None:
-            image = image.bandjoin(rest.cast("ushort"))
+            # libvips says that these levels are signed, like those of a and b, but they are not.
+            image = image.bandjoin(rest.copy(format="ushort"))
         interpretation = "rgb16"
     levels: NDArray[Any] = image.numpy()
     levels = levels.reshape(image.height, image.width, image.bands)

@@ -1,12 +1,15 @@
-"""TIFF, PNG, JPEG and XMP structures that decoders mistake, or that cost more than they should."""
+"""Structures of files that decoders mistake, or that cost more than they should."""
 
 from __future__ import annotations
 
+import shutil
 import struct
+import subprocess
 import time
 import tracemalloc
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image, PngImagePlugin
 
 from styled.errors import InputIncomplete, InputRejected
 from styled.photos import ExportOptions, decode_photo, export_image
+from styled.photos.raster import unpremultiplied
 from styled.photos.tiff_tags import TiffReader
 
 NOISE = (np.random.default_rng(0).random((64, 64, 3)) * 255).astype(np.uint8)
@@ -261,3 +265,51 @@ def test_a_jpeg_xl_that_was_a_jpeg_is_upright() -> None:
     data = bytes(encoder(buffer.getvalue(), 64, 32, jpeg_encode=True))
     photo = decode_photo(data)
     assert (photo.width, photo.height) == (32, 64)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lab_has_its_opacity(bits: int) -> None:
+    """libvips hands it out as signed numbers."""
+    levels = np.zeros((64, 64, 4), np.uint8 if bits == 8 else np.uint16)
+    levels[..., 0] = 2 ** (bits - 1)
+    levels[:32, :, 3] = 2**bits - 1
+    levels[32:, :, 3] = 2 ** (bits - 1)
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, levels, photometric="cielab", extrasamples=["unassalpha"])
+    alpha = np.asarray(decode_photo(buffer.getvalue()).alpha).astype(float)
+    assert alpha[:32].min() == alpha.max()
+    assert alpha[32:].max() / alpha.max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_premultiplied_colours_are_divided_by_their_opacity() -> None:
+    """Where nothing is opaque, no colour is known."""
+    alpha = np.array([[65535, 32768, 0, 6554]], np.uint16)
+    colors = np.full((1, 4, 3), 40_000, np.uint16)
+    premultiplied = (colors * (alpha[..., None] / 65535) + 0.5).astype(np.uint16)
+    restored = unpremultiplied(premultiplied, alpha).astype(int)
+    assert np.abs(restored - [[[40_000], [40_000], [0], [40_000]]]).max() <= 5
+
+
+def test_signed_levels_are_stretched() -> None:
+    """The lowest is black, not in the middle."""
+    levels = np.tile(np.linspace(-128, 127, 64).astype(np.int8), (64, 1))
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, levels, photometric="minisblack")
+    photo = decode_photo(buffer.getvalue())
+    row = photo.tensor(64, 64, "lanczos")[0, 0, 0]
+    assert (row.diff() >= 0).all()
+    assert (row[0], row[-1]) == (0, 1)
+    assert [one.kind for one in photo.degraded] == ["bits"]
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_colours_of_an_avif_that_are_premultiplied(tmp_path: Path, bits: int) -> None:
+    """They are what they were before, also with more than 8 bits."""
+    if shutil.which("avifenc") is None:
+        pytest.skip("avifenc is not installed")
+    Image.new("RGBA", (64, 64), (187, 176, 169, 128)).save(tmp_path / "a.png")
+    command = ["avifenc", "-d", str(bits), "--premultiply", "--min", "0", "--max", "4", "-s", "9"]
+    subprocess.run([*command, tmp_path / "a.png", tmp_path / "a.avif"], check=True, timeout=60,
+                   capture_output=True)  # fmt: skip
+    pixel = decode_photo((tmp_path / "a.avif").read_bytes()).tensor(64, 64, "lanczos")[0, :, 9, 9]
+    assert (pixel * 255).tolist() == pytest.approx([187, 176, 169, 128], abs=3)
