@@ -198,7 +198,18 @@ def _tiff_pixels(source: EncodedFile, reader: TiffReader, directory: Directory) 
     try:
         return _by_pillow(TiffImagePlugin.TiffImageFile(BytesIO(data)))
     except Exception as error:  # noqa: BLE001  # Pillow may raise nearly any type
-        return _by_vips(source, data, "tiff", instead_of=error)
+        return _without_unspecified(_by_vips(source, data, "tiff", instead_of=error), directory)
+
+
+def _without_unspecified(decoded: Decoded, directory: Directory) -> Decoded:
+    """Return a picture without the channel that libvips takes for opacity if its use is unknown."""
+    if directory.numbers(_EXTRA_SAMPLES)[:1] != (_UNSPECIFIED_SAMPLE,):
+        return decoded
+    pixels = decoded.pixels
+    if isinstance(pixels, Raster):
+        return replace(decoded, pixels=replace(pixels, alpha=None))
+    without = {"RGBA": "RGB", "LA": "L"}.get(pixels.mode)
+    return replace(decoded, pixels=pixels.convert(without) if without else pixels, alpha=None)
 
 
 def _with_only(data: bytes, reader: TiffReader, directory: Directory) -> bytes:
@@ -235,11 +246,7 @@ def _tiff_by_vips(source: EncodedFile, data: bytes, directory: Directory) -> Dec
             return Decoded(levels, degraded=levels.degraded)
         except Exception:  # noqa: BLE001  # as above; the first error tells more
             raise error from None
-    raster = decoded.pixels
-    is_alpha = directory.numbers(_EXTRA_SAMPLES)[:1] != (_UNSPECIFIED_SAMPLE,)
-    if isinstance(raster, Raster) and not is_alpha:
-        decoded = replace(decoded, pixels=replace(raster, alpha=None))
-    return decoded
+    return _without_unspecified(decoded, directory)
 
 
 def _raster_of(image: Image.Image) -> Raster:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from styled.errors import InputIncomplete, InputRejected
@@ -298,7 +299,7 @@ def test_signed_levels_are_stretched() -> None:
     photo = decode_photo(buffer.getvalue())
     row = photo.tensor(64, 64, "lanczos")[0, 0, 0]
     assert (row.diff() >= 0).all()
-    assert (row[0], row[-1]) == (0, 1)
+    assert (float(row[0]), float(row[-1])) == (0.0, 1.0)
     assert [one.kind for one in photo.degraded] == ["bits"]
 
 
@@ -313,3 +314,17 @@ def test_colours_of_an_avif_that_are_premultiplied(tmp_path: Path, bits: int) ->
                    capture_output=True)  # fmt: skip
     pixel = decode_photo((tmp_path / "a.avif").read_bytes()).tensor(64, 64, "lanczos")[0, :, 9, 9]
     assert (pixel * 255).tolist() == pytest.approx([187, 176, 169, 128], abs=3)
+
+
+@pytest.mark.parametrize("layout", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_channel_of_unknown_use_is_no_opacity(dtype: type, layout: str) -> None:
+    """However the channels are laid out."""
+    levels: NDArray[Any] = np.full((64, 64, 4), 200, dtype)
+    levels[..., 3] = 9
+    if layout == "separate":
+        levels = np.moveaxis(levels, 2, 0)
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, levels, photometric="rgb", extrasamples=["unspecified"],
+                     planarconfig=layout)  # fmt: skip
+    assert decode_photo(buffer.getvalue()).alpha is None
