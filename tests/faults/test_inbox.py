@@ -154,6 +154,32 @@ def _is_in_mount_table(point: Path) -> bool:
     return any(line.split()[4] == str(point) for line in lines)
 
 
+def test_styles_whose_disk_is_unmounted_are_waited_for(
+    harness: DaemonHarness, make_disk: MakeDisk
+) -> None:
+    """Their photos are painted in no other style meanwhile, and the daemon does not start."""
+    disk = make_disk("more styles", "ext4")
+    shutil.copy(harness.folder / "styles/swirls.png", disk.point / "wave.png")
+    (disk.point / "wave.yaml").write_text(
+        f"recipe: udacity\noverrides: {{size: {{long_edge: 48}}, {QUICK}}}\n"
+    )
+    harness.configure(styles_folder="more styles", intake=OFTEN)
+    with harness.running() as daemon:
+        daemon.wait_for("daemon.started")
+        disk.unplug()
+        daemon.wait_for("config.rejected")
+        assert f"mounted at {disk.point}" in reasons(daemon, "config.rejected")
+        harness.drop("wave/a.jpg", "coffee", SIZE)
+        daemon.wait_for("job.postponed")
+        disk.plug()
+        daemon.wait_for("job.published")
+        daemon.wait_until(lambda: harness.files("inbox") == [])
+    assert harness.files("outbox") == results("wave/a.jpg")
+    disk.unplug()
+    once = harness.do("once")
+    assert (once.returncode, f"mounted at {disk.point}" in once.stderr) == (75, True)
+
+
 @pytest.mark.parametrize("kind", ["ext4", "folder of the same disk"])
 def test_an_inbox_whose_disk_is_unmounted_while_photos_wait(
     harness: DaemonHarness, make_disk: MakeDisk, kind: str
