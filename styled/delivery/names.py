@@ -12,8 +12,7 @@ from styled.files import COMPANION_SUFFIXES, caseless
 MAX_NAME_BYTES = 255
 """The limit of ext4, XFS and Btrfs. NTFS and APFS use other units but allow no less."""
 
-LONGEST_SUFFIX = max((".json", *COMPANION_SUFFIXES), key=len)
-"""Names are short enough for the names of all files that belong to theirs."""
+_LONGEST_SUFFIX = max(COMPANION_SUFFIXES, key=len)
 
 MAX_EXTENSION_BYTES = 32
 """What follows the last dot of a name is its extension only up to this length."""
@@ -43,7 +42,14 @@ def shortened(stem: str, longest_bytes: int) -> str:
     return stem
 
 
-def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[Path] = ()) -> Path:
+def unused_path(
+    folder: Path,
+    name: str,
+    *,
+    sidecar: bool,
+    companions: bool = False,
+    reserved: Container[Path] = (),
+) -> Path:
     """Return a path in `folder` that does not exist; with `sidecar`, neither does its sidecar.
 
     With `sidecar`, a name that is that of the sidecar of an existing file counts as taken, since
@@ -53,9 +59,11 @@ def unused_path(folder: Path, name: str, *, sidecar: bool, reserved: Container[P
         folder: May be missing.
         name: The preferred name.
         sidecar: Whether there will be a sidecar beside it.
+        companions: Whether settings or a mask will be beside it: their names are longer.
         reserved: Paths that are about to be written and count as taken.
     """
-    for candidate in candidates(name, LONGEST_SUFFIX):
+    suffix = _LONGEST_SUFFIX if companions else ".json" if sidecar else ""
+    for candidate in candidates(name, suffix):
         path = folder / candidate
         paths = _with_sidecar(path, sidecar=sidecar)
         if any(one in reserved or os.path.lexists(one) for one in paths):
@@ -99,10 +107,12 @@ class ReservedNames(Container[Path]):
         """Return whether a path is reserved, by whatever job."""
         return caseless(str(path)) in self._owners
 
-    def choose(self, folder: Path, name: str, *, job_id: str, sidecar: bool) -> Path:
+    def choose(
+        self, folder: Path, name: str, *, job_id: str, sidecar: bool, companions: bool = False
+    ) -> Path:
         """Return an unused path as `unused_path` does, and reserve it and its sidecar's path."""
         with self._lock:
-            path = unused_path(folder, name, sidecar=sidecar, reserved=self)
+            path = unused_path(folder, name, sidecar=sidecar, companions=companions, reserved=self)
             self.hold(path, job_id=job_id, sidecar=sidecar)
         return path
 

@@ -25,7 +25,7 @@ from styled.atomic import (
 from styled.delivery.companions import delete_companions, move_companions
 from styled.delivery.names import ReservedNames, candidates, free_folder, sidecar_path
 from styled.errors import FolderNotWritable, Forbidden, InputStuck, ResourceUnavailable
-from styled.files import MAX_PATH_BYTES, input_identity, sha256_of
+from styled.files import MAX_PATH_BYTES, companions_of, input_identity, sha256_of
 from styled.mounts import Mounts
 from styled.sidecar import Sidecar, job_id_in
 
@@ -90,7 +90,9 @@ class Publisher:
                 shutil.rmtree(frames, ignore_errors=True)
                 self._reserved.written(frames)
 
-    def free_path(self, root: Path, relative: str, *, job_id: str, sidecar: bool) -> Path:
+    def free_path(
+        self, root: Path, relative: str, *, job_id: str, sidecar: bool, companions: bool = False
+    ) -> Path:
         """Return a free path below `root`, as close to `relative` as possible, and reserve it.
 
         It is not returned again before it has been published, moved to or unpublished. If a file
@@ -102,6 +104,7 @@ class Publisher:
             relative: The preferred path, relative to `root`.
             job_id: The job that will write it.
             sidecar: Whether the sidecar's path must be free too.
+            companions: Whether settings or a mask will be beside it.
 
         Raises:
             ResourceUnavailable: its folder can't be made.
@@ -109,7 +112,9 @@ class Publisher:
         self._require_mounted(root)
         folder = _free_folder_for(root, relative)
         self._make_folder(folder)
-        return self._reserved.choose(folder, Path(relative).name, job_id=job_id, sidecar=sidecar)
+        return self._reserved.choose(
+            folder, Path(relative).name, job_id=job_id, sidecar=sidecar, companions=companions
+        )
 
     def require_writable(self, root: Path, relative: str) -> None:
         """Check before painting that `relative` can be written below `root`.
@@ -247,7 +252,10 @@ class Publisher:
             and self._reserved.hold(reserved, job_id=job_id, sidecar=has_sidecar)
         ):
             return reserved
-        return self.free_path(root, relative, job_id=job_id, sidecar=has_sidecar)
+        return self.free_path(
+            root, relative, job_id=job_id, sidecar=has_sidecar,
+            companions=bool(companions_of(source)),
+        )  # fmt: skip
 
     def move_original(
         self, source: Path, destinations: list[Path], *, same_as: tuple[int, int], keep: bool
