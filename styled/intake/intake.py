@@ -14,7 +14,7 @@ import structlog
 
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
-from styled.files import caseless, readable
+from styled.files import caseless, input_identity, readable
 from styled.intake.host import InboxReport, IncompleteInput, IntakeHost, SettledInput
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
@@ -254,7 +254,7 @@ class Intake:
             SettledInput(file.path, file.size, file.mtime_ns, destinations)
             for file in settled
             # Computed again: a reload may have changed the pairing since.
-            if (destinations := self._photo_styles.destinations(file))
+            if (destinations := self._photo_styles.destinations(file)) and self._is_there(file)
         )
         submitted = 0
         while batch := list(islice(inputs, SUBMIT_BATCH)):
@@ -262,6 +262,19 @@ class Intake:
             self._host.heartbeat(0.0)
         if submitted:
             log.info("jobs.submitted", count=submitted)
+
+    def _is_there(self, file: FoundFile) -> bool:
+        """Return whether a file is still in the inbox, or is known to have a job.
+
+        A scan of a large inbox takes long. A photo that it has found at the beginning may have been
+        painted and moved since: it would get a second job, which finds nothing.
+        """
+        if self._host.is_submitted(file.path, file.size, file.mtime_ns):
+            return True
+        try:
+            return input_identity(self._inbox / file.path) == (file.size, file.mtime_ns)
+        except ResourceUnavailable:
+            return True  # its job reports it
 
     # In its own thread
 

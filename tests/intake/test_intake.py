@@ -212,6 +212,22 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IntakeHarness:
 # One scan
 
 
+def test_what_has_left_since_the_scan_found_it_is_not_submitted(
+    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo that was painted and moved meanwhile gets no second job."""
+    harness.put("a.jpg")
+
+    def move(*file: object) -> bool:
+        (harness.inbox / "a.jpg").unlink(missing_ok=True)
+        return False
+
+    harness.scan_at(0.0)
+    monkeypatch.setattr(harness.host, "is_submitted", move)
+    harness.scan_at(1.0)
+    assert harness.host.inputs == []
+
+
 def test_what_has_settled_is_submitted_once(harness: IntakeHarness) -> None:
     """With its size, mtime and destinations."""
     harness.put("wave/trip/a.jpg", b"12345")

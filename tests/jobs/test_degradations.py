@@ -376,7 +376,7 @@ def test_what_the_service_does_without_is_reported(
         "default_style: oil\n"
         "styles: {oil: {image: styles/oil.png, overrides: {steps: 2, scales: null}}}\n"
         "engine: {device: auto, precision: float32, weights: untrained}\n"
-        "intake: {settle_seconds: 0, rescan_seconds: 0.2}\n"
+        "intake: {settle_seconds: 0}\n"
     )
     zeros = torch.zeros
 
