@@ -166,7 +166,8 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_nothing(harness: DaemonH
         daemon.process.wait()
     with harness.running() as daemon:
         daemon.wait_until(lambda: harness.files("inbox") == [])
-        assert len(daemon.events("job.requeued_after_crash")) <= 1
+        # The first one may have been published just before that was in the journal.
+        assert len(daemon.events("job.painting_started")) <= 1
     assert harness.files("outbox") == [
         f"swirls/{name}{suffix}" for name in ("a.jpg", "b.jpg") for suffix in ("", ".json")
     ]
