@@ -26,7 +26,7 @@ class UploadCheckProtocol(Protocol):
 
 
 class PictureCheckProtocol(Protocol):
-    """Checks what finished files are; see `styled.intake.picture_check`."""
+    """Checks what complete files are; see `styled.intake.picture_check`."""
 
     def is_picture(self, path: str) -> bool:
         """Return whether a file becomes a job; `path` is relative to the inbox."""
