@@ -570,3 +570,26 @@ def _raising(number: int) -> Callable[..., object]:
         raise OSError(number, os.strerror(number))
 
     return refuse
+
+
+def test_an_upload_during_the_move_to_another_disk_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file that has taken the source's name while it was copied is not deleted."""
+    source, destination = _two_folders(tmp_path)
+    content, upload, sync = source.read_bytes(), tmp_path / "upload", atomic.sync_folder
+    upload.write_bytes(b"the new upload")
+
+    def sync_and_upload(folder: Path) -> None:
+        sync(folder)
+        if upload.exists():
+            upload.replace(source)
+
+    def rename(path: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(atomic, "sync_folder", sync_and_upload)
+    durable_move(source, destination)
+    assert source.read_bytes() == b"the new upload"
+    assert destination.read_bytes() == content
