@@ -34,7 +34,7 @@ styles:
     overrides: &small
       size: {long_edge: 96}
       steps: 3
-      scales: {start_px: 64}
+      scales: {start_px: 64, steps: 3}
       content_layers: {relu2_2: 1.0}
       style_layers: {relu1_1: 0.8, relu2_1: 0.2}
   coffee:
@@ -285,8 +285,7 @@ def let_others_in(folder: Path) -> None:
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(
     ["styled.daemon", "styled.cli.main", "styled.cli.entry", "styled.cli.daemon_commands",
-     "tests.jobs.conftest", "tests.daemon_harness", "tests.preloaded",
-     "torch.fx.experimental.symbolic_shapes"]
+     "tests.jobs.conftest", "tests.daemon_harness", "tests.preloaded"]
 )  # fmt: skip
 
 

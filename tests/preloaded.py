@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import time
+from functools import cache
+from pathlib import Path
 
+import typer.main
+
+import styled.cli.main
+from styled.config.load import load_config
 from styled.engine import local_engine, weights
 from styled.engine.objective import Losses
 from styled.engine.scale_run import ScaleRun
+from tests.daemon_harness import PYRAMID
 from tests.engine.conftest import SHALLOW, untrained
 
 weights.untrained = untrained
-untrained()  # builds and caches the network, which takes a second
+_UNTRAINED = untrained()  # builds and caches the network, which takes a second
+_SHA256 = weights.weights_sha256(_UNTRAINED)
+_weights_sha256 = weights.weights_sha256
+weights.weights_sha256 = lambda convolutions: (
+    _SHA256 if convolutions is _UNTRAINED else _weights_sha256(convolutions)
+)
+# The parser of the command line, and that of the configuration with its nested models.
+typer.main.get_command = cache(typer.main.get_command)
+typer.main.get_command(styled.cli.main.app)
+with tempfile.TemporaryDirectory() as folder:
+    (Path(folder) / "config.yaml").write_text(PYRAMID)
+    load_config(Path(folder) / "config.yaml")
 # Warming up few layers saves half a second. Daemons that are not forked warm up the whole network.
 local_engine.WARM_UP = SHALLOW
 _advance = ScaleRun.advance

@@ -262,7 +262,9 @@ class _TilePass:
         ]
         try:
             start = add_layer_grad(deepest, torch.zeros_like(self.features[deepest]))
-            (gradient,) = torch.autograd.grad(self.features[deepest], self.pixels, start)
+            # Of a scalar: for anything else torch imports sympy first, which takes half a second.
+            product = (self.features[deepest] * start).sum()
+            (gradient,) = torch.autograd.grad(product, self.pixels)
         finally:
             for hook in hooks:
                 hook.remove()

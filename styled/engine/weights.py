@@ -206,7 +206,7 @@ def exported(weights: Weights, dtype: torch.dtype = torch.float32) -> bytes:
         # Without the folder, which is meaningless on another machine.
         "source": Path(weights.source).name.encode(errors="backslashreplace").decode(),
         "source_sha256": weights.sha256,
-        "sha256": _digest(widened),
+        "sha256": weights_sha256(widened),
     }
     return safetensors_bytes(tensors, metadata)
 
@@ -285,10 +285,11 @@ def _extract_convolutions(tensors: Mapping[str, object], path: Path) -> Convolut
 
 
 def _with_digest(convolutions: Convolutions, source: str) -> Weights:
-    return Weights(convolutions, source, _digest(convolutions))
+    return Weights(convolutions, source, weights_sha256(convolutions))
 
 
-def _digest(convolutions: Convolutions) -> str:
+def weights_sha256(convolutions: Convolutions) -> str:
+    """Return the SHA-256 of all kernels and biases in float32, in the order of the layers."""
     digest = hashlib.sha256()
     for name in CONVOLUTION_NAMES:
         for tensor in convolutions[name]:
