@@ -215,15 +215,30 @@ def untrained(seed: int = UNTRAINED_SEED) -> Convolutions:
     """Return VGG-19 with orthogonal kernels (gain sqrt 2) and zero biases.
 
     Orthogonal kernels preserve the magnitude of activations from layer to layer, so that even
-    the deep layers of an untrained network carry information about the picture.
+    the deep layers of an untrained network carry information about the picture. They are those of
+    `torch.nn.init.orthogonal_`, but for rounding.
     """
     generator = torch.Generator().manual_seed(seed)
     convolutions = {}
     for name, (channels, channels_in) in convolution_shapes().items():
-        kernel = torch.empty(channels, channels_in, 3, 3)
-        torch.nn.init.orthogonal_(kernel, gain=math.sqrt(2), generator=generator)
-        convolutions[name] = kernel, torch.zeros(channels)
+        random = torch.empty(channels, channels_in * 9).normal_(generator=generator)
+        # In float64, so that the float32 values hardly depend on the number of threads.
+        rows = _orthonormal(random.double()).float().contiguous() * math.sqrt(2)
+        convolutions[name] = rows.view(channels, channels_in, 3, 3), torch.zeros(channels)
     return convolutions
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """Return the matrix with its rows, or its columns where they are fewer, orthonormalised.
+
+    Random matrices that are far from square are so well conditioned that Cholesky's decomposition
+    does it, in a fifth of the time of Householder's QR decomposition.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return _orthonormal(matrix.T).T
+    factor = torch.linalg.cholesky(matrix @ matrix.T)
+    orthonormal: Tensor = torch.linalg.solve_triangular(factor, matrix, upper=False)
+    return orthonormal
 
 
 def _read_file(path: Path) -> Convolutions:

@@ -25,6 +25,7 @@ from styled.engine.safetensors import read_safetensors, safetensors_bytes
 from styled.engine.vgg import Convolutions
 from styled.engine.weights import (
     TORCHVISION_INDEX,
+    UNTRAINED_SEED,
     Weights,
     exported,
     fetch_imagenet,
@@ -66,6 +67,15 @@ def test_untrained_kernels_are_orthogonal_with_gain_root_two(convolutions: Convo
     flat = kernel.flatten(1)
     torch.testing.assert_close(flat @ flat.T, 2 * torch.eye(128), rtol=0, atol=1e-4)
     assert not bias.any()
+
+
+def test_untrained_kernels_are_those_of_torch(convolutions: Convolutions) -> None:
+    """But for rounding; only the first layer's kernel has more rows than columns."""
+    generator = torch.Generator().manual_seed(UNTRAINED_SEED)
+    for name in ("conv1_1", "conv1_2", "conv2_1", "conv2_2"):
+        expected = torch.empty_like(convolutions[name][0])
+        torch.nn.init.orthogonal_(expected, gain=2**0.5, generator=generator)
+        torch.testing.assert_close(convolutions[name][0], expected, rtol=0, atol=1e-6)
 
 
 def test_untrained_is_the_same_every_time(convolutions: Convolutions) -> None:
