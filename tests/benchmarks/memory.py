@@ -113,7 +113,7 @@ def _resident_bytes(pid: int) -> int:
 def _daemon(device: torch.device, name: str, edges: Sequence[int]) -> None:
     """Paint photos with these edges one after the other, and print the growth of the process."""
     configuration = CONFIGURATION.replace(
-        "steps: 3\n      scales: {start_px: 64}", "steps: 2\n      scales: null"
+        "steps: 3\n      scales: {start_px: 64, steps: 2}", "steps: 2\n      scales: null"
     ).replace("device: cpu", f"device: {device}")
     assert "steps: 2" in configuration
     with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ class RayCluster:
         """Start the head node, also again at the same address."""
         self.head = self._start(
             "head", "--head", "--port", self.address.rpartition(":")[2], "--num-cpus", "0",
-            "--include-dashboard", "false", "--temp-dir", str(self.folder / "ray"),
+            "--include-dashboard", "false", "--no-monitor", "--temp-dir", str(self.folder / "ray"),
         )  # fmt: skip
         host, _, port = self.address.rpartition(":")
         self._wait(self.head, lambda: _accepts(host, int(port)))
@@ -111,7 +111,8 @@ class RayCluster:
         with open(log, "wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ray.scripts.scripts", "start", "--block",
-                 "--disable-usage-stats", "--object-store-memory", str(STORE_BYTES), *args],
+                 "--disable-usage-stats", "--object-store-memory", str(STORE_BYTES),
+                 "--include-log-monitor", "false", *args],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env={**os.environ, **self.environment, **(environment or {})},
             )  # fmt: skip
