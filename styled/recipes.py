@@ -306,8 +306,26 @@ RECIPES: Mapping[str, Recipe] = {
 }
 DEFAULT_RECIPE = PYRAMID.name
 
-MAX_STYLE_FACTOR = 100.0
-"""Factor of the style weight at strength 100; it grows exponentially from strength 50."""
+
+@dataclass(frozen=True, slots=True)
+class AboveFifty:
+    """How the weights of a recipe grow from strength 50 to 100, exponentially."""
+
+    style_factor: float = 100.0  # at strength 100
+    # The factor of the total variation is that of the style to this power: with 0 it keeps its
+    # proportion to the content, with 1 that to the style.
+    tv_exponent: float = 0.0
+
+
+_ABOVE_FIFTY: Mapping[str, AboveFifty] = {
+    # Without the total variation, which smooths them, the features of its results come closer to
+    # the photo's again.
+    "avgpool": AboveFifty(tv_exponent=1.0),
+    "d2l": AboveFifty(style_factor=10.0, tv_exponent=0.6),
+    # From noise, a larger style weight at first brings the photo back sooner.
+    "gatys": AboveFifty(style_factor=1e4),
+}
+"""By recipe: calibrated so that content never falls and style never rises, see docs/recipes.md."""
 
 
 def style_share(recipe: Recipe) -> float:
@@ -323,7 +341,7 @@ def effective(recipe: Recipe) -> Recipe:
     """Return the recipe with its strength and `normalize_gradients` applied to the weights.
 
     Below strength 50 the total variation gets the share of the style, see `style_share`, and the
-    initial image is the photo. Above it the style weight grows, up to `MAX_STYLE_FACTOR` times.
+    initial image is the photo. Above it style and total variation grow, see `AboveFifty`.
     `normalize_gradients` squares the weights of all terms of content and style.
     """
     if recipe.normalize_gradients:
@@ -336,5 +354,10 @@ def effective(recipe: Recipe) -> Recipe:
         )
     if recipe.strength < 50:
         return replace(recipe, tv_weight=recipe.tv_weight * style_share(recipe), init="content")
-    factor = MAX_STYLE_FACTOR ** (recipe.strength / 50.0 - 1.0)
-    return replace(recipe, style_weight=recipe.style_weight * factor)
+    above = _ABOVE_FIFTY.get(recipe.name, AboveFifty())
+    factor = above.style_factor ** (recipe.strength / 50.0 - 1.0)
+    return replace(
+        recipe,
+        style_weight=recipe.style_weight * factor,
+        tv_weight=recipe.tv_weight * factor**above.tv_exponent,
+    )

@@ -64,6 +64,22 @@ def test_fifty_is_the_recipe_as_it_is(network: Vgg19) -> None:
         assert style_share(recipe) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "style_factor", "tv_factor"),
+    [("pyramid", 100, 1), ("avgpool", 100, 100), ("d2l", 10, 10**0.6), ("gatys", 1e4, 1)],
+)
+def test_above_fifty_the_weights_grow_exponentially(
+    name: str, style_factor: float, tv_factor: float
+) -> None:
+    """As the table in docs/recipes.md says: at 75, halfway, by the root of the factor at 100."""
+    recipe = RECIPES[name]
+    for strength, power in ((75, 0.5), (100, 1)):
+        strong = effective(replace(recipe, strength=strength))
+        assert strong.content_weight == recipe.content_weight
+        assert strong.style_weight == pytest.approx(recipe.style_weight * style_factor**power)
+        assert strong.tv_weight == pytest.approx(recipe.tv_weight * tv_factor**power)
+
+
 def test_at_strength_zero_coarser_scales_leave_the_photo_as_it_is(network: Vgg19) -> None:
     """Enlarging a coarse painting loses detail, which comes back from the photo."""
     recipe = replace(short(RECIPES["pyramid"]), scales=Scales(start_px=32, steps=4))
