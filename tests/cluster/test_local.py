@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from styled.cluster.connection import SESSION_PREFIX
 from tests.cluster.conftest import harness_of
@@ -25,16 +26,28 @@ PHOTOS = {
 }  # fmt: skip
 
 
+def drop_photos(harness: DaemonHarness) -> None:
+    """Drop the photos, and one with settings, a mask and an initial image of its own."""
+    for name, photo in PHOTOS.items():
+        harness.drop(name, photo)
+    inbox = harness.folder / "inbox"
+    mask = Image.new("L", (60, 40), 0)
+    mask.paste(255, (0, 0, 30, 40))
+    mask.save(inbox / "steered.png.mask.png")
+    Image.new("RGB", (60, 40), "orange").save(inbox / "steered.png.init.png")
+    (inbox / "steered.png.yaml").write_text("strength: 70\n")
+    harness.drop("steered.png", "coffee", (120, 80))
+
+
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonHarness, Daemon]]:
     """Return a daemon with two engines that has painted all photos and is still running."""
     harness = harness_of(tmp_path_factory.mktemp("local") / "harness", "local", "2")
     with OutputChecker(harness, "outbox", "archive"), harness.running() as daemon:
         daemon.wait_for("engine.ready", 2)
-        for name, photo in PHOTOS.items():
-            harness.drop(name, photo)
+        drop_photos(harness)
         (harness.folder / "inbox/page.jpg").write_bytes(b"<!DOCTYPE html>")
-        daemon.wait_until(lambda: len(harness.files("outbox")) == 10 and not harness.files("inbox"))
+        daemon.wait_until(lambda: len(harness.files("outbox")) == 12 and not harness.files("inbox"))
         yield harness, daemon
 
 
@@ -53,11 +66,10 @@ def test_the_bytes_are_those_of_the_engine_in_the_daemon(
     alone = make_harness(
         tmp_path / "alone", PYRAMID.replace("precision: float32", "precision: float32, threads: 1")
     )
-    for name, photo in PHOTOS.items():
-        alone.drop(name, photo)
+    drop_photos(alone)
     assert alone.do("once").returncode == 0
     assert hashes(harness) == hashes(alone)
-    assert len(hashes(harness)) == 5
+    assert len(hashes(harness)) == 6
     assert harness.files("archive") == alone.files("archive")
 
 

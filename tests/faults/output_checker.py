@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import yaml
 from PIL import Image
 
 from styled.delivery.gallery_files import NOW
@@ -93,6 +94,8 @@ class OutputChecker:
                 assert json.loads(data.removeprefix(b"styledLive(").removesuffix(b");\n"))["jobs"]
             elif path.suffix == ".js":
                 assert records_in(data), "no records"
+            elif path.suffix == ".yaml":
+                assert yaml.safe_load(data), "no settings"
             elif path.suffix == ".json":
                 content = json.loads(data)
                 result = path.with_suffix("")
