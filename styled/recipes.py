@@ -318,8 +318,8 @@ class AboveFifty:
 
 
 _ABOVE_FIFTY: Mapping[str, AboveFifty] = {
-    # Without the total variation, which smooths them, the features of its results come closer to
-    # the photo's again.
+    # Where the style outgrows the total variation of these two, sharper pixels bring the features
+    # of the result closer to the photo's again.
     "avgpool": AboveFifty(tv_exponent=1.0),
     "d2l": AboveFifty(style_factor=10.0, tv_exponent=0.6),
     # From noise, a larger style weight at first brings the photo back sooner.
