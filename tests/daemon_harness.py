@@ -280,8 +280,8 @@ def let_others_in(folder: Path) -> None:
         parent.chmod(0o755)
 
 
-# The fork server imports torch and styled once. Processes that are forked from it start without
-# these imports, and without what `tests.preloaded` has done.
+# The fork server imports torch and styled once. Processes that are forked from it start with these
+# imports done, and with what `tests.preloaded` has prepared.
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(
     ["styled.daemon", "styled.cli.main", "styled.cli.entry", "styled.cli.daemon_commands",
