@@ -28,6 +28,7 @@ from styled.errors import ConfigError, InputRejected
 from styled.jobs.prepare import Prepared, prepare
 from styled.jobs.publish import encode
 from styled.jobs.source_files import SourceFile, SourceFiles
+from styled.jobs.style_pictures import StylePictures
 from styled.precision_record import PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
 
@@ -73,6 +74,7 @@ class Engine:
         if config is None:
             raise ConfigError("; ".join(f"{dotted(p.path)}: {p.message}" for p in problems))
         self._engine = load_engine(config, on_bytes or _ignore_bytes)
+        self._style_pictures = StylePictures()
 
     @property
     def info(self) -> EngineInfo:
@@ -127,7 +129,10 @@ class Engine:
             ),
             None if mask is None else _bytes_of(mask),
         )
-        prepared = prepare(files, chosen, max_pixels=photos.DEFAULT_MAX_PIXELS)
+        prepared = prepare(
+            files, chosen, max_pixels=photos.DEFAULT_MAX_PIXELS,
+            style_pictures=self._style_pictures,
+        )  # fmt: skip
         painted = paint(self._engine, prepared, on_progress or _ignore_progress)
         encoded = encode(prepared, painted, "png", OutputConfig(bits=8, metadata="strip"))
         with Image.open(io.BytesIO(encoded.data)) as image:

@@ -7,6 +7,7 @@ journal, the scheduler claims from it, engines paint, and the I/O pool publishes
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -65,7 +66,11 @@ INTAKE = "intake"
 ENGINE_PREFIX = "engine"
 """Engine slots are named `engine-0`, `engine-1`, ..."""
 
-MAX_IO_THREADS = 16
+MIN_IO_THREADS, MAX_IO_THREADS = 4, 16
+"""For many engines of this process, as far as there are cores: others only wait for Python's lock.
+
+Four also suit a single core, since they wait for disks.
+"""
 
 CLUSTER_IO_THREADS = 32
 """With a cluster these mostly wait: its machines decode and encode."""
@@ -260,7 +265,8 @@ def build_scheduler(
         EngineSlot(f"{ENGINE_PREFIX}-{number}", factory, files, events, heartbeats)
         for number, factory in enumerate(factories)
     ]
-    threads = min(len(slots) + 1, MAX_IO_THREADS) if fleet is None else CLUSTER_IO_THREADS
+    most = min(max(os.cpu_count() or 1, MIN_IO_THREADS), MAX_IO_THREADS)
+    threads = min(len(slots) + 1, most) if fleet is None else CLUSTER_IO_THREADS
     pool = ThreadIoPool(threads, events, heartbeats)
     return Scheduler(context, slots, pool, events, config.styles, observer, heartbeats)
 

@@ -107,6 +107,8 @@ def sha256_of(path: Path) -> str | None:
 
 def caseless(name: str) -> str:
     """Return a name in a canonical form that ignores case and Unicode normalisation."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -31,6 +32,9 @@ from styled.jobs.prepare import Prepared
 from styled.jobs.publish import Encoded
 from styled.jobs.source_files import SourceFiles
 from styled.recipes import Recipe
+
+if TYPE_CHECKING:
+    from styled.jobs.style_pictures import StylePictures
 
 AVOIDED_SECONDS = 30.0
 """How long a machine that was lost gets no tasks; Ray takes some 15 s to notice."""
@@ -170,6 +174,14 @@ class RemotePhotoCodec:
             raise meaning from error
 
 
+@cache
+def _style_pictures() -> StylePictures:
+    """Return those of this worker process, which decodes one photo after the other."""
+    from styled.jobs.style_pictures import StylePictures
+
+    return StylePictures()
+
+
 def _prepare_remotely(
     files: SourceFiles,
     stored: list[ray.ObjectRef[Any] | None],
@@ -187,8 +199,9 @@ def _prepare_remotely(
     )
     files = replace(files, styles=styles)
     prepared = prepare(
-        files, recipe, max_pixels=max_pixels, at_own_size=at_own_size, paint_damaged=paint_damaged
-    )
+        files, recipe, max_pixels=max_pixels, at_own_size=at_own_size,
+        paint_damaged=paint_damaged, style_pictures=_style_pictures(),
+    )  # fmt: skip
     return without_pixels(prepared)
 
 

@@ -317,8 +317,9 @@ class Publisher:
         return True
 
     def _make_folder(self, folder: Path) -> None:
+        text = f"{folder}/"
         for root in (self.outbox, self.rejected, self.archive):
-            if folder.is_relative_to(root):
+            if text.startswith(f"{root}/"):
                 self._require_mounted(root)
         with self._narrow_forbidden(folder / "any"):
             make_folder(folder)

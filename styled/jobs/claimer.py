@@ -45,12 +45,7 @@ class Claimer:
         if self._pauses.is_paused:
             self.defer_until_pause_ends()
             return claimed
-        if self._requested_pause.is_active or self._running.is_exclusive:
-            return claimed
-        free = self._engines.free_count
-        prefetched = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
-        engines = self._engines.count
-        while may_claim(engines=engines, free_engines=free, prefetched=prefetched + len(claimed)):
+        while self._has_room(len(claimed)):
             is_idle = not len(self._running) and not claimed
             job = self._journal.claim(self._context.now(), is_idle=is_idle)
             if job is None:
@@ -63,6 +58,21 @@ class Claimer:
             if job.is_suspect:
                 break
         return claimed
+
+    @property
+    def may_claim(self) -> bool:
+        """Whether a job may be claimed now, if one is queued."""
+        return not self._pauses.is_paused and self._has_room()
+
+    def _has_room(self, claimed: int = 0) -> bool:
+        if self._requested_pause.is_active or self._running.is_exclusive:
+            return False
+        prefetched = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
+        return may_claim(
+            engines=self._engines.count,
+            free_engines=self._engines.free_count,
+            prefetched=prefetched + claimed,
+        )
 
     def defer_until_pause_ends(self) -> None:
         """Set the next claim to the end of the queue's pause."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from styled.config import Config
 from styled.errors import DiskNearlyFull, DiskReadOnly
@@ -27,16 +26,16 @@ def require_usable_disks(config: Config) -> None:
     for name in names:
         folder = getattr(config, name)
         try:
-            free = shutil.disk_usage(folder).free
-            is_read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+            disk = os.statvfs(folder)
         except OSError:
             continue
-        if is_read_only:
+        if disk.f_flag & os.ST_RDONLY:
             raise DiskReadOnly(
                 f"{readable(os.fspath(folder))} can't be written: Read-only file system",
                 "mount it writable",
                 "under systemd, name it in ReadWritePaths= (systemctl edit styled)",
             )
+        free = disk.f_bavail * disk.f_frsize
         if free < config.output.min_free:
             raise DiskNearlyFull(
                 f"the disk of the {name} ({readable(os.fspath(folder))}) has {_gigabytes(free)} "

@@ -155,7 +155,8 @@ class JobFiles:
 
     def frames(self, job_id: str) -> list[Path]:
         """Return the job's frames, in order."""
-        return sorted((self._frames / job_id).glob("*.jpg"))
+        folder = self._frames / job_id
+        return sorted(folder.glob("*.jpg")) if os.path.isdir(folder) else []
 
     def drop_frames(self, job_id: str) -> None:
         """Delete the job's frames, because it is painted from the start again."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,14 @@ def log_context_of(job: Job) -> dict[str, str]:
     return {"job": job.id, "input": readable(job.input), "style": job.style}
 
 
-def job_log_context(context: Mapping[str, str]) -> AbstractContextManager[None]:
+@contextmanager
+def job_log_context(context: Mapping[str, str]) -> Iterator[None]:
     """Add these keys to every line that this thread logs within the context."""
-    return structlog.contextvars.bound_contextvars(**context)
+    tokens = structlog.contextvars.bind_contextvars(**context)
+    try:
+        yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)
 
 
 def log_scale(progress: Progress) -> None:

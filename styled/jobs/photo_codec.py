@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # they import torch
     from styled.jobs.prepare import Prepared
     from styled.jobs.publish import Encoded
     from styled.jobs.source_files import SourceFiles
+    from styled.jobs.style_pictures import StylePictures
     from styled.recipes import Recipe
 
 
@@ -18,16 +19,23 @@ class LocalPhotoCodec:
 
     uses_own_memory = True
 
+    def __init__(self) -> None:
+        """Keep the style images of the last photos."""
+        self._style_pictures: StylePictures | None = None
+
     def prepare(
         self, files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
         paint_damaged: bool,
     ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
         from styled.jobs.prepare import prepare
+        from styled.jobs.style_pictures import StylePictures
 
+        if self._style_pictures is None:
+            self._style_pictures = StylePictures()
         return prepare(
             files, recipe, max_pixels=max_pixels, at_own_size=at_own_size,
-            paint_damaged=paint_damaged,
+            paint_damaged=paint_damaged, style_pictures=self._style_pictures,
         )  # fmt: skip
 
     def encode(

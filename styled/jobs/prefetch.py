@@ -31,8 +31,8 @@ def may_claim(*, engines: int, free_engines: int, prefetched: int) -> bool:
     return engines > 0 and prefetched < engines + (1 if free_engines else 0)
 
 
-def max_pixels_beside_painting(bytes_per_pixel: int) -> int:
-    """Return how many pixels one photo may have to be decoded or encoded beside painting.
+def bytes_beside_painting() -> int:
+    """Return how much memory decoding or encoding one photo may use beside painting.
 
     `sys.maxsize` if the free memory is not known.
     """
@@ -41,6 +41,4 @@ def max_pixels_beside_painting(bytes_per_pixel: int) -> int:
     from styled.engine.memory import free_bytes
 
     available = free_bytes(torch.device("cpu"))
-    if available is None:
-        return sys.maxsize
-    return int(available * CONCURRENT_SHARE_OF_FREE / bytes_per_pixel)
+    return sys.maxsize if available is None else int(available * CONCURRENT_SHARE_OF_FREE)

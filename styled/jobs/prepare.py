@@ -5,23 +5,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from styled import photos
-from styled.degradation import Degradation
-from styled.engine.scales import resize, style_image_size, working_size
+from styled.engine.scales import resize, working_size
 from styled.engine_api import PaintTask, PixelSize
 from styled.errors import (
     InputIncomplete,
     InputRejected,
-    MemoryShortage,
-    ResourceUnavailable,
     StyleUnavailable,
 )
 from styled.jobs.source_files import SourceFile, SourceFiles, unusable
+from styled.jobs.style_pictures import PreparedStyle, Proof, StylePictures
 from styled.recipes import Recipe
 from styled.sidecar import FileInfo
 
@@ -38,23 +35,6 @@ class DecodedFile:
     photo: photos.Photo
     sha256: str
     size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedStyle:
-    """One of a style's images, decoded and resized for the engine.
-
-    Attributes:
-        sha256: Of the file.
-        image: 1x3xHxW float32, sRGB in [0, 1].
-        degraded: Degradations of decoding it.
-    """
-
-    path: Path
-    sha256: str
-    weight: float
-    image: Tensor
-    degraded: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +110,7 @@ class Prepared:
 
 def prepare(
     files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool = False,
-    paint_damaged: bool = False,
+    paint_damaged: bool = False, style_pictures: StylePictures | None = None,
 ) -> Prepared:  # fmt: skip
     """Decode a photo and its style. A pure function: it may run in any thread or process.
 
@@ -140,6 +120,7 @@ def prepare(
         max_pixels: Maximum number of pixels of an image file.
         at_own_size: Whether the result gets the size of the photo.
         paint_damaged: Whether a photo is accepted of which a part is missing.
+        style_pictures: Those of earlier calls, which are not decoded again; None: decode all.
 
     Raises:
         InputRejected: the photo can never be painted; TooManyPixels: because of `max_pixels`.
@@ -157,6 +138,7 @@ def prepare(
         if is_detailed:
             size = photo_size
         proof = None if files.proof is None else _soft_proof(files.proof)
+        pictures = style_pictures or StylePictures(0)
         content, blend = read.photo.tensor(*size, recipe.resample), None
         if files.mask is not None:
             mask = photos.decode_mask(files.mask, read.photo, max_pixels=max_pixels)
@@ -165,12 +147,13 @@ def prepare(
             content = _only_where_painted(content, mask.tensor(*size))
             blend = Blend(mask.tensor(*result), photo)
         if proof is not None:
-            content = proof.applied(content)
+            content = proof.transform.applied(content)
         return Prepared(
             read,
             content=content,
             styles=tuple(
-                _style_picture(one, recipe, size, max_pixels, proof) for one in files.styles
+                pictures.picture(one, recipe, size, max_pixels=max_pixels, proof=proof)
+                for one in files.styles
             ),
             recipe=recipe,
             painted_size=painted_size if is_detailed else None,
@@ -207,11 +190,11 @@ def decode(data: bytes, *, max_pixels: int, paint_damaged: bool = False) -> Deco
     return DecodedFile(photo, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _soft_proof(proof: SourceFile) -> photos.SoftProof:
+def _soft_proof(proof: SourceFile) -> Proof:
     if isinstance(proof.data, StyleUnavailable):
         raise proof.data
     try:
-        return photos.SoftProof(proof.data)
+        return Proof(photos.SoftProof(proof.data), hashlib.sha256(proof.data).hexdigest())
     except InputRejected as error:
         raise unusable(proof.path, error) from error
 
@@ -231,27 +214,3 @@ def _initial(init: SourceFile, recipe: Recipe, size: PixelSize, max_pixels: int)
     except (InputRejected, InputIncomplete) as error:
         raise unusable(init.path, error) from error
     return photo.tensor(*size, recipe.resample)[:, :3]
-
-
-def _style_picture(
-    style: SourceFile,
-    recipe: Recipe,
-    content: PixelSize,
-    max_pixels: int,
-    proof: photos.SoftProof | None,
-) -> PreparedStyle:
-    if isinstance(style.data, StyleUnavailable):
-        raise style.data
-    try:
-        read = decode(style.data, max_pixels=max_pixels)
-        photo = read.photo
-        size = style_image_size(recipe, content, PixelSize(photo.width, photo.height))
-    except MemoryShortage:
-        raise
-    except (InputRejected, InputIncomplete, ResourceUnavailable) as error:
-        # An error of the style image must not reject the photo; other styles are not affected.
-        raise unusable(style.path, error) from error
-    image = photo.tensor(*size, recipe.resample)
-    if proof is not None:
-        image = proof.applied(image)
-    return PreparedStyle(style.path, read.sha256, style.weight, image, photo.degraded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,14 +18,14 @@ from styled.errors import (
     TooManyPixels,
 )
 from styled.files import COMPANION_SUFFIXES, FileStamps, input_identity, lies_in, stamps_of
-from styled.jobs.applied_settings import apply_photo_settings, mask_info
+from styled.jobs.applied_settings import AppliedSettings, apply_photo_settings, mask_info
 from styled.jobs.disk_check import require_usable_disks
 from styled.jobs.input_cleanup import is_unchanged
 from styled.jobs.job import BLOCKED
 from styled.jobs.prefetch import (
     PUBLISHING_BYTES_PER_PIXEL,
     READING_BYTES_PER_PIXEL,
-    max_pixels_beside_painting,
+    bytes_beside_painting,
 )
 from styled.jobs.protocols import SendHeartbeat
 from styled.jobs.requests import JobRequest
@@ -165,14 +166,20 @@ class PrepareRequest(JobRequest):
             return InputChanged("the input was replaced by another file before its turn")
         companions = [source.with_name(source.name + suffix) for suffix in COMPANION_SUFFIXES]
         stamps = stamps_of([source, *companions])
-        applied = apply_photo_settings(source, style, self.style_names)
+        has_companions = any(stamp for _, stamp in stamps[1:])
+        applied = (
+            apply_photo_settings(source, style, self.style_names)
+            if has_companions
+            else AppliedSettings(style)
+        )
         style = applied.style
         stamps += stamps_of([*style.files, *([applied.mask] if applied.mask else [])])
         output = config.output_of(style)
         limit = config.intake.max_pixels
         codec = context.codec
-        if self.is_concurrent and codec.uses_own_memory:
-            limit = min(limit, max_pixels_beside_painting(READING_BYTES_PER_PIXEL))
+        usable = bytes_beside_painting() if codec.uses_own_memory else sys.maxsize
+        if self.is_concurrent:
+            limit = min(limit, usable // READING_BYTES_PER_PIXEL)
         files = read_source_files(source, style, applied.mask)
         prepared = codec.prepare(
             files, style.recipe, max_pixels=limit,
@@ -180,9 +187,7 @@ class PrepareRequest(JobRequest):
             paint_damaged=config.intake.damaged == "paint",
         )  # fmt: skip
         require_publishable(job, prepared, output, context)
-        is_large = codec.uses_own_memory and prepared.pixels > max_pixels_beside_painting(
-            PUBLISHING_BYTES_PER_PIXEL
-        )
+        is_large = prepared.pixels > usable // PUBLISHING_BYTES_PER_PIXEL
         return Ready(
             prepared, degradations_of_inputs(prepared), is_large, stamps, output, applied.info,
             mask_info(applied.mask, files.mask),

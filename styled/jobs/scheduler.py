@@ -8,6 +8,7 @@ the loop are one transaction. Requests and assignments are sent out after the co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -184,8 +185,9 @@ class Scheduler:
             self.maintenance.finish()
         self._activity.is_changed |= bool(events or self._pending.writes)
         if self._activity.is_changed or self._claimer.seconds_until_due == 0.0:
+            may_write = self._pending.writes or self._claimer.may_claim or self._is_journal_failing
             try:
-                with self._journal.transaction():
+                with self._journal.transaction() if may_write else nullcontext():
                     for write in self._pending.writes:
                         write()
                     claimed = [] if self._handler.is_stopping else self._claimer.claim()
@@ -195,8 +197,9 @@ class Scheduler:
                 self._is_journal_failing = True
                 self._has_given_up = self._handler.is_stopping  # the next start recovers
                 return  # the pending writes are kept for the next turn
-            self._is_journal_failing = False
-            self.pauses.succeeded(self._journal)
+            if may_write:
+                self._is_journal_failing = False
+                self.pauses.succeeded(self._journal)
             self._pending.writes.clear()
             for job in claimed:
                 self._lifecycle.begin(job, self._handler.styles)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -95,8 +95,13 @@ def engine_run(
 
 def recipe_fields(recipe: Recipe) -> dict[str, JsonValue]:
     """Return all fields of the recipe, as JSON values."""
-    resolved: dict[str, JsonValue] = json.loads(json.dumps(asdict(recipe)))
+    resolved: dict[str, JsonValue] = json.loads(json.dumps(recipe, default=_fields))
     return resolved
+
+
+def _fields(record: Any) -> dict[str, object]:
+    """Return the fields of a data class; its values may be data classes too."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def loss_info(trace: Sequence[TraceRow]) -> LossInfo:

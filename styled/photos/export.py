@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, Literal
 
@@ -226,9 +227,12 @@ def _gray_mode(has_opacity: bool) -> str:
 _ADOBE_RGB = Profile.parse(ADOBE_RGB_SPACE.icc_profile())
 
 
+_parsed = lru_cache(maxsize=4)(Profile.parse)
+
+
 def _is_like(icc: bytes, other: Profile | None) -> bool:
     """Return whether a profile describes the same space as another one, whoever made it."""
-    profile = Profile.parse(icc)
+    profile = _parsed(icc)
     return profile is not None and other is not None and profile.is_same_rgb_space(other)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
 import pytest
@@ -15,19 +15,21 @@ KEPT = 1_000_000
 
 
 class FakeDisks:
-    """Answers `shutil.disk_usage` for the folders that the test has named."""
+    """Answers `os.statvfs` for the folders that the test has named."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.free: dict[str, int | OSError] = {}
-        self._usage = shutil.disk_usage
-        monkeypatch.setattr("styled.jobs.disk_check.shutil.disk_usage", self.usage)
+        self._statvfs = os.statvfs
+        monkeypatch.setattr("styled.jobs.disk_check.os.statvfs", self.statvfs)
 
-    def usage(self, folder: Path) -> object:
-        """Return the scripted usage, or raise the scripted error."""
+    def statvfs(self, folder: Path) -> os.statvfs_result:
+        """Return the scripted free space, or raise the scripted error."""
         free = self.free.get(Path(folder).name, 10 * KEPT)
         if isinstance(free, OSError):
             raise free
-        return type(self._usage("/"))(10 * KEPT, 10 * KEPT - free, free)
+        values = list(self._statvfs("/"))
+        values[1], values[4] = 1, free  # f_frsize, f_bavail
+        return os.statvfs_result(values)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from styled import photos
-from styled.jobs import prefetch, prepare_request
+from styled.jobs import prepare_request
 from styled.jobs.events import StylesChanged
 from styled.jobs.job import JobState, Phase
-from styled.jobs.prefetch import CONCURRENT_SHARE_OF_FREE, max_pixels_beside_painting, may_claim
+from styled.jobs.prefetch import CONCURRENT_SHARE_OF_FREE, bytes_beside_painting, may_claim
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 SMALL, LARGE = picture("olive", (40, 36)), picture("olive", (90, 80))
@@ -30,11 +30,10 @@ def pair(tmp_path: Path, logs: LogLines) -> Iterator[JobHarness]:
 
 def limit_pixels(monkeypatch: pytest.MonkeyPatch, *, reading: int = 10**9, publishing: int = 10**9):  # type: ignore[no-untyped-def]  # returns None
     """Limit the pixels that may be read or published while an image is painted."""
-    limits = {
-        prefetch.READING_BYTES_PER_PIXEL: reading,
-        prefetch.PUBLISHING_BYTES_PER_PIXEL: publishing,
-    }
-    monkeypatch.setattr(prepare_request, "max_pixels_beside_painting", limits.__getitem__)
+    usable = 10**12
+    monkeypatch.setattr(prepare_request, "bytes_beside_painting", lambda: usable)
+    monkeypatch.setattr(prepare_request, "READING_BYTES_PER_PIXEL", usable // reading)
+    monkeypatch.setattr(prepare_request, "PUBLISHING_BYTES_PER_PIXEL", usable // publishing)
 
 
 def phases(harness: JobHarness) -> dict[str, Phase | None]:
@@ -86,9 +85,8 @@ def test_a_photo_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch
     """The limit is a share of the free memory; if that is unknown there is no limit."""
     free: list[int | None] = [10**9, None]
     monkeypatch.setattr("styled.engine.memory.free_bytes", lambda device: free.pop(0))
-    assert max_pixels_beside_painting(20) == int(10**9 * CONCURRENT_SHARE_OF_FREE / 20)
-    assert max_pixels_beside_painting(20) > 10**15
-    assert prefetch.READING_BYTES_PER_PIXEL > 0
+    assert bytes_beside_painting() == int(10**9 * CONCURRENT_SHARE_OF_FREE)
+    assert bytes_beside_painting() > 10**15
 
 
 def test_what_is_too_large_beside_others_waits_until_it_is_alone(
