@@ -66,11 +66,8 @@ INTAKE = "intake"
 ENGINE_PREFIX = "engine"
 """Engine slots are named `engine-0`, `engine-1`, ..."""
 
-MIN_IO_THREADS, MAX_IO_THREADS = 4, 16
-"""For many engines of this process, as far as there are cores: others only wait for Python's lock.
-
-Four also suit a single core, since they wait for disks.
-"""
+MAX_IO_THREADS = 16
+"""With engines in this process, and as many cores. More threads than cores wait for each other."""
 
 CLUSTER_IO_THREADS = 32
 """With a cluster these mostly wait: its machines decode and encode."""
@@ -265,8 +262,10 @@ def build_scheduler(
         EngineSlot(f"{ENGINE_PREFIX}-{number}", factory, files, events, heartbeats)
         for number, factory in enumerate(factories)
     ]
-    most = min(max(os.cpu_count() or 1, MIN_IO_THREADS), MAX_IO_THREADS)
-    threads = min(len(slots) + 1, most) if fleet is None else CLUSTER_IO_THREADS
+    # One more than are busy on behalf of engines and cores: it waits for disks.
+    threads = min(len(slots) + 1, (os.cpu_count() or 1) + 1, MAX_IO_THREADS)
+    if fleet is not None:
+        threads = CLUSTER_IO_THREADS
     pool = ThreadIoPool(threads, events, heartbeats)
     return Scheduler(context, slots, pool, events, config.styles, observer, heartbeats)
 

@@ -39,6 +39,7 @@ class Assigner:
         """Prepare a job that is too large to run beside others, once no other job is active."""
         preparing = self._running.in_phase(Phase.PREPARING)
         deferred = [one for one in preparing if one.is_deferred]
-        others = self._running.in_phase(Phase.READY, Phase.PAINTING)
-        if deferred and not others and len(preparing) == len(deferred):
+        if not deferred or len(preparing) > len(deferred):
+            return
+        if not self._running.in_phase(Phase.READY, Phase.PAINTING):
             self._lifecycle.prepare_deferred(deferred[0])

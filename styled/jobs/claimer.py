@@ -9,7 +9,7 @@ from styled.jobs.io_context import IoContext
 from styled.jobs.job import Job, Phase
 from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 from styled.jobs.pause import Pauses
-from styled.jobs.prefetch import may_claim
+from styled.jobs.prefetch import claimable
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
 
@@ -34,8 +34,23 @@ class Claimer:
         self._pauses = pauses
         self._due: float | None = None  # Unix time
 
-    def claim(self) -> list[Job]:
+    @property
+    def room(self) -> int:
+        """Number of jobs that may be claimed now."""
+        is_waiting = self._pauses.is_paused or self._requested_pause.is_active
+        if is_waiting or self._running.is_exclusive:
+            return 0
+        return claimable(
+            engines=self._engines.count,
+            free_engines=self._engines.free_count,
+            prefetched=len(self._running.in_phase(Phase.PREPARING, Phase.READY)),
+        )
+
+    def claim(self, room: int) -> list[Job]:
         """Claim the jobs that engines will need next; a suspect only while no other job runs.
+
+        Args:
+            room: `room`.
 
         Raises:
             ResourceUnavailable: the journal can't be used.
@@ -44,8 +59,7 @@ class Claimer:
         self._due = None
         if self._pauses.is_paused:
             self.defer_until_pause_ends()
-            return claimed
-        while self._has_room(len(claimed)):
+        while len(claimed) < room:
             is_idle = not len(self._running) and not claimed
             job = self._journal.claim(self._context.now(), is_idle=is_idle)
             if job is None:
@@ -58,21 +72,6 @@ class Claimer:
             if job.is_suspect:
                 break
         return claimed
-
-    @property
-    def may_claim(self) -> bool:
-        """Whether a job may be claimed now, if one is queued."""
-        return not self._pauses.is_paused and self._has_room()
-
-    def _has_room(self, claimed: int = 0) -> bool:
-        if self._requested_pause.is_active or self._running.is_exclusive:
-            return False
-        prefetched = len(self._running.in_phase(Phase.PREPARING, Phase.READY))
-        return may_claim(
-            engines=self._engines.count,
-            free_engines=self._engines.free_count,
-            prefetched=prefetched + claimed,
-        )
 
     def defer_until_pause_ends(self) -> None:
         """Set the next claim to the end of the queue's pause."""

@@ -17,8 +17,8 @@ PUBLISHING_BYTES_PER_PIXEL = 40
 """Peak memory for encoding a result, including the photo that it was painted from."""
 
 
-def may_claim(*, engines: int, free_engines: int, prefetched: int) -> bool:
-    """Return whether another job may be claimed: just early enough that no engine has to wait.
+def claimable(*, engines: int, free_engines: int, prefetched: int) -> int:
+    """Return how many jobs may be claimed: just early enough that no engine has to wait.
 
     One prefetched job for each engine suffices: each finds one when it becomes free. While an
     engine is free, one of them is about to be painted, so that one more may be claimed.
@@ -28,7 +28,9 @@ def may_claim(*, engines: int, free_engines: int, prefetched: int) -> bool:
         free_engines: Number of free engines.
         prefetched: Number of claimed jobs that are not painted yet: in preparation or ready.
     """
-    return engines > 0 and prefetched < engines + (1 if free_engines else 0)
+    if not engines:
+        return 0
+    return max(0, engines + (1 if free_engines else 0) - prefetched)
 
 
 def bytes_beside_painting() -> int:

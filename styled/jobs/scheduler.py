@@ -185,12 +185,13 @@ class Scheduler:
             self.maintenance.finish()
         self._activity.is_changed |= bool(events or self._pending.writes)
         if self._activity.is_changed or self._claimer.seconds_until_due == 0.0:
-            may_write = self._pending.writes or self._claimer.may_claim or self._is_journal_failing
+            room = 0 if self._handler.is_stopping else self._claimer.room
+            may_write = self._pending.writes or room or self._is_journal_failing
             try:
                 with self._journal.transaction() if may_write else nullcontext():
                     for write in self._pending.writes:
                         write()
-                    claimed = [] if self._handler.is_stopping else self._claimer.claim()
+                    claimed = self._claimer.claim(room)
             except ResourceUnavailable as error:
                 self.pauses.pause(error, self._journal)
                 self._claimer.defer_until_pause_ends()

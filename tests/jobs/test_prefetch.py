@@ -14,7 +14,7 @@ from styled import photos
 from styled.jobs import prepare_request
 from styled.jobs.events import StylesChanged
 from styled.jobs.job import JobState, Phase
-from styled.jobs.prefetch import CONCURRENT_SHARE_OF_FREE, bytes_beside_painting, may_claim
+from styled.jobs.prefetch import CONCURRENT_SHARE_OF_FREE, bytes_beside_painting, claimable
 from tests.jobs.conftest import JobHarness, LogLines, picture
 
 SMALL, LARGE = picture("olive", (40, 36)), picture("olive", (90, 80))
@@ -71,14 +71,14 @@ def test_a_photo_that_arrives_while_painting_is_prepared_too(harness: JobHarness
 
 @pytest.mark.parametrize(
     ("engines", "free_engines", "prefetched", "expected"),
-    [(0, 0, 0, False), (1, 0, 0, True), (1, 0, 1, False), (1, 1, 1, True), (1, 1, 2, False),
-     (8, 0, 7, True), (8, 0, 8, False), (8, 3, 8, True), (8, 3, 9, False)],
+    [(0, 0, 0, 0), (1, 0, 0, 1), (1, 0, 1, 0), (1, 1, 1, 1), (1, 1, 2, 0), (1, 1, 3, 0),
+     (8, 0, 7, 1), (8, 0, 8, 0), (8, 3, 8, 1), (8, 3, 9, 0), (8, 8, 0, 9)],
 )  # fmt: skip
 def test_at_most_one_more_than_there_are_engines(
-    engines: int, free_engines: int, prefetched: int, expected: bool
+    engines: int, free_engines: int, prefetched: int, expected: int
 ) -> None:
     """At most one job more than there are engines waits to be painted; none without engines."""
-    assert may_claim(engines=engines, free_engines=free_engines, prefetched=prefetched) == expected
+    assert claimable(engines=engines, free_engines=free_engines, prefetched=prefetched) == expected
 
 
 def test_a_photo_takes_a_part_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
