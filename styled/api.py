@@ -17,6 +17,10 @@ from typing import Literal
 from PIL import Image
 
 from styled import photos
+from styled.codec.encode import encode
+from styled.codec.prepare import Prepared, prepare
+from styled.codec.source_files import SourceFile, SourceFiles
+from styled.codec.style_pictures import StylePictures
 from styled.config import EngineConfig, OutputConfig, apply_overrides, resolve_recipe
 from styled.config.overrides import RecipeOverrides
 from styled.config.problems import dotted, validate
@@ -25,10 +29,6 @@ from styled.engine.memory import configure_allocator
 from styled.engine_api import EngineInfo, Failed, OnBytes, Painted, Progress
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
-from styled.jobs.prepare import Prepared, prepare
-from styled.jobs.publish import encode
-from styled.jobs.source_files import SourceFile, SourceFiles
-from styled.jobs.style_pictures import StylePictures
 from styled.precision_record import PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
 

@@ -19,34 +19,33 @@ import structlog
 import torch
 
 from styled.atomic import make_folder, sweep_temporaries
+from styled.codec.local_codec import LocalPhotoCodec
+from styled.codec.style_check import StyleCheck
 from styled.config import Config
 from styled.config.ignore import IgnoreRules
 from styled.degradation import Degradation
 from styled.delivery.gallery import Gallery
 from styled.delivery.publisher import Publisher
 from styled.engine.local_engine import LocalEngine
-from styled.engine_api import Engine, OnBytes
+from styled.engine_api import Engine, EngineFactory, OnBytes
 from styled.engine_setup import make_engine
 from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.hooks.runner import HookRunner
 from styled.intake.host import InboxReport, SettledInput
 from styled.intake.inbox_folders import InboxFolders
 from styled.intake.intake import Intake
 from styled.intake.pairing import Pairing
 from styled.intake.scanning import scan
+from styled.job_io.gallery_updates import GalleryUpdater
+from styled.job_io.input_cleanup import InputCleanup
+from styled.job_io.io_context import IoContext, JournalRetention
+from styled.job_io.io_pool import ThreadIoPool
+from styled.job_io.job_files import JobFiles
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegradationsChanged, StylesChanged, Wakeup
-from styled.jobs.gallery_updates import GalleryUpdater
-from styled.jobs.hook_runner import HookRunner
-from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.io_context import IoContext, JournalRetention
-from styled.jobs.io_pool import ThreadIoPool
-from styled.jobs.job_files import JobFiles
-from styled.jobs.journal import Journal
-from styled.jobs.journal_rebuild import open_or_rebuild
-from styled.jobs.photo_codec import LocalPhotoCodec
-from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler, SchedulerObserver
-from styled.jobs.style_check import StyleCheck
+from styled.journal.journal import Journal
+from styled.journal.rebuild import open_or_rebuild
 from styled.mounts import Mounts
 from styled.ops.config_in_use import save_config_in_use
 from styled.ops.heartbeats import Heartbeats

@@ -27,7 +27,7 @@ from styled.config import Config, require_styles
 from styled.degradation import Degradation
 from styled.engine.memory import configure_allocator
 from styled.engine.weights import imagenet_file
-from styled.engine_api import EngineInfo
+from styled.engine_api import EngineFactory, EngineInfo
 from styled.errors import (
     JournalDamaged,
     ResourceUnavailable,
@@ -35,12 +35,11 @@ from styled.errors import (
     StyledError,
 )
 from styled.health import HealthMonitor
+from styled.job_io.prepare_request import PREPARE_PART
 from styled.jobs.events import StopRequested
-from styled.jobs.job import JobFinished, JobState
-from styled.jobs.journal import Journal
-from styled.jobs.prepare_request import PREPARE_PART
-from styled.jobs.protocols import EngineFactory
 from styled.jobs.scheduler import Scheduler
+from styled.journal.job import JobFinished, JobState
+from styled.journal.journal import Journal
 from styled.live_gallery import LiveGallery
 from styled.once import OnceResult, ProgressTimeout, Unprocessed, unprocessed_inputs
 from styled.ops.config_in_use import save_config_in_use

@@ -324,3 +324,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the engine's resources."""
+
+
+class EngineFactory(Protocol):
+    """Makes a slot's engine, and its replacement after a loss."""
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether a lost engine can be replaced within this process."""
+
+    def make(self) -> Engine:
+        """Make an engine; called in the thread that the engine will run in.
+
+        Raises:
+            StyledError: no engine can be made.
+        """

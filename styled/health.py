@@ -18,8 +18,8 @@ import structlog
 from styled.config import Config
 from styled.errors import ResourceUnavailable
 from styled.jobs.events import EngineStalled, Event
-from styled.jobs.job import JobFinished, JobState
 from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot, SnapshotSource
+from styled.journal.job import JobFinished, JobState
 from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.heartbeat_file import HeartbeatFile
 from styled.ops.heartbeats import Heartbeats

@@ -12,8 +12,8 @@ from styled.delivery.gallery import Gallery
 from styled.delivery.live import LiveFiles, LiveJob
 from styled.errors import ResourceUnavailable
 from styled.files import readable
-from styled.jobs.job import JobState
 from styled.jobs.snapshot import EngineSnapshot, SnapshotSource
+from styled.journal.job import JobState
 
 log = structlog.get_logger()
 

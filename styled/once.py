@@ -9,8 +9,8 @@ from pathlib import Path
 
 from styled.files import readable
 from styled.intake.intake import Intake
-from styled.jobs.job import BLOCKED, JobState
-from styled.jobs.journal import Journal
+from styled.journal.job import BLOCKED, JobState
+from styled.journal.journal import Journal
 
 BLOCKED_SECONDS = 15.0
 """How long to wait while all jobs are waiting for a retry: each has been retried by then."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import structlog
 
 from styled.app import App, record_state
+from styled.codec.style_check import check_styles
 from styled.config import load_config, require_styles
 from styled.errors import ConfigError, StyledError, UnexpectedError
 from styled.files import file_stamp
-from styled.jobs.style_check import check_styles
 from styled.open_files import WriterCheck, Writers
 
 log = structlog.get_logger()

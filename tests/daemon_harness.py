@@ -285,7 +285,7 @@ def let_others_in(folder: Path) -> None:
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(
     ["styled.daemon", "styled.cli.main", "styled.cli.entry", "styled.cli.daemon_commands",
-     "tests.jobs.conftest", "tests.daemon_harness", "tests.preloaded"]
+     "tests.job_harness", "tests.daemon_harness", "tests.preloaded"]
 )  # fmt: skip
 
 

@@ -33,7 +33,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-SAMPLE = {"intake": 30, "jobs": 60, "delivery": 40, "photos": 40, "engine": 40}
+SAMPLE = {
+    "intake": 30, "jobs": 30, "job_io": 20, "journal": 15, "codec": 10, "delivery": 40,
+    "photos": 40, "engine": 40,
+}  # fmt: skip
 """The number of faults that are planted in each folder."""
 
 BROKEN = 70

@@ -16,8 +16,8 @@ import torch
 from styled.app import LocalEngineFactory, build_engine
 from styled.config import Config, default_config
 from styled.engine.vgg import Convolutions
-from styled.jobs.io_pool import IoDone, ThreadIoPool
-from styled.jobs.protocols import SendHeartbeat
+from styled.job_io.io_pool import IoDone, ThreadIoPool
+from styled.job_io.protocols import SendHeartbeat
 from styled.ops.heartbeats import Heartbeats
 from tests.engine.conftest import SHALLOW, picture, task_of, untrained
 

@@ -17,13 +17,13 @@ from styled.config import Config, load_config
 from styled.degradation import Degradation
 from styled.health import STALLED_SECONDS, HealthMonitor
 from styled.jobs.events import EngineStalled, Event
-from styled.jobs.job import Job, JobState
 from styled.jobs.scheduler import PART as SCHEDULER
 from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot
+from styled.journal.job import Job, JobState
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.stall_record import StallRecord
 from styled.ops.systemd import Notifier
-from tests.jobs.conftest import LogLines, progress
+from tests.job_harness import LogLines, progress
 
 JOB = Job(
     "4a", "a.jpg", 1, 2, "oil", "a.jpg", JobState.RUNNING, 1, 0.0, 0.0, None, None, None, None,

@@ -12,10 +12,10 @@ import pytest
 
 from styled.delivery.gallery import Gallery
 from styled.errors import ResourceUnavailable
-from styled.jobs.job import Job, JobState
 from styled.jobs.snapshot import EngineSnapshot, QueueSnapshot
+from styled.journal.job import Job, JobState
 from styled.live_gallery import LiveGallery
-from tests.jobs.conftest import picture, progress
+from tests.job_harness import picture, progress
 
 JOB = Job(
     "4a", "trip/</script>.jpg", 1, 2, "oil", "a.jpg", JobState.RUNNING, 1, 0.0, 0.0, None, None,

@@ -12,11 +12,11 @@ from styled.cli.daemon_weights import imagenet_file_of_daemon
 from styled.cli.exit_codes import DONE, console, exit_code_of, print_error
 from styled.cli.find_config import find_config
 from styled.cli.status import read_daemon_state
+from styled.codec.style_check import check_styles
 from styled.config import Config, require_styles
 from styled.engine.device import choose_device
 from styled.engine.weights import imagenet_file, load_weights
 from styled.errors import ResourceUnavailable, StyledError, WeightsError
-from styled.jobs.style_check import check_styles
 from styled.ops.humanize import printable
 
 

@@ -26,13 +26,13 @@ from styled.cli.stylize import (
     progress_bar,
     require_writable,
 )
+from styled.codec.prepare import decode, prepare
+from styled.codec.source_files import read_source_files
+from styled.codec.style_check import check_style
 from styled.config import EngineConfig, Style, StyleImage, resolve_recipe
 from styled.engine.local_engine import LocalEngine
 from styled.engine.scales import MIN_EDGE_PX, fit_long_edge, resize
 from styled.errors import ConfigError, EngineFailure, InputRejected
-from styled.jobs.prepare import decode, prepare
-from styled.jobs.source_files import read_source_files
-from styled.jobs.style_check import check_style
 from styled.ops.humanize import printable
 from styled.recipes import RECIPES, Recipe, Size
 

@@ -26,8 +26,8 @@ from styled.delivery.gallery_files import PAGE
 from styled.delivery.names import sidecar_path
 from styled.engine.weights import imagenet_file
 from styled.errors import EngineFailure, ResourceUnavailable
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
 
 TIMEOUT_SECONDS = 600.0
 """Time limit for the painting; generous, for slow machines."""

@@ -22,11 +22,11 @@ from styled.cli.status import inbox_status, problems_by_kind, read_daemon_state,
 from styled.config import Config
 from styled.errors import ConfigError, JournalDamaged, NoJournal, ResourceUnavailable, StyledError
 from styled.extras import install_command
-from styled.jobs.job import BLOCKED, JobState
-from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import JournalReader
-from styled.jobs.journal_schema import open_existing_database
-from styled.jobs.pause import PAUSE_REQUEST_REASON
+from styled.journal.job import BLOCKED, JobState
+from styled.journal.journal import Journal
+from styled.journal.pause_request import PAUSE_REQUEST_REASON
+from styled.journal.queries import JournalReader
+from styled.journal.schema import open_existing_database
 from styled.ops import doctor
 from styled.ops.doctor import Finding
 from styled.ops.humanize import format_bytes, format_count, format_duration, printable
@@ -282,7 +282,7 @@ def _degradation_remedies(kind: str) -> tuple[str, ...]:
 
 
 def _styles(config: Config) -> Iterator[Finding]:
-    from styled.jobs.style_check import check_styles
+    from styled.codec.style_check import check_styles
 
     check_styles(config)
     if config.styles:

@@ -23,7 +23,7 @@ from styled.config import Config
 from styled.delivery.names import sidecar_path
 from styled.errors import JournalDamaged, NoJournal, ResourceUnavailable
 from styled.files import readable
-from styled.jobs.journal_queries import JournalReader
+from styled.journal.queries import JournalReader
 from styled.ops.humanize import printable
 from styled.ops.lock import InstanceLock
 from styled.sidecar import Sidecar

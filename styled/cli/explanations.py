@@ -28,8 +28,8 @@ from styled.files import (
 from styled.intake.pairing import Pairing
 from styled.intake.photo_styles import PhotoStyles
 from styled.intake.scanning import IGNORE_MARKER, MAX_FOLDER_DEPTH
-from styled.jobs.job import ON_REQUEST, Job, JobState, Phase
-from styled.jobs.journal_queries import JournalReader
+from styled.journal.job import ON_REQUEST, Job, JobState, Phase
+from styled.journal.queries import JournalReader
 from styled.mounts import Mounts
 from styled.ops.humanize import format_count, format_duration
 

@@ -14,7 +14,7 @@ from styled.cli.find_config import find_config
 from styled.config import Config
 from styled.delivery.gallery import Gallery, gallery_entries
 from styled.errors import JournalDamaged, ResourceUnavailable
-from styled.jobs.journal import Journal
+from styled.journal.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.humanize import printable
 

@@ -17,9 +17,9 @@ from styled.cli.status_view import job_table
 from styled.config import Config
 from styled.errors import ResourceUnavailable
 from styled.files import readable
-from styled.jobs.job import Job, JobState
-from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import FINISHED, JournalReader
+from styled.journal.job import Job, JobState
+from styled.journal.journal import Journal
+from styled.journal.queries import FINISHED, JournalReader
 from styled.ops.humanize import printable
 from styled.ops.lock import InstanceLock
 

@@ -14,7 +14,7 @@ import typer
 from styled import __version__
 from styled.cli.exit_codes import errors_as_exit_codes
 from styled.cli.fast_import import importing
-from styled.jobs.job import JobState
+from styled.journal.job import JobState
 
 app = typer.Typer(
     name="styled",

@@ -10,10 +10,10 @@ from styled.cli.find_config import find_config_in_use
 from styled.cli.jobs import open_for_requests
 from styled.config import Config
 from styled.files import readable
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import JournalReader
-from styled.jobs.pause import AFTER_CURRENT, NOW, PAUSE_REQUEST
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
+from styled.journal.pause_request import AFTER_CURRENT, NOW, PAUSE_REQUEST
+from styled.journal.queries import JournalReader
 from styled.ops.lock import InstanceLock
 
 WAIT_SECONDS = 10.0

@@ -29,8 +29,8 @@ from styled.config.dump import show_config
 from styled.delivery.names import sidecar_path
 from styled.errors import ConfigError, JournalDamaged, ResourceUnavailable
 from styled.files import readable
-from styled.jobs.job import Job
-from styled.jobs.journal_queries import JournalReader
+from styled.journal.job import Job
+from styled.journal.queries import JournalReader
 from styled.ops.humanize import printable
 from styled.sidecar import Sidecar
 

@@ -16,8 +16,8 @@ from styled.delivery.names import sidecar_path
 from styled.delivery.requeue import is_rejected_input, rejected_inputs, return_to_inbox
 from styled.errors import ResourceUnavailable
 from styled.files import readable
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.humanize import printable
 from styled.sidecar import job_id_in

@@ -13,10 +13,10 @@ from styled.config import Config
 from styled.degradation import Degradation
 from styled.errors import JournalDamaged, ResourceUnavailable
 from styled.files import SETTINGS_SUFFIX, readable
-from styled.jobs.job import Job, JobState, Phase
-from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import JournalReader
-from styled.jobs.pause import PAUSE_REQUEST
+from styled.journal.job import Job, JobState, Phase
+from styled.journal.journal import Journal
+from styled.journal.pause_request import PAUSE_REQUEST
+from styled.journal.queries import JournalReader
 from styled.ops.disk_space import FOLDERS, DiskSpace
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord

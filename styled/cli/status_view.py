@@ -28,9 +28,9 @@ from styled.cli.status import (
 )
 from styled.config import Config
 from styled.degradation import Degradation
-from styled.jobs.job import JobState, Phase
-from styled.jobs.journal_queries import FINISHED
-from styled.jobs.pause import PAUSE_REQUEST_REASON
+from styled.journal.job import JobState, Phase
+from styled.journal.pause_request import PAUSE_REQUEST_REASON
+from styled.journal.queries import FINISHED
 from styled.ops.humanize import format_bytes, format_count, format_duration, printable
 
 FOLLOW_SECONDS = 1.0

@@ -28,6 +28,10 @@ from styled import api
 from styled.atomic import atomic_write, make_folder, resource_errors
 from styled.cli.exit_codes import console, error_console, exit_with_usage_error
 from styled.cli.find_config import find_config
+from styled.codec.encode import encode
+from styled.codec.prepare import Prepared, prepare
+from styled.codec.source_files import read_source_files
+from styled.codec.style_check import check_style
 from styled.config import (
     EngineConfig,
     IntakeConfig,
@@ -42,12 +46,8 @@ from styled.engine.local_engine import LocalEngine
 from styled.engine_api import Painted, Progress
 from styled.errors import ConfigError, InputRejected
 from styled.files import readable
-from styled.jobs.job import Job, JobState
-from styled.jobs.prepare import Prepared, prepare
-from styled.jobs.publish import encode
-from styled.jobs.sidecars import degradations_of_inputs, sidecar_of_result
-from styled.jobs.source_files import read_source_files
-from styled.jobs.style_check import check_style
+from styled.job_io.sidecars import degradations_of_inputs, sidecar_of_result
+from styled.journal.job import Job, JobState
 from styled.ops.humanize import printable
 from styled.precision_record import FILE_NAME, PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe

@@ -19,10 +19,10 @@ from styled.cluster.shared_objects import SharedObjects
 from styled.config import Config
 from styled.degradation import Degradation
 from styled.errors import ClusterUnavailable, StyledError
+from styled.job_io.job_files import JobFiles
+from styled.job_io.protocols import HeartbeatsProtocol
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import Event, ServiceDegradationsChanged, SlotAdded, SlotRemoved
-from styled.jobs.job_files import JobFiles
-from styled.jobs.protocols import HeartbeatsProtocol
 
 log = structlog.get_logger()
 

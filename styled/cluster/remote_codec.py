@@ -25,16 +25,16 @@ from styled.cluster.remote_images import (
     without_pixels,
 )
 from styled.cluster.shared_objects import SharedObjects
+from styled.codec.encode import Encoded
+from styled.codec.prepare import Prepared
+from styled.codec.source_files import SourceFiles
 from styled.config import OutputConfig
 from styled.engine_api import Painted
 from styled.errors import NodeLost
-from styled.jobs.prepare import Prepared
-from styled.jobs.publish import Encoded
-from styled.jobs.source_files import SourceFiles
 from styled.recipes import Recipe
 
 if TYPE_CHECKING:
-    from styled.jobs.style_pictures import StylePictures
+    from styled.codec.style_pictures import StylePictures
 
 AVOIDED_SECONDS = 30.0
 """How long a machine that was lost gets no tasks; Ray takes some 15 s to notice."""
@@ -127,7 +127,7 @@ class RemotePhotoCodec:
         self, files: SourceFiles, recipe: Recipe, *, max_pixels: int, at_own_size: bool,
         paint_damaged: bool,
     ) -> Prepared:  # fmt: skip
-        """Decode a photo and its style; see `styled.jobs.prepare.prepare`."""
+        """Decode a photo and its style; see `styled.codec.prepare.prepare`."""
         put = self._objects.style
         stored = [put(s.data) if isinstance(s.data, bytes) else None for s in files.styles]
         described = tuple(
@@ -144,7 +144,7 @@ class RemotePhotoCodec:
     def encode(
         self, prepared: Prepared, painted: Painted, format: str, output: OutputConfig
     ) -> Encoded:
-        """Encode a painting where it was painted; see `styled.jobs.publish.encode`."""
+        """Encode a painting where it was painted; see `styled.codec.encode.encode`."""
         assert isinstance(prepared, RemotePrepared), "it comes from `prepare`"
         preferred = ""
         pixels: Any = painted.image  # kept on disk, since it could not be published before
@@ -177,7 +177,7 @@ class RemotePhotoCodec:
 @cache
 def _style_pictures() -> StylePictures:
     """Return those of this worker process, which decodes one photo after the other."""
-    from styled.jobs.style_pictures import StylePictures
+    from styled.codec.style_pictures import StylePictures
 
     return StylePictures()
 
@@ -190,7 +190,7 @@ def _prepare_remotely(
     at_own_size: bool,
     paint_damaged: bool,
 ) -> tuple[Prepared, PaintTaskImages, Exportable]:
-    from styled.jobs.prepare import prepare
+    from styled.codec.prepare import prepare
 
     _use_one_torch_thread()
     styles = tuple(
@@ -217,7 +217,7 @@ def _encode_remotely(
 ) -> Encoded:
     import torch
 
-    from styled.jobs.publish import encode
+    from styled.codec.encode import encode
 
     _use_one_torch_thread()
     prepared = with_pixels(described, images, exportable)

@@ -13,9 +13,9 @@ import ray
 from ray.exceptions import RayError
 from torch import Tensor
 
+from styled.codec.prepare import Blend, Prepared
 from styled.engine_api import Painted, PaintTask
 from styled.errors import NodeLost
-from styled.jobs.prepare import Blend, Prepared
 from styled.photos import Photo
 
 

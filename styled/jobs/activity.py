@@ -6,14 +6,16 @@ import math
 from contextlib import suppress
 
 from styled.errors import JournalDamaged, ResourceUnavailable
+from styled.job_io.io_context import IoContext
 from styled.jobs.engines import Engines
-from styled.jobs.io_context import IoContext
 from styled.jobs.lifecycle import Lifecycle
-from styled.jobs.pause import PAUSE_REQUEST_REASON, Pauses
+from styled.jobs.pause import Pauses
 from styled.jobs.pending_effects import PendingEffects
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
-from styled.jobs.snapshot import QueueSnapshot, snapshot_of
+from styled.jobs.snapshot import QueueSnapshot
+from styled.journal.job import JobState
+from styled.journal.pause_request import PAUSE_REQUEST_REASON
 
 SNAPSHOT_SECONDS = 2.0
 """Minimum interval between snapshots."""
@@ -68,7 +70,14 @@ class ActivityReporter:
         degraded = self._lifecycle.service.all()
         engines = self._engines.snapshot(self._running)
         with suppress(ResourceUnavailable, JournalDamaged):
-            self.snapshot = snapshot_of(self._journal, engines, self._paused_reason, degraded)
+            self.snapshot = QueueSnapshot(
+                engines,
+                self._paused_reason,
+                self._journal.unfinished_by_style(),
+                self._journal.oldest_unfinished(),
+                self._journal.last_finished(JobState.DONE),
+                degraded,
+            )
             self._snapshot_at, self.is_changed = self._context.clock(), False
 
     @property

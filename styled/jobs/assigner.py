@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from styled.job_io.job_log import job_log_context, log_context_of
 from styled.jobs.engines import Engines
-from styled.jobs.job import Phase
-from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.running import RunningJobs
+from styled.journal.job import Phase
 
 
 class Assigner:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
+from styled.job_io.io_context import IoContext
 from styled.jobs.engines import Engines
-from styled.jobs.io_context import IoContext
-from styled.jobs.job import Job, Phase
-from styled.jobs.journal_queries import MAX_WAIT_SECONDS
 from styled.jobs.pause import Pauses
-from styled.jobs.prefetch import claimable
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
+from styled.journal.job import Job, Phase
+from styled.journal.queries import MAX_WAIT_SECONDS
 
 
 class Claimer:
@@ -49,9 +48,6 @@ class Claimer:
     def claim(self, room: int) -> list[Job]:
         """Claim the jobs that engines will need next; a suspect only while no other job runs.
 
-        Args:
-            room: `room`.
-
         Raises:
             ResourceUnavailable: the journal can't be used.
         """
@@ -85,3 +81,19 @@ class Claimer:
         seconds = self._due - self._context.now()
         # No job is given a longer wait, so the system clock has been set back: claim now.
         return max(0.0, seconds) if seconds <= MAX_WAIT_SECONDS else 0.0
+
+
+def claimable(*, engines: int, free_engines: int, prefetched: int) -> int:
+    """Return how many jobs may be claimed: just early enough that no engine has to wait.
+
+    One prefetched job for each engine suffices: each finds one when it becomes free. While an
+    engine is free, one of them is about to be painted, so that one more may be claimed.
+
+    Args:
+        engines: Number of engines, whether free or busy.
+        free_engines: Number of free engines.
+        prefetched: Number of claimed jobs that are not painted yet: in preparation or ready.
+    """
+    if not engines:
+        return 0
+    return max(0, engines + (1 if free_engines else 0) - prefetched)

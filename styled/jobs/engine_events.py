@@ -15,13 +15,13 @@ from styled.engine_api import (
     Stopped,
 )
 from styled.errors import JournalDamaged, NodeLost, ResourceUnavailable, StyledError
+from styled.job_io.job_log import job_log_context, log_context_of
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
 from styled.jobs.job_finisher import JobFinisher
-from styled.jobs.job_log import job_log_context, log_context_of
-from styled.jobs.journal import Journal
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.pending_effects import PendingEffects
+from styled.journal.journal import Journal
 
 
 class EngineObserver(Protocol):

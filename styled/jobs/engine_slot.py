@@ -12,6 +12,7 @@ from styled.engine_api import (
     CheckpointIgnored,
     CheckpointPiece,
     Engine,
+    EngineFactory,
     Failed,
     Frame,
     Preview,
@@ -20,8 +21,11 @@ from styled.engine_api import (
 )
 from styled.errors import DeviceLost, EngineDied, StyledError, UnexpectedError
 from styled.files import have_changed
-from styled.jobs.assignment import Assignment
+from styled.job_io.job_files import JobFiles
+from styled.job_io.job_log import job_log_context
+from styled.job_io.protocols import HeartbeatsProtocol
 from styled.jobs.events import (
+    Assignment,
     CheckpointSaved,
     EngineLost,
     EngineReady,
@@ -29,9 +33,6 @@ from styled.jobs.events import (
     Event,
     PreviewSaved,
 )
-from styled.jobs.job_files import JobFiles
-from styled.jobs.job_log import job_log_context
-from styled.jobs.protocols import EngineFactory, HeartbeatsProtocol
 
 log = structlog.get_logger()
 

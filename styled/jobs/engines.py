@@ -12,8 +12,8 @@ import structlog
 
 from styled.engine_api import EngineInfo
 from styled.errors import StyledError
-from styled.jobs.assignment import Assignment
 from styled.jobs.engine_slot import EngineSlot
+from styled.jobs.events import Assignment
 from styled.jobs.running import RunningJobs, SlotState
 from styled.jobs.snapshot import EngineSnapshot
 

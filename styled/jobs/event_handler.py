@@ -7,6 +7,11 @@ from typing import assert_never
 
 from styled.config import Style
 from styled.errors import JournalDamaged
+from styled.job_io.io_context import IoContext
+from styled.job_io.io_pool import IoDone
+from styled.job_io.job_log import job_log_context, log_context_of
+from styled.job_io.prepare_request import PrepareRequest
+from styled.job_io.requests import PublishRequest, UnpublishRequest
 from styled.jobs.engine_events import EngineEventHandler
 from styled.jobs.engines import Engines
 from styled.jobs.events import (
@@ -24,18 +29,13 @@ from styled.jobs.events import (
     StylesChanged,
     Wakeup,
 )
-from styled.jobs.io_context import IoContext
-from styled.jobs.io_pool import IoDone
-from styled.jobs.job import Phase
 from styled.jobs.job_finisher import JobFinisher
-from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance, may_end_unpublished
 from styled.jobs.pause import Pauses
 from styled.jobs.pending_effects import PendingEffects
-from styled.jobs.prepare_request import PrepareRequest
-from styled.jobs.requests import PublishRequest, UnpublishRequest
 from styled.jobs.running import RunningJob
+from styled.journal.job import Phase
 
 
 class EventHandler:

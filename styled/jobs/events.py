@@ -9,12 +9,30 @@ from typing import TYPE_CHECKING
 
 from styled.config import Style
 from styled.degradation import Degradation
-from styled.engine_api import EngineEvent, EngineInfo
+from styled.engine_api import EngineEvent, EngineInfo, PaintTask
 from styled.errors import StyledError
-from styled.jobs.io_pool import IoDone
+from styled.files import FileStamps
+from styled.job_io.io_pool import IoDone
 
 if TYPE_CHECKING:
     from styled.jobs.engine_slot import EngineSlot
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A task for one engine.
+
+    Attributes:
+        assignment_id: A unique number.
+        log_context: Keys of the task's log lines.
+        stamps: Of the files that the task was made from; if one has changed since, the task is
+            not started.
+    """
+
+    assignment_id: int
+    task: PaintTask
+    log_context: dict[str, str]
+    stamps: FileStamps = ()
 
 
 @dataclass(frozen=True, slots=True)

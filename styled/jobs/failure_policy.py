@@ -22,7 +22,7 @@ from styled.errors import (
     StyleUnavailable,
     UnexpectedError,
 )
-from styled.jobs.job import BLOCKED, Job, Phase
+from styled.journal.job import BLOCKED, Job, Phase
 
 UNREADABLE_SECONDS = 5.0
 """Retry delay of a job whose file can't be read at the moment."""

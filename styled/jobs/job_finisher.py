@@ -7,14 +7,14 @@ from typing import Protocol
 import structlog
 
 from styled.errors import EngineDied, MemoryShortage, NodeLost, StyledError
+from styled.job_io.io_context import IoContext
+from styled.job_io.prepare_request import PrepareRequest
+from styled.job_io.requests import ReleaseRequest, UnpublishRequest
 from styled.jobs.failure_policy import Fatal, Pause, Reject, Requeue, decide
-from styled.jobs.io_context import IoContext
-from styled.jobs.job import BLOCKED, ON_REQUEST, Job, JobFinished, JobState, Phase
 from styled.jobs.pause import Pauses
 from styled.jobs.pending_effects import PendingEffects
-from styled.jobs.prepare_request import PrepareRequest
-from styled.jobs.requests import ReleaseRequest, UnpublishRequest
 from styled.jobs.running import EndReason, RunningJob, RunningJobs
+from styled.journal.job import BLOCKED, ON_REQUEST, Job, JobFinished, JobState, Phase
 
 log = structlog.get_logger()
 

@@ -17,17 +17,12 @@ from styled.config import Style
 from styled.degradation import Degradation
 from styled.engine_api import EngineInfo, Painted, Progress
 from styled.errors import StyledError
+from styled.eta import EtaEstimator, EtaHistories, EtaKey
 from styled.files import readable
-from styled.jobs.assignment import Assignment
-from styled.jobs.degradations import ServiceDegradations
-from styled.jobs.eta import EtaEstimator, EtaHistories, EtaKey
-from styled.jobs.input_cleanup import STYLE_REMOVED
-from styled.jobs.io_context import IoContext
-from styled.jobs.job import Job, JobState, Phase
-from styled.jobs.job_finisher import JobFinisher
-from styled.jobs.job_log import job_log_context, log_context_of, log_published, log_scale
-from styled.jobs.pending_effects import PendingEffects
-from styled.jobs.prepare_request import (
+from styled.job_io.input_cleanup import STYLE_REMOVED
+from styled.job_io.io_context import IoContext
+from styled.job_io.job_log import job_log_context, log_context_of
+from styled.job_io.prepare_request import (
     AlreadyPublished,
     InputChanged,
     NotPublished,
@@ -36,9 +31,15 @@ from styled.jobs.prepare_request import (
     Ready,
     TooLargeToShare,
 )
-from styled.jobs.publication import Publication, Published
-from styled.jobs.requests import PublishRequest
+from styled.job_io.publication import Publication, Published
+from styled.job_io.requests import PublishRequest
+from styled.jobs.degradations import ServiceDegradations
+from styled.jobs.events import Assignment
+from styled.jobs.job_finisher import JobFinisher
+from styled.jobs.pending_effects import PendingEffects
+from styled.jobs.progress_log import log_published, log_scale
 from styled.jobs.running import EndReason, RunningJob, RunningJobs
+from styled.journal.job import Job, JobState, Phase
 
 log = structlog.get_logger()
 
@@ -92,13 +93,9 @@ class Lifecycle:
     def prepare_deferred(self, running: RunningJob) -> None:
         """Prepare a job that is too large to run beside others, now that no other is active."""
         running.is_deferred = False
-        self._request(
-            running,
-            PrepareRequest(
-                running.job, self._context, running.style, is_concurrent=False,
-                style_names=running.style_names,
-            ),
-        )  # fmt: skip
+        names = running.style_names
+        request = PrepareRequest(running.job, self._context, running.style, False, names)
+        self._request(running, request)
 
     def prepared(self, running: RunningJob, result: PrepareResult) -> None:
         """Handle the result of a job's `PrepareRequest`."""

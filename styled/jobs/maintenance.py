@@ -10,18 +10,18 @@ import structlog
 
 from styled.errors import FolderNotWritable, ResourceUnavailable, StyledError
 from styled.files import readable
-from styled.jobs.io_context import IoContext
-from styled.jobs.io_pool import IoDone
-from styled.jobs.job import Job
-from styled.jobs.pause import Pauses
-from styled.jobs.pending_effects import PendingEffects
-from styled.jobs.requests import (
+from styled.job_io.io_context import IoContext
+from styled.job_io.io_pool import IoDone
+from styled.job_io.requests import (
     CleanupRequest,
     GalleryRequest,
     ReleaseRequest,
     Stuck,
     UnpublishRequest,
 )
+from styled.jobs.pause import Pauses
+from styled.jobs.pending_effects import PendingEffects
+from styled.journal.job import Job
 
 log = structlog.get_logger()
 

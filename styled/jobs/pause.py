@@ -13,15 +13,6 @@ log = structlog.get_logger()
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 60.0
 
-PAUSE_REQUEST = "pause_request"
-"""The journal's state of this key tells whether `styled pause` is in force: empty (it is not),
-`now` or `after-current`."""
-
-NOW, AFTER_CURRENT = "now", "after-current"
-
-PAUSE_REQUEST_REASON = "on request; styled resume continues it"
-"""The reason of such a pause."""
-
 
 class Pauses:
     """Whether the queue is paused, until when, and why.

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from styled.jobs.assignment import Assignment
-from styled.jobs.job import JobFinished
-from styled.jobs.prepare_request import PrepareRequest
-from styled.jobs.requests import (
+from styled.job_io.prepare_request import PrepareRequest
+from styled.job_io.requests import (
     CleanupRequest,
     GalleryRequest,
     PublishRequest,
     ReleaseRequest,
     UnpublishRequest,
 )
+from styled.jobs.events import Assignment
+from styled.journal.job import JobFinished
 
 Request = (
     PrepareRequest | PublishRequest | UnpublishRequest | ReleaseRequest | CleanupRequest

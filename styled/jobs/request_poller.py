@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from styled.errors import ResourceUnavailable
+from styled.job_io.io_context import IoContext
+from styled.job_io.job_log import job_log_context, log_context_of
 from styled.jobs.engines import Engines
-from styled.jobs.io_context import IoContext
-from styled.jobs.job import Job, Phase
 from styled.jobs.job_finisher import JobFinisher
-from styled.jobs.job_log import job_log_context, log_context_of
 from styled.jobs.pause import Pauses
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs
+from styled.journal.job import Job, Phase
 
 CANCELLED_AT_ONCE = 50
 """Maximum number of jobs that one turn of the loop cancels."""

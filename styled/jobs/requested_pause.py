@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import structlog
 
+from styled.job_io.io_context import IoContext
+from styled.job_io.job_log import job_log_context, log_context_of
 from styled.jobs.engines import Engines
-from styled.jobs.io_context import IoContext
-from styled.jobs.job import Phase
 from styled.jobs.job_finisher import JobFinisher
-from styled.jobs.job_log import job_log_context, log_context_of
-from styled.jobs.pause import AFTER_CURRENT, PAUSE_REQUEST
 from styled.jobs.running import RunningJobs
+from styled.journal.job import Phase
+from styled.journal.pause_request import AFTER_CURRENT, PAUSE_REQUEST
 
 log = structlog.get_logger()
 

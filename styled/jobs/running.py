@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from styled.config import OutputConfig, Style
 from styled.engine_api import EngineInfo, Progress
+from styled.eta import EtaEstimator, EtaKey
 from styled.files import FileStamps
 from styled.jobs.degradations import JobDegradations
-from styled.jobs.eta import EtaEstimator, EtaKey
-from styled.jobs.job import Job, JobProgress, JobState, Phase
+from styled.journal.job import Job, JobProgress, JobState, Phase
 from styled.sidecar import FileInfo, SettingsInfo
 
 if TYPE_CHECKING:
-    from styled.jobs.prepare import Prepared
-    from styled.jobs.prepare_request import PrepareRequest
-    from styled.jobs.requests import PublishRequest, UnpublishRequest
+    from styled.codec.prepare import Prepared
+    from styled.job_io.prepare_request import PrepareRequest
+    from styled.job_io.requests import PublishRequest, UnpublishRequest
 
 
 @dataclass(frozen=True, slots=True)

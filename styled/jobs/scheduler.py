@@ -17,6 +17,9 @@ import structlog
 from styled.config import Style
 from styled.errors import ResourceUnavailable
 from styled.files import readable
+from styled.job_io.io_context import IoContext
+from styled.job_io.io_pool import IoPool
+from styled.job_io.protocols import HeartbeatsProtocol
 from styled.jobs.activity import ActivityReporter
 from styled.jobs.assigner import Assigner
 from styled.jobs.claimer import Claimer
@@ -25,14 +28,11 @@ from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.engines import Engines
 from styled.jobs.event_handler import EventHandler
 from styled.jobs.events import EngineReady, Event
-from styled.jobs.io_context import IoContext
-from styled.jobs.io_pool import IoPool
 from styled.jobs.job_finisher import JobFinisher, JobObserver
 from styled.jobs.lifecycle import Lifecycle
 from styled.jobs.maintenance import Maintenance
 from styled.jobs.pause import Pauses
 from styled.jobs.pending_effects import PendingEffects
-from styled.jobs.protocols import HeartbeatsProtocol
 from styled.jobs.request_poller import RequestPoller
 from styled.jobs.requested_pause import RequestedPause
 from styled.jobs.running import RunningJobs

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from styled.degradation import Degradation
-from styled.jobs.job import Job, JobProgress, JobState
-from styled.jobs.journal_queries import JournalReader
+from styled.journal.job import Job, JobProgress, JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +64,3 @@ class SnapshotSource(Protocol):
     @property
     def snapshot(self) -> QueueSnapshot:
         """The state of the queue and the engines."""
-
-
-def snapshot_of(
-    journal: JournalReader,
-    engines: tuple[EngineSnapshot, ...],
-    paused: str | None,
-    degraded: tuple[Degradation, ...],
-) -> QueueSnapshot:
-    """Return a snapshot of the queue, with counts and times from the journal.
-
-    Raises:
-        ResourceUnavailable, JournalDamaged: the journal can't be read.
-    """
-    return QueueSnapshot(
-        engines,
-        paused,
-        journal.unfinished_by_style(),
-        journal.oldest_unfinished(),
-        journal.last_finished(JobState.DONE),
-        degraded,
-    )

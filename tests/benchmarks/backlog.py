@@ -28,9 +28,9 @@ from styled.app import JournalIntakeHost, build_intake, open_journal, pairing_of
 from styled.config import Config, load_config
 from styled.intake.inbox_folders import InboxFolders
 from styled.intake.intake import Intake
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
-from styled.jobs.journal_queries import JournalReader
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
+from styled.journal.queries import JournalReader
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.logs import configure_logs

@@ -53,14 +53,23 @@ from PIL import Image
 
 from styled.app import build_scheduler, precision_record
 from styled.atomic import make_folder
+from styled.codec.source_files import read_source_files
 from styled.config import Config, load_config
 from styled.delivery.publisher import Publisher
-from styled.engine_api import Engine, EngineEvent, Painted, PaintTask, PixelSize, Progress, TraceRow
+from styled.engine_api import (
+    Engine,
+    EngineEvent,
+    EngineFactory,
+    Painted,
+    PaintTask,
+    PixelSize,
+    Progress,
+    TraceRow,
+)
+from styled.job_io.job_files import JobFiles
+from styled.job_io.protocols import PhotoCodec
 from styled.jobs.events import Event, StopRequested
-from styled.jobs.job_files import JobFiles
-from styled.jobs.journal import Journal
-from styled.jobs.protocols import EngineFactory, PhotoCodec
-from styled.jobs.source_files import read_source_files
+from styled.journal.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 from styled.ops.logs import configure_logs

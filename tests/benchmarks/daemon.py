@@ -26,10 +26,10 @@ import skimage.data
 import torch
 from PIL import Image
 
+from styled.codec.prepare import prepare
+from styled.codec.source_files import read_source_files
 from styled.config import load_config
 from styled.delivery.names import sidecar_path
-from styled.jobs.prepare import prepare
-from styled.jobs.source_files import read_source_files
 from styled.sidecar import Sidecar
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 

@@ -28,16 +28,16 @@ from PIL import Image
 
 from styled.app import build_scheduler
 from styled.atomic import atomic_write, make_folder
+from styled.codec.encode import encode
+from styled.codec.prepare import prepare
+from styled.codec.source_files import read_source_files
 from styled.config import Config, OutputConfig, load_config
 from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineEvent, EngineInfo, Painted, PaintTask, TraceRow
+from styled.job_io.job_files import JobFiles
 from styled.jobs.events import Event, StopRequested
-from styled.jobs.job import JobFinished
-from styled.jobs.job_files import JobFiles
-from styled.jobs.journal import Journal
-from styled.jobs.prepare import prepare
-from styled.jobs.publish import encode
-from styled.jobs.source_files import read_source_files
+from styled.journal.job import JobFinished
+from styled.journal.journal import Journal
 from styled.mounts import Mounts
 from styled.ops.heartbeats import Heartbeats
 

@@ -23,13 +23,13 @@ from styled.engine.device import Device
 from styled.engine.weights import Weights
 from styled.errors import DeviceError, WeightsError
 from styled.extras import install_command
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
-from styled.jobs.pause import PAUSE_REQUEST_REASON
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
+from styled.journal.pause_request import PAUSE_REQUEST_REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
-from tests.jobs.conftest import Dropped
+from tests.job_harness import Dropped
 
 JsonObject = dict[str, Any]
 

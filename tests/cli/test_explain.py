@@ -17,13 +17,13 @@ import pytest
 
 from styled.degradation import Degradation
 from styled.intake.scanning import MAX_FOLDER_DEPTH
-from styled.jobs.job import Job, JobState, Phase
-from styled.jobs.journal import Journal
+from styled.journal.job import Job, JobState, Phase
+from styled.journal.journal import Journal
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from styled.sidecar import InputInfo, JobInfo, Rejection, Sidecar, StyleInfo
 from tests.cli.conftest import Run, draw
-from tests.jobs.conftest import Dropped, progress
+from tests.job_harness import Dropped, progress
 
 CONFIGURATION = """\
 default_style: oil

@@ -12,9 +12,9 @@ from PIL import Image
 from styled.cli import find_config as find_config_module
 from styled.cli.find_config import find_config, find_or_make_config
 from styled.cli.init import init_folder
+from styled.codec.style_check import check_styles
 from styled.config import Config, load_config
 from styled.errors import ConfigError, ResourceUnavailable
-from styled.jobs.style_check import check_styles
 from tests.cli.conftest import Run, draw
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from styled.cli.init import init_folder
 from styled.cli.jobs import CANCEL_SECONDS
-from styled.jobs.job import Job, JobState, Phase
-from styled.jobs.journal import Journal
+from styled.journal.job import Job, JobState, Phase
+from styled.journal.journal import Journal
 from styled.ops.lock import InstanceLock
 from tests.cli.conftest import Run
-from tests.jobs.conftest import Dropped, progress
+from tests.job_harness import Dropped, progress
 
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
 ESCAPED = "caf\\xe9\\x1b[2J[bold].jpg"

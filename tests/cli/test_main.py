@@ -10,7 +10,7 @@ import pytest
 
 from styled import __version__
 from styled.cli.init import init_folder
-from styled.jobs.journal import Journal
+from styled.journal.journal import Journal
 
 # Runs the command line, then prints to standard error whether torch was imported.
 SCRIPT = """

@@ -13,11 +13,11 @@ from styled.atomic import sync_folder
 from styled.cli.init import init_folder
 from styled.delivery import requeue
 from styled.delivery.names import unused_path
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
 from styled.sidecar import InputInfo, JobInfo, Rejection, Sidecar
 from tests.cli.conftest import Run
-from tests.jobs.conftest import Dropped
+from tests.job_harness import Dropped
 
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
 

@@ -19,13 +19,13 @@ from rich.console import Console
 from styled.cli import status_view
 from styled.cli.init import init_folder
 from styled.degradation import Degradation
-from styled.jobs.job import JobState, Phase
-from styled.jobs.journal import Journal
-from styled.jobs.pause import PAUSE_REQUEST_REASON
+from styled.journal.job import JobState, Phase
+from styled.journal.journal import Journal
+from styled.journal.pause_request import PAUSE_REQUEST_REASON
 from styled.ops.lock import InstanceLock
 from styled.ops.stall_record import StallRecord
 from tests.cli.conftest import Run
-from tests.jobs.conftest import Dropped, progress
+from tests.job_harness import Dropped, progress
 
 HOSTILE = os.fsdecode(b"caf\xe9\x1b[2J[bold].jpg")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import styled
-from styled.jobs.journal import Journal
+from styled.journal.journal import Journal
 from tests.daemon_harness import Daemon, DaemonHarness, make_harness
 
 # Long, because whole programs run, possibly on a busy machine.

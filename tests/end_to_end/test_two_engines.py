@@ -9,7 +9,7 @@ from pathlib import Path
 from styled.app import LocalEngineFactory
 from styled.config import load_config
 from styled.daemon import Daemon
-from styled.jobs.journal import Journal
+from styled.journal.journal import Journal
 from tests.daemon_harness import DaemonHarness, Forked, make_harness
 
 

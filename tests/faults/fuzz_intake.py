@@ -34,10 +34,10 @@ import skimage.data
 from PIL import Image, ImageCms
 
 from styled import photos
+from styled.codec.prepare import decode, prepare
+from styled.codec.source_files import read_source_files
 from styled.config import load_config
 from styled.errors import InputIncomplete, InputRejected
-from styled.jobs.prepare import decode, prepare
-from styled.jobs.source_files import read_source_files
 from styled.photos.color import SRGB_PROFILE
 from styled.photos.formats import format_of
 from styled.photos.output_image import OutputImage

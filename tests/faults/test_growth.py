@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from styled.jobs.io_context import JournalRetention
-from styled.jobs.journal_schema import MAX_LOG_BYTES
+from styled.job_io.io_context import JournalRetention
+from styled.journal.schema import MAX_LOG_BYTES
 from tests.daemon_harness import Forked
-from tests.jobs.conftest import JobHarness, picture
+from tests.job_harness import JobHarness, picture
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -21,7 +21,7 @@ from styled.jobs.events import StopRequested
 from tests.daemon_harness import DaemonHarness, Forked
 from tests.faults.conftest import paint_slowly
 from tests.faults.output_checker import OutputChecker
-from tests.jobs.conftest import Dropped, JobHarness, OneEngine, picture, threaded_scheduler
+from tests.job_harness import Dropped, JobHarness, OneEngine, picture, threaded_scheduler
 
 pytestmark = pytest.mark.timeout(600)
 

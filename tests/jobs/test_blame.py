@@ -10,9 +10,9 @@ import pytest
 
 from styled import photos
 from styled.errors import EngineFailure, StyledError
-from styled.jobs.job import JobState
+from styled.journal.job import JobState
 from styled.photos import Photo
-from tests.jobs.conftest import Died, JobHarness, LogLines, picture
+from tests.job_harness import Died, JobHarness, LogLines, picture
 
 KILLER = picture("crimson", (44, 38))
 """A photo that kills the process in the tested phase; all other photos are harmless."""

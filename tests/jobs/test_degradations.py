@@ -34,12 +34,12 @@ from styled.engine.objective import Losses, Objective
 from styled.engine.vgg import Convolutions
 from styled.engine.weights import Weights
 from styled.engine_api import PaintTask
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
 from styled.ops.lock import InstanceLock
 from styled.recipes import OptimizerSettings, Recipe, Scales
 from tests.engine.conftest import SHALLOW, untrained
-from tests.jobs.conftest import STUB, Died, JobHarness, LogLines, ScriptedEngine, picture
+from tests.job_harness import STUB, Died, JobHarness, LogLines, ScriptedEngine, picture
 from tests.photos.samples import deep_png
 
 Arrange = Callable[[JobHarness, "RealEngine", pytest.MonkeyPatch], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.jobs.conftest import JobHarness
+from tests.job_harness import JobHarness
 
 
 def test_empty_folders_are_removed_if_that_is_wanted(harness: JobHarness) -> None:

@@ -29,19 +29,19 @@ from styled.engine_api import (
     TraceRow,
 )
 from styled.errors import DeviceLost, EngineDied, EngineFailure, StyledError
+from styled.job_io.job_files import JobFiles
 from styled.jobs import engine_slot
-from styled.jobs.assignment import Assignment
 from styled.jobs.engine_slot import EngineSlot
 from styled.jobs.events import (
+    Assignment,
     CheckpointSaved,
     EngineLost,
     EngineReady,
     EngineReported,
     PreviewSaved,
 )
-from styled.jobs.job_files import JobFiles
 from styled.recipes import PYRAMID
-from tests.jobs.conftest import TIMEOUT_SECONDS, LogLines, ScriptedEngine
+from tests.job_harness import TIMEOUT_SECONDS, LogLines, ScriptedEngine
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 PAINTED = Painted(IMAGE, (TraceRow(1, 1, 1.0, 0.5, 0.25, 0.25),))

@@ -22,8 +22,8 @@ from styled.engine.objective import Losses
 from styled.engine.scales import resize
 from styled.engine_api import PaintTask, TraceRow
 from styled.errors import EngineFailure, ResourceUnavailable
-from styled.jobs.job_files import JobFiles
-from tests.jobs.conftest import Died, JobHarness, LogLines, ScriptedEngine, picture
+from styled.job_io.job_files import JobFiles
+from tests.job_harness import Died, JobHarness, LogLines, ScriptedEngine, picture
 
 SIZE = (41, 37)
 

@@ -16,9 +16,9 @@ from PIL import Image
 from styled.errors import DeviceLost, EngineFailure, InputRejected, JournalDamaged
 from styled.jobs.events import StylesChanged
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS, FIRST_RETRY_SECONDS
-from styled.jobs.job import JobState
+from styled.journal.job import JobState
 from styled.photos.encode import _LONGEST_EDGE_PX
-from tests.jobs.conftest import STUB, Died, JobHarness, LogLines, picture
+from tests.job_harness import STUB, Died, JobHarness, LogLines, picture
 
 
 def fail_with(error: BaseException, at: int = 2) -> Callable[[int], None]:

@@ -20,8 +20,14 @@ from styled.config import load_config
 from styled.delivery.publisher import Publisher
 from styled.engine_api import EngineInfo, Failed, Painted, PixelSize, Progress, Stopped, TraceRow
 from styled.errors import EngineFailure, NodeLost, ResourceUnavailable, StyledError
-from styled.jobs.assignment import Assignment
+from styled.job_io.input_cleanup import InputCleanup
+from styled.job_io.io_context import IoContext, JournalRetention
+from styled.job_io.io_pool import do
+from styled.job_io.job_files import JobFiles
+from styled.job_io.prepare_request import PrepareRequest
+from styled.job_io.requests import CleanupRequest
 from styled.jobs.events import (
+    Assignment,
     EngineLost,
     EngineReady,
     EngineReported,
@@ -31,17 +37,11 @@ from styled.jobs.events import (
     StopRequested,
     StylesChanged,
 )
-from styled.jobs.input_cleanup import InputCleanup
-from styled.jobs.io_context import IoContext, JournalRetention
-from styled.jobs.io_pool import do
-from styled.jobs.job import JobFinished, JobState, Phase
-from styled.jobs.job_files import JobFiles
-from styled.jobs.journal import Journal
-from styled.jobs.prepare_request import PrepareRequest
-from styled.jobs.requests import CleanupRequest
 from styled.jobs.scheduler import Scheduler
+from styled.journal.job import JobFinished, JobState, Phase
+from styled.journal.journal import Journal
 from styled.mounts import Mounts
-from tests.jobs.conftest import CONFIGURATION, Dropped, ScriptedEngine, picture
+from tests.job_harness import CONFIGURATION, Dropped, ScriptedEngine, picture
 
 PHOTO, STYLE = picture(size=(33, 34)), picture("crimson", (33, 33))
 NO_PHOTO = b"this is no picture"

@@ -10,8 +10,8 @@ from PIL import ImageFile
 
 from styled import photos
 from styled.jobs.failure_policy import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
-from styled.jobs.job import JobState
-from tests.jobs.conftest import JobHarness, LogLines, picture
+from styled.journal.job import JobState
+from tests.job_harness import JobHarness, LogLines, picture
 
 LARGE = (400, 300)
 

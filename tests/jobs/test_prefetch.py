@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from styled import photos
-from styled.jobs import prepare_request
+from styled.job_io import prepare_request
+from styled.job_io.memory_budget import CONCURRENT_SHARE_OF_FREE, bytes_beside_painting
+from styled.jobs.claimer import claimable
 from styled.jobs.events import StylesChanged
-from styled.jobs.job import JobState, Phase
-from styled.jobs.prefetch import CONCURRENT_SHARE_OF_FREE, bytes_beside_painting, claimable
-from tests.jobs.conftest import JobHarness, LogLines, picture
+from styled.journal.job import JobState, Phase
+from tests.job_harness import JobHarness, LogLines, picture
 
 SMALL, LARGE = picture("olive", (40, 36)), picture("olive", (90, 80))
 

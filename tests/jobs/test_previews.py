@@ -15,8 +15,8 @@ from torch import Tensor
 from styled.engine.checkpoint import Checkpoint
 from styled.engine.events import StepProgress, Stylized
 from styled.engine_api import PaintTask
-from styled.jobs.job_files import JobFiles
-from tests.jobs.conftest import JobHarness, ScriptedEngine
+from styled.job_io.job_files import JobFiles
+from tests.job_harness import JobHarness, ScriptedEngine
 
 
 def test_a_running_job_has_a_preview_and_an_ended_one_has_none(harness: JobHarness) -> None:

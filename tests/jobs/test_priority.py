@@ -9,9 +9,9 @@ import pytest
 
 from styled.config import Priorities, load_config, show_config
 from styled.errors import ConfigError
-from styled.jobs.job import Job, JobState
-from styled.jobs.journal import Journal
-from tests.jobs.conftest import Dropped
+from styled.journal.job import Job, JobState
+from styled.journal.journal import Journal
+from tests.job_harness import Dropped
 
 NONE = Priorities({}, {})
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import styled
 from styled.cli.main import app
 from styled.errors import ConfigError, EngineFailure, InputRejected
-from tests.jobs.conftest import Died, JobHarness, picture
+from tests.job_harness import Died, JobHarness, picture
 
 REASONED = ("InputRejected", "InputIncomplete", "EngineFailure")
 """Error classes whose message can become the reason in a sidecar."""

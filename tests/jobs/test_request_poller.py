@@ -11,7 +11,7 @@ from styled.errors import ResourceUnavailable
 from styled.jobs.events import Event
 from styled.jobs.request_poller import CANCELLED_AT_ONCE
 from styled.sidecar import Sidecar
-from tests.jobs.conftest import Died, JobHarness, picture
+from tests.job_harness import Died, JobHarness, picture
 
 
 def ask(harness: JobHarness, number: int) -> bool:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from styled.jobs.events import Wakeup
-from styled.jobs.job import JobState
-from styled.jobs.journal import Journal
-from styled.jobs.pause import AFTER_CURRENT, NOW, PAUSE_REQUEST
 from styled.jobs.request_poller import POLL_SECONDS
-from tests.jobs.conftest import JobHarness
+from styled.journal.job import JobState
+from styled.journal.journal import Journal
+from styled.journal.pause_request import AFTER_CURRENT, NOW, PAUSE_REQUEST
+from tests.job_harness import JobHarness
 
 
 def request(harness: JobHarness, how: str) -> None:

@@ -15,16 +15,16 @@ import pytest
 
 from styled.atomic import resource_errors
 from styled.errors import EngineFailure, ResourceUnavailable
+from styled.job_io.io_context import JournalRetention
+from styled.job_io.requests import CleanupRequest
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS
-from styled.jobs.io_context import JournalRetention
-from styled.jobs.job import JobState
 from styled.jobs.maintenance import CLEANUP_AFTER_JOBS, FIRST_STUCK_SECONDS
 from styled.jobs.pause import MAX_PAUSE_SECONDS
 from styled.jobs.request_poller import POLL_SECONDS
-from styled.jobs.requests import CleanupRequest
 from styled.jobs.scheduler import IDLE_SECONDS
+from styled.journal.job import JobState
 from styled.sidecar import Sidecar
-from tests.jobs.conftest import STUB, TIMEOUT_SECONDS, Died, JobHarness, LogLines, picture
+from tests.job_harness import STUB, TIMEOUT_SECONDS, Died, JobHarness, LogLines, picture
 
 
 class FullDisk:

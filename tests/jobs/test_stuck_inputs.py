@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from styled.errors import ConfigError, FolderNotWritable
-from styled.jobs.input_cleanup import InputCleanup
+from styled.job_io.input_cleanup import InputCleanup
 from styled.jobs.maintenance import FIRST_STUCK_SECONDS, MAX_STUCK_SECONDS
-from tests.jobs.conftest import JobHarness, LogLines, picture
+from tests.job_harness import JobHarness, LogLines, picture
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 
 from styled.config import load_config
 from styled.errors import ConfigError
-from tests.jobs.conftest import JobHarness
+from tests.job_harness import JobHarness
 
 
 def test_a_style_overrides_the_section_output(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The user's commands for jobs that have ended."""

@@ -1,0 +1,1 @@
+"""What the queue has done by threads: reading, publishing, moving and deleting files."""

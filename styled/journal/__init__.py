@@ -1,0 +1,1 @@
+"""The journal: the SQLite database that holds the queue."""
