@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -14,6 +15,8 @@ from styled.errors import ResourceUnavailable
 
 TEMPORARY_PREFIX = ".styled-"
 """Prefix of the hidden names of our own temporary files, in all folders."""
+
+HASHED_AT_ONCE_BYTES = 1 << 20
 
 MAX_PATH_BYTES = 4000
 """Linux allows 4095 for a whole path; the difference is for sidecar and temporary names."""
@@ -94,15 +97,27 @@ def sha256_of(path: Path) -> str | None:
     Raises:
         ResourceUnavailable: it can't be read. That must not be taken for another content.
     """
+    digest = hashlib.sha256()
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode):
             return None
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        at_once = min(max(info.st_size + 1, 1 << 16), HASHED_AT_ONCE_BYTES)
+        # Without a file object: most photos are read by one call, and each call of the system may
+        # hand Python's lock to another thread.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            while data := os.read(descriptor, at_once):
+                digest.update(data)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:  # it was replaced by a link after the check
+            return None
         raise _not_readable(path, error) from error
+    return digest.hexdigest()
 
 
 def caseless(name: str) -> str:

@@ -75,6 +75,14 @@ def test_only_regular_files_have_a_digest(tmp_path: Path) -> None:
         assert sha256_of(tmp_path / name) is None
 
 
+@pytest.mark.parametrize("size", [0, 1 << 16, (1 << 20) + 7, 3 << 20])
+def test_a_digest_is_of_the_whole_file(tmp_path: Path, size: int) -> None:
+    """However many reads it takes."""
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
 def test_a_way_through_a_link_leads_out(tmp_path: Path) -> None:
     """No folder on the path may be a link, at any depth; the root itself may be one."""
     inbox = tmp_path / "inbox"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 from pathlib import Path
@@ -127,7 +128,7 @@ def used_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.current_allocated_memory()
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(_read("/proc/self/statm").split()[1])
     except (OSError, IndexError, ValueError):
         return peak_bytes(device)
     return pages * resource.getpagesize()
@@ -138,7 +139,7 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in _read("/proc/self/status").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except (OSError, IndexError, ValueError):
@@ -171,7 +172,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 def _free_in_machine() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = _read("/proc/meminfo").splitlines()
     except OSError:
         return None
     for line in lines:
@@ -185,14 +186,14 @@ def _free_in_cgroup(
 ) -> int | None:
     """Return the bytes that cgroup limits leave (systemd's MemoryMax, containers): the minimum."""
     try:
-        own_path = cgroup_file.read_text().splitlines()[-1].partition("::")[2].strip("/")
+        own_path = _read(cgroup_file).splitlines()[-1].partition("::")[2].strip("/")
     except (OSError, IndexError):
         return None
     folder, free = root / own_path, []
     while True:
         try:
-            limit = (folder / "memory.max").read_text().strip()
-            used = int((folder / "memory.current").read_text())
+            limit = _read(folder / "memory.max").strip()
+            used = int(_read(folder / "memory.current"))
             if limit != "max":
                 # Cached files count as used, but the kernel drops them when memory is short.
                 free.append(int(limit) - used + _cached_files(folder))
@@ -204,7 +205,16 @@ def _free_in_cgroup(
 
 
 def _cached_files(folder: Path) -> int:
-    for line in (folder / "memory.stat").read_text().splitlines():
+    for line in _read(folder / "memory.stat").splitlines():
         if line.startswith("inactive_file "):
             return int(line.split()[1])
     return 0
+
+
+def _read(path: str | Path) -> str:
+    """Return the text of a file of the kernel, by few calls of the system: they are read often."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 1 << 16).decode()
+    finally:
+        os.close(descriptor)
