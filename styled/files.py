@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -105,8 +104,10 @@ def sha256_of(path: Path) -> str | None:
         at_once = min(max(info.st_size + 1, 1 << 16), HASHED_AT_ONCE_BYTES)
         # Without a file object: most photos are read by one call, and each call of the system may
         # hand Python's lock to another thread.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
             while data := os.read(descriptor, at_once):
                 digest.update(data)
         finally:
@@ -114,8 +115,6 @@ def sha256_of(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.ELOOP:  # it was replaced by a link after the check
-            return None
         raise _not_readable(path, error) from error
     return digest.hexdigest()
 

@@ -34,7 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 SAMPLE = {
-    "intake": 30, "jobs": 30, "job_io": 20, "journal": 15, "codec": 10, "delivery": 40,
+    "intake": 30, "jobs": 30, "job_io": 20, "journal": 15, "codec": 10, "hooks": 5, "delivery": 40,
     "photos": 40, "engine": 40,
 }  # fmt: skip
 """The number of faults that are planted in each folder."""

@@ -27,7 +27,7 @@ from styled.errors import (
 from styled.recipes import Recipe
 
 MAX_BYTES = 32 << 20
-"""Of the kept pictures together: the one of a 1600 px painting, or a dozen of 512 px."""
+"""Of the kept pictures together: the one of a 1600 px painting, or ten of 512 px."""
 
 
 @dataclass(frozen=True, slots=True)

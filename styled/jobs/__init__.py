@@ -1,1 +1,1 @@
-"""The job queue: jobs, the journal that stores them, and the scheduler that processes them."""
+"""The scheduler: what happens to each job, in which order, and on which engine."""

@@ -34,10 +34,11 @@ class Claimer:
         self._due: float | None = None  # Unix time
 
     @property
-    def room(self) -> int:
-        """Number of jobs that may be claimed now."""
-        is_waiting = self._pauses.is_paused or self._requested_pause.is_active
-        if is_waiting or self._running.is_exclusive:
+    def room(self) -> int | None:
+        """Number of jobs that may be claimed now; None: the queue is paused."""
+        if self._pauses.is_paused:
+            return None
+        if self._requested_pause.is_active or self._running.is_exclusive:
             return 0
         return claimable(
             engines=self._engines.count,
@@ -45,17 +46,18 @@ class Claimer:
             prefetched=len(self._running.in_phase(Phase.PREPARING, Phase.READY)),
         )
 
-    def claim(self, room: int) -> list[Job]:
-        """Claim the jobs that engines will need next; a suspect only while no other job runs.
+    def claim(self, room: int | None) -> list[Job]:
+        """Claim up to `room` jobs; a suspect only while no other job runs.
 
         Raises:
             ResourceUnavailable: the journal can't be used.
         """
         claimed: list[Job] = []
         self._due = None
-        if self._pauses.is_paused:
+        # Not asked again: the journal may have been waited for until after the end of the pause.
+        if room is None:
             self.defer_until_pause_ends()
-        while len(claimed) < room:
+        while len(claimed) < (room or 0):
             is_idle = not len(self._running) and not claimed
             job = self._journal.claim(self._context.now(), is_idle=is_idle)
             if job is None:
@@ -94,6 +96,4 @@ def claimable(*, engines: int, free_engines: int, prefetched: int) -> int:
         free_engines: Number of free engines.
         prefetched: Number of claimed jobs that are not painted yet: in preparation or ready.
     """
-    if not engines:
-        return 0
-    return max(0, engines + (1 if free_engines else 0) - prefetched)
+    return max(0, engines + (1 if free_engines else 0) - prefetched) if engines else 0

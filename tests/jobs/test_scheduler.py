@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import math
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +21,7 @@ from styled.job_io.io_context import JournalRetention
 from styled.job_io.requests import CleanupRequest
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS
 from styled.jobs.maintenance import CLEANUP_AFTER_JOBS, FIRST_STUCK_SECONDS
-from styled.jobs.pause import MAX_PAUSE_SECONDS
+from styled.jobs.pause import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from styled.jobs.request_poller import POLL_SECONDS
 from styled.jobs.scheduler import IDLE_SECONDS
 from styled.journal.job import JobState
@@ -263,6 +265,29 @@ def break_journal(harness: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
         raise ResourceUnavailable("the journal can't be used: disk I/O error")
 
     monkeypatch.setattr(harness.journal, "transaction", refuse)
+
+
+def test_a_journal_that_is_locked_for_long_stalls_nothing(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause may end while the scheduler waits for the lock: the job is claimed after that."""
+    harness.work()
+    harness.advance(10 * POLL_SECONDS)
+    harness.drop()
+    transaction = harness.journal.transaction
+    attempts = iter([FIRST_PAUSE_SECONDS * 10, FIRST_PAUSE_SECONDS * 3])
+
+    def wait_for_the_lock() -> AbstractContextManager[sqlite3.Cursor]:
+        seconds = next(attempts, 0.0)
+        harness.advance(seconds)
+        if seconds == FIRST_PAUSE_SECONDS * 10:
+            raise ResourceUnavailable("the journal can't be used: database is locked")
+        return transaction()
+
+    monkeypatch.setattr(harness.journal, "transaction", wait_for_the_lock)
+    harness.work()
+    assert next(attempts, None) is None
+    assert harness.states() == ["done"]
 
 
 @pytest.mark.parametrize("at", ["claim", "painting", "publishing"])
