@@ -29,6 +29,29 @@ ENVIRONMENT = {
 }
 
 
+class StepSeconds:
+    """How long each step of an engine in a Ray worker sleeps; may be changed at any time.
+
+    Attributes:
+        environment: What the workers need for that.
+    """
+
+    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
+        """Keep the time in a file in `folder`."""
+        self._file = folder / "step_seconds"
+        self.environment = {
+            "PYTHONPATH": str(Path(__file__).parent / "slow_steps"),
+            "STYLED_TESTS_STEP_SECONDS_FILE": str(self._file),
+        }
+        self.set(seconds)
+
+    def set(self, seconds: float) -> None:
+        """Change the time from the next step on."""
+        temporary = self._file.with_suffix(".new")
+        temporary.write_text(str(seconds))
+        temporary.replace(self._file)
+
+
 class Node:
     """A node: the processes of one `ray start --block`, in a process group of their own."""
 
@@ -73,12 +96,14 @@ class RayCluster:
     Attributes:
         address: HOST:PORT, for `cluster.address`.
         environment: What the daemon and the nodes need.
+        step_seconds: How long each step of its engines sleeps.
     """
 
     def __init__(self, folder: Path) -> None:
         """Start the head node; its logs and sockets are in `folder`, whose path must be short."""
         self.folder = folder
         self.environment = dict(ENVIRONMENT)
+        self.step_seconds = StepSeconds(folder)
         self.nodes: list[Node] = []
         self.address = f"{own_address()}:{free_port()}"
         self.start_head()
@@ -114,7 +139,10 @@ class RayCluster:
                  "--disable-usage-stats", "--object-store-memory", str(STORE_BYTES),
                  "--include-log-monitor", "false", *args],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env={**os.environ, **self.environment, **(environment or {})},
+                env={
+                    **os.environ, **self.environment, **self.step_seconds.environment,
+                    **(environment or {}),
+                },
             )  # fmt: skip
         return Node(process, name, log)
 

@@ -19,7 +19,7 @@ from tests.cluster.ray_cluster import Node, RayCluster
 from tests.daemon_harness import PYRAMID, Daemon, DaemonHarness
 from tests.faults.output_checker import OutputChecker
 
-JOBS_OF_SECONDS = PYRAMID.replace("steps: 3", "steps: 25\n      min_improvement: 0")
+JOBS_OF_SECONDS = PYRAMID.replace("steps: 3", "steps: 20\n      min_improvement: 0")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def test_every_photo_comes_out_once(
     harness = harness_of(tmp_path / "harness", cluster.address, configuration=JOBS_OF_SECONDS)
     harness.configure(queue="{checkpoint_seconds: 0.3, max_attempts: 50}")
     harness.environment.update(cluster.environment)
+    cluster.step_seconds.set(0.1)
     originals = {}
     for number in range(photos):
         path = harness.drop(f"photo{number}.png", "coffee", (120 + number, 90))

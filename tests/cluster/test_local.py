@@ -15,11 +15,11 @@ from PIL import Image
 
 from styled.cluster.connection import SESSION_PREFIX
 from tests.cluster.conftest import harness_of
-from tests.cluster.ray_cluster import processes_below, ray_processes
+from tests.cluster.ray_cluster import StepSeconds, processes_below, ray_processes
 from tests.daemon_harness import PYRAMID, Daemon, DaemonHarness, make_harness
 from tests.faults.output_checker import OutputChecker
 
-SLOW = PYRAMID.replace("steps: 3", "steps: 3000\n      min_improvement: 0")
+SLOW = PYRAMID.replace("steps: 3", "steps: 300\n      min_improvement: 0")
 PHOTOS = {
     "coffee.jpg": "coffee", "cat.png": "chelsea", "coffee/rocket.jpg": "rocket",
     "both/face.png": "astronaut",
@@ -165,6 +165,8 @@ def test_nothing_remains(tmp_path: Path, number: int) -> None:
     """After SIGTERM, within 5 s, and after SIGKILL: no process, no shared memory; jobs resume."""
     harness = harness_of(tmp_path / "harness", "local", "2", SLOW)
     harness.configure(queue="{checkpoint_seconds: 0.5}")
+    step_seconds = StepSeconds(tmp_path, 0.5)
+    harness.environment.update(step_seconds.environment)
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         harness.drop(name)
     with harness.running() as daemon:
@@ -185,7 +187,8 @@ def test_nothing_remains(tmp_path: Path, number: int) -> None:
     assert not list(Path("/dev/shm").glob("plasma*"))
     if number == signal.SIGTERM:
         assert not list(Path("/tmp").glob(f"{session}*"))
-    harness.config.write_text(harness.config.read_text().replace("steps: 3000", "steps: 3"))
+    harness.config.write_text(harness.config.read_text().replace("steps: 300", "steps: 3"))
+    step_seconds.set(0.0)
     with harness.running() as daemon:
         daemon.wait_until(lambda: harness.files("inbox") == [])
     assert len(harness.files("outbox")) == 6

@@ -14,9 +14,7 @@ from tests.cluster.conftest import harness_of
 from tests.cluster.ray_cluster import RayCluster
 from tests.daemon_harness import PYRAMID, Daemon, DaemonHarness
 
-JOBS = PYRAMID.replace("steps: 3", "steps: STEPS\n      min_improvement: 0").replace(
-    "long_edge: 96", "long_edge: 160"
-)
+JOBS = PYRAMID.replace("steps: 3", "steps: STEPS\n      min_improvement: 0")
 
 
 PRETEND_TO_BE_NEWER = """
@@ -39,9 +37,9 @@ hashlib.sha256 = sha256
 
 
 def cluster_harness(
-    folder: Path, cluster: RayCluster, steps: int = 60, **settings: str
+    folder: Path, cluster: RayCluster, steps: int = 3, **settings: str
 ) -> DaemonHarness:
-    """Return a working folder for a cluster; 60 steps take some seconds."""
+    """Return a working folder for a cluster."""
     configuration = JOBS.replace("STEPS", str(steps))
     harness = harness_of(folder / "harness", cluster.address, configuration=configuration)
     harness.configure(**{"queue": "{checkpoint_seconds: 0.5, max_attempts: 1}", **settings})
@@ -65,7 +63,8 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
 
     With `max_attempts: 1` any attempt that counted would reject the photo.
     """
-    harness = cluster_harness(tmp_path, cluster, steps=500)
+    harness = cluster_harness(tmp_path, cluster, steps=300)
+    cluster.step_seconds.set(0.2)
     with harness.running() as daemon:
         daemon.wait_for("daemon.started")
         harness.drop("a.jpg", size=(320, 240))
@@ -78,6 +77,7 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
         cluster.add("second")
         daemon.wait_for("engine.ready", 2)
         first.kill()
+        cluster.step_seconds.set(0.0)
         daemon.wait_for("job.published")
         assert len(daemon.events("job.resumed")) >= 1
         assert harness.files("rejected") == []
@@ -98,8 +98,9 @@ def test_machines_come_and_go(tmp_path: Path, cluster: RayCluster) -> None:
 def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) -> None:
     """While it paints, the attempt counts; while it is idle, nothing happens to the next job."""
     harness = cluster_harness(
-        tmp_path, cluster, steps=200, queue="{checkpoint_seconds: 0.5, max_attempts: 2}"
+        tmp_path, cluster, steps=60, queue="{checkpoint_seconds: 0.5, max_attempts: 2}"
     )
+    cluster.step_seconds.set(0.5)
     node = cluster.add("only")
     with harness.running() as daemon:
         daemon.wait_for("engine.ready")
@@ -112,6 +113,7 @@ def test_an_engine_that_dies_is_replaced(tmp_path: Path, cluster: RayCluster) ->
         assert (job["engine"], job["device"], job["node"]) == ("engine-0", "cpu", "only")
         assert "on engine-0: cpu of only" in " ".join(harness.do("jobs").stdout.split())
         _kill_engine(node.pids("ray::EngineActor"))
+        cluster.step_seconds.set(0.0)
         daemon.wait_for("job.published")
         assert daemon.events("job.attempt_failed")[0]["failure"] == "crash"
         assert "a process on only died" in str(daemon.events("engine.lost")[0]["reason"])
@@ -185,7 +187,8 @@ def _is_in_problems(harness: DaemonHarness, reason: str) -> bool:
 
 def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluster) -> None:
     """The daemon goes on, says so, and resumes the job when the cluster is back."""
-    harness = cluster_harness(tmp_path, cluster)
+    harness = cluster_harness(tmp_path, cluster, steps=60)
+    cluster.step_seconds.set(0.5)
     cluster.add("first")
     with harness.running() as daemon:
         harness.drop("a.jpg", size=(320, 240))
@@ -195,6 +198,7 @@ def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluste
         # Ray may have ended the daemon with its own processes: then it could not connect again.
         _wait_for_problem(daemon, harness, "photos wait until it is back")
         harness.drop("b.jpg", size=(160, 120))
+        cluster.step_seconds.set(0.0)
         cluster.start_head()
         cluster.add("second")
         daemon.wait_for("job.published", 2)
