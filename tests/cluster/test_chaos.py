@@ -34,7 +34,7 @@ def test_every_photo_comes_out_once(
     harness = harness_of(tmp_path / "harness", cluster.address, configuration=JOBS_OF_SECONDS)
     harness.configure(queue="{checkpoint_seconds: 0.3, max_attempts: 50}")
     harness.environment.update(cluster.environment)
-    cluster.step_seconds.set(0.1)
+    cluster.step_seconds.set(0.03)
     originals = {}
     for number in range(photos):
         path = harness.drop(f"photo{number}.png", "coffee", (120 + number, 90))
