@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests: the slowest folders first, waiting and CPU-bound groups interleaved."""
+    """Order the tests: waiting and CPU-bound groups interleaved, so that no core is ever idle."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(scope_of(item.nodeid), []).append(item)
@@ -58,13 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for group in groups.values():
         groups_by_folder.setdefault(group[0].path.parent.name, []).append(group)
     waiting = [group for folder in WAITING for group in groups_by_folder.pop(folder, [])]
-    computing = [
-        *groups_by_folder.pop("engine", []),
-        *chain.from_iterable(groups_by_folder.values()),
-    ]
+    heavy = groups_by_folder.pop("engine", [])
+    others = list(chain.from_iterable(groups_by_folder.values()))
     ranked = [
         (index / len(groups), group)
-        for groups in (waiting, computing)
+        for groups in (waiting, heavy, others)
         for index, group in enumerate(groups)
     ]
     ranked.sort(key=lambda pair: pair[0])

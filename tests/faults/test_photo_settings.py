@@ -55,7 +55,9 @@ def test_wrong_settings_reject_the_photo_with_every_problem(harness: DaemonHarne
     harness.drop("a.jpg", "coffee", SIZE)
     with harness.running() as daemon:
         daemon.wait_for("job.rejected")
-        daemon.wait_until(lambda: harness.files("inbox") == [])
+        # The sidecar comes last.
+        daemon.wait_until(lambda: "swirls/a.jpg.json" in harness.files("rejected"))
+        assert harness.files("inbox") == []
         assert harness.files("rejected") == [
             "swirls/a.jpg", "swirls/a.jpg.json", "swirls/a.jpg.yaml"
         ]  # fmt: skip
@@ -70,7 +72,7 @@ def test_wrong_settings_reject_the_photo_with_every_problem(harness: DaemonHarne
         (harness.folder / "rejected/swirls/a.jpg.yaml").write_text("style: [coffee, missing]\n")
         assert harness.do("retry", "--all").returncode == 0
         daemon.wait_for("job.rejected", 2)
-        daemon.wait_until(lambda: harness.files("inbox") == [])
+        daemon.wait_until(lambda: "swirls/a.jpg.json" in harness.files("rejected"))
         again: Any = harness.sidecar("rejected/swirls/a.jpg.json")
         assert '"missing" is not a style' in again["rejected"]["reason"]
         (harness.folder / "rejected/swirls/a.jpg.yaml").write_text("style: coffee\n")
