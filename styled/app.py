@@ -66,7 +66,8 @@ ENGINE_PREFIX = "engine"
 """Engine slots are named `engine-0`, `engine-1`, ..."""
 
 MAX_IO_THREADS = 16
-"""With engines in this process, and as many cores. More threads than cores wait for each other."""
+"""On a machine with many cores, without a cluster. On others there is one more than cores: further
+threads would wait for Python's interpreter lock."""
 
 CLUSTER_IO_THREADS = 32
 """With a cluster these mostly wait: its machines decode and encode."""
@@ -261,7 +262,7 @@ def build_scheduler(
         EngineSlot(f"{ENGINE_PREFIX}-{number}", factory, files, events, heartbeats)
         for number, factory in enumerate(factories)
     ]
-    # One more than are busy on behalf of engines and cores: it waits for disks.
+    # One more than engines or cores, for what waits for a disk.
     threads = min(len(slots) + 1, (os.cpu_count() or 1) + 1, MAX_IO_THREADS)
     if fleet is not None:
         threads = CLUSTER_IO_THREADS

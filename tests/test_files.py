@@ -75,6 +75,26 @@ def test_only_regular_files_have_a_digest(tmp_path: Path) -> None:
         assert sha256_of(tmp_path / name) is None
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_file_that_is_replaced_after_the_check_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A pipe that takes its place would block for ever; a link is not followed."""
+    path = tmp_path / "a"
+    path.write_bytes(b"four")
+    info = os.lstat(path)
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "b")
+    else:
+        (tmp_path / "b").symlink_to(path)
+    monkeypatch.setattr(os, "lstat", lambda path: info)
+    if kind == "pipe":
+        assert sha256_of(tmp_path / "b") is None
+    else:
+        with pytest.raises(ResourceUnavailable, match="can't be read"):
+            sha256_of(tmp_path / "b")
+
+
 @pytest.mark.parametrize("size", [0, 1 << 16, (1 << 20) + 7, 3 << 20])
 def test_a_digest_is_of_the_whole_file(tmp_path: Path, size: int) -> None:
     """However many reads it takes."""

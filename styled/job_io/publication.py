@@ -26,6 +26,7 @@ class Publication:
         degraded: All degradations before encoding.
         settings, mask: Those beside the photo.
         prepare_seconds: Duration of preparing it.
+        ready_seconds: How long it then waited for an engine.
         optimise_seconds: Duration of painting it.
     """
 
@@ -39,6 +40,7 @@ class Publication:
     settings: SettingsInfo | None
     mask: FileInfo | None
     prepare_seconds: float
+    ready_seconds: float
     optimise_seconds: float
 
 

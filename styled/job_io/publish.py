@@ -69,7 +69,7 @@ def publish(publication: Publication, context: IoContext) -> Published:
         _relative(path, context), None if folder is None else _relative(folder, context)
     )
     timing = TimingInfo(
-        waited=max(0.0, (job.started_at or now) - job.submitted_at),
+        waited=max(0.0, (job.started_at or now) - job.submitted_at) + publication.ready_seconds,
         prepare=publication.prepare_seconds,
         optimise=publication.optimise_seconds,
         publish=context.clock() - started,

@@ -118,6 +118,7 @@ class Lifecycle:
                 running.stamps, running.output = stamps, output
                 running.settings, running.mask = settings, mask
                 running.degradations.note("inputs", degraded)
+                running.ready_since = self._context.clock()
                 self._set_phase(running, Phase.READY)
 
     def _cannot_begin(self, running: RunningJob) -> None:
@@ -148,11 +149,8 @@ class Lifecycle:
         prepared, config = running.prepared, self._context.config
         assert prepared is not None, "only jobs that are ready are assigned"
         assert running.output is not None, "likewise"
-        running.engine_name, running.engine_info, running.assignment_id = (
-            engine_name,
-            info,
-            next(self._assignment_ids),
-        )
+        running.engine_name, running.engine_info = engine_name, info
+        running.assignment_id = next(self._assignment_ids)
         self.running.index_assignment(running)
         running.paint_since = self._context.clock()
         self.record_degraded(running)
@@ -232,7 +230,8 @@ class Lifecycle:
             running.degradations.all(),
             running.settings,
             running.mask,
-            prepare_seconds=running.paint_since - running.prepare_since,
+            prepare_seconds=running.ready_since - running.prepare_since,
+            ready_seconds=running.paint_since - running.ready_since,
             optimise_seconds=self._context.clock() - running.paint_since,
         )
         self._request(running, PublishRequest(running.job, self._context, publication))

@@ -52,7 +52,7 @@ class RunningJob:
         engine_name: Name of the slot that paints it.
         assignment_id: Number of that assignment.
         progress: Set once it is being painted.
-        prepare_since, paint_since: Start times in seconds of `IoContext.clock`.
+        prepare_since, ready_since, paint_since: Start times in seconds of `IoContext.clock`.
     """
 
     job: Job
@@ -79,6 +79,7 @@ class RunningJob:
     preview: str | None = None
     progress: JobProgress | None = None
     prepare_since: float = 0.0
+    ready_since: float = 0.0
     paint_since: float = 0.0
 
     def show_progress(self, progress: Progress, seconds_left: float | None) -> JobProgress:

@@ -19,12 +19,14 @@ from styled.atomic import resource_errors
 from styled.errors import EngineFailure, ResourceUnavailable
 from styled.job_io.io_context import JournalRetention
 from styled.job_io.requests import CleanupRequest
+from styled.jobs.events import Wakeup
 from styled.jobs.failure_policy import CONFIGURATION_RETRY_SECONDS
 from styled.jobs.maintenance import CLEANUP_AFTER_JOBS, FIRST_STUCK_SECONDS
 from styled.jobs.pause import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from styled.jobs.request_poller import POLL_SECONDS
 from styled.jobs.scheduler import IDLE_SECONDS
 from styled.journal.job import JobState
+from styled.journal.pause_request import NOW, PAUSE_REQUEST
 from styled.sidecar import Sidecar
 from tests.job_harness import STUB, TIMEOUT_SECONDS, Died, JobHarness, LogLines, picture
 
@@ -265,6 +267,37 @@ def break_journal(harness: JobHarness, monkeypatch: pytest.MonkeyPatch) -> None:
         raise ResourceUnavailable("the journal can't be used: disk I/O error")
 
     monkeypatch.setattr(harness.journal, "transaction", refuse)
+
+
+def test_waiting_for_an_engine_is_not_preparing(harness: JobHarness) -> None:
+    """A photo that is prepared while another is painted waits for it: its sidecar says so."""
+    harness.engine.at_step = lambda step: harness.advance(10)
+    harness.drop("a.png")
+    harness.drop("b.png")
+    harness.work()
+    first = harness.sidecar("outbox/oil/a.png.json")["timing"]
+    second = harness.sidecar("outbox/oil/b.png.json")["timing"]
+    assert second["prepare"] == first["prepare"] == 0.0
+    assert second["waited"] >= first["optimise"] - 10.0 > 0.0
+
+
+def test_a_turn_without_a_decision_does_not_lock_the_journal(
+    harness: JobHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs that write to it would have to wait, and so would the turn."""
+    harness.journal.set_state(**{PAUSE_REQUEST: NOW})
+    harness.work()
+    harness.drop()
+    transaction, begun = harness.journal.transaction, []
+
+    def noted() -> AbstractContextManager[sqlite3.Cursor]:
+        begun.append(harness.now)
+        return transaction()
+
+    monkeypatch.setattr(harness.journal, "transaction", noted)
+    harness.scheduler.turn([Wakeup()])
+    assert begun == []
+    assert harness.states() == ["queued"]
 
 
 def test_a_journal_that_is_locked_for_long_stalls_nothing(
