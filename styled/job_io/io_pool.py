@@ -7,6 +7,7 @@ small operation, and a step of the engine takes 1.4 times as long.
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,7 +64,13 @@ class IoDone:
 
 
 class IoPool(Protocol):
-    """Executes requests, and posts an `IoDone` event for each."""
+    """Executes requests, and posts an `IoDone` event for each.
+
+    Attributes:
+        threads: Maximum number of requests that are executed at the same time.
+    """
+
+    threads: int
 
     def submit(self, request: IoRequest) -> None:
         """Queue a request."""
@@ -79,6 +86,7 @@ class ThreadIoPool:
         self, threads: int, events: SimpleQueue[Any], heartbeats: HeartbeatsProtocol
     ) -> None:
         """Execute requests in `threads` threads, and post `IoDone` events to `events`."""
+        self.threads = threads
         self._events = events
         self._heartbeats = heartbeats
         self._executor = ThreadPoolExecutor(
@@ -107,6 +115,8 @@ class ThreadIoPool:
 
 class InlineIoPool:
     """Executes each request at once in the caller's thread: for tests of the same code path."""
+
+    threads = sys.maxsize  # no request ever waits
 
     def __init__(self, events: SimpleQueue[Any]) -> None:
         """Post `IoDone` events to `events`."""

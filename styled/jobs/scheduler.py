@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Protocol
 
 import structlog
@@ -17,6 +17,7 @@ import structlog
 from styled.config import Style
 from styled.errors import ResourceUnavailable
 from styled.files import readable
+from styled.job_io.event_batches import take_events
 from styled.job_io.io_context import IoContext
 from styled.job_io.io_pool import IoPool
 from styled.job_io.protocols import HeartbeatsProtocol
@@ -39,9 +40,6 @@ from styled.jobs.running import RunningJobs
 from styled.jobs.snapshot import QueueSnapshot
 
 log = structlog.get_logger()
-
-EVENTS_AT_ONCE = 500
-"""Maximum number of events that one turn of the loop handles."""
 
 IDLE_SECONDS = 60.0
 """Maximum time that the loop waits; events wake it at once."""
@@ -229,13 +227,9 @@ class Scheduler:
         """Wait for an event or the next deadline; return the events that are in the queue."""
         seconds = self.seconds_to_wait()
         self._heartbeats.beat(PART, seconds)
-        events: list[Event] = []
-        try:
-            events.append(self._events.get(block=seconds > 0, timeout=seconds))
-            while len(events) < EVENTS_AT_ONCE:
-                events.append(self._events.get_nowait())
-        except Empty:
-            pass
+        # While requests wait for a thread, nothing is gained by handling each event at once.
+        has_backlog = seconds > 0 and self._handler.requests_open > self._pool.threads
+        events = take_events(self._events, seconds, has_backlog=has_backlog)
         self._heartbeats.beat(PART)
         return events
 
