@@ -122,10 +122,12 @@ def _time_backlog(harness: DaemonHarness, photos: Sequence[Path], count: int, si
     timings = [sidecar.timing for sidecar in sidecars if sidecar.timing is not None]
     assert lone.timing is not None
     assert len(timings) == count
-    started = [sidecar.job.started_at.timestamp() for sidecar in sidecars]
-    wall = max(
-        at + timing.prepare + timing.optimise for at, timing in zip(started, timings, strict=True)
-    ) - min(started)
+    # A job waits before it is prepared, and again for the engine; `waited` has both.
+    painted = [
+        sidecar.job.submitted_at.timestamp() + timing.waited + timing.prepare + timing.optimise
+        for sidecar, timing in zip(sidecars, timings, strict=True)
+    ]
+    wall = max(painted) - min(sidecar.job.started_at.timestamp() for sidecar in sidecars)
     optimise = mean(timing.optimise for timing in timings)
     alone = lone.timing.prepare + lone.timing.optimise + lone.timing.publish
     busy, in_turn = optimise * count / wall, lone.timing.optimise / alone
