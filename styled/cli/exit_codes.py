@@ -34,7 +34,6 @@ from styled.errors import (
     WeightsError,
 )
 from styled.ops.humanize import printable
-from styled.ops.logs import is_journal, with_priority
 
 DONE = 0
 REJECTED = 1
@@ -122,6 +121,9 @@ def _print_message(message: str) -> None:
 
 
 def _print(text: Text) -> None:
+    # It imports structlog, which takes a tenth of the time of `styled status`.
+    from styled.ops.logs import is_journal, with_priority
+
     if is_journal(sys.stderr):
         # systemd's journal needs the priority on every line.
         text = Text("\n".join(with_priority("error", line) for line in text.plain.split("\n")))
