@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import skimage.data
+import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from styled.cli.demo_pictures import draw_painting, draw_photo
 from styled.engine.scales import fit_long_edge, resize
@@ -35,5 +36,5 @@ def pairs(size: int, paintings: Sequence[Path]) -> Iterator[Pair]:
 
 
 def _tensor(image: Image.Image, size: int) -> Tensor:
-    pixels = pil_to_tensor(image)[None].float() / 255
+    pixels = torch.from_numpy(np.array(image)).movedim(-1, 0)[None].float() / 255
     return resize(pixels, *fit_long_edge(image.width, image.height, size))

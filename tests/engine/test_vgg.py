@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models import vgg19
 
 from styled.engine.vgg import Vgg19, normalize
 from styled.engine.vgg_layers import CONVOLUTION_NAMES, channels_of, needed_slice
@@ -21,6 +20,9 @@ from tests.engine.conftest import picture, untrained
 @pytest.fixture(scope="module")
 def reference() -> torch.nn.Sequential:
     """torchvision's convolutional part with the untrained weights, ReLUs not in place."""
+    # Not at the top: it takes over a second, and each worker imports the modules of all tests.
+    from torchvision.models import vgg19
+
     with torch.device("meta"):  # avoids initialising the classifier's 124 million parameters
         model = vgg19(weights=None)
     features: torch.nn.Sequential = model.features.to_empty(device="cpu")
