@@ -6,6 +6,7 @@ Apple's and Adobe's gain maps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from xml.dom import Node, minidom
@@ -76,19 +77,29 @@ _FROM_STAND_INS = str.maketrans(
 )
 
 
+_WIDE_ENCODINGS = {
+    encoding: "<".encode(encoding)
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+}
+"""Encoding -> the first character of a packet. UTF-32 begins like UTF-16: it comes first."""
+
+_XML_ENCODING = re.compile(r"""^(<\?xml\s[^>]*?)\s+encoding=["'][^"']*["']""")
+
+
 class XmpDamaged(ValueError):
     """An XMP packet that can't be read as XML."""
 
 
 def has_gain_map(xmp: bytes) -> bool:
     """Return whether a packet announces a gain map."""
-    return any(sign in xmp for sign in _SIGNS_OF_GAIN_MAPS)
+    without_zeros = xmp.replace(b"\0", b"")  # it may be in UTF-16
+    return any(sign in without_zeros for sign in _SIGNS_OF_GAIN_MAPS)
 
 
 def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = False) -> bytes:
-    """Return an XMP packet without the properties that describe the photo's file.
+    """Return an XMP packet without the properties that describe the photo's file, in UTF-8.
 
-    A packet with nothing to be removed is returned byte for byte, even if it is damaged.
+    A packet in UTF-8 with nothing to be removed is returned byte for byte, even if it is damaged.
 
     Args:
         xmp: The packet.
@@ -98,7 +109,7 @@ def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = Fal
     Raises:
         XmpDamaged: It can't be read.
     """
-    xmp = xmp.rstrip(b"\0").removeprefix(b"\xef\xbb\xbf")
+    xmp = _in_utf8(xmp)
     if not extension and not _may_be_file_specific(xmp, is_turned):
         return xmp
     document = _parse(xmp)
@@ -108,6 +119,22 @@ def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = Fal
     for description in _descriptions(document):
         changed |= _clean(description, is_turned)
     return _serialized(document) if changed else xmp
+
+
+def _in_utf8(xmp: bytes) -> bytes:
+    """Return a packet in UTF-8, without padding; TIFF files may have it in UTF-16 or UTF-32.
+
+    Raises:
+        XmpDamaged: It can't be decoded.
+    """
+    for encoding, start in _WIDE_ENCODINGS.items():
+        if xmp.startswith((start, "\ufeff".encode(encoding))):
+            try:
+                text = xmp[: len(xmp) // len(start) * len(start)].decode(encoding)
+            except UnicodeDecodeError as error:
+                raise XmpDamaged(str(error)) from error
+            return _XML_ENCODING.sub(r"\1", text.strip("\0\ufeff")).encode()
+    return xmp.rstrip(b"\0").removeprefix(b"\xef\xbb\xbf")
 
 
 def _may_be_file_specific(xmp: bytes, is_turned: bool) -> bool:

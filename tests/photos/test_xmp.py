@@ -85,6 +85,37 @@ def test_a_packet_with_nothing_untrue_keeps_its_bytes() -> None:
         assert xmp_of_painting(text) == text
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte order mark"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_wide_packets_are_brought_to_utf8(encoding: str, mark: str) -> None:
+    """As TIFF files may have them; an XML declaration no longer names the old encoding."""
+    kept = packet('xmp:Label="Bl\u00fc"')
+    declaration = f'<?xml version="1.0" encoding="{encoding[:6].upper()}" standalone="yes"?>'
+    wide = (mark + declaration + kept.decode() + "\0").encode(encoding) + b"\0"
+    expected = b'<?xml version="1.0" standalone="yes"?>' + kept
+    assert xmp_of_painting(wide) == expected
+    wide = (mark + packet('xmp:Label="Bl\u00fc" tiff:ImageWidth="960"').decode()).encode(encoding)
+    cleaned = xmp_of_painting(wide).decode()
+    assert "Bl\u00fc" in cleaned
+    assert "ImageWidth" not in cleaned
+    damaged = wide + "\ud800".encode(encoding, "surrogatepass")
+    with pytest.raises(XmpDamaged):
+        xmp_of_painting(damaged)
+
+
+@needs_exiftool
+@pytest.mark.parametrize("format", ["png", "jpeg", "tiff"])
+def test_a_wide_packet_of_a_tiff_reaches_the_painting(format: str, tmp_path: Path) -> None:
+    """Other programs read it there, and a gain map in it is reported."""
+    wide = packet('xmp:Label="Bl\u00fc" hdrgm:Version="1.0"').decode().encode("utf-16-le")
+    photo = decode_photo(saved(astronaut(), "TIFF", tiffinfo={700: wide}))
+    assert any("gain map" in note.message for note in photo.degraded)
+    exported = export_image(torch.rand(1, 3, 48, 48), photo, format, ExportOptions())
+    path = tmp_path / f"painting.{format}"
+    path.write_bytes(exported.data)
+    assert "Bl\u00fc" in run("exiftool", "-charset", "utf8", "-XMP-xmp:Label", str(path))
+
+
 def test_faces_are_kept_unless_the_photo_was_turned() -> None:
     """Their positions are relative to the picture as it lies in its file."""
     faces = '<mwg-rs:Regions rdf:parseType="Resource"><mwg-rs:RegionList/></mwg-rs:Regions>'
@@ -111,7 +142,7 @@ def test_faces_go_also_if_the_decoder_has_turned_the_photo(orientation: int) -> 
         b"<a>" * 100_000 + b"ImageWidth",
         b"<a>" * 5000 + b"ImageWidth",
         b"<x ImageWidth",
-        b"\xff\xfe<\0x\0 ImageWidth",
+        "<x ImageWidth".encode("utf-16"),
     ],
     ids=["entities", "elements", "depth", "cut", "utf-16"],
 )
