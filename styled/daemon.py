@@ -34,6 +34,7 @@ from styled.errors import (
     StopTimeout,
     StyledError,
 )
+from styled.files import readable
 from styled.health import HealthMonitor
 from styled.job_io.prepare_request import PREPARE_PART
 from styled.jobs.events import StopRequested
@@ -146,7 +147,8 @@ class Daemon:
         Raises:
             StyledError: the daemon can't start, or can't continue.
         """
-        unprocessed: list[Unprocessed] = []
+        inbox = self._config.inbox
+        unprocessed = [Unprocessed(readable(inbox), "styled was stopped before it had scanned it")]
         with suppress(_StoppedEarly), self._running_app() as app:
             self._wait_until_ready()
             intake, journal = app.intake, app.journal
@@ -158,7 +160,7 @@ class Daemon:
                     break
                 if timeout.has_expired(may_settle=intake.may_settle()):
                     break
-            unprocessed = list(unprocessed_inputs(self._config.inbox, journal, intake))
+            unprocessed = list(unprocessed_inputs(inbox, journal, intake))
             if app.hooks is not None:
                 app.hooks.wake()
                 while not (app.hooks.wait_until_idle(ONCE_POLL_SECONDS) or self._is_interrupted):

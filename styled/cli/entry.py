@@ -14,19 +14,24 @@ from styled.cli.fast_import import INTERRUPTED, importing
 from styled.cli.streams import open_standard_streams
 from styled.signals import HANDLED, defer_reload, handle_signals
 
-DAEMON_COMMANDS = ("run", "once")
+STOPPED_EARLY = {"run": 0, "once": 75}
+"""Commands that handle signals -> exit code if they are stopped before they have begun.
+
+`once` leaves photos then; 75 is `TEMPORARY` of `exit_codes`, which takes time to import.
+"""
 
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
-    exit_code = 0
+    command = next((arg for arg in sys.argv[1:] if not arg.startswith("-")), "")
+    exit_code = STOPPED_EARLY.get(command, 0)
 
     def exit_now() -> None:
         # Used before the daemon installs its own handlers and after it removes them, when no work
         # can be lost. An exception could be swallowed or reported by the module being imported.
         os._exit(exit_code)
 
-    if next((arg for arg in sys.argv[1:] if not arg.startswith("-")), "") in DAEMON_COMMANDS:
+    if command in STOPPED_EARLY:
         handle_signals(exit_now, defer_reload)
     _use_utf8()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
