@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from concurrent.futures import Future
-from contextlib import closing
 from queue import SimpleQueue
 from typing import Protocol
 
 import structlog
 
 from styled.cluster.connection import Connection, is_reachable
-from styled.cluster.core_output import logged_core_output
 from styled.cluster.membership import Membership
 from styled.cluster.placement import Placement, new_placements
 from styled.cluster.remote_codec import SPARE_RAY_TASKS, CodecNode, CodecNodes, RemotePhotoCodec
@@ -138,22 +136,20 @@ class Fleet:
 
     def _run(self) -> None:
         try:
-            with logged_core_output(), closing(self._connection):
-                self._connect_first()
-                self._started.set_result(None)
-                self._keep_up()
-        except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)  # raised in the thread that has called `start`
-
-    def _keep_up(self) -> None:
-        """Follow the machines of the cluster until the stop."""
-        while not self._is_stopping.wait(self._poll_seconds):
-            self._heartbeats.beat(PART, CALL_SECONDS)
-            if not self._try_poll():
-                self._give_up_engines()
-                self._reconnect()
+            self._connect_first()
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that has called `start`
+            self._connection.close()
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        try:
+            while not self._is_stopping.wait(self._poll_seconds):
+                self._heartbeats.beat(PART, CALL_SECONDS)
+                if not self._try_poll():
+                    self._give_up_engines()
+                    self._reconnect()
+        finally:
+            self._connection.close()
 
     def _try_poll(self) -> bool:
         """Look up the machines; return False if the cluster can't be used."""

@@ -60,7 +60,8 @@ def test_the_most_frequent_commands_load_no_logging(arguments: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False
     )
-    assert result.stderr == "LIGHT\n"
+    assert (result.returncode, result.stderr) == (0, "LIGHT\n")
+    assert result.stdout
 
 
 @pytest.mark.parametrize("module", ["status_view", "jobs", "explain", "retry", "find_config"])
