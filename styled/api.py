@@ -29,7 +29,7 @@ from styled.engine.memory import configure_allocator
 from styled.engine_api import EngineInfo, Failed, OnBytes, Painted, Progress
 from styled.engine_setup import make_engine
 from styled.errors import ConfigError, InputRejected
-from styled.precision_record import PrecisionRecord
+from styled.precision_record import KnownPrecisions, PrecisionRecord
 from styled.recipes import DEFAULT_RECIPE, Recipe
 
 Picture = str | os.PathLike[str] | bytes | Image.Image
@@ -38,6 +38,10 @@ Picture = str | os.PathLike[str] | bytes | Image.Image
 _PICTURE_TYPES = (str, os.PathLike, bytes, Image.Image)
 
 OnProgress = Callable[[Progress], None]
+
+MEASURED = KnownPrecisions({})
+"""What was measured for `precision: auto` in this process. It takes seconds, and all engines of a
+program paint the same pixels."""
 
 
 class Engine:
@@ -73,7 +77,7 @@ class Engine:
         )
         if config is None:
             raise ConfigError("; ".join(f"{dotted(p.path)}: {p.message}" for p in problems))
-        self._engine = load_engine(config, on_bytes or _ignore_bytes)
+        self._engine = load_engine(config, on_bytes or _ignore_bytes, MEASURED)
         self._style_pictures = StylePictures()
 
     @property
@@ -164,7 +168,9 @@ def stylize(
 
 
 def load_engine(
-    config: EngineConfig, on_bytes: OnBytes, record: PrecisionRecord | None = None
+    config: EngineConfig,
+    on_bytes: OnBytes,
+    record: PrecisionRecord | KnownPrecisions | None = None,
 ) -> LocalEngine:
     """Load the network of a configuration; see `make_engine`."""
     configure_allocator()

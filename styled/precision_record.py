@@ -64,7 +64,7 @@ class PrecisionRecord:
 
 
 class KnownPrecisions:
-    """Precisions measured before, in memory: for an engine that is far from the file."""
+    """Precisions in memory: for an engine that is far from the file, or without one."""
 
     def __init__(self, precisions: dict[str, dict[str, str]]) -> None:
         """Start with `precisions`: device model -> torch version -> precision."""
@@ -75,7 +75,8 @@ class KnownPrecisions:
         return self._precisions.get(device_model, {}).get(torch_version)
 
     def remember(self, device_model: str, torch_version: str, precision: str) -> None:
-        """Do nothing: the engine's info tells what was measured."""
+        """Store a measured precision."""
+        self._precisions.setdefault(device_model, {})[torch_version] = precision
 
 
 def _is_entry(value: object) -> bool:

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 import styled
 from styled.engine_api import Progress
 from styled.errors import ConfigError, InputRejected, StyleUnavailable
+from styled.precision_record import KnownPrecisions
 
 DOCS = Path(__file__).parents[1] / "docs/python.md"
 FEW: dict[str, Any] = {
@@ -69,6 +70,16 @@ def test_importing_it_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'paint'"):
         styled.paint  # noqa: B018
+
+
+def test_the_precision_is_measured_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All engines of a program have the same, whatever the load of the machine."""
+    ratios = iter([0.5, 2.0])
+    monkeypatch.setattr("styled.engine.precision.bfloat16_time_ratio", lambda _: next(ratios))
+    monkeypatch.setattr("styled.api.MEASURED", KnownPrecisions({}))
+    engines = [styled.Engine(weights="untrained", device="cpu") for _ in range(2)]
+    assert [engine.info.precision for engine in engines] == ["bfloat16", "bfloat16"]
+    assert next(ratios) == 2.0
 
 
 def test_pictures_are_paths_bytes_or_images(

@@ -33,6 +33,7 @@ def run_once(config: Path | None) -> int:
     if is_pause_requested(found):
         print_error(ResourceUnavailable("the queue is paused on request", "styled resume"))
         return TEMPORARY
+    _enable_fault_handler()
     result = Daemon(found).once()
     for item in result.unprocessed:
         print_error(ResourceUnavailable(f"{item.path} was not processed: {item.reason}"))

@@ -53,6 +53,8 @@ def untrained_network() -> Convolutions:
 def _cached_network(monkeypatch: pytest.MonkeyPatch, untrained_network: Convolutions) -> None:
     monkeypatch.setattr("styled.engine.weights.untrained", lambda: untrained_network)
     monkeypatch.setattr("styled.engine.local_engine.WARM_UP", SHALLOW)
+    # `precision: auto` would take nine tenths of the time of these tests.
+    monkeypatch.setattr("styled.engine.precision.bfloat16_time_ratio", lambda device: 1.0)
 
 
 def draw(path: Path, color: str = "teal", size: tuple[int, int] = (64, 48)) -> Path:
