@@ -81,6 +81,7 @@ def folder(cwd: Path) -> Path:
     return cwd
 
 
+@pytest.mark.usefixtures("_cached_network")
 def test_a_photo_that_is_not_taken_has_a_report_too(run: Run, folder: Path) -> None:
     """With what explain and doctor say; the picture only on request; nothing is overwritten."""
     draw(folder / "inbox/a.png")
@@ -93,6 +94,7 @@ def test_a_photo_that_is_not_taken_has_a_report_too(run: Run, folder: Path) -> N
         assert archive.read("picture/a.png") == (folder / "inbox/a.png").read_bytes()
 
 
+@pytest.mark.usefixtures("_cached_network")
 def test_what_is_not_supported_is_reported(run: Run, folder: Path) -> None:
     """An unknown job, a file that is there already, a folder that is not, a log that is not."""
     draw(folder / "inbox/a.png")
