@@ -149,6 +149,7 @@ class Daemon:
         """
         inbox = self._config.inbox
         unprocessed = [Unprocessed(readable(inbox), "styled was stopped before it had scanned it")]
+        has_scanned = False
         with suppress(_StoppedEarly), self._running_app() as app:
             self._wait_until_ready()
             intake, journal = app.intake, app.journal
@@ -156,11 +157,13 @@ class Daemon:
             while self._next_command(ONCE_POLL_SECONDS) is not _Command.STOP:
                 self._tick(app)
                 is_settled = intake.scan_once()
+                has_scanned = True
                 if is_settled and not journal.unfinished_ids():
                     break
                 if timeout.has_expired(may_settle=intake.may_settle()):
                     break
-            unprocessed = list(unprocessed_inputs(inbox, journal, intake))
+            if has_scanned:
+                unprocessed = list(unprocessed_inputs(inbox, journal, intake))
             if app.hooks is not None:
                 app.hooks.wake()
                 while not (app.hooks.wait_until_idle(ONCE_POLL_SECONDS) or self._is_interrupted):

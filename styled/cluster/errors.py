@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ray.exceptions import (
     ActorUnschedulableError,
@@ -21,6 +23,36 @@ DETECTION_SECONDS = 8.0
 """Maximum time that Ray is given to find out whether a machine died along with a process."""
 
 POLL_SECONDS = 0.25
+
+_UNKNOWN_OBJECT, _UNKNOWN_ACTOR = "owner is unknown", "Can't find actor"
+"""Texts of the builtin exceptions that Ray raises for what belongs to a session that is over."""
+
+
+@contextmanager
+def styled_errors(node_id: str, node: str) -> Iterator[None]:
+    """Raise a StyledError for what Ray raises in the context; arguments of `as_styled_error`."""
+    try:
+        yield
+    except RayError as error:
+        raise as_styled_error(error, node_id, node) from error
+    except (Exception, SystemExit) as error:
+        if not is_lost(error):
+            raise
+        if _UNKNOWN_OBJECT in str(error):
+            raise NodeLost(
+                "what the cluster had of this photo is gone", "the photo is prepared again"
+            ) from error
+        raise _node_lost(node) from error
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether Ray has raised this because the cluster, or what it had, is gone.
+
+    In a thread that waits for it, Ray raises SystemExit when its process on this machine dies.
+    """
+    if isinstance(error, RayError | SystemExit):
+        return True
+    return _UNKNOWN_OBJECT in str(error) or _UNKNOWN_ACTOR in str(error)
 
 
 def as_styled_error(error: RayError, node_id: str, node: str) -> StyledError:
@@ -47,11 +79,15 @@ def as_styled_error(error: RayError, node_id: str, node: str) -> StyledError:
         return UnexpectedError.of(error)
     certain = (NodeDiedError, ObjectLostError, ActorUnschedulableError, TaskUnschedulableError)
     if isinstance(error, certain) or not _survives(node_id):
-        return NodeLost(
-            f"the machine {node} is gone, or can't be reached any more",
-            "the job resumes elsewhere; if it happens again, look at that machine and its network",
-        )
+        return _node_lost(node)
     return EngineDied(f"a process on {node} died: {_first_line(error)}")
+
+
+def _node_lost(node: str) -> NodeLost:
+    return NodeLost(
+        f"the machine {node} is gone, or can't be reached any more",
+        "the job resumes elsewhere; if it happens again, look at that machine and its network",
+    )
 
 
 def _survives(node_id: str) -> bool:

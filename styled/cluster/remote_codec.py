@@ -11,10 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from styled.cluster.errors import as_styled_error
+from styled.cluster.errors import styled_errors
 from styled.cluster.remote_images import (
     Exportable,
     PaintTaskImages,
@@ -129,16 +128,16 @@ class RemotePhotoCodec:
     ) -> Prepared:  # fmt: skip
         """Decode a photo and its style; see `styled.codec.prepare.prepare`."""
         put = self._objects.style
-        stored = [put(s.data) if isinstance(s.data, bytes) else None for s in files.styles]
         described = tuple(
             replace(s, data=b"") if isinstance(s.data, bytes) else s for s in files.styles
         )
-        with self._nodes.acquire() as node:
+        with self._nodes.acquire() as node, self._errors(node):
+            stored = [put(s.data) if isinstance(s.data, bytes) else None for s in files.styles]
             answer, images, exportable = _on(node, _PREPARE, num_returns=3).remote(
                 replace(files, styles=described), stored, recipe, max_pixels, at_own_size,
                 paint_damaged,
             )  # fmt: skip
-            prepared: Prepared = self._result(answer, node)
+            prepared: Prepared = ray.get(answer)
         return remote_prepared(prepared, images, exportable)
 
     def encode(
@@ -151,27 +150,23 @@ class RemotePhotoCodec:
         if isinstance(painted, RemotePainted):
             preferred, pixels = painted.node_id, painted.pixels  # Ray passes the image itself
         painted = Painted(painted.image.to("meta"), trace=(), detail_steps=painted.detail_steps)
-        with self._nodes.acquire(preferred) as node:
+        with self._nodes.acquire(preferred) as node, self._errors(node):
             answer = _on(node, _ENCODE, num_returns=1).remote(
                 _described(prepared), prepared.images, prepared.exportable, painted, pixels,
                 format, output, output.gallery,
             )  # fmt: skip
-            encoded: Encoded = self._result(answer, node)
+            encoded: Encoded = ray.get(answer)
         return encoded
 
-    def _result(self, answer: ray.ObjectRef[Any], node: CodecNode) -> Any:
-        """Wait for a task's answer.
-
-        Raises:
-            StyledError: the task has raised it, or its process or machine has died.
-        """
+    @contextmanager
+    def _errors(self, node: CodecNode) -> Iterator[None]:
+        """Raise what a task has raised, or that its process or machine has died."""
         try:
-            return ray.get(answer)
-        except RayError as error:
-            meaning = as_styled_error(error, node.id, node.name)
-            if isinstance(meaning, NodeLost):
-                self._nodes.avoid(node)
-            raise meaning from error
+            with styled_errors(node.id, node.name):
+                yield
+        except NodeLost:
+            self._nodes.avoid(node)
+            raise
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import IO, Any
 
 import ray
@@ -11,12 +11,12 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from styled.cluster.engine_actor import CONTROL, IMAGE_FOLLOWS, EngineActor
-from styled.cluster.errors import as_styled_error
+from styled.cluster.errors import styled_errors
 from styled.cluster.placement import Placement
 from styled.cluster.remote_images import remote_painted
 from styled.cluster.shared_objects import SharedObjects
-from styled.engine_api import Engine, EngineEvent, EngineInfo, Painted, PaintTask
-from styled.errors import EngineDied, NodeLost, StyledError
+from styled.engine_api import Engine, EngineEvent, EngineInfo, Failed, Painted, PaintTask
+from styled.errors import EngineDied, NodeLost
 
 POLL_SECONDS = 5.0
 """How often an engine that reports nothing is asked whether it still computes."""
@@ -60,12 +60,15 @@ class RemoteEngine:
         self._require_alive()
         data = None if checkpoint is None else checkpoint.read()
         try:
-            run = self._actor.run.options(
-                num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE_OBJECTS
-            )
-            yield from self._events(run.remote(task, data))
-        except RayError as error:
-            raise self._error(error) from error
+            with self._errors():
+                run = self._actor.run.options(
+                    num_returns="streaming",
+                    _generator_backpressure_num_objects=BACKPRESSURE_OBJECTS,
+                )
+                yield from self._events(run.remote(task, data))
+        except NodeLost as error:
+            self.check()
+            yield Failed(error)  # not this machine was lost, but one that had the photo's pixels
 
     def _events(self, items: Any) -> Iterator[EngineEvent]:
         pixels, is_image = None, False
@@ -106,10 +109,8 @@ class RemoteEngine:
         Raises:
             EngineDied, NodeLost: it is gone.
         """
-        try:
+        with self._errors():
             self._ask_for_ops_done()
-        except RayError as error:
-            raise self._error(error) from error
 
     def _require_alive(self) -> None:
         """Check the same before a job, which is not to blame.
@@ -130,8 +131,8 @@ class RemoteEngine:
         with suppress(RayError, ValueError):  # it is gone already, or the cluster is
             ray.kill(self._actor)
 
-    def _error(self, error: RayError) -> StyledError:
-        return as_styled_error(error, self._placement.node.id, self._placement.node.name)
+    def _errors(self) -> AbstractContextManager[None]:
+        return styled_errors(self._placement.node.id, self._placement.node.name)
 
 
 _ACTOR: Any = ray.remote(concurrency_groups={CONTROL: 2})(EngineActor)  # type: ignore[call-overload]  # Ray's types lack it
@@ -164,16 +165,16 @@ class RemoteEngineFactory:
             runtime_env={"env_vars": ENGINE_ENVIRONMENT},
         ).remote()
         settings = self._objects.engine_settings(placement)
-        try:
+        with styled_errors(placement.node.id, placement.node.name):
             started = actor.start.remote(settings, self._objects.weights())
-            info = ray.get(started, timeout=START_SECONDS)
-        except GetTimeoutError as error:
-            ray.kill(actor)
-            raise EngineDied(
-                f"an engine on {placement.node.name} has not started within {START_SECONDS:.0f} s",
-                "something else may be using that machine's GPUs or cores: ray status tells",
-            ) from error
-        except RayError as error:
-            raise as_styled_error(error, placement.node.id, placement.node.name) from error
+            try:
+                info = ray.get(started, timeout=START_SECONDS)
+            except GetTimeoutError as error:
+                ray.kill(actor)
+                raise EngineDied(
+                    f"an engine on {placement.node.name} has not started within "
+                    f"{START_SECONDS:.0f} s",
+                    "something else may be using that machine's GPUs or cores: ray status tells",
+                ) from error
         self._objects.record_precision(info)
         return RemoteEngine(actor, info, placement)

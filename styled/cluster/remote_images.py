@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayError
 from torch import Tensor
 
+from styled.cluster.errors import is_lost
 from styled.codec.prepare import Blend, Prepared
 from styled.engine_api import Painted, PaintTask
 from styled.errors import NodeLost
@@ -170,7 +170,9 @@ def fetch(ref: ray.ObjectRef[Any] | None) -> Any:
     assert ref is not None, "it has pixels in the object store"
     try:
         return ray.get(ref)
-    except RayError as error:
+    except (Exception, SystemExit) as error:
+        if not is_lost(error):
+            raise
         raise NodeLost(
             "the machine that had the job's images is gone, or can't be reached any more",
             "the photo is prepared again on another machine",

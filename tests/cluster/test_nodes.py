@@ -189,13 +189,20 @@ def _is_in_problems(harness: DaemonHarness, reason: str) -> bool:
 
 
 def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluster) -> None:
-    """The daemon goes on, says so, and resumes the job when the cluster is back."""
+    """The daemon goes on, says so, and resumes the job when the cluster is back.
+
+    A photo that was prepared when the cluster was lost is prepared again, without an attempt.
+    """
     harness = cluster_harness(tmp_path, cluster, steps=60)
     cluster.step_seconds.set(0.5)
     cluster.add("first")
     with harness.running() as daemon:
         harness.drop("a.jpg", size=(320, 240))
         daemon.wait_until(lambda: has_checkpoint(harness))
+        harness.drop("prepared.jpg", size=(160, 120))
+        daemon.wait_until(
+            lambda: "ready" in (job["phase"] for job in status_of(harness)["current"])
+        )
         cluster.close()
         daemon.wait_for("cluster.lost")
         # Ray may have ended the daemon with its own processes: then it could not connect again.
@@ -204,12 +211,14 @@ def test_a_cluster_that_is_lost_is_waited_for(tmp_path: Path, cluster: RayCluste
         cluster.step_seconds.set(0.0)
         cluster.start_head()
         cluster.add("second")
-        daemon.wait_for("job.published", 2)
+        daemon.wait_for("job.published", 3)
         assert not status_of(harness)["problems"]
         daemon.process.send_signal(signal.SIGTERM)  # Ray has replaced the handlers meanwhile
         assert daemon.process.wait(15) == 0
-    sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
-    assert (sidecar["job"]["attempts"], sidecar["job"]["resumed"]) == (1, True)
+    for name, is_resumed in (("a", True), ("prepared", False), ("b", False)):
+        sidecar: dict[str, Any] = harness.sidecar(f"outbox/swirls/{name}.jpg.json")
+        assert (sidecar["job"]["attempts"], sidecar["job"]["resumed"]) == (1, is_resumed), name
+    assert daemon.events("engine.internal_error") == []
     assert harness.files("rejected") == []
     lines = daemon.log.read_text().splitlines()
     others = [line for line in lines if not line.startswith("{") and not RAY_LINE.match(line)]
