@@ -56,7 +56,9 @@ _WARNING_REMEDIES = {
 
 _PROBLEM_REMEDIES = {
     "stalled": ("its folders may be on a disk that does not answer: see dmesg",),
-    "config_problem": ("fix the configuration: styled check; then systemctl reload styled",),
+    "config_problem": (
+        "fix the configuration: styled check; then systemctl reload styled, or kill -HUP PID",
+    ),
     "inbox_problem": ("see mounts and permissions, below",),
     "inbox_read_only": ("see permissions, below",),
     "cluster_problem": ("see docs/cluster.md",),

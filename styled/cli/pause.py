@@ -10,7 +10,7 @@ from styled.cli.find_config import find_config_in_use
 from styled.cli.jobs import open_for_requests
 from styled.config import Config
 from styled.files import readable
-from styled.journal.job import JobState
+from styled.journal.job import BEFORE_PAINTING, JobState
 from styled.journal.journal import Journal
 from styled.journal.pause_request import AFTER_CURRENT, NOW, PAUSE_REQUEST
 from styled.journal.queries import JournalReader
@@ -90,4 +90,6 @@ def _is_paused(journal: Journal) -> bool:
 
 
 def _running(journal: Journal) -> list[str]:
-    return [readable(job.input) for job in journal.in_state(JobState.RUNNING, limit=-1)]
+    """Return the inputs that are painted or published; those that are prepared wait again."""
+    running = journal.in_state(JobState.RUNNING, limit=-1)
+    return [readable(job.input) for job in running if job.phase not in BEFORE_PAINTING]

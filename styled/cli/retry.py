@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -58,8 +58,9 @@ def retry(config_path: Path | None, args: list[str], *, everything: bool) -> Non
         console.print("nothing was rejected")
 
 
-def _resolve_args(args: Iterable[str], config: Config) -> Iterator[Path]:
+def _resolve_args(args: Sequence[str], config: Config) -> Iterator[Path]:
     """Yield the rejected input of each argument; exit with a usage error if there is none."""
+    nothing_done = "; nothing was retried" if len(args) > 1 else ""
     for arg in args:
         path = next(
             (
@@ -73,11 +74,13 @@ def _resolve_args(args: Iterable[str], config: Config) -> Iterator[Path]:
             exit_with_usage_error(
                 f"{readable(arg)} is not a rejected photo: neither a file in {config.rejected} "
                 f"that has a .json beside it, nor the id of a rejected job{_hint(arg, config)}"
+                f"{nothing_done}"
             )
         if _style(path, config) not in config.styles:
             exit_with_usage_error(
                 f'the style "{_style(path, config)}" of {readable(arg)} is no longer configured; '
                 f"move the file itself into {config.inbox} to have it painted in another one"
+                f"{nothing_done}"
             )
         yield path
 

@@ -28,15 +28,13 @@ from styled.cli.status import (
 )
 from styled.config import Config
 from styled.degradation import Degradation
-from styled.journal.job import JobState, Phase
+from styled.journal.job import BEFORE_PAINTING, JobState, Phase
 from styled.journal.pause_request import PAUSE_REQUEST_REASON
 from styled.journal.queries import FINISHED
 from styled.ops.humanize import format_bytes, format_count, format_duration, printable
 
 FOLLOW_SECONDS = 1.0
 """Refresh interval of `--follow`."""
-
-BEFORE_PAINTING = (Phase.PREPARING, Phase.READY)
 
 MAX_LISTED = 5
 """Maximum number of files or jobs of one kind that are listed."""

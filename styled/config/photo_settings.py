@@ -116,8 +116,11 @@ def parse_photo_settings(data: bytes, path: Path, styles: Collection[str]) -> Ph
         raise ConfigError(f"{path.name}{line}: {error.message}") from error
     settings, problems = validate(PhotoSettings, {} if source.data is None else source.data)
     problems += source.problems
-    for index, name in enumerate(settings.style or () if settings else ()):
-        if name not in styles:
+    # Of the file rather than of `settings`, which there are not if anything else is wrong.
+    given = source.data.get("style") if isinstance(source.data, dict) else None
+    names = given if isinstance(given, list) else [given]
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name not in styles:
             message = f"{quoted(name)} is not a style{hint(name, styles, 'styles')}"
             problems.append(Problem(("style", index), message))
     if settings is None or problems:

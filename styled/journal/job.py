@@ -29,6 +29,8 @@ class Phase(StrEnum):
     PUBLISHING = "publishing"
 
 
+BEFORE_PAINTING = (Phase.PREPARING, Phase.READY)
+
 ON_REQUEST = "cancelled"
 """Failure class of a job that was cancelled on request."""
 

@@ -210,6 +210,7 @@ def test_one_wrong_word_moves_nothing(run: Run, cwd: Path, rejected: Path) -> No
     """All arguments are checked before the first photo is moved."""
     result = run("retry", f"{style_of(cwd)}/a.jpg", "nothing.jpg")
     assert result.exit_code == 2
+    assert "nothing was retried" in result.output
     assert files(cwd / "inbox") == []
     assert len(files(rejected)) == 6
 

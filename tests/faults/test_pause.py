@@ -50,10 +50,13 @@ def test_after_current_finishes_what_is_being_painted(harness: DaemonHarness) ->
         harness.drop("one.png", size=(64, 48))
         harness.drop("two.png", size=(64, 48))
         daemon.wait_for("job.painting_started")
-        assert harness.do("pause", "--after-current").stdout.startswith("pauses once this is")
+        daemon.wait_until(lambda: len(status(harness)["current"]) == 2)  # the other one is prepared
+        (painted,) = (e["input"] for e in daemon.events("job.painting_started"))
+        paused = harness.do("pause", "--after-current")
+        assert paused.stdout == f"pauses once this is finished: {painted}\n"
         daemon.wait_for("job.published")
         time.sleep(2)
-        assert harness.files("outbox/swirls") == ["one.png", "one.png.json"]
+        assert harness.files("outbox/swirls") == [painted, f"{painted}.json"]
         assert status(harness)["counts"]["queued"] == 1
         harness.do("resume")
         daemon.wait_for("job.published", 2)

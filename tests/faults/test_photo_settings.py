@@ -64,6 +64,7 @@ def test_wrong_settings_reject_the_photo_with_every_problem(harness: DaemonHarne
         rejected: Any = harness.sidecar("rejected/swirls/a.jpg.json")
         reason = rejected["rejected"]["reason"]
         for problem in (
+            'a.jpg.yaml:1: style: "swirl" is not a style',
             "a.jpg.yaml:2: size: expected the long edge in pixels",
             "a.jpg.yaml:3: output.quality: expected",
             "a.jpg.yaml:4: mood: unknown key",
