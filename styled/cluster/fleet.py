@@ -157,8 +157,9 @@ class Fleet:
             if is_reachable():
                 self._poll()
                 return True
-        # Whatever Ray raises here, connecting again is the remedy; this thread must not end.
-        except Exception:
+        # Whatever Ray raises here, connecting again is the remedy; this thread must not end. Ray
+        # raises SystemExit in threads that wait for it when its process on this machine dies.
+        except (Exception, SystemExit):
             log.exception("cluster.internal_error")
         return False
 

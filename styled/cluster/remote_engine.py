@@ -155,17 +155,17 @@ class RemoteEngineFactory:
             EngineDied, NodeLost, StyledError: it could not be made.
         """
         placement = self._placement
-        actor = _ACTOR.options(
-            num_cpus=placement.cpus,
-            num_gpus=placement.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=False),
-            enable_task_events=False,
-            runtime_env={"env_vars": ENGINE_ENVIRONMENT},
-        ).remote()
-        settings = self._objects.engine_settings(placement)
         with styled_errors(placement.node.id, placement.node.name):
+            actor = _ACTOR.options(
+                num_cpus=placement.cpus,
+                num_gpus=placement.gpus,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(placement.node.id, soft=False),
+                enable_task_events=False,
+                runtime_env={"env_vars": ENGINE_ENVIRONMENT},
+            ).remote()
+            settings = self._objects.engine_settings(placement)
             started = actor.start.remote(settings, self._objects.weights())
             try:
                 info = ray.get(started, timeout=START_SECONDS)

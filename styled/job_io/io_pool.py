@@ -137,8 +137,9 @@ def do(request: IoRequest, heartbeat: SendHeartbeat) -> IoDone:
             return IoDone(request, request.run(heartbeat))
         except StyledError as error:
             return IoDone(request, error=error)
-        # An unexpected error, for instance in a decoder, must end one job, not the daemon.
-        except Exception as error:
+        # An unexpected error, for instance in a decoder, must end one job, not the daemon. If a
+        # library raised SystemExit, the task would end without an event, and the job would hang.
+        except (Exception, SystemExit) as error:
             log.exception("io.internal_error")
             return IoDone(request, error=UnexpectedError.of(error))
 

@@ -85,7 +85,7 @@ def test_each_request_ends_in_an_event(which: int, logs: LogLines) -> None:
     events: SimpleQueue[IoDone] = SimpleQueue()
     pool = pools(events)[which]
     rejected = InputRejected("it is no photo")
-    for answer in (7, rejected, ZeroDivisionError("surprise")):
+    for answer in (7, rejected, ZeroDivisionError("surprise"), SystemExit(0)):
         request = FakeRequest(answer)
         pool.submit(request)
         done = events.get(timeout=TIMEOUT_SECONDS)
@@ -96,8 +96,8 @@ def test_each_request_ends_in_an_event(which: int, logs: LogLines) -> None:
             assert done.error is rejected
         else:
             assert isinstance(done.error, UnexpectedError)
-            assert "ZeroDivisionError" in done.error.traceback
-    assert [line["event"] for line in logs] == ["io.internal_error"]
+            assert type(answer).__name__ in done.error.traceback
+    assert [line["event"] for line in logs] == ["io.internal_error"] * 2
     pool.close()
 
 
