@@ -12,7 +12,7 @@ from styled.cli.find_config import find_or_make_config
 from styled.cli.pause import is_pause_requested
 from styled.cli.supervisor import run_in_child
 from styled.daemon import Daemon
-from styled.errors import ResourceUnavailable
+from styled.errors import ResourceUnavailable, StopTimeout
 from styled.ops.logs import configure_logs
 
 
@@ -34,7 +34,12 @@ def run_once(config: Path | None) -> int:
         print_error(ResourceUnavailable("the queue is paused on request", "styled resume"))
         return TEMPORARY
     _enable_fault_handler()
-    result = Daemon(found).once()
+    try:
+        result = Daemon(found).once()
+    except StopTimeout:
+        print_error(ResourceUnavailable("a photo was not processed: its step took too long"))
+        sys.stderr.flush()
+        os._exit(TEMPORARY)  # as in `errors_as_exit_codes`
     for item in result.unprocessed:
         print_error(ResourceUnavailable(f"{item.path} was not processed: {item.reason}"))
     if result.rejected:

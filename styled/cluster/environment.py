@@ -14,6 +14,8 @@ SETTINGS = {
     "RAY_AUTH_MODE": "token",
     # Otherwise Ray kills this process a minute after it has lost the cluster.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000000",
+    # Otherwise a call after the cluster was lost starts another one, in whichever thread.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray would print what happens to its processes between the lines of the log.
     "RAY_DEDUP_LOGS_SKIP_REGEX": r"[\s\S]*",

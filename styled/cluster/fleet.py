@@ -208,8 +208,7 @@ class Fleet:
                 log.warning("cluster.not_reconnected", reason=error.message)
                 seconds = min(2 * seconds, MAX_RETRY_SECONDS)
             else:
-                self._poll()
-                return
+                return  # the machines are looked up at the next poll
 
     def _poll(self) -> None:
         """Look up the machines; remove and add slots accordingly."""

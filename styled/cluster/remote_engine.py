@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import IO, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from styled.cluster.engine_actor import CONTROL, IMAGE_FOLLOWS, EngineActor
@@ -16,7 +16,7 @@ from styled.cluster.placement import Placement
 from styled.cluster.remote_images import remote_painted
 from styled.cluster.shared_objects import SharedObjects
 from styled.engine_api import Engine, EngineEvent, EngineInfo, Failed, Painted, PaintTask
-from styled.errors import EngineDied, NodeLost
+from styled.errors import EngineDied, NodeLost, StyledError
 
 POLL_SECONDS = 5.0
 """How often an engine that reports nothing is asked whether it still computes."""
@@ -57,15 +57,21 @@ class RemoteEngine:
             EngineDied: the engine's process has died.
             NodeLost: its machine is gone.
         """
-        self._require_alive()
-        data = None if checkpoint is None else checkpoint.read()
+        try:
+            self._require_alive()
+            yield from self._run(task, None if checkpoint is None else checkpoint.read())
+        except StyledError:
+            self.close()  # a process that still lives would keep the place of its replacement
+            raise
+
+    def _run(self, task: PaintTask, checkpoint: bytes | None) -> Iterator[EngineEvent]:
         try:
             with self._errors():
                 run = self._actor.run.options(
                     num_returns="streaming",
                     _generator_backpressure_num_objects=BACKPRESSURE_OBJECTS,
                 )
-                yield from self._events(run.remote(task, data))
+                yield from self._events(run.remote(task, checkpoint))
         except NodeLost as error:
             self.check()
             yield Failed(error)  # not this machine was lost, but one that had the photo's pixels
@@ -100,7 +106,7 @@ class RemoteEngine:
 
     def stop(self, job_id: str) -> None:
         """Stop this task after its next step; does not wait for an answer."""
-        with suppress(RayError):  # `run` finds out that the engine is gone
+        with suppress(Exception):  # `run` finds out that the engine is gone
             self._actor.stop.remote(job_id)
 
     def check(self) -> None:
@@ -128,8 +134,7 @@ class RemoteEngine:
 
     def close(self) -> None:
         """End the engine's process."""
-        with suppress(RayError, ValueError):  # it is gone already, or the cluster is
-            ray.kill(self._actor)
+        _kill(self._actor)
 
     def _errors(self) -> AbstractContextManager[None]:
         return styled_errors(self._placement.node.id, self._placement.node.name)
@@ -165,16 +170,30 @@ class RemoteEngineFactory:
                 enable_task_events=False,
                 runtime_env={"env_vars": ENGINE_ENVIRONMENT},
             ).remote()
-            settings = self._objects.engine_settings(placement)
-            started = actor.start.remote(settings, self._objects.weights())
             try:
-                info = ray.get(started, timeout=START_SECONDS)
-            except GetTimeoutError as error:
-                ray.kill(actor)
-                raise EngineDied(
-                    f"an engine on {placement.node.name} has not started within "
-                    f"{START_SECONDS:.0f} s",
-                    "something else may be using that machine's GPUs or cores: ray status tells",
-                ) from error
+                info = self._started(actor)
+            except BaseException:
+                _kill(actor)  # it would keep the place of the next one
+                raise
         self._objects.record_precision(info)
         return RemoteEngine(actor, info, placement)
+
+    def _started(self, actor: Any) -> EngineInfo:
+        """Start the engine of an actor; return its properties."""
+        settings = self._objects.engine_settings(self._placement)
+        started = actor.start.remote(settings, self._objects.weights())
+        try:
+            info: EngineInfo = ray.get(started, timeout=START_SECONDS)
+        except GetTimeoutError as error:
+            node = self._placement.node.name
+            raise EngineDied(
+                f"an engine on {node} has not started within {START_SECONDS:.0f} s",
+                "something else may be using that machine's GPUs or cores: ray status tells",
+            ) from error
+        return info
+
+
+def _kill(actor: Any) -> None:
+    """End an actor's process."""
+    with suppress(Exception):  # it is gone already, or the cluster is
+        ray.kill(actor)

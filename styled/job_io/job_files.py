@@ -106,7 +106,11 @@ class JobFiles:
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             log.warning("painting.ignored", reason=str(error))
             return None
-        fingerprint = task_fingerprint(task.loaded(), engine.weights_sha256)
+        try:
+            fingerprint = task_fingerprint(task.loaded(), engine.weights_sha256)
+        except NodeLost as error:  # the engine finds out as well; the photo is prepared again
+            log.warning("painting.ignored", reason=error.message)
+            return None
         if content["work"] != _painting_key(fingerprint, engine):
             return None
         parts = content["painted"]

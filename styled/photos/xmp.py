@@ -6,7 +6,6 @@ Apple's and Adobe's gain maps.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 from xml.dom import Node, minidom
@@ -83,8 +82,6 @@ _WIDE_ENCODINGS = {
 }
 """Encoding -> the first character of a packet. UTF-32 begins like UTF-16: it comes first."""
 
-_XML_ENCODING = re.compile(r"""^(<\?xml\s[^>]*?)\s+encoding=["'][^"']*["']""")
-
 
 class XmpDamaged(ValueError):
     """An XMP packet that can't be read as XML."""
@@ -115,7 +112,7 @@ def xmp_of_painting(xmp: bytes, extension: bytes = b"", *, is_turned: bool = Fal
     document = _parse(xmp)
     changed = False
     if extension:
-        changed = _join(document, _parse(extension.rstrip(b"\0")))
+        changed = _join(document, _parse(_in_utf8(extension)))
     for description in _descriptions(document):
         changed |= _clean(description, is_turned)
     return _serialized(document) if changed else xmp
@@ -129,11 +126,18 @@ def _in_utf8(xmp: bytes) -> bytes:
     """
     for encoding, start in _WIDE_ENCODINGS.items():
         if xmp.startswith((start, "\ufeff".encode(encoding))):
+            if len(xmp) > _MAX_BYTES:
+                raise XmpDamaged("it is too long")
             try:
                 text = xmp[: len(xmp) // len(start) * len(start)].decode(encoding)
             except UnicodeDecodeError as error:
                 raise XmpDamaged(str(error)) from error
-            return _XML_ENCODING.sub(r"\1", text.strip("\0\ufeff")).encode()
+            text = text.strip("\0\ufeff")
+            if text.startswith("<?xml "):  # it names the encoding
+                _, end, text = text.partition("?>")
+                if not end:
+                    raise XmpDamaged("its XML declaration does not end")
+            return text.lstrip().encode()
     return xmp.rstrip(b"\0").removeprefix(b"\xef\xbb\xbf")
 
 
@@ -193,7 +197,13 @@ def _parse(xmp: bytes) -> minidom.Document:
         or xmp.count(b"<") > _MAX_ELEMENTS
         or xmp.count(b"=") > _MAX_ATTRIBUTES + len(xmp) // 100
     )
-    if is_too_large or (b"<!" in xmp[:1000] and b"<!DOCTYPE" in xmp) or b"<!ENTITY" in xmp:
+    # Zeros are legal in no XML, but in UTF-16, which would hide what is looked for here.
+    if (
+        is_too_large
+        or b"\0" in xmp
+        or (b"<!" in xmp[:1000] and b"<!DOCTYPE" in xmp)
+        or b"<!ENTITY" in xmp
+    ):
         raise XmpDamaged("it is not what programs write")
     try:
         document = minidom.parseString(xmp)
