@@ -38,6 +38,22 @@ hashlib.sha256 = sha256
 """
 """A worker that loads this dies right after decoding such a photo."""
 
+FAIL_AT_FIRST = """
+import dataclasses, os
+real = dataclasses.replace
+def replace(instance, **changes):
+    if "node" in changes:
+        try:
+            os.close(os.open("FLAG", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            raise RuntimeError("the device is busy")
+    return real(instance, **changes)
+dataclasses.replace = replace
+"""
+"""The first engine that a worker with this makes fails at the end of its start."""
+
 
 def cluster_harness(
     folder: Path, cluster: RayCluster, steps: int = 3, **settings: str
@@ -182,6 +198,23 @@ def test_a_machine_with_another_version_is_refused(tmp_path: Path, cluster: RayC
     sidecar: dict[str, Any] = harness.sidecar("outbox/swirls/a.jpg.json")
     assert sidecar["engine"]["node"] == "same"
     assert {"kind": "cluster", "message": reason} in sidecar["degraded"]
+
+
+def test_an_engine_that_can_not_start_makes_room_for_the_next(
+    tmp_path: Path, cluster: RayCluster
+) -> None:
+    """Its process ends: on a machine with one CPU the next one would wait for minutes."""
+    worker = tmp_path / "worker"
+    worker.mkdir()
+    code = FAIL_AT_FIRST.replace("FLAG", str(tmp_path / "flag"))
+    (worker / "sitecustomize.py").write_text(code)
+    harness = cluster_harness(tmp_path, cluster)
+    cluster.add("only", environment={"PYTHONPATH": str(worker)})
+    with harness.running() as daemon:
+        daemon.wait_for("engine.lost")
+        daemon.wait_for("engine.ready", seconds=100)
+        assert len(daemon.events("engine.lost")) == 1
+        assert "the device is busy" in str(daemon.events("engine.lost")[0])
 
 
 def _is_in_problems(harness: DaemonHarness, reason: str) -> bool:
