@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon_harness import DaemonHarness
+from tests.daemon_harness import Daemon, DaemonHarness, start_styled
 from tests.faults.conftest import QUICK, STOP_LIMIT_SECONDS, paint_slowly, wait_until_amid_a_job
 
 pytestmark = pytest.mark.timeout(400)
@@ -74,6 +74,23 @@ def test_a_stop_does_not_wait_for_a_step_that_takes_long(harness: DaemonHarness)
     status = json.loads(harness.do("status", "--json").stdout)
     assert [(job["input"], job["attempts"]) for job in status["waiting"]] == [("large.jpg", 0)]
     assert harness.files("inbox") == ["large.jpg"]
+
+
+def test_once_that_abandons_a_step_leaves_a_photo(harness: DaemonHarness) -> None:
+    """It says so, and exits with 75 within 5 s."""
+    harness.take_time(30)
+    harness.drop("a.jpg", "coffee", (96, 72))
+    log = harness.folder / "once.log"
+    with log.open("wb") as file:
+        process = start_styled(
+            harness.command("once")[3:], file.fileno(), file.fileno(), harness.environment
+        )
+    once = Daemon(process, log)
+    once.wait_for("job.painting_started")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(STOP_LIMIT_SECONDS + 5.0) == 75
+    assert "a photo was not processed" in log.read_text()
+    assert harness.files("inbox") == ["a.jpg"]
 
 
 def test_a_stop_while_starting_is_a_stop(harness: DaemonHarness) -> None:
