@@ -37,7 +37,11 @@ def run_once(config: Path | None) -> int:
     try:
         result = Daemon(found).once()
     except StopTimeout:
-        print_error(ResourceUnavailable("a photo was not processed: its step took too long"))
+        print_error(
+            ResourceUnavailable(
+                "a photo was not processed: styled was stopped during a step that takes long"
+            )
+        )
         sys.stderr.flush()
         os._exit(TEMPORARY)  # as in `errors_as_exit_codes`
     for item in result.unprocessed:
