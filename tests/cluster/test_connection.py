@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from importlib.metadata import requires
 from pathlib import Path
@@ -41,6 +42,24 @@ def test_without_a_cluster_ray_is_neither_imported_nor_required(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert len(harness.files("outbox")) == 2
     assert not [one for one in requires("styled") or () if one.startswith("ray") and ";" not in one]
+
+
+def test_a_call_without_a_connection_starts_no_cluster() -> None:
+    """As after the loss of one, in a thread that does not know about it yet."""
+    code = (
+        "from styled.cluster.environment import prepare_environment\n"
+        "prepare_environment('10.0.0.1:6379')\n"
+        "import ray\n"
+        "try:\n"
+        "    ray.put(1)\n"
+        "except ray.exceptions.RayError:\n"
+        "    print(ray.is_initialized())\n"
+    )
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_tokens_are_required_unless_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
