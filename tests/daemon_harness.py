@@ -34,7 +34,7 @@ styles:
     overrides: &small
       size: {long_edge: 96}
       steps: 3
-      scales: {start_px: 64, steps: 2}
+      scales: {start_px: 60, steps: 2}
       content_layers: {relu2_2: 1.0}
       style_layers: {relu1_1: 0.8, relu2_1: 0.2}
   coffee:

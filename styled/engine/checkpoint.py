@@ -21,7 +21,7 @@ from torch import Tensor
 
 from styled.engine_api import PaintTask
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 MAGIC: Final = b"styled checkpoint\n"
 PIECE_BYTES: Final = 4 << 20
 

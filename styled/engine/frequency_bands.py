@@ -59,6 +59,17 @@ def with_gains(picture: Tensor, gains: Tensor) -> Tensor:
     return mixed.view_as(picture)
 
 
+def with_band_count(energies: Tensor, count: int) -> Tensor:
+    """Return energies of another size's bands, ...xK, for the `count` bands of this size.
+
+    Bands are counted from the highest frequency, half a period per pixel, whatever the size. Where
+    this size has more of them, the lowest one stands for those below it.
+    """
+    missing = max(count - energies.shape[-1], 0)
+    lowest = energies[..., :1].expand(*energies.shape[:-1], missing)
+    return torch.cat([lowest, energies], dim=-1)[..., -count:]
+
+
 def _transform(picture: Tensor) -> Tensor:
     """Return the real FFT of the opponent colours: complex 3xHx(W/2 + 1), frequency 0 at [0, 0]."""
     colors = torch.matmul(_opponent_colors(picture), picture[0].flatten(1))

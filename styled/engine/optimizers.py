@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styled.engine.frequency_bands import band_energies, with_gains
+from styled.engine.frequency_bands import band_energies, with_band_count, with_gains
 from styled.recipes import OptimizerSettings
 
 STEEPEST_DESCENT_LENGTH = 0.05
@@ -29,6 +29,12 @@ MAX_GAIN_RATIO = 1000.0
 
 With a photo of 96 px the ratios stayed below 50. In a band without curvature, where the gradient
 is constant, the gain would be determined by rounding errors alone.
+"""
+
+PRIOR_STEP_SHARE = 0.5
+"""The first step at a scale, as a share of the Newton step by the coarser scale's curvature.
+
+An enlarged image is far from the minimum, where the curvature is larger: a full step leads uphill.
 """
 
 BACKTRACKS_UNDONE = 0.5
@@ -99,13 +105,18 @@ class CurvaturePairs:
     two solutions of a triangular MxM system, however many pairs there are.
 
     Attributes:
-        gamma: (s . y) / (y . y) of the last usable pair, a scalar; 0: there is none.
+        gamma: (s . y) / (y . y) of the last usable pair, a scalar; 0: no curvature is known. With
+            a prior alone, of which only the bands are used, it is 1.
     """
 
-    def __init__(self, image: Tensor, capacity: int, *, by_frequency: bool) -> None:
+    def __init__(
+        self, image: Tensor, capacity: int, *, by_frequency: bool, prior: Tensor | None = None
+    ) -> None:
         """Allocate rows for `capacity` pairs of changes of a 1x3xHxW image.
 
-        With `by_frequency`, `newton_step` has one factor per frequency band.
+        With `by_frequency`, `newton_step` has one factor per frequency band. `prior` are the mean
+        energies of another scale's pairs, as `mean_energies` returns them: they count as one more
+        pair, and serve alone before the first one.
         """
         self._capacity = capacity
         self._s = image.new_empty(capacity, *image.shape[1:])
@@ -113,11 +124,15 @@ class CurvaturePairs:
         self._products = image.new_zeros(capacity, capacity)  # s_i . y_j
         self._usable = image.new_zeros(capacity)  # 1 or 0 for each pair
         self._energies: Tensor | None = None  # Mx2x3xK: of s and y in each of K frequency bands
-        if by_frequency:
-            self._energies = torch.stack([band_energies(image)] * 2).expand(capacity, -1, -1, -1)
-            self._energies = torch.zeros_like(self._energies)
-        self.gamma = image.new_zeros(())
         self._latest_energies: Tensor | None = None  # 2x3xK, of the last usable pair
+        self.gamma = image.new_zeros(())
+        if by_frequency:
+            bands = band_energies(image).shape[1]
+            self._energies = image.new_zeros(capacity + 1, 2, 3, bands)  # the last is the prior's
+            if prior is not None:
+                self._latest_energies = with_band_count(prior, bands)
+                self._energies[-1] = self._latest_energies
+                self.gamma = (prior.sum() > 0).to(image)
         self._added = 0
 
     def add(self, new: _Iterate, old: _Iterate) -> Tensor:
@@ -162,7 +177,7 @@ class CurvaturePairs:
         diagonal of R, r the vector after multiplication by H0, and delta = alpha - beta.
         """
         if not self._added:
-            return negative_grad.clone()
+            return self._apply_h0(negative_grad.clone())
         s, y = self._rows()
         oldest = self._added % len(s)
         usable = self._usable[: len(s)].roll(-oldest)
@@ -200,6 +215,15 @@ class CurvaturePairs:
         s_energy, y_energy = self._latest_energies
         common_squared = (s_energy / gains).sum() / (y_energy * gains).sum()
         return with_gains(direction, gains * common_squared.sqrt())
+
+    def mean_energies(self) -> Tensor | None:
+        """Return the energies of s and y in each frequency band, means over the pairs: 2x3xK.
+
+        A pair that is not usable counts as zero. None without frequency bands, or without pairs.
+        """
+        if self._energies is None or self._latest_energies is None:
+            return None
+        return self._energies.mean(dim=0)
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Return the pairs so far as two matrices of one row each, in order of their slots."""
@@ -260,16 +284,24 @@ class Lbfgs:
     With `frequency_preconditioner`, the initial inverse Hessian H0 is not a multiple of the
     identity. It has one factor per frequency band and opponent colour (see `frequency_bands`),
     estimated from the same pairs. The curvature of the style loss, and even more that of the
-    total variation, differs between coarse and fine structures by orders of magnitude.
+    total variation, differs between coarse and fine structures by orders of magnitude. From
+    scale to scale it hardly changes, in relation to the size of a pixel: with a trust radius,
+    these factors are the start of the next scale.
 
     All decisions are made on the image's device with `torch.where`. On a GPU, branching on the
     host would wait for the device at each of them.
     """
 
-    def __init__(self, settings: OptimizerSettings, box: Box | None = None) -> None:
-        """Create an optimiser whose steps are the learning rate times the quasi-Newton step."""
+    def __init__(
+        self, settings: OptimizerSettings, box: Box | None = None, prior: Tensor | None = None
+    ) -> None:
+        """Create an optimiser whose steps are the learning rate times the quasi-Newton step.
+
+        `prior`: see `CurvaturePairs`.
+        """
         self._settings = settings
         self._box = box
+        self._prior = prior
         self._steps = 0
         self._last: _Iterate | None = None
         # On the image's device, made in the first step:
@@ -313,7 +345,10 @@ class Lbfgs:
         if self._pairs is None or self._length is None:
             settings, zero = self._settings, image.new_zeros(())
             self._pairs = CurvaturePairs(
-                image, settings.history, by_frequency=settings.frequency_preconditioner
+                image,
+                settings.history,
+                by_frequency=settings.frequency_preconditioner,
+                prior=self._prior,
             )
             self._length = _StepLength(zero, zero)
         return self._pairs, self._length
@@ -335,6 +370,8 @@ class Lbfgs:
         blocked = self._blocked(here)
         negative_grad = _zero_where(blocked, -here.gradient)
         direction = _zero_where(blocked, pairs.newton_step(negative_grad))
+        if self._steps == 0:
+            direction = direction * PRIOR_STEP_SHARE
         has_pairs = pairs.gamma > 0
         is_descent = has_pairs & (_dot(direction, here.gradient) < 0)
         # If the quasi-Newton step is not a descent direction, discard all pairs and start over.
@@ -377,14 +414,24 @@ class Lbfgs:
         return image
 
     def for_scale(self, width: int, height: int, settings: OptimizerSettings) -> Lbfgs:
-        """Return a new optimiser without pairs: the curvature differs between scales."""
-        return Lbfgs(settings, self._box)
+        """Return a new optimiser that starts from the curvature of the frequency bands.
+
+        Without a trust radius it starts from nothing: a step that is too long would not be undone.
+        """
+        prior = None if self._pairs is None else self._pairs.mean_energies()
+        if prior is None or self._last is None or not settings.trust_radius:
+            return Lbfgs(settings, self._box)
+        # Losses are means over pixels. With k times as many, a change s of the same structures has
+        # k times the energy, and the gradient's y, which is 1/k of it in each pixel, 1/k.
+        more = width * height / self._last.image[0, 0].numel()
+        return Lbfgs(settings, self._box, torch.stack([prior[0] * more, prior[1] / more]))
 
     def state(self) -> State:
         """Return the curvature pairs, the step lengths and the last iterate."""
         last, length = self._last, self._length
         return {
             "steps": self._steps,
+            "prior": self._prior,
             "pairs": None if self._pairs is None else self._pairs.state(),
             "length": (
                 None if length is None else [length.steepest_descent_steps, length.backtracks]
@@ -394,7 +441,7 @@ class Lbfgs:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `state`."""
-        self._steps = state["steps"]
+        self._steps, self._prior = state["steps"], state["prior"]
         if state["last"] is None:
             return
         self._last = _Iterate(*state["last"])

@@ -3,7 +3,8 @@
 For each published recipe the baseline is its own procedure, to its last step; the target is the
 lowest value that it has reached. Contenders are settings that a user can choose:
 `optimizer.name=lbfgs` alone, and together with a start at 64 pixels (`scales`; 20 steps at each
-size but the last). For `pyramid` the baseline is the loop of `plain_loop`. Baseline and contenders
+size but the last). For `pyramid` the baseline is the loop of `plain_loop`, on the untrained network
+and on one with the ranges of a trained one. Baseline and contenders
 run one after the other on the same machine, and each is timed on its own. This is done for three
 photos, because the speed-up differs by a factor of two between photos.
 """
@@ -32,6 +33,7 @@ from styled.engine_api import PixelSize
 from styled.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from tests.benchmarks import plain_loop
 from tests.benchmarks.pictures import Pair, pairs
+from tests.trained_ranges import with_trained_ranges
 
 CONTENDERS = {
     "lbfgs": RecipeOverrides.model_validate({"optimizer": {"name": "lbfgs"}}),
@@ -138,8 +140,9 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
     """Print a table: seconds to the target, speed-up, lowest totals."""
     configure_allocator()
     network = Vgg19(untrained(), device)
+    other_network = Vgg19(with_trained_ranges(untrained()), device)
     print(f"time to the value that a recipe's own procedure ends with; torch {torch.__version__}, "
-          f"{device}, untrained network")  # fmt: skip
+          f"{device}, untrained network; {DEFAULT_RECIPE} also with trained ranges")  # fmt: skip
     print(f"{'recipe':<12}{'photo':<16}{'by':<16}{'seconds':>10}{'speed-up':>10}{'lowest':>14}"
           f"{'ratio':>9}")  # fmt: skip
     for size in sizes:
@@ -149,3 +152,4 @@ def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -
         ]
         for recipe in RECIPES.values():
             compare(network, recipe, photos)
+        compare(other_network, RECIPES[DEFAULT_RECIPE], photos)

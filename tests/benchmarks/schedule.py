@@ -1,69 +1,109 @@
-"""Effect of `steps`, `min_improvement` and `frequency_preconditioner` on `pyramid`.
+"""Effect of the choices in `pyramid`'s optimisation on its objective, on two networks.
 
-Each contender paints the same picture from coarse to fine, on the untrained network and on one with
-the ranges of a trained one. The baseline takes all steps of the default at each scale.
+Each contender paints the same pictures from coarse to fine, on the untrained network and on one
+with the ranges of a trained one. All but one take all steps of the default; the baseline changes
+nothing else. Printed is the lowest objective at the last scale, and the cost of all scales in
+steps at the full size, which does not depend on the machine.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 
+from styled.engine import matrix_root
 from styled.engine.memory import configure_allocator
 from styled.engine.stylize import stylize
-from styled.engine.vgg import Vgg19
+from styled.engine.vgg import Convolutions, Vgg19
 from styled.engine.weights import untrained
 from styled.recipes import PYRAMID, Recipe, Scales
 from tests.benchmarks.pictures import Pair, pairs
 from tests.trained_ranges import with_trained_ranges
 
+ALL_STEPS = replace(PYRAMID, min_improvement=0.0)
+
+
+def _optimizer(**changes: float | bool) -> Recipe:
+    return replace(ALL_STEPS, optimizer=replace(PYRAMID.optimizer, **changes))  # type: ignore[arg-type]
+
+
+def _scales(**changes: float) -> Recipe:
+    assert PYRAMID.scales is not None
+    return replace(ALL_STEPS, scales=replace(PYRAMID.scales, **changes))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to paint; all but the recipe are those of a CPU in float32 by default."""
+
+    recipe: Recipe
+    dtype: torch.dtype = torch.float32
+    uses_polar_factor: bool = False
+
+
 BASELINE = "all steps"
-ALL_STEPS = replace(PYRAMID, min_improvement=0.0, scales=Scales())
 CONTENDERS = {
-    BASELINE: ALL_STEPS,
-    "default": PYRAMID,
-    "15 coarse": replace(ALL_STEPS, scales=Scales(steps=15)),
-    "left 1 %": replace(PYRAMID, min_improvement=0.01),
-    "left 3 %": replace(PYRAMID, min_improvement=0.03),
-    "not by frequency": replace(
-        PYRAMID, optimizer=replace(PYRAMID.optimizer, frequency_preconditioner=False)
-    ),
+    BASELINE: Contender(ALL_STEPS),
+    "as it ends": Contender(PYRAMID),
+    "end at 1 %": Contender(replace(PYRAMID, min_improvement=0.01)),
+    "end at 2 %": Contender(replace(PYRAMID, min_improvement=0.02)),
+    "radius 0.05": Contender(_optimizer(trust_radius=0.05)),
+    "radius 0.2": Contender(_optimizer(trust_radius=0.2)),
+    "history 3": Contender(_optimizer(history=3)),
+    "history 10": Contender(_optimizer(history=10)),
+    "history 20": Contender(_optimizer(history=20)),
+    "no bands": Contender(_optimizer(frequency_preconditioner=False)),
+    "bfloat16": Contender(ALL_STEPS, dtype=torch.bfloat16),
+    "polar factors": Contender(ALL_STEPS, uses_polar_factor=True),
+    "10 coarse steps": Contender(_scales(steps=10)),
+    "50 coarse steps": Contender(_scales(steps=50)),
+    "factor 1.41": Contender(_scales(factor=2**0.5)),
+    "factor 2": Contender(_scales(factor=2.0)),
+    "one scale": Contender(replace(ALL_STEPS, scales=Scales(start_px=10_000))),
 }
 
 
-def painted(network: Vgg19, pair: Pair, recipe: Recipe) -> tuple[float, float]:
-    """Return the lowest total at the last scale, and the seconds for all scales."""
-    start = time.perf_counter()
-    lowest: dict[int, float] = {}
-    for progress in stylize(network, pair.photo, [(pair.painting, 1.0)], recipe):
-        found = lowest.get(progress.scale, float("inf"))
-        lowest[progress.scale] = min(found, progress.losses.total)
-    return lowest[max(lowest)], time.perf_counter() - start
+def painted(convolutions: Convolutions, pair: Pair, contender: Contender) -> tuple[float, float]:
+    """Return the lowest total at the last scale, and the cost in steps at that scale."""
+    network = Vgg19(convolutions, pair.photo.device, contender.dtype)
+    roots = (
+        mock.patch.object(matrix_root, "uses_polar_factor", return_value=True)
+        if contender.uses_polar_factor
+        else nullcontext()
+    )
+    lowest, cost = float("inf"), 0.0
+    with roots:
+        for progress in stylize(network, pair.photo, [(pair.painting, 1.0)], contender.recipe):
+            width, height = progress.plan[progress.scale - 1]
+            cost += width * height / pair.photo[0, 0].numel()
+            if progress.scale == progress.scales:
+                lowest = min(lowest, progress.losses.total)
+    return lowest, cost
 
 
 def run(device: torch.device, sizes: Sequence[int], paintings: Sequence[Path]) -> None:
-    """Print totals and seconds, and their ratios to the baseline's, for both networks."""
+    """Print totals relative to the baseline's, and costs, for both networks."""
     configure_allocator()
-    print(f"total, seconds: the same picture by different schedules; torch {torch.__version__}, "
-          f"{device}")  # fmt: skip
-    print(f"{'network, pair':<28}" + "".join(f"{name:>19}" for name in CONTENDERS))
+    print(f"lowest total / the baseline's, and cost in steps at full size; torch "
+          f"{torch.__version__}, {device}")  # fmt: skip
     networks = {"untrained": untrained(), "trained ranges": with_trained_ranges(untrained())}
-    for network_name, convolutions in networks.items():
-        network = Vgg19(convolutions, device)
-        ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+    for name, convolutions in networks.items():
+        ratios: dict[str, list[tuple[float, float]]] = {contender: [] for contender in CONTENDERS}
         for size in sizes:
             for pair in pairs(size, paintings):
-                found = {n: painted(network, pair, r) for n, r in CONTENDERS.items()}
-                base_total, base_seconds = found[BASELINE]
-                for name, (total, seconds) in found.items():
-                    ratios[name].append((total / base_total, seconds / base_seconds))
-                cells = "".join(f"{t:>12.6f}{s:>6.1f}s" for t, s in found.values())
-                print(f"{f'{network_name}, {pair.name}':<28}{cells}", flush=True)
-        print(f"{f'{network_name}, ratio':<28}" + "".join(
-            f"{statistics.median(t for t, _ in r):>12.3f}{statistics.median(s for _, s in r):>7.2f}"
-            for r in ratios.values()))  # fmt: skip
+                base, _ = painted(convolutions, pair, CONTENDERS[BASELINE])
+                print(f"{name}, {pair.name}: {base:.6f}", flush=True)
+                for contender, settings in CONTENDERS.items():
+                    total, cost = painted(convolutions, pair, settings)
+                    ratios[contender].append((total / base, cost))
+                    print(f"    {contender:<18}{total / base:>8.4f}{cost:>8.1f}", flush=True)
+        print(f"{name}, median")
+        for contender, found in ratios.items():
+            total, cost = (statistics.median(values) for values in zip(*found, strict=True))
+            print(f"    {contender:<18}{total:>8.4f}{cost:>8.1f}", flush=True)

@@ -72,9 +72,11 @@ def test_scales_may_be_changed_in_part_or_switched_off() -> None:
     """Null means a single scale; overriding one field of the scales keeps the others."""
     single = overridden({"scales": None})
     assert single.scales is None
-    assert overridden({"scales": {"start_px": 64}}).scales == Scales(start_px=64, steps=15)
+    changed = overridden({"scales": {"start_px": 64}}).scales
+    assert changed == Scales(start_px=64, factor=1.6, steps=15)
     assert overridden({"scales": {"factor": 2}}, single).scales == Scales(factor=2)
-    assert overridden({"scales": {"steps": 9}}).scales == Scales(steps=9)
+    changed = overridden({"scales": {"steps": 9}}).scales
+    assert changed == Scales(start_px=100, factor=1.6, steps=9)
 
 
 def test_another_optimizer_comes_with_its_own_settings() -> None:

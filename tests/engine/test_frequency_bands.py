@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from styled.engine.frequency_bands import BANDS_PER_OCTAVE, band_energies, with_gains
+from styled.engine.frequency_bands import (
+    BANDS_PER_OCTAVE,
+    band_energies,
+    with_band_count,
+    with_gains,
+)
 
 SIZES = [(1, 1), (1, 7), (2, 3), (16, 16), (15, 32), (33, 8), (48, 65), (300, 7)]
 GREY, RED_BLUE, GREEN = range(3)
@@ -93,3 +98,22 @@ def test_energy_counts_the_stored_half_once() -> None:
     energies = band_energies(wave(16, 16, 3, 1))
     squares = sum(cos(2 * pi * (3 * x + y) / 16) ** 2 for x in range(16) for y in range(16))
     assert float(energies[GREY].sum()) == pytest.approx(3 * squares / 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (128, 192), (32, 48), (90, 135)])
+def test_bands_of_two_sizes_correspond_from_the_highest_frequency_on(
+    height: int, width: int
+) -> None:
+    """Three periods per 10 px are in corresponding bands at all sizes; none is left without one."""
+    small = band_energies(wave(64, 96, across=29, down=0))
+    own = band_energies(wave(height, width, across=round(0.3 * width), down=0))
+    found = with_band_count(small, own.shape[1])
+    assert found.shape == own.shape
+    assert found.argmax(dim=1)[GREY] == own.argmax(dim=1)[GREY]
+
+
+def test_coarser_bands_than_another_size_has_are_like_its_coarsest() -> None:
+    """The energies of 3 bands serve 5 or 2 bands."""
+    energies = torch.arange(1.0, 4.0).expand(2, 3, 3)
+    assert with_band_count(energies, 5)[0, 0].tolist() == [1, 1, 1, 2, 3]
+    assert with_band_count(energies, 2)[0, 0].tolist() == [2, 3]

@@ -132,6 +132,77 @@ def test_by_frequency_coarse_and_fine_come_to_their_minimum_together() -> None:
     assert preconditioned < plain / 100
 
 
+def smoothing_per_pixel(height: int, width: int) -> tuple[Smoothing, Tensor]:
+    """Return a mean over pixels, with its minimum at noise, and an image to start from."""
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    function = Smoothing(0.4 + 0.2 * noise)
+    function.curvature /= height * width
+    return function, torch.full((1, 3, height, width), 0.45)
+
+
+def after_a_coarser_scale(settings: OptimizerSettings = BY_FREQUENCY) -> Optimizer:
+    """Return the optimiser for 48x64 px that has taken 15 steps at 30x40 px."""
+    function, x = smoothing_per_pixel(30, 40)
+    coarse = Lbfgs(settings)
+    minimise(coarse, function, x, 15)
+    return coarse.for_scale(64, 48, settings)
+
+
+def test_the_curvature_of_the_coarser_scale_serves_the_first_step() -> None:
+    """The first step is half of the Newton step: it takes off more than half of the loss."""
+    function, start = smoothing_per_pixel(48, 64)
+    before = function.value(start)
+    first = function.value(minimise(after_a_coarser_scale(), function, start.clone(), 1))
+    assert first < 0.45 * before  # a fourth, if all factors were right
+    assert function.value(minimise(Lbfgs(BY_FREQUENCY), function, start, 1)) > 0.7 * before
+
+
+def test_a_wrong_curvature_of_the_coarser_scale_is_forgotten() -> None:
+    """If the function is a thousand times as steep, the first step is undone and 25 suffice."""
+    function, x = smoothing_per_pixel(48, 64)
+    function.curvature *= 1e3
+    before = function.value(x)
+    optimizer = after_a_coarser_scale(replace(BY_FREQUENCY, trust_radius=10.0))
+    assert function.value(minimise(optimizer, function, x, 1)) > before
+    assert function.value(minimise(optimizer, function, x, 24)) < before / 1000
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(BY_FREQUENCY, trust_radius=0.0),  # a step that is too long would not be undone
+        replace(BY_FREQUENCY, frequency_preconditioner=False),
+    ],
+)
+def test_no_other_lbfgs_starts_from_the_coarser_scale(settings: OptimizerSettings) -> None:
+    """Without a trust radius or without frequency bands, each scale starts from nothing."""
+    function, start = smoothing_per_pixel(48, 64)
+    fresh = minimise(Lbfgs(settings), function, start.clone(), 1)
+    assert torch.equal(minimise(after_a_coarser_scale(settings), function, start, 1), fresh)
+
+
+def test_a_scale_that_learnt_nothing_leaves_nothing() -> None:
+    """With a gradient of zero throughout there is no curvature, and the next scale is as ever."""
+    coarse, x = Lbfgs(BY_FREQUENCY), torch.full((1, 3, 30, 40), 0.5)
+    for _ in range(3):
+        coarse.update(x, torch.zeros_like(x), 1.0)
+    function, start = smoothing_per_pixel(48, 64)
+    fresh = minimise(Lbfgs(BY_FREQUENCY), function, start.clone(), 3)
+    assert torch.equal(minimise(coarse.for_scale(64, 48, BY_FREQUENCY), function, start, 3), fresh)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_what_a_coarser_scale_left_is_saved(steps: int) -> None:
+    """After each number of steps, a restored optimiser goes on bitwise the same."""
+    function, start = smoothing_per_pixel(48, 64)
+    first = after_a_coarser_scale()
+    minimise(first, function, start, steps)
+    second = Lbfgs(BY_FREQUENCY)
+    second.load(first.state())
+    found = minimise(second, function, start.clone(), 10)
+    assert torch.equal(found, minimise(first, function, start, 10))
+
+
 def test_a_band_without_curvature_is_not_stretched_without_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
