@@ -99,6 +99,9 @@ class OptimizerSettings:
     # lbfgs: whether the initial inverse Hessian has one factor per frequency band and opponent
     # colour instead of a single one.
     frequency_preconditioner: bool = False
+    # lbfgs with these factors and a trust radius: whether the next scale starts from them. That
+    # suits losses that are means over pixels, and scales that end near their minimum.
+    carry_curvature: bool = False
     betas: tuple[float, float] = (0.9, 0.999)  # adam: decay rates of the two moments
     # adam: decay rate of the moving average of the iterates, which is the result; 0: no average
     average: float = 0.0
@@ -187,7 +190,11 @@ PYRAMID = Recipe(
     space="srgb",
     clamp=True,
     optimizer=OptimizerSettings(
-        history=5, trust_radius=0.1, frequency_preconditioner=True, betas=(0.9, 0.99)
+        history=5,
+        trust_radius=0.1,
+        frequency_preconditioner=True,
+        carry_curvature=True,
+        betas=(0.9, 0.99),
     ),
     steps=70,
     min_improvement=0.015,

@@ -161,6 +161,11 @@ class OptimizerOverrides(Section):
         default=None,
         description="Only lbfgs: a separate curvature for each band of spatial frequencies.",
     )
+    carry_curvature: Flag | None = Field(
+        default=None,
+        description="Only lbfgs with frequency_preconditioner and a trust radius: a scale starts "
+        "from the curvatures of the scale before.",
+    )
     betas: Betas | None = Field(
         default=None, description="Only adam: decay of its two running averages."
     )

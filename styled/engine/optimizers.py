@@ -285,7 +285,7 @@ class Lbfgs:
     identity. It has one factor per frequency band and opponent colour (see `frequency_bands`),
     estimated from the same pairs. The curvature of the style loss, and even more that of the
     total variation, differs between coarse and fine structures by orders of magnitude. From
-    scale to scale it hardly changes, in relation to the size of a pixel: with a trust radius,
+    scale to scale it hardly changes, in relation to the size of a pixel: with `carry_curvature`,
     these factors are the start of the next scale.
 
     All decisions are made on the image's device with `torch.where`. On a GPU, branching on the
@@ -416,10 +416,12 @@ class Lbfgs:
     def for_scale(self, width: int, height: int, settings: OptimizerSettings) -> Lbfgs:
         """Return a new optimiser that starts from the curvature of the frequency bands.
 
-        Without a trust radius it starts from nothing: a step that is too long would not be undone.
+        It starts from nothing without `carry_curvature`, and without a trust radius: a step that is
+        too long would not be undone.
         """
         prior = None if self._pairs is None else self._pairs.mean_energies()
-        if prior is None or self._last is None or not settings.trust_radius:
+        is_carried = settings.carry_curvature and settings.trust_radius
+        if prior is None or self._last is None or not is_carried:
             return Lbfgs(settings, self._box)
         # Losses are means over pixels. With k times as many, a change s of the same structures has
         # k times the energy, and the gradient's y, which is 1/k of it in each pixel, 1/k.

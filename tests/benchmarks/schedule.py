@@ -59,6 +59,7 @@ CONTENDERS = {
     "history 10": Contender(_optimizer(history=10)),
     "history 20": Contender(_optimizer(history=20)),
     "no bands": Contender(_optimizer(frequency_preconditioner=False)),
+    "not carried": Contender(_optimizer(carry_curvature=False)),
     "bfloat16": Contender(ALL_STEPS, dtype=torch.bfloat16),
     "polar factors": Contender(ALL_STEPS, uses_polar_factor=True),
     "10 coarse steps": Contender(_scales(steps=10)),

@@ -17,6 +17,7 @@ from styled.recipes import OptimizerSettings
 LBFGS = OptimizerSettings(name="lbfgs", learning_rate=1.0, history=10)
 GUARDED = replace(LBFGS, trust_radius=0.1)
 BY_FREQUENCY = replace(GUARDED, history=5, frequency_preconditioner=True)
+CARRYING = replace(BY_FREQUENCY, carry_curvature=True)
 ADAM = OptimizerSettings(name="adam", learning_rate=0.005, betas=(0.9, 0.99))
 UNIT = Box(torch.zeros(()), torch.ones(()))
 FACTORIES: list[Callable[[], Optimizer]] = [
@@ -140,7 +141,7 @@ def smoothing_per_pixel(height: int, width: int) -> tuple[Smoothing, Tensor]:
     return function, torch.full((1, 3, height, width), 0.45)
 
 
-def after_a_coarser_scale(settings: OptimizerSettings = BY_FREQUENCY) -> Optimizer:
+def after_a_coarser_scale(settings: OptimizerSettings = CARRYING) -> Optimizer:
     """Return the optimiser for 48x64 px that has taken 15 steps at 30x40 px."""
     function, x = smoothing_per_pixel(30, 40)
     coarse = Lbfgs(settings)
@@ -162,7 +163,7 @@ def test_a_wrong_curvature_of_the_coarser_scale_is_forgotten() -> None:
     function, x = smoothing_per_pixel(48, 64)
     function.curvature *= 1e3
     before = function.value(x)
-    optimizer = after_a_coarser_scale(replace(BY_FREQUENCY, trust_radius=10.0))
+    optimizer = after_a_coarser_scale(replace(CARRYING, trust_radius=10.0))
     assert function.value(minimise(optimizer, function, x, 1)) > before
     assert function.value(minimise(optimizer, function, x, 24)) < before / 1000
 
@@ -170,12 +171,13 @@ def test_a_wrong_curvature_of_the_coarser_scale_is_forgotten() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        replace(BY_FREQUENCY, trust_radius=0.0),  # a step that is too long would not be undone
-        replace(BY_FREQUENCY, frequency_preconditioner=False),
+        BY_FREQUENCY,
+        replace(CARRYING, trust_radius=0.0),  # a step that is too long would not be undone
+        replace(CARRYING, frequency_preconditioner=False),
     ],
 )
 def test_no_other_lbfgs_starts_from_the_coarser_scale(settings: OptimizerSettings) -> None:
-    """Without a trust radius or without frequency bands, each scale starts from nothing."""
+    """Unless it is asked for, with a trust radius and frequency bands, there is nothing."""
     function, start = smoothing_per_pixel(48, 64)
     fresh = minimise(Lbfgs(settings), function, start.clone(), 1)
     assert torch.equal(minimise(after_a_coarser_scale(settings), function, start, 1), fresh)
@@ -183,12 +185,12 @@ def test_no_other_lbfgs_starts_from_the_coarser_scale(settings: OptimizerSetting
 
 def test_a_scale_that_learnt_nothing_leaves_nothing() -> None:
     """With a gradient of zero throughout there is no curvature, and the next scale is as ever."""
-    coarse, x = Lbfgs(BY_FREQUENCY), torch.full((1, 3, 30, 40), 0.5)
+    coarse, x = Lbfgs(CARRYING), torch.full((1, 3, 30, 40), 0.5)
     for _ in range(3):
         coarse.update(x, torch.zeros_like(x), 1.0)
     function, start = smoothing_per_pixel(48, 64)
-    fresh = minimise(Lbfgs(BY_FREQUENCY), function, start.clone(), 3)
-    assert torch.equal(minimise(coarse.for_scale(64, 48, BY_FREQUENCY), function, start, 3), fresh)
+    fresh = minimise(Lbfgs(CARRYING), function, start.clone(), 3)
+    assert torch.equal(minimise(coarse.for_scale(64, 48, CARRYING), function, start, 3), fresh)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
