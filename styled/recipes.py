@@ -196,7 +196,7 @@ PYRAMID = Recipe(
         carry_curvature=True,
         betas=(0.9, 0.99),
     ),
-    steps=70,
+    steps=60,
     min_improvement=0.015,
     keep="best",
     scales=Scales(start_px=100, factor=1.6, steps=15),
@@ -217,7 +217,7 @@ Each scale starts from the previous one's image and curvature. 15 steps at the c
 suffice: 50 lower the final objective by less than 1 %, as much as five more steps at the last
 scale. A factor of 1.6 between scales costs less than the source's root of two, for the same final
 objective. The last scale ends when further steps are expected to lower the objective by less than
-1.5 %: after 15 to 30 steps on the untrained network, and not before the limit of 70 on the other.
+1.5 %: after 15 to 30 steps on the untrained network, and not before the limit of 60 on the other.
 """
 
 AVGPOOL = Recipe(
