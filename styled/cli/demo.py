@@ -45,7 +45,8 @@ styles:
     image: styles/{style}.png
     overrides:
       size: 288
-      steps: 20
+      steps: 14
+      scales: {{steps: 10}}
 OVERRIDES
 engine:
   weights: {weights}

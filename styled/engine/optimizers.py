@@ -123,7 +123,7 @@ class CurvaturePairs:
         self._y = torch.empty_like(self._s)
         self._products = image.new_zeros(capacity, capacity)  # s_i . y_j
         self._usable = image.new_zeros(capacity)  # 1 or 0 for each pair
-        self._energies: Tensor | None = None  # Mx2x3xK: of s and y in each of K frequency bands
+        self._energies: Tensor | None = None  # (M+1)x2x3xK: of s and y in K frequency bands
         self._latest_energies: Tensor | None = None  # 2x3xK, of the last usable pair
         self.gamma = image.new_zeros(())
         if by_frequency:
