@@ -21,7 +21,7 @@ from torch.autograd.function import FunctionCtx
 from styled.engine.scales import pixel_size, plan_scales, resize, style_image_size
 from styled.engine.vgg import Vgg19, normalize
 from styled.engine_api import PixelSize
-from styled.recipes import PYRAMID
+from styled.recipes import PYRAMID, Scales
 
 FIRST_ITERATIONS, ITERATIONS = 1000, 500
 RATE, BETAS, AVERAGE = 0.02, (0.9, 0.99), 0.99
@@ -99,7 +99,7 @@ def paint(network: Vgg19, photo: Tensor, painting: Tensor) -> Iterator[tuple[int
     first: Tensor | None = None
     second: Tensor | None = None
     count = 0
-    for index, (w, h) in enumerate(plan_scales(PYRAMID.scales, width, height)):
+    for index, (w, h) in enumerate(plan_scales(Scales(), width, height)):  # from 128 px, by 2^0.5
         content = resize(photo, w, h)
         style_size = style_image_size(PYRAMID, PixelSize(w, h), pixel_size(painting))
         with torch.no_grad():
