@@ -5,7 +5,7 @@ Two quantities are not known beforehand:
 - The time of a step, which grows with the number of pixels, but less than proportionally: small
   scales are limited by Python and kernel launches.
 - The number of steps: a scale ends early once its loss has converged. The engine predicts when,
-  from its 15th step on; what it predicts at one scale holds for the next ones, too.
+  from its 15th step on. Until then, the median of what it predicted at the scales before holds.
 
 Step times are estimated from finished scales. The estimates of one painting are the initial values
 for the next one with the same `EtaKey`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import log2, prod
+from statistics import median_high
 from typing import NamedTuple
 
 from styled.engine_api import PixelSize, Progress
@@ -125,7 +126,7 @@ class EtaEstimator:
     """Estimates the remaining time of one painting."""
 
     history: EtaHistory = field(default_factory=EtaHistory)
-    _expected_steps: float | None = None
+    _expected_steps: dict[int, float] = field(default_factory=dict)  # of each scale
     _scales: dict[int, _Scale] = field(default_factory=dict)
     _last: Progress | None = None
 
@@ -139,7 +140,7 @@ class EtaEstimator:
         scale.steps = progress.step
         scale.finished = progress.finished
         if progress.expected_steps is not None:
-            self._expected_steps = progress.expected_steps
+            self._expected_steps[progress.scale] = progress.expected_steps
         self._last = progress
 
     def seconds_left(self) -> float | None:
@@ -152,16 +153,13 @@ class EtaEstimator:
         seconds = 0.0
         if not last.finished:
             limit_left = last.steps - last.step
-            steps_left = self._expected(last.steps) - last.step
+            steps_left = self._expected(last.scale, last.steps) - last.step
             steps_left = max(steps_left, min(OVERDUE_STEPS, limit_left))
             seconds = steps_left * per_pixel * (prod(last.size) + fixed)
-        next_scales = zip(last.plan[last.scale :], last.budget[last.scale :], strict=True)
-        for size, steps in next_scales:
-            seconds += (
-                per_pixel
-                * (prod(size) + fixed)
-                * (self._expected(steps) - 1 + self._first_step_cost())
-            )
+        for scale in range(last.scale, last.scales):
+            size, limit = last.plan[scale], last.budget[scale]
+            steps = self._expected(scale + 1, limit) - 1 + self._first_step_cost()
+            seconds += per_pixel * (prod(size) + fixed) * steps
         return seconds
 
     def learnt(self) -> EtaHistory:
@@ -170,7 +168,7 @@ class EtaEstimator:
             return self.history
         return replace(
             self.history,
-            expected_steps=self._expected_steps,
+            expected_steps=self._expected_at(max(self._scales)),
             fixed_pixels=self._fixed_pixels(),
             seconds_per_pixel=self._seconds_per_pixel(),
         )
@@ -198,12 +196,17 @@ class EtaEstimator:
             return 1.0
         return measured[-1].first_seconds / measured[-1].step_seconds
 
-    def _expected(self, limit: int) -> float:
+    def _expected(self, scale: int, limit: int) -> float:
         """Return how many steps a scale with this limit is expected to take."""
-        known = (
-            self.history.expected_steps if self._expected_steps is None else self._expected_steps
-        )
+        known = self._expected_at(scale)
         return limit if known is None else min(known, limit)
+
+    def _expected_at(self, scale: int) -> float | None:
+        """Return after how many steps a scale is expected to converge; None: unknown, or never."""
+        if not self._expected_steps:
+            return self.history.expected_steps
+        others = median_high(self._expected_steps.values())
+        return self._expected_steps.get(scale, others)
 
     def _fixed_pixels(self) -> float:
         """Return the fixed cost of a step in pixels, from the two largest scales measured."""
