@@ -270,3 +270,15 @@ def test_the_second_of_a_kind_has_an_estimate_before_its_second_step() -> None:
     second = EtaEstimator(first.learnt())
     moments = replay(second, plan, [10, 10], list(synthetic_steps([1.0, 4.0], 10)))
     assert moments[0].estimate == pytest.approx(moments[0].left)
+
+
+def test_what_is_predicted_of_a_scale_counts_for_it_alone() -> None:
+    """Of the next scales the higher middle one of all predictions holds, not the latest."""
+    plan, budget = [(100, 100)] * 4, [60] * 4
+    estimator, engine = EtaEstimator(EtaHistory()), Engine(plan, budget)
+    for scale, end in ((1, 20.0), (2, 20.0)):
+        for step in range(1, 21):
+            estimator.note(engine.after((scale, step, 1.0, step == 20, end if step > 14 else None)))
+    for step in range(1, 16):
+        estimator.note(engine.after((3, step, 1.0, False, 40.0 if step == 15 else None)))
+    assert estimator.seconds_left() == pytest.approx((40 - 15) + 20)

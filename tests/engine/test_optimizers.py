@@ -154,7 +154,7 @@ def test_the_curvature_of_the_coarser_scale_serves_the_first_step() -> None:
     function, start = smoothing_per_pixel(48, 64)
     before = function.value(start)
     first = function.value(minimise(after_a_coarser_scale(), function, start.clone(), 1))
-    assert first < 0.45 * before  # a fourth, if all factors were right
+    assert 0.15 * before < first < 0.45 * before  # a fourth, if all factors were right
     assert function.value(minimise(Lbfgs(BY_FREQUENCY), function, start, 1)) > 0.7 * before
 
 
