@@ -210,8 +210,9 @@ docs/benchmarks.md.
 
 L-BFGS with one curvature per frequency band ends within 3 % of the value of that program's
 schedule, 1000 steps of Adam at the first scale and 500 at each further one, or below it, in less
-than a tenth of the steps. A history of 5 ends within 1.5 % of 10, 20 and 40. Without a trust radius one image diverged: the first step was
-too small to distinguish curvature from rounding errors, and the second one was far too long.
+than a tenth of the steps. A history of 5 ends within 1.5 % of 10, 20 and 40. Without a trust radius
+one image diverged: the first step was too small to distinguish curvature from rounding errors, and
+the second one was far too long.
 
 Each scale starts from the previous one's image and curvature. 15 steps at the coarser scales
 suffice: 50 lower the final objective by 0.3 % on the untrained network and by 3 % on the other, as
