@@ -32,7 +32,7 @@ NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "packaging", "contain
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 CLUSTERS = ("cluster", "systemd/test_cluster.py")
-"""Tests that start Ray clusters: they run afterwards, three for two cores. Each cluster has some
+"""Tests that start Ray clusters: they run afterwards, two for each core. Each cluster has some
 thirty processes, which on few cores would make the time limits of all other tests meaningless."""
 
 MEMORY = Path("/dev/shm")
@@ -53,13 +53,13 @@ def main(args: list[str]) -> int:
         pytest_args += ["-m", "heavy"]
     # Quick tests are bound by the CPU; most of the others wait for a daemon.
     cores = os.cpu_count() or 1
-    workers = cores if options.quick else 5 * cores // 2
+    workers = cores if options.quick else 3 * cores
 
     runs = [(workers, pytest_args)]
     if not pytest_args:
         clusters = [str(ROOT / "tests" / path) for path in CLUSTERS]
         others = [f"--ignore={path}" for path in clusters]
-        runs = [(workers, others), (3 * cores // 2, clusters)]
+        runs = [(workers, others), (2 * cores, clusters)]
 
     start = time.monotonic()
     failed = []

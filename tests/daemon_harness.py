@@ -47,6 +47,9 @@ intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
 """
 """A configuration for fast jobs: the default recipe, small images, few layers, few steps."""
 
+SHORTCUTS = Path(__file__).parent / "shortcuts"
+"""A folder for `PYTHONPATH`: what it does in each Python process is described there."""
+
 
 class _Descriptor(Protocol):
     """A file descriptor that is passed to another process."""

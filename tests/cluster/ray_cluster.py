@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.daemon_harness import SHORTCUTS
 from tests.ports import free_port
 
 TOKEN = "5e" * 32
@@ -40,7 +41,7 @@ class StepSeconds:
         """Keep the time in a file in `folder`."""
         self._file = folder / "step_seconds"
         self.environment = {
-            "PYTHONPATH": str(Path(__file__).parent / "slow_steps"),
+            "PYTHONPATH": str(SHORTCUTS),
             "STYLED_TESTS_STEP_SECONDS_FILE": str(self._file),
         }
         self.set(seconds)

@@ -7,7 +7,6 @@ each size the estimated and the measured growth of the process, in bytes.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from dataclasses import replace
 
@@ -31,8 +30,6 @@ from styled.engine.weights import untrained
 from styled.engine_api import PixelSize
 from styled.recipes import RECIPES, Recipe
 from tests.engine.conftest import picture
-
-REPEATS = 2
 
 
 def measured(
@@ -60,7 +57,7 @@ def measured(
 
 
 def main(name: str, tile: str, history: str, steps: str, *sizes: str) -> None:
-    """Measure each size `REPEATS` times and print the means."""
+    """Measure each size and print the results."""
     configure_allocator(MMAP_THRESHOLD_WITH_ARENA)  # as in `stylize` on a CPU
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Vgg19(untrained(), device)
@@ -73,10 +70,7 @@ def main(name: str, tile: str, history: str, steps: str, *sizes: str) -> None:
     results = []
     for size in sizes:
         width, height = map(int, size.split("x"))
-        runs = [
-            measured(network, recipe, settings, PixelSize(width, height)) for _ in range(REPEATS)
-        ]
-        results.append((runs[0][0], statistics.mean(measured_bytes for _, measured_bytes in runs)))
+        results.append(measured(network, recipe, settings, PixelSize(width, height)))
     sys.stdout.write(json.dumps(results) + "\n")
 
 

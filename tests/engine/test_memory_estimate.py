@@ -46,7 +46,7 @@ def heavy(*values: object) -> ParameterSet:
 def test_the_prediction_is_within_15_percent_of_what_is_measured(
     recipe: str, tile: int, history: int, steps: int, sizes: tuple[str, ...]
 ) -> None:
-    """Compare with the growth of a real process, the mean of two pictures of each size.
+    """Compare with the growth of a real process.
 
     The size of the heap varies by a tenth between processes. If one measurement is off, the
     median of three decides.

@@ -28,7 +28,7 @@ from styled.engine_api import PixelSize
 from styled.recipes import RECIPES, Recipe, Size
 from tests.engine.conftest import untrained
 
-STEPS = 14
+STEPS = 11
 WIDTH, HEIGHT = 48, 36
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)

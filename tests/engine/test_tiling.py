@@ -109,8 +109,8 @@ def test_tiles_give_the_loss_and_gradient_of_the_whole(
     assert len(tiles(height, width, 96, recipe.style_layers)) == count
     results = {}
     for each, precision in ((network, torch.float32), (network64, torch.float64)):
+        targets = style_targets(each, recipe, [(style.to(precision), 1.0)])  # one tile anyway
         for tile_px in (None, 96):
-            targets = style_targets(each, recipe, [(style.to(precision), 1.0)], tile_px)
             objective = Objective(each, recipe, content.to(precision), targets, tile_px)
             results[precision, tile_px] = objective.evaluate(image.to(precision))
 

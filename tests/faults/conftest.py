@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from styled.engine.weights import exported, load_weights
-from tests.daemon_harness import Daemon, DaemonHarness, make_harness
+from tests.daemon_harness import SHORTCUTS, Daemon, DaemonHarness, make_harness
 
 QUICK = "steps: 2, content_layers: {relu2_1: 1}, style_layers: {relu1_1: 1, relu2_1: 1}"
 """Overrides with which a job takes hundredths of a second; some tests raise the steps in it."""
@@ -72,6 +72,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
     path.write_bytes(exported(load_weights("untrained")))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make processes that are not forked start faster."""
+    monkeypatch.setenv("PYTHONPATH", str(SHORTCUTS))
 
 
 @pytest.fixture
