@@ -50,7 +50,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests: waiting and CPU-bound groups interleaved, so that no core is ever idle."""
+    """Order the tests: waiting and CPU-bound groups interleaved, so that no core is ever idle.
+
+    The last ones are bound by the CPU: workers would wait for a last one that waits.
+    """
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(scope_of(item.nodeid), []).append(item)
@@ -61,8 +64,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     heavy = groups_by_folder.pop("engine", [])
     others = list(chain.from_iterable(groups_by_folder.values()))
     ranked = [
-        (index / len(groups), group)
-        for groups in (waiting, heavy, others)
+        (share * index / len(groups), group)
+        for groups, share in ((waiting, 0.8), (heavy, 1.0), (others, 1.0))
         for index, group in enumerate(groups)
     ]
     ranked.sort(key=lambda pair: pair[0])

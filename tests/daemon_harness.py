@@ -47,8 +47,10 @@ intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
 """
 """A configuration for fast jobs: the default recipe, small images, few layers, few steps."""
 
-SHORTCUTS = Path(__file__).parent / "shortcuts"
-"""A folder for `PYTHONPATH`: what it does in each Python process is described there."""
+SHORTCUTS = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "shortcuts"), os.environ.get("PYTHONPATH")])
+)
+"""`PYTHONPATH` with a folder that has `sitecustomize`, where its effect is described."""
 
 
 class _Descriptor(Protocol):

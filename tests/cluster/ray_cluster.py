@@ -41,7 +41,7 @@ class StepSeconds:
         """Keep the time in a file in `folder`."""
         self._file = folder / "step_seconds"
         self.environment = {
-            "PYTHONPATH": str(SHORTCUTS),
+            "PYTHONPATH": SHORTCUTS,
             "STYLED_TESTS_STEP_SECONDS_FILE": str(self._file),
         }
         self.set(seconds)

@@ -12,7 +12,7 @@ from tests.daemon_harness import SHORTCUTS, DaemonHarness, make_harness
 @pytest.fixture(autouse=True)
 def _shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make processes that are not forked start faster."""
-    monkeypatch.setenv("PYTHONPATH", str(SHORTCUTS))
+    monkeypatch.setenv("PYTHONPATH", SHORTCUTS)
 
 
 @pytest.fixture

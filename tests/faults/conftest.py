@@ -77,7 +77,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _shortcuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make processes that are not forked start faster."""
-    monkeypatch.setenv("PYTHONPATH", str(SHORTCUTS))
+    monkeypatch.setenv("PYTHONPATH", SHORTCUTS)
 
 
 @pytest.fixture
