@@ -17,7 +17,8 @@ from styled.engine.events import Stylized
 from styled.engine.guard import RunSettings
 from styled.engine.memory_fallback import fit_to_limit, next_fallback, reduce_plan
 from styled.engine.objective import Losses, Objective
-from styled.engine.optimizers import CurvaturePairs, Lbfgs
+from styled.engine.curvature_pairs import CurvaturePairs
+from styled.engine.optimizers import Lbfgs
 from styled.engine.scale_run import ScaleRun
 from styled.engine.stylize import stylize
 from styled.engine.vgg import Vgg19
