@@ -40,7 +40,7 @@ class CurvaturePairs:
     """The last M curvature pairs of L-BFGS, each of them a row of two matrices.
 
     A pair is the change of the image in a step, s, and of the gradient, y. With all s in one
-    matrix and all y in another, the two loops of the book's algorithm become two products with each and
+    matrix and all y in another, the two loops of the algorithm become two products with each and
     two solutions of a triangular MxM system, however many pairs there are.
 
     Attributes:

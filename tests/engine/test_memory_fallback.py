@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from styled.degradation import Degradation
+from styled.engine.curvature_pairs import CurvaturePairs
 from styled.engine.events import Stylized
 from styled.engine.guard import RunSettings
 from styled.engine.memory_fallback import fit_to_limit, next_fallback, reduce_plan
 from styled.engine.objective import Losses, Objective
-from styled.engine.curvature_pairs import CurvaturePairs
 from styled.engine.optimizers import Lbfgs
 from styled.engine.scale_run import ScaleRun
 from styled.engine.stylize import stylize
