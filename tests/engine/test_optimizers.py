@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from styled.engine import optimizers
+from styled.engine import curvature_pairs
 from styled.engine.frequency_bands import with_gains
 from styled.engine.optimizers import Adam, Box, Lbfgs, Optimizer, make_optimizer
 from styled.recipes import OptimizerSettings
@@ -218,7 +218,7 @@ def test_a_band_without_curvature_is_not_stretched_without_bounds(
         recorded.append(gains)
         return with_gains(picture, gains)
 
-    monkeypatch.setattr(optimizers, "with_gains", recording)
+    monkeypatch.setattr(curvature_pairs, "with_gains", recording)
     generator = torch.Generator().manual_seed(1)
     optimizer, x = Lbfgs(BY_FREQUENCY), torch.rand(1, 3, 48, 64, generator=generator)
     for _ in range(20):
