@@ -32,7 +32,7 @@ NOT_QUICK = ("faults", "systemd", "gallery", "end_to_end", "packaging", "contain
 """Test folders that `--quick` leaves out: their tests wait for real programs."""
 
 CLUSTERS = ("cluster", "systemd/test_cluster.py")
-"""Tests that start Ray clusters: they run afterwards, two for each core. Each cluster has some
+"""Tests that start Ray clusters: they run afterwards, three for two cores. Each cluster has some
 thirty processes, which on few cores would make the time limits of all other tests meaningless."""
 
 MEMORY = Path("/dev/shm")
@@ -59,7 +59,7 @@ def main(args: list[str]) -> int:
     if not pytest_args:
         clusters = [str(ROOT / "tests" / path) for path in CLUSTERS]
         others = [f"--ignore={path}" for path in clusters]
-        runs = [(workers, others), (2 * cores, clusters)]
+        runs = [(workers, others), (3 * cores // 2, clusters)]
 
     start = time.monotonic()
     failed = []

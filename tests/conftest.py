@@ -8,6 +8,7 @@ from collections.abc import Generator
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from xdist.remote import Producer
@@ -60,7 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups_by_folder: dict[str, list[list[pytest.Item]]] = {}
     for group in groups.values():
         groups_by_folder.setdefault(group[0].path.parent.name, []).append(group)
-    waiting = [group for folder in WAITING for group in groups_by_folder.pop(folder, [])]
+    waiting = []
+    for folder in WAITING:
+        of_folder = groups_by_folder.pop(folder, [])
+        if folder in SPREAD:  # neighbours in a file wait alike, and all workers would wait at once
+            of_folder.sort(key=lambda group: crc32(os.fsencode(group[0].nodeid)))
+        waiting += of_folder
     heavy = groups_by_folder.pop("engine", [])
     others = list(chain.from_iterable(groups_by_folder.values()))
     ranked = [
