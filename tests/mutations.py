@@ -46,6 +46,7 @@ _AS_FALSE = "callers treat None as False"
 
 EQUIVALENT: dict[str, str] = {
     "styled/atomic.py:_link:return:False#0": _AS_FALSE,
+    "styled/delivery/names.py:ReservedNames.hold:return:False#0": _AS_FALSE,
     "styled/photos/containers.py:_jpeg_is_truncated:return:False#0": _AS_FALSE,
 }
 """Faults that do not change the behaviour: their names, and why they have no effect."""
@@ -115,6 +116,7 @@ class _Finder(ast.NodeVisitor):
     def offer(self, kind: str, line: int, start: int, end: int, after: str) -> None:
         """Add a fault."""
         before, function = self.text(start, end), ".".join(self.functions)
+        assert before != after, f"{self.path}:{line}: {before} is no fault"
         key = (function, kind, " ".join(before.split())[:60])
         self.mutations.append(
             Mutation(self.path, function, kind, line, start, end, before, after, self.seen[key])
@@ -153,9 +155,8 @@ class _Finder(ast.NodeVisitor):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         start, end = self.between(node.values[0], node.values[1])
-        self.offer("and-or", node.lineno, start, end,
-                   "or" if isinstance(node.op, ast.And) and len(node.values) == 2 else "and"
-                   )  # fmt: skip
+        is_and = isinstance(node.op, ast.And)
+        self.offer("and-or", node.lineno, start, end, "or" if is_and else "and")
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:

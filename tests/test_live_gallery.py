@@ -104,6 +104,19 @@ def test_a_new_preview_has_a_new_address(harness: LiveHarness, tmp_path: Path) -
     assert (harness.folder / "4a.jpg").read_bytes() == picture("gold")
 
 
+def test_a_preview_is_shown_again_after_a_pause(harness: LiveHarness, tmp_path: Path) -> None:
+    """The same preview is copied again once the folder has been emptied."""
+    preview = tmp_path / "preview.jpg"
+    preview.write_bytes(picture())
+    for _ in range(2):
+        harness.scheduler.paint(JOB, preview=preview)
+        harness.live.update()
+        assert "4a.jpg" in harness.names()
+        harness.scheduler.paint()
+        harness.live.update()
+        assert harness.names() == []
+
+
 def test_previews_of_ended_jobs_are_removed(harness: LiveHarness, tmp_path: Path) -> None:
     """While others are still painted."""
     preview = tmp_path / "preview.jpg"

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 import yaml
 
 from styled.config import HooksConfig
+from styled.errors import ResourceUnavailable
+from styled.hooks import runner as runner_module
 from styled.hooks.runner import RELEASE_SECONDS, HookRunner
 from styled.journal.job import JobState
 from styled.ops.heartbeats import Heartbeats
-from tests.job_harness import JobHarness, LogLines
+from tests.job_harness import TIMEOUT_SECONDS, JobHarness, LogLines
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +113,33 @@ def test_a_restart_runs_what_has_not_run(harness: JobHarness) -> None:
     harness.restart()
     runner_of(harness).run_due()
     assert len(calls(harness)) == 2
+
+
+def test_hooks_are_delayed_by_a_journal_that_does_not_answer(
+    harness: JobHarness, logs: LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run once it does, and the log says why they did not before."""
+    monkeypatch.setattr(runner_module, "RETRY_SECONDS", 0.01)
+    harness.drop("photo.png")
+    harness.work()
+    runner = runner_of(harness)
+    run_due, failures = runner.run_due, iter([ResourceUnavailable("the journal is locked")])
+
+    def fail_once() -> None:
+        for failure in failures:
+            raise failure
+        run_due()
+
+    monkeypatch.setattr(runner, "run_due", fail_once)
+    runner.start()
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while len(calls(harness)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    runner.request_stop()
+    assert runner.join(TIMEOUT_SECONDS)
+    delays = [line["reason"] for line in logs if line["event"] == "hooks.delayed"]
+    assert delays == ["the journal is locked"]
 
 
 def test_cancelled_jobs_have_none(harness: JobHarness) -> None:

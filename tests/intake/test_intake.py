@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 from styled.config.ignore import IgnoreRules
 from styled.errors import ResourceUnavailable
 from styled.intake import intake as module
+from styled.intake import photo_styles
 from styled.intake.host import InboxReport, SettledInput
 from styled.intake.intake import MIN_PAUSE_SECONDS, POLL_SECONDS, Intake, Mode
 from styled.intake.pairing import Pairing
@@ -686,3 +688,40 @@ def test_what_can_not_be_read_is_submitted(harness: IntakeHarness) -> None:
     harness.scan_at(100.0)
     harness.scan_at(102.0)
     assert harness.host.paths() == ["a.json"]
+
+
+def test_settings_that_are_not_valid_are_reported_once(harness: IntakeHarness) -> None:
+    """With the photo, the file and the reason; its job says the same."""
+    harness.put("a.jpg")
+    harness.put("a.jpg.yaml", b"strenght: 3")
+    with capture_logs() as logs:
+        for moment in (0.0, 2.0, 4.0):
+            harness.scan_at(moment)
+    (warning,) = [line for line in logs if line["event"] == "settings.invalid"]
+    assert (warning["path"], warning["log_level"]) == ("a.jpg", "warning")
+    assert "strenght" in warning["reason"]
+    assert harness.host.paths() == ["a.jpg"]
+    assert list(harness.host.reports[-1].invalid_settings) == [("a.jpg", warning["reason"])]
+
+
+def test_no_photo_is_submitted_without_its_settings(
+    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they can't be read it waits, which is reported."""
+    harness.put("a.jpg")
+    harness.put("a.jpg.yaml", b"strength: 30")
+
+    def refuse(path: Path) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_styles, "open_regular", refuse)
+        for moment in (0.0, 2.0, 4.0):
+            harness.scan_at(moment)
+    assert harness.host.paths() == []
+    reason = "a.jpg.yaml can't be read: Permission denied"
+    assert list(harness.host.reports[-1].invalid_settings) == [("a.jpg", reason)]
+    harness.scan_at(6.0)
+    harness.scan_at(8.0)
+    assert harness.host.paths() == ["a.jpg"]
+    assert list(harness.host.reports[-1].invalid_settings) == []

@@ -40,6 +40,18 @@ def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.jpg", "style/trip/b.jpg"]
 
 
+def test_settings_and_masks_come_with_their_photo(tmp_path: Path) -> None:
+    """With their own size and time; those without a photo come alone."""
+    put(tmp_path / "oil/a.jpg", b"12345")
+    put(tmp_path / "oil/a.jpg.yaml", b"123")
+    put(tmp_path / "oil/a.jpg.mask.png", b"1")
+    (photo,) = scan(tmp_path, NOTHING_IGNORED)
+    assert photo.path == "oil/a.jpg"
+    assert {(one.path, one.size) for one in photo.companions} == {
+        ("oil/a.jpg.yaml", 3), ("oil/a.jpg.mask.png", 1)
+    }  # fmt: skip
+
+
 def test_files_come_by_name_and_folders_after_them(tmp_path: Path) -> None:
     """A series is painted in the order of its names, whatever order the file system has."""
     names = ["b/1.jpg", "IMG_2.jpg", "a/2.jpg", "IMG_1.jpg", "a/1.jpg"]

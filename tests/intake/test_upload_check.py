@@ -73,6 +73,18 @@ def test_a_whole_picture_shows_no_sign(tmp_path: Path, kind: str, writers: Write
     assert evidence_of(path, writers) is None
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are listed in /proc")
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    """The daemon looks at each of many thousand files, and may open a thousand at a time."""
+    path = tmp_path / "photo.jpg"
+    data = encoded("JPEG")
+    before = len(os.listdir("/proc/self/fd"))
+    for written in (data, data[:1000], b"no picture"):
+        path.write_bytes(written)
+        evidence_of(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_what_is_no_picture_is_not_waited_for(tmp_path: Path) -> None:
     """A text file is passed on at once, to be rejected."""
     path = tmp_path / "letter.txt"

@@ -51,6 +51,18 @@ def test_an_input_with_work_left_stays(harness: JobHarness) -> None:
     assert harness.files("rejected") == []
 
 
+def test_a_rejected_input_whose_copy_is_where_it_belongs_is_forgotten(harness: JobHarness) -> None:
+    """A file that is in the inbox all the same is a new photo."""
+    harness.drop("photo.png")
+    (job,) = end(harness, JobState.REJECTED)
+    harness.journal.mark_released(job)
+    assert harness.rescan() == 0
+    release(harness, job)
+    assert harness.files("inbox") == ["photo.png"]
+    assert harness.files("rejected") == []
+    assert harness.rescan() == 1
+
+
 def test_releasing_twice_changes_nothing(harness: JobHarness) -> None:
     """Releasing an input is idempotent: a second time it finds the files in place."""
     harness.drop("photo.png", None, "oil", "ink")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 
 from styled.degradation import Degradation
 from styled.engine_api import Painted, PaintTask, TraceRow
+from styled.errors import NodeLost
 from styled.job_io.job_files import JobFiles
 from styled.recipes import PYRAMID
 from tests.job_harness import LogLines, ScriptedEngine
@@ -125,6 +126,22 @@ def test_a_painting_that_cannot_be_kept_is_no_failure(tmp_path: Path, logs: LogL
     (tmp_path / "checkpoints").write_text("in the way")
     JobFiles(tmp_path).save_painted(TASK, INFO, PAINTED)
     assert [line["event"] for line in logs] == ["painting.not_saved"]
+
+
+def test_a_painting_whose_machine_is_gone_cannot_be_kept(tmp_path: Path, logs: LogLines) -> None:
+    """It is painted again, and the log says why."""
+
+    @dataclass(frozen=True)
+    class Elsewhere(Painted):
+        def loaded(self) -> Painted:
+            raise NodeLost("the machine worker-1 is gone")
+
+    painting = Elsewhere(**{one.name: getattr(PAINTED, one.name) for one in fields(PAINTED)})
+    JobFiles(tmp_path).save_painted(TASK, INFO, painting)
+    (line,) = logs
+    assert (line["event"], line["reason"]) == (
+        "painting.not_saved", "the machine worker-1 is gone"
+    )  # fmt: skip
 
 
 def test_what_was_dropped_is_gone(tmp_path: Path) -> None:

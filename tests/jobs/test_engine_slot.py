@@ -223,6 +223,14 @@ def test_the_longest_back_off(harness: SlotHarness, monkeypatch: pytest.MonkeyPa
     harness.next_event()
 
 
+def test_a_slot_that_waits_is_no_slot_that_hangs(harness: SlotHarness) -> None:
+    """Its heartbeat announces the whole wait before it begins."""
+    harness.start(StyledError("there is none"), FakeEngine())
+    assert harness.next_event().retry_seconds == 0.01
+    assert isinstance(harness.next_event(), EngineReady)
+    assert 0.01 in harness.beats
+
+
 def test_an_engine_that_cannot_be_replaced_is_gone(harness: SlotHarness) -> None:
     """If the engine cannot be replaced, the slot reports the loss without a retry, and ends."""
     slot = harness.start(StyledError("no weights"), can_replace=False)

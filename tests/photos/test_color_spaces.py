@@ -21,7 +21,7 @@ from styled.photos.color_spaces import (
     of_code_points,
     xyz_matrix,
 )
-from styled.photos.hdr import hdr_to_srgb
+from styled.photos.hdr import DIFFUSE_WHITE, _decode_pq, hdr_to_srgb
 from styled.photos.profiles import Profile
 from tests.photos.icc import ADOBE_RGB_TO_XYZ, SRGB_TO_XYZ, adobe_rgb_profile, adobe_rgb_to_srgb
 from tests.photos.samples import deep_png, needs_avif, own_tensor, pixels, png_chunk, saved
@@ -237,3 +237,13 @@ def test_a_gain_map_is_reported() -> None:
     data = saved(FLAT, "JPEG")
     data = data[:2] + b"\xff\xe2" + struct.pack(">H", len(iso) + 2) + iso + data[2:]
     assert ["gain map" in note.message for note in decode_photo(data).degraded] == [True]
+
+
+def test_the_perceptual_quantizer_is_that_of_its_standard() -> None:
+    """ST 2084 gives the encoding, equation 5.2; decoding inverts it."""
+    m1, m2, c1, c2, c3 = 0.1593017578125, 78.84375, 0.8359375, 18.8515625, 18.6875
+    nits = np.array([0.1, 1.0, 100.0, 1000.0, 10_000.0])
+    power = (nits / 10_000) ** m1
+    encoded = ((c1 + c2 * power) / (1 + c3 * power)) ** m2
+    decoded = _decode_pq(encoded.astype(np.float64))
+    assert decoded * DIFFUSE_WHITE == pytest.approx(nits, rel=1e-5)

@@ -9,8 +9,16 @@ import pytest
 
 from styled.errors import InputIncomplete, InputRejected
 from styled.photos import decode_photo
+from styled.photos.bmp import size_of
 from styled.photos.completeness import is_truncated
-from tests.photos.samples import CUTTABLE, REFUSALS, astronaut, needs_avif, pixels, saved
+from tests.photos.samples import (
+    CUTTABLE,
+    REFUSALS,
+    astronaut,
+    needs_avif,
+    pixels,
+    saved,
+)
 
 
 def test_an_empty_file_is_rejected() -> None:
@@ -166,6 +174,18 @@ def test_what_follows_a_jpeg_does_not_count() -> None:
     """Motion photos have a video at their end, which may contain any bytes."""
     whole = jpeg_with()
     assert decode_photo(whole + b"\xff\xda\0\2" * 1000).width == 96
+
+
+@pytest.mark.parametrize("size", [(0, 4), (-4, 4), (4, 0)])
+def test_a_bmp_without_pixels_is_rejected(size: tuple[int, int]) -> None:
+    """A negative height is allowed, and nothing else below one."""
+    header = struct.pack("<IiiHHIIiiII", 40, *size, 1, 32, 3, 0, 0, 0, 0, 0)
+    fields = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
+    data = b"BM" + struct.pack("<III", 14 + 52 + 64, 0, 14 + 52) + header + fields + bytes(64)
+    with pytest.raises(ValueError, match="no size"):
+        size_of(data)
+    with pytest.raises(InputRejected):
+        decode_photo(data)
 
 
 @pytest.mark.parametrize("header_size", [12, 40, 52, 56, 64, 108, 124])

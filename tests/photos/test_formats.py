@@ -14,7 +14,7 @@ from styled.errors import InputIncomplete, InputRejected
 from styled.extras import install_command
 from styled.photos import ExportOptions, decode_photo, export_image, jxl
 from styled.photos.formats import format_of
-from styled.photos.heif_boxes import heif_picture
+from styled.photos.heif_boxes import boxes, heif_picture
 from tests.photos.samples import (
     ASTRONAUT,
     astronaut,
@@ -294,3 +294,11 @@ def test_deep_avif_and_heic_keep_their_bits() -> None:
         "more than 8 bits were rounded to 8: HEIC files are written in 8"
     ]
     assert decoded(astronaut(), "PNG").bits == 8
+
+
+def test_a_long_box_needs_a_long_header() -> None:
+    """A length of 64 bits follows the kind; without it there is no box."""
+    whole = struct.pack(">I4sQ", 1, b"mdat", 20) + b"1234"
+    assert list(boxes(whole, 0, len(whole))) == [(b"mdat", 16, 20)]
+    for length in range(8, 16):
+        assert list(boxes(whole[:length], 0, length)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from styled.photos import ExportOptions, decode_photo, export_image
 from styled.photos.color import SRGB_PROFILE
 from styled.photos.iptc import photoshop_resource
+from styled.photos.png_chunks import has_all_pixels
 from tests.photos.samples import (
     astronaut,
     converted,
@@ -167,3 +169,28 @@ def test_a_comment_of_a_jpeg_is_kept_in_a_jpeg() -> None:
     assert [note.message for note in exported.degraded] == [
         "the comment was left out: WEBP files have none"
     ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 1), (9, 7), (16, 16)])
+def test_an_interlaced_png_has_all_its_passes(size: tuple[int, int]) -> None:
+    """The last row of the last pass is missed, too; the passes are counted pixel by pixel."""
+    width, height = size
+    passes = np.array(
+        [
+            [1, 6, 4, 6, 2, 6, 4, 6],
+            [7] * 8,
+            [5, 6, 5, 6, 5, 6, 5, 6],
+            [7] * 8,
+            [3, 6, 4, 6, 3, 6, 4, 6],
+            [7] * 8,
+            [5, 6, 5, 6, 5, 6, 5, 6],
+            [7] * 8,
+        ]
+    )  # the standard's figure, chapter 8.2
+    pattern = np.tile(passes, (2, 2))[:height, :width]
+    rows = [(pattern == number).sum(axis=1) for number in range(1, 8)]
+    count = sum(int(columns + 1) for each in rows for columns in each if columns)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1))
+    for missing, is_whole in ((0, True), (1, False)):
+        data = png_chunk(b"IDAT", zlib.compress(bytes(count - missing)))
+        assert has_all_pixels(b"\x89PNG\r\n\x1a\n" + header + data) is is_whole
