@@ -98,9 +98,9 @@ def precise_dtype(
 ) -> torch.dtype | None:
     """Return the dtype to compute a layer's moments in if float32 does not suffice, else None.
 
-    With fewer positions than channels a covariance is singular but for its ridge, and in float32
-    the ridge would be lost in the rounding errors of the large eigenvalues. On MPS no dtype is
-    wider than float32.
+    The rank of a covariance is less than the number of positions. Unless there are more of them
+    than channels, it is singular but for its ridge, which in float32 would be lost in the rounding
+    errors of the large eigenvalues. On MPS no dtype is wider than float32.
 
     Args:
         kind: The style loss that the moments are for.
@@ -108,7 +108,7 @@ def precise_dtype(
         positions: N of the layer for the whole image, also where it is processed in tiles.
         device: Where the moments are computed.
     """
-    is_rank_deficient = kind == "wasserstein" and positions < channels
+    is_rank_deficient = kind == "wasserstein" and positions <= channels
     return widest_dtype(device) if is_rank_deficient else None
 
 

@@ -15,7 +15,7 @@ from _pytest.mark import ParameterSet
 from styled.engine.guard import RunSettings
 from styled.engine.memory_estimate import MemoryEstimate
 from styled.engine_api import PixelSize
-from styled.recipes import PYRAMID, RECIPES
+from styled.recipes import PYRAMID, RECIPES, OptimizerSettings
 
 FULL = PixelSize(4096, 2731)
 CPU = MemoryEstimate(PYRAMID, FULL, (PixelSize(4096, 3000),), torch.float32, "cpu")
@@ -98,3 +98,22 @@ def test_half_the_precision_takes_less_until_the_guard_falls_back() -> None:
     assert half.peak_bytes(START, size) < CPU.peak_bytes(START, size)
     in_float32 = replace(START, float32=True)
     assert half.peak_bytes(in_float32, size) == CPU.peak_bytes(START, size)
+
+
+def test_the_images_that_an_optimiser_keeps() -> None:
+    """L-BFGS: two for each pair, and the iterate before. Adam: two moments, and the average."""
+    pixels = FULL[0] * FULL[1]
+
+    def images(estimate: MemoryEstimate, optimizer: OptimizerSettings) -> float:
+        tiled = RunSettings(optimizer, tile_px=512)
+        shorter = replace(tiled, optimizer=replace(PYRAMID.optimizer, history=1))
+        difference = estimate.peak_bytes(tiled, FULL) - estimate.peak_bytes(shorter, FULL)
+        return difference / (pixels * 12)
+
+    ends_early = replace(CPU, recipe=replace(PYRAMID, steps=7))
+    assert images(CPU, replace(PYRAMID.optimizer, history=20)) == pytest.approx(2 * 19)
+    assert images(ends_early, replace(PYRAMID.optimizer, history=20)) == pytest.approx(2 * 6)
+    transforms = 3  # of the frequency bands, which Adam does not have
+    adam = OptimizerSettings("adam", learning_rate=0.1)
+    assert images(CPU, adam) == pytest.approx(2 - (2 + 2) - transforms)
+    assert images(CPU, replace(adam, average=0.9)) == pytest.approx(3 - (2 + 2) - transforms)

@@ -280,6 +280,22 @@ def test_an_out_of_memory_error_holds_no_memory(
     assert alive == []
 
 
+def test_of_a_finished_scale_only_the_result_is_kept(network: Vgg19) -> None:
+    """Its curvature pairs take more memory than all else that the next scale keeps."""
+
+    def pairs() -> list[CurvaturePairs]:
+        gc.collect()
+        return [thing for thing in gc.get_objects() if type(thing) is CurvaturePairs]
+
+    before = len(pairs())
+    recipe = replace(SHALLOW, steps=3, scales=Scales(start_px=48, steps=3))
+    painting = stylize(network, CONTENT, STYLES, recipe)
+    for progress in painting:
+        if progress.scale == 2:
+            break
+    assert len(pairs()) == before + 1
+
+
 def test_a_job_that_was_shrunk_resumes_at_its_size(network: Vgg19, allocator: Allocator) -> None:
     """A picture interrupted after its size was reduced gives the same result when resumed."""
     allocator.refuses_evaluation = (1, 2, 3, 4, 5)

@@ -10,6 +10,7 @@ from styled.engine.losses import COVARIANCE_RIDGE, Moments, moments
 from styled.engine.style_losses import (
     StyleTarget,
     WassersteinTarget,
+    precise_dtype,
     style_target,
     total_style_loss,
 )
@@ -81,6 +82,14 @@ def test_wasserstein_gradient_equals_finite_differences() -> None:
     style = moments(torch.rand(shape, generator=generator, dtype=torch.float64))
     features = torch.rand(shape, generator=generator, dtype=torch.float64)
     check_feature_grad("wasserstein", features, style_target("wasserstein", [(style, 1.0)]))
+
+
+def test_where_float32_does_not_suffice() -> None:
+    """For covariances that are singular: their rank is less than the number of positions."""
+    cpu = torch.device("cpu")
+    for positions, dtype in ((63, torch.float64), (64, torch.float64), (65, None)):
+        assert precise_dtype("wasserstein", 64, positions, cpu) == dtype
+    assert precise_dtype("gram_gatys", 64, 63, cpu) is None
 
 
 def test_wasserstein_with_fewer_positions_than_channels() -> None:

@@ -314,3 +314,35 @@ def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
     (one,) = notes.skipped
     assert notes.folders == ["d"]
     assert (Path(one.path), one.reason) == (deep.relative_to(tmp_path), "is nested too deeply")
+
+
+def test_a_file_that_cannot_be_examined_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has just gone is not: nothing is wrong with it."""
+
+    class Unreadable:
+        def __init__(self, name: str, error: OSError) -> None:
+            self.name, self._error = name, error
+
+        def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+            return False
+
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            raise self._error
+
+    put(tmp_path / "a.jpg")
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path: Path) -> Iterator[list[object]]:
+        with real(path) as entries:
+            denied = PermissionError(errno.EACCES, "Permission denied")
+            yield [*entries, Unreadable("b.jpg", denied), Unreadable("c.jpg", FileNotFoundError())]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    notes = ScanNotes()
+    assert [file.path for file in scan(tmp_path, NOTHING_IGNORED, notes)] == ["a.jpg"]
+    assert [(one.path, one.reason) for one in notes.skipped] == [
+        ("b.jpg", "can't be read: Permission denied")
+    ]

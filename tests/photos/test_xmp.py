@@ -217,6 +217,15 @@ def test_long_packets_go_into_a_jpeg_in_two_parts(length: int, tmp_path: Path) -
     assert instructions.encode() in again
 
 
+def test_the_second_part_has_the_long_properties_alone() -> None:
+    """What is an attribute stays in the first part, and the resource is named in both."""
+    first, second = split_xmp(long_packet(70_000), 65_400)
+    for short in (b"Blue", b"Wien"):
+        assert (first.count(short), second.count(short)) == (1, 0)
+    assert (first.count(b"Instructions>"), second.count(b"Instructions>")) == (0, 2)
+    assert (first.count(b"rdf:about"), second.count(b"rdf:about")) == (1, 1)
+
+
 def test_what_cannot_be_split_is_refused() -> None:
     """Attributes stay in the first part."""
     with pytest.raises(XmpDamaged):
