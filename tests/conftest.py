@@ -13,6 +13,7 @@ from zlib import crc32
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 for _size in ("COLUMNS", "LINES"):
     os.environ.pop(_size, None)  # set in pytest's workers, and rich caches them
@@ -25,6 +26,9 @@ SPREAD = ("faults", "end_to_end", "cluster")
 
 NOT_SPREAD = ("tests/cluster/test_local.py",)
 """Files in these folders whose tests share a daemon."""
+
+ONE_COMPUTES_OF = 6
+"""One worker of so many takes its tests from the end. `tests/__main__.py` has three per core."""
 
 
 def scope_of(nodeid: str) -> str:
@@ -44,6 +48,13 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
 
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        # The first tests mostly wait, the last ones compute. With workers at both ends, the cores
+        # are busy while others wait.
+        if self.nodes.index(node) % ONE_COMPUTES_OF == 0:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     """Return the scheduler that assigns tests to workers."""
@@ -51,31 +62,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests: waiting and CPU-bound groups interleaved, so that no core is ever idle.
-
-    The last ones are bound by the CPU: workers would wait for a last one that waits.
-    """
+    """Order the tests: those that wait come first, those that compute come last."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(scope_of(item.nodeid), []).append(item)
-    groups_by_folder: dict[str, list[list[pytest.Item]]] = {}
-    for group in groups.values():
-        groups_by_folder.setdefault(group[0].path.parent.name, []).append(group)
-    waiting = []
-    for folder in WAITING:
-        of_folder = groups_by_folder.pop(folder, [])
-        if folder in SPREAD:  # neighbours in a file wait alike, and all workers would wait at once
-            of_folder.sort(key=lambda group: crc32(os.fsencode(group[0].nodeid)))
-        waiting += of_folder
-    heavy = groups_by_folder.pop("engine", [])
-    others = list(chain.from_iterable(groups_by_folder.values()))
-    ranked = [
-        (share * index / len(groups), group)
-        for groups, share in ((waiting, 0.8), (heavy, 1.0), (others, 1.0))
-        for index, group in enumerate(groups)
-    ]
-    ranked.sort(key=lambda pair: pair[0])
-    items[:] = [item for _, group in ranked for item in group]
+
+    def rank(group: list[pytest.Item]) -> tuple[int, int]:
+        folder = group[0].path.parent.name
+        if folder not in WAITING:
+            return len(WAITING), 0
+        # Neighbours in a file wait alike: in their order, all workers would wait at once.
+        mixed = crc32(os.fsencode(group[0].nodeid)) if folder in SPREAD else 0
+        return WAITING.index(folder), mixed
+
+    ordered = sorted(groups.values(), key=rank)
+    items[:] = chain.from_iterable(ordered)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
