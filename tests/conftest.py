@@ -28,7 +28,7 @@ NOT_SPREAD = ("tests/cluster/test_local.py",)
 """Files in these folders whose tests share a daemon."""
 
 ONE_COMPUTES_OF = 7
-"""One worker of so many takes its tests from the end. `tests/__main__.py` has seven per two cores."""
+"""One worker of so many takes tests from the end. `tests/__main__.py` has seven for two cores."""
 
 
 def scope_of(nodeid: str) -> str:
