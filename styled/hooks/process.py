@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import threading
@@ -63,6 +64,8 @@ def run_hook(
         process = _start(command, environment, folder, stdin)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, PermissionError) and _is_in_no_folder_of_path(command[0]):
+            reason = "it is in no folder of PATH that styled's user may read"
         return HookOutcome(f"{command[0]} can't be started: {reason}", "")
     assert process.stdout is not None, "it is a pipe"
     output = bytearray()
@@ -84,6 +87,11 @@ def run_hook(
     if code == 0:
         return HookOutcome("", text)
     return HookOutcome(f"exit code {code}" if code > 0 else f"ended by signal {-code}", text)
+
+
+def _is_in_no_folder_of_path(program: str) -> bool:
+    """Return whether the system says "Permission denied" only because of a folder of PATH."""
+    return os.sep not in program and shutil.which(program) is None
 
 
 def _start(

@@ -38,14 +38,24 @@ def test_failures_are_named(tmp_path: Path, code: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("program", "words"),
-    [("no-such-program", "No such file"), ("./plain", "Permission denied"), (".", "Permission")],
+    [("no-such-program", "No such file"), ("./plain", "Permission denied"), ("./", "Permission")],
 )
 def test_a_program_that_cannot_be_started_is_a_failure(
-    tmp_path: Path, program: str, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
 ) -> None:
     """Missing, not executable, or a folder."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
     (tmp_path / "plain").write_text("no program")
     assert f"{program} can't be started: {words}" in run(tmp_path, program).reason
+
+
+def test_a_folder_of_path_that_may_not_be_read_is_no_riddle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system says "Permission denied" of a program that is nowhere."""
+    (tmp_path / "plain").write_text("no program")  # as if it were a folder that is closed
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert "plain can't be started: it is in no folder of PATH" in run(tmp_path, "plain").reason
 
 
 def test_words_are_not_read_by_a_shell(tmp_path: Path) -> None:
