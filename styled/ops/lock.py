@@ -10,8 +10,9 @@ from pathlib import Path
 from styled.errors import InUse, ResourceUnavailable
 from styled.ownership import chown_to_owner_of
 
-LOCK_ATTEMPTS = 5
-LOCK_RETRY_SECONDS = 0.02
+LOCK_ATTEMPTS = 41
+LOCK_RETRY_SECONDS = 0.05
+"""Two seconds in all: on a busy machine so long may the threads of a killed process live on."""
 
 
 class InstanceLock:
@@ -88,7 +89,8 @@ class InstanceLock:
 def _lock_exclusively(descriptor: int) -> None:
     """Lock an open file, or raise the OSError of the last of a few attempts.
 
-    It is retried because `owner()` of another process holds a shared lock for microseconds.
+    It is retried because `owner()` of another process holds a shared lock for microseconds, and
+    because a daemon that was killed keeps its lock until its last thread has ended.
     """
     for attempt in range(LOCK_ATTEMPTS):
         try:

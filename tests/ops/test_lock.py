@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,17 @@ def test_a_released_lock_can_be_taken_again(path: Path) -> None:
     first.release()
     assert second.owner() is None
     second.acquire()
+    second.release()
+
+
+def test_a_process_that_is_ending_is_waited_for(path: Path) -> None:
+    """The threads of a killed daemon end one by one, and the last one frees the lock."""
+    first, second = InstanceLock(path), InstanceLock(path)
+    first.acquire()
+    end = threading.Timer(0.4, first.release)
+    end.start()
+    second.acquire()
+    end.join()
     second.release()
 
 
