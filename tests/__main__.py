@@ -53,7 +53,7 @@ def main(args: list[str]) -> int:
         pytest_args += ["-m", "heavy"]
     # Quick tests are bound by the CPU; most of the others wait for a daemon.
     cores = os.cpu_count() or 1
-    workers = cores if options.quick else 7 * cores // 2
+    workers = cores if options.quick else 3 * cores
 
     runs = [(workers, pytest_args)]
     if not pytest_args:

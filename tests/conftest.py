@@ -27,8 +27,8 @@ SPREAD = ("faults", "end_to_end", "cluster")
 NOT_SPREAD = ("tests/cluster/test_local.py",)
 """Files in these folders whose tests share a daemon."""
 
-ONE_COMPUTES_OF = 7
-"""One worker of so many takes tests from the end. `tests/__main__.py` has seven for two cores."""
+ONE_COMPUTES_OF = 6
+"""One worker of so many takes its tests from the end. `tests/__main__.py` has three per core."""
 
 
 def scope_of(nodeid: str) -> str:
