@@ -47,6 +47,7 @@ _AS_FALSE = "callers treat None as False"
 EQUIVALENT: dict[str, str] = {
     "styled/atomic.py:_link:return:False#0": _AS_FALSE,
     "styled/delivery/names.py:ReservedNames.hold:return:False#0": _AS_FALSE,
+    "styled/photos/completeness.py:_bmp_is_truncated:return:False#0": _AS_FALSE,
     "styled/photos/containers.py:_jpeg_is_truncated:return:False#0": _AS_FALSE,
 }
 """Faults that do not change the behaviour: their names, and why they have no effect."""

@@ -12,7 +12,7 @@ from styled.ownership import chown_to_owner_of
 
 LOCK_ATTEMPTS = 41
 LOCK_RETRY_SECONDS = 0.05
-"""Two seconds in all: on a busy machine so long may the threads of a killed process live on."""
+"""Two seconds in all: on a busy machine, a killed process may take that long to end."""
 
 
 class InstanceLock:

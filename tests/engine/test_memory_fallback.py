@@ -28,6 +28,9 @@ from styled.recipes import OptimizerSettings, Recipe, Scales
 from tests.engine.conftest import SHALLOW, driven, dumped, loaded, picture
 
 CONTENT, STYLES = picture(96, 72), [(picture(80, 80, 1), 1.0)]
+TWO_SCALES = replace(
+    SHALLOW, steps=3, scales=Scales(start_px=48, factor=2.0, steps=3), min_improvement=0.0
+)
 SMALL = replace(SHALLOW, steps=3, scales=Scales(start_px=48), trace_every=1)
 FLAT = replace(SMALL, scales=None)
 START = RunSettings(OptimizerSettings(history=20))
@@ -280,20 +283,26 @@ def test_an_out_of_memory_error_holds_no_memory(
     assert alive == []
 
 
-def test_of_a_finished_scale_only_the_result_is_kept(network: Vgg19) -> None:
-    """Its curvature pairs take more memory than all else that the next scale keeps."""
+def test_of_a_finished_scale_only_the_result_is_kept(
+    network: Vgg19, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its curvature pairs are freed before the first step of the next scale, which needs more."""
 
-    def pairs() -> list[CurvaturePairs]:
+    def count() -> int:
         gc.collect()
-        return [thing for thing in gc.get_objects() if type(thing) is CurvaturePairs]
+        return sum(type(thing) is CurvaturePairs for thing in gc.get_objects())
 
-    before = len(pairs())
-    recipe = replace(SHALLOW, steps=3, scales=Scales(start_px=48, steps=3))
-    painting = stylize(network, CONTENT, STYLES, recipe)
-    for progress in painting:
-        if progress.scale == 2:
-            break
-    assert len(pairs()) == before + 1
+    counts: list[int] = []
+    evaluate = Objective.evaluate
+
+    def counting(objective: Objective, *args: Any) -> Any:
+        counts.append(count())
+        return evaluate(objective, *args)
+
+    before = count()
+    monkeypatch.setattr(Objective, "evaluate", counting)
+    driven(stylize(network, CONTENT, STYLES, TWO_SCALES))
+    assert [number - before for number in counts] == [0, 1, 1, 0, 1, 1]
 
 
 def test_a_job_that_was_shrunk_resumes_at_its_size(network: Vgg19, allocator: Allocator) -> None:
