@@ -68,7 +68,8 @@ def main(args: list[str]) -> int:
         # One OpenMP thread per worker: more would only wait for each other. Tests that use two
         # threads must not busy-wait, hence the passive wait policy.
         threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        environment = {**os.environ, **threads, "TMPDIR": folder}
+        files = {"TMPDIR": folder, "STYLED_TESTS_UNTRAINED_FILE": f"{folder}/untrained.pth"}
+        environment = {**os.environ, **threads, **files}
         # Hundreds of processes import this project. Without cached bytecode each would compile
         # it, and each pytest worker would compile its tests.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,12 +16,27 @@ from torch import Tensor
 from styled.engine import weights
 from styled.engine.checkpoint import Checkpoint, checkpoint_pieces, load_checkpoint
 from styled.engine.events import StepProgress, Stylized
-from styled.engine.vgg import Vgg19
+from styled.engine.vgg import Convolutions, Vgg19
 from styled.engine_api import CheckpointPiece, Engine, Failed, Painted, PaintTask
 from styled.recipes import PYRAMID, Recipe
 
-untrained = cache(weights.untrained)
-"""The untrained network's convolutions: cached, because they take seconds to compute."""
+
+@cache
+def untrained() -> Convolutions:
+    """Return the untrained network's convolutions, which take a second to compute.
+
+    The first process of a run of all tests saves them for the others, see `tests.shortcuts`.
+    """
+    file = os.environ.get("STYLED_TESTS_UNTRAINED_FILE")
+    if file is None:
+        return weights.untrained()
+    if not os.path.exists(file):
+        temporary = f"{file}.{os.getpid()}"
+        torch.save(weights.untrained(), temporary)
+        os.replace(temporary, file)
+    convolutions: Convolutions = torch.load(file, mmap=True, weights_only=True)
+    return convolutions
+
 
 SHALLOW = replace(
     PYRAMID,

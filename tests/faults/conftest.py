@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from styled.engine.weights import exported, load_weights
+from styled.engine.weights import Weights, exported
 from tests.daemon_harness import SHORTCUTS, Daemon, DaemonHarness, make_harness
+from tests.engine.conftest import untrained
 
 QUICK = "steps: 2, content_layers: {relu2_1: 1}, style_layers: {relu1_1: 1, relu2_1: 1}"
 """Overrides with which a job takes hundredths of a second; some tests raise the steps in it."""
@@ -70,7 +71,7 @@ def wait_until_amid_a_job(harness: DaemonHarness, daemon: Daemon) -> None:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file with the untrained network: loading it is faster than generating it."""
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    path.write_bytes(exported(load_weights("untrained")))
+    path.write_bytes(exported(Weights(untrained(), "untrained", "0" * 64)))
     return path
 
 

@@ -1,8 +1,9 @@
 """Loaded at the start of a Python process with this folder in `PYTHONPATH`: styled's tests set it.
 
-Engines then warm up with few layers, which saves a third of a second for each process. And each
-step sleeps as long as a file says, if one is named: jobs have to last until something happens to
-their engine, and computing for so long would take CPU time from everything else on the machine.
+Engines then warm up with few layers, which saves a third of a second for each process, and read
+the untrained network from a file, which saves a second. And each step sleeps as long as a file
+says, if one is named: jobs have to last until something happens to their engine, and computing for
+so long would take CPU time from everything else on the machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-VARIABLE = "STYLED_TESTS_STEP_SECONDS_FILE"
+STEP_SECONDS_FILE = "STYLED_TESTS_STEP_SECONDS_FILE"
+UNTRAINED_FILE = "STYLED_TESTS_UNTRAINED_FILE"
 
 
 class PatchOnImport(MetaPathFinder):
@@ -55,12 +57,19 @@ def warm_up_with_few_layers(local_engine: Any) -> None:
     )
 
 
+def read_the_untrained_network(weights: Any) -> None:
+    """Patch `styled.engine.weights`: `tests/engine/conftest.py` has written the file."""
+    weights.untrained = lambda: weights.torch.load(
+        os.environ[UNTRAINED_FILE], mmap=True, weights_only=True
+    )
+
+
 def sleep_before_each_step(scale_run: Any) -> None:
     """Patch `styled.engine.scale_run`."""
     advance = scale_run.ScaleRun.advance
 
     def advance_slowly(self: Any) -> Any:
-        with open(os.environ[VARIABLE]) as file:
+        with open(os.environ[STEP_SECONDS_FILE]) as file:
             time.sleep(float(file.read()))
         return advance(self)
 
@@ -68,5 +77,7 @@ def sleep_before_each_step(scale_run: Any) -> None:
 
 
 sys.meta_path.insert(0, PatchOnImport("styled.engine.local_engine", warm_up_with_few_layers))
-if VARIABLE in os.environ:
+if os.path.exists(os.environ.get(UNTRAINED_FILE, "")):
+    sys.meta_path.insert(0, PatchOnImport("styled.engine.weights", read_the_untrained_network))
+if STEP_SECONDS_FILE in os.environ:
     sys.meta_path.insert(0, PatchOnImport("styled.engine.scale_run", sleep_before_each_step))

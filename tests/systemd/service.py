@@ -13,7 +13,8 @@ from pathlib import Path
 import skimage.data
 from PIL import Image
 
-from styled.engine.weights import exported, load_weights
+from styled.engine.weights import Weights, exported
+from tests.engine.conftest import untrained
 from tests.systemd.machine import Machine
 from tests.systemd.package import PREFIX, install_package
 
@@ -208,7 +209,7 @@ def install(machine: Machine) -> Service:
     hook = machine.run("sh", "-c", f"echo {PREFIX}/lib/python3*/site-packages").stdout.strip()
     service.write(f"{hook}/sitecustomize.py", SITECUSTOMIZE)
     path = machine.path(WEIGHTS)
-    path.write_bytes(exported(load_weights("untrained")))
+    path.write_bytes(exported(Weights(untrained(), "untrained", "0" * 64)))
     path.chmod(0o644)
     service.configure()
     # Images this small gain nothing from more threads, and other tests may be running.
