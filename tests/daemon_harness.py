@@ -47,6 +47,9 @@ intake: {settle_seconds: 0.3, truncated_grace_seconds: 2}
 """
 """A configuration for fast jobs: the default recipe, small images, few layers, few steps."""
 
+UNTRAINED_WEIGHTS = "untrained-vgg19.safetensors"
+"""The name of files with the untrained network: processes that are forked have it in memory."""
+
 SHORTCUTS = os.pathsep.join(
     filter(None, [str(Path(__file__).parent / "shortcuts"), os.environ.get("PYTHONPATH")])
 )

@@ -16,7 +16,7 @@ from styled.config.load import load_config
 from styled.engine import local_engine, weights
 from styled.engine.objective import Losses
 from styled.engine.scale_run import ScaleRun
-from tests.daemon_harness import PYRAMID
+from tests.daemon_harness import PYRAMID, UNTRAINED_WEIGHTS
 from tests.engine.conftest import SHALLOW, untrained
 
 weights.untrained = untrained
@@ -26,6 +26,8 @@ _weights_sha256 = weights.weights_sha256
 weights.weights_sha256 = lambda convolutions: (
     _SHA256 if convolutions is _UNTRAINED else _weights_sha256(convolutions)
 )
+_read_file = weights._read_file
+weights._read_file = lambda path: _UNTRAINED if path.name == UNTRAINED_WEIGHTS else _read_file(path)
 # The parser of the command line, and that of the configuration with its nested models.
 typer.main.get_command = cache(typer.main.get_command)
 typer.main.get_command(styled.cli.main.app)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,20 +27,22 @@ _ALIGNMENT_BYTES = 8
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read the floating-point tensors of a .safetensors file.
+    """Return the floating-point tensors of a .safetensors file, mapped into memory.
 
     Raises:
-        ValueError: the file is not well formed.
+        ValueError: the file is not well formed, or empty.
         OSError: it can't be read.
     """
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        # Copied on write: torch has no read-only tensors.
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     header_bytes = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header_bytes > min(len(data) - 8, _MAX_HEADER_BYTES):
         raise ValueError("the header is longer than the file")
     header = json.loads(data[8 : 8 + header_bytes])
     if not isinstance(header, dict):
         raise ValueError("the header is not an object")
-    body = memoryview(bytearray(data[8 + header_bytes :]))
+    body = memoryview(data)[8 + header_bytes :]
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__" or entry["dtype"] not in _DTYPES:

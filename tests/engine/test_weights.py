@@ -116,6 +116,16 @@ def test_safetensors_are_read_as_the_safetensors_package_writes_them(tmp_path: P
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
+def test_safetensors_need_not_be_aligned(tmp_path: Path) -> None:
+    """A header may have any length, so that the values begin at an odd place."""
+    values = torch.arange(5, dtype=torch.float32)
+    header = b'{"a":{"dtype":"F32","shape":[5],"data_offsets":[0,20]}}'
+    assert len(header) % 4 == 3
+    data = len(header).to_bytes(8, "little") + header + values.numpy().tobytes()
+    (tmp_path / "odd.safetensors").write_bytes(data)
+    assert torch.equal(read_safetensors(tmp_path / "odd.safetensors")["a"].clone(), values)
+
+
 class _Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return Path.touch, (Path("pwned"),)  # type: ignore[return-value]  # never called

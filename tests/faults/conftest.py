@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from styled.engine.weights import Weights, exported
-from tests.daemon_harness import SHORTCUTS, Daemon, DaemonHarness, make_harness
+from tests.daemon_harness import (
+    SHORTCUTS,
+    UNTRAINED_WEIGHTS,
+    Daemon,
+    DaemonHarness,
+    make_harness,
+)
 from tests.engine.conftest import untrained
 
 QUICK = "steps: 2, content_layers: {relu2_1: 1}, style_layers: {relu1_1: 1, relu2_1: 1}"
@@ -70,7 +76,7 @@ def wait_until_amid_a_job(harness: DaemonHarness, daemon: Daemon) -> None:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file with the untrained network: loading it is faster than generating it."""
-    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    path = tmp_path_factory.mktemp("weights") / UNTRAINED_WEIGHTS
     path.write_bytes(exported(Weights(untrained(), "untrained", "0" * 64)))
     return path
 
