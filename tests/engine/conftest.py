@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from styled.engine import weights
 from styled.engine.checkpoint import Checkpoint, checkpoint_pieces, load_checkpoint
 from styled.engine.events import StepProgress, Stylized
 from styled.engine.vgg import Convolutions, Vgg19
+from styled.engine.weights import untrained as compute_untrained
 from styled.engine_api import CheckpointPiece, Engine, Failed, Painted, PaintTask
 from styled.recipes import PYRAMID, Recipe
 
@@ -29,10 +29,10 @@ def untrained() -> Convolutions:
     """
     file = os.environ.get("STYLED_TESTS_UNTRAINED_FILE")
     if file is None:
-        return weights.untrained()
+        return compute_untrained()
     if not os.path.exists(file):
         temporary = f"{file}.{os.getpid()}"
-        torch.save(weights.untrained(), temporary)
+        torch.save(compute_untrained(), temporary)
         os.replace(temporary, file)
     convolutions: Convolutions = torch.load(file, mmap=True, weights_only=True)
     return convolutions
