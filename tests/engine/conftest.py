@@ -33,6 +33,7 @@ def untrained() -> Convolutions:
     if not os.path.exists(file):
         temporary = f"{file}.{os.getpid()}"
         torch.save(compute_untrained(), temporary)
+        os.chmod(temporary, 0o644)  # some tests start styled as another user
         os.replace(temporary, file)
     convolutions: Convolutions = torch.load(file, mmap=True, weights_only=True)
     return convolutions
