@@ -172,12 +172,14 @@ def test_another_network_is_refused_with_what_is_missing(
         load_weights(tmp_path / "vgg16.pth")
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("name", ["features.5.weight", "features.5.bias"])
 def test_weights_that_are_not_finite_are_refused(
-    tmp_path: Path, state_dict: dict[str, Tensor]
+    tmp_path: Path, state_dict: dict[str, Tensor], name: str, value: str
 ) -> None:
-    """An infinity in a kernel is an error when loading, not during painting."""
-    broken = {**state_dict, "features.5.weight": state_dict["features.5.weight"].clone()}
-    broken["features.5.weight"][0, 0, 0, 0] = float("inf")
+    """A single value is an error when loading, not during painting."""
+    broken = {**state_dict, name: state_dict[name].clone()}
+    broken[name].view(-1)[1] = float(value)
     torch.save(broken, tmp_path / "inf.pth")
     with pytest.raises(WeightsError, match="not finite"):
         load_weights(tmp_path / "inf.pth")
