@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,34 +27,38 @@ _ALIGNMENT_BYTES = 8
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the floating-point tensors of a .safetensors file, mapped into memory.
+    """Read the floating-point tensors of a .safetensors file.
 
     Raises:
-        ValueError: the file is not well formed, or empty.
+        ValueError: the file is not well formed.
         OSError: it can't be read.
     """
-    with path.open("rb") as file:
-        # Copied on write: torch has no read-only tensors.
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    header_bytes = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or header_bytes > min(len(data) - 8, _MAX_HEADER_BYTES):
-        raise ValueError("the header is longer than the file")
-    header = json.loads(data[8 : 8 + header_bytes])
-    if not isinstance(header, dict):
-        raise ValueError("the header is not an object")
-    body = memoryview(data)[8 + header_bytes :]
     tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
-            continue
-        dtype = _DTYPES[entry["dtype"]]
-        start, end = entry["data_offsets"]
-        if (
-            not 0 <= start < end <= len(body)
-            or end - start != math.prod(entry["shape"]) * dtype.itemsize
-        ):
-            raise ValueError(f"{name} does not lie inside the file")
-        tensors[name] = torch.frombuffer(body[start:end], dtype=dtype).reshape(entry["shape"])
+    # Not mapped into memory: if the file shrank meanwhile, that would end the process.
+    with path.open("rb") as file:
+        file_bytes = os.fstat(file.fileno()).st_size
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if file_bytes < 8 or header_bytes > min(file_bytes - 8, _MAX_HEADER_BYTES):
+            raise ValueError("the header is longer than the file")
+        header = json.loads(file.read(header_bytes))
+        if not isinstance(header, dict):
+            raise ValueError("the header is not an object")
+        body = 8 + header_bytes
+        for name, entry in header.items():
+            if name == "__metadata__" or entry["dtype"] not in _DTYPES:
+                continue
+            dtype = _DTYPES[entry["dtype"]]
+            start, end = entry["data_offsets"]
+            if (
+                not 0 <= start < end <= file_bytes - body
+                or end - start != math.prod(entry["shape"]) * dtype.itemsize
+            ):
+                raise ValueError(f"{name} does not lie inside the file")
+            tensor = torch.empty(entry["shape"], dtype=dtype)
+            file.seek(body + start)
+            if file.readinto(tensor.flatten().view(torch.uint8).numpy().data) != end - start:
+                raise ValueError(f"the file ends within {name}")
+            tensors[name] = tensor
     return tensors
 
 

@@ -313,5 +313,5 @@ def weights_sha256(convolutions: Convolutions) -> str:
     digest = hashlib.sha256()
     for name in CONVOLUTION_NAMES:
         for tensor in convolutions[name]:
-            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

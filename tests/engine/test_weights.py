@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -123,7 +124,25 @@ def test_safetensors_need_not_be_aligned(tmp_path: Path) -> None:
     assert len(header) % 4 == 3
     data = len(header).to_bytes(8, "little") + header + values.numpy().tobytes()
     (tmp_path / "odd.safetensors").write_bytes(data)
-    assert torch.equal(read_safetensors(tmp_path / "odd.safetensors")["a"].clone(), values)
+    assert torch.equal(read_safetensors(tmp_path / "odd.safetensors")["a"], values)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it mapped into memory, the process would be killed."""
+    path = tmp_path / "shrinking.safetensors"
+    save_file({"a": torch.zeros(100_000)}, path)
+
+    parse = json.loads
+
+    def shrink_and_parse(header: bytes) -> object:
+        os.truncate(path, 50_000)
+        return parse(header)
+
+    monkeypatch.setattr("styled.engine.safetensors.json.loads", shrink_and_parse)
+    with pytest.raises(ValueError, match="the file ends within a"):
+        read_safetensors(path)
 
 
 class _Evil:
