@@ -27,14 +27,15 @@ class Moments:
         gram: CxC, the Gram matrix F F^T of the features F, CxN: for each pair of channels the
             sum of their products over all positions.
         positions: The number of positions N; with weights, their sum.
-        precise: Whether mean and Gram matrix have been computed in a wider dtype than the
-            features', and gradients are to be returned in float32.
+        precise_rows: Where mean and Gram matrix have been computed in a wider dtype than the
+            features', and gradients are to be returned in float32: the features in that dtype,
+            one row per position. Else None.
     """
 
     mean: Tensor
     gram: Tensor
     positions: float
-    precise: bool = False
+    precise_rows: Tensor | None = None
 
     @property
     def channels(self) -> int:
@@ -44,7 +45,7 @@ class Moments:
     @property
     def grad_dtype(self) -> torch.dtype:
         """The dtype of gradients with respect to the moments."""
-        return torch.float32 if self.precise else self.mean.dtype
+        return self.mean.dtype if self.precise_rows is None else torch.float32
 
     @property
     def rounding_error(self) -> Tensor:
@@ -60,7 +61,10 @@ class Moments:
         """Return the moments over the union of both sets of positions."""
         positions = self.positions + other.positions
         mean = torch.lerp(self.mean, other.mean, other.positions / positions)
-        return Moments(mean, self.gram + other.gram, positions, self.precise)
+        rows = None
+        if self.precise_rows is not None and other.precise_rows is not None:
+            rows = torch.cat([self.precise_rows, other.precise_rows])
+        return Moments(mean, self.gram + other.gram, positions, rows)
 
     def covariance(self) -> Tensor:
         """Return the CxC covariance with the ridge on its diagonal."""
@@ -112,14 +116,14 @@ def moments(
         precise_dtype: A wider dtype to compute in. None: the features' own, or float32.
     """
     rows = by_position(at_least_float32(features))
-    precise = precise_dtype is not None and precise_dtype != rows.dtype
-    if precise_dtype is not None:
-        rows = rows.to(precise_dtype)
+    precise_rows = None
+    if precise_dtype is not None and precise_dtype != rows.dtype:
+        rows = precise_rows = rows.to(precise_dtype)
     if weights is None:
-        return Moments(rows.mean(dim=0), rows.T @ rows, len(rows), precise)
+        return Moments(rows.mean(dim=0), rows.T @ rows, len(rows), precise_rows)
     weighted = rows * weights.flatten()[:, None]
     positions = float(weights.sum())
-    return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions, precise)
+    return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions, precise_rows)
 
 
 def by_position(features: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ a hundred times as accurate.
 On GPUs the polar factor comes from Newton-Schulz iterations: matrix products alone, without
 waiting for the host, for several layers at once. On CPUs one symmetric eigendecomposition in
 float64 takes half the time of the products.
+
+Where both images have few positions, their covariances are multiples of the identity, their
+ridges, in all directions orthogonal to the features of both. These directions contribute a
+constant to T, and on CPUs only the others are decomposed.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it
 
+from styled.engine.losses import COVARIANCE_RIDGE, Moments
+
 
 @dataclass(frozen=True, slots=True)
 class CovarianceFactor:
@@ -40,11 +46,14 @@ class CovarianceFactor:
         order: C, the channels from the largest to the smallest variance if polar factors are
             used, else in their own order.
         inverse_order: C, the inverse permutation.
+        rank: How many columns are longer than the ridge alone makes them, the first ones; C if
+            polar factors are used.
     """
 
     columns: Tensor
     order: Tensor
     inverse_order: Tensor
+    rank: int
 
     @property
     def nbytes(self) -> int:
@@ -57,38 +66,52 @@ class CovarianceFactor:
         device = covariance.device
         values, vectors = torch.linalg.eigh(_on_host_if_needed(covariance).double())
         columns = (vectors * values.clamp(min=0).sqrt()).flip(1).to(device, dtype)
-        order = torch.arange(len(covariance), device=device)
         if uses_polar_factor(device):
             order = covariance.diagonal().argsort(descending=True, stable=True)
-        return cls(columns[order], order, order.argsort())
+            rank = len(values)
+        else:
+            order = torch.arange(len(covariance), device=device)
+            rank = int((values > COVARIANCE_RIDGE * (1 + _RIDGE_TOLERANCE)).sum())
+        return cls(columns[order], order, order.argsort(), rank)
+
+
+_RIDGE_TOLERANCE = 1e-6
+"""By how much an eigenvalue of the ridge alone may be larger than it, relatively.
+
+Rounding in float64 makes it larger by 1e-7 of the ridge, at most; in float32 by far more, so that
+no column is taken for one of the ridge.
+"""
 
 
 def root_traces(
     covariances: Sequence[Tensor],
     factors: Sequence[CovarianceFactor],
-    rounding_errors: Sequence[Tensor],
+    moments: Sequence[Moments],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return T = tr((B S B)^1/2) and dT/dS for each layer.
 
     Args:
         covariances: S of each layer, CxC, symmetric, positive definite up to rounding.
         factors: Of the style's covariance B B, for each layer.
-        rounding_errors: For each layer a bound on the rounding errors of the eigenvalues of S, a
-            scalar. It is added to them if S is indefinite.
+        moments: Those whose covariances S are.
 
     Returns:
         Scalars in the widest dtype of the device, and symmetric CxC gradients in the dtype of the
-        factors.
+        factors. Where there are few positions, the gradient may be zero in directions orthogonal
+        to all features; the gradient with respect to the features does not depend on these.
     """
     if not uses_polar_factor(covariances[0].device):
-        results = [_by_eigenvalues(*pair) for pair in zip(covariances, factors, strict=True)]
+        results = [
+            _by_eigenvalues(covariance, factor, layer.precise_rows)
+            for covariance, factor, layer in zip(covariances, factors, moments, strict=True)
+        ]
         return [value for value, _ in results], [grad for _, grad in results]
     values, grads = [*covariances], [*covariances]  # all are replaced
     for batch in _batches(covariances):
         found = _by_polar_factors(
             [covariances[i] for i in batch],
             [factors[i] for i in batch],
-            torch.stack([rounding_errors[i] for i in batch]),
+            torch.stack([moments[i].rounding_error for i in batch]),
         )
         for i, value, grad in zip(batch, *found, strict=True):
             values[i], grads[i] = value, grad
@@ -100,13 +123,23 @@ def uses_polar_factor(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _by_eigenvalues(covariance: Tensor, factor: CovarianceFactor) -> tuple[Tensor, Tensor]:
+def _by_eigenvalues(
+    covariance: Tensor, factor: CovarianceFactor, rows: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return T and dT/dS by the eigendecomposition of W^T S W.
 
     With W^T S W = V diag(lambda) V^T, T is the sum of the roots of the eigenvalues, and
     dT/dS = 1/2 W V diag(lambda)^-1/2 V^T W^T, which is H H^T: a sum without cancellation.
+
+    Args:
+        covariance: S, CxC.
+        factor: W.
+        rows: NxC, the features whose covariance S is, if there are few of them.
     """
     device, columns = covariance.device, _on_host_if_needed(factor.columns)
+    columns = _without_common_ridge(columns, factor.rank, rows)
+    # Each direction that is left out has the ridge as its eigenvalue in both covariances.
+    ridges = COVARIANCE_RIDGE * (len(columns) - columns.shape[1])
     product = columns.T @ _on_host_if_needed(covariance).to(columns.dtype) @ columns
     try:
         values, vectors = torch.linalg.eigh(product.double())
@@ -122,8 +155,30 @@ def _by_eigenvalues(covariance: Tensor, factor: CovarianceFactor) -> tuple[Tenso
     roots = values.sqrt()
     inverse_roots = torch.where(values > floor, roots.reciprocal(), torch.zeros_like(roots))
     half = (columns @ vectors.to(columns.dtype)) * (0.5 * inverse_roots).sqrt().to(columns.dtype)
-    trace = roots.sum().to(device, widest_dtype(device))
+    trace = (roots.sum() + ridges).to(device, widest_dtype(device))
     return trace, (half @ half.T).to(device)
+
+
+def _without_common_ridge(columns: Tensor, rank: int, rows: Tensor | None) -> Tensor:
+    """Return W without the directions in which both covariances consist of their ridge alone.
+
+    From column `rank` on, the columns are orthogonal and of equal length, so that they can be
+    rotated: into the span of the features there, and what is orthogonal to it.
+
+    Args:
+        columns: CxC, W.
+        rank: As in `CovarianceFactor`.
+        rows: NxC, all features of the image; None: there are many of them.
+    """
+    if rows is None or rank + len(rows) > _WORTHWHILE * len(columns):
+        return columns
+    of_ridge = columns[:, rank:]
+    rotation, _ = torch.linalg.qr((rows.to(columns.dtype) @ of_ridge).T)
+    return torch.cat([columns[:, :rank], of_ridge @ rotation], dim=1)
+
+
+_WORTHWHILE = 0.9
+"""From which share of directions on it takes as long to find the others as to decompose all."""
 
 
 def _by_polar_factors(

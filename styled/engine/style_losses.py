@@ -167,7 +167,7 @@ def _wasserstein_loss(
     root_trace_of, root_trace_grads = root_traces(
         covariances,
         [target.factor for target in gaussians],
-        [image_moments[layer].rounding_error for layer in layers],
+        [image_moments[layer] for layer in layers],
     )
     losses, grads = [], {}
     for layer, target, covariance, root_trace, root_trace_grad in zip(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import skimage.data
@@ -20,6 +22,7 @@ from styled.recipes import PYRAMID
 from tests.engine.conftest import untrained
 from tests.trained_ranges import with_trained_ranges
 
+WIDE = torch.float64
 POLAR = pytest.mark.parametrize("polar", [False, True], ids=["eigenvalues", "polar factor"])
 
 
@@ -40,7 +43,8 @@ def traces_of(
     matrices: list[Tensor], factors: list[CovarianceFactor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return traces and gradients of matrices in float32 or wider."""
-    return root_traces(matrices, factors, [5e-6 * m.diagonal().amax() for m in matrices])
+    moments_of_each = [Moments(torch.zeros(len(m)), m, positions=1) for m in matrices]
+    return root_traces(matrices, factors, moments_of_each)
 
 
 def factor(matrix: Tensor) -> CovarianceFactor:
@@ -101,6 +105,53 @@ def test_both_methods_agree(monkeypatch: pytest.MonkeyPatch, samples: int) -> No
     ((trace,), (grad,)), ((polar_trace,), (polar_grad,)) = found
     torch.testing.assert_close(polar_trace, trace, rtol=5e-6, atol=0)
     torch.testing.assert_close(polar_grad, grad, rtol=0, atol=1e-5 * float(grad.norm()))
+
+
+@pytest.mark.parametrize(
+    ("positions", "decomposed"), [((6, 9), 14), ((6, 30), 35), ((9, 30), 40), ((60, 9), 40)]
+)
+def test_where_both_images_have_few_positions_less_is_decomposed(
+    monkeypatch: pytest.MonkeyPatch, positions: tuple[int, int], decomposed: int
+) -> None:
+    """Directions orthogonal to all features are left out, and trace and gradient are the same.
+
+    So they are with weights, and if the features are those of two tiles. Of 40 directions as many
+    are left as the photo has positions and the style's centred features dimensions, one less than
+    positions, if the sum is less than nine tenths of 40.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def features(columns: int) -> Tensor:
+        spread = torch.logspace(2, -3, 40)[None, :, None, None]
+        return spread * torch.randn((1, 40, 1, columns), generator=generator)
+
+    result, style = features(positions[0]), moments_of(features(positions[1]))
+    found_moments = {
+        "whole": moments_of(result),
+        "weighted": moments(result, torch.rand((1, 1, *result.shape[2:])), precise_dtype=WIDE),
+        "tiles": moments(result[..., :2], precise_dtype=WIDE)
+        + moments(result[..., 2:], precise_dtype=WIDE),
+    }
+    of_style = CovarianceFactor.of(style.covariance(), torch.float32)
+    sizes = []
+    eigh = torch.linalg.eigh
+
+    def count(matrix: Tensor) -> Any:
+        sizes.append(len(matrix))
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", count)
+    for name, found in found_moments.items():
+        (trace,), (grad,) = root_traces([found.covariance()], [of_style], [found])
+        without_rows = replace(found, precise_rows=None)
+        (expected,), (expected_grad,) = root_traces(
+            [found.covariance()], [of_style], [without_rows]
+        )
+        assert float(trace) == pytest.approx(float(expected), rel=1e-5), name
+        rows = result[0].flatten(1).T - found.mean.float()
+        difference = rows @ (grad - expected_grad)
+        assert difference.norm() < 1e-3 * (rows @ expected_grad).norm(), name
+    assert sizes == [decomposed, 40] * 3
 
 
 def test_layers_of_all_widths_are_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,13 +234,13 @@ def moments_of(features: Tensor) -> Moments:
 
 def arguments(
     result: dict[str, Tensor], style: dict[str, Tensor]
-) -> tuple[list[Tensor], list[CovarianceFactor], list[Tensor]]:
+) -> tuple[list[Tensor], list[CovarianceFactor], list[Moments]]:
     """Return the arguments of `root_traces` for these features."""
     found = [moments_of(f) for f in result.values()]
     factors = [
         CovarianceFactor.of(moments_of(f).covariance(), torch.float32) for f in style.values()
     ]
-    return [m.covariance() for m in found], factors, [m.rounding_error for m in found]
+    return [m.covariance() for m in found], factors, found
 
 
 @cache
@@ -236,10 +287,10 @@ def test_a_drawing_whose_covariances_are_indefinite() -> None:
     """Rounding makes some covariances indefinite; traces and gradients remain usable."""
     network = "trained ranges"
     drawing, painting = layers(network, 512, "bars"), layers(network, 256, "astronaut")
-    covariances, factors, errors = arguments(drawing, painting)
+    covariances, factors, found_moments = arguments(drawing, painting)
     failures = [int(torch.linalg.cholesky_ex(c)[1]) for c in covariances]
     assert any(failures)
-    traces, grads = root_traces(covariances, factors, errors)
+    traces, grads = root_traces(covariances, factors, found_moments)
     for name, trace, grad in zip(drawing, traces, grads, strict=True):
         rows = drawing[name][0].flatten(1).T.double()
         rows -= rows.mean(dim=0)
