@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -501,6 +502,7 @@ def test_long_looks_are_rare(harness: IntakeHarness, monkeypatch: pytest.MonkeyP
     harness.run_until(1000.0)
     pauses = [after - before for before, after in pairwise(scanned_at)]
     assert min(pauses[2:]) >= 100.0
+    assert max(pauses[2:]) < 101.0
 
 
 def test_folders_are_brought_back_at_each_full_look(harness: IntakeHarness) -> None:
@@ -508,6 +510,21 @@ def test_folders_are_brought_back_at_each_full_look(harness: IntakeHarness) -> N
     harness.clock.at(10.0, lambda: harness.put_and_notify("a.jpg"))
     harness.run_until(70.0)
     assert [round(moment) for moment in harness.host.maintained_at] == [0, 30, 60]
+
+
+def test_which_file_systems_are_local_is_found_out_at_each_full_look(
+    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another disk may have been mounted meanwhile, with the device number of an earlier one."""
+    forgotten_at = []
+    monkeypatch.setattr(
+        harness.intake._writer_check,
+        "forget_mounts",
+        lambda: forgotten_at.append(round(harness.clock())),
+    )
+    harness.clock.at(10.0, lambda: harness.put_and_notify("a.jpg"))
+    harness.run_until(70.0)
+    assert forgotten_at == [0, 30, 60]
 
 
 def test_an_inbox_that_is_not_mounted_is_not_looked_at(harness: IntakeHarness) -> None:
@@ -567,6 +584,27 @@ def test_stopping_stops_the_watcher(harness: IntakeHarness) -> None:
     harness.run_until(5.0)
     assert harness.watcher.stopped
     assert harness.clock() == 5.0
+
+
+def test_stopping_ends_a_scan_that_goes_on(
+    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of a large inbox is not looked at, and nothing is submitted."""
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        harness.put(name)
+    harness.scan_at(0.0)
+    listed = []
+
+    def scan_and_stop(*arguments: Any) -> Iterator[FoundFile]:
+        for file in scan(*arguments):
+            listed.append(file.path)
+            harness.intake.stop()
+            yield file
+
+    monkeypatch.setattr(module, "scan", scan_and_stop)
+    assert harness.scan_at(1.5) is False
+    assert len(listed) == 1
+    assert harness.host.log == []
 
 
 def test_stopping_is_never_missed(harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:

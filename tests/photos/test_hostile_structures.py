@@ -169,17 +169,30 @@ def test_a_tiff_that_lacks_strips_is_damaged() -> None:
         decode_photo(bytes(data))
 
 
-def test_a_tiff_with_tiles_that_are_far_too_large_is_rejected_at_once() -> None:
-    """Decoders make room for a whole tile."""
-    packed = zlib.compress(bytes(4096))
-    data = tiff(
+def tiled_tiff(tile_width: int, tile_height: int, content: bytes) -> bytes:
+    """Return a TIFF of 64 x 64 grey pixels in a single tile."""
+    packed = zlib.compress(content)
+    return tiff(
         (256, 3, 1, short(64)), (257, 3, 1, short(64)), (258, 3, 1, short(8)),
         (259, 3, 1, short(8)), (262, 3, 1, short(1)), (277, 3, 1, short(1)),
-        (322, 4, 1, long(32752)), (323, 4, 1, long(65520)), (324, 4, 1, long(8)),
+        (322, 4, 1, long(tile_width)), (323, 4, 1, long(tile_height)), (324, 4, 1, long(8)),
         (325, 4, 1, long(len(packed))), content=packed,
     )  # fmt: skip
-    with pytest.raises(InputRejected, match="32752 x 65520"):
-        decode_photo(data)
+
+
+@pytest.mark.parametrize("size", [(32752, 65520), (4096, 4112)])
+def test_a_tiff_with_tiles_that_are_far_too_large_is_rejected_at_once(
+    size: tuple[int, int],
+) -> None:
+    """Decoders make room for a whole tile."""
+    with pytest.raises(InputRejected, match=f"{size[0]} x {size[1]}"):
+        decode_photo(tiled_tiff(*size, bytes(4096)))
+
+
+def test_tiles_of_16_megapixels_may_be_larger_than_the_picture() -> None:
+    """Some programs write tiles of one size for all pictures."""
+    photo = decode_photo(tiled_tiff(4096, 4096, bytes([77]) * 4096**2))
+    assert (photo.width, photo.height) == (64, 64)
 
 
 @pytest.mark.parametrize(("thumbnail", "picture"), [(None, 6), (6, 1), (6, None)])
