@@ -742,6 +742,65 @@ def test_settings_that_are_not_valid_are_reported_once(harness: IntakeHarness) -
     assert list(harness.host.reports[-1].invalid_settings) == [("a.jpg", warning["reason"])]
 
 
+def test_settings_that_vanish_or_break_the_reader_delay_no_photo(
+    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The photo goes to the style of its folder; its job meets the same error, and says so."""
+
+    def gone(path: Path) -> int:
+        raise FileNotFoundError
+
+    def fail(*_: object) -> None:
+        raise RecursionError
+
+    for name, broken in (("gone", ("open_regular", gone)), ("odd", ("parse_photo_settings", fail))):
+        harness.put(f"{name}.jpg")
+        harness.put(f"{name}.jpg.yaml", b"strength: 30")
+        start = harness.clock.now
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(photo_styles, *broken)
+            for moment in (0.0, 2.0):
+                harness.scan_at(start + moment)
+        assert harness.host.paths()[-1] == f"{name}.jpg"
+        assert ("settings.not_read" in [line["event"] for line in logs]) == (name == "odd")
+
+
+def test_what_can_t_be_examined_in_time_is_submitted(
+    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job reports it, and waits."""
+    harness.put("a.jpg")
+
+    def fail(path: Path) -> None:
+        raise ResourceUnavailable(f"{path} can't be read", "mount it")
+
+    harness.scan_at(0.0)
+    monkeypatch.setattr(module, "input_identity", fail)
+    harness.scan_at(2.0)
+    assert harness.host.paths() == ["a.jpg"]
+
+
+def test_folders_that_are_almost_a_style_are_reported_once(harness: IntakeHarness) -> None:
+    """With the style that is meant."""
+    harness.put("Wave/a.jpg")
+    with capture_logs() as logs:
+        for moment in (0.0, 2.0, 4.0):
+            harness.scan_at(moment)
+    warnings = [line for line in logs if line["event"] == "folder.misspelled"]
+    assert [(line["path"], line["style"]) for line in warnings] == [("Wave", "wave")]
+
+
+def test_a_photo_may_settle_as_long_as_the_inbox_is_there(harness: IntakeHarness) -> None:
+    """A photo that is still changing may; without the inbox nothing may."""
+    harness.put("a.jpg")
+    harness.scan_at(0.0)
+    assert harness.intake.may_settle()
+    harness.host.is_mounted = False
+    harness.scan_at(0.5)
+    assert not harness.intake.may_settle()
+    assert harness.intake.not_taken() == [("", "the inbox is not mounted")]
+
+
 def test_no_photo_is_submitted_without_its_settings(
     harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

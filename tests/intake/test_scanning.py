@@ -316,6 +316,47 @@ def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
     assert (Path(one.path), one.reason) == (deep.relative_to(tmp_path), "is nested too deeply")
 
 
+def test_settings_and_masks_of_no_use_are_reported(tmp_path: Path) -> None:
+    """Links are not followed, suffixes are in small letters; those without a photo are counted."""
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "elsewhere")
+    (tmp_path / "a.jpg.yaml").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "oil").mkdir()
+    put(tmp_path / "oil" / "b.jpg")
+    put(tmp_path / "oil" / "b.jpg.MASK.PNG")
+    put(tmp_path / "oil" / "c.jpg.yaml")
+    notes = ScanNotes()
+    photos = [file for file in scan(tmp_path, NOTHING_IGNORED, notes) if "jpg" in file.path]
+    assert [(photo.path, photo.companions) for photo in photos] == [
+        ("a.jpg", ()), ("oil/b.jpg", ())
+    ]  # fmt: skip
+    assert {(one.path, one.reason) for one in notes.skipped} == {
+        ("a.jpg.yaml", "is not a regular file"),
+        ("oil/b.jpg.MASK.PNG", "has a suffix in capital letters"),
+    }
+    assert notes.orphans == 1
+
+
+def test_settings_that_vanish_during_the_scan_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their photo is found without them."""
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "a.jpg.yaml")
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with real(path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        (tmp_path / "a.jpg.yaml").unlink(missing_ok=True)
+        yield listed
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (photo,) = scan(tmp_path, NOTHING_IGNORED)
+    assert photo.companions == ()
+
+
 def test_a_file_that_cannot_be_examined_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 import skimage.data
 from PIL import Image
+from structlog.testing import capture_logs
 
+from styled.intake import upload_check
 from styled.intake.scanning import FoundFile
 from styled.intake.upload_check import Evidence, UploadCheck
 from styled.open_files import WriterCheck, Writers
@@ -208,6 +211,68 @@ def test_a_control_file_counts_for_as_long_as_it_lies_there(tmp_path: Path) -> N
     assert found is not None
     assert found.grace_seconds is None
     assert "photo.jpg.aria2" in found.reason
+
+
+def test_a_photo_waits_for_its_settings_to_be_complete(tmp_path: Path) -> None:
+    """The reason names them, since the photo itself is complete."""
+    photo, mask = tmp_path / "photo.jpg", tmp_path / "photo.jpg.mask.png"
+    photo.write_bytes(encoded("JPEG"))
+    mask.write_bytes(encoded("PNG")[:1000])
+    check = UploadCheck(
+        tmp_path,
+        ScriptedWriters(Writers.NONE),
+        closed_files=(),
+        truncated_grace_seconds=GRACE,
+        open_grace_seconds=OPEN_GRACE,
+    )
+    one = mask.stat()
+    companion = FoundFile(mask.name, one.st_size, one.st_mtime_ns, one.st_ino)
+    stat = photo.stat()
+    file = FoundFile(
+        photo.name, stat.st_size, stat.st_mtime_ns, stat.st_ino, companions=(companion,)
+    )
+    found = check.evidence_of(file, 1.0)
+    assert found is not None
+    assert found.reason.startswith("waits for photo.jpg.mask.png, which ")
+    assert check.evidence_of(file, GRACE) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BlockingIOError(), Evidence("is still open for writing", OPEN_GRACE)),
+        (OSError(errno.EIO, "Input/output error"),
+         Evidence("can't be read: Input/output error", GRACE)),
+    ],
+)  # fmt: skip
+def test_a_file_that_can_t_be_opened_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, expected: Evidence
+) -> None:
+    """A lease of its writer, or a disk that fails for a moment."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded("JPEG"))
+
+    def refuse(_: Path) -> int:
+        raise error
+
+    monkeypatch.setattr(upload_check, "open_regular", refuse)
+    assert evidence_of(path) == expected
+
+
+def test_an_error_in_a_check_delays_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job reports the problem; the scan goes on to the other files."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded("JPEG"))
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(upload_check, "view_of", fail)
+    with capture_logs() as logs:
+        assert evidence_of(path) is None
+    assert [line["event"] for line in logs] == ["input.not_checked"]
 
 
 def test_a_file_that_vanishes_shows_no_sign(tmp_path: Path) -> None:
