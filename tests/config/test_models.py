@@ -132,3 +132,21 @@ def test_a_number_is_a_size_by_its_long_edge(load: Load) -> None:
     recipe = short.styles["a"].recipe
     assert recipe.size.long_edge == 1024
     assert apply_set_options(["size=300"], recipe).size.long_edge == 300
+
+
+@pytest.mark.parametrize("address", ["local", "auto", "head:6379", "10.0.0.1:6379", "[::1]:6379"])
+def test_addresses_of_clusters(load: Load, address: str) -> None:
+    """Of a cluster of this machine, of one that runs already, or of its head."""
+    assert load(f"cluster: {{address: '{address}'}}").cluster.address == address
+
+
+@pytest.mark.parametrize("share", [0.25, 1, 2, 2.0])
+def test_shares_of_gpus(load: Load, share: float) -> None:
+    """Engines share a GPU, or have whole ones."""
+    assert load(f"cluster: {{gpus_per_engine: {share}}}").cluster.gpus_per_engine == float(share)
+
+
+@pytest.mark.parametrize("engines", ["auto", 1, 64])
+def test_numbers_of_engines(load: Load, engines: object) -> None:
+    """As many as there is room for, or a number."""
+    assert load(f"cluster: {{engines: {engines}}}").cluster.engines == engines
