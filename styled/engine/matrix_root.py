@@ -46,8 +46,8 @@ class CovarianceFactor:
         order: C, the channels from the largest to the smallest variance if polar factors are
             used, else in their own order.
         inverse_order: C, the inverse permutation.
-        rank: How many columns are longer than the ridge alone makes them, the first ones; C if
-            polar factors are used.
+        rank: The columns from this one on have the length that the ridge gives them; C if there
+            are none, or if polar factors are used.
     """
 
     columns: Tensor
@@ -71,15 +71,26 @@ class CovarianceFactor:
             rank = len(values)
         else:
             order = torch.arange(len(covariance), device=device)
-            rank = int((values > COVARIANCE_RIDGE * (1 + _RIDGE_TOLERANCE)).sum())
+            rank = _rank(values)
         return cls(columns[order], order, order.argsort(), rank)
 
 
-_RIDGE_TOLERANCE = 1e-6
-"""By how much an eigenvalue of the ridge alone may be larger than it, relatively.
+def _rank(values: Tensor) -> int:
+    """Return how many eigenvalues, ascending, are larger than the ridge; C if any are smaller.
 
-Rounding in float64 makes it larger by 1e-7 of the ridge, at most; in float32 by far more, so that
-no column is taken for one of the ridge.
+    Where a covariance was computed in float32, rounding errors can make some smaller, and those
+    that are larger mean nothing.
+    """
+    from_ridge = values / COVARIANCE_RIDGE - 1
+    if from_ridge[0] < -_RIDGE_TOLERANCE:
+        return len(values)
+    return int((from_ridge > _RIDGE_TOLERANCE).sum())
+
+
+_RIDGE_TOLERANCE = 1e-4
+"""How far an eigenvalue may be from the ridge, relatively, to count as the ridge alone.
+
+In float64 those of a covariance up to 1e6 are off by 1e-7 to 1e-6 of it.
 """
 
 

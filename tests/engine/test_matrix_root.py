@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it
 
 from styled.engine import matrix_root
-from styled.engine.losses import Moments, moments
+from styled.engine.losses import COVARIANCE_RIDGE, Moments, moments
 from styled.engine.matrix_root import CovarianceFactor, polar_factor, root_traces
 from styled.engine.scales import fit_long_edge, resize
 from styled.engine.style_losses import precise_dtype
@@ -152,6 +152,15 @@ def test_where_both_images_have_few_positions_less_is_decomposed(
         difference = rows @ (grad - expected_grad)
         assert difference.norm() < 1e-3 * (rows @ expected_grad).norm(), name
     assert sizes == [decomposed, 40] * 3
+
+
+@pytest.mark.parametrize(
+    ("others", "rank"), [([1.0, 1.0], 2), ([1.00001, 0.99999], 2), ([1.0, 0.5], 4), ([1.01, 1], 3)]
+)
+def test_only_equal_eigenvalues_count_as_the_ridge(others: list[float], rank: int) -> None:
+    """Rounding errors of float32 can make some smaller than the ridge: then none are left out."""
+    values = COVARIANCE_RIDGE * torch.tensor([1e7, 3.0, *others], dtype=WIDE)
+    assert factor(torch.diag(values)).rank == rank
 
 
 def test_layers_of_all_widths_are_computed_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
