@@ -27,9 +27,8 @@ class Moments:
         gram: CxC, the Gram matrix F F^T of the features F, CxN: for each pair of channels the
             sum of their products over all positions.
         positions: The number of positions N; with weights, their sum.
-        precise_rows: Where mean and Gram matrix have been computed in a wider dtype than the
-            features', and gradients are to be returned in float32: the features in that dtype,
-            one row per position. Else None.
+        precise_rows: NxC, all features in the dtype of mean and Gram matrix, if that is wider
+            than their own; gradients are then returned in float32. Else None.
     """
 
     mean: Tensor
@@ -122,7 +121,7 @@ def moments(
     if weights is None:
         return Moments(rows.mean(dim=0), rows.T @ rows, len(rows), precise_rows)
     weighted = rows * weights.flatten()[:, None]
-    positions = float(weights.sum())
+    positions = float(weights.sum(dtype=rows.dtype))
     return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions, precise_rows)
 
 

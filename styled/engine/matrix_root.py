@@ -17,9 +17,9 @@ On GPUs the polar factor comes from Newton-Schulz iterations: matrix products al
 waiting for the host, for several layers at once. On CPUs one symmetric eigendecomposition in
 float64 takes half the time of the products.
 
-Where both images have few positions, their covariances are multiples of the identity, their
-ridges, in all directions orthogonal to the features of both. These directions contribute a
-constant to T, and on CPUs only the others are decomposed.
+In every direction orthogonal to the centred features of both images, both covariances are their
+ridge alone. Where both have few positions there are many such directions: on CPUs only the others
+are decomposed.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class CovarianceFactor:
         order: C, the channels from the largest to the smallest variance if polar factors are
             used, else in their own order.
         inverse_order: C, the inverse permutation.
-        rank: The columns from this one on have the length that the ridge gives them; C if there
-            are none, or if polar factors are used.
+        rank: The number of columns, the first ones, that are longer than the ridge makes them; C
+            if rounding errors hide the ridge, or if polar factors are used.
     """
 
     columns: Tensor
@@ -78,8 +78,8 @@ class CovarianceFactor:
 def _rank(values: Tensor) -> int:
     """Return how many eigenvalues, ascending, are larger than the ridge; C if any are smaller.
 
-    Where a covariance was computed in float32, rounding errors can make some smaller, and those
-    that are larger mean nothing.
+    Rounding errors of a covariance in float32 make some smaller; then the larger ones can't be
+    told from rounding errors either.
     """
     from_ridge = values / COVARIANCE_RIDGE - 1
     if from_ridge[0] < -_RIDGE_TOLERANCE:
@@ -90,7 +90,7 @@ def _rank(values: Tensor) -> int:
 _RIDGE_TOLERANCE = 1e-4
 """How far an eigenvalue may be from the ridge, relatively, to count as the ridge alone.
 
-In float64 those of a covariance up to 1e6 are off by 1e-7 to 1e-6 of it.
+In float64 the smallest eigenvalues of a covariance up to 1e6 are off by 1e-7 to 1e-6 of it.
 """
 
 
@@ -104,16 +104,15 @@ def root_traces(
     Args:
         covariances: S of each layer, CxC, symmetric, positive definite up to rounding.
         factors: Of the style's covariance B B, for each layer.
-        moments: Those whose covariances S are.
+        moments: The image's, from which S was computed.
 
     Returns:
         Scalars in the widest dtype of the device, and symmetric CxC gradients in the dtype of the
-        factors. Where there are few positions, the gradient may be zero in directions orthogonal
-        to all features; the gradient with respect to the features does not depend on these.
+        factors.
     """
     if not uses_polar_factor(covariances[0].device):
         results = [
-            _by_eigenvalues(covariance, factor, layer.precise_rows)
+            _by_eigenvalues(covariance, factor, _centred_rows(layer))
             for covariance, factor, layer in zip(covariances, factors, moments, strict=True)
         ]
         return [value for value, _ in results], [grad for _, grad in results]
@@ -145,12 +144,10 @@ def _by_eigenvalues(
     Args:
         covariance: S, CxC.
         factor: W.
-        rows: NxC, the features whose covariance S is, if there are few of them.
+        rows: NxC, the centred features whose covariance S is, if there are few of them.
     """
     device, columns = covariance.device, _on_host_if_needed(factor.columns)
     columns = _without_common_ridge(columns, factor.rank, rows)
-    # Each direction that is left out has the ridge as its eigenvalue in both covariances.
-    ridges = COVARIANCE_RIDGE * (len(columns) - columns.shape[1])
     product = columns.T @ _on_host_if_needed(covariance).to(columns.dtype) @ columns
     try:
         values, vectors = torch.linalg.eigh(product.double())
@@ -166,20 +163,31 @@ def _by_eigenvalues(
     roots = values.sqrt()
     inverse_roots = torch.where(values > floor, roots.reciprocal(), torch.zeros_like(roots))
     half = (columns @ vectors.to(columns.dtype)) * (0.5 * inverse_roots).sqrt().to(columns.dtype)
-    trace = (roots.sum() + ridges).to(device, widest_dtype(device))
-    return trace, (half @ half.T).to(device)
+    trace, grad = roots.sum(), half @ half.T
+    left_out = len(columns) - columns.shape[1]
+    if left_out:
+        # There T is the sum of the ridges, and dT/dS is half of the identity.
+        trace += COVARIANCE_RIDGE * left_out
+        basis = columns / torch.linalg.vector_norm(columns, dim=0)
+        grad.addmm_(basis, basis.T, alpha=-0.5).diagonal().add_(0.5)
+    return trace.to(device, widest_dtype(device)), grad.to(device)
+
+
+def _centred_rows(moments: Moments) -> Tensor | None:
+    """Return the features around their mean, NxC, where there are no more positions than C."""
+    return None if moments.precise_rows is None else moments.precise_rows - moments.mean
 
 
 def _without_common_ridge(columns: Tensor, rank: int, rows: Tensor | None) -> Tensor:
     """Return W without the directions in which both covariances consist of their ridge alone.
 
     From column `rank` on, the columns are orthogonal and of equal length, so that they can be
-    rotated: into the span of the features there, and what is orthogonal to it.
+    rotated: the first N then span what the features have there, and the others are dropped.
 
     Args:
         columns: CxC, W.
         rank: As in `CovarianceFactor`.
-        rows: NxC, all features of the image; None: there are many of them.
+        rows: NxC, the centred features of the image; None: there are many of them.
     """
     if rows is None or rank + len(rows) > _WORTHWHILE * len(columns):
         return columns
@@ -189,7 +197,7 @@ def _without_common_ridge(columns: Tensor, rank: int, rows: Tensor | None) -> Te
 
 
 _WORTHWHILE = 0.9
-"""From which share of directions on it takes as long to find the others as to decompose all."""
+"""Above this share of the directions, finding them takes as long as decomposing all."""
 
 
 def _by_polar_factors(

@@ -48,13 +48,16 @@ class InboxFolders:
 
     def _make(self, names: Iterable[str]) -> None:
         # Not an error: a read-only inbox works without its folders.
-        previous, self.problem = self.problem, None
+        failure: ResourceUnavailable | None = None
         for name in names:
             try:
                 make_folder(self._inbox / name)
             except ResourceUnavailable as error:
-                is_read_only = isinstance(error, Forbidden)
-                what = "the inbox may only be read" if is_read_only else "a folder is missing"
-                self.problem = f"{what}: {error.message}"
-                if previous is None:
-                    log.warning("inbox.not_prepared", reason=error.message, remedies=error.remedies)
+                failure = failure or error
+        previous, self.problem = self.problem, None
+        if failure is not None:
+            is_read_only = isinstance(failure, Forbidden)
+            what = "the inbox may only be read" if is_read_only else "a folder is missing"
+            self.problem = f"{what}: {failure.message}"
+            if previous is None:
+                log.warning("inbox.not_prepared", reason=failure.message, remedies=failure.remedies)

@@ -66,7 +66,7 @@ def test_nothing_is_made_on_the_disk_below_a_mount_point(
         (ResourceUnavailable("it is full", "make room"), "a folder is missing: it is full"),
     ],
 )
-def test_a_folder_that_can_t_be_made_is_a_problem_that_is_logged_once(
+def test_folders_that_can_t_be_made_are_a_problem_that_is_logged_once(
     inbox: Path,
     folders: InboxFolders,
     monkeypatch: pytest.MonkeyPatch,
@@ -78,14 +78,14 @@ def test_a_folder_that_can_t_be_made_is_a_problem_that_is_logged_once(
     real = make_folder
 
     def make(folder: Path) -> None:
-        if folder.name == "oil":
+        if folder.name != "wave":
             raise error
         real(folder)
 
     monkeypatch.setattr(inbox_folders, "make_folder", make)
     with capture_logs() as logs:
         for _ in range(2):
-            folders.restore(["oil", "wave"])
+            folders.restore(["oil", "ink", "wave"])
             assert folders.problem == problem
     assert [(line["event"], line["reason"]) for line in logs] == [
         ("inbox.not_prepared", error.message)

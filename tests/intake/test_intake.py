@@ -742,30 +742,37 @@ def test_settings_that_are_not_valid_are_reported_once(harness: IntakeHarness) -
     assert list(harness.host.reports[-1].invalid_settings) == [("a.jpg", warning["reason"])]
 
 
+@pytest.mark.parametrize(
+    ("function", "error", "logged"),
+    [
+        ("open_regular", FileNotFoundError(), []),
+        ("parse_photo_settings", RecursionError(), ["a.jpg.yaml"]),
+    ],
+)
 def test_settings_that_vanish_or_break_the_reader_delay_no_photo(
-    harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
+    harness: IntakeHarness,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    error: Exception,
+    logged: list[str],
 ) -> None:
-    """The photo goes to the style of its folder; its job meets the same error, and says so."""
-
-    def gone(path: Path) -> int:
-        raise FileNotFoundError
+    """The photo goes to the style of its folder; settings that are still there fail its job."""
 
     def fail(*_: object) -> None:
-        raise RecursionError
+        raise error
 
-    for name, broken in (("gone", ("open_regular", gone)), ("odd", ("parse_photo_settings", fail))):
-        harness.put(f"{name}.jpg")
-        harness.put(f"{name}.jpg.yaml", b"strength: 30")
-        start = harness.clock.now
-        with monkeypatch.context() as patch, capture_logs() as logs:
-            patch.setattr(photo_styles, *broken)
-            for moment in (0.0, 2.0):
-                harness.scan_at(start + moment)
-        assert harness.host.paths()[-1] == f"{name}.jpg"
-        assert ("settings.not_read" in [line["event"] for line in logs]) == (name == "odd")
+    harness.put("a.jpg")
+    harness.put("a.jpg.yaml", b"strength: 30")
+    monkeypatch.setattr(photo_styles, function, fail)
+    with capture_logs() as logs:
+        harness.scan_at(0.0)
+        harness.scan_at(2.0)
+    assert harness.host.paths() == ["a.jpg"]
+    found = [line["path"] for line in logs if line["event"] == "settings.not_read"]
+    assert sorted(set(found)) == logged
 
 
-def test_what_can_t_be_examined_in_time_is_submitted(
+def test_what_can_t_be_examined_again_is_submitted(
     harness: IntakeHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its job reports it, and waits."""
@@ -784,8 +791,11 @@ def test_folders_that_are_almost_a_style_are_reported_once(harness: IntakeHarnes
     """With the style that is meant."""
     harness.put("Wave/a.jpg")
     with capture_logs() as logs:
-        for moment in (0.0, 2.0, 4.0):
-            harness.scan_at(moment)
+        harness.scan_at(0.0)
+        harness.put("a.json", b"{}")  # another reason for a new report
+        harness.scan_at(2.0)
+        harness.scan_at(4.0)
+    assert len(harness.host.reports) > 1
     warnings = [line for line in logs if line["event"] == "folder.misspelled"]
     assert [(line["path"], line["style"]) for line in warnings] == [("Wave", "wave")]
 

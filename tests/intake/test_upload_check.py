@@ -213,8 +213,8 @@ def test_a_control_file_counts_for_as_long_as_it_lies_there(tmp_path: Path) -> N
     assert "photo.jpg.aria2" in found.reason
 
 
-def test_a_photo_waits_for_its_settings_to_be_complete(tmp_path: Path) -> None:
-    """The reason names them, since the photo itself is complete."""
+def test_a_photo_waits_for_its_mask_to_be_complete(tmp_path: Path) -> None:
+    """The reason names it, since the photo itself is complete."""
     photo, mask = tmp_path / "photo.jpg", tmp_path / "photo.jpg.mask.png"
     photo.write_bytes(encoded("JPEG"))
     mask.write_bytes(encoded("PNG")[:1000])

@@ -315,19 +315,6 @@ def test_a_folder_that_was_just_made_is_no_missing_watch(watched: Watched) -> No
 
 
 @pytest.mark.usefixtures("nothing_leaks")
-def test_where_watches_are_not_listed_none_is_missing(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without /proc the kernel can't be asked; the periodic scan finds what was missed."""
-    watched.watcher.ensure()
-    before = watched.watcher._observer
-    monkeypatch.setattr(watching, "FDINFO", "/nowhere")
-    assert watched.watcher.ensure(check_kernel=True) is None
-    assert watched.watcher._observer is before
-    watched.watcher.stop()
-
-
-@pytest.mark.usefixtures("nothing_leaks")
 def test_stopping_ends_all_threads(watched: Watched) -> None:
     """It may be called at any time, and more than once."""
     watched.watcher.stop()

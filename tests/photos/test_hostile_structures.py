@@ -193,6 +193,7 @@ def test_tiles_of_16_megapixels_may_be_larger_than_the_picture() -> None:
     """Some programs write tiles of one size for all pictures."""
     photo = decode_photo(tiled_tiff(4096, 4096, bytes([77]) * 4096**2))
     assert (photo.width, photo.height) == (64, 64)
+    assert (np.asarray(photo.image) == 77).all()
 
 
 @pytest.mark.parametrize(("thumbnail", "picture"), [(None, 6), (6, 1), (6, None)])
