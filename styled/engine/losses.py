@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from styled.engine.products import times_transposed, transposed_times
 from styled.recipes import ContentLoss, TotalVariationLoss
 
 COVARIANCE_RIDGE = 1e-4
@@ -90,18 +91,28 @@ class MomentsGrad:
         For the Gram matrix F F^T that is (D + D^T) F.
 
         Args:
-            features: 1xCxhxw, in at least float32.
+            features: 1xCxhxw, in any floating-point dtype.
             weights: 1x1xhxw, which multiply the gradient of each position; None: all one.
-            gradient: 1xCxhxw, in any dtype.
+            gradient: 1xCxhxw, likewise in any dtype.
         """
-        rows, grad_rows = by_position(features), gradient.permute(0, 2, 3, 1)
-        if weights is None and gradient.dtype == rows.dtype and grad_rows.is_contiguous():
-            grad_rows.flatten(0, 2).addmm_(rows, self.gram).add_(self.mean)
-            return
-        grad = torch.addmm(self.mean, rows, self.gram).view(grad_rows.shape).permute(0, 3, 1, 2)
-        if weights is not None:
-            grad *= weights
-        gradient.add_(grad.to(gradient.dtype))
+        _, channels, height, width = features.shape
+        band_rows = max(1, _BAND_NUMEL.get(features.device.type, 1 << 24) // (channels * width))
+        for first in range(0, height, band_rows):
+            rows = slice(first, first + band_rows)
+            part = features[:, :, rows].to(self.gram.dtype)
+            grad = times_transposed(by_position(part), self.gram, self.mean)
+            grad = grad.view(1, -1, width, channels).permute(0, 3, 1, 2)
+            if weights is not None:
+                grad *= weights[:, :, rows]
+            gradient[:, :, rows] += grad.to(gradient.dtype)  # with mixed dtypes adding is slow
+
+
+_BAND_NUMEL = {"cpu": 1 << 19}
+"""Size of a band of rows in elements, by device; 64 MiB in float32 if it is not listed.
+
+On CPUs what is added should still be in the processor's cache, on GPUs it should need little memory
+besides that of the gradient.
+"""
 
 
 def moments(
@@ -119,10 +130,11 @@ def moments(
     if precise_dtype is not None and precise_dtype != rows.dtype:
         rows = precise_rows = rows.to(precise_dtype)
     if weights is None:
-        return Moments(rows.mean(dim=0), rows.T @ rows, len(rows), precise_rows)
+        return Moments(rows.mean(dim=0), transposed_times(rows, rows), len(rows), precise_rows)
     weighted = rows * weights.flatten()[:, None]
     positions = float(weights.sum(dtype=rows.dtype))
-    return Moments(weighted.sum(dim=0) / positions, weighted.T @ rows, positions, precise_rows)
+    gram = transposed_times(weighted, rows)
+    return Moments(weighted.sum(dim=0) / positions, gram, positions, precise_rows)
 
 
 def by_position(features: Tensor) -> Tensor:

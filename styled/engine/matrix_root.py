@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # torch does not list it
 
 from styled.engine.losses import COVARIANCE_RIDGE, Moments
+from styled.engine.products import times_transposed, transposed_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ def _by_eigenvalues(
     """
     device, columns = covariance.device, _on_host_if_needed(factor.columns)
     columns = _without_common_ridge(columns, factor.rank, rows)
-    product = columns.T @ _on_host_if_needed(covariance).to(columns.dtype) @ columns
+    # S W is S^T W, since S is symmetric.
+    covariance = _on_host_if_needed(covariance).to(columns.dtype)
+    product = transposed_times(columns, transposed_times(covariance, columns))
     try:
         values, vectors = torch.linalg.eigh(product.double())
     except LinAlgError:
@@ -162,8 +165,9 @@ def _by_eigenvalues(
     values = torch.maximum(values, floor)
     roots = values.sqrt()
     inverse_roots = torch.where(values > floor, roots.reciprocal(), torch.zeros_like(roots))
-    half = (columns @ vectors.to(columns.dtype)) * (0.5 * inverse_roots).sqrt().to(columns.dtype)
-    trace, grad = roots.sum(), half @ half.T
+    half = times_transposed(columns, vectors.T.to(columns.dtype))
+    half = half * (0.5 * inverse_roots).sqrt().to(columns.dtype)
+    trace, grad = roots.sum(), times_transposed(half, half)
     left_out = len(columns) - columns.shape[1]
     if left_out:
         # There T is the sum of the ridges, and dT/dS is half of the identity.

@@ -227,8 +227,8 @@ class _TilePass:
     progress: ProgressCounter
 
     def core(self, layer: str) -> Tensor:
-        """Return the features of the tile's core, detached, in at least float32."""
-        return at_least_float32(self.tile.core(self.features[layer].detach(), layer))
+        """Return the features of the tile's core, detached."""
+        return self.tile.core(self.features[layer].detach(), layer)
 
     def pixel_grad(self, add_grad: Callable[[str, Tensor], None]) -> Tensor:
         """Run the backward pass; return the gradient with respect to the pixels, 1x3xhxw.

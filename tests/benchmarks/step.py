@@ -1,7 +1,8 @@
 """Time of a step of `pyramid` relative to the machine's peak rate.
 
-The peak rate is that of a large matrix product in the same precision, because the convolutions of
-the needed layers, forward and backward, are equivalent to matrix products. Three things are timed
+The peak rate is that of a large matrix product in the same precision, by the faster library (see
+`styled.engine.products`), because the convolutions of the needed layers, forward and backward, are
+equivalent to matrix products. Three things are timed
 in turn: the product; a bare loop, which is only the network's forward and backward pass; and a
 step, which is loss, gradient and update. The time of a step beyond the bare loop is that of
 statistics, matrix roots, total variation and the optimiser.
@@ -19,6 +20,7 @@ import torch
 from styled.engine.memory import configure_allocator
 from styled.engine.objective import Objective, layer_features, style_targets
 from styled.engine.optimizers import make_optimizer
+from styled.engine.products import times_transposed
 from styled.engine.scale_run import valid_colors
 from styled.engine.vgg import Vgg19
 from styled.engine.vgg_layers import block_of, convolution_shapes, needed_slice
@@ -67,7 +69,7 @@ def _row(network: Vgg19, photo: torch.Tensor, painting: torch.Tensor, device: to
     arena = network.backend.arena(LAYERS, [(photo.shape[2], photo.shape[3])])
 
     def product() -> None:
-        factor @ factor  # only its time matters
+        times_transposed(factor, factor)  # only its time matters
 
     def bare() -> None:
         pixels = image.detach().requires_grad_()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from styled.engine import losses
 from styled.engine.losses import (
     COVARIANCE_RIDGE,
+    MomentsGrad,
     content_grad,
     content_loss,
     moments,
@@ -29,6 +31,43 @@ def test_moments_are_float32_whatever_the_features_are() -> None:
     """Statistics of bfloat16 features are computed in float32."""
     found = moments(torch.ones(1, 2, 3, 3, dtype=torch.bfloat16))
     assert found.gram.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("is_core", [False, True])
+@pytest.mark.parametrize("band_numel", [1, 6 * 40 * 4, 1 << 20])
+def test_the_gradient_of_moments_is_added_in_bands(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    is_weighted: bool,
+    is_core: bool,
+    band_numel: int,
+) -> None:
+    """Any dtype, any number of bands, also to a part of a larger gradient, and nowhere else."""
+    monkeypatch.setitem(losses._BAND_NUMEL, "cpu", band_numel)
+    generator = torch.Generator().manual_seed(0)
+    gram = torch.randn(6, 6, generator=generator)
+    moments_grad = MomentsGrad(torch.randn(6, generator=generator), gram + gram.T)
+    window = torch.randn(1, 30, 60, 6, generator=generator).to(dtype).permute(0, 3, 1, 2)
+    gradient = torch.randn(1, 30, 60, 6, generator=generator).to(dtype).permute(0, 3, 1, 2)
+    before = gradient.clone()
+    rows, columns = (slice(3, 29), slice(10, 50)) if is_core else (slice(None), slice(None))
+    core = (slice(None), slice(None), rows, columns)
+    features = window[core]
+    weights = torch.rand(1, 1, *features.shape[2:], generator=generator) if is_weighted else None
+
+    moments_grad.add_feature_grad(features, weights, gradient[core])
+
+    added = torch.einsum("ij,bjhw->bihw", moments_grad.gram.double(), features.double())
+    added += moments_grad.mean[:, None, None]
+    expected = before.double()
+    expected[core] += added if weights is None else added * weights
+    error = (gradient.double() - expected).abs().max() / expected.abs().max()
+    assert error < (1e-6 if dtype == torch.float32 else 1e-2)
+    outside = torch.ones(30, 60, dtype=torch.bool)
+    outside[core[2:]] = False
+    assert torch.equal(gradient[..., outside], before[..., outside])
 
 
 def test_content_loss_by_hand() -> None:

@@ -1,0 +1,60 @@
+"""Matrix products in float32 on CPUs, by convolutions where those are faster.
+
+torch computes matrix products with MKL, which uses AVX-512 on Intel's processors only, and
+convolutions with oneDNN, which uses it wherever there is AVX-512: on AMD's Zen 5 that is twice as
+fast. A convolution with a 1x1 kernel is a matrix product; so is its gradient with respect to the
+kernel.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+_MIN_MULTIPLICATIONS = 1 << 24
+"""Below this, what a convolution costs besides its arithmetic outweighs the gain."""
+
+
+def transposed_times(a: Tensor, b: Tensor) -> Tensor:
+    """Return A^T B for matrices NxC and NxD."""
+    if not _by_convolution(a, len(a) * a.shape[1] * b.shape[1]):
+        return a.T @ b
+    size = a.shape[1], b.shape[1]
+    kernel: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]  # torch's
+        _as_features(b), (*size, 1, 1), _as_features(a)
+    )
+    return kernel.view(size)
+
+
+def times_transposed(a: Tensor, b: Tensor, row: Tensor | None = None) -> Tensor:
+    """Return A B^T for matrices NxC and DxC, with `row`, D, added to each of its rows."""
+    if not _by_convolution(a, len(a) * a.shape[1] * len(b)):
+        return a @ b.T if row is None else torch.addmm(row, a, b.T)
+    product = F.conv2d(_as_features(a), b[:, :, None, None], row)
+    return product[0, :, 0].T
+
+
+def _as_features(rows: Tensor) -> Tensor:
+    """Return NxC as 1xCx1xN features, a view, in the channels-last format."""
+    return rows[None, None].permute(0, 3, 1, 2)
+
+
+def _by_convolution(matrix: Tensor, multiplications: int) -> bool:
+    return (
+        matrix.device.type == "cpu"
+        and matrix.dtype == torch.float32
+        and multiplications >= _MIN_MULTIPLICATIONS
+        and torch.get_num_threads() > 1  # with one, torch uses MKL for 1x1 kernels as well
+        and _has_fast_convolutions()
+    )
+
+
+@cache
+def _has_fast_convolutions() -> bool:
+    """Return whether oneDNN is at least as fast as MKL on this processor."""
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+    return has_onednn and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from styled.engine import products
+from styled.engine.objective import Objective, style_targets
+from styled.engine.products import times_transposed, transposed_times
+from styled.engine.vgg import Vgg19
+from styled.recipes import RECIPES
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["matrix product", "convolution"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, two_threads: None) -> str:
+    way: str = request.param
+    use(way, monkeypatch)
+    return way
+
+
+def use(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_by_convolution", lambda *_: way == "convolution")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def off(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).abs().max() / expected.abs().max())
+
+
+SHAPES = [(20_001, 64, 64), (513, 512, 512), (37, 131, 70), (1, 5, 7), (9, 1, 1)]
+
+
+@pytest.mark.parametrize(("n", "c", "d"), SHAPES)
+def test_products_are_those_in_float64(way: str, n: int, c: int, d: int) -> None:
+    a, b, other = random(n, c), random(n, d, seed=1), random(d, c, seed=2)
+
+    assert off(transposed_times(a, b), a.double().T @ b.double()) < 2e-6
+    assert off(times_transposed(a, other), a.double() @ other.double().T) < 2e-6
+    assert transposed_times(a, b).shape == (c, d)
+    assert times_transposed(a, other).shape == (n, d)
+
+
+@pytest.mark.parametrize(("n", "c", "d"), SHAPES)
+def test_a_row_is_added_to_each_row(way: str, n: int, c: int, d: int) -> None:
+    a, b, row = random(n, c), random(d, c, seed=1), random(d, seed=2)
+
+    assert off(times_transposed(a, b, row), a.double() @ b.double().T + row) < 2e-6
+
+
+def test_matrices_need_not_be_contiguous(way: str) -> None:
+    wide, tall = random(300, 90), random(80, 120, seed=1)
+    a, b = wide[:, 10:90:2], tall.T[:, :40]  # 300x40, 120x40
+
+    assert off(times_transposed(a, b), a.double() @ b.double().T) < 2e-6
+    assert (
+        off(transposed_times(wide[::2], wide[1::2]), wide[::2].double().T @ wide[1::2].double())
+        < 2e-6
+    )
+
+
+def test_the_same_matrices_give_the_same_bytes(way: str) -> None:
+    a, b = random(30_000, 128), random(30_000, 128, seed=1)
+
+    first = transposed_times(a, b)
+
+    assert all(torch.equal(transposed_times(a, b), first) for _ in range(5))
+
+
+def test_not_a_number_is_not_lost(way: str) -> None:
+    a, b = random(400, 64), random(64, 64, seed=1)
+    a[17, 3] = torch.nan
+
+    assert transposed_times(a, a)[3].isnan().all()
+    assert times_transposed(a, b)[17].isnan().all()
+
+
+def test_when_convolutions_are_used(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_has_fast_convolutions", lambda: True)
+    matrix, many = random(2, 2), products._MIN_MULTIPLICATIONS
+
+    assert products._by_convolution(matrix, many)
+    assert not products._by_convolution(matrix, many - 1)
+    assert not products._by_convolution(matrix.double(), many)
+    with FakeTensorMode():
+        assert not products._by_convolution(torch.empty(2, 2, device="cuda"), many)
+    monkeypatch.setattr(products, "_has_fast_convolutions", lambda: False)
+    assert not products._by_convolution(matrix, many)
+
+
+def test_with_one_thread_they_are_not_used(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_has_fast_convolutions", lambda: True)
+    torch.set_num_threads(1)
+
+    assert not products._by_convolution(random(2, 2), products._MIN_MULTIPLICATIONS)
+
+
+def test_they_are_fast_where_onednn_has_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, available, fast in [
+        ("AVX512", True, True), ("AVX512", False, False), ("AVX2", True, False),
+        ("DEFAULT", True, False), ("NO AVX", True, False),
+    ]:  # fmt: skip
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda a=available: a)
+        products._has_fast_convolutions.cache_clear()
+        assert products._has_fast_convolutions() is fast
+    products._has_fast_convolutions.cache_clear()
+
+
+@pytest.mark.parametrize("recipe", ["pyramid", "gatys"])
+@pytest.mark.parametrize("tile_px", [None, 64])
+@pytest.mark.parametrize("opaque", [True, False])
+def test_the_objective_is_the_same_either_way(
+    network: Vgg19,
+    recipe: str,
+    tile_px: int | None,
+    opaque: bool,
+    two_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = random(1, 3 if opaque else 4, 96, 128).sigmoid()
+    image = random(1, 3, 96, 128, seed=1).sigmoid()
+    losses, gradients = [], []
+    for way in ("matrix product", "convolution"):
+        use(way, monkeypatch)
+        targets = style_targets(network, RECIPES[recipe], [(photo.flip(3), 1.0)])
+        objective = Objective(network, RECIPES[recipe], photo, targets, tile_px)
+        loss, gradient = objective.evaluate(image)
+        losses.append(loss.total)
+        gradients.append(gradient)
+
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert torch.linalg.vector_norm(gradients[1] - gradients[0]) < 1e-3 * torch.linalg.vector_norm(
+        gradients[0]
+    )
+    assert not torch.equal(gradients[1], gradients[0])  # convolutions were used
