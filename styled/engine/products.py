@@ -35,12 +35,14 @@ def times_transposed(a: Tensor, b: Tensor, row: Tensor | None = None) -> Tensor:
     if not _by_convolution(a, len(a) * a.shape[1] * len(b)):
         return a @ b.T if row is None else torch.addmm(row, a, b.T)
     product = F.conv2d(_as_features(a), b[:, :, None, None], row)
-    return product[0, :, 0].T
+    return product.permute(0, 2, 3, 1).reshape(len(a), len(b))
 
 
 def _as_features(rows: Tensor) -> Tensor:
-    """Return NxC as 1xCx1xN features, a view, in the channels-last format."""
-    return rows[None, None].permute(0, 3, 1, 2)
+    """Return NxC as channels-last features, BxCx1x(N/B); a view if contiguous."""
+    # Without other threads torch computes 1x1 kernels with MKL, too, unless B is at least 16.
+    batch = 16 if torch.get_num_threads() == 1 and len(rows) % 16 == 0 else 1
+    return rows.reshape(batch, 1, -1, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _by_convolution(matrix: Tensor, multiplications: int) -> bool:
@@ -48,7 +50,6 @@ def _by_convolution(matrix: Tensor, multiplications: int) -> bool:
         matrix.device.type == "cpu"
         and matrix.dtype == torch.float32
         and multiplications >= _MIN_MULTIPLICATIONS
-        and torch.get_num_threads() > 1  # with one, torch uses MKL for 1x1 kernels as well
         and _has_fast_convolutions()
     )
 
