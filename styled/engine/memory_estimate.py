@@ -146,16 +146,17 @@ class MemoryEstimate:
         """Return the bytes of the arena for these tiles, and of the temporaries outside it.
 
         Temporaries, of one layer in the core of a tile: for content layers, the difference from
-        the photo's features and its square; for style layers, a copy of the features and their
-        gradient where these are not views. All of the photo's content features are added if they
-        are recomputed at each step.
+        the photo's features and its square; for style layers, a copy of the features where the
+        core is a part of a window, and one weighted by opacity. All of the photo's content features
+        are added if they are recomputed at each step.
         """
         content, style = self.recipe.content_layers, self.recipe.style_layers
         layers = {**content, **style}
         windows = {tile.window_size for tile in image_tiles}
         numel = max(numel_needed(layers, height, width) for height, width in windows)
-        copied = {**content, **(style if len(image_tiles) > 1 or self.has_opacity else {})}
-        temporaries = 2 * max(map(_values_per_pixel, ([name] for name in copied)), default=0.0)
+        copies = dict.fromkeys(style, (len(image_tiles) > 1) + self.has_opacity)
+        copies |= dict.fromkeys(content, 2)
+        temporaries = max(n * _values_per_pixel([name]) for name, n in copies.items())
         if not keeps_content_features(self.recipe, len(image_tiles)):
             temporaries += _values_per_pixel(content)
         return 4 * numel, int(4 * temporaries * max(tile.core_pixels for tile in image_tiles))

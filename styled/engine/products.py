@@ -18,16 +18,22 @@ from torch.nn.grad import conv2d_weight
 _MIN_MULTIPLICATIONS = 1 << 24
 """Below this, what a convolution costs besides its arithmetic outweighs the gain."""
 
+_MAX_NUMEL = 1 << 28
+"""Elements of a matrix that are multiplied at once. From 2^31 on, oneDNN sums one by one: slowly,
+and in float32 no sum of ones exceeds 2^24."""
+
 
 def transposed_times(a: Tensor, b: Tensor) -> Tensor:
     """Return A^T B for matrices NxC and NxD."""
-    if not _by_convolution(a, len(a) * a.shape[1] * b.shape[1]):
-        return a.T @ b
     size = a.shape[1], b.shape[1]
-    kernel: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]  # torch's
-        _as_features(b), (*size, 1, 1), _as_features(a)
-    )
-    return kernel.view(size)
+    if not _by_convolution(a, len(a) * size[0] * size[1]):
+        return a.T @ b
+    rows = _MAX_NUMEL // max(size)
+    kernels: list[Tensor] = [
+        conv2d_weight(_as_features(y), (*size, 1, 1), _as_features(x))  # type: ignore[no-untyped-call]  # torch's
+        for x, y in zip(torch.split(a, rows), torch.split(b, rows), strict=True)
+    ]
+    return sum(kernels[1:], start=kernels[0]).view(size)
 
 
 def times_transposed(a: Tensor, b: Tensor, row: Tensor | None = None) -> Tensor:
@@ -50,12 +56,12 @@ def _by_convolution(matrix: Tensor, multiplications: int) -> bool:
         matrix.device.type == "cpu"
         and matrix.dtype == torch.float32
         and multiplications >= _MIN_MULTIPLICATIONS
-        and _has_fast_convolutions()
+        and _has_avx512_convolutions()
     )
 
 
 @cache
-def _has_fast_convolutions() -> bool:
-    """Return whether oneDNN is at least as fast as MKL on this processor."""
+def _has_avx512_convolutions() -> bool:
+    """Return whether oneDNN can use AVX-512; measured on AMD's Zen 5 only."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
     return has_onednn and torch.backends.cpu.get_cpu_capability() == "AVX512"

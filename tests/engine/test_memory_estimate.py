@@ -38,6 +38,7 @@ def heavy(*values: object) -> ParameterSet:
         heavy("five-layer", 0, 5, 2, ("320x256",)),
         heavy("pyramid", 0, 20, 2, ("448x384", "640x480")),
         heavy("pyramid", 256, 5, 2, ("512x384",)),
+        heavy("pyramid", 512, 5, 1, ("1024x1024",)),
         heavy("avgpool", 0, 20, 2, ("448x384",)),
         heavy("five-layer", 0, 5, 2, ("448x384",)),
         heavy("five-layer", 256, 5, 2, ("640x512",)),

@@ -30,7 +30,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, threads
 
 
 def use(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_by_convolution", lambda *_: way == "convolution")
+    def by_convolution(matrix: Tensor, multiplications: int) -> bool:
+        return way == "convolution" and matrix.dtype == torch.float32
+
+    monkeypatch.setattr(products, "_by_convolution", by_convolution)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -40,6 +43,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def off(result: Tensor, expected: Tensor) -> float:
     return float((result - expected).abs().max() / expected.abs().max())
 
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
 
 SHAPES = [(20_000, 64, 64), (513, 512, 512), (512, 400, 300), (37, 131, 70), (1, 5, 7), (9, 1, 1)]
 
@@ -89,7 +94,7 @@ def test_not_a_number_is_not_lost(way: str) -> None:
 
 
 def test_when_convolutions_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_has_fast_convolutions", lambda: True)
+    monkeypatch.setattr(products, "_has_avx512_convolutions", lambda: True)
     matrix, many = random(2, 2), products._MIN_MULTIPLICATIONS
 
     assert products._by_convolution(matrix, many)
@@ -97,20 +102,60 @@ def test_when_convolutions_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not products._by_convolution(matrix.double(), many)
     with FakeTensorMode():
         assert not products._by_convolution(torch.empty(2, 2, device="cuda"), many)
-    monkeypatch.setattr(products, "_has_fast_convolutions", lambda: False)
+    monkeypatch.setattr(products, "_has_avx512_convolutions", lambda: False)
     assert not products._by_convolution(matrix, many)
 
 
-def test_they_are_fast_where_onednn_has_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
-    for capability, available, fast in [
-        ("AVX512", True, True), ("AVX512", False, False), ("AVX2", True, False),
-        ("DEFAULT", True, False), ("NO AVX", True, False),
-    ]:  # fmt: skip
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
-        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda a=available: a)
-        products._has_fast_convolutions.cache_clear()
-        assert products._has_fast_convolutions() is fast
-    products._has_fast_convolutions.cache_clear()
+@pytest.mark.parametrize(
+    ("capability", "has_onednn", "expected"),
+    [
+        ("AVX512", True, True),
+        ("AVX512", False, False),
+        ("AVX2", True, False),
+        ("DEFAULT", True, False),
+    ],
+)
+def test_convolutions_need_onednn_and_avx512(
+    monkeypatch: pytest.MonkeyPatch, capability: str, has_onednn: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+
+    assert products._has_avx512_convolutions.__wrapped__() is expected
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="needs oneDNN")
+@pytest.mark.parametrize("rows", [4096, 4096 + 8])
+def test_onednn_is_called(monkeypatch: pytest.MonkeyPatch, threads: None, rows: int) -> None:
+    """With one thread only if the rows can be divided into 16 groups: otherwise torch uses MKL."""
+    use("convolution", monkeypatch)
+    a, b = random(rows, 128), random(128, 128, seed=1)
+
+    with torch.profiler.profile() as profile:
+        times_transposed(a, b)
+    called = {event.key for event in profile.key_averages()}
+
+    is_onednn = torch.get_num_threads() > 1 or rows % 16 == 0
+    assert ("aten::mkldnn_convolution" in called) is is_onednn
+
+
+@pytest.mark.parametrize("rows", [1000, 1001])
+def test_long_sums_are_divided(monkeypatch: pytest.MonkeyPatch, threads: None, rows: int) -> None:
+    use("convolution", monkeypatch)
+    monkeypatch.setattr(products, "_MAX_NUMEL", 128 * 20)
+    sizes: list[int] = []
+    as_features = products._as_features
+
+    def record(rows: Tensor) -> Tensor:
+        sizes.append(rows.numel())
+        return as_features(rows)
+
+    monkeypatch.setattr(products, "_as_features", record)
+    a, b = random(rows, 64), random(rows, 128, seed=1)
+
+    assert off(transposed_times(a, b), a.double().T @ b.double()) < 2e-6
+    assert len(sizes) == 2 * -(-rows // 20)
+    assert max(sizes) <= 128 * 20
 
 
 @pytest.mark.parametrize("recipe", ["pyramid", "gatys"])
