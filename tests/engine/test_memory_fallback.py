@@ -31,7 +31,8 @@ CONTENT, STYLES = picture(96, 72), [(picture(80, 80, 1), 1.0)]
 TWO_SCALES = replace(
     SHALLOW, steps=3, scales=Scales(start_px=48, factor=2.0, steps=3), min_improvement=0.0
 )
-SMALL = replace(SHALLOW, steps=3, scales=Scales(start_px=48), trace_every=1)
+# Average pooling: where two values are nearly equal, rounding decides which one is the maximum.
+SMALL = replace(SHALLOW, pooling="average", steps=3, scales=Scales(start_px=48), trace_every=1)
 FLAT = replace(SMALL, scales=None)
 START = RunSettings(OptimizerSettings(history=20))
 SMALLER = Degradation("memory", "memory was short: painted at 68 x 51 in place of 96 x 72")
