@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import ray
 from ray.exceptions import (
     ActorUnschedulableError,
     NodeDiedError,
@@ -52,6 +53,10 @@ def is_lost(error: BaseException) -> bool:
     """
     if isinstance(error, RayError | SystemExit):
         return True
+    if not ray.is_initialized():
+        # Closing the connection makes a call that is running fail in one way or another, for
+        # example with an AttributeError.
+        return not isinstance(error, StyledError)
     return _UNKNOWN_OBJECT in str(error) or _UNKNOWN_ACTOR in str(error)
 
 

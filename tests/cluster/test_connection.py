@@ -11,10 +11,12 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+import ray
 
 from styled.cluster import environment
 from styled.cluster.connection import SESSION_PREFIX, session_parent, sweep_sessions
-from styled.errors import ClusterUnavailable
+from styled.cluster.errors import styled_errors
+from styled.errors import ClusterUnavailable, MemoryShortage, NodeLost
 from tests.cluster.conftest import harness_of
 from tests.cluster.ray_cluster import ENVIRONMENT, RayCluster, own_address
 from tests.daemon_harness import make_harness
@@ -42,6 +44,20 @@ def test_without_a_cluster_ray_is_neither_imported_nor_required(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert len(harness.files("outbox")) == 2
     assert not [one for one in requires("styled") or () if one.startswith("ray") and ";" not in one]
+
+
+def test_whatever_fails_without_a_connection_is_the_loss_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call that runs while the connection is closed fails anywhere in Ray."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(NodeLost, match="machine-1"), styled_errors("id", "machine-1"):
+        raise AttributeError("'Worker' object has no attribute 'core_worker'")
+    with pytest.raises(MemoryShortage), styled_errors("id", "machine-1"):
+        raise MemoryShortage("memory was short")
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(AttributeError), styled_errors("id", "machine-1"):
+        raise AttributeError("a bug")
 
 
 def test_a_call_without_a_connection_starts_no_cluster() -> None:
