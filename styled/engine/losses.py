@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from styled.engine.products import times_transposed, transposed_times
+from styled.engine.products import ROW_MULTIPLE, times_transposed, transposed_times
 from styled.recipes import ContentLoss, TotalVariationLoss
 
 COVARIANCE_RIDGE = 1e-4
@@ -96,9 +96,10 @@ class MomentsGrad:
             gradient: 1xCxhxw, likewise in any dtype.
         """
         _, channels, height, width = features.shape
-        band_rows = max(1, _BAND_NUMEL.get(features.device.type, 1 << 24) // (channels * width))
-        if band_rows > 16:
-            band_rows -= band_rows % 16  # which `times_transposed` prefers
+        band_numel = _CPU_BAND_NUMEL if features.device.type == "cpu" else _GPU_BAND_NUMEL
+        band_rows = max(1, band_numel // (channels * width))
+        if band_rows > ROW_MULTIPLE:
+            band_rows -= band_rows % ROW_MULTIPLE
         for first in range(0, height, band_rows):
             rows = slice(first, first + band_rows)
             part = features[:, :, rows].to(self.gram.dtype)
@@ -109,12 +110,11 @@ class MomentsGrad:
             gradient[:, :, rows] += grad.to(gradient.dtype)  # with mixed dtypes adding is slow
 
 
-_BAND_NUMEL = {"cpu": 1 << 19}
-"""Size of a band of rows in elements, by device; 64 MiB in float32 if it is not listed.
+_CPU_BAND_NUMEL = 1 << 19
+"""Elements of a band whose gradient is still in the processor's cache when it is added."""
 
-On CPUs what is added should still be in the processor's cache, on GPUs it should need little memory
-besides that of the gradient.
-"""
+_GPU_BAND_NUMEL = 1 << 24
+"""Elements of a band whose gradient needs little memory, 64 MiB, besides that of the whole."""
 
 
 def moments(

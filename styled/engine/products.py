@@ -22,6 +22,9 @@ _MAX_NUMEL = 1 << 28
 """Elements of a matrix that are multiplied at once. From 2^31 on, oneDNN sums one by one: slowly,
 and in float32 no sum of ones exceeds 2^24."""
 
+ROW_MULTIPLE = 16
+"""With one thread, products are faster if the number of rows is a multiple of this."""
+
 
 def transposed_times(a: Tensor, b: Tensor) -> Tensor:
     """Return A^T B for matrices NxC and NxD."""
@@ -47,7 +50,8 @@ def times_transposed(a: Tensor, b: Tensor, row: Tensor | None = None) -> Tensor:
 def _as_features(rows: Tensor) -> Tensor:
     """Return NxC as channels-last features, BxCx1x(N/B); a view if contiguous."""
     # Without other threads torch computes 1x1 kernels with MKL, too, unless B is at least 16.
-    batch = 16 if torch.get_num_threads() == 1 and len(rows) % 16 == 0 else 1
+    is_divided = torch.get_num_threads() == 1 and len(rows) % ROW_MULTIPLE == 0
+    batch = ROW_MULTIPLE if is_divided else 1
     return rows.reshape(batch, 1, -1, rows.shape[1]).permute(0, 3, 1, 2)
 
 

@@ -45,7 +45,7 @@ def test_the_gradient_of_moments_is_added_in_bands(
     band_numel: int,
 ) -> None:
     """Any dtype, any number of bands, also to a part of a larger gradient, and nowhere else."""
-    monkeypatch.setitem(losses._BAND_NUMEL, "cpu", band_numel)
+    monkeypatch.setattr(losses, "_CPU_BAND_NUMEL", band_numel)
     generator = torch.Generator().manual_seed(0)
     gram = torch.randn(6, 6, generator=generator)
     moments_grad = MomentsGrad(torch.randn(6, generator=generator), gram + gram.T)
